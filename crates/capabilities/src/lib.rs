@@ -1,0 +1,1 @@
+//! What an environment can do, a module each: database, hosting, secrets, logs, releases.

@@ -1,0 +1,1 @@
+//! The control plane: tenants, environments, credentials, limits, audit, secrets and tokens.

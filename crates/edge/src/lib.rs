@@ -1,0 +1,1 @@
+//! App traffic: an environment's site, served on its own host.

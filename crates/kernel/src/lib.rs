@@ -1,0 +1,21 @@
+//! The words of Steading: typed ids, scopes, callers, proofs and errors. No IO.
+
+mod caller;
+mod error;
+mod id;
+mod proof;
+mod scope;
+mod secret;
+mod slug;
+mod time;
+
+pub use caller::{Caller, Principal, Surface};
+pub use error::{Code, Error, Next, Result};
+pub use id::{
+    BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, TenantId, UserId,
+};
+pub use proof::{Env, Proof, Tenant};
+pub use scope::{Scope, Scopes};
+pub use secret::Secret;
+pub use slug::Slug;
+pub use time::Timestamp;

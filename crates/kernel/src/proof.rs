@@ -1,0 +1,139 @@
+//! Proofs of authorization: values that only a check can make, and that every capability asks for.
+
+use crate::{Caller, Code, EnvId, Error, Result, Scope, TenantId};
+
+/// A proof for one level of the platform.
+pub trait Proof: Sized + Send + Sync + 'static {
+    /// Checks that `caller` may use `wanted` on this level.
+    ///
+    /// # Errors
+    /// `forbidden` naming the missing scope; `invalid_input` where the call lacks an environment.
+    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self>;
+
+    /// The environment of the proof, where it has one; for the records.
+    fn env(&self) -> Option<EnvId>;
+}
+
+/// Proof that a caller may act in one environment. Only [`Proof::authorize`] makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Env {
+    tenant: TenantId,
+    id: EnvId,
+}
+
+impl Env {
+    /// The environment.
+    #[must_use]
+    pub const fn id(&self) -> EnvId {
+        self.id
+    }
+
+    /// The tenant that owns it.
+    #[must_use]
+    pub const fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// A proof for the platform's own upkeep of an environment (recovery, collection, serving), where there is
+    /// no caller to check.
+    #[must_use]
+    pub const fn for_upkeep(tenant: TenantId, id: EnvId) -> Self {
+        Self { tenant, id }
+    }
+}
+
+impl Proof for Env {
+    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
+        check(caller, wanted)?;
+        let id = caller.env.ok_or_else(|| {
+            Error::new(Code::InvalidInput, "this call needs an environment")
+                .hint("name one with the Steading-Env header, or use /mcp/<environment>")
+        })?;
+        Ok(Self { tenant: caller.tenant, id })
+    }
+
+    fn env(&self) -> Option<EnvId> {
+        Some(self.id)
+    }
+}
+
+/// Proof that a caller may act for a tenant as a whole. Only [`Proof::authorize`] makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    id: TenantId,
+}
+
+impl Tenant {
+    /// The tenant.
+    #[must_use]
+    pub const fn id(&self) -> TenantId {
+        self.id
+    }
+}
+
+impl Proof for Tenant {
+    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
+        check(caller, wanted)?;
+        Ok(Self { id: caller.tenant })
+    }
+
+    fn env(&self) -> Option<EnvId> {
+        None
+    }
+}
+
+fn check(caller: &Caller, wanted: &[Scope]) -> Result<()> {
+    if !caller.principal.may_call_tools() {
+        return Err(Error::new(Code::Forbidden, "an app's users cannot call platform tools"));
+    }
+    match caller.scopes.missing(wanted) {
+        None => Ok(()),
+        Some(scope) => Err(Error::new(Code::Forbidden, format!("the credential lacks the scope {scope}"))
+            .hint("use a credential that carries it, or ask who made this one")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyId, Principal, Scopes, Surface, UserId};
+
+    fn caller(principal: Principal, scopes: &[Scope], env: Option<EnvId>) -> Caller {
+        Caller {
+            principal,
+            tenant: TenantId::new(),
+            env,
+            scopes: scopes.iter().copied().collect::<Scopes>(),
+            surface: Surface::Http,
+            credential: KeyId::new(),
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn the_missing_scope_is_named() {
+        let caller = caller(Principal::Key, &[Scope::DbRead], Some(EnvId::new()));
+        let refused = Env::authorize(&caller, &[Scope::DbRead, Scope::DbWrite]);
+        assert_eq!(
+            refused.map_err(|e| format!("{e:?}")),
+            Err("forbidden the credential lacks the scope db:write".into())
+        );
+        assert!(Env::authorize(&caller, &[Scope::DbRead]).is_ok());
+    }
+
+    #[test]
+    fn an_apps_users_never_pass_whatever_scopes_they_carry() {
+        for principal in [Principal::EndUser(UserId::new()), Principal::Visitor] {
+            let caller = caller(principal, Scope::ALL, Some(EnvId::new()));
+            assert!(Env::authorize(&caller, &[]).is_err());
+            assert!(Tenant::authorize(&caller, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn without_an_environment_there_is_no_proof_of_one() {
+        let caller = caller(Principal::Operator, Scope::ALL, None);
+        assert_eq!(Env::authorize(&caller, &[]).map_err(|e| e.code()), Err(Code::InvalidInput));
+        assert!(Tenant::authorize(&caller, &[]).is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! Control-plane tables, one repository per aggregate, one SQL text for SQLite and Postgres.

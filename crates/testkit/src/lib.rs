@@ -1,0 +1,1 @@
+//! Starts the real engines that tests need, and fails where one is missing.

@@ -1,0 +1,3 @@
+//! The product: one binary, `steading`.
+
+fn main() {}

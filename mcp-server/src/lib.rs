@@ -1,0 +1,1 @@
+//! The tools, and their two doors: MCP and JSON over HTTP.
