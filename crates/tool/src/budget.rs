@@ -1,0 +1,51 @@
+//! How many tokens a text costs a model, estimated from above without a tokenizer.
+
+/// What a result may cost, in tokens of the o200k vocabulary.
+pub const RESULT_TOKENS: usize = 4_000;
+
+/// An upper estimate of the o200k tokens in `text`. Runs of ASCII letters count a token per 3, digits a token
+/// per 2 and per 3, punctuation one each, everything beyond ASCII one per byte and a half.
+#[must_use]
+pub fn estimate(text: &str) -> usize {
+    let mut thirds = 0;
+    let mut previous = Kind::Space;
+    let mut run = 0;
+    for byte in text.bytes() {
+        let kind = Kind::of(byte);
+        run = if kind == previous { run + 1 } else { 1 };
+        previous = kind;
+        thirds += match kind {
+            Kind::Letter => 1 + 2 * usize::from(run == 1),
+            Kind::Digit => 1 + 2 * usize::from(run % 3 == 1),
+            Kind::Space => usize::from(run > 1),
+            Kind::Punctuation => 3,
+            Kind::Other => 2,
+        };
+    }
+    thirds.div_ceil(3)
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum Kind {
+    Letter,
+    Digit,
+    Space,
+    Punctuation,
+    Other,
+}
+
+impl Kind {
+    const fn of(byte: u8) -> Self {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => Kind::Letter,
+            b'0'..=b'9' => Kind::Digit,
+            b' ' => Kind::Space,
+            0..=127 => Kind::Punctuation,
+            _ => Kind::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

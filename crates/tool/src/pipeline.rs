@@ -1,0 +1,218 @@
+//! The one road to a tool: find, authorize, limit, validate, replay, run, record, encode.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kernel::{CallId, Caller, Code, Error, Result, Timestamp};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::registry::{Entry, Passed};
+use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, budget};
+
+/// How long a call may run where its caller sets no deadline.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The longest deadline a caller may set.
+const MAX_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The longest idempotency key, in bytes.
+const MAX_KEY: usize = 255;
+
+/// One call of one tool.
+pub struct Call {
+    /// Its id, which errors and records carry.
+    pub id: CallId,
+    /// Who calls.
+    pub caller: Arc<Caller>,
+    /// The tool's name.
+    pub tool: String,
+    /// The tool's input.
+    pub input: Value,
+    /// What the client asked to see; a tool outside it is `forbidden`.
+    pub selection: Selection,
+    /// How long it may run; 60 s where it is not said, 600 s at most.
+    pub deadline: Option<Duration>,
+    /// Fires when the caller has gone.
+    pub cancel: CancellationToken,
+    /// Where steps are said.
+    pub progress: Progress,
+    /// The caller's idempotency key.
+    pub idempotency_key: Option<String>,
+}
+
+impl Call {
+    /// A call with nothing but what it needs.
+    #[must_use]
+    pub fn new(caller: Arc<Caller>, tool: impl Into<String>, input: Value) -> Self {
+        Self {
+            id: CallId::new(),
+            caller,
+            tool: tool.into(),
+            input,
+            selection: Selection::Full,
+            deadline: None,
+            cancel: CancellationToken::new(),
+            progress: Progress::default(),
+            idempotency_key: None,
+        }
+    }
+}
+
+impl<P: Host> Registry<P> {
+    /// Calls a tool. A change that has begun runs on when the caller goes away, so that it is recorded; it
+    /// learns of that by its cancellation token.
+    ///
+    /// # Errors
+    /// Whatever the steps of the road or the tool itself refuse.
+    pub async fn call(self: &Arc<Self>, platform: &Arc<P>, call: Call) -> Result<Value> {
+        let entry = self.entry(&call.tool)?;
+        let span = tracing::info_span!(
+            "call",
+            call.id = %call.id,
+            tenant.id = %call.caller.tenant,
+            env.id = call.caller.env.map(tracing::field::display),
+            tool.name = entry.doc.name,
+            surface = call.caller.surface.as_str(),
+        );
+        if entry.doc.spec.effect == Effect::Read {
+            return travel(entry, platform, call).instrument(span).await;
+        }
+        let gone = call.cancel.clone().drop_guard();
+        let (registry, platform) = (Arc::clone(self), Arc::clone(platform));
+        let running = tokio::spawn(
+            async move { travel(registry.entry(&call.tool)?, &platform, call).await }.instrument(span),
+        );
+        let outcome = running.await.map_err(|e| Error::internal(format!("a tool panicked: {e}")))?;
+        gone.disarm();
+        outcome
+    }
+}
+
+/// The whole road, once the tool is found.
+async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
+    let (at, began) = (Timestamp::now(), Instant::now());
+    let input_digest = digest(&call.input);
+    let mut record = Record {
+        call: call.id,
+        at,
+        tenant: call.caller.tenant,
+        env: call.caller.env.filter(|_| entry.doc.in_environment),
+        principal: call.caller.principal.kind(),
+        credential: call.caller.credential,
+        surface: call.caller.surface.as_str(),
+        tool: entry.doc.name,
+        effect: entry.doc.spec.effect,
+        error: None,
+        took: Duration::ZERO,
+        input_digest,
+    };
+    let outcome = admitted(entry, platform, call, input_digest).await;
+    record.error = outcome.as_ref().err().map(Error::code);
+    record.took = began.elapsed();
+    match &outcome {
+        Err(error) if error.code() == Code::Internal => tracing::error!(error = error.chain(), "call failed"),
+        Err(error) => tracing::debug!(code = error.code().as_str(), error = error.chain(), "call refused"),
+        Ok(_) => tracing::debug!(duration_ms = record.took.as_millis() as u64, "call done"),
+    }
+    // A flood that the limiter turns away must not become a flood of records.
+    if record.error != Some(Code::RateLimited) {
+        platform.ledger().record(record).await?;
+    }
+    outcome
+}
+
+async fn admitted<P: Host>(
+    entry: &Entry<P>,
+    platform: &Arc<P>,
+    call: Call,
+    input_digest: [u8; 32],
+) -> Result<Value> {
+    platform.limiter().admit(&call.caller)?;
+    (entry.authorize)(&call.caller, entry.doc.spec.scopes)?;
+    if !call.selection.admits(entry.doc.spec.effect) {
+        let message =
+            format!("the tool {} is outside the selection this connection asked for", entry.doc.name);
+        return Err(Error::new(Code::Forbidden, message).hint("connect with ?tools=full"));
+    }
+    entry.input.check(&call.input)?;
+    let Some(key) = replay_key(entry, &call, input_digest)? else { return run(entry, platform, call).await };
+    match platform.replays().begin(&key).await? {
+        Attempt::Done(output) => Ok(output),
+        Attempt::Unknown if entry.doc.spec.effect != Effect::Idempotent => Err(Error::new(
+            Code::Conflict,
+            "the outcome of the first call with this idempotency key is not known",
+        )
+        .hint("look at the state, then repeat with another key if it is needed")),
+        Attempt::First | Attempt::Unknown => {
+            let outcome = run(entry, platform, call).await;
+            platform.replays().finish(&key, outcome.as_ref().ok()).await?;
+            outcome
+        }
+    }
+}
+
+async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
+    let deadline = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE);
+    let cancel = call.cancel.child_token();
+    let _stop = cancel.clone().drop_guard();
+    let passed = Passed {
+        platform: Arc::clone(platform),
+        caller: call.caller,
+        id: call.id,
+        cancel: cancel.clone(),
+        progress: call.progress,
+    };
+    let output = tokio::select! {
+        biased;
+        output = (entry.run)(passed, call.input) => output?,
+        () = cancel.cancelled() => return Err(Error::new(Code::Timeout, "the call was cancelled")),
+        () = tokio::time::sleep(deadline) => {
+            let message = format!("the call ran longer than {} s", deadline.as_secs_f64());
+            return Err(Error::new(Code::Timeout, message).hint("ask for less at once"));
+        }
+    };
+    entry
+        .output
+        .check(&output)
+        .map_err(|e| Error::internal(format!("{}: wrong output: {e:?}", entry.doc.name)))?;
+    if entry.doc.spec.effect == Effect::Read {
+        within_budget(&output)?;
+    }
+    Ok(output)
+}
+
+/// The last fence: tools keep their results small themselves, with cursors.
+fn within_budget(output: &Value) -> Result<()> {
+    let tokens = budget::estimate(&output.to_string());
+    if tokens <= budget::RESULT_TOKENS {
+        return Ok(());
+    }
+    let message =
+        format!("the result would take about {tokens} tokens, {} are allowed", budget::RESULT_TOKENS);
+    Err(Error::new(Code::TooLarge, message).hint("ask for fewer rows, columns or entries"))
+}
+
+fn replay_key<P>(entry: &Entry<P>, call: &Call, input: [u8; 32]) -> Result<Option<ReplayKey>> {
+    let Some(key) = call.idempotency_key.clone().filter(|_| entry.doc.spec.effect != Effect::Read) else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > MAX_KEY {
+        let message = format!("the idempotency key must have 1 to {MAX_KEY} bytes");
+        return Err(Error::new(Code::InvalidInput, message));
+    }
+    let mut whole = Sha256::new();
+    whole.update(entry.doc.name);
+    whole.update([0]);
+    whole.update(call.caller.env.map(|env| env.to_string()).unwrap_or_default());
+    whole.update([0]);
+    whole.update(input);
+    let (tenant, credential) = (call.caller.tenant, call.caller.credential);
+    Ok(Some(ReplayKey { tenant, credential, key, digest: whole.finalize().into() }))
+}
+
+fn digest(input: &Value) -> [u8; 32] {
+    Sha256::digest(input.to_string()).into()
+}

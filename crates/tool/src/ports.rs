@@ -1,0 +1,99 @@
+//! What the road to a tool needs of the platform: limits, records, and the memory of repeated calls.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use kernel::{CallId, Caller, Code, EnvId, KeyId, Result, TenantId, Timestamp};
+use serde_json::Value;
+
+use crate::Effect;
+
+/// The platform, as the registry sees it.
+pub trait Host: Send + Sync + 'static {
+    /// Admits or refuses calls.
+    fn limiter(&self) -> &dyn Limiter;
+    /// Keeps the records.
+    fn ledger(&self) -> &dyn Ledger;
+    /// Remembers calls made under an idempotency key.
+    fn replays(&self) -> &dyn Replays;
+}
+
+/// Admits calls at the rate a tenant and a key may make them.
+pub trait Limiter: Send + Sync {
+    /// Counts one call.
+    ///
+    /// # Errors
+    /// `rate_limited` with the limit, its value and when the next call passes.
+    fn admit(&self, caller: &Caller) -> Result<()>;
+}
+
+/// One call, for audit and usage. It holds no arguments and no results.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The call.
+    pub call: CallId,
+    /// When it began.
+    pub at: Timestamp,
+    /// The tenant it was for.
+    pub tenant: TenantId,
+    /// The environment it was for, where it had one.
+    pub env: Option<EnvId>,
+    /// The kind of party that called.
+    pub principal: &'static str,
+    /// The credential, by its name.
+    pub credential: KeyId,
+    /// The door.
+    pub surface: &'static str,
+    /// The tool.
+    pub tool: &'static str,
+    /// The tool's risk class.
+    pub effect: Effect,
+    /// The error, or `None` where it went well.
+    pub error: Option<Code>,
+    /// How long it ran.
+    pub took: Duration,
+    /// SHA-256 of the input, so that a record can be matched with a request without holding it.
+    pub input_digest: [u8; 32],
+}
+
+/// Keeps audit and usage rows.
+pub trait Ledger: Send + Sync {
+    /// Records one call. A change is on disk when this returns; a read may be recorded a little later.
+    fn record(&self, record: Record) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What one idempotency key stands for.
+#[derive(Debug, Clone)]
+pub struct ReplayKey {
+    /// Keys of different tenants never meet.
+    pub tenant: TenantId,
+    /// Nor do keys of different credentials.
+    pub credential: KeyId,
+    /// What the caller sent.
+    pub key: String,
+    /// SHA-256 over environment, tool and input: the same key for anything else is misuse.
+    pub digest: [u8; 32],
+}
+
+/// What is known of an idempotency key when a call begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attempt {
+    /// The first call: run it, then [`Replays::finish`].
+    First,
+    /// It ran and gave this.
+    Done(Value),
+    /// It began once and never finished (the process was killed): its outcome is not known.
+    Unknown,
+}
+
+/// Remembers calls made under an idempotency key.
+pub trait Replays: Send + Sync {
+    /// Claims the key.
+    ///
+    /// # Errors
+    /// `conflict` with status 422 where the key stood for another request; `conflict` while the first is running.
+    fn begin<'a>(&'a self, key: &'a ReplayKey) -> BoxFuture<'a, Result<Attempt>>;
+
+    /// Stores what the call gave; a failed one (`None`) frees the key.
+    fn finish<'a>(&'a self, key: &'a ReplayKey, output: Option<&'a Value>) -> BoxFuture<'a, Result<()>>;
+}
