@@ -1,1 +1,2 @@
 //! What an environment can do, a module each: database, hosting, secrets, logs, releases.
+pub mod database;
