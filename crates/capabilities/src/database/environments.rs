@@ -31,6 +31,17 @@ struct Slot {
     spare: Mutex<Vec<Connection>>,
     used: Mutex<Instant>,
     _room: OwnedSemaphorePermit,
+    // Dropped after the room is free again.
+    _wake: Wake,
+}
+
+/// Wakes one caller that waits for room, when it is dropped.
+struct Wake(Arc<Notify>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// A connection on loan. One that is not given back in a known state is closed, which rolls back what it had
@@ -151,6 +162,7 @@ impl Environments {
             spare: Mutex::default(),
             used: Mutex::new(Instant::now()),
             _room: room,
+            _wake: Wake(Arc::clone(&self.returned)),
         });
         // Two callers may get here for the same environment; the second takes what the first has put in.
         let slot = Arc::clone(lock(&self.open).entry(env).or_insert(slot));
@@ -177,12 +189,9 @@ impl Environments {
     pub async fn close(&self, env: EnvId) {
         let Some(slot) = lock(&self.open).remove(&env) else { return };
         let until = tokio::time::Instant::now() + self.limits.statement;
-        let _writer =
-            timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await.map(|mut guard| guard.take());
-        let _readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
-        if let Ok(Some(writer)) = _writer {
-            writer.close().await;
-        }
+        let writer = timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await;
+        let readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
+        drop((writer, readers));
         slot.close().await;
     }
 
@@ -207,7 +216,8 @@ impl Slot {
         for reader in spare {
             reader.close().await;
         }
-        let writer = self.writer.lock().await.take();
+        // One that is still on loan is closed when the last loan ends.
+        let writer = self.writer.try_lock().ok().and_then(|mut writer| writer.take());
         if let Some(writer) = writer {
             writer.close().await;
         }

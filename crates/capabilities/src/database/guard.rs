@@ -29,6 +29,8 @@ pub(super) struct Statement {
     pub end: usize,
     /// Whether there was nothing but blanks and comments.
     pub empty: bool,
+    /// Whether it leaves the database file alone.
+    pub read_only: bool,
     /// Whether it changes the schema; then the engine's count of changed rows is an older statement's.
     pub changes_schema: bool,
     /// The table that an `ALTER TABLE` is about.
@@ -134,6 +136,10 @@ pub(super) fn inspect(
     match (prepared, seen.refusal) {
         (_, Some(refusal)) => Err(Rejected::Refused(refusal)),
         (Err(rejected), None) => Err(rejected),
+        // VACUUM reports nothing before it runs.
+        (Ok(statement), None) if role == Role::Reader && !statement.empty && !statement.read_only => {
+            Err(Rejected::Refused(Refusal::Change))
+        }
         (Ok(statement), None) => {
             Ok(Statement { changes_schema: seen.changes_schema, altered: seen.altered, ..statement })
         }
@@ -181,6 +187,8 @@ fn prepare(db: NonNull<sys::sqlite3>, sql: &str) -> Result<Statement, Rejected> 
     let statement = Statement {
         columns: columns(raw),
         parameters: parameters(raw),
+        // SAFETY: the statement is valid until its finalization below.
+        read_only: unsafe { sys::sqlite3_stmt_readonly(raw.as_ptr()) != 0 },
         end: usize::try_from(end).unwrap_or(sql.len()).min(sql.len()),
         ..Statement::default()
     };

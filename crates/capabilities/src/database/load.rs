@@ -88,6 +88,7 @@ impl Databases {
             Format::Ndjson => from_ndjson(&load.text)?,
         };
         let mut writer = self.writer(env).await?;
+        writer.heed(cancel);
         let watch = writer.lease()?.connection()?.watch();
         let work = async {
             writer.begin(Durability::Full).await?;

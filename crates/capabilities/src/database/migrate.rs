@@ -77,6 +77,7 @@ impl Databases {
             return Err(Error::MigrationName);
         }
         let mut writer = self.writer(env).await?;
+        writer.heed(cancel);
         let watch = writer.lease()?.connection()?.watch();
         let work = async {
             writer.foreign_keys(Switch::Off).await?;

@@ -18,10 +18,6 @@ mod values;
 mod writer;
 
 #[cfg(test)]
-mod fixture;
-#[cfg(test)]
-mod guard_tests;
-#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
@@ -111,6 +107,7 @@ impl Databases {
         cancel: &CancellationToken,
     ) -> Result<Outcome, Error> {
         let mut writer = self.writer(env).await?;
+        writer.heed(cancel);
         let watch = writer.lease()?.connection()?.watch();
         let work = async {
             writer.begin(Durability::Full).await?;

@@ -114,13 +114,13 @@ pub(super) fn refusal(role: Role, action: &Action<'_>) -> Option<Refusal> {
     }
 }
 
-/// Even a trusted statement leaves the file alone it is not for, and a caller's trigger that it sets off does
-/// not touch our tables in our name.
+/// Even a trusted statement leaves other files alone, and a caller's trigger or view that it sets off does not
+/// reach our tables in our name. (A WITH clause is named as a view is: do without one over our tables.)
 fn refused_to_the_platform(action: &Action<'_>) -> Option<Refusal> {
     match action.code {
         sys::SQLITE_ATTACH | sys::SQLITE_DETACH => Some(Refusal::Attach),
         sys::SQLITE_CREATE_VTABLE | sys::SQLITE_DROP_VTABLE => Some(Refusal::Virtual),
-        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE
+        sys::SQLITE_READ | sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE
             if action.inside.is_some() && is_platform(action.first) =>
         {
             Some(Refusal::Platform(action.first.to_owned()))

@@ -1,9 +1,11 @@
 //! The one writer of an environment, held for as long as a transaction needs it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use kernel::EnvId;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Outcome, names};
 use super::environments::Lease;
@@ -35,8 +37,9 @@ pub enum Switch {
 /// The exclusive right to write to one environment's database. Dropped with a transaction open, it rolls back.
 pub struct Writer {
     env: EnvId,
-    limits: std::sync::Arc<Limits>,
+    limits: Arc<Limits>,
     lease: Option<Lease>,
+    cancel: CancellationToken,
     state: State,
     /// Set while the engine works for us, and for ever where that was broken off.
     working: bool,
@@ -54,11 +57,12 @@ enum State {
 }
 
 impl Writer {
-    pub(super) fn new(env: EnvId, limits: std::sync::Arc<Limits>, lease: Lease) -> Self {
+    pub(super) fn new(env: EnvId, limits: Arc<Limits>, lease: Lease) -> Self {
         Self {
             env,
             limits,
             lease: Some(lease),
+            cancel: CancellationToken::new(),
             state: State::Idle,
             working: false,
             unusual: [false; 2],
@@ -70,6 +74,11 @@ impl Writer {
     #[must_use]
     pub const fn env(&self) -> EnvId {
         self.env
+    }
+
+    /// Starts no further statement once `cancel` is cancelled.
+    pub fn heed(&mut self, cancel: &CancellationToken) {
+        self.cancel = cancel.clone();
     }
 
     /// Opens a transaction that is alone in writing.
@@ -91,8 +100,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs one statement in the open transaction. Use [`Role::Platform`] for `_steading_` tables alone: a
-    /// statement on the app's tables sets off the app's triggers.
+    /// Runs one statement in the open transaction. Use [`Role::Platform`] for `_steading_` tables alone, without
+    /// a WITH clause: a statement on the app's tables sets off the app's triggers.
     ///
     /// # Errors
     /// What the guard or the engine holds against it; the statement is undone, the transaction stays open
@@ -144,6 +153,9 @@ impl Writer {
             State::Open => {}
             State::Idle => return Err(Error::Transaction("not open")),
             State::Lost => return Err(Error::Transaction("rolled back already")),
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
         }
         let limit = if role == Role::Migrator { self.limits.migration } else { self.limits.statement };
         self.working = true;

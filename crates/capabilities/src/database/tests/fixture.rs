@@ -4,7 +4,7 @@ use kernel::{Env, EnvId, TenantId};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Databases, Error, Limits, Migrate, Migrated, Mode, Outcome, Page, Query};
+use crate::database::{Databases, Error, Limits, Migrate, Migrated, Mode, Outcome, Page, Query};
 
 pub(super) struct Fixture {
     pub directory: tempfile::TempDir,
