@@ -1,0 +1,40 @@
+//! Which content type a file has, by its extension alone.
+
+/// The content type of the file at `path`. What is not known is a download; all text is UTF-8.
+pub(super) fn of(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let extension = match name.rsplit_once('.') {
+        Some((_, extension)) => extension.to_ascii_lowercase(),
+        None if name == "apple-app-site-association" => return "application/json".into(),
+        None => return "application/octet-stream".into(),
+    };
+    let essence = match extension.as_str() {
+        "js" | "mjs" | "cjs" => "text/javascript",
+        "map" => "application/json",
+        "webmanifest" => "application/manifest+json",
+        "ico" => "image/x-icon",
+        "xml" => "application/xml",
+        "rss" => "application/rss+xml",
+        "atom" => "application/atom+xml",
+        "jxl" => "image/jxl",
+        "yaml" | "yml" => "text/yaml",
+        "toml" => "text/plain",
+        other => mime_guess::from_ext(other).first_raw().unwrap_or("application/octet-stream"),
+    };
+    if essence.starts_with("text/") { format!("{essence}; charset=utf-8") } else { essence.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_types_of_the_web() {
+        let names = [
+            "index.html", "a.htm", "a.css", "a.js", "a.mjs", "a.json", "a.map", "a.webmanifest", "a.svg",
+            "a.png", "a.JPG", "a.webp", "a.avif", "a.gif", "a.ico", "a.woff2", "a.ttf", "a.wasm", "a.txt",
+            "a.md", "a.xml", "a.pdf", "a.mp4", "a.webm", "a.mp3", "a.zip", "a.csv", "a.unknown", "LICENSE",
+            ".well-known/apple-app-site-association", "b.d/a",
+        ];
+        let table: String = names.iter().map(|name| format!("{name} {}\n", super::of(name))).collect();
+        expect_test::expect![[r#""#]].assert_eq(&table);
+    }
+}
