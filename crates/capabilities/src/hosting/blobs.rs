@@ -88,13 +88,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`Error::Mismatch`], [`Error::BlobTooLarge`], [`Error::Upload`] where the stream breaks, or the disk.
-    pub async fn put_expected<S, E>(
-        &self,
-        env: &Env,
-        expected: BlobHash,
-        stream: S,
-        limit: u64,
-    ) -> Result<()>
+    pub async fn put_expected<S, E>(&self, env: &Env, expected: BlobHash, stream: S, limit: u64) -> Result<()>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -160,12 +154,8 @@ impl Blobs {
     pub async fn get(&self, env: &Env, hash: BlobHash, range: Option<Range<u64>>) -> Result<BlobStream> {
         let wanted = range.clone().map(GetRange::Bounded);
         let options = GetOptions { range: wanted, ..GetOptions::default() };
-        let found = self
-            .inner
-            .store
-            .get_opts(&location(env, hash), options)
-            .await
-            .map_err(|e| absent(e, hash))?;
+        let found =
+            self.inner.store.get_opts(&location(env, hash), options).await.map_err(|e| absent(e, hash))?;
         if range.is_some_and(|asked| asked != found.range) {
             return Err(Error::Damaged(hash));
         }

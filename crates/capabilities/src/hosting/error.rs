@@ -97,9 +97,7 @@ impl From<Error> for kernel::Error {
             Error::Directory => {
                 invalid("/dir").hint("send `files`, or run `steading apply` where the directory is")
             }
-            Error::Path { at, .. } => {
-                invalid(at).hint("use a relative path such as `assets/app.js`")
-            }
+            Error::Path { at, .. } => invalid(at).hint("use a relative path such as `assets/app.js`"),
             Error::Collision { at, .. } | Error::FileAndDirectory { at, .. } => {
                 invalid(at).hint("rename or remove one of the two")
             }

@@ -3,16 +3,18 @@
 mod blobs;
 mod content_type;
 mod error;
+mod headers;
 mod path;
+mod redirects;
 mod resolve;
-mod rules;
 mod site;
 mod spec;
 
 pub use blobs::{BlobStream, Blobs, Collected, DEFAULT_GRACE};
 pub use error::{Error, Result};
+pub use headers::HeaderRule;
 pub use path::{PathError, SitePath};
+pub use redirects::{Redirect, RedirectSpec, RedirectStatus};
 pub use resolve::{Found, RequestPath};
-pub use rules::{HeaderRule, HeaderRuleSpec, Redirect, RedirectSpec, RedirectStatus};
 pub use site::{Limits, Site, SiteDiff, SiteFile, Sites};
 pub use spec::{FileSpec, SiteSpec};

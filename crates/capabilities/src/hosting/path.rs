@@ -172,8 +172,16 @@ mod tests {
         let widest = "a".repeat(512);
         let deepest = ["a"; 32].join("/");
         for text in [
-            "index.html", "a/b c/ü.png", ".well-known/x", "_next/a.js", "a/_/b", "100%.txt", "a:b", "..a",
-            &widest, &deepest,
+            "index.html",
+            "a/b c/ü.png",
+            ".well-known/x",
+            "_next/a.js",
+            "a/_/b",
+            "100%.txt",
+            "a:b",
+            "..a",
+            &widest,
+            &deepest,
         ] {
             assert_eq!(text.parse::<SitePath>().map(String::from), Ok(text.to_owned()));
         }

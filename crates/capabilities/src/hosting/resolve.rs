@@ -3,7 +3,7 @@
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use super::path::{self, SitePath};
-use super::rules::RedirectStatus;
+use super::redirects::RedirectStatus;
 use super::site::{Site, SiteFile};
 
 /// A request's path, percent-decoded once (RFC 3986 §2.1). It begins with a slash, and holds nothing that could

@@ -9,8 +9,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kernel::{BlobHash, Env};
 use serde::{Deserialize, Serialize};
 
+use super::headers::HeaderRule;
 use super::path::SitePath;
-use super::rules::{HeaderRule, Redirect};
+use super::redirects::Redirect;
 use super::spec::{FileSpec, SiteSpec, pointer_escape};
 use super::{Blobs, Error, Result, content_type};
 
@@ -71,6 +72,8 @@ pub struct SiteDiff {
     pub changed: Vec<SitePath>,
     /// Files that are gone.
     pub removed: Vec<SitePath>,
+    /// How many bytes the added and changed files have.
+    pub bytes: u64,
     /// Which of `spa`, `headers` and `redirects` differ.
     pub settings: Vec<&'static str>,
 }
@@ -82,10 +85,11 @@ impl Site {
         let mut diff = SiteDiff::default();
         for (path, file) in &other.files {
             match self.files.get(path) {
+                Some(before) if before == file => continue,
+                Some(_) => diff.changed.push(path.clone()),
                 None => diff.added.push(path.clone()),
-                Some(before) if before != file => diff.changed.push(path.clone()),
-                Some(_) => {}
             }
+            diff.bytes += file.size;
         }
         diff.removed = self.files.keys().filter(|path| !other.files.contains_key(*path)).cloned().collect();
         let settings = [
@@ -267,9 +271,7 @@ impl Names {
         }
         match self.files.insert(folded, (given.to_owned(), at.to_owned())) {
             None => Ok(()),
-            Some((first, _)) => {
-                Err(Error::Collision { at: at.to_owned(), first, second: given.to_owned() })
-            }
+            Some((first, _)) => Err(Error::Collision { at: at.to_owned(), first, second: given.to_owned() }),
         }
     }
 

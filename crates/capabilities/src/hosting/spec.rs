@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::rules::{HeaderRuleSpec, RedirectSpec};
+use super::redirects::RedirectSpec;
 
 /// The site of a manifest: its files and how they are served.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,9 +25,11 @@ pub struct SiteSpec {
     /// Whether unknown paths without a file extension get index.html (single-page apps).
     #[serde(default)]
     pub spa: bool,
-    /// Response headers by path; where two rules set the same header, the later one wins.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderRuleSpec>,
+    /// Path pattern (* stands for any characters, slashes too) to response headers, for example
+    /// {"/*": {"X-Frame-Options": "DENY"}}. Where two patterns set the same header, the later one wins.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
+    pub headers: IndexMap<String, BTreeMap<String, String>>,
     /// Redirects, tried in order and before files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<RedirectSpec>,
@@ -150,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_site_survives_writing_and_reading() {
-        let text = r#"{"files":{"a":"b","c":{"sha256":"d"}},"spa":true,"redirects":[{"from":"/x","to":"/y"}]}"#;
+        let text = r#"{"files":{"a":"b","c":{"sha256":"d"}},"spa":true,"headers":{"/*":{"x-a":"b"}},"redirects":[{"from":"/x","to":"/y"}]}"#;
         let site: Result<SiteSpec, _> = serde_json::from_str(text);
         let site = site.unwrap();
         let again: SiteSpec = serde_json::from_value(serde_json::to_value(&site).unwrap()).unwrap();

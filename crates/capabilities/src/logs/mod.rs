@@ -168,7 +168,8 @@ impl Inner {
 impl Lines {
     fn with_drops(mut self) -> Vec<u8> {
         if self.dropped > 0 {
-            let message = format!("{} entries were dropped: they came faster than the log is written", self.dropped);
+            let message =
+                format!("{} entries were dropped: they came faster than the log is written", self.dropped);
             let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Logs, message);
             entry.fields.insert("dropped".into(), self.dropped.into());
             self.text.extend_from_slice(&entry.into_line());

@@ -114,9 +114,6 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = || Error::Cursor(text.chars().take(64).collect());
         let (file, offset) = text.split_once('.').ok_or_else(refuse)?;
-        Ok(Self {
-            file: file.parse().map_err(|_| refuse())?,
-            offset: offset.parse().map_err(|_| refuse())?,
-        })
+        Ok(Self { file: file.parse().map_err(|_| refuse())?, offset: offset.parse().map_err(|_| refuse())? })
     }
 }
