@@ -62,6 +62,39 @@ mod tests {
             "b.d/a",
         ];
         let table: String = names.iter().map(|name| format!("{name} {}\n", super::of(name))).collect();
-        expect_test::expect![[r#""#]].assert_eq(&table);
+        expect_test::expect![[r#"
+            index.html text/html; charset=utf-8
+            a.htm text/html; charset=utf-8
+            a.css text/css; charset=utf-8
+            a.js text/javascript; charset=utf-8
+            a.mjs text/javascript; charset=utf-8
+            a.json application/json
+            a.map application/json
+            a.webmanifest application/manifest+json
+            a.svg image/svg+xml
+            a.png image/png
+            a.JPG image/jpeg
+            a.webp image/webp
+            a.avif image/avif
+            a.gif image/gif
+            a.ico image/x-icon
+            a.woff2 font/woff2
+            a.ttf font/ttf
+            a.wasm application/wasm
+            a.txt text/plain; charset=utf-8
+            a.md text/markdown; charset=utf-8
+            a.xml application/xml
+            a.pdf application/pdf
+            a.mp4 video/mp4
+            a.webm video/webm
+            a.mp3 audio/mpeg
+            a.zip application/zip
+            a.csv text/csv; charset=utf-8
+            a.unknown application/octet-stream
+            LICENSE application/octet-stream
+            .well-known/apple-app-site-association application/json
+            b.d/a application/octet-stream
+        "#]]
+        .assert_eq(&table);
     }
 }

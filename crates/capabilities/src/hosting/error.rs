@@ -1,6 +1,6 @@
 //! What can go wrong with blobs and sites, and what the caller is told.
 
-use kernel::{BlobHash, Code, IdError};
+use kernel::{BlobHash, Code};
 
 use super::path::PathError;
 
@@ -35,8 +35,8 @@ pub enum Error {
     #[error("{path:?} is not valid base64")]
     Base64 { at: String, path: String },
     /// Text that was to be a hash and is not.
-    #[error("{path:?}: {source}")]
-    Hash { at: String, path: String, source: IdError },
+    #[error("{path:?} names a blob by something else than 64 lower-case hexadecimal digits")]
+    Hash { at: String, path: String },
     /// A named blob that was never uploaded to this environment.
     #[error("{path:?} names the blob {hash}, which is not uploaded")]
     NotUploaded { at: String, path: String, hash: BlobHash },
@@ -113,7 +113,7 @@ impl From<Error> for kernel::Error {
             Error::Base64 { at, .. } => {
                 invalid(at).hint("use the standard alphabet (RFC 4648 §4), without line breaks")
             }
-            Error::Hash { at, .. } => invalid(at),
+            Error::Hash { at, .. } => invalid(at).hint("give the SHA-256 of the file's bytes"),
             Error::NotUploaded { at, hash, .. } => {
                 invalid(at).hint(format!("upload its bytes with PUT /v1/blobs/{hash}, then try again"))
             }

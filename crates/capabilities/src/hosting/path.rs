@@ -178,7 +178,7 @@ mod tests {
             "_next/a.js",
             "a/_/b",
             "100%.txt",
-            "a:b",
+            "ab:c",
             "..a",
             &widest,
             &deepest,

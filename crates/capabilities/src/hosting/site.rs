@@ -10,7 +10,7 @@ use kernel::{BlobHash, Env};
 use serde::{Deserialize, Serialize};
 
 use super::headers::HeaderRule;
-use super::path::SitePath;
+use super::path::{PathError, SitePath};
 use super::redirects::Redirect;
 use super::spec::{FileSpec, SiteSpec, pointer_escape};
 use super::{Blobs, Error, Result, content_type};
@@ -212,6 +212,11 @@ impl Sites {
             let at = format!("/files/{}", pointer_escape(&given));
             let path: SitePath = match given.parse() {
                 Ok(path) => path,
+                // Its pointer would be as long as the path.
+                Err(why @ PathError::TooLong) => {
+                    let path = given.chars().take(64).chain(['…']).collect();
+                    return Err(Error::Path { at: "/files".into(), path, why });
+                }
                 Err(why) => return Err(Error::Path { at, path: given, why }),
             };
             names.add(&path, &given, &at)?;
@@ -248,7 +253,7 @@ fn read_content(spec: FileSpec, path: &str, at: String) -> Result<Content> {
         },
         FileSpec::Blob { sha256 } => match sha256.parse() {
             Ok(hash) => Ok(Content::Named { hash, at: at + "/sha256" }),
-            Err(source) => Err(Error::Hash { at: at + "/sha256", path: path.to_owned(), source }),
+            Err(_) => Err(Error::Hash { at: at + "/sha256", path: path.to_owned() }),
         },
     }
 }
