@@ -11,7 +11,7 @@ use serde_json::Value;
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// The header that carries the request id, on good and on bad answers.
-pub const REQUEST_ID: &str = "request-id";
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// The answer for `error`: its problem object, and the headers that its code asks for.
 #[must_use]
