@@ -99,7 +99,8 @@ mod tests {
         for host in ["localhost", "localhost:8787", "127.0.0.1:1", "[::1]:8787", "steading.example:443"] {
             assert!(passes(host, None), "{host}");
         }
-        for origin in ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:9", "https://steading.example"]
+        for origin in
+            ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:9", "https://steading.example"]
         {
             assert!(passes("localhost", Some(origin)), "{origin}");
         }
