@@ -23,24 +23,28 @@ use tokio::net::TcpStream;
 /// Environments and their releases in memory; the highest release is live.
 #[derive(Default)]
 struct Known {
-    releases: Mutex<HashMap<Slug, (Env, Vec<Arc<Served>>)>>,
+    apps: Mutex<HashMap<Slug, App>>,
+}
+
+struct App {
+    env: Env,
+    releases: Vec<Arc<Served>>,
 }
 
 impl Apps for Known {
     fn find<'a>(&'a self, slug: &'a Slug) -> BoxFuture<'a, Result<Option<Env>>> {
         let found = match slug.as_str() {
             "broken" => Err(Error::new(Code::Unavailable, "the control plane is away")),
-            _ => Ok(self.releases.lock().unwrap().get(slug).map(|(env, _)| env.clone())),
+            _ => Ok(self.apps.lock().unwrap().get(slug).map(|app| app.env.clone())),
         };
         async { found }.boxed()
     }
 
     fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {
-        let known = self.releases.lock().unwrap();
-        let releases = known.values().find(|(known, _)| known == env).map(|(_, releases)| releases);
-        let found = releases.and_then(|releases| match which {
-            Which::Live => releases.last().cloned(),
-            Which::Number(number) => releases.iter().find(|served| served.release == number).cloned(),
+        let apps = self.apps.lock().unwrap();
+        let found = apps.values().find(|app| app.env == *env).and_then(|app| match which {
+            Which::Live => app.releases.last().cloned(),
+            Which::Number(number) => app.releases.iter().find(|served| served.release == number).cloned(),
         });
         async { Ok(found) }.boxed()
     }
@@ -71,7 +75,7 @@ impl Ground {
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
         for (slug, env) in [("shop", env.clone()), ("empty", Env::for_upkeep(env.tenant(), EnvId::new()))] {
-            apps.releases.lock().unwrap().insert(slug.parse().unwrap(), (env, Vec::new()));
+            apps.apps.lock().unwrap().insert(slug.parse().unwrap(), App { env, releases: Vec::new() });
         }
         let edge = Edge::new(apps.clone(), blobs.clone(), logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
@@ -96,10 +100,10 @@ impl Ground {
     }
 
     pub fn serve(&self, site: Site) {
-        let mut known = self.apps.releases.lock().unwrap();
-        let (_, releases) = known.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
-        let release = releases.len() as u64 + 1;
-        releases.push(Arc::new(Served { release, site }));
+        let mut apps = self.apps.apps.lock().unwrap();
+        let app = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
+        let release = app.releases.len() as u64 + 1;
+        app.releases.push(Arc::new(Served { release, site }));
     }
 
     /// Sends these bytes and reads until the other side closes.

@@ -25,7 +25,8 @@ async fn a_page_arrives_with_what_a_browser_needs_to_know() {
         x-content-type-options: nosniff
         x-release: 1
 
-        <h1>hi</h1>"#]].assert_eq(&ground.get("/", &[]).await.whole());
+        <h1>hi</h1>"#]]
+    .assert_eq(&ground.get("/", &[]).await.whole());
     let id = ground.get("/", &[]).await.header("x-request-id").unwrap();
     assert!(id.starts_with("req_"), "{id}");
 }
