@@ -45,9 +45,13 @@ pub(crate) struct Contents {
 
 impl Contents {
     pub(crate) fn new(blobs: Blobs) -> Self {
+        Self::with_memory(blobs, MEMORY)
+    }
+
+    fn with_memory(blobs: Blobs, bytes: u64) -> Self {
         let options = OptionsBuilder::new()
             .estimated_items_capacity(EXPECTED_FILES)
-            .weight_capacity(MEMORY)
+            .weight_capacity(bytes)
             .shards(SHARDS)
             .build();
         // Building fails only where an option is missing that is given here.
@@ -58,7 +62,7 @@ impl Contents {
                 DefaultHashBuilder::default(),
                 DefaultLifecycle::default(),
             ),
-            Err(_) => Cache::with_weighter(EXPECTED_FILES, MEMORY, ByBytes),
+            Err(_) => Cache::with_weighter(EXPECTED_FILES, bytes, ByBytes),
         };
         Self { blobs, memory }
     }
@@ -95,5 +99,72 @@ impl Contents {
         }
         let coded = tokio::task::spawn_blocking(move || key.coding.encode(&bytes)).await;
         coded.map_err(|stopped| Error::Files(std::io::Error::other(stopped)))?.map_err(Error::Files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernel::TenantId;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct Ground {
+        dir: TempDir,
+        contents: Contents,
+        env: Env,
+    }
+
+    impl Ground {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let contents = Contents::new(Blobs::new(dir.path()).unwrap());
+            Self { dir, contents, env: Env::for_upkeep(TenantId::new(), EnvId::new()) }
+        }
+
+        async fn file(&self, bytes: Vec<u8>) -> SiteFile {
+            let size = bytes.len() as u64;
+            let sha256 = self.contents.blobs.put(&self.env, bytes.into()).await.unwrap();
+            SiteFile { sha256, size, content_type: "text/plain".into() }
+        }
+
+        fn lose_the_disk(&self) {
+            std::fs::remove_dir_all(self.dir.path()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_or_coded_once_is_answered_from_memory() {
+        let ground = Ground::new();
+        let largest = vec![b'a'; SMALL as usize];
+        let file = ground.file(largest.clone()).await;
+        let read = async |coding| ground.contents.whole(&ground.env, &file, coding).await;
+        let coded = read(Coding::Brotli).await.unwrap();
+        assert!(read(Coding::Identity).await.unwrap() == largest);
+        ground.lose_the_disk();
+        assert!(read(Coding::Identity).await.unwrap() == largest);
+        assert_eq!(read(Coding::Brotli).await.unwrap(), coded);
+        assert!(read(Coding::Gzip).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_environment_is_not_answered_from_the_memory_of_another() {
+        let ground = Ground::new();
+        let file = ground.file(b"secret".to_vec()).await;
+        assert_eq!(ground.contents.whole(&ground.env, &file, Coding::Identity).await.unwrap(), "secret");
+        let other = Env::for_upkeep(ground.env.tenant(), EnvId::new());
+        assert!(ground.contents.whole(&other, &file, Coding::Identity).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_memory_is_bounded() {
+        let mut ground = Ground::new();
+        ground.contents = Contents::with_memory(ground.contents.blobs.clone(), 80_000);
+        for number in 0..50_u8 {
+            let file = ground.file(vec![number; 10_000]).await;
+            ground.contents.whole(&ground.env, &file, Coding::Identity).await.unwrap();
+        }
+        let held = ground.contents.memory.weight();
+        assert!((10_000..=80_000).contains(&held), "{held}");
     }
 }
