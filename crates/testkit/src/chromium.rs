@@ -1,18 +1,18 @@
 //! A headless Chromium with one page, driven through ChromeDriver (W3C WebDriver).
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::directory::temporary;
 use crate::process::{Ending, Process, Stdout, User, command};
-use crate::{Unavailable, eventually, http, locate};
+use crate::{Engine, Unavailable, eventually, http, locate};
 
-const ENGINE: &str = "chromium";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a command waits for an element to appear, in milliseconds.
 const PATIENCE_MS: u64 = 10_000;
@@ -43,8 +43,8 @@ const FLAGS: [&str; 14] = [
 #[derive(Debug)]
 pub struct Chromium {
     // Dropped in this order: the browser ends before its profile goes.
-    _driver: Process,
-    _profile: TempDir,
+    driver: Process,
+    profile: TempDir,
     authority: String,
     session: String,
 }
@@ -56,15 +56,12 @@ impl Chromium {
     /// `Missing` where the machine has no Chromium or no ChromeDriver, `Broken` with the driver's log where they
     /// do not start.
     pub fn start() -> Result<Self, Unavailable> {
-        let find = |names: &[&str], package: &str| {
-            let reason = || format!("no {} in PATH (package {package})", names.join(" or "));
-            locate::program(names).ok_or_else(|| Unavailable::missing(ENGINE, reason()))
-        };
-        let browser = find(&["chromium", "chromium-browser", "google-chrome"], "chromium")?;
-        let driver = find(&["chromedriver"], "chromium-driver")?;
+        let missing = || Unavailable::Missing(Engine::Chromium);
+        let browser = locate::browser().ok_or_else(missing)?;
+        let driver = locate::browser_driver().ok_or_else(missing)?;
         let start = || {
             let profile = temporary()?;
-            let mut driver = command(&driver, User::Current, Ending::Kill);
+            let mut driver = command(&driver, User::Current);
             driver.arg("--port=0").env("HOME", profile.path()).current_dir(profile.path());
             let log = profile.path().join("chromedriver.log");
             let mut driver = Process::spawn(driver, &log, Stdout::Log, Ending::Kill)?;
@@ -83,9 +80,21 @@ impl Chromium {
             let created = ask(&authority, "POST", "/session", &capabilities)
                 .with_context(|| format!("the driver's log ends:\n{}", driver.log_tail()))?;
             let session = created["sessionId"].as_str().context("no session id")?.to_owned();
-            Ok(Self { _driver: driver, _profile: profile, authority, session })
+            Ok(Self { driver, profile, authority, session })
         };
-        start().map_err(Unavailable::broken(ENGINE))
+        start().map_err(Unavailable::broken("chromium"))
+    }
+
+    /// The directory of the browser's profile, which is in the command line of each of its processes.
+    #[must_use]
+    pub fn profile(&self) -> &Path {
+        self.profile.path()
+    }
+
+    /// The process id of the driver.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.driver.id()
     }
 
     /// Opens an address and waits until the page has loaded.
@@ -196,9 +205,9 @@ fn announced_port(driver: &mut Process) -> anyhow::Result<u16> {
 
 /// One WebDriver command: the value of its answer, or its error.
 fn ask(authority: &str, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
-    let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
-    let response = http::exchange(authority, method, path, &body)?;
-    let mut answer: Value = serde_json::from_slice(&response.body)?;
+    let request = http::Request::new(method, &format!("http://{authority}{path}"));
+    let response = if body.is_null() { request } else { request.json(body) }.send()?;
+    let mut answer = response.json()?;
     let value = answer["value"].take();
     if response.status != 200 {
         bail!("{method} {path}: {}", value["message"].as_str().unwrap_or("an error without a message"));

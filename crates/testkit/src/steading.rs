@@ -13,11 +13,13 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::directory::temporary;
-use crate::environment::{scrub, variable};
+use crate::environment::variable;
+use crate::http::Request;
 use crate::process::{Ending, Process, Stdout, User, command};
-use crate::{Unavailable, http};
+use crate::{Client, Unavailable, eventually};
 
-const ENGINE: &str = "steading";
+/// How long a program may take to end once it has said that it will.
+const GRACE: Duration = Duration::from_secs(10);
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// `/proc/<pid>/stat` counts in clock ticks, a hundred a second on every Linux that this builds for (proc(5)).
 const TICK: Duration = Duration::from_millis(10);
@@ -98,16 +100,14 @@ impl Launch {
     /// # Errors
     /// `Missing` where the binary is not built, `Broken` with its log where it does not become ready.
     pub fn start(self) -> Result<Steading, Unavailable> {
-        let binary = self.binary.or_else(built_binary).ok_or_else(|| {
-            Unavailable::missing(ENGINE, "it is not built (cargo build -p gateway, or set STEADING_BIN)")
-        })?;
+        let binary = self.binary.or_else(built_binary).ok_or(Unavailable::NotBuilt)?;
         let start = || {
             let directory = temporary()?;
             let data = self.data.unwrap_or_else(|| directory.path().join("data"));
             let (arguments, variables) = (self.arguments, self.variables);
             Settings { binary, data, arguments, variables, directory }.serve("127.0.0.1:0")
         };
-        start().map_err(Unavailable::broken(ENGINE))
+        start().map_err(Unavailable::broken("steading"))
     }
 }
 
@@ -135,6 +135,12 @@ impl Steading {
     #[must_use]
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// A client with the operator key, in the default environment.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.ready.url).with_key(&self.ready.key).in_env(&self.ready.env)
     }
 
     /// The host and port it listens on.
@@ -173,8 +179,7 @@ impl Steading {
     /// A command of the same binary, with `arguments`, that talks to this server with the operator key.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.settings.binary);
-        scrub(&mut command);
+        let mut command = command(&self.settings.binary, User::Current);
         command
             .args(arguments)
             .current_dir(self.settings.directory.path())
@@ -221,7 +226,7 @@ impl Steading {
 
 impl Settings {
     fn serve(self, listen: &str) -> anyhow::Result<Steading> {
-        let mut serve = command(&self.binary, User::Current, Ending::Kill);
+        let mut serve = command(&self.binary, User::Current);
         serve
             .args(["serve", "--json", "--listen", listen, "--data-dir"])
             .arg(&self.data)
@@ -239,14 +244,16 @@ impl Settings {
                 bail!("not ready within {READY_LIMIT:?}:\n{}", process.log_tail())
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let status = process.end(Signal::KILL);
-                bail!("it ended with {status:?} before it was ready:\n{}", process.log_tail())
+                // It closed its standard output, and ends by itself in a moment.
+                let status = eventually(GRACE, || process.exited()).map(|status| status.to_string());
+                let status = status.unwrap_or_else(|| "no end".to_owned());
+                bail!("{status} before it was ready:\n{}", process.log_tail())
             }
         };
         let ready_after = started.elapsed();
         let ready: Ready =
             serde_json::from_str(&line).with_context(|| format!("not a ready line: {line}"))?;
-        let answer = http::exchange(authority(&ready.url), "GET", "/readyz", b"")?;
+        let answer = Request::get(&format!("{}/readyz", ready.url)).send()?;
         ensure!(
             answer.status == 200,
             "ready, and /readyz answers {}:\n{}",
