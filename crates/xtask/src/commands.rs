@@ -16,6 +16,10 @@ const GENERATED: [&str; 5] =
 /// Runs every test against the real engines, the built product among them.
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
     let mut test = prepared(install, "test")?;
+    // Cargo would let `--workspace` win over a package that somebody names.
+    if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
+        test.arg("--workspace");
+    }
     run(test.args(arguments))
 }
 
@@ -37,7 +41,7 @@ pub fn ci() -> anyhow::Result<()> {
 /// Runs the benchmarks whose names contain `filter`.
 pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
     let mut bench = prepared(Install::Missing, "bench")?;
-    run(bench.args(filter))
+    run(bench.arg("--workspace").args(filter))
 }
 
 /// Runs the tests that take long by design.
@@ -98,7 +102,7 @@ fn generate_into(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A cargo command over the whole workspace, with the engines installed and the product built for it.
+/// A cargo command with the engines installed and the product built for it.
 fn prepared(install: Install, command: &str) -> anyhow::Result<Command> {
     setup::ensure(install)?;
     // The clients wait for the network and the product for the processor.
@@ -117,7 +121,7 @@ fn prepared(install: Install, command: &str) -> anyhow::Result<Command> {
         Ok(result) => result.context("the clients that the tests drive")?,
         Err(panic) => std::panic::resume_unwind(panic),
     }
-    let mut cargo = cargo(&[command, "--workspace", "--locked"]);
+    let mut cargo = cargo(&[command, "--locked"]);
     cargo.env("STEADING_BIN", binary);
     Ok(cargo)
 }
