@@ -1,17 +1,13 @@
 //! The commands that build, test and check.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
 use testkit::{NodeTool, PythonTool};
 
+use crate::generated;
 use crate::setup::{self, Install};
-use crate::workspace::{build_product, cargo, metadata, root, run, say};
-
-/// What `steading generate` writes below the repository, and what `gen --check` compares.
-const GENERATED: [&str; 5] =
-    ["tool-schemas", "docs/openapi.json", "docs/tools.md", "docs/errors.md", "steading.example.toml"];
+use crate::workspace::{build_product, cargo, metadata, run, say};
 
 /// Runs every test against the real engines, the built product among them.
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
@@ -29,7 +25,7 @@ pub fn ci() -> anyhow::Result<()> {
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     layers()?;
     tidy()?;
-    check_generated()?;
+    generated::check()?;
     if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
         run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
     } else {
@@ -61,45 +57,6 @@ pub fn layers() -> anyhow::Result<()> {
 /// Checks the files' own rules.
 pub fn tidy() -> anyhow::Result<()> {
     report("tidy", &crate::tidy::check()?)
-}
-
-/// Writes what is generated into the repository.
-pub fn generate() -> anyhow::Result<()> {
-    generate_into(&root())
-}
-
-/// Fails where what is committed is not what would be generated.
-pub fn check_generated() -> anyhow::Result<()> {
-    let fresh = metadata()?["target_directory"].as_str().map(|target| Path::new(target).join("generated"));
-    let fresh = fresh.context("no target directory")?;
-    if fresh.exists() {
-        std::fs::remove_dir_all(&fresh)?;
-    }
-    std::fs::create_dir_all(&fresh)?;
-    generate_into(&fresh)?;
-    for name in GENERATED {
-        let differs = !Command::new("diff")
-            .args(["--recursive", "--unified", "--new-file"])
-            .args([root().join(name), fresh.join(name)])
-            .status()
-            .context("diff")?
-            .success();
-        if differs {
-            bail!("{name} is not what the code generates: run `cargo xtask gen` and commit the result");
-        }
-    }
-    Ok(())
-}
-
-/// The product generates it: only there do the tools, the errors and the configuration meet.
-fn generate_into(directory: &Path) -> anyhow::Result<()> {
-    let mut generate = cargo(&["run", "--locked", "--quiet", "-p", "gateway", "--bin", "steading", "--"]);
-    run(generate.args(["generate", "--dir"]).arg(directory))?;
-    let absent: Vec<&str> = GENERATED.into_iter().filter(|name| !directory.join(name).exists()).collect();
-    if !absent.is_empty() {
-        bail!("`steading generate` did not write {}", absent.join(", "));
-    }
-    Ok(())
 }
 
 /// A cargo command with the engines installed and the product built for it.

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`.
 
 mod commands;
+mod generated;
 mod layers;
 mod setup;
 mod tidy;
@@ -45,14 +46,14 @@ fn run(words: &[&str]) -> anyhow::Result<()> {
         ["up", rest @ ..] => with_install(rest, up::up),
         ["test", rest @ ..] => with_install(rest, commands::test),
         ["ci"] => commands::ci(),
-        ["gen"] => commands::generate(),
-        ["gen", "--check"] => commands::check_generated(),
+        ["gen"] => generated::write(),
+        ["gen", "--check"] => generated::check(),
         ["layers"] => commands::layers(),
         ["tidy"] => commands::tidy(),
         ["bench", filter @ ..] => commands::bench(filter),
         ["soak"] => commands::soak("10"),
         ["soak", minutes] if minutes.parse::<u32>().is_ok() => commands::soak(minutes),
-        [up::GREET, url_of_examples @ ..] => up::greet(url_of_examples),
+        [up::GREET, rest @ ..] => up::greet(rest),
         ["help" | "-h" | "--help"] => {
             say(USAGE);
             Ok(())
