@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use kernel::{CallId, EnvId, KeyId, TenantId, Timestamp};
+use kernel::{BlobHash, CallId, EnvId, KeyId, TenantId, Timestamp};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::rows::{hex, number, parsed, parsed_or_null, text, text_or_null, time};
+use crate::rows::{number, parsed, parsed_or_null, text, text_or_null, time};
 use crate::{Result, Store};
 
 /// Rows written by one statement: few statements for many rows, and only two texts to prepare.
@@ -47,15 +47,7 @@ pub struct Call {
     /// How long it ran.
     pub took: Duration,
     /// SHA-256 of the input.
-    pub input_digest: String,
-}
-
-impl Call {
-    /// The text form of a digest, as `input_digest` holds it.
-    #[must_use]
-    pub fn digest(bytes: &[u8; 32]) -> String {
-        hex(bytes)
-    }
+    pub input_digest: BlobHash,
 }
 
 /// What was used of one tool.
@@ -208,7 +200,7 @@ async fn insert(connection: &mut AnyConnection, sql: &'static str, calls: &[Call
             .bind(&*call.effect)
             .bind(call.error.as_deref())
             .bind(micros(call.took))
-            .bind(call.input_digest.as_str());
+            .bind(call.input_digest.to_string());
     }
     query.execute(connection).await?;
     Ok(())
@@ -251,6 +243,6 @@ fn call(row: &AnyRow) -> Result<Call> {
         effect: text(row, "effect")?.into(),
         error: text_or_null(row, "error")?.map(Cow::Owned),
         took: Duration::from_micros(took_us.unsigned_abs()),
-        input_digest: text(row, "input_digest")?,
+        input_digest: parsed(row, "input_digest")?,
     })
 }

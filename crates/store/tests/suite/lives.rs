@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kernel::{CallId, Code, KeyId, Scopes, TenantId};
+use kernel::{BlobHash, CallId, Code, KeyId, Scopes, TenantId};
 use store::{
     Call, Claim, ClaimKey, EnvState, EnvironmentFilter, Error, Insertion, Key, KeyKind, SealedSecret, Store,
 };
@@ -20,7 +20,7 @@ pub async fn a_tenant_is_found_by_id_and_by_slug(place: &Place) {
     assert_eq!(store.tenants().find(&acme.id.to_string()).await.unwrap().as_ref(), Some(&acme));
     assert_eq!(store.tenants().find("ACME").await.unwrap(), None);
     assert_eq!(store.tenants().list(None, 10).await.unwrap(), [acme.clone(), zeta.clone()]);
-    assert_eq!(store.tenants().list(None, 1).await.unwrap(), [acme.clone()]);
+    assert_eq!(store.tenants().list(None, 1).await.unwrap(), std::slice::from_ref(&acme));
     assert_eq!(store.tenants().list(Some(acme.id), 10).await.unwrap(), [zeta]);
 }
 
@@ -126,8 +126,11 @@ pub async fn a_key_is_revoked_by_its_own_tenant_and_environment_only(place: &Pla
     store.keys().insert(&wide, &[1; 32]).await.unwrap();
     store.keys().insert(&bound, &[2; 32]).await.unwrap();
     assert_eq!(store.keys().list(tenant, None, None, 9).await.unwrap(), [wide.clone(), bound.clone()]);
-    assert_eq!(store.keys().list(tenant, Some(env), None, 9).await.unwrap(), [bound.clone()]);
-    assert_eq!(store.keys().list(tenant, None, Some(wide.id), 9).await.unwrap(), [bound.clone()]);
+    assert_eq!(store.keys().list(tenant, Some(env), None, 9).await.unwrap(), std::slice::from_ref(&bound));
+    assert_eq!(
+        store.keys().list(tenant, None, Some(wide.id), 9).await.unwrap(),
+        std::slice::from_ref(&bound)
+    );
     assert!(!store.keys().revoke(TenantId::new(), None, wide.id, now()).await.unwrap());
     assert!(!store.keys().revoke(tenant, Some(env), wide.id, now()).await.unwrap());
     assert!(store.keys().get(wide.id).await.unwrap().unwrap().is_live(now()));
@@ -198,7 +201,7 @@ pub async fn audit_rows_read_back_whole_and_old_ones_go(place: &Place) {
             effect: if number % 7 == 0 { "write" } else { "read" }.into(),
             error: (number % 3 == 0).then_some(Code::NotFound.as_str().into()),
             took: Duration::from_micros(number),
-            input_digest: Call::digest(&[number as u8; 32]),
+            input_digest: BlobHash::of(&[number as u8]),
         })
         .collect();
     store.records().append(&calls).await.unwrap();
