@@ -1,0 +1,8 @@
+//! The doors, tested over real sockets with a registry of a few tools.
+
+mod attacks;
+mod conformance;
+mod fixture;
+mod json_door;
+mod mcp_door;
+mod world;
