@@ -5,4 +5,5 @@ mod conformance;
 mod fixture;
 mod json_door;
 mod mcp_door;
+mod stdio;
 mod world;

@@ -18,7 +18,6 @@ use rmcp::ServerHandler;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tool::{Attempt, Cx, Effect, Host, Ledger, Limiter, Record, Registry, ReplayKey, Replays, Spec, Tool};
 
@@ -41,6 +40,7 @@ pub struct Memory {
     pub replays: Mutex<HashMap<String, ([u8; 32], Value)>>,
     pub waiting: CancellationToken,
     pub cancelled: CancellationToken,
+    pub release: CancellationToken,
     pub tired: Mutex<Option<KeyId>>,
 }
 
@@ -237,8 +237,6 @@ impl Tool<Memory> for Wait {
 }
 
 /// Ends when the test lets it.
-pub static GATE: Semaphore = Semaphore::const_new(0);
-
 struct Slow;
 
 impl Tool<Memory> for Slow {
@@ -249,8 +247,7 @@ impl Tool<Memory> for Slow {
 
     async fn call(cx: &Cx<'_, Memory, kernel::Env>, _: Nothing) -> Result<Count> {
         cx.platform().waiting.cancel();
-        let permit = GATE.acquire().await.map_err(Error::internal)?;
-        permit.forget();
+        cx.platform().release.cancelled().await;
         Ok(Count { count: 1 })
     }
 }
