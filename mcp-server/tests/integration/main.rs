@@ -1,5 +1,7 @@
 //! The doors, tested over real sockets with a registry of a few tools.
 
+#![cfg(test)]
+
 mod attacks;
 mod conformance;
 mod fixture;
