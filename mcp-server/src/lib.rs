@@ -1,1 +1,23 @@
 //! The tools, and their two doors: MCP and JSON over HTTP.
+
+pub mod auth;
+pub mod body;
+mod doors;
+pub mod gate;
+mod guard;
+pub mod http;
+pub mod mcp;
+pub mod problem;
+pub mod stdio;
+
+pub use doors::{BODY_LIMIT, Doors};
+pub use guard::Guard;
+
+use std::sync::Arc;
+
+/// The routes of both doors, for the platform's host. To be called within a tokio runtime.
+///
+/// Unknown paths are left to the router this is merged into; [`problem::unknown_route`] answers them.
+pub fn router<P: tool::Host>(doors: Arc<Doors<P>>, options: mcp::McpOptions) -> axum::Router {
+    http::router(Arc::clone(&doors)).merge(mcp::router(doors, options))
+}

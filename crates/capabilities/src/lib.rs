@@ -1,1 +1,4 @@
 //! What an environment can do, a module each: database, hosting, secrets, logs, releases.
+
+pub mod hosting;
+pub mod logs;

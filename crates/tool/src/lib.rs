@@ -2,6 +2,7 @@
 
 pub mod budget;
 mod cx;
+mod decode;
 mod pipeline;
 mod ports;
 mod registry;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use cx::{Cx, Progress, Step};
+pub use decode::decode;
 pub use pipeline::Call;
 pub use ports::{Attempt, Host, Ledger, Limiter, Record, ReplayKey, Replays};
 pub use registry::{Doc, Registry};

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::schema::{self, Validator};
+use crate::decode::decode;
 use crate::{Cx, Effect, Host, Progress, Selection, Spec, Tool};
 
 /// What can be known of a tool without calling it.
@@ -177,11 +178,7 @@ impl<P: Host> Default for Registry<P> {
 /// The one place where a tool's types are erased, and the only box.
 fn run<P: Host, T: Tool<P>>(passed: Passed<P>, input: Value) -> Running {
     Box::pin(async move {
-        let input = serde_path_to_error::deserialize(input).map_err(|e| {
-            let path = e.path().to_string();
-            let pointer = if path == "." { String::new() } else { format!("/{}", path.replace('.', "/")) };
-            Error::invalid(pointer, e.into_inner().to_string())
-        })?;
+        let input = decode::<T::Input>(input)?;
         let cx = Cx {
             platform: &passed.platform,
             proof: T::Proof::authorize(&passed.caller, T::SPEC.scopes)?,

@@ -1,0 +1,328 @@
+//! Columns: the short form (`text!`, `bool = false`), the object form, and what both mean.
+
+use std::fmt;
+use std::str::FromStr;
+
+use kernel::{Error, Result};
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::names::{ColumnName, TableName};
+
+/// A column as the manifest writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ColumnSpec {
+    /// `type`, `type!`, `type = default`, `type! = default`.
+    Short(String),
+    /// The object form.
+    Full(ColumnObject),
+}
+
+// By hand, because serde's untagged enums only say that no variant matched.
+impl<'de> Deserialize<'de> for ColumnSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Spec;
+
+        impl<'de> Visitor<'de> for Spec {
+            type Value = ColumnSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text such as \"text!\" or \"bool = false\", or an object with `type`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<ColumnSpec, E> {
+                Ok(ColumnSpec::Short(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ColumnSpec, A::Error> {
+                ColumnObject::deserialize(MapAccessDeserializer::new(map)).map(ColumnSpec::Full)
+            }
+        }
+
+        from.deserialize_any(Spec)
+    }
+}
+
+/// The object form of a column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnObject {
+    /// text int real bool json blob timestamp ref:<table>
+    pub r#type: String,
+    /// Whether every row must have a value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// The value where none is given; `now()` for the time of the insert.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// Whether values must differ from row to row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+    /// The table whose `id` this column holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<TableName>,
+    /// What becomes of this row when the row it refers to is deleted; that is refused where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_delete: Option<OnDelete>,
+}
+
+/// What becomes of a row when the row it refers to is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDelete {
+    /// The deletion is refused.
+    Restrict,
+    /// This row is deleted too.
+    Cascade,
+    /// The column becomes null.
+    SetNull,
+}
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Text,
+    Int,
+    Real,
+    Bool,
+    Json,
+    Blob,
+    Timestamp,
+}
+
+impl Type {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Type::Text => "text",
+            Type::Int => "int",
+            Type::Real => "real",
+            Type::Bool => "bool",
+            Type::Json => "json",
+            Type::Blob => "blob",
+            Type::Timestamp => "timestamp",
+        }
+    }
+
+    /// The storage type in a STRICT table.
+    pub(crate) const fn sql(self) -> &'static str {
+        match self {
+            Type::Text | Type::Json | Type::Timestamp => "TEXT",
+            Type::Int | Type::Bool => "INTEGER",
+            Type::Real => "REAL",
+            Type::Blob => "BLOB",
+        }
+    }
+}
+
+impl FromStr for Type {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "text" => Type::Text,
+            "int" => Type::Int,
+            "real" => Type::Real,
+            "bool" => Type::Bool,
+            "json" => Type::Json,
+            "blob" => Type::Blob,
+            "timestamp" => Type::Timestamp,
+            _ => return Err(()),
+        })
+    }
+}
+
+/// The default of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Default {
+    /// A constant, as an SQL literal.
+    Constant(String),
+    /// The time of the insert.
+    Now,
+}
+
+/// A column, spelled out.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Column {
+    pub name: ColumnName,
+    pub kind: Type,
+    pub required: bool,
+    pub default: Option<Default>,
+    pub unique: bool,
+    pub references: Option<TableName>,
+    pub on_delete: Option<OnDelete>,
+}
+
+impl Column {
+    /// The one column of a table of documents.
+    pub(crate) fn document() -> Self {
+        Self {
+            name: ColumnName::data(),
+            kind: Type::Json,
+            required: true,
+            default: Some(Default::Constant("'{}'".into())),
+            unique: false,
+            references: None,
+            on_delete: None,
+        }
+    }
+
+    /// Spells a column out, or says what is wrong with it.
+    pub(crate) fn parse(name: &ColumnName, spec: &ColumnSpec) -> Result<Self> {
+        match spec {
+            ColumnSpec::Short(text) => Self::parse_short(name, text),
+            ColumnSpec::Full(object) => Self::parse_object(name, object),
+        }
+    }
+
+    fn parse_short(name: &ColumnName, text: &str) -> Result<Self> {
+        let (head, default) = match text.split_once('=') {
+            Some((head, default)) => (head.trim(), Some(default.trim())),
+            None => (text.trim(), None),
+        };
+        let (word, required) = match head.strip_suffix('!') {
+            Some(word) => (word.trim_end(), true),
+            None => (head, false),
+        };
+        let (kind, references) = parse_type(word).ok_or_else(|| unknown_type("", word))?;
+        // A bare word is a text; anything that is JSON is what it says.
+        let default = default.map(|d| serde_json::from_str(d).unwrap_or_else(|_| Value::from(d)));
+        let default = default.map(|d| default_of(kind, &d)).transpose()?;
+        Ok(Self { name: name.clone(), kind, required, default, unique: false, references, on_delete: None })
+    }
+
+    fn parse_object(name: &ColumnName, object: &ColumnObject) -> Result<Self> {
+        let (kind, by_type) = parse_type(&object.r#type).ok_or_else(|| unknown_type("/type", &object.r#type))?;
+        let references = by_type.or_else(|| object.references.clone());
+        if references.is_some() && kind != Type::Text {
+            return Err(Error::invalid("/references", "a column that refers to rows has the type text"));
+        }
+        if object.on_delete.is_some() && references.is_none() {
+            return Err(Error::invalid("/on_delete", "only a column that refers to rows can have this"));
+        }
+        if object.on_delete == Some(OnDelete::SetNull) && object.required {
+            return Err(Error::invalid("/on_delete", "a required column cannot become null"));
+        }
+        let default = object.default.as_ref().filter(|d| !d.is_null());
+        let default = default.map(|d| default_of(kind, d)).transpose().map_err(|e| e.under("/default"))?;
+        Ok(Self {
+            name: name.clone(),
+            kind,
+            required: object.required,
+            default,
+            unique: object.unique,
+            references,
+            on_delete: object.on_delete,
+        })
+    }
+}
+
+impl fmt::Display for Column {
+    /// The short form, for people and models.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.references {
+            Some(table) => write!(f, "ref:{table}")?,
+            None => f.write_str(self.kind.as_str())?,
+        }
+        if self.required {
+            f.write_str("!")?;
+        }
+        match &self.default {
+            Some(Default::Now) => f.write_str(" = now()"),
+            Some(Default::Constant(sql)) if self.kind == Type::Bool => {
+                write!(f, " = {}", sql == "1")
+            }
+            Some(Default::Constant(sql)) => write!(f, " = {}", sql.trim_matches('\'')),
+            None => Ok(()),
+        }
+    }
+}
+
+fn parse_type(word: &str) -> Option<(Type, Option<TableName>)> {
+    match word.strip_prefix("ref:") {
+        Some(table) => Some((Type::Text, Some(table.trim().parse().ok()?))),
+        None => Some((word.parse().ok()?, None)),
+    }
+}
+
+fn unknown_type(at: &str, word: &str) -> Error {
+    let word: String = word.chars().take(64).collect();
+    let near = match word.to_ascii_lowercase().trim_end_matches('!') {
+        "string" | "varchar" | "char" | "uuid" | "email" | "url" | "id" => Some("text"),
+        "integer" | "bigint" | "number" | "serial" | "smallint" => Some("int"),
+        "float" | "double" | "decimal" | "numeric" => Some("real"),
+        "boolean" => Some("bool"),
+        "jsonb" | "object" | "array" => Some("json"),
+        "date" | "datetime" | "timestamptz" | "time" => Some("timestamp"),
+        "bytes" | "bytea" | "binary" => Some("blob"),
+        _ => None,
+    };
+    let error = Error::invalid(at, format!("{word:?} is not a type"));
+    match near {
+        Some(near) => error.hint(format!("write {near}")),
+        None => error.hint("use one of text int real bool json blob timestamp ref:<table>"),
+    }
+}
+
+fn default_of(kind: Type, value: &Value) -> Result<Default> {
+    let wrong = || Error::invalid("", format!("the default does not fit the type {}", kind.as_str()));
+    let constant = match (kind, value) {
+        (Type::Timestamp, Value::String(text)) if matches!(text.as_str(), "now" | "now()") => {
+            return Ok(Default::Now);
+        }
+        (Type::Timestamp, Value::String(text)) => {
+            quoted(&kernel::Timestamp::parse(text).ok_or_else(wrong)?.to_string())
+        }
+        (Type::Text, Value::String(text)) => quoted(text),
+        (Type::Text, Value::Number(number)) => quoted(&number.to_string()),
+        (Type::Text, Value::Bool(flag)) => quoted(&flag.to_string()),
+        (Type::Int, Value::Number(number)) if number.is_i64() => number.to_string(),
+        (Type::Real, Value::Number(number)) => format!("{:?}", number.as_f64().ok_or_else(wrong)?),
+        (Type::Bool, Value::Bool(flag)) => i32::from(*flag).to_string(),
+        (Type::Json, value) => quoted(&value.to_string()),
+        _ => return Err(wrong()),
+    };
+    Ok(Default::Constant(constant))
+}
+
+/// A text as an SQL literal.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''").replace('\0', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(text: &str) -> String {
+        let name: ColumnName = "c".parse().unwrap();
+        match Column::parse(&name, &ColumnSpec::Short(text.into())) {
+            Ok(column) => format!("{column} | {:?}", column.default),
+            Err(error) => format!("{error:?} ({})", error.advice().unwrap_or_default()),
+        }
+    }
+
+    #[test]
+    fn the_short_form_says_type_required_and_default() {
+        assert_eq!(short("text"), "text | None");
+        assert_eq!(short("text!"), "text! | None");
+        assert_eq!(short("bool = false"), r#"bool = false | Some(Constant("0"))"#);
+        assert_eq!(short("text! = it's"), r#"text! = it''s | Some(Constant("'it''s'"))"#);
+        assert_eq!(short("int=3"), r#"int = 3 | Some(Constant("3"))"#);
+        assert_eq!(short("timestamp = now()"), "timestamp = now() | Some(Now)");
+        assert_eq!(short("ref:lists!"), "ref:lists! | None");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_nearest_that_can() {
+        assert_eq!(short("string!"), "invalid_input : \"string\" is not a type (write text)");
+        assert_eq!(
+            short("money"),
+            "invalid_input : \"money\" is not a type (use one of text int real bool json blob timestamp ref:<table>)"
+        );
+        assert_eq!(short("int = many"), "invalid_input : the default does not fit the type int ()");
+    }
+}

@@ -1,0 +1,180 @@
+//! What an environment holds, in few words.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use kernel::{Env, Result, Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Releases;
+use super::manifest::{Kind, Table};
+use super::rehearsal::Release;
+use crate::database::Table as LiveTable;
+
+/// How many paths of a site are named.
+const PATHS: usize = 20;
+
+/// How many releases are listed.
+const RELEASES: u32 = 5;
+
+/// An environment's app as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Description {
+    /// The app's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The release that is current; none before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    /// The latest releases, newest first.
+    pub releases: Vec<ReleaseInfo>,
+    /// Table name → table.
+    pub tables: IndexMap<String, TableInfo>,
+    /// Migrations that have run, in order.
+    pub migrations: Vec<String>,
+    /// The site, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteInfo>,
+    /// What to look at next.
+    pub advice: Vec<String>,
+}
+
+/// One release.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ReleaseInfo {
+    /// Its number.
+    pub release: u64,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// One table.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TableInfo {
+    /// Column → its short form, as a manifest writes it.
+    pub columns: IndexMap<String, String>,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Its access preset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<&'static str>,
+    /// Columns that are indexed; `!` where they are unique.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<String>,
+    /// `false` where no manifest made it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
+}
+
+/// The site.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SiteInfo {
+    /// How many files.
+    pub files: usize,
+    /// How many bytes they have together.
+    pub bytes: u64,
+    /// The first paths.
+    pub paths: Vec<String>,
+    /// Whether unknown paths get index.html.
+    pub spa: bool,
+}
+
+impl Releases {
+    /// Describes the environment.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn describe(&self, env: &Env) -> Result<Description> {
+        let read = |sql: &'static str| self.databases.platform_query(env, sql, &[]);
+        let current = "SELECT number, manifest, site FROM _steading_release \
+                       WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+        let current = read(current).await?.into_iter().next().map(Release::read).transpose()?;
+        let latest = "SELECT number, created_at FROM _steading_release ORDER BY number DESC LIMIT ?1";
+        let latest = self.databases.platform_query(env, latest, &[RELEASES.into()]).await?;
+        let migrations = read("SELECT name FROM _steading_migration ORDER BY applied_at, rowid").await?;
+        let schema = self.databases.schema(env).await?;
+
+        let current = current.unwrap_or_default();
+        let database = current.manifest.database.clone().unwrap_or_default();
+        let managed: BTreeMap<String, Table> =
+            database.tables().unwrap_or_default().into_iter().map(|t| (t.name.folded(), t)).collect();
+        let mut tables = IndexMap::new();
+        for live in &schema.tables {
+            let spec = database.tables.iter().find(|(name, _)| name.as_str().eq_ignore_ascii_case(&live.name));
+            let mut info = table_info(live, managed.get(&live.name.to_ascii_lowercase()));
+            info.access = spec.and_then(|(_, spec)| spec.access).map(super::Preset::as_str);
+            if spec.is_some_and(|(_, spec)| spec.kind == Kind::Documents) {
+                info.columns.insert("data".to_owned(), "json! (one document)".to_owned());
+            }
+            tables.insert(live.name.clone(), info);
+        }
+        let site = current.site.as_ref().map(|site| SiteInfo {
+            files: site.files.len(),
+            bytes: site.bytes(),
+            paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
+            spa: site.spa,
+        });
+        let mut description = Description {
+            name: current.manifest.name,
+            release: (current.number > 0).then_some(current.number),
+            releases: latest.into_iter().filter_map(release_info).collect(),
+            tables,
+            migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
+            site,
+            advice: Vec::new(),
+        };
+        description.advice = advice(&description);
+        Ok(description)
+    }
+}
+
+fn release_info(row: Vec<Value>) -> Option<ReleaseInfo> {
+    let created_at = Timestamp::from_micros(row.get(1)?.as_i64()?).to_string();
+    Some(ReleaseInfo { release: row.first()?.as_u64()?, created_at })
+}
+
+fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
+    let mut columns = IndexMap::new();
+    for column in &live.columns {
+        let folded = column.name.to_ascii_lowercase();
+        if managed.is_some() && matches!(folded.as_str(), "id" | "created_at" | "updated_at") {
+            continue;
+        }
+        let spec = managed.and_then(|t| t.columns.iter().find(|c| c.name.folded() == folded));
+        let short = spec.map_or_else(
+            || format!("{}{}", column.kind.to_ascii_lowercase(), if column.not_null { "!" } else { "" }),
+            ToString::to_string,
+        );
+        columns.insert(column.name.clone(), short);
+    }
+    let indexes = live
+        .indexes
+        .iter()
+        .filter(|index| index.sql.is_some())
+        .map(|index| {
+            let columns: Vec<_> = index.columns.iter().map(|c| c.as_deref().unwrap_or("(expression)")).collect();
+            format!("{}{}", columns.join(","), if index.unique { "!" } else { "" })
+        })
+        .collect();
+    TableInfo { columns, rows: live.rows, access: None, indexes, unmanaged: managed.is_none() }
+}
+
+fn advice(app: &Description) -> Vec<String> {
+    let mut advice = Vec::new();
+    if app.release.is_none() {
+        advice.push("nothing is applied yet: app_apply takes a manifest with tables and a site".to_owned());
+    } else if app.site.is_none() {
+        advice.push("there is no site: site_deploy, or app_apply with `site`".to_owned());
+    }
+    for (name, table) in &app.tables {
+        if table.unmanaged {
+            advice.push(format!("{name} is in no manifest: list it there, so that releases carry it"));
+        } else if table.access.is_none() {
+            advice.push(format!("{name} has no access: nobody but you reaches its rows"));
+        }
+    }
+    advice.truncate(8);
+    advice
+}

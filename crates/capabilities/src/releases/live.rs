@@ -1,0 +1,100 @@
+//! Which release answers at an app's address: a cache over the pointers in the environments' own databases.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::BoxFuture;
+use kernel::{Env, EnvId, Result};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::hosting::Site;
+
+/// How many files of sites the cache holds before the least used sites are forgotten.
+const CACHED_FILES: u64 = 100_000;
+
+/// What is served for one release of one environment.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The release's number.
+    pub release: u64,
+    /// Its site; the default one where the release has none.
+    pub site: Site,
+}
+
+/// Asks the platform's own listener for a release that is about to become the live one.
+pub trait LiveCheck: Send + Sync {
+    /// Fetches the app of `env` at its address and compares what comes with `served`.
+    ///
+    /// # Errors
+    /// `unavailable`, saying what came instead.
+    fn check<'a>(&'a self, env: &'a Env, served: &'a Served) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Live releases by environment.
+pub(crate) struct Live {
+    cache: Cache<EnvId, Option<Arc<Served>>, ByFiles>,
+    /// Releases on trial: they answer in place of the live one until they are committed or given up.
+    candidates: RwLock<HashMap<EnvId, Arc<Served>>>,
+}
+
+#[derive(Clone)]
+struct ByFiles;
+
+impl Weighter<EnvId, Option<Arc<Served>>> for ByFiles {
+    fn weight(&self, _: &EnvId, served: &Option<Arc<Served>>) -> u64 {
+        10 + served.as_ref().map_or(0, |served| served.site.files.len() as u64)
+    }
+}
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        Self {
+            cache: Cache::with_weighter(1024, CACHED_FILES, ByFiles),
+            candidates: RwLock::default(),
+        }
+    }
+
+    /// What answers for `env`; `load` reads it where it is not known.
+    pub(crate) async fn get(
+        &self,
+        env: EnvId,
+        load: impl Future<Output = Result<Option<Arc<Served>>>>,
+    ) -> Result<Option<Arc<Served>>> {
+        if let Some(served) = self.candidates.read().unwrap_or_else(PoisonError::into_inner).get(&env) {
+            return Ok(Some(Arc::clone(served)));
+        }
+        // A publication in the meantime takes the place that this load has reserved, so that it cannot bring
+        // the earlier release back.
+        self.cache.get_or_insert_async(&env, load).await
+    }
+
+    /// Lets `served` answer until the trial ends.
+    pub(crate) fn try_out(&self, env: EnvId, served: &Arc<Served>) -> Trial<'_> {
+        let mut candidates = self.candidates.write().unwrap_or_else(PoisonError::into_inner);
+        candidates.insert(env, Arc::clone(served));
+        Trial { live: self, env }
+    }
+
+    /// Makes `served` the live release, after its pointer is on disk.
+    pub(crate) fn publish(&self, env: EnvId, served: Arc<Served>) {
+        self.cache.insert(env, Some(served));
+    }
+
+    pub(crate) fn forget(&self, env: EnvId) {
+        self.cache.remove(&env);
+    }
+}
+
+/// A release on trial; it stops answering when this is dropped.
+pub(crate) struct Trial<'a> {
+    live: &'a Live,
+    env: EnvId,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.live.candidates.write().unwrap_or_else(PoisonError::into_inner).remove(&self.env);
+    }
+}

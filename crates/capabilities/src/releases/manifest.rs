@@ -1,0 +1,260 @@
+//! The manifest: what an app consists of, as `steading.json` or inline in a call.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use kernel::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::column::{Column, ColumnSpec};
+use super::names::{ColumnName, TableName};
+use crate::hosting::SiteSpec;
+
+/// An app. A section that is left out stays as it is; an empty one is emptied.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The app's name, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tables and migrations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseSpec>,
+    /// The static site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteSpec>,
+    /// Names of secrets that must have been set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<String>>,
+}
+
+/// The manifest's `database`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSpec {
+    /// Table name → table. Each has `id`, `created_at` and `updated_at` by itself.
+    #[serde(default)]
+    pub tables: BTreeMap<TableName, TableSpec>,
+    /// SQL that runs once each, after the tables are in place; known again by its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrations: Vec<MigrationSpec>,
+}
+
+/// One migration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationSpec {
+    /// A name for people.
+    pub name: String,
+    /// The statements.
+    pub sql: String,
+}
+
+/// One table.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableSpec {
+    /// Column name → `type`, `type!` (required), `type = default`, or an object. Types: text int real bool json
+    /// blob timestamp ref:<table>.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<ColumnName, ColumnSpec>")]
+    pub columns: IndexMap<ColumnName, ColumnSpec>,
+    /// Who may do what; nobody where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Preset>,
+    /// Columns, or lists of columns, to index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<Columns>,
+    /// Columns, or lists of columns, whose values must differ from row to row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<Columns>,
+    /// `table`, or `documents`: a table of JSON objects in one column `data`.
+    #[serde(default, skip_serializing_if = "Kind::is_table")]
+    pub kind: Kind,
+}
+
+/// What kind of table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Typed columns.
+    #[default]
+    Table,
+    /// One JSON object per row.
+    Documents,
+}
+
+impl Kind {
+    fn is_table(&self) -> bool {
+        *self == Kind::Table
+    }
+}
+
+/// A ready set of access rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// The owner of a row reads and writes it, nobody else.
+    Private,
+    /// Everybody reads; the owner of a row writes it.
+    PublicRead,
+    /// Everybody reads; admins write.
+    AdminWrite,
+    /// Admins read and write, nobody else.
+    AdminOnly,
+}
+
+impl Preset {
+    /// Whether rows have an owner under this preset.
+    pub(crate) const fn has_owner(self) -> bool {
+        matches!(self, Preset::Private | Preset::PublicRead)
+    }
+
+    /// Whether people without a session can read rows.
+    pub(crate) const fn is_public(self) -> bool {
+        matches!(self, Preset::PublicRead | Preset::AdminWrite)
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Preset::Private => "private",
+            Preset::PublicRead => "public_read",
+            Preset::AdminWrite => "admin_write",
+            Preset::AdminOnly => "admin_only",
+        }
+    }
+}
+
+/// One column's name, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected the name of a column, or a list of names: a letter, then letters, digits and _")]
+pub enum Columns {
+    /// One.
+    One(ColumnName),
+    /// Several, in order.
+    Many(Vec<ColumnName>),
+}
+
+impl Columns {
+    pub(crate) fn names(&self) -> &[ColumnName] {
+        match self {
+            Columns::One(name) => std::slice::from_ref(name),
+            Columns::Many(names) => names,
+        }
+    }
+}
+
+/// A table as it shall be: everything spelled out.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Table {
+    pub name: TableName,
+    pub has_owner: bool,
+    /// The app's own columns, in the manifest's order.
+    pub columns: Vec<Column>,
+    /// (columns, unique)
+    pub indexes: Vec<(Vec<ColumnName>, bool)>,
+}
+
+/// Columns that every table has by itself.
+pub(crate) const BUILT_IN: [&str; 4] = ["id", "owner", "created_at", "updated_at"];
+
+impl DatabaseSpec {
+    /// Every table spelled out, those that others refer to as they come; or the first thing that is wrong, with
+    /// its place below `/database`.
+    pub(crate) fn tables(&self) -> Result<Vec<Table>> {
+        let mut seen = BTreeMap::new();
+        for name in self.tables.keys() {
+            if let Some(other) = seen.insert(name.folded(), name) {
+                let message = format!("the tables {other} and {name} differ only in upper and lower case");
+                return Err(Error::invalid(format!("/tables/{name}"), message));
+            }
+        }
+        self.tables
+            .iter()
+            .map(|(name, spec)| self.table(name, spec).map_err(|e| e.under(&format!("/tables/{name}"))))
+            .collect()
+    }
+
+    fn table(&self, name: &TableName, spec: &TableSpec) -> Result<Table> {
+        let mut columns = Vec::new();
+        if spec.kind == Kind::Documents {
+            if !spec.columns.is_empty() {
+                let message = "a table of documents has no columns of its own: its rows are in `data`";
+                return Err(Error::invalid("/columns", message));
+            }
+            columns.push(Column::document());
+        }
+        for (column, column_spec) in &spec.columns {
+            let at = format!("/columns/{column}");
+            if BUILT_IN.contains(&column.folded().as_str()) {
+                let message = format!("every table that needs it has {column} by itself");
+                return Err(Error::invalid(at, message).hint("leave the column out"));
+            }
+            if columns.iter().any(|c: &Column| c.name.folded() == column.folded()) {
+                return Err(Error::invalid(at, "another column differs only in upper and lower case"));
+            }
+            let column = Column::parse(column, column_spec).map_err(|e| e.under(&at))?;
+            if let Some(target) = column.references.as_ref().filter(|t| !self.tables.contains_key(*t)) {
+                let message = format!("it refers to {target}, which is not among the tables");
+                return Err(Error::invalid(at, message));
+            }
+            columns.push(column);
+        }
+        let has_owner = spec.access.is_some_and(Preset::has_owner);
+        let mut table = Table { name: name.clone(), has_owner, columns, indexes: Vec::new() };
+        table.indexes = table.all_indexes(spec)?;
+        Ok(table)
+    }
+}
+
+impl Table {
+    fn all_indexes(&self, spec: &TableSpec) -> Result<Vec<(Vec<ColumnName>, bool)>> {
+        let mut indexes: Vec<(Vec<ColumnName>, bool)> = Vec::new();
+        let mut add = |columns: Vec<ColumnName>, unique: bool| {
+            if !indexes.iter().any(|(have, is_unique)| *have == columns && (*is_unique || !unique)) {
+                indexes.push((columns, unique));
+            }
+        };
+        for (list, field, unique) in [(&spec.unique, "unique", true), (&spec.indexes, "indexes", false)] {
+            for (i, columns) in list.iter().enumerate() {
+                let known = |c: &&ColumnName| {
+                    BUILT_IN.contains(&c.folded().as_str()) || self.columns.iter().any(|own| own.name == **c)
+                };
+                if let Some(unknown) = columns.names().iter().find(|c| !known(c)) {
+                    let message = format!("there is no column {unknown} in {}", self.name);
+                    return Err(Error::invalid(format!("/{field}/{i}"), message));
+                }
+                if columns.names().is_empty() {
+                    return Err(Error::invalid(format!("/{field}/{i}"), "name at least one column"));
+                }
+                add(columns.names().to_vec(), unique);
+            }
+        }
+        for column in &self.columns {
+            if column.unique {
+                add(vec![column.name.clone()], true);
+            }
+            if column.references.is_some() {
+                add(vec![column.name.clone()], false);
+            }
+        }
+        if self.has_owner {
+            add(vec![ColumnName::owner()], false);
+        }
+        Ok(indexes)
+    }
+}
+
+impl Manifest {
+    /// This manifest over `base`: the sections it names replace those of `base`.
+    #[must_use]
+    pub fn over(self, base: &Manifest) -> Manifest {
+        Manifest {
+            name: self.name.or_else(|| base.name.clone()),
+            database: self.database.or_else(|| base.database.clone()),
+            site: self.site.or_else(|| base.site.clone()),
+            secrets: self.secrets.or_else(|| base.secrets.clone()),
+        }
+    }
+}

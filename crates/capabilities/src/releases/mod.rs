@@ -1,0 +1,390 @@
+//! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
+
+mod alter;
+mod change;
+mod column;
+mod convert;
+mod ddl;
+mod describe;
+mod live;
+mod manifest;
+mod names;
+mod observed;
+mod plans;
+mod rehearsal;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kernel::{Code, Env, EnvId, Error, PlanId, Result};
+use tokio_util::sync::CancellationToken;
+
+pub use change::{Action, Change, Effect, EffectKind};
+pub use describe::{Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use live::{LiveCheck, Served};
+pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, Preset, TableSpec};
+
+use crate::database::{Databases, Durability, Writer};
+use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
+use live::Live;
+use plans::{Stored, lossy};
+use rehearsal::{Goal, Rehearsal, Release, rehearse};
+
+/// The releases of every environment.
+pub struct Releases {
+    databases: Arc<Databases>,
+    blobs: Blobs,
+    sites: Sites,
+    live: Live,
+    check: Arc<dyn LiveCheck>,
+}
+
+/// A plan, as it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What to apply it by.
+    pub id: PlanId,
+    /// The release that is current.
+    pub release: u64,
+    /// What would be done.
+    pub changes: Vec<Change>,
+    /// What that means for those who use the app.
+    pub effects: Vec<Effect>,
+    /// What has to be said to apply it, where it loses data.
+    pub confirm: Option<String>,
+}
+
+/// What an apply or a rollback has come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The release that is current.
+    pub release: u64,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// What was done.
+    pub changes: Vec<Change>,
+    /// What that means for those who use the app.
+    pub effects: Vec<Effect>,
+}
+
+/// What [`Releases::apply`] is given.
+#[derive(Debug)]
+pub enum Wanted {
+    /// A manifest, which loses no data.
+    Manifest(Box<Manifest>),
+    /// A plan that was shown, with its confirmation where it loses data.
+    Plan { id: PlanId, confirm: Option<String> },
+}
+
+/// What can be removed from an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// One table, in a manifest or not.
+    Table(String),
+    /// The site.
+    Site,
+}
+
+impl Removal {
+    fn goal(&self) -> Goal {
+        match self {
+            Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Site => Goal::Apply { manifest: Manifest::default(), site: Some(Site::default()) },
+        }
+    }
+}
+
+impl Plan {
+    /// What [`Releases::remove`] wants to hear.
+    #[must_use]
+    pub fn confirmation(&self) -> String {
+        match &self.confirm {
+            Some(secret) => format!("{}.{secret}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+}
+
+impl Releases {
+    /// Releases over the environments' databases and blobs; `check` tries each before it is kept.
+    #[must_use]
+    pub fn new(databases: Arc<Databases>, blobs: Blobs, check: Arc<dyn LiveCheck>) -> Self {
+        let sites = Sites::new(blobs.clone());
+        Self { databases, blobs, sites, live: Live::new(), check }
+    }
+
+    /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
+    /// of those that are set.
+    ///
+    /// # Errors
+    /// What is wrong with the manifest, with a pointer into it, or why it cannot be applied to what is there.
+    pub async fn plan(&self, env: &Env, manifest: Manifest, secrets: &[String]) -> Result<Plan> {
+        let goal = self.goal(env, manifest, secrets).await?;
+        self.plan_goal(env, goal).await
+    }
+
+    /// What removing something would do.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` where something else refers to it.
+    pub async fn plan_removal(&self, env: &Env, removal: Removal) -> Result<Plan> {
+        self.plan_goal(env, removal.goal()).await
+    }
+
+    async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
+        let mut db = self.databases.writer(env).await?;
+        let rehearsal = rehearse(&mut db, &goal, "").await?;
+        db.rollback().await?;
+        let stored = Stored::of(goal, &rehearsal);
+        let id = stored.save(&mut db).await?;
+        Ok(Plan {
+            id,
+            release: rehearsal.observed.release,
+            changes: rehearsal.changes,
+            effects: rehearsal.effects,
+            confirm: stored.confirm,
+        })
+    }
+
+    /// Applies a manifest or a plan: everything or nothing. The new release answers at the app's address, and
+    /// has been fetched from there, when this returns.
+    ///
+    /// # Errors
+    /// As [`Releases::plan`]; `conflict` where data would be lost without confirmation, or where the state has
+    /// moved since the plan; `unavailable` where the release does not answer. Nothing has changed then.
+    pub async fn apply(
+        &self,
+        env: &Env,
+        wanted: Wanted,
+        secrets: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        match wanted {
+            Wanted::Manifest(manifest) => {
+                let goal = self.goal(env, *manifest, secrets).await?;
+                let mut db = self.databases.writer(env).await?;
+                let rehearsal = rehearse(&mut db, &goal, "").await?;
+                if rehearsal.losses().next().is_some() {
+                    db.rollback().await?;
+                    return Err(lossy(rehearsal.losses())
+                        .field("/manifest")
+                        .hint("call app_plan with this manifest, then app_apply with its plan_id and confirm"));
+                }
+                self.finish(env, db, rehearsal, cancel).await
+            }
+            Wanted::Plan { id, confirm } => self.apply_plan(env, id, confirm.as_deref(), cancel).await,
+        }
+    }
+
+    async fn apply_plan(
+        &self,
+        env: &Env,
+        id: PlanId,
+        confirm: Option<&str>,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let note = id.to_string();
+        let mut db = self.databases.writer(env).await?;
+        db.begin(Durability::Normal).await?;
+        let stored = Stored::load(&mut db, id).await?;
+        let applied = Release::applied_as(&mut db, &note).await?;
+        db.rollback().await?;
+        if let Some(release) = applied {
+            return Ok(Applied { release, changed: false, changes: Vec::new(), effects: Vec::new() });
+        }
+        stored.confirmed(confirm)?;
+        let rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
+        let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
+            let grown = !rehearsal.losses().eq(stored.losses.iter());
+            if grown { Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again")) } else { Ok(()) }
+        });
+        if let Err(refusal) = judged {
+            db.rollback().await?;
+            return Err(refusal);
+        }
+        self.finish(env, db, rehearsal, cancel).await
+    }
+
+    /// Removes something after [`Releases::plan_removal`]; `confirm` is [`Plan::confirmation`].
+    ///
+    /// # Errors
+    /// As [`Releases::apply`]; `conflict` where the confirmation is for something else.
+    pub async fn remove(
+        &self,
+        env: &Env,
+        removal: &Removal,
+        confirm: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let other = |why: &str| {
+            Error::new(Code::Conflict, why).field("/confirm").hint("call with dry_run, and pass the `confirm` it returns")
+        };
+        let (plan, secret) = match confirm.split_once('.') {
+            Some((plan, secret)) => (plan, Some(secret)),
+            None => (confirm, None),
+        };
+        let plan: PlanId = plan.parse().map_err(|_| other("this is not a confirmation"))?;
+        let mut db = self.databases.writer(env).await?;
+        db.begin(Durability::Normal).await?;
+        let stored = Stored::load(&mut db, plan).await;
+        db.rollback().await?;
+        drop(db);
+        let stored = stored.map_err(|e| match e.code() {
+            Code::NotFound => other("this confirmation is not valid any more"),
+            _ => e,
+        })?;
+        if stored.goal != removal.goal() {
+            return Err(other("this confirmation is for something else"));
+        }
+        self.apply_plan(env, plan, secret, cancel).await
+    }
+
+    /// Replaces the site's files as a new release; `spa` too where it is given. Header rules and redirects stay.
+    ///
+    /// # Errors
+    /// As [`Releases::apply`], with pointers relative to the files' owner.
+    pub async fn deploy(
+        &self,
+        env: &Env,
+        files: BTreeMap<String, FileSpec>,
+        spa: Option<bool>,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let before = self.live(env).await?;
+        let before = before.as_ref().map(|served| &served.site);
+        let spa = spa.unwrap_or_else(|| before.is_some_and(|site| site.spa));
+        let mut site = self.sites.prepare(env, SiteSpec { files, spa, ..SiteSpec::default() }).await?;
+        if let Some(before) = before {
+            site.headers.clone_from(&before.headers);
+            site.redirects.clone_from(&before.redirects);
+        }
+        let goal = Goal::Apply { manifest: Manifest::default(), site: Some(site) };
+        let mut db = self.databases.writer(env).await?;
+        let rehearsal = rehearse(&mut db, &goal, "").await?;
+        self.finish(env, db, rehearsal, cancel).await
+    }
+
+    /// Returns to an earlier release: its tables and its site. No row written since is lost: what the release
+    /// does not know stays beside it, and what cannot be undone without loss is refused. Migrations are not
+    /// undone.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` where values would be lost.
+    pub async fn rollback(&self, env: &Env, release: u64, cancel: &CancellationToken) -> Result<Applied> {
+        let mut db = self.databases.writer(env).await?;
+        let rehearsal = rehearse(&mut db, &Goal::Back { release }, "").await?;
+        self.finish(env, db, rehearsal, cancel).await
+    }
+
+    /// From what has been rehearsed to what answers at the address.
+    async fn finish(
+        &self,
+        env: &Env,
+        mut db: Writer,
+        rehearsal: Rehearsal,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let number = rehearsal.release.number;
+        let changed = rehearsal.changed();
+        if changed {
+            let site = rehearsal.release.site.unwrap_or_default();
+            let served = Arc::new(Served { release: number, site });
+            // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
+            let trial = self.live.try_out(env.id(), &served);
+            let checked = tokio::select! {
+                checked = self.check.check(env, &served) => checked,
+                () = cancel.cancelled() => {
+                    Err(Error::new(Code::Timeout, "the call was cancelled; nothing has changed"))
+                }
+            };
+            if let Err(refusal) = checked {
+                db.rollback().await?;
+                return Err(refusal);
+            }
+            db.commit().await?;
+            self.live.publish(env.id(), served);
+            drop(trial);
+        } else {
+            db.rollback().await?;
+        }
+        let (changes, effects) = if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
+        Ok(Applied { release: number, changed, changes, effects })
+    }
+
+    async fn goal(&self, env: &Env, mut manifest: Manifest, secrets: &[String]) -> Result<Goal> {
+        for (i, name) in manifest.secrets.iter().flatten().enumerate() {
+            if !secrets.contains(name) {
+                return Err(Error::invalid(format!("/secrets/{i}"), format!("the secret {name} is not set"))
+                    .hint("set it with secret_set first"));
+            }
+        }
+        // Wrong tables are said before any blob is stored.
+        if let Some(database) = &manifest.database {
+            database.tables().map_err(|e| e.under("/database"))?;
+        }
+        let site = match manifest.site.take() {
+            Some(spec) => {
+                let site = self.sites.prepare(env, spec).await;
+                Some(site.map_err(|e| Error::from(e).under("/site"))?)
+            }
+            None => None,
+        };
+        Ok(Goal::Apply { manifest, site })
+    }
+
+    /// What answers at the app's address; nothing before the first release.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
+        let load = async {
+            let sql = "SELECT number, manifest, site FROM _steading_release \
+                       WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+            self.load(env, sql, &[]).await
+        };
+        self.live.get(env.id(), load).await
+    }
+
+    /// An earlier or the current release, for its preview.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn numbered(&self, env: &Env, release: u64) -> Result<Option<Arc<Served>>> {
+        if let Some(live) = self.live(env).await?.filter(|live| live.release == release) {
+            return Ok(Some(live));
+        }
+        let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
+        self.load(env, sql, &[release.into()]).await
+    }
+
+    async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {
+        let rows = self.databases.platform_query(env, sql, params).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let release = Release::read(row)?;
+        let site = release.site.unwrap_or_default();
+        Ok(Some(Arc::new(Served { release: release.number, site })))
+    }
+
+    /// Forgets an environment that is deleted.
+    pub fn forget(&self, env: EnvId) {
+        self.live.forget(env);
+    }
+
+    /// Removes the blobs that no release needs and that have been there for a while.
+    ///
+    /// # Errors
+    /// The database or the disk cannot be read.
+    pub async fn collect(&self, env: &Env) -> Result<u64> {
+        let sql = "SELECT number, manifest, site FROM _steading_release";
+        let mut needed = std::collections::HashSet::new();
+        for row in self.databases.platform_query(env, sql, &[]).await? {
+            needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs).collect::<Vec<_>>());
+        }
+        let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
+        Ok(collected.removed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

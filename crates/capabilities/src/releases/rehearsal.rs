@@ -1,0 +1,340 @@
+//! One transaction that takes an environment from the release it has to the one that is wanted.
+
+use std::collections::BTreeMap;
+
+use kernel::{Code, Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::change::{Action, Change, Draft, Effect, EffectKind};
+use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
+use super::names::TableName;
+use super::observed::Observed;
+use super::tables::{self, Surplus, count};
+use crate::database::{Durability, Role, Schema, Switch, Writer};
+use crate::hosting::{Site, SiteDiff};
+
+/// How many releases an environment keeps, the current one among them.
+const KEPT: u64 = 100;
+
+/// Where to go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Goal {
+    /// What a manifest says, over what is there. Its site has been prepared and is beside it.
+    Apply { manifest: Manifest, site: Option<Site> },
+    /// What is there, without one table.
+    DropTable { name: String },
+    /// Back to an earlier release.
+    Back { release: u64 },
+}
+
+/// A release as it is stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Release {
+    /// Its number; 0 stands for what an environment is before its first.
+    pub number: u64,
+    /// Its manifest, without the site's files.
+    pub manifest: Manifest,
+    /// Its site, where it has one.
+    pub site: Option<Site>,
+}
+
+/// What has been done inside the transaction, and is not committed yet.
+pub(crate) struct Rehearsal {
+    pub observed: Observed,
+    pub changes: Vec<Change>,
+    pub effects: Vec<Effect>,
+    /// The release that is current once this is committed.
+    pub release: Release,
+}
+
+impl Rehearsal {
+    /// Whether there is anything to commit.
+    pub(crate) fn changed(&self) -> bool {
+        self.observed.release != self.release.number
+    }
+
+    /// What would be lost.
+    pub(crate) fn losses(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter().filter(|e| e.kind == EffectKind::DataLoss)
+    }
+}
+
+impl Release {
+    /// The release that is current.
+    pub(crate) async fn current(db: &mut Writer) -> Result<Release> {
+        let sql = "SELECT number, manifest, site FROM _steading_release \
+                   WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+        let rows = db.run(Role::Platform, sql, &[]).await?.rows;
+        rows.into_iter().next().map_or(Ok(Release::default()), Release::read)
+    }
+
+    pub(crate) async fn numbered(db: &mut Writer, number: u64) -> Result<Release> {
+        let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
+        let rows = db.run(Role::Platform, sql, &[number.into()]).await?.rows;
+        rows.into_iter().next().map(Release::read).unwrap_or_else(|| {
+            Err(Error::not_found(format!("release {number}")).field("/release").hint("app_describe lists the releases"))
+        })
+    }
+
+    /// The release that was made under `note`, where it is the current one.
+    pub(crate) async fn applied_as(db: &mut Writer, note: &str) -> Result<Option<u64>> {
+        let sql = "SELECT number FROM _steading_release WHERE note = ?1 AND number = \
+                   (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+        let rows = db.run(Role::Platform, sql, &[note.into()]).await?.rows;
+        Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_u64))
+    }
+
+    /// A row of (number, manifest, site).
+    pub(crate) fn read(row: Vec<Value>) -> Result<Release> {
+        let text = |i: usize| row.get(i).and_then(Value::as_str).unwrap_or("null");
+        let wrong = |e: serde_json::Error| Error::internal(format!("a stored release does not parse: {e}"));
+        Ok(Release {
+            number: row.first().and_then(Value::as_u64).unwrap_or_default(),
+            manifest: serde_json::from_str(text(1)).map_err(wrong)?,
+            site: serde_json::from_str(text(2)).map_err(wrong)?,
+        })
+    }
+
+    fn tables(&self) -> Result<Vec<Table>> {
+        self.manifest.database.as_ref().map_or(Ok(Vec::new()), DatabaseSpec::tables)
+    }
+}
+
+/// Does everything that leads to `goal` in a transaction, which stays open; the caller commits it or rolls it
+/// back. `note` is kept with the release. Rolled back already where an error comes.
+pub(crate) async fn rehearse(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> {
+    let outcome = attempt(db, goal, note).await;
+    if outcome.is_err() {
+        db.rollback().await?;
+    }
+    outcome
+}
+
+async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> {
+    db.begin(Durability::Full).await?;
+    let base = Release::current(db).await?;
+    let observed = Observed::now(db, base.number).await?;
+    let (mut release, surplus) = wanted(db, &base, goal).await?;
+    let mut draft = draft(db, &base, &release, goal, surplus).await?;
+    if draft.foreign_keys_off {
+        // The engine takes this between transactions only. The writer is ours, so nothing moves meanwhile.
+        db.rollback().await?;
+        db.foreign_keys(Switch::Off).await?;
+        db.legacy_alter_table(Switch::On).await?;
+        db.begin(Durability::Full).await?;
+    }
+    for step in &draft.steps {
+        db.run(Role::Platform, step, &[]).await?;
+    }
+    if surplus == Surplus::Drop {
+        let migrations = release.manifest.database.as_ref().map_or(&[][..], |database| &database.migrations);
+        run_migrations(db, migrations, &mut draft).await.map_err(|e| e.under("/database"))?;
+    }
+    if draft.foreign_keys_off {
+        dangling(db).await?;
+    }
+    match goal {
+        Goal::Back { .. } => point_at(db, release.number).await?,
+        _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
+        _ => {}
+    }
+    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release })
+}
+
+/// What has to be done between two releases.
+async fn draft(db: &mut Writer, base: &Release, release: &Release, goal: &Goal, surplus: Surplus) -> Result<Draft> {
+    let tables = release.tables().map_err(|e| e.under("/database"))?;
+    let live = db.schema().await?;
+    let mut draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
+        .await
+        .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
+    if let Goal::DropTable { name } = goal {
+        drop_unmanaged(db, &live, name, &mut draft).await?;
+    }
+    let none = DatabaseSpec::default();
+    let database = |release: &'_ Release| release.manifest.database.clone();
+    let (before, after) = (database(base), database(release));
+    tables::privileges(before.as_ref().unwrap_or(&none), after.as_ref().unwrap_or(&none), &mut draft);
+    others(base, release, &mut draft);
+    Ok(draft)
+}
+
+async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release, Surplus)> {
+    Ok(match goal {
+        Goal::Apply { manifest, site } => {
+            let manifest = manifest.clone().over(&base.manifest);
+            let site = match site {
+                Some(site) if *site == Site::default() => None,
+                Some(site) => Some(site.clone()),
+                None => base.site.clone(),
+            };
+            (Release { number: base.number, manifest, site }, Surplus::Drop)
+        }
+        Goal::DropTable { name } => {
+            let mut release = base.clone();
+            if let Some(database) = &mut release.manifest.database {
+                database.tables.retain(|table, _| !table.as_str().eq_ignore_ascii_case(name));
+            }
+            (release, Surplus::Drop)
+        }
+        Goal::Back { release } => (Release::numbered(db, *release).await?, Surplus::Keep),
+    })
+}
+
+/// A table that no release made.
+async fn drop_unmanaged(
+    db: &mut Writer,
+    live: &Schema,
+    name: &str,
+    draft: &mut Draft,
+) -> Result<()> {
+    if draft.changes.iter().any(|c| c.action == Action::Drop && c.target.starts_with("table ")) {
+        return Ok(());
+    }
+    let missing = || Error::not_found(format!("table {name}")).field("/name");
+    // The name of one of our own tables does not parse.
+    let table: TableName = name.parse().map_err(|_| missing())?;
+    let table = tables::find(live, table.as_str()).ok_or_else(missing)?;
+    let rows = count(db, &format!("SELECT count(*) FROM \"{}\"", table.name)).await?;
+    let target = format!("table {}", table.name);
+    if rows > 0 {
+        draft.effect(EffectKind::DataLoss, &target, format!("{rows} rows are deleted with the table"));
+    }
+    draft.change(Action::Drop, target, None);
+    draft.foreign_keys_off = true;
+    draft.step(format!("DROP TABLE \"{}\"", table.name));
+    Ok(())
+}
+
+/// What changes beside the database.
+fn others(base: &Release, release: &Release, draft: &mut Draft) {
+    if base.manifest.name != release.manifest.name {
+        draft.change(Action::Alter, "name", release.manifest.name.clone());
+    }
+    if base.manifest.secrets != release.manifest.secrets {
+        let names = release.manifest.secrets.clone().unwrap_or_default();
+        draft.change(Action::Alter, "secrets", Some(names.join(", ")));
+    }
+    match (&base.site, &release.site) {
+        (None, Some(site)) => {
+            let detail = format!("{} files, {} bytes", site.files.len(), site.bytes());
+            draft.change(Action::Create, "site", Some(detail));
+            draft.effect(EffectKind::Privilege, "site", "its files are served to everybody who has the address");
+        }
+        (Some(_), None) => {
+            draft.change(Action::Drop, "site", None);
+            draft.effect(EffectKind::Privilege, "site", "the address has nothing to show any more");
+        }
+        (Some(before), Some(after)) => {
+            let diff = before.diff(after);
+            if !diff.is_empty() {
+                draft.change(Action::Alter, "site", Some(words(&diff)));
+            }
+        }
+        (None, None) => {}
+    }
+}
+
+fn words(diff: &SiteDiff) -> String {
+    let mut parts = Vec::new();
+    for (verb, paths) in [("added", &diff.added), ("changed", &diff.changed), ("removed", &diff.removed)] {
+        let named: Vec<_> = paths.iter().take(5).map(ToString::to_string).collect();
+        match paths.len() {
+            0 => {}
+            n if n <= 5 => parts.push(format!("{verb} {}", named.join(", "))),
+            n => parts.push(format!("{verb} {} and {} more", named.join(", "), n - 5)),
+        }
+    }
+    if !diff.settings.is_empty() {
+        parts.push(format!("changed settings {}", diff.settings.join(", ")));
+    }
+    parts.join("; ")
+}
+
+/// Runs the migrations that have not run, and notes what rows and tables they take with them.
+async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut Draft) -> Result<()> {
+    let rows = db.run(Role::Platform, "SELECT name, digest FROM _steading_migration", &[]).await?.rows;
+    let known: Vec<(String, String)> = rows
+        .into_iter()
+        .filter_map(|row| Some((row.first()?.as_str()?.to_owned(), row.get(1)?.as_str()?.to_owned())))
+        .collect();
+    for (i, migration) in wanted.iter().enumerate() {
+        let digest = digest(&migration.sql);
+        if known.iter().any(|(_, have)| *have == digest) {
+            continue;
+        }
+        if known.iter().any(|(name, _)| *name == migration.name) {
+            let message = format!("the migration {:?} has already run with another text", migration.name);
+            return Err(Error::new(Code::Conflict, message)
+                .field(format!("/migrations/{i}/sql"))
+                .hint("what has run stays as it is: add another migration after it"));
+        }
+        let before = rows_by_table(db).await?;
+        let ran = db.script(Role::Migrator, &migration.sql).await;
+        ran.map_err(|e| Error::from(e).field(format!("/migrations/{i}/sql")))?;
+        let after = rows_by_table(db).await?;
+        let target = format!("migration {}", migration.name);
+        for (table, rows) in &before {
+            let message = match after.get(table) {
+                None if *rows > 0 => format!("table {table} goes with its {rows} rows"),
+                Some(left) if left < rows => format!("{} rows of table {table} are deleted", rows - left),
+                _ => continue,
+            };
+            draft.effect(EffectKind::DataLoss, &target, message);
+        }
+        let sql = "INSERT INTO _steading_migration (name, digest, sql, applied_at) VALUES (?1, ?2, ?3, ?4)";
+        let row = [json!(migration.name), json!(digest), json!(migration.sql), json!(Timestamp::now().as_micros())];
+        db.run(Role::Platform, sql, &row).await?;
+        draft.change(Action::Run, target, None);
+    }
+    Ok(())
+}
+
+/// How a migration is known again.
+pub(crate) fn digest(sql: &str) -> String {
+    Sha256::digest(sql.trim()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
+async fn rows_by_table(db: &mut Writer) -> Result<BTreeMap<String, u64>> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 10) <> '_steading_' \
+               AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut tables = BTreeMap::new();
+    for row in db.run(Role::Platform, sql, &[]).await?.rows {
+        let Some(name) = row.first().and_then(Value::as_str) else { continue };
+        let quoted = name.replace('"', "\"\"");
+        tables.insert(name.to_owned(), count(db, &format!("SELECT count(*) FROM \"{quoted}\"")).await?);
+    }
+    Ok(tables)
+}
+
+/// Refuses rows that refer to rows that are not there.
+async fn dangling(db: &mut Writer) -> Result<()> {
+    let broken = db.broken_references().await?;
+    let Some((table, rows)) = broken.first() else { return Ok(()) };
+    let message = format!("{rows} rows of {table} would refer to rows that are not there");
+    Err(Error::new(Code::Conflict, message).hint("delete or change those rows first"))
+}
+
+async fn store(db: &mut Writer, release: &Release, note: &str) -> Result<u64> {
+    let last = count(db, "SELECT coalesce(max(number), 0) FROM _steading_release").await?;
+    let number = last + 1;
+    let manifest = serde_json::to_string(&release.manifest).map_err(Error::internal)?;
+    let site = serde_json::to_string(&release.site).map_err(Error::internal)?;
+    let sql = "INSERT INTO _steading_release (number, manifest, site, created_at, note) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let row = [json!(number), json!(manifest), json!(site), json!(Timestamp::now().as_micros()), json!(note)];
+    db.run(Role::Platform, sql, &row).await?;
+    point_at(db, number).await?;
+    let oldest = number.saturating_sub(KEPT);
+    db.run(Role::Platform, "DELETE FROM _steading_release WHERE number <= ?1", &[oldest.into()]).await?;
+    Ok(number)
+}
+
+async fn point_at(db: &mut Writer, number: u64) -> Result<()> {
+    let sql = "INSERT INTO _steading_state (key, value) VALUES ('release', ?1) \
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    db.run(Role::Platform, sql, &[json!(number.to_string())]).await?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! From the tables that are there to the tables that a release wants.
+
+use kernel::{Code, Error, Result};
+
+use super::alter::Alteration;
+use super::change::{Action, Draft, EffectKind};
+use super::manifest::{DatabaseSpec, Preset, Table};
+use super::names::TableName;
+use crate::database::{Role, Schema, Table as LiveTable, Writer};
+
+/// What becomes of data that the wanted tables have no place for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Surplus {
+    /// It goes, and the plan says so.
+    Drop,
+    /// It stays where it is: the way back to an earlier release loses nothing.
+    Keep,
+}
+
+/// Works out how to get from `live` to `wanted`. `managed` are the tables of the release that is current: what
+/// is neither managed nor wanted is somebody else's and stays as it is.
+pub(crate) async fn diff(
+    db: &mut Writer,
+    live: &Schema,
+    managed: &[Table],
+    wanted: &[Table],
+    surplus: Surplus,
+) -> Result<Draft> {
+    let mut draft = Draft::default();
+    let gone: Vec<&Table> = managed.iter().filter(|m| !wanted.iter().any(|w| same(&w.name, &m.name))).collect();
+    let kept: Vec<&Table> = wanted.iter().collect();
+    for table in &gone {
+        let Some(live_table) = find(live, table.name.as_str()) else { continue };
+        let stays = |name: &str| !gone.iter().chain(&kept).any(|t| t.name.as_str().eq_ignore_ascii_case(name));
+        let refers = |t: &&LiveTable| t.foreign_keys.iter().any(|k| k.table.eq_ignore_ascii_case(&live_table.name));
+        let stranger = live.tables.iter().filter(|t| stays(&t.name)).find(refers);
+        drop_table(db, live_table, stranger, surplus, &mut draft).await?;
+    }
+    for table in wanted {
+        match find(live, table.name.as_str()) {
+            None => create(table, &mut draft),
+            Some(live_table) => {
+                let before = managed.iter().find(|m| same(&m.name, &table.name));
+                let alteration = Alteration { live: live_table, before, wanted: table, surplus };
+                alteration
+                    .plan(db, &mut draft)
+                    .await
+                    .map_err(|e| e.under(&format!("/tables/{}", table.name)))?;
+            }
+        }
+    }
+    Ok(draft)
+}
+
+/// The table of that name, whatever its case.
+pub(crate) fn find<'a>(live: &'a Schema, name: &str) -> Option<&'a LiveTable> {
+    live.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
+}
+
+fn same(a: &TableName, b: &TableName) -> bool {
+    a.folded() == b.folded()
+}
+
+fn create(table: &Table, draft: &mut Draft) {
+    let columns: Vec<_> = table.columns.iter().map(|c| format!("{} {c}", c.name)).collect();
+    draft.change(Action::Create, format!("table {}", table.name), Some(columns.join(", ")));
+    draft.step(table.create(table.name.as_str(), &[]));
+    draft.step(table.touch_trigger());
+    for (_, sql) in table.create_indexes() {
+        draft.step(sql);
+    }
+}
+
+async fn drop_table(
+    db: &mut Writer,
+    table: &LiveTable,
+    stranger: Option<&LiveTable>,
+    surplus: Surplus,
+    draft: &mut Draft,
+) -> Result<()> {
+    let target = format!("table {}", table.name);
+    let rows = count(db, &format!("SELECT count(*) FROM \"{}\"", table.name)).await?;
+    match (surplus, stranger) {
+        (Surplus::Keep, _) if rows > 0 => {
+            let detail = format!("it has {rows} rows that the release does not know");
+            draft.change(Action::Keep, target, Some(detail));
+            return Ok(());
+        }
+        (Surplus::Keep, Some(other)) => {
+            draft.change(Action::Keep, target, Some(format!("{} refers to it", other.name)));
+            return Ok(());
+        }
+        (Surplus::Drop, Some(other)) => {
+            let message = format!("the table {} cannot go: {} refers to it", table.name, other.name);
+            return Err(Error::new(Code::Conflict, message)
+                .field(format!("/tables/{}", table.name))
+                .hint(format!("drop {} first with db_migrate", other.name)));
+        }
+        _ => {}
+    }
+    if rows > 0 {
+        draft.effect(EffectKind::DataLoss, &target, format!("{rows} rows are deleted with the table"));
+    }
+    draft.change(Action::Drop, target, None);
+    draft.foreign_keys_off = true;
+    draft.step(format!("DROP TABLE \"{}\"", table.name));
+    Ok(())
+}
+
+/// What changes for those who read and write, where presets differ.
+pub(crate) fn privileges(before: &DatabaseSpec, after: &DatabaseSpec, draft: &mut Draft) {
+    for (name, table) in &after.tables {
+        let old = before.tables.get(name);
+        let (was, is) = (old.and_then(|t| t.access), table.access);
+        if was == is {
+            continue;
+        }
+        let words = |preset: Option<Preset>| preset.map_or("nobody", Preset::as_str);
+        let target = format!("table {name}");
+        if old.is_some() {
+            let detail = format!("access {} → {}", words(was), words(is));
+            draft.change(Action::Alter, &target, Some(detail));
+        }
+        if is.is_some_and(Preset::is_public) && !was.is_some_and(Preset::is_public) {
+            let message = format!("everybody may read it ({})", words(is));
+            draft.effect(EffectKind::Privilege, target, message);
+        } else if was.is_some() {
+            draft.effect(EffectKind::Privilege, target, format!("access {} → {}", words(was), words(is)));
+        }
+    }
+}
+
+/// The one number that `sql` gives.
+pub(crate) async fn count(db: &mut Writer, sql: &str) -> Result<u64> {
+    let rows = db.run(Role::Platform, sql, &[]).await?.rows;
+    Ok(rows.first().and_then(|row| row.first()).and_then(serde_json::Value::as_u64).unwrap_or_default())
+}

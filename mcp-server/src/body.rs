@@ -1,0 +1,73 @@
+//! Request bodies: bounded while they arrive, then read as JSON.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http_body_util::BodyExt;
+use kernel::{Code, Error, Result};
+use serde_json::Value;
+
+/// How much more than the limit is read and thrown away, so that a client that writes before it reads still
+/// gets its answer.
+const DISCARDED: u64 = 128 * 1024 * 1024;
+
+/// Reads a body of at most `limit` bytes. What comes after the limit is never kept.
+///
+/// # Errors
+/// `too_large`; `invalid_input` where the client breaks off.
+pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) && headers.contains_key(EXPECT) {
+        return Err(too_large(limit));
+    }
+    let mut body = body;
+    let (mut kept, mut arrived) = (BytesMut::new(), 0_u64);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| {
+            Error::new(Code::InvalidInput, "the body broke off before its end").source(e.into_inner())
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        arrived += data.len() as u64;
+        if arrived <= limit as u64 {
+            kept.extend_from_slice(&data);
+        } else {
+            kept = BytesMut::new();
+            if arrived > limit as u64 + DISCARDED {
+                break;
+            }
+        }
+    }
+    if arrived > limit as u64 { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Code::TooLarge, format!("the body is larger than {limit} bytes"))
+        .hint("upload large content with PUT /v1/blobs/{sha256} and name it by its hash")
+}
+
+/// The body as JSON; an empty one is `{}`.
+///
+/// # Errors
+/// `invalid_input` with line and column; with another media type than JSON's where the body is not empty.
+pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
+    if body.is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    if !is_json(headers) {
+        return Err(Error::new(Code::InvalidInput, "the body must be JSON")
+            .hint("send the header Content-Type: application/json"));
+    }
+    serde_json::from_slice(body).map_err(|e| not_json(&e))
+}
+
+/// What is wrong with a text that is not JSON, with its place and without its content.
+pub(crate) fn not_json(error: &serde_json::Error) -> Error {
+    Error::new(Code::InvalidInput, format!("the body is not JSON that can be read: {error}"))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}

@@ -1,0 +1,101 @@
+//! Errors as HTTP answers: problem details (RFC 9457), written in one place.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use kernel::{CallId, Code, Error};
+use serde_json::Value;
+
+/// The media type of problem details (RFC 9457 §3).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The header that carries the request id, on good and on bad answers.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// The answer for `error`: its problem object, and the headers that its code asks for.
+#[must_use]
+pub fn problem_response(error: &Error, request_id: &str) -> Response {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    write(status, error, error.problem(request_id), request_id)
+}
+
+/// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
+#[must_use]
+pub(crate) fn refusal(status: StatusCode, error: &Error) -> Response {
+    let request_id = CallId::new().to_string();
+    let mut problem = error.problem(&request_id);
+    problem["status"] = status.as_u16().into();
+    write(status, error, problem, &request_id)
+}
+
+/// The answer where no route matches; for a router's fallback.
+pub async fn unknown_route() -> Problem {
+    Problem::from(Error::new(Code::NotFound, "there is no such path").hint("GET /v1/tools lists the tools"))
+}
+
+/// The answer where the route does not take the method; for `Router::method_not_allowed_fallback`, which adds
+/// `Allow`.
+pub async fn unknown_method() -> Response {
+    method_not_allowed(None)
+}
+
+pub(crate) fn method_not_allowed(allow: Option<HeaderValue>) -> Response {
+    let error = Error::new(Code::InvalidInput, "this path does not take that method")
+        .hint("the Allow header lists the methods it takes");
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &error);
+    if let Some(allow) = allow {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}
+
+fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) -> Response {
+    let mut response = Response::new(Body::from(problem.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if error.code() == Code::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steading\""));
+    }
+    if let Some(seconds) = error.retry_after_secs() {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// An error on its way out of an HTTP handler, with the id of the request it ends.
+#[derive(Debug)]
+pub struct Problem {
+    error: Error,
+    request_id: CallId,
+}
+
+impl Problem {
+    /// `error`, as the end of the request `request_id`.
+    #[must_use]
+    pub const fn new(error: Error, request_id: CallId) -> Self {
+        Self { error, request_id }
+    }
+
+    /// The error.
+    #[must_use]
+    pub const fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::new(error, CallId::new())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        problem_response(&self.error, &self.request_id.to_string())
+    }
+}
