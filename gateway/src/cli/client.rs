@@ -156,16 +156,13 @@ impl Client {
         Ok(())
     }
 
-    /// The path of the MCP door for the chosen environment.
-    pub fn mcp_path(&self) -> String {
-        match &self.env {
-            Some(env) => format!("/mcp/{}", segment(env)),
-            None => "/mcp".to_owned(),
-        }
+    /// What another program needs to talk to the platform: its address, the key, the environment if one is chosen.
+    pub fn target(&self) -> (&str, &Secret, Option<&str>) {
+        (&self.base, &self.key, self.env.as_deref())
     }
 
     /// A request with the credential and the choices of environment and tenant.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request =
             self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose());
         if let Some(env) = &self.env {
@@ -178,7 +175,7 @@ impl Client {
     }
 
     /// What to say when the platform does not answer.
-    pub fn unreachable(&self, error: reqwest::Error) -> Failure {
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
         let code = if error.is_timeout() { Code::Timeout } else { Code::Unavailable };
         let mut cause: &dyn std::error::Error = &error;
         while let Some(deeper) = cause.source() {

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use self::clients::{Client, Door, Settings};
 use super::client::segment;
+use super::mcp::Tools;
 use super::{Context, Failure};
 use crate::config::Surroundings;
 use crate::lockfile;
@@ -33,9 +34,9 @@ pub struct Connect {
     /// Let the client start `steading mcp` instead of calling over HTTP
     #[arg(long)]
     stdio: bool,
-    /// Narrow the tools: readonly, safe or full
-    #[arg(long, value_name = "SELECTION", value_parser = ["readonly", "safe", "full"])]
-    tools: Option<String>,
+    /// Narrow the tools
+    #[arg(long, value_enum, value_name = "SELECTION")]
+    tools: Option<Tools>,
 }
 
 impl Connect {
@@ -82,9 +83,9 @@ impl Connect {
                 let data_dir = std::path::absolute(&context.config.data_dir).map_err(Error::internal)?;
                 args.extend(["--data-dir".to_owned(), data_dir.display().to_string()]);
             }
-            for (flag, value) in [("--env", env), ("--tools", &self.tools)] {
+            for (flag, value) in [("--env", env.as_deref()), ("--tools", self.tools.map(Tools::as_str))] {
                 if let Some(value) = value {
-                    args.extend([flag.to_owned(), value.clone()]);
+                    args.extend([flag.to_owned(), value.to_owned()]);
                 }
             }
             return Ok(Door::Stdio { program: program.display().to_string(), args, url: remote.clone() });
@@ -100,7 +101,7 @@ impl Connect {
             Some(url) if remote.is_none() => url.as_str().trim_end_matches('/').to_owned(),
             _ => base,
         };
-        let narrowed = self.tools.as_ref().map(|tools| format!("?tools={tools}")).unwrap_or_default();
+        let narrowed = self.tools.map(|tools| format!("?tools={}", tools.as_str())).unwrap_or_default();
         let env = segment(env.as_deref().unwrap_or("default"));
         Ok(Door::Http { url: format!("{base}/mcp/{env}{narrowed}") })
     }

@@ -1,5 +1,7 @@
 //! The built binary, from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod commands;
 mod configuration;
 mod connect;
