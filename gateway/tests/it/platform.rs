@@ -106,7 +106,8 @@ impl Answer {
 
     /// A problem object with that code.
     pub fn problem(status: u16, code: &str) -> Self {
-        Self::json(status, &json!({ "code": code, "message": "no", "hint": "do", "field": "/x" }))
+        let problem = json!({ "code": code, "message": "no", "hint": "do", "field": "/x" });
+        Self { content_type: "application/problem+json", ..Self::json(status, &problem) }
     }
 }
 
