@@ -168,7 +168,10 @@ fn apply_uploads_the_site_and_loses_nothing_without_a_word() {
     let refused = against(dir.path(), &url, &["apply", "--env", "shop"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(5));
     let said = err(&refused);
-    assert!(said.contains("data loss: table todos: 3 rows") && said.contains("--confirm c0ffee"), "{said}");
+    assert!(
+        said.contains("data loss: table todos: 3 rows") && said.contains("--plan plan_1 --confirm c0ffee"),
+        "{said}"
+    );
     let lines: Vec<_> = requests.try_iter().map(|request| (request.line.clone(), request.body)).collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
     let name = lines[0].0.strip_prefix("HEAD /v1/blobs/").unwrap();
@@ -181,6 +184,22 @@ fn apply_uploads_the_site_and_loses_nothing_without_a_word() {
     assert_eq!(out(&applied), "{\"release\":2,\"url\":\"http://default.localhost:1\",\"changed\":true}\n");
     let last = requests.try_iter().last().unwrap();
     assert_eq!(last.json(), json!({ "plan_id": "plan_1", "confirm": "c0ffee" }));
+}
+
+#[test]
+fn an_environment_is_deleted_only_when_somebody_agrees() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, requests) = stand_in(|request| match request.json()["dry_run"] == true {
+        true => Answer::json(200, &json!({ "deleted": false, "effects": ["3 tables"], "confirm": "c0ffee" })),
+        false => Answer::json(200, &json!({ "deleted": true, "effects": [] })),
+    });
+    let refused = against(dir.path(), &url, &["env", "delete", "shop"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(err(&refused).starts_with("3 tables\n"), "{}", err(&refused));
+    assert_eq!(requests.try_iter().count(), 1);
+    let deleted = against(dir.path(), &url, &["env", "delete", "shop", "--yes"]).output().unwrap();
+    assert_eq!(out(&deleted), "Deleted.\n");
+    assert_eq!(requests.try_iter().last().unwrap().json(), json!({ "env": "shop", "confirm": "c0ffee" }));
 }
 
 #[test]
@@ -215,6 +234,7 @@ fn doctor_finds_what_others_may_read() {
     std::fs::write(data.join("operator.key"), "x").unwrap();
     std::fs::set_permissions(data.join("operator.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let output = run(dir.path(), &["doctor", "--json", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(7));
     let report: Value = serde_json::from_str(&out(&output)).unwrap();
     assert_eq!(report["ok"], false);
     let keys = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "keys").unwrap();
@@ -222,5 +242,4 @@ fn doctor_finds_what_others_may_read() {
         (&keys["verdict"], &keys["finding"]),
         (&json!("failed"), &json!("others may read operator.key (mode 644)"))
     );
-    assert_eq!(run(dir.path(), &["doctor", "--listen", "127.0.0.1:0"]).status.code(), Some(7));
 }
