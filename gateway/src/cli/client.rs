@@ -107,6 +107,28 @@ impl Client {
         }
     }
 
+    /// Every page of a list as one: the object's `items` is the list, its `cursor` the way to the next page.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn pages(&mut self, path: &str, items: &str) -> Result<Value, Failure> {
+        let mut all = Vec::new();
+        let mut next = path.to_owned();
+        loop {
+            let mut page = self.call(Method::GET, &next, None).await?;
+            if let Value::Array(found) = page[items].take() {
+                all.extend(found);
+            }
+            match page["cursor"].as_str() {
+                Some(cursor) => {
+                    let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
+                    next = format!("{path}?cursor={cursor}");
+                }
+                None => return Ok(serde_json::json!({ items: all })),
+            }
+        }
+    }
+
     async fn attempt(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let request = self.request(method, path);
         let request = match body {
