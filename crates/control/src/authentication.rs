@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernel::{Caller, Code, Error, Principal, Result, Surface, TenantId, Timestamp};
-use store::{EnvironmentFilter, Key, KeyKind};
+use store::{EnvState, EnvironmentFilter, Key, KeyKind};
 
 use crate::credentials::{self, Verified, hash};
 use crate::{Control, Place};
@@ -84,7 +84,8 @@ impl Control {
         }
         let filter = EnvironmentFilter::default();
         let rows = self.store.environments().list(caller.tenant, &filter, None, MAX_SLUGS).await?;
-        Ok(rows.into_iter().map(|env| env.slug.to_string()).collect())
+        let ready = rows.into_iter().filter(|env| env.state == EnvState::Ready);
+        Ok(ready.map(|env| env.slug.to_string()).collect())
     }
 
     async fn tenant(&self, name: &str) -> Result<Option<TenantId>> {

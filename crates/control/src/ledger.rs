@@ -212,6 +212,8 @@ fn newly_used(calls: &[Call], uses: &mut HashMap<KeyId, Timestamp>) -> Vec<(KeyI
             used.push((call.credential, call.at));
         }
     }
+    // Two writers on Postgres lock rows in the same order.
+    used.sort_unstable();
     used
 }
 
