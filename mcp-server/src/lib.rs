@@ -8,6 +8,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod problem;
+pub mod stdio;
 
 pub use doors::{BODY_LIMIT, Doors};
 pub use guard::Guard;

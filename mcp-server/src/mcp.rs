@@ -109,9 +109,9 @@ pub fn router_with<P: Host, X: ServerHandler>(
         .disable_allowed_origins()
         .with_cancellation_token(closed.clone());
     let service = StreamableHttpService::new(move || Ok(handler.clone()), Arc::clone(&sessions), config);
-    tokio::spawn(drain(options.stop, options.grace, under_way.clone(), closed));
+    tokio::spawn(drain(options.stop, options.grace, under_way.clone(), closed.clone()));
     let owners = (options.sessions == Sessions::Legacy).then(|| Owners::of(sessions));
-    let door = Arc::new(McpDoor { doors, service, calls, owners, under_way });
+    let door = Arc::new(McpDoor { doors, service, calls, owners, under_way, closed });
     Router::new().route("/mcp", any(bare::<P, X>)).route("/mcp/{env}", any(named::<P, X>)).with_state(door)
 }
 
@@ -129,6 +129,7 @@ struct McpDoor<P: Host, X: ServerHandler> {
     calls: calls::Calls,
     owners: Option<Owners>,
     under_way: TaskTracker,
+    closed: CancellationToken,
 }
 
 async fn bare<P: Host, X: ServerHandler>(
@@ -202,6 +203,9 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         }
         if wire::is_plain_refusal(&response) {
             let status = response.status();
+            if status.is_server_error() && self.closed.is_cancelled() {
+                return Err(Error::new(Code::Unavailable, "the platform is stopping"));
+            }
             let said = response.into_body().collect().await.map_or_else(|e| match e {}, |all| all.to_bytes());
             return Ok(wire::refusal(status, &said, &sent));
         }

@@ -1,8 +1,24 @@
-//! What testkit reads of the machine's environment, and what it keeps from the engines.
+//! What testkit reads of the machine's environment, and the little of it that engines get to see.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+
+/// All that an engine inherits. Proxies, certificate bundles, cloud settings, database settings and a developer's
+/// own `STEADING_*` would steer it from outside.
+const INHERITED: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "LLVM_PROFILE_FILE",
+];
 
 /// The value of an environment variable, where it is set and not empty.
 #[expect(clippy::disallowed_methods, reason = "tests have no configuration file; this is their one reader")]
@@ -15,23 +31,10 @@ pub fn path() -> Vec<PathBuf> {
     variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-/// Removes what would steer an engine from outside: proxies, certificate bundles, cloud and database settings.
-#[expect(clippy::disallowed_methods, reason = "the names have to be listed to be removed")]
+/// Leaves `command` with the inherited names only, and what its caller sets afterwards.
 pub fn scrub(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_none_or(steers) {
-            command.env_remove(name);
-        }
-    }
-}
-
-fn steers(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    name.starts_with("AWS_")
-        || name.starts_with("PG")
-        || name.starts_with("STEADING_")
-        || name.ends_with("_PROXY")
-        || name.ends_with("_CA_BUNDLE")
+    command.env_clear();
+    command.envs(INHERITED.iter().filter_map(|name| Some((name, variable(name)?))));
 }
 
 #[cfg(test)]
@@ -39,10 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_an_engine_is_removed_and_the_rest_stays() {
-        let removed = ["AWS_CA_BUNDLE", "AWS_PROFILE", "https_proxy", "NO_PROXY", "CURL_CA_BUNDLE", "PGHOST"];
-        let kept = ["PATH", "HOME", "LANG", "TMPDIR"];
-        assert_eq!(removed.map(steers), [true; 6]);
-        assert_eq!(kept.map(steers), [false; 4]);
+    fn a_scrubbed_child_sees_the_inherited_names_only() {
+        let mut command = Command::new("env");
+        command.env("AWS_CA_BUNDLE", "/tmp/bundle").env("https_proxy", "http://127.0.0.1:9");
+        scrub(&mut command);
+        let seen = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let names: Vec<&str> = seen.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        assert!(names.contains(&"PATH"));
+        assert!(names.iter().all(|name| INHERITED.contains(name)), "{names:?}");
     }
 }

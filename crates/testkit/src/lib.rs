@@ -2,16 +2,29 @@
 //!
 //! Every engine is found on the machine, started on a free port below a directory of its own, counted as ready
 //! when a first real operation reaches *this* process, and killed with its whole group when its value is dropped
-//! or the test dies. A missing engine never passes unseen: see [`require`].
+//! or the test dies. A missing engine fails its test: see [`require`].
 
+mod chromium;
+mod client;
 mod directory;
+mod engine;
 mod environment;
+pub mod http;
 mod locate;
 mod postgres;
 mod process;
 mod require;
+mod steading;
+mod tools;
 mod wait;
 
+pub use chromium::Chromium;
+pub use client::{Answer, Client};
+pub use directory::temporary;
+pub use engine::Engine;
 pub use postgres::{Fsync, Postgres};
-pub use require::{Unavailable, require, skips_are_failures};
+pub use process::{Finished, finish};
+pub use require::{Unavailable, require};
+pub use steading::{Launch, Ready, Steading};
+pub use tools::{NodeTool, PythonTool};
 pub use wait::eventually;

@@ -1,6 +1,7 @@
 //! Finds programs on the machine.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::environment::path;
 
@@ -15,6 +16,27 @@ pub fn postgres_directory() -> Option<PathBuf> {
     let beside = program(&["postgres"]).and_then(|postgres| postgres.parent().map(Path::to_path_buf));
     beside.into_iter().chain(debian_versions()).find(|directory| {
         ["initdb", "postgres", "psql"].iter().all(|name| executable(&directory.join(name)).is_some())
+    })
+}
+
+/// The browser that pages are opened in.
+pub fn browser() -> Option<PathBuf> {
+    program(&["chromium", "chromium-browser", "google-chrome"])
+}
+
+/// The WebDriver server that drives it.
+pub fn browser_driver() -> Option<PathBuf> {
+    program(&["chromedriver"])
+}
+
+/// A Python recent enough for the pinned packages, with the modules that make virtual environments: Debian ships
+/// `ensurepip` apart from the rest.
+pub fn python() -> Option<PathBuf> {
+    let candidates = path().into_iter().filter_map(|directory| executable(&directory.join("python3")));
+    candidates.into_iter().find(|python| {
+        let check = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
+        let output = Command::new(python).args(["-c", check]).stdin(Stdio::null()).output();
+        output.is_ok_and(|output| output.status.success())
     })
 }
 

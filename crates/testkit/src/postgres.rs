@@ -13,9 +13,8 @@ use tempfile::TempDir;
 
 use crate::directory::temporary;
 use crate::process::{Ending, Process, Stdout, User, command};
-use crate::{Unavailable, eventually, locate};
+use crate::{Engine, Unavailable, eventually, locate};
 
-const ENGINE: &str = "postgres";
 const ROLE: &str = "steading";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Another process may take the free port between our look and the server's bind.
@@ -55,12 +54,10 @@ impl Postgres {
     /// # Errors
     /// `Missing` where the machine has no Postgres, `Broken` with the server's log where it does not start.
     pub fn start(fsync: Fsync) -> Result<Self, Unavailable> {
-        let programs = locate::postgres_directory().ok_or_else(|| {
-            Unavailable::missing(ENGINE, "no initdb in PATH or /usr/lib/postgresql (package postgresql)")
-        })?;
+        let programs = locate::postgres_directory().ok_or(Unavailable::Missing(Engine::Postgres))?;
         Cluster::create(programs)
             .and_then(|cluster| cluster.serve(fsync))
-            .map_err(Unavailable::broken(ENGINE))
+            .map_err(Unavailable::broken("postgres"))
     }
 
     /// The server that this process's tests share, without fsync; it ends when the last of them lets go of it.
@@ -178,7 +175,7 @@ impl Cluster {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = command(&self.programs.join(program), self.user, Ending::Quit);
+        let mut command = command(&self.programs.join(program), self.user);
         command.current_dir(self.directory.path()).env("LC_ALL", "C.UTF-8");
         command
     }

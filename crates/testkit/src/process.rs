@@ -1,11 +1,10 @@
 //! A child process that cannot outlive its test.
 
 use std::fs::File;
-use std::io;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub enum Stdout {
     Read,
 }
 
-/// How a child is asked to end, by its test or by the kernel when its test is gone.
+/// How a child is asked to end, by its test or, when the test is gone, by its guard.
 #[derive(Debug, Clone, Copy)]
 pub enum Ending {
     /// Nothing of it needs to be tidied up: its group is killed at once.
@@ -47,25 +46,42 @@ pub enum Ending {
     Quit,
 }
 
+impl Ending {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Kill => Signal::KILL,
+            Self::Quit => Signal::QUIT,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Quit => "QUIT",
+        }
+    }
+}
+
 /// A running child with its own process group and a log file.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    _guard: Guard,
     log: PathBuf,
     ending: Ending,
 }
 
-/// A command that gets `ending`'s signal from the kernel when the test process dies, in a clean environment.
-pub fn command(program: &Path, user: User, ending: Ending) -> Command {
-    let mut command = Command::new("setpriv");
-    command.arg("--pdeathsig").arg(match ending {
-        Ending::Kill => "KILL",
-        Ending::Quit => "QUIT",
-    });
-    if let User::Named(name) = user {
-        command.args(["--reuid", name, "--regid", name, "--init-groups"]);
-    }
-    command.arg("--").arg(program).stdin(Stdio::null());
+/// A command in a clean environment.
+pub fn command(program: &Path, user: User) -> Command {
+    let mut command = match user {
+        User::Current => Command::new(program),
+        User::Named(name) => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", name, "--regid", name, "--init-groups", "--"]).arg(program);
+            command
+        }
+    };
+    command.stdin(Stdio::null());
     scrub(&mut command);
     command
 }
@@ -79,9 +95,9 @@ impl Process {
             Stdout::Read => command.stdout(Stdio::piped()),
         };
         command.stderr(file).process_group(0);
-        let child =
-            spawn_from_a_lasting_thread(command).context("setpriv, from util-linux, starts engines")?;
-        Ok(Self { child, log: log.to_path_buf(), ending })
+        let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+        let guard = Guard::spawn(child.id(), ending)?;
+        Ok(Self { child, _guard: guard, log: log.to_path_buf(), ending })
     }
 
     /// The process id, which is also its group's.
@@ -101,10 +117,7 @@ impl Process {
 
     /// Sends `signal` to the whole group.
     pub fn signal(&self, signal: Signal) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // The only failure is a group that has ended already, which is what the signal is for.
-            let _ = kill_process_group(group, signal);
-        }
+        signal_group(self.child.id(), signal);
     }
 
     /// Sends `signal` and waits for the end; `None` when it had to be killed after the grace period.
@@ -125,10 +138,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end(match self.ending {
-            Ending::Kill => Signal::KILL,
-            Ending::Quit => Signal::QUIT,
-        });
+        self.end(self.ending.signal());
         if thread::panicking() {
             #[expect(clippy::print_stderr, reason = "a failing test shows what its engine said")]
             {
@@ -138,22 +148,80 @@ impl Drop for Process {
     }
 }
 
-/// The kernel sends the parent-death signal when the *thread* that started the child ends (prctl(2)), and test
-/// threads end long before an engine that several tests share.
-fn spawn_from_a_lasting_thread(command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
-    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (orders, queue) = mpsc::channel::<Order>();
-        thread::spawn(move || {
-            for (mut command, answer) in queue {
-                let _ = answer.send(command.spawn());
-            }
-        });
-        orders
-    });
-    let (answer, child) = mpsc::sync_channel(1);
-    let gone = |_| io::Error::other("the spawning thread is gone");
-    spawner.send((command, answer)).map_err(|_| io::Error::other("the spawning thread is gone"))?;
-    child.recv().map_err(gone)?
+/// How a program ended that [`finish`] ran.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its status; `None` where it did not end in time and was killed.
+    pub status: Option<ExitStatus>,
+    /// All that it printed on standard output, bytes that are not UTF-8 replaced.
+    pub stdout: String,
+    /// The same of standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Whether it ended in time and with status 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+/// Runs a command to its end, or kills it after `limit`; either way nothing that it started lives on.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn finish(mut command: Command, limit: Duration) -> anyhow::Result<Finished> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+    let _guard = Guard::spawn(child.id(), Ending::Kill)?;
+    let stdout = child.stdout.take().map(read_aside);
+    let stderr = child.stderr.take().map(read_aside);
+    let status = eventually(limit, || child.try_wait().ok().flatten());
+    signal_group(child.id(), Signal::KILL);
+    let _ = child.wait();
+    let text = |reader: Option<thread::JoinHandle<String>>| {
+        reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
+    };
+    Ok(Finished { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+/// Reads in a thread of its own: a program that fills one pipe while another is read would wait for ever.
+fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // A pipe that breaks has said all it will.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn signal_group(leader: u32, signal: Signal) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        // The only failure is a group that has ended already, which is what the signal is for.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+/// Ends a group whose test process has died, however it died: a shell in that group, which waits for its standard
+/// input to close. (The kernel's parent-death signal reaches the child alone, and a browser's own children live on.)
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    fn spawn(group: u32, ending: Ending) -> anyhow::Result<Self> {
+        let script = format!("read -r _; kill -s {} -- -{group}", ending.name());
+        let mut guard = Command::new("sh");
+        guard.args(["-c", &script]).env_clear().process_group(i32::try_from(group)?);
+        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(guard.spawn().context("sh")?))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It belongs to the group, which has been killed; this only takes note of its end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

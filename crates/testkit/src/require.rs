@@ -1,72 +1,61 @@
 //! What happens to a test whose engine is not there.
 
-use std::io::Write;
-
-use crate::environment::variable;
+use crate::Engine;
 
 /// Why an engine cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// The machine does not have it.
-    #[error("{engine} is not on this machine: {reason}")]
-    Missing {
-        /// The engine's name.
-        engine: &'static str,
-        /// What was looked for, and where it would come from.
-        reason: String,
-    },
-    /// It is there and does not work; its log is part of the source.
-    #[error("{engine} is there and does not start")]
+    #[error("{0} is not on this machine: `cargo xtask test` installs it (package {packages})", packages = .0.packages().join(", "))]
+    Missing(Engine),
+    /// The product has not been built.
+    #[error("the binary `steading` is not built: `cargo xtask test` builds it, or STEADING_BIN names it")]
+    NotBuilt,
+    /// It is there and does not work; what it said is part of the source.
+    #[error("{name} is there and does not start")]
     Broken {
-        /// The engine's name.
-        engine: &'static str,
+        /// What does not start.
+        name: &'static str,
         /// What happened.
         source: anyhow::Error,
     },
 }
 
 impl Unavailable {
-    pub(crate) fn missing(engine: &'static str, reason: impl Into<String>) -> Self {
-        Self::Missing { engine, reason: reason.into() }
-    }
-
-    pub(crate) fn broken(engine: &'static str) -> impl Fn(anyhow::Error) -> Self {
-        move |source| Self::Broken { engine, source }
+    pub(crate) fn broken(name: &'static str) -> impl Fn(anyhow::Error) -> Self {
+        move |source| Self::Broken { name, source }
     }
 }
 
-/// The engine, or `None` on a machine without it, where the caller's test ends early.
-///
-/// A skip is one line on stderr that begins with `SKIPPED`, written past the test runner's capture;
-/// `cargo xtask test` counts these lines.
+/// The engine; a test without it fails, so that no machine passes by skipping.
 ///
 /// # Panics
-/// Where the engine is there and does not start; and where it is missing although `CI` or
-/// `STEADING_REQUIRE_ENGINES` is set.
+/// With what is missing and how it is installed, or with what the engine said when it did not start.
 #[expect(clippy::panic, reason = "this is how a test fails")]
-pub fn require<T>(engine: Result<T, Unavailable>) -> Option<T> {
+#[track_caller]
+pub fn require<T>(engine: Result<T, Unavailable>) -> T {
     match engine {
-        Ok(engine) => Some(engine),
-        Err(Unavailable::Broken { engine, source }) => panic!("{engine} does not start: {source:?}"),
-        Err(missing) if skips_are_failures() => panic!("{missing}"),
-        Err(missing) => {
-            announce(&missing);
-            None
-        }
+        Ok(engine) => engine,
+        Err(Unavailable::Broken { name, source }) => panic!("{name} does not start: {source:?}"),
+        Err(missing) => panic!("{missing}"),
     }
 }
 
-/// Whether a missing engine fails its tests here: `CI` or `STEADING_REQUIRE_ENGINES` is set.
-#[must_use]
-pub fn skips_are_failures() -> bool {
-    ["CI", "STEADING_REQUIRE_ENGINES"]
-        .iter()
-        .any(|name| variable(name).is_some_and(|value| value != "0" && value != "false"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn announce(missing: &Unavailable) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    // Not `eprintln!`: the test runner swallows that for a test that passes. A closed stderr has no reader to tell.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing}");
+    #[test]
+    #[should_panic(
+        expected = "postgres is not on this machine: `cargo xtask test` installs it (package postgresql)"
+    )]
+    fn a_missing_engine_fails_the_test_and_says_what_installs_it() {
+        require::<()>(Err(Unavailable::Missing(Engine::Postgres)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the log says why")]
+    fn a_broken_engine_fails_the_test_with_what_it_said() {
+        require::<()>(Err(Unavailable::broken("postgres")(anyhow::anyhow!("the log says why"))));
+    }
 }

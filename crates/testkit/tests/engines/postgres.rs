@@ -1,17 +1,15 @@
 //! Postgres: answers, keeps databases apart, and dies with its test.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use testkit::{Fsync, Postgres, eventually, require};
 
-use crate::{LIMIT, alive, example};
+use crate::{LIMIT, alive, orphaned};
 
 #[test]
 fn a_started_server_answers_and_is_gone_with_its_files_when_dropped() {
-    let Some(postgres) = require(Postgres::start(Fsync::On)) else { return };
+    let postgres = require(Postgres::start(Fsync::On));
     assert_eq!(postgres.execute("SELECT 40 + 2").unwrap(), "42");
     assert_eq!(postgres.execute("SHOW fsync").unwrap(), "on");
     let (process, directory) = (postgres.id(), postgres.execute("SHOW data_directory").unwrap());
@@ -22,7 +20,7 @@ fn a_started_server_answers_and_is_gone_with_its_files_when_dropped() {
 
 #[test]
 fn shared_servers_are_one_server_and_fresh_databases_are_apart() {
-    let Some(first) = require(Postgres::shared()) else { return };
+    let first = require(Postgres::shared());
     let second = Postgres::shared().unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     let (one, two) = (first.fresh_database().unwrap(), second.fresh_database().unwrap());
@@ -35,18 +33,11 @@ fn shared_servers_are_one_server_and_fresh_databases_are_apart() {
 
 #[test]
 fn a_server_outlives_the_thread_that_started_it_and_not_the_process() {
-    let Some(postgres) = require(Postgres::shared()) else { return };
+    let postgres = require(Postgres::shared());
     let elsewhere = std::thread::spawn(|| Postgres::start(Fsync::Off).unwrap()).join().unwrap();
     assert_eq!(elsewhere.execute("SELECT 1").unwrap(), "1");
     drop((postgres, elsewhere));
 
-    let mut owner =
-        Command::new(example("postgres")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(owner.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let server: u32 = line.split(' ').next().unwrap().parse().unwrap();
-    assert!(alive(server));
-    owner.kill().unwrap();
-    owner.wait().unwrap();
+    let (server, _) = orphaned("postgres");
     assert!(eventually(LIMIT, || (!alive(server)).then_some(())).is_some(), "process {server} lives on");
 }

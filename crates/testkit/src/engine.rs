@@ -1,0 +1,67 @@
+//! What tests need of the machine, and the Debian packages that bring it.
+
+use std::fmt;
+
+use crate::locate;
+
+/// Something that tests start and that a package of the system provides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A Postgres server.
+    Postgres,
+    /// A browser and its driver.
+    Chromium,
+    /// npm, which installs the pinned Node and the clients that run on it.
+    Npm,
+    /// A Python that can make virtual environments.
+    Python,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Postgres, Self::Chromium, Self::Npm, Self::Python];
+
+    /// What it is used for, for a person who wonders.
+    #[must_use]
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Postgres => "the control plane runs on it past one machine",
+            Self::Chromium => "sites are looked at in a real browser",
+            Self::Npm => "it installs the MCP clients that the conformance tests drive",
+            Self::Python => "the Python MCP client runs in a virtual environment",
+        }
+    }
+
+    /// The packages, by Debian's names.
+    #[must_use]
+    pub fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Postgres => &["postgresql"],
+            Self::Chromium => &["chromium", "chromium-driver", "fonts-liberation"],
+            Self::Npm => &["npm"],
+            Self::Python => &["python3-venv"],
+        }
+    }
+
+    /// Whether the machine has it.
+    #[must_use]
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Postgres => locate::postgres_directory().is_some(),
+            Self::Chromium => locate::browser().is_some() && locate::browser_driver().is_some(),
+            Self::Npm => locate::program(&["npm"]).is_some(),
+            Self::Python => locate::python().is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "postgres",
+            Self::Chromium => "chromium",
+            Self::Npm => "npm",
+            Self::Python => "python",
+        })
+    }
+}

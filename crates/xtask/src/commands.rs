@@ -1,0 +1,95 @@
+//! The commands that build, test and check.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use testkit::{NodeTool, PythonTool};
+
+use crate::generated;
+use crate::setup::{self, Install};
+use crate::workspace::{build_product, cargo, metadata, run, say};
+
+/// Runs every test against the real engines, the built product among them.
+pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut test = prepared(install, "test")?;
+    // Cargo would let `--workspace` win over a package that somebody names.
+    if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
+        test.arg("--workspace");
+    }
+    run(test.args(arguments))
+}
+
+/// Everything that a change must pass.
+pub fn ci() -> anyhow::Result<()> {
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    layers()?;
+    tidy()?;
+    generated::check()?;
+    if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        say("cargo-deny is not installed: licences and bans are not checked");
+    }
+    test(Install::Missing, &[])
+}
+
+/// Runs the benchmarks whose names contain `filter`.
+pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
+    let mut bench = prepared(Install::Missing, "bench")?;
+    run(bench.arg("--workspace").args(filter))
+}
+
+/// Runs the tests that take long by design.
+pub fn soak(minutes: &str) -> anyhow::Result<()> {
+    setup::ensure(Install::Missing)?;
+    let binary = build_product("fast")?;
+    let mut soak = cargo(&["test", "--locked", "-p", "conformance-tests", "--profile", "fast"]);
+    soak.args(["--", "--ignored", "--nocapture", "soak"]);
+    run(soak.env("STEADING_BIN", binary).env("STEADING_SOAK_MINUTES", minutes))
+}
+
+/// Checks that dependencies point down.
+pub fn layers() -> anyhow::Result<()> {
+    report("layers", &crate::layers::check(&crate::layers::graph(&metadata()?)?))
+}
+
+/// Checks the files' own rules.
+pub fn tidy() -> anyhow::Result<()> {
+    report("tidy", &crate::tidy::check()?)
+}
+
+/// A cargo command with the engines installed and the product built for it.
+fn prepared(install: Install, command: &str) -> anyhow::Result<Command> {
+    setup::ensure(install)?;
+    // The clients wait for the network and the product for the processor.
+    let (clients, binary) = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| -> anyhow::Result<()> {
+            NodeTool::install()?;
+            PythonTool::install()?;
+            Ok(())
+        });
+        let binary = build_product("fast");
+        (clients.join(), binary)
+    });
+    let binary = binary?;
+    match clients {
+        Ok(Err(error)) if install == Install::OnlyTell => say(&format!("without the clients: {error:#}")),
+        Ok(result) => result.context("the clients that the tests drive")?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    let mut cargo = cargo(&[command, "--locked"]);
+    cargo.env("STEADING_BIN", binary);
+    Ok(cargo)
+}
+
+fn report(name: &str, broken: &[String]) -> anyhow::Result<()> {
+    for line in broken {
+        say(line);
+    }
+    if !broken.is_empty() {
+        bail!("{name}: {} to mend", broken.len());
+    }
+    say(&format!("{name}: in order"));
+    Ok(())
+}

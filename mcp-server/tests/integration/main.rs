@@ -1,0 +1,11 @@
+//! The doors, tested over real sockets with a registry of a few tools.
+
+#![cfg(test)]
+
+mod attacks;
+mod conformance;
+mod fixture;
+mod json_door;
+mod mcp_door;
+mod stdio;
+mod world;
