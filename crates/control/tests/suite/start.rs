@@ -55,7 +55,7 @@ async fn the_first_start_makes_everything_and_says_the_operator_key_once() {
 
 #[tokio::test]
 async fn it_starts_on_postgres_as_well() {
-    let Some(server) = testkit::require(testkit::Postgres::shared()) else { return };
+    let server = testkit::require(testkit::Postgres::shared());
     let url = Secret::new(server.fresh_database().unwrap());
     let platform = Platform::with(|config| config.database_url = Some(url)).await;
     assert!(!platform.path().join("control.db").exists());
