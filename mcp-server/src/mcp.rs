@@ -183,20 +183,20 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if let (Some(owners), Some(session)) = (&self.owners, &session) {
             owners.check(session, &caller)?;
         }
-        let opens = parts.method == Method::POST && session.is_none();
-        if let Some(owners) = self.owners.as_ref().filter(|_| opens) {
-            owners.room_for(&caller).await?;
-        }
         let under_way = (parts.method == Method::POST).then(|| self.under_way.token());
         let sent = body::read(&parts.headers, body, self.doors.body_limit).await?;
         if let Some(request) = wire::cancelled(&sent).filter(|_| session.is_none()) {
             self.calls.cancel(&caller, &request);
         }
+        let opens = self.owners.as_ref().filter(|_| session.is_none());
+        if let Some(owners) = opens {
+            owners.room_for(&caller, &sent).await?;
+        }
         wire::accept_what_is_sent(&mut parts.headers);
         parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, id });
         let request = http::Request::from_parts(parts, Full::new(sent.clone()));
         let response = self.service.handle(request).await;
-        if let Some(owners) = self.owners.as_ref().filter(|_| opens)
+        if let Some(owners) = opens
             && let Some(session) = wire::session_of(response.headers())?
         {
             owners.add(session, &caller);

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use kernel::{CallId, Code, Error};
+use kernel::{CallId, Code, Error, LimitInfo};
 use serde_json::Value;
 
 /// The media type of problem details (RFC 9457 §3).
@@ -12,6 +12,12 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// The header that carries the request id, on good and on bad answers.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// The limit a call ran into (draft-ietf-httpapi-ratelimit-headers §3).
+const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+
+/// What is left of it (the same, §4).
+const RATE_LIMIT: &str = "ratelimit";
 
 /// The answer for `error`: its problem object, and the headers that its code asks for.
 #[must_use]
@@ -63,6 +69,18 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
     }
     if let Some(seconds) = error.retry_after_secs() {
         headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Some(limit) = error.limit_info() {
+        let LimitInfo { name, quota, window_s, remaining, reset_s } = limit;
+        let fields = [
+            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window_s}")),
+            (RATE_LIMIT, format!("\"{name}\";r={remaining};t={reset_s}")),
+        ];
+        for (field, value) in fields {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(field, value);
+            }
+        }
     }
     response
 }

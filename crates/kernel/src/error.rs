@@ -109,6 +109,22 @@ pub struct Next {
     pub input: Value,
 }
 
+/// The limit a call ran into, as the `RateLimit` and `RateLimit-Policy` headers of doors write it
+/// (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitInfo {
+    /// The policy's name.
+    pub name: &'static str,
+    /// Calls allowed in a window.
+    pub quota: u64,
+    /// The window, in seconds.
+    pub window_s: u64,
+    /// Calls left.
+    pub remaining: u64,
+    /// Seconds until the next call passes, rounded up.
+    pub reset_s: u64,
+}
+
 /// An error on its way to a caller. `message` and `hint` are for the caller and hold nothing of other tenants,
 /// no path and no secret; the source is for the log alone.
 pub struct Error(Box<Parts>);
@@ -120,6 +136,7 @@ struct Parts {
     field: Option<String>,
     retry_after: Option<Duration>,
     next: Option<Next>,
+    limit: Option<LimitInfo>,
     idempotency_misuse: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -138,6 +155,7 @@ impl Error {
             field: None,
             retry_after: None,
             next: None,
+            limit: None,
             idempotency_misuse: false,
             source: None,
         }))
@@ -205,6 +223,13 @@ impl Error {
         self
     }
 
+    /// Adds the limit the call ran into.
+    #[must_use]
+    pub fn limit(mut self, limit: LimitInfo) -> Self {
+        self.0.limit = Some(limit);
+        self
+    }
+
     /// Adds the cause, for the log.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -240,6 +265,12 @@ impl Error {
     #[must_use]
     pub fn retry_after_secs(&self) -> Option<u64> {
         self.0.retry_after.map(|after| after.as_millis().div_ceil(1000) as u64)
+    }
+
+    /// The limit the call ran into, where it ran into one.
+    #[must_use]
+    pub fn limit_info(&self) -> Option<&LimitInfo> {
+        self.0.limit.as_ref()
     }
 
     /// The HTTP status.

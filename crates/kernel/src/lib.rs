@@ -10,7 +10,7 @@ mod slug;
 mod time;
 
 pub use caller::{Caller, Principal, Surface};
-pub use error::{Code, Error, Next, Result};
+pub use error::{Code, Error, LimitInfo, Next, Result};
 pub use id::{
     BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, TenantId, UserId,
 };

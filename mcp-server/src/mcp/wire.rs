@@ -38,6 +38,15 @@ pub(super) fn cancelled(body: &[u8]) -> Option<Value> {
     (read.method.as_bytes() == METHOD).then_some(read.params.request_id)
 }
 
+/// Whether a body opens a session, or might: one that cannot be read for certain counts.
+pub(super) fn opens_session(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        method: String,
+    }
+    serde_json::from_slice::<Message>(body).map_or(true, |message| message.method == "initialize")
+}
+
 /// Lets a client in that says it takes anything, or says nothing: `curl` does.
 pub(super) fn accept_what_is_sent(headers: &mut HeaderMap) {
     let takes_all = match headers.get(ACCEPT) {
