@@ -19,6 +19,13 @@ const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 /// What is left of it (the same, §4).
 const RATE_LIMIT: &str = "ratelimit";
 
+/// Logs our own failures where no tool was called: the registry logs those of calls.
+pub(crate) fn log_internal(error: &Error, request_id: CallId) {
+    if error.code() == Code::Internal {
+        tracing::error!(call.id = %request_id, error = error.chain(), "request failed");
+    }
+}
+
 /// The answer for `error`: its problem object, and the headers that its code asks for.
 #[must_use]
 pub fn problem_response(error: &Error, request_id: &str) -> Response {
@@ -28,8 +35,8 @@ pub fn problem_response(error: &Error, request_id: &str) -> Response {
 
 /// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
 #[must_use]
-pub(crate) fn refusal(status: StatusCode, error: &Error) -> Response {
-    let request_id = CallId::new().to_string();
+pub(crate) fn refusal(status: StatusCode, request_id: CallId, error: &Error) -> Response {
+    let request_id = request_id.to_string();
     let mut problem = error.problem(&request_id);
     problem["status"] = status.as_u16().into();
     write(status, error, problem, &request_id)
@@ -43,13 +50,13 @@ pub async fn unknown_route() -> Problem {
 /// The answer where the route does not take the method; for `Router::method_not_allowed_fallback`, which adds
 /// `Allow`.
 pub async fn unknown_method() -> Response {
-    method_not_allowed(None)
+    method_not_allowed(CallId::new(), None)
 }
 
-pub(crate) fn method_not_allowed(allow: Option<HeaderValue>) -> Response {
+pub(crate) fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
     let error = Error::new(Code::InvalidInput, "this path does not take that method")
         .hint("the Allow header lists the methods it takes");
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &error);
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, request_id, &error);
     if let Some(allow) = allow {
         response.headers_mut().insert(ALLOW, allow);
     }
@@ -114,6 +121,7 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        log_internal(&self.error, self.request_id);
         problem_response(&self.error, &self.request_id.to_string())
     }
 }

@@ -369,6 +369,7 @@ async fn a_session_is_its_openers_alone() {
         assert_eq!(send(method, "/mcp", READER_KEY, &session).await, 404, "{method}");
         assert_eq!(send(method, "/mcp", ENV_KEY, "nope").await, 404, "{method}");
     }
+    assert_eq!(send("PUT", "/mcp", ENV_KEY, &session).await, 405);
     assert_eq!(send("POST", "/mcp", ENV_KEY, &session).await, 200);
     assert_eq!(send("DELETE", "/mcp", ENV_KEY, &session).await, 202);
     assert_eq!(send("POST", "/mcp", ENV_KEY, &session).await, 404);
