@@ -1,1 +1,39 @@
 //! The control plane: tenants, environments, credentials, limits, audit, secrets and tokens.
+//!
+//! [`Control::open`] reads and makes what is on disk; each part then answers by a method of [`Control`]. What a
+//! call meets on its way (credentials, names of environments, limits, records of reads) is answered from memory.
+
+mod authentication;
+mod config;
+mod confirmations;
+mod control;
+mod credentials;
+mod environments;
+mod error;
+mod keys;
+mod ledger;
+mod limits;
+mod names;
+mod private;
+mod remembered;
+mod replays;
+mod secrets;
+mod signing;
+mod tenants;
+mod tokens;
+mod vault;
+
+pub use config::{ControlConfig, RateLimit, RateLimits};
+pub use confirmations::{Confirmation, Confirmations};
+pub use control::{Bootstrap, Control};
+pub use environments::{Created, Environments, Making, NewEnvironment};
+pub use error::OpenError;
+pub use keys::{Keys, NewKey, NewKeyMade};
+pub use ledger::Ledger;
+pub use limits::Limits;
+pub use names::Place;
+pub use replays::Replays;
+pub use secrets::{SecretInfo, SecretKind, Secrets};
+pub use store::{Call, EnvState, Environment, EnvironmentFilter, Key, Location, Tenant, Usage};
+pub use tenants::Tenants;
+pub use tokens::{Minted, NewToken, Tokens};

@@ -1,1 +1,31 @@
 //! Control-plane tables, one repository per aggregate, one SQL text for SQLite and Postgres.
+//!
+//! `$1` placeholders, TEXT ids, BIGINT times (microseconds) and booleans, binary values as lower-case
+//! hexadecimal or base64 text: the same statement runs on both engines. A guard that must hold is written into
+//! the statement that changes the row, never only read before it.
+
+mod connection;
+mod environments;
+mod error;
+mod keys;
+mod migrations;
+mod records;
+mod replays;
+mod rows;
+mod secrets;
+mod settings;
+mod signing_keys;
+mod spent;
+mod tenants;
+
+pub use connection::{Location, Store};
+pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, Insertion};
+pub use error::{Error, Result};
+pub use keys::{Key, KeyKind, Keys};
+pub use records::{Call, Records, Usage};
+pub use replays::{Claim, ClaimKey, Replays};
+pub use secrets::{SealedSecret, SecretRow, Secrets};
+pub use settings::Settings;
+pub use signing_keys::{SigningKeyRow, SigningKeys};
+pub use spent::Spent;
+pub use tenants::{Tenant, Tenants};

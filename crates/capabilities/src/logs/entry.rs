@@ -24,7 +24,7 @@ pub enum Level {
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Requests to the app's host.
-    Site,
+    Edge,
     /// Releases made, switched and undone.
     Release,
     /// Tool calls.

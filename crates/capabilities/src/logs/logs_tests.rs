@@ -1,1 +1,231 @@
+//! Logs on a real directory: what is found again, what is bounded, and what a crash or a flood does.
 
+use kernel::TenantId;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+
+struct Ground {
+    dir: TempDir,
+    logs: Logs,
+    env: Env,
+}
+
+impl Ground {
+    fn new(rotation: Rotation) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::with_rotation(dir.path(), rotation);
+        let ground = Self { dir, logs, env: Env::for_upkeep(TenantId::new(), EnvId::new()) };
+        std::fs::create_dir(ground.env_dir(&ground.env)).unwrap();
+        ground
+    }
+
+    fn env_dir(&self, env: &Env) -> PathBuf {
+        self.dir.path().join(env.id().to_string())
+    }
+
+    fn files(&self) -> Vec<(String, u64)> {
+        let Ok(entries) = std::fs::read_dir(self.env_dir(&self.env).join("logs")) else { return Vec::new() };
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn say(&self, message: &str) {
+        self.logs.append(&self.env, entry(1, Level::Info, message));
+    }
+
+    async fn find(&self, query: Query) -> Vec<String> {
+        let page = self.logs.query(&self.env, query).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.message).collect()
+    }
+}
+
+fn entry(secs: i64, level: Level, message: &str) -> Entry {
+    Entry::new(Timestamp::from_micros(secs * 1_000_000), level, Source::Edge, message)
+}
+
+#[tokio::test]
+async fn an_entry_is_one_line_of_json_and_reads_back() {
+    let ground = Ground::new(Rotation::default());
+    let mut said = entry(1_700_000_000, Level::Warn, "a\nb");
+    said.request_id = Some("req_1".into());
+    said.fields.insert("status".into(), json!(404));
+    ground.logs.append(&ground.env, said.clone());
+    ground.logs.flush().await;
+    let text = std::fs::read_to_string(ground.env_dir(&ground.env).join("logs/1.ndjson")).unwrap();
+    assert_eq!(
+        text,
+        "{\"at\":\"2023-11-14T22:13:20Z\",\"level\":\"warn\",\"source\":\"edge\",\"message\":\"a\\nb\",\
+         \"request_id\":\"req_1\",\"fields\":{\"status\":404}}\n"
+    );
+    let page = ground.logs.query(&ground.env, Query::default()).await.unwrap();
+    assert_eq!(page, Page { entries: vec![said], cursor: None });
+}
+
+#[tokio::test]
+async fn entries_are_written_without_anyone_asking() {
+    let ground = Ground::new(Rotation::default());
+    ground.say("hello");
+    while ground.files().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_query_finds_what_it_names_newest_first() {
+    let ground = Ground::new(Rotation::default());
+    for (at, level, message, request) in [
+        (1, Level::Debug, "one", None),
+        (2, Level::Info, "GET /Two", Some("req_a")),
+        (3, Level::Warn, "three", Some("req_b")),
+        (4, Level::Error, "four", Some("req_a")),
+    ] {
+        let mut said = entry(at, level, message);
+        said.request_id = request.map(str::to_owned);
+        said.fields.insert("path".into(), json!(format!("/p{at}")));
+        ground.logs.append(&ground.env, said);
+    }
+    let all = Query::default();
+    let since = Some(Timestamp::from_micros(3_000_000));
+    for (query, found) in [
+        (all.clone(), vec!["four", "three", "GET /Two", "one"]),
+        (Query { since, ..all.clone() }, vec!["four", "three"]),
+        (Query { level: Some(Level::Warn), ..all.clone() }, vec!["four", "three"]),
+        (Query { text: Some("get /two".into()), ..all.clone() }, vec!["GET /Two"]),
+        (Query { text: Some("/P3".into()), ..all.clone() }, vec!["three"]),
+        (Query { request_id: Some("req_a".into()), ..all.clone() }, vec!["four", "GET /Two"]),
+        (Query { request_id: Some("req".into()), ..all.clone() }, vec![]),
+        (Query { since, request_id: Some("req_a".into()), ..all.clone() }, vec!["four"]),
+    ] {
+        assert_eq!(ground.find(query.clone()).await, found, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_while_the_log_grows_and_rotates() {
+    let ground = Ground::new(Rotation { files: 9, file_bytes: 300 });
+    for number in 0..20 {
+        ground.say(&number.to_string());
+        ground.logs.flush().await;
+    }
+    assert!(ground.files().len() > 3);
+    let mut found = Vec::new();
+    let mut cursor = None;
+    loop {
+        let query = Query { limit: 3, cursor, ..Query::default() };
+        let page = ground.logs.query(&ground.env, query).await.unwrap();
+        found.extend(page.entries.into_iter().map(|entry| entry.message));
+        ground.say("newer");
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..20).rev().map(|number| number.to_string()).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_page_that_ends_with_the_log_has_no_cursor() {
+    let ground = Ground::new(Rotation::default());
+    ground.say("one");
+    ground.say("two");
+    let page = |limit| ground.logs.query(&ground.env, Query { limit, ..Query::default() });
+    assert_eq!(page(2).await.unwrap().cursor, None);
+    assert!(page(1).await.unwrap().cursor.is_some());
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_kind_is_refused() {
+    let ground = Ground::new(Rotation::default());
+    for cursor in ["", "1", "a.b", "1.2.3", "-1.0", "99999999999999999999.0"] {
+        let query = Query { cursor: Some(cursor.into()), ..Query::default() };
+        let error = ground.logs.query(&ground.env, query).await.map_err(kernel::Error::from).unwrap_err();
+        assert_eq!(error.pointer(), Some("/cursor"), "{cursor}");
+    }
+    let far = Query { cursor: Some("7.999".into()), ..Query::default() };
+    ground.say("one");
+    assert_eq!(ground.find(far).await, ["one"]);
+}
+
+#[tokio::test]
+async fn the_oldest_entries_make_room() {
+    let ground = Ground::new(Rotation { files: 3, file_bytes: 1_000 });
+    for number in 0..200 {
+        ground.say(&format!("entry {number}"));
+        ground.logs.flush().await;
+    }
+    let files = ground.files();
+    assert_eq!(files.len(), 3);
+    assert!(files.iter().all(|(_, size)| *size <= 1_000), "{files:?}");
+    let found = ground.find(Query::default()).await;
+    let expected: Vec<String> = (0..200).rev().take(found.len()).map(|n| format!("entry {n}")).collect();
+    assert_eq!(found, expected);
+    assert!(found.len() > 15);
+}
+
+#[tokio::test]
+async fn a_line_that_a_crash_tore_costs_no_other_line() {
+    let ground = Ground::new(Rotation::default());
+    ground.say("before");
+    ground.logs.flush().await;
+    let path = ground.env_dir(&ground.env).join("logs/1.ndjson");
+    let mut text = std::fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"at\":\"2023-");
+    std::fs::write(&path, text).unwrap();
+    ground.say("after");
+    assert_eq!(ground.find(Query::default()).await, ["after", "before"]);
+}
+
+#[tokio::test]
+async fn a_flood_is_bounded_and_says_so() {
+    let ground = Ground::new(Rotation::default());
+    let message = "x".repeat(1_000);
+    for _ in 0..1_000 {
+        ground.say(&message);
+    }
+    let page = ground.logs.query(&ground.env, Query::default()).await.unwrap();
+    let (notice, kept) = page.entries.split_first().unwrap();
+    assert!(kept.len() < 300, "{}", kept.len());
+    assert_eq!((notice.level, notice.source), (Level::Warn, Source::Logs));
+    assert_eq!(notice.fields["dropped"], json!(1_000 - kept.len()));
+}
+
+#[tokio::test]
+async fn one_entry_cannot_fill_the_log() {
+    let ground = Ground::new(Rotation::default());
+    let mut huge = entry(1, Level::Info, &"ü".repeat(100_000));
+    huge.request_id = Some("r".repeat(100_000));
+    huge.fields.insert("x".into(), json!("y".repeat(100_000)));
+    ground.logs.append(&ground.env, huge);
+    ground.logs.flush().await;
+    assert!(ground.files()[0].1 < 10_000, "{:?}", ground.files());
+    let page = ground.logs.query(&ground.env, Query::default()).await.unwrap();
+    assert_eq!(page.entries[0].fields, json!({ "fields_dropped": 1 }).as_object().unwrap().clone());
+}
+
+#[tokio::test]
+async fn an_environment_sees_its_own_entries_and_a_deleted_one_does_not_come_back() {
+    let ground = Ground::new(Rotation::default());
+    ground.say("mine");
+    let deleted = Env::for_upkeep(TenantId::new(), EnvId::new());
+    ground.logs.append(&deleted, entry(1, Level::Info, "late"));
+    assert_eq!(ground.logs.query(&deleted, Query::default()).await.unwrap().entries, []);
+    assert!(!ground.env_dir(&deleted).exists());
+    assert_eq!(ground.find(Query::default()).await, ["mine"]);
+}
+
+#[tokio::test]
+async fn the_writing_task_ends_with_the_last_clone() {
+    let ground = Ground::new(Rotation::default());
+    let arrived = Arc::downgrade(&ground.logs.inner.arrived);
+    drop(ground);
+    while arrived.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 pub use entry::{Entry, Level, Source};
 pub use error::{Error, Result};
-pub use query::{Cursor, Page, Query};
+pub use query::{Page, Query};
 
 use files::Files;
 
@@ -52,7 +52,7 @@ struct Inner {
     envs_dir: PathBuf,
     rotation: Rotation,
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    arrived: Arc<Notify>,
     /// Held while lines go from memory to disk, so that they stay in order.
     writing: tokio::sync::Mutex<()>,
 }
@@ -84,18 +84,18 @@ impl Logs {
             envs_dir: envs_dir.into(),
             rotation,
             waiting: Mutex::default(),
-            arrived: Notify::new(),
+            arrived: Arc::default(),
             writing: tokio::sync::Mutex::default(),
         });
         let logs = Self { inner };
         let weak = Arc::downgrade(&logs.inner);
+        let arrived = Arc::clone(&logs.inner.arrived);
         tokio::spawn(async move {
-            while let Some(inner) = weak.upgrade() {
-                let logs = Logs { inner };
-                if tokio::time::timeout(Duration::from_secs(1), logs.inner.arrived.notified()).await.is_ok() {
-                    tokio::time::sleep(GATHER).await;
-                    logs.flush().await;
-                }
+            loop {
+                arrived.notified().await;
+                tokio::time::sleep(GATHER).await;
+                let Some(inner) = weak.upgrade() else { return };
+                Logs { inner }.flush().await;
             }
         });
         logs
@@ -156,6 +156,13 @@ impl Logs {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    /// Wakes the task that writes, so that it ends.
+    fn drop(&mut self) {
+        self.arrived.notify_one();
     }
 }
 

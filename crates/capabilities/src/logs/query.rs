@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use kernel::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::files::Files;
 use super::{Entry, Error, Level, Result};
@@ -41,8 +41,8 @@ pub struct Page {
 }
 
 /// A place between two lines: everything before it is still to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
     file: u64,
     offset: u64,
 }

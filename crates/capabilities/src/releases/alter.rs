@@ -10,12 +10,12 @@ use super::ddl::{NEW_ID, NOW};
 use super::manifest::{BUILT_IN, Table};
 use super::names::ColumnName;
 use super::tables::{Surplus, count};
-use crate::database::{ColumnSchema, IndexSchema, TableSchema, Writer};
+use crate::database::{Column as LiveColumn, Index as LiveIndex, Table as LiveTable, Writer};
 
 /// One table, before and after.
 pub(crate) struct Alteration<'a> {
     /// As it is in the file.
-    pub live: &'a TableSchema,
+    pub live: &'a LiveTable,
     /// As the current release wanted it, where it did.
     pub before: Option<&'a Table>,
     /// As it shall be.
@@ -65,7 +65,7 @@ impl Alteration<'_> {
             for column in &found.added {
                 draft.step(format!("ALTER TABLE {table} ADD COLUMN {}", column.definition()));
             }
-            if self.wanted.has_owner && self.live.column("owner").is_none() {
+            if self.wanted.has_owner && self.live_column("owner").is_none() {
                 draft.step(format!("ALTER TABLE {table} ADD COLUMN \"owner\" TEXT"));
             }
             if !self.live.triggers.iter().any(|t| t.name == self.wanted.touch_trigger_name()) {
@@ -78,9 +78,9 @@ impl Alteration<'_> {
 
     /// `id`, `owner`, `created_at` and `updated_at`.
     fn built_in(&self, found: &mut Findings) {
-        let live = |name: &str| self.live.column(name);
+        let live = |name: &str| self.live_column(name);
         let id = live("id");
-        if !id.is_some_and(|c| c.primary_key && c.kind.eq_ignore_ascii_case("TEXT") && c.default.is_some()) {
+        if !id.is_some_and(|c| c.primary_key == 1 && c.kind.eq_ignore_ascii_case("TEXT") && c.default.is_some()) {
             found.rebuild = true;
         }
         let id = id.map_or_else(|| NEW_ID.to_owned(), |_| format!("coalesce(CAST(\"id\" AS TEXT), {NEW_ID})"));
@@ -104,7 +104,7 @@ impl Alteration<'_> {
         draft: &mut Draft,
     ) -> Result<()> {
         let target = format!("column {}.{}", self.wanted.name, wanted.name);
-        let Some(live) = self.live.column(wanted.name.as_str()) else {
+        let Some(live) = self.live_column(wanted.name.as_str()) else {
             if wanted.required && wanted.default.is_none() && found.rows > 0 {
                 return Err(self.no_value(wanted, found.rows));
             }
@@ -169,7 +169,7 @@ impl Alteration<'_> {
     async fn surplus_column(
         &self,
         db: &mut Writer,
-        column: &ColumnSchema,
+        column: &LiveColumn,
         found: &mut Findings,
         draft: &mut Draft,
     ) -> Result<()> {
@@ -211,7 +211,9 @@ impl Alteration<'_> {
             sql.push_str(&format!(" DEFAULT ({default})"));
         }
         for key in self.live.foreign_keys.iter().filter(|key| key.columns == [column.name.clone()]) {
-            sql.push_str(&format!(" REFERENCES {} ON DELETE {}", key.target(), key.on_delete));
+            let to: Vec<_> = key.references.iter().flatten().map(|c| quote(c)).collect();
+            let to = if to.is_empty() { String::new() } else { format!(" ({})", to.join(", ")) };
+            sql.push_str(&format!(" REFERENCES {}{to} ON DELETE {}", quote(&key.table), key.on_delete));
         }
         found.extra.push(sql);
         found.copies.push((name.clone(), name));
@@ -241,7 +243,7 @@ impl Alteration<'_> {
         }
         let wanted: Vec<_> = self.wanted.create_indexes().into_iter().map(|(name, _)| name).collect();
         for index in self.live.indexes.iter().filter(|i| !wanted.contains(&i.name) && !self.is_ours(i)) {
-            if index.columns.iter().any(|c| found.dropped.contains(&c.to_ascii_lowercase())) {
+            if index.columns.iter().flatten().any(|c| found.dropped.contains(&c.to_ascii_lowercase())) {
                 draft.change(Action::Drop, format!("index {}", index.name), None);
             } else if let Some(sql) = self.sql_of(index) {
                 draft.step(sql);
@@ -271,16 +273,21 @@ impl Alteration<'_> {
     }
 
     /// Whether the current release made the index.
-    fn is_ours(&self, index: &IndexSchema) -> bool {
+    fn is_ours(&self, index: &LiveIndex) -> bool {
         self.before.is_some_and(|t| t.create_indexes().iter().any(|(name, _)| *name == index.name))
     }
 
     /// How to make an index again that is not ours; one that stems from a UNIQUE constraint becomes an index.
-    fn sql_of(&self, index: &IndexSchema) -> Option<String> {
-        if index.sql.is_some() || index.primary_key || !index.unique {
+    fn sql_of(&self, index: &LiveIndex) -> Option<String> {
+        if index.sql.is_some() || !index.unique {
             return index.sql.clone();
         }
-        let columns: Vec<ColumnName> = index.columns.iter().map(|c| c.parse().ok()).collect::<Option<_>>()?;
+        let columns: Vec<ColumnName> =
+            index.columns.iter().map(|c| c.as_ref()?.parse().ok()).collect::<Option<_>>()?;
+        let primary = |c: &ColumnName| self.live_column(c.as_str()).is_some_and(|c| c.primary_key > 0);
+        if columns.iter().all(primary) {
+            return None;
+        }
         let name = self.wanted.index_name(&columns, true);
         if self.wanted.create_indexes().iter().any(|(have, _)| *have == name) {
             return None;
@@ -293,7 +300,7 @@ impl Alteration<'_> {
     /// Refuses a new unique index over values that are not.
     async fn check_unique(&self, db: &mut Writer, rows: u64) -> Result<()> {
         for (columns, _) in self.wanted.indexes.iter().filter(|(_, unique)| *unique && rows > 1) {
-            let known = columns.iter().all(|c| self.live.column(c.as_str()).is_some());
+            let known = columns.iter().all(|c| self.live_column(c.as_str()).is_some());
             let name = self.wanted.index_name(columns, true);
             if !known || self.live.indexes.iter().any(|index| index.name == name) {
                 continue;
@@ -322,8 +329,12 @@ impl Alteration<'_> {
         Ok(())
     }
 
+    fn live_column(&self, name: &str) -> Option<&LiveColumn> {
+        self.live.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
     /// The type a column has: the one the current release gave it where the file still agrees.
-    fn kind_of(&self, live: &ColumnSchema) -> Type {
+    fn kind_of(&self, live: &LiveColumn) -> Type {
         let stored = storage_type(&live.kind);
         let before = self.before.and_then(|t| {
             t.columns.iter().find(|c| c.name.as_str().eq_ignore_ascii_case(&live.name))
@@ -335,12 +346,12 @@ impl Alteration<'_> {
     }
 
     /// The old value, in the storage class that its declared type promises.
-    fn source(&self, live: &ColumnSchema, kind: Type) -> String {
+    fn source(&self, live: &LiveColumn, kind: Type) -> String {
         if self.live.strict { quote(&live.name) } else { format!("CAST({} AS {})", quote(&live.name), kind.sql()) }
     }
 
     /// True for values that a table without STRICT holds against its declared type.
-    fn strays(&self, live: &ColumnSchema, kind: Type) -> String {
+    fn strays(&self, live: &LiveColumn, kind: Type) -> String {
         match kind {
             Type::Int | Type::Real if !self.live.strict => {
                 format!("typeof({}) NOT IN ('integer', 'real', 'null')", quote(&live.name))
@@ -349,12 +360,12 @@ impl Alteration<'_> {
         }
     }
 
-    fn strict_kind(&self, live: &ColumnSchema) -> &'static str {
+    fn strict_kind(&self, live: &LiveColumn) -> &'static str {
         if live.kind.eq_ignore_ascii_case("ANY") { "ANY" } else { storage_type(&live.kind).sql() }
     }
 
     /// Whether the file's column is what `column` would make.
-    fn matches(&self, live: &ColumnSchema, column: &Column) -> bool {
+    fn matches(&self, live: &LiveColumn, column: &Column) -> bool {
         let key = self.live.foreign_keys.iter().find(|key| key.columns == [live.name.clone()]);
         live.kind.eq_ignore_ascii_case(column.kind.sql())
             && live.not_null == column.required

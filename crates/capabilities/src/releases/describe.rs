@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Releases;
 use super::manifest::{Kind, Table};
 use super::rehearsal::Release;
-use crate::database::{Role, TableSchema};
+use crate::database::Table as LiveTable;
 
 /// How many paths of a site are named.
 const PATHS: usize = 20;
@@ -87,13 +87,13 @@ impl Releases {
     /// # Errors
     /// The environment's database cannot be read.
     pub async fn describe(&self, env: &Env) -> Result<Description> {
-        let read = |sql: &'static str| self.databases.read(env, Role::Platform, sql, &[]);
+        let read = |sql: &'static str| self.databases.platform_query(env, sql, &[]);
         let current = "SELECT number, manifest, site FROM _steading_release \
                        WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
-        let current = read(current).await?.rows.into_iter().next().map(Release::read).transpose()?;
+        let current = read(current).await?.into_iter().next().map(Release::read).transpose()?;
         let latest = "SELECT number, created_at FROM _steading_release ORDER BY number DESC LIMIT ?1";
-        let latest = self.databases.read(env, Role::Platform, latest, &[RELEASES.into()]).await?.rows;
-        let migrations = read("SELECT name FROM _steading_migration ORDER BY applied_at, rowid").await?.rows;
+        let latest = self.databases.platform_query(env, latest, &[RELEASES.into()]).await?;
+        let migrations = read("SELECT name FROM _steading_migration ORDER BY applied_at, rowid").await?;
         let schema = self.databases.schema(env).await?;
 
         let current = current.unwrap_or_default();
@@ -135,7 +135,7 @@ fn release_info(row: Vec<Value>) -> Option<ReleaseInfo> {
     Some(ReleaseInfo { release: row.first()?.as_u64()?, created_at })
 }
 
-fn table_info(live: &TableSchema, managed: Option<&Table>) -> TableInfo {
+fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
     let mut columns = IndexMap::new();
     for column in &live.columns {
         let folded = column.name.to_ascii_lowercase();
@@ -152,8 +152,11 @@ fn table_info(live: &TableSchema, managed: Option<&Table>) -> TableInfo {
     let indexes = live
         .indexes
         .iter()
-        .filter(|index| !index.primary_key)
-        .map(|index| format!("{}{}", index.columns.join(","), if index.unique { "!" } else { "" }))
+        .filter(|index| index.sql.is_some())
+        .map(|index| {
+            let columns: Vec<_> = index.columns.iter().map(|c| c.as_deref().unwrap_or("(expression)")).collect();
+            format!("{}{}", columns.join(","), if index.unique { "!" } else { "" })
+        })
         .collect();
     TableInfo { columns, rows: live.rows, access: None, indexes, unmanaged: managed.is_none() }
 }

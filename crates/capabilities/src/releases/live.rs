@@ -15,23 +15,21 @@ use crate::hosting::Site;
 const CACHED_FILES: u64 = 100_000;
 
 /// What is served for one release of one environment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Served {
-    /// Whose it is.
-    pub env: Env,
-    /// The number of the release.
+    /// The release's number.
     pub release: u64,
-    /// Its files and how they are served.
+    /// Its site; the default one where the release has none.
     pub site: Site,
 }
 
 /// Asks the platform's own listener for a release that is about to become the live one.
 pub trait LiveCheck: Send + Sync {
-    /// Fetches the app at its address and compares what comes with `served`.
+    /// Fetches the app of `env` at its address and compares what comes with `served`.
     ///
     /// # Errors
     /// `unavailable`, saying what came instead.
-    fn check<'a>(&'a self, served: &'a Served) -> BoxFuture<'a, Result<()>>;
+    fn check<'a>(&'a self, env: &'a Env, served: &'a Served) -> BoxFuture<'a, Result<()>>;
 }
 
 /// Live releases by environment.
@@ -73,16 +71,15 @@ impl Live {
     }
 
     /// Lets `served` answer until the trial ends.
-    pub(crate) fn try_out(&self, served: &Arc<Served>) -> Trial<'_> {
-        let env = served.env.id();
+    pub(crate) fn try_out(&self, env: EnvId, served: &Arc<Served>) -> Trial<'_> {
         let mut candidates = self.candidates.write().unwrap_or_else(PoisonError::into_inner);
         candidates.insert(env, Arc::clone(served));
         Trial { live: self, env }
     }
 
     /// Makes `served` the live release, after its pointer is on disk.
-    pub(crate) fn publish(&self, served: Arc<Served>) {
-        self.cache.insert(served.env.id(), Some(served));
+    pub(crate) fn publish(&self, env: EnvId, served: Arc<Served>) {
+        self.cache.insert(env, Some(served));
     }
 
     pub(crate) fn forget(&self, env: EnvId) {

@@ -14,9 +14,10 @@ mod plans;
 mod rehearsal;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::{Env, EnvId, Error, PlanId, Result};
+use kernel::{Code, Env, EnvId, Error, PlanId, Result};
 use tokio_util::sync::CancellationToken;
 
 pub use change::{Action, Change, Effect, EffectKind};
@@ -24,8 +25,8 @@ pub use describe::{Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
 pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, Preset, TableSpec};
 
-use crate::database::{Databases, Role, Writer};
-use crate::hosting::{Blobs, Site, Sites};
+use crate::database::{Databases, Durability, Writer};
+use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use live::Live;
 use plans::{Stored, lossy};
 use rehearsal::{Goal, Rehearsal, Release, rehearse};
@@ -76,6 +77,35 @@ pub enum Wanted {
     Plan { id: PlanId, confirm: Option<String> },
 }
 
+/// What can be removed from an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// One table, in a manifest or not.
+    Table(String),
+    /// The site.
+    Site,
+}
+
+impl Removal {
+    fn goal(&self) -> Goal {
+        match self {
+            Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Site => Goal::Apply { manifest: Manifest::default(), site: Some(Site::default()) },
+        }
+    }
+}
+
+impl Plan {
+    /// What [`Releases::remove`] wants to hear.
+    #[must_use]
+    pub fn confirmation(&self) -> String {
+        match &self.confirm {
+            Some(secret) => format!("{}.{secret}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+}
+
 impl Releases {
     /// Releases over the environments' databases and blobs; `check` tries each before it is kept.
     #[must_use]
@@ -94,12 +124,12 @@ impl Releases {
         self.plan_goal(env, goal).await
     }
 
-    /// What removing a table would do.
+    /// What removing something would do.
     ///
     /// # Errors
-    /// `not_found`; `conflict` where other tables refer to it.
-    pub async fn plan_drop(&self, env: &Env, table: &str) -> Result<Plan> {
-        self.plan_goal(env, Goal::DropTable { name: table.to_owned() }).await
+    /// `not_found`; `conflict` where something else refers to it.
+    pub async fn plan_removal(&self, env: &Env, removal: Removal) -> Result<Plan> {
+        self.plan_goal(env, removal.goal()).await
     }
 
     async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
@@ -154,10 +184,13 @@ impl Releases {
         confirm: Option<&str>,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
-        let mut db = self.databases.writer(env).await?;
-        let stored = Stored::load(&mut db, id).await?;
         let note = id.to_string();
-        if let Some(release) = Release::applied_as(&mut db, &note).await? {
+        let mut db = self.databases.writer(env).await?;
+        db.begin(Durability::Normal).await?;
+        let stored = Stored::load(&mut db, id).await?;
+        let applied = Release::applied_as(&mut db, &note).await?;
+        db.rollback().await?;
+        if let Some(release) = applied {
             return Ok(Applied { release, changed: false, changes: Vec::new(), effects: Vec::new() });
         }
         stored.confirmed(confirm)?;
@@ -173,26 +206,63 @@ impl Releases {
         self.finish(env, db, rehearsal, cancel).await
     }
 
-    /// Removes a table by a plan of [`Releases::plan_drop`].
+    /// Removes something after [`Releases::plan_removal`]; `confirm` is [`Plan::confirmation`].
     ///
     /// # Errors
-    /// As [`Releases::apply`]; `conflict` where the plan is for something else.
-    pub async fn drop_table(
+    /// As [`Releases::apply`]; `conflict` where the confirmation is for something else.
+    pub async fn remove(
         &self,
         env: &Env,
-        table: &str,
-        plan: PlanId,
-        confirm: Option<&str>,
+        removal: &Removal,
+        confirm: &str,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
+        let other = |why: &str| {
+            Error::new(Code::Conflict, why).field("/confirm").hint("call with dry_run, and pass the `confirm` it returns")
+        };
+        let (plan, secret) = match confirm.split_once('.') {
+            Some((plan, secret)) => (plan, Some(secret)),
+            None => (confirm, None),
+        };
+        let plan: PlanId = plan.parse().map_err(|_| other("this is not a confirmation"))?;
         let mut db = self.databases.writer(env).await?;
-        let stored = Stored::load(&mut db, plan).await?;
+        db.begin(Durability::Normal).await?;
+        let stored = Stored::load(&mut db, plan).await;
+        db.rollback().await?;
         drop(db);
-        if stored.goal != (Goal::DropTable { name: table.to_owned() }) {
-            let message = "the confirmation is for something else";
-            return Err(Error::new(kernel::Code::Conflict, message).field("/confirm").hint("make a dry run for this"));
+        let stored = stored.map_err(|e| match e.code() {
+            Code::NotFound => other("this confirmation is not valid any more"),
+            _ => e,
+        })?;
+        if stored.goal != removal.goal() {
+            return Err(other("this confirmation is for something else"));
         }
-        self.apply_plan(env, plan, confirm, cancel).await
+        self.apply_plan(env, plan, secret, cancel).await
+    }
+
+    /// Replaces the site's files as a new release; `spa` too where it is given. Header rules and redirects stay.
+    ///
+    /// # Errors
+    /// As [`Releases::apply`], with pointers relative to the files' owner.
+    pub async fn deploy(
+        &self,
+        env: &Env,
+        files: BTreeMap<String, FileSpec>,
+        spa: Option<bool>,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let before = self.live(env).await?;
+        let before = before.as_ref().map(|served| &served.site);
+        let spa = spa.unwrap_or_else(|| before.is_some_and(|site| site.spa));
+        let mut site = self.sites.prepare(env, SiteSpec { files, spa, ..SiteSpec::default() }).await?;
+        if let Some(before) = before {
+            site.headers.clone_from(&before.headers);
+            site.redirects.clone_from(&before.redirects);
+        }
+        let goal = Goal::Apply { manifest: Manifest::default(), site: Some(site) };
+        let mut db = self.databases.writer(env).await?;
+        let rehearsal = rehearse(&mut db, &goal, "").await?;
+        self.finish(env, db, rehearsal, cancel).await
     }
 
     /// Returns to an earlier release: its tables and its site. No row written since is lost: what the release
@@ -219,13 +289,13 @@ impl Releases {
         let changed = rehearsal.changed();
         if changed {
             let site = rehearsal.release.site.unwrap_or_default();
-            let served = Arc::new(Served { env: env.clone(), release: number, site });
+            let served = Arc::new(Served { release: number, site });
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
-            let trial = self.live.try_out(&served);
+            let trial = self.live.try_out(env.id(), &served);
             let checked = tokio::select! {
-                checked = self.check.check(&served) => checked,
+                checked = self.check.check(env, &served) => checked,
                 () = cancel.cancelled() => {
-                    Err(Error::new(kernel::Code::Timeout, "the call was cancelled; nothing has changed"))
+                    Err(Error::new(Code::Timeout, "the call was cancelled; nothing has changed"))
                 }
             };
             if let Err(refusal) = checked {
@@ -233,7 +303,7 @@ impl Releases {
                 return Err(refusal);
             }
             db.commit().await?;
-            self.live.publish(served);
+            self.live.publish(env.id(), served);
             drop(trial);
         } else {
             db.rollback().await?;
@@ -256,7 +326,7 @@ impl Releases {
         let site = match manifest.site.take() {
             Some(spec) => {
                 let site = self.sites.prepare(env, spec).await;
-                Some(site.map_err(|e| kernel::Error::from(e).under("/site"))?)
+                Some(site.map_err(|e| Error::from(e).under("/site"))?)
             }
             None => None,
         };
@@ -289,11 +359,11 @@ impl Releases {
     }
 
     async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {
-        let rows = self.databases.read(env, Role::Platform, sql, params).await?.rows;
+        let rows = self.databases.platform_query(env, sql, params).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(None) };
         let release = Release::read(row)?;
         let site = release.site.unwrap_or_default();
-        Ok(Some(Arc::new(Served { env: env.clone(), release: release.number, site })))
+        Ok(Some(Arc::new(Served { release: release.number, site })))
     }
 
     /// Forgets an environment that is deleted.
@@ -308,7 +378,7 @@ impl Releases {
     pub async fn collect(&self, env: &Env) -> Result<u64> {
         let sql = "SELECT number, manifest, site FROM _steading_release";
         let mut needed = std::collections::HashSet::new();
-        for row in self.databases.read(env, Role::Platform, sql, &[]).await?.rows {
+        for row in self.databases.platform_query(env, sql, &[]).await? {
             needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs).collect::<Vec<_>>());
         }
         let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;

@@ -12,7 +12,7 @@ use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
-use crate::database::{Durability, Role, Writer};
+use crate::database::{Durability, Role, Schema, Switch, Writer};
 use crate::hosting::{Site, SiteDiff};
 
 /// How many releases an environment keeps, the current one among them.
@@ -114,29 +114,24 @@ pub(crate) async fn rehearse(db: &mut Writer, goal: &Goal, note: &str) -> Result
 }
 
 async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> {
+    db.begin(Durability::Full).await?;
     let base = Release::current(db).await?;
     let observed = Observed::now(db, base.number).await?;
     let (mut release, surplus) = wanted(db, &base, goal).await?;
-
-    let database = |r: &Release| r.manifest.database.clone().unwrap_or_default();
-    let wanted_tables = release.tables().map_err(|e| e.under("/database"))?;
-    let live = db.schema().await?;
-    let mut draft = tables::diff(db, &live, &base.tables()?, &wanted_tables, surplus)
-        .await
-        .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
-    if let Goal::DropTable { name } = goal {
-        drop_unmanaged(db, &live, name, &mut draft).await?;
+    let mut draft = draft(db, &base, &release, goal, surplus).await?;
+    if draft.foreign_keys_off {
+        // The engine takes this between transactions only. The writer is ours, so nothing moves meanwhile.
+        db.rollback().await?;
+        db.foreign_keys(Switch::Off).await?;
+        db.legacy_alter_table(Switch::On).await?;
+        db.begin(Durability::Full).await?;
     }
-    tables::privileges(&database(&base), &database(&release), &mut draft);
-    others(&base, &release, &mut draft);
-
-    db.foreign_keys(!draft.foreign_keys_off).await?;
-    db.begin(Durability::Full).await?;
     for step in &draft.steps {
         db.run(Role::Platform, step, &[]).await?;
     }
     if surplus == Surplus::Drop {
-        migrations(db, &database(&release).migrations, &mut draft).await.map_err(|e| e.under("/database"))?;
+        let migrations = release.manifest.database.as_ref().map_or(&[][..], |database| &database.migrations);
+        run_migrations(db, migrations, &mut draft).await.map_err(|e| e.under("/database"))?;
     }
     if draft.foreign_keys_off {
         dangling(db).await?;
@@ -147,6 +142,24 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ => {}
     }
     Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release })
+}
+
+/// What has to be done between two releases.
+async fn draft(db: &mut Writer, base: &Release, release: &Release, goal: &Goal, surplus: Surplus) -> Result<Draft> {
+    let tables = release.tables().map_err(|e| e.under("/database"))?;
+    let live = db.schema().await?;
+    let mut draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
+        .await
+        .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
+    if let Goal::DropTable { name } = goal {
+        drop_unmanaged(db, &live, name, &mut draft).await?;
+    }
+    let none = DatabaseSpec::default();
+    let database = |release: &'_ Release| release.manifest.database.clone();
+    let (before, after) = (database(base), database(release));
+    tables::privileges(before.as_ref().unwrap_or(&none), after.as_ref().unwrap_or(&none), &mut draft);
+    others(base, release, &mut draft);
+    Ok(draft)
 }
 
 async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release, Surplus)> {
@@ -174,7 +187,7 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
 /// A table that no release made.
 async fn drop_unmanaged(
     db: &mut Writer,
-    live: &crate::database::Schema,
+    live: &Schema,
     name: &str,
     draft: &mut Draft,
 ) -> Result<()> {
@@ -184,7 +197,7 @@ async fn drop_unmanaged(
     let missing = || Error::not_found(format!("table {name}")).field("/name");
     // The name of one of our own tables does not parse.
     let table: TableName = name.parse().map_err(|_| missing())?;
-    let table = live.table(table.as_str()).ok_or_else(missing)?;
+    let table = tables::find(live, table.as_str()).ok_or_else(missing)?;
     let rows = count(db, &format!("SELECT count(*) FROM \"{}\"", table.name)).await?;
     let target = format!("table {}", table.name);
     if rows > 0 {
@@ -242,7 +255,7 @@ fn words(diff: &SiteDiff) -> String {
 }
 
 /// Runs the migrations that have not run, and notes what rows and tables they take with them.
-async fn migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut Draft) -> Result<()> {
+async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut Draft) -> Result<()> {
     let rows = db.run(Role::Platform, "SELECT name, digest FROM _steading_migration", &[]).await?.rows;
     let known: Vec<(String, String)> = rows
         .into_iter()
@@ -260,7 +273,8 @@ async fn migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut Draft
                 .hint("what has run stays as it is: add another migration after it"));
         }
         let before = rows_by_table(db).await?;
-        db.script(Role::Migrator, &migration.sql).await.map_err(|e| e.field(format!("/migrations/{i}/sql")))?;
+        let ran = db.script(Role::Migrator, &migration.sql).await;
+        ran.map_err(|e| Error::from(e).field(format!("/migrations/{i}/sql")))?;
         let after = rows_by_table(db).await?;
         let target = format!("migration {}", migration.name);
         for (table, rows) in &before {
@@ -298,10 +312,9 @@ async fn rows_by_table(db: &mut Writer) -> Result<BTreeMap<String, u64>> {
 
 /// Refuses rows that refer to rows that are not there.
 async fn dangling(db: &mut Writer) -> Result<()> {
-    let rows = db.run(Role::Platform, "PRAGMA foreign_key_check", &[]).await?.rows;
-    let Some(first) = rows.first() else { return Ok(()) };
-    let name = |i: usize| first.get(i).and_then(Value::as_str).unwrap_or("?");
-    let message = format!("{} rows of {} would refer to rows of {} that are not there", rows.len(), name(0), name(2));
+    let broken = db.broken_references().await?;
+    let Some((table, rows)) = broken.first() else { return Ok(()) };
+    let message = format!("{rows} rows of {table} would refer to rows that are not there");
     Err(Error::new(Code::Conflict, message).hint("delete or change those rows first"))
 }
 

@@ -6,7 +6,7 @@ use super::alter::Alteration;
 use super::change::{Action, Draft, EffectKind};
 use super::manifest::{DatabaseSpec, Preset, Table};
 use super::names::TableName;
-use crate::database::{Role, Schema, TableSchema, Writer};
+use crate::database::{Role, Schema, Table as LiveTable, Writer};
 
 /// What becomes of data that the wanted tables have no place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +30,14 @@ pub(crate) async fn diff(
     let gone: Vec<&Table> = managed.iter().filter(|m| !wanted.iter().any(|w| same(&w.name, &m.name))).collect();
     let kept: Vec<&Table> = wanted.iter().collect();
     for table in &gone {
-        let Some(live_table) = live.table(table.name.as_str()) else { continue };
+        let Some(live_table) = find(live, table.name.as_str()) else { continue };
         let stays = |name: &str| !gone.iter().chain(&kept).any(|t| t.name.as_str().eq_ignore_ascii_case(name));
-        let refers = |t: &&TableSchema| t.foreign_keys.iter().any(|k| k.table.eq_ignore_ascii_case(&live_table.name));
+        let refers = |t: &&LiveTable| t.foreign_keys.iter().any(|k| k.table.eq_ignore_ascii_case(&live_table.name));
         let stranger = live.tables.iter().filter(|t| stays(&t.name)).find(refers);
         drop_table(db, live_table, stranger, surplus, &mut draft).await?;
     }
     for table in wanted {
-        match live.table(table.name.as_str()) {
+        match find(live, table.name.as_str()) {
             None => create(table, &mut draft),
             Some(live_table) => {
                 let before = managed.iter().find(|m| same(&m.name, &table.name));
@@ -50,6 +50,11 @@ pub(crate) async fn diff(
         }
     }
     Ok(draft)
+}
+
+/// The table of that name, whatever its case.
+pub(crate) fn find<'a>(live: &'a Schema, name: &str) -> Option<&'a LiveTable> {
+    live.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
 }
 
 fn same(a: &TableName, b: &TableName) -> bool {
@@ -68,8 +73,8 @@ fn create(table: &Table, draft: &mut Draft) {
 
 async fn drop_table(
     db: &mut Writer,
-    table: &TableSchema,
-    stranger: Option<&TableSchema>,
+    table: &LiveTable,
+    stranger: Option<&LiveTable>,
     surplus: Surplus,
     draft: &mut Draft,
 ) -> Result<()> {

@@ -1,0 +1,325 @@
+//! The open control plane: what it makes on first start, its parts, its upkeep and its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kernel::{Code, Error, Result, Secret, Slug, TenantId, Timestamp};
+use store::{Location, SigningKeyRow, Store, Tenant};
+use tool::Effect;
+
+use crate::credentials::Credentials;
+use crate::names::Names;
+use crate::signing::Signing;
+use crate::vault::{Master, Vault};
+use crate::{
+    Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment, OpenError,
+    Replays, Secrets, Tenants, Tokens, Usage, private,
+};
+
+const DEFAULT: &str = "default";
+const SIGNING_PURPOSE: &str = "platform";
+const FINGERPRINT: &str = "master_key";
+const BOOTSTRAPPED: &str = "default_environment";
+/// Audit rows removed by one statement, so that no write waits long for it.
+const PURGE: u32 = 5_000;
+
+/// The control plane.
+pub struct Control {
+    pub(crate) store: Store,
+    pub(crate) names: Arc<Names>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) tokens: Tokens,
+    tenants: Tenants,
+    environments: Environments,
+    keys: Keys,
+    secrets: Secrets,
+    confirmations: Arc<Confirmations>,
+    limits: Limits,
+    ledger: Ledger,
+    replays: Replays,
+    default_tenant: TenantId,
+    config: ControlConfig,
+}
+
+/// What is said once.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// The operator's key, on the first start only. It stays readable in `<data>/operator.key`.
+    pub operator_key: Option<Secret>,
+}
+
+impl Control {
+    /// Opens the control plane: makes the directories, the master key and the tables where they are missing, and
+    /// on the first start the operator's key, the default tenant and the record of the environment `default`.
+    /// That record is in state `creating`: see [`Environments::unfinished`].
+    ///
+    /// # Errors
+    /// What is in the way, with the path and what to do.
+    pub async fn open(config: ControlConfig) -> Result<(Self, Bootstrap), OpenError> {
+        if config.templates.is_empty() {
+            return Err(OpenError::NoTemplate);
+        }
+        let keys_dir = config.data_dir.join("keys");
+        private::directory(&config.data_dir)?;
+        private::directory(&keys_dir)?;
+        let (location, place) = location(&config);
+        let failed = |source| OpenError::Store { place: place.clone(), source };
+        let store = Store::open(&location).await.map_err(failed)?;
+        let master = master(&store, &keys_dir.join("master"), &failed).await?;
+        let vault = Arc::new(Vault::new(&master));
+        let signing = signing(&store, &vault, &failed).await?;
+
+        let names = Arc::new(Names::new(store.clone()));
+        let credentials = Arc::new(Credentials::new());
+        let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
+        let default_tenant = default_tenant(&store).await.map_err(failed)?;
+        let control = Self {
+            tokens: Tokens {
+                store: store.clone(),
+                signing,
+                names: Arc::clone(&names),
+                credentials: Arc::clone(&credentials),
+            },
+            tenants: Tenants { store: store.clone() },
+            environments: Environments {
+                store: store.clone(),
+                names: Arc::clone(&names),
+                credentials: Arc::clone(&credentials),
+                confirmations: Arc::clone(&confirmations),
+                templates: config.templates.clone(),
+            },
+            keys: Keys {
+                store: store.clone(),
+                credentials: Arc::clone(&credentials),
+                operator_file: config.data_dir.join("operator.key"),
+            },
+            secrets: Secrets { store: store.clone(), vault },
+            confirmations,
+            limits: Limits::new(config.limits),
+            ledger: Ledger::start(store.clone()),
+            replays: Replays::new(store.clone()),
+            store,
+            names,
+            credentials,
+            default_tenant,
+            config,
+        };
+        control.default_environment().await.map_err(OpenError::DefaultEnvironment)?;
+        let operator_key = control.keys.first_operator(default_tenant).await?;
+        Ok((control, Bootstrap { operator_key }))
+    }
+
+    /// The tenants.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// The environments.
+    #[must_use]
+    pub fn environments(&self) -> &Environments {
+        &self.environments
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Minted tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// The environments' secrets.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Confirmation tokens.
+    #[must_use]
+    pub fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
+    }
+
+    /// How many calls pass.
+    #[must_use]
+    pub fn limiter(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The records of calls.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The memory of calls made under an idempotency key.
+    #[must_use]
+    pub fn replays(&self) -> &Replays {
+        &self.replays
+    }
+
+    /// The tenant of whoever names none.
+    #[must_use]
+    pub fn default_tenant(&self) -> TenantId {
+        self.default_tenant
+    }
+
+    /// Makes another operator key in place of the old one and writes it to `<data>/operator.key`.
+    ///
+    /// # Errors
+    /// Where the file or the database cannot be written.
+    pub async fn reset_operator(&self) -> Result<Secret, OpenError> {
+        self.keys.reset_operator(self.default_tenant).await
+    }
+
+    /// At most `limit` of a tenant's calls made before `before`, latest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn calls(
+        &self,
+        tenant: &kernel::Tenant,
+        before: Option<kernel::CallId>,
+        limit: u32,
+    ) -> Result<Vec<Call>> {
+        Ok(self.store.records().calls(tenant.id(), before, limit).await?)
+    }
+
+    /// What a tenant, or one of its environments, used from the hour of `since` on, by tool.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn usage(
+        &self,
+        tenant: &kernel::Tenant,
+        env: Option<kernel::EnvId>,
+        since: Timestamp,
+    ) -> Result<Vec<Usage>> {
+        Ok(self.store.records().usage(tenant.id(), env, since).await?)
+    }
+
+    /// One round of tidying: what has expired goes, and who has not called for a while is forgotten. To be called
+    /// about once a minute.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn upkeep(&self) -> Result<()> {
+        self.limits.tidy();
+        let now = Timestamp::now();
+        self.store.replays().purge(now).await?;
+        self.store.spent().purge(now).await?;
+        for effect in [Effect::Read, Effect::Idempotent, Effect::Write, Effect::Destroy] {
+            let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
+            self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the control database answers.
+    ///
+    /// # Errors
+    /// `unavailable` where it does not.
+    pub async fn ping(&self) -> Result<()> {
+        match self.store.settings().get(FINGERPRINT).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(Error::new(Code::Unavailable, "the control database does not answer").source(error))
+            }
+        }
+    }
+
+    /// Writes what is still to be written and closes the database. Calls that come later fail.
+    pub async fn close(&self) {
+        self.ledger.close().await;
+        self.store.close().await;
+    }
+
+    /// Once in the life of a platform: who deletes the environment `default` does not find it again.
+    async fn default_environment(&self) -> Result<()> {
+        if self.store.settings().get(BOOTSTRAPPED).await?.is_some() {
+            return Ok(());
+        }
+        let new = NewEnvironment { slug: DEFAULT.parse().ok(), ..NewEnvironment::default() };
+        match self.environments.create_for(self.default_tenant, new).await {
+            Ok(_) => {}
+            // A start that died half-way, or another node, has made it before.
+            Err(error) if error.code() == Code::Conflict => {}
+            Err(error) => return Err(error),
+        }
+        self.store.settings().get_or_set(BOOTSTRAPPED, "made").await?;
+        Ok(())
+    }
+}
+
+fn location(config: &ControlConfig) -> (Location, String) {
+    match &config.database_url {
+        Some(url) => (Location::Postgres(url.clone()), "of the configured address".to_owned()),
+        None => {
+            let path = config.data_dir.join("control.db");
+            let place = path.display().to_string();
+            (Location::Sqlite(path), place)
+        }
+    }
+}
+
+/// The master key that the database was sealed with; on the first start a new one.
+async fn master(
+    store: &Store,
+    path: &Path,
+    failed: &impl Fn(store::Error) -> OpenError,
+) -> Result<Master, OpenError> {
+    let sealed_with = store.settings().get(FINGERPRINT).await.map_err(failed)?;
+    let master = match (Master::read(path)?, &sealed_with) {
+        (Some(master), _) => master,
+        (None, None) => Master::make(path)?,
+        (None, Some(_)) => return Err(OpenError::MasterMissing { path: path.to_owned() }),
+    };
+    let fingerprint = master.fingerprint();
+    if store.settings().get_or_set(FINGERPRINT, &fingerprint).await.map_err(failed)? != fingerprint {
+        return Err(OpenError::MasterForeign { path: path.to_owned() });
+    }
+    Ok(master)
+}
+
+async fn signing(
+    store: &Store,
+    vault: &Vault,
+    failed: &impl Fn(store::Error) -> OpenError,
+) -> Result<Signing, OpenError> {
+    let row = match store.signing_keys().current(SIGNING_PURPOSE).await.map_err(failed)? {
+        Some(row) => row,
+        None => {
+            let new = Signing::generate().map_err(OpenError::Random)?;
+            let row = SigningKeyRow {
+                id: new.kid().to_owned(),
+                purpose: SIGNING_PURPOSE.to_owned(),
+                public: new.public(),
+                sealed: new.seal(vault, SIGNING_PURPOSE).map_err(|_| OpenError::SigningKey)?,
+                created: Timestamp::now(),
+            };
+            store.signing_keys().get_or_insert(&row).await.map_err(failed)?
+        }
+    };
+    let signing = Signing::open(vault, SIGNING_PURPOSE, &row.id, &row.sealed);
+    signing.map_err(|_| OpenError::SigningKey)
+}
+
+async fn default_tenant(store: &Store) -> store::Result<TenantId> {
+    if let Some(tenant) = store.tenants().find(DEFAULT).await? {
+        return Ok(tenant.id);
+    }
+    let slug =
+        DEFAULT.parse::<Slug>().map_err(|e| store::Error::Unreadable { what: "slug", source: e.into() })?;
+    let tenant = Tenant { id: TenantId::new(), slug, name: "Default".to_owned(), created: Timestamp::now() };
+    if store.tenants().insert(&tenant).await? {
+        return Ok(tenant.id);
+    }
+    // Another node was quicker.
+    let found = store.tenants().find(DEFAULT).await?;
+    Ok(found.map_or(tenant.id, |tenant| tenant.id))
+}

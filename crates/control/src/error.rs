@@ -1,0 +1,68 @@
+//! Why the control plane does not open.
+
+use std::path::PathBuf;
+
+/// Why [`crate::Control::open`] failed. The text is for who runs the platform and names paths.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file or directory cannot be made, read or kept private.
+    #[error("cannot use {}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The control database cannot be used.
+    #[error("cannot use the control database {place}")]
+    Store {
+        /// Where it is, without a password.
+        place: String,
+        /// Why.
+        #[source]
+        source: store::Error,
+    },
+    /// The master key is not one.
+    #[error(
+        "{} is not a master key (32 bytes): restore it from a backup, for nothing else opens what is sealed",
+        .path.display()
+    )]
+    MasterMalformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The control database was sealed with a master key that is gone.
+    #[error(
+        "the master key {} is missing: restore it from a backup, for nothing else opens what is sealed",
+        .path.display()
+    )]
+    MasterMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The control database was sealed with another master key.
+    #[error("the master key {} does not belong to this control database: restore the one that does", .path.display())]
+    MasterForeign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operator's key file holds something else.
+    #[error("{} does not hold an operator key: remove it, and another is made", .path.display())]
+    OperatorKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The stored signing key does not open, or is not the one it says.
+    #[error("the stored signing key has been changed: restore the control database from a backup")]
+    SigningKey,
+    /// The environment that is there from the start cannot be recorded.
+    #[error("the default environment cannot be recorded")]
+    DefaultEnvironment(#[source] kernel::Error),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    /// No template was configured.
+    #[error("there must be at least one template")]
+    NoTemplate,
+}

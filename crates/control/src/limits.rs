@@ -1,0 +1,88 @@
+//! How many calls pass.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use kernel::{Caller, Code, Error, KeyId, LimitInfo, Principal, Result, TenantId};
+
+use crate::{RateLimit, RateLimits};
+
+/// The system's clock and not a calibrated counter: calibration would make the start wait.
+type Cells<K> = RateLimiter<K, DashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// Admits calls by key, by minted token and by tenant (GCRA).
+pub struct Limits {
+    keys: Policy<KeyId>,
+    tokens: Policy<KeyId>,
+    tenants: Policy<TenantId>,
+}
+
+struct Policy<K: Clone + Eq + Hash> {
+    name: &'static str,
+    limit: RateLimit,
+    cells: Cells<K>,
+}
+
+impl Limits {
+    pub(crate) fn new(limits: RateLimits) -> Self {
+        Self {
+            keys: Policy::new("key", limits.key),
+            tokens: Policy::new("token", limits.token),
+            tenants: Policy::new("tenant", limits.tenant),
+        }
+    }
+
+    /// Forgets who has not called for a while.
+    pub(crate) fn tidy(&self) {
+        self.keys.tidy();
+        self.tokens.tidy();
+        self.tenants.tidy();
+    }
+}
+
+impl tool::Limiter for Limits {
+    fn admit(&self, caller: &Caller) -> Result<()> {
+        match caller.principal {
+            Principal::Run(_) => self.tokens.admit(caller.credential)?,
+            _ => self.keys.admit(caller.credential)?,
+        }
+        self.tenants.admit(caller.tenant)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Policy<K> {
+    fn new(name: &'static str, limit: RateLimit) -> Self {
+        let quota = Quota::per_second(limit.per_second).allow_burst(limit.burst);
+        Self { name, limit, cells: RateLimiter::dashmap_with_clock(quota, MonotonicClock) }
+    }
+
+    fn admit(&self, who: K) -> Result<()> {
+        let Err(until) = self.cells.check_key(&who) else { return Ok(()) };
+        let wait = until.wait_time_from(MonotonicClock.now()).max(Duration::from_millis(1));
+        let burst = u64::from(self.limit.burst.get());
+        let info = LimitInfo {
+            name: self.name,
+            quota: burst,
+            window_s: burst.div_ceil(u64::from(self.limit.per_second.get())),
+            remaining: 0,
+            reset_s: wait.as_millis().div_ceil(1000) as u64,
+        };
+        let message = format!(
+            "more calls than the {} may make: {} a second, {burst} at once",
+            self.name, self.limit.per_second
+        );
+        Err(Error::new(Code::RateLimited, message)
+            .retry_after(wait)
+            .limit(info)
+            .hint("wait, then go on slower"))
+    }
+
+    fn tidy(&self) {
+        self.cells.retain_recent();
+        self.cells.shrink_to_fit();
+    }
+}

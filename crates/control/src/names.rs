@@ -1,0 +1,65 @@
+//! Which environment a slug or an id stands for.
+
+use std::time::Duration;
+
+use kernel::{EnvId, Result, Slug, TenantId};
+use store::{EnvState, Environment, Store};
+
+use crate::remembered::Remembered;
+
+const CAPACITY: usize = 4_096;
+/// Other nodes' changes are seen after this; this node's at once.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// A ready environment, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The environment.
+    pub env: EnvId,
+    /// Its slug.
+    pub slug: Slug,
+    /// Its tenant.
+    pub tenant: TenantId,
+}
+
+pub(crate) struct Names {
+    store: Store,
+    known: Remembered<String, Option<Place>>,
+}
+
+impl Names {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, known: Remembered::new(CAPACITY, LIFETIME) }
+    }
+
+    /// The ready environment with this slug or id.
+    pub(crate) async fn find(&self, slug_or_id: &str) -> Result<Option<Place>> {
+        let Some(name) = canonical(slug_or_id) else { return Ok(None) };
+        if let Some(place) = self.known.get(&name) {
+            return Ok(place);
+        }
+        let asked = self.known.asking();
+        let row = self.store.environments().find(&name).await?;
+        let place = row.filter(|env| env.state == EnvState::Ready).map(|env| Place {
+            env: env.id,
+            slug: env.slug,
+            tenant: env.tenant,
+        });
+        self.known.keep(asked, name, place.clone());
+        Ok(place)
+    }
+
+    /// To be called after an environment's state has changed.
+    pub(crate) fn changed(&self, env: &Environment) {
+        let id = env.id.to_string();
+        self.known.forget(|name, _| *name == id || *name == env.slug.as_str());
+    }
+}
+
+/// The one way to write what may be a slug or an id; `None` for what can be neither.
+pub(crate) fn canonical(slug_or_id: &str) -> Option<String> {
+    match slug_or_id.parse::<EnvId>() {
+        Ok(id) => Some(id.to_string()),
+        Err(_) => slug_or_id.parse::<Slug>().ok().map(String::from),
+    }
+}

@@ -1,0 +1,140 @@
+//! An environment's secrets: written by anyone who may, read by the runtime alone.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp};
+use store::{SealedSecret, SecretRow, Store};
+
+use crate::vault::Vault;
+
+const MAX_NAME: usize = 64;
+const MAX_VALUE: usize = 64 * 1024;
+
+/// What a secret is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    /// Delivered to the environment's functions.
+    Function,
+    /// Put into requests to the hosts it is bound to; it never enters a sandbox.
+    Egress,
+}
+
+impl SecretKind {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SecretKind::Function => "function",
+            SecretKind::Egress => "egress",
+        }
+    }
+}
+
+impl FromStr for SecretKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [SecretKind::Function, SecretKind::Egress]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is not a kind of secret"))
+    }
+}
+
+/// What may be known of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretInfo {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub kind: SecretKind,
+    /// How many times it was set.
+    pub version: i64,
+    /// When it was last set.
+    pub updated_at: Timestamp,
+}
+
+/// The secrets of all environments, sealed.
+pub struct Secrets {
+    pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
+}
+
+impl Secrets {
+    /// Sets a secret. Its name is `[A-Z_][A-Z0-9_]*`, at most 64 characters; its value at most 64 KiB.
+    ///
+    /// # Errors
+    /// `invalid_input` for the name; `too_large` for the value; `not_found` where the environment is going.
+    pub async fn set(&self, env: &Env, name: &str, kind: SecretKind, value: &Secret) -> Result<SecretInfo> {
+        check_name(name)?;
+        let value = value.expose().as_bytes();
+        if value.len() > MAX_VALUE {
+            let message = format!("the value has {} bytes, {MAX_VALUE} are allowed", value.len());
+            return Err(Error::new(Code::TooLarge, message).field("/value"));
+        }
+        let secret = SealedSecret {
+            name: name.to_owned(),
+            kind: kind.as_str().to_owned(),
+            sealed: self.vault.seal(&place(env.id(), name, kind), value)?,
+        };
+        let row = self.store.secrets().set(env.id(), &secret, Timestamp::now()).await?;
+        info(row.ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))?)
+    }
+
+    /// What may be known of the environment's secrets, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn names(&self, env: &Env) -> Result<Vec<SecretInfo>> {
+        self.store.secrets().list(env.id()).await?.into_iter().map(info).collect()
+    }
+
+    /// Removes a secret.
+    ///
+    /// # Errors
+    /// `not_found` where there is none of that name.
+    pub async fn delete(&self, env: &Env, name: &str) -> Result<()> {
+        check_name(name)?;
+        if self.store.secrets().delete(env.id(), name).await? {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("secret {name:?}")))
+    }
+
+    /// The value, for the one place that uses it. No tool gives it out.
+    ///
+    /// # Errors
+    /// `not_found` where there is none of that name; `internal` where the stored value was changed or moved.
+    pub async fn reveal(&self, env: &Env, name: &str) -> Result<Secret> {
+        check_name(name)?;
+        let found = self.store.secrets().sealed(env.id(), name).await?;
+        let secret = found.ok_or_else(|| Error::not_found(format!("secret {name:?}")))?;
+        let kind = secret.kind.parse::<SecretKind>().map_err(Error::internal)?;
+        let value = self.vault.open(&place(env.id(), name, kind), &secret.sealed).map_err(Error::internal)?;
+        std::str::from_utf8(&value).map(Secret::new).map_err(|_| Error::internal("a secret is not text"))
+    }
+}
+
+/// What a sealed value is bound to: it opens for no other environment, name or kind.
+fn place(env: EnvId, name: &str, kind: SecretKind) -> String {
+    format!("secret {env} {name} {}", kind.as_str())
+}
+
+fn info(row: SecretRow) -> Result<SecretInfo> {
+    let kind = row.kind.parse::<SecretKind>().map_err(Error::internal)?;
+    Ok(SecretInfo { name: row.name, kind, version: row.version, updated_at: row.updated })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let good = (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
+    if good {
+        return Ok(());
+    }
+    let message = format!(
+        "a secret's name is made of A-Z, 0-9 and _, at most {MAX_NAME}, and does not begin with a digit"
+    );
+    Err(Error::invalid("/name", message))
+}

@@ -1,0 +1,104 @@
+//! Signing with Ed25519, and the compact form of a signed token (RFC 7515, RFC 8037).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signature, Signer, SigningKey};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::vault::{Unsealable, Vault};
+
+const ALGORITHM: &str = "EdDSA";
+/// Says what the token is for, so that no other kind of token passes for it (RFC 9068 §2.1).
+const TYPE: &str = "at+jwt";
+
+/// A token has another form, another algorithm, another key or a wrong signature.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Forged;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    alg: String,
+    kid: String,
+    typ: String,
+}
+
+/// The platform's signing key.
+pub(crate) struct Signing {
+    key: SigningKey,
+    kid: String,
+}
+
+impl Signing {
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut_slice())?;
+        Ok(Self::from_seed(&seed))
+    }
+
+    fn from_seed(seed: &[u8; 32]) -> Self {
+        let key = SigningKey::from_bytes(seed);
+        // The thumbprint of the public key (RFC 7638 §3): a kid that another key cannot have.
+        let x = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
+        let thumb = Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+        Self { key, kid: URL_SAFE_NO_PAD.encode(thumb) }
+    }
+
+    pub(crate) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    pub(crate) fn public(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.key.verifying_key().as_bytes())
+    }
+
+    /// Seals the private half for its row.
+    pub(crate) fn seal(&self, vault: &Vault, purpose: &str) -> kernel::Result<String> {
+        vault.seal(&place(purpose, &self.kid), self.key.as_bytes())
+    }
+
+    /// Opens the private half of the row with this purpose and kid.
+    pub(crate) fn open(vault: &Vault, purpose: &str, kid: &str, sealed: &str) -> Result<Self, Unsealable> {
+        let seed = vault.open(&place(purpose, kid), sealed)?;
+        let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| Unsealable)?;
+        let signing = Self::from_seed(seed);
+        if signing.kid == kid { Ok(signing) } else { Err(Unsealable) }
+    }
+
+    /// The public half as a key set (RFC 7517 §5).
+    pub(crate) fn jwks(&self) -> Value {
+        json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM, "kid": self.kid, "x": self.public(),
+        }] })
+    }
+
+    pub(crate) fn sign<T: Serialize>(&self, claims: &T) -> serde_json::Result<String> {
+        let header = Header { alg: ALGORITHM.into(), kid: self.kid.clone(), typ: TYPE.into() };
+        let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?));
+        let signature = self.key.sign(signed.as_bytes());
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
+    }
+
+    /// The claims of a token that this key signed. The algorithm is ours, never the token's to choose, and the
+    /// claims are read after the signature holds.
+    pub(crate) fn verify<T: for<'de> Deserialize<'de>>(&self, token: &str) -> Result<T, Forged> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(Forged)?;
+        let (header, claims) = signed.split_once('.').ok_or(Forged)?;
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| Forged);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Forged)?;
+        if header.alg != ALGORITHM || header.typ != TYPE || header.kid != self.kid {
+            return Err(Forged);
+        }
+        let signature = Signature::from_slice(&decode(signature)?).map_err(|_| Forged)?;
+        self.key.verifying_key().verify_strict(signed.as_bytes(), &signature).map_err(|_| Forged)?;
+        serde_json::from_slice(&decode(claims)?).map_err(|_| Forged)
+    }
+}
+
+fn place(purpose: &str, kid: &str) -> String {
+    format!("signing key {purpose} {kid}")
+}

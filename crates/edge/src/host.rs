@@ -1,0 +1,158 @@
+//! Whose host a request is for: the platform's, an app's, or a release's preview.
+
+use std::net::Ipv6Addr;
+
+use http::header::HOST;
+use http::{HeaderMap, Uri};
+use kernel::Slug;
+
+/// What a host stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostKind {
+    /// The platform itself.
+    Platform,
+    /// The live app of an environment.
+    App(Slug),
+    /// One release of an environment's app.
+    Preview {
+        /// The environment.
+        slug: Slug,
+        /// The release's number.
+        release: u64,
+    },
+    /// Nobody's, or not a host at all.
+    Unknown,
+}
+
+/// The hosts that this installation answers for.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    platform: Vec<String>,
+    apps: Authority,
+}
+
+/// A text that is no host name or address with an optional port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a host: write a name such as apps.example.com, with a port if it has one")]
+pub struct NotAHost(String);
+
+/// A host in lower case, without the dot of the root, and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authority {
+    host: String,
+    port: Option<u16>,
+}
+
+impl Hosts {
+    /// The platform at `localhost`, `127.0.0.1`, `[::1]` and `platform` (the host of `public_url`), its apps
+    /// one label below `apps_domain`. Where `apps_domain` has a port, an app's host with another port is
+    /// unknown. The platform answers on any port.
+    ///
+    /// # Errors
+    /// One of the texts is not a host.
+    pub fn new<'a>(platform: impl IntoIterator<Item = &'a str>, apps_domain: &str) -> Result<Self, NotAHost> {
+        let read =
+            |text: &str| Authority::parse(text).ok_or_else(|| NotAHost(text.chars().take(100).collect()));
+        let platform = ["localhost", "127.0.0.1", "[::1]"]
+            .into_iter()
+            .chain(platform)
+            .map(|text| Ok(read(text)?.host))
+            .collect::<Result<_, NotAHost>>()?;
+        Ok(Self { platform, apps: read(apps_domain)? })
+    }
+
+    /// Whose the request is. The target's own authority (HTTP/2, or an absolute target as of RFC 9112 §3.2.2)
+    /// and the `Host` header must agree where both are given; two `Host` headers are nobody's.
+    #[must_use]
+    pub fn of(&self, uri: &Uri, headers: &HeaderMap) -> HostKind {
+        let mut lines = headers.get_all(HOST).iter();
+        let header = match (lines.next(), lines.next()) {
+            (None, _) => None,
+            (Some(line), None) => match line.to_str().ok().and_then(Authority::parse) {
+                Some(authority) => Some(authority),
+                None => return HostKind::Unknown,
+            },
+            (Some(_), Some(_)) => return HostKind::Unknown,
+        };
+        let target = match uri.authority() {
+            None => None,
+            Some(authority) => match Authority::parse(authority.as_str()) {
+                Some(authority) => Some(authority),
+                None => return HostKind::Unknown,
+            },
+        };
+        match (target, header) {
+            (Some(target), Some(header)) if target != header => HostKind::Unknown,
+            (Some(given), _) | (None, Some(given)) => self.kind(&given),
+            (None, None) => HostKind::Unknown,
+        }
+    }
+
+    fn kind(&self, given: &Authority) -> HostKind {
+        if self.platform.contains(&given.host) {
+            return HostKind::Platform;
+        }
+        if let (Some(wanted), Some(port)) = (self.apps.port, given.port)
+            && wanted != port
+        {
+            return HostKind::Unknown;
+        }
+        let label = given.host.strip_suffix(&self.apps.host).and_then(|rest| rest.strip_suffix('.'));
+        label.and_then(app).unwrap_or(HostKind::Unknown)
+    }
+}
+
+/// The app that a label stands for: `<slug>` or `<release>--<slug>`.
+fn app(label: &str) -> Option<HostKind> {
+    let Some((number, slug)) = label.split_once("--") else {
+        return label.parse().ok().map(HostKind::App);
+    };
+    let release = decimal(number)?;
+    Some(HostKind::Preview { slug: slug.parse().ok()?, release })
+}
+
+/// A number from 1 on, without sign or leading zero, so that each has one spelling.
+fn decimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    if plain { text.parse().ok() } else { None }
+}
+
+impl Authority {
+    /// Reads `host[:port]` (RFC 3986 §3.2.2 and §3.2.3), and of that only what DNS names and addresses need:
+    /// no user, no percent-encoding, no underscore, no empty port.
+    fn parse(text: &str) -> Option<Self> {
+        let end_of_host = match text.strip_prefix('[') {
+            Some(rest) => rest.find(']')? + 2,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, rest) = text.split_at_checked(end_of_host)?;
+        let port = match rest.strip_prefix(':') {
+            Some(port) => Some(u16::try_from(decimal(port)?).ok()?),
+            None if rest.is_empty() => None,
+            None => return None,
+        };
+        let host = match host.strip_prefix('[') {
+            Some(address) => format!("[{}]", address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+            None => {
+                let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+                if name.len() > 253 || !name.split('.').all(is_label) {
+                    return None;
+                }
+                name
+            }
+        };
+        Some(Self { host, port })
+    }
+}
+
+/// A label of a host name (RFC 1123 §2.1).
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

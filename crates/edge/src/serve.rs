@@ -1,0 +1,301 @@
+//! Answering a request for an app: which release, which file, which part of it, in which form.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::Response;
+use capabilities::hosting::{Blobs, Error, Found, RedirectStatus, RequestPath, SiteFile, SitePath};
+use capabilities::logs::{Entry, Level, Logs, Source};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use kernel::{CallId, Env, Result, Slug, Timestamp};
+
+use crate::cache_control::{self, ASK_FIRST};
+use crate::coding::Coding;
+use crate::conditional::{self, Part};
+use crate::contents::Contents;
+use crate::{Apps, HostKind, Served, Which, page};
+
+const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
+
+/// How much of a path a log entry holds, in bytes.
+const LOGGED_PATH: usize = 512;
+
+/// Serves the apps of all environments. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    apps: Arc<dyn Apps>,
+    contents: Arc<Contents>,
+    logs: Logs,
+}
+
+/// A request that found its release.
+struct Visit<'a> {
+    env: &'a Env,
+    served: &'a Served,
+    which: Which,
+    request: &'a Parts,
+    id: CallId,
+}
+
+/// A page or asset to send.
+struct Sending<'a> {
+    status: StatusCode,
+    path: &'a SitePath,
+    file: &'a SiteFile,
+    asked: &'a RequestPath,
+}
+
+impl Edge {
+    /// Serves what `apps` says out of `blobs`, and writes one log entry for each request that reaches an
+    /// environment's release.
+    #[must_use]
+    pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, logs: Logs) -> Self {
+        Self { apps, contents: Arc::new(Contents::new(blobs)), logs }
+    }
+
+    /// Answers a request for `host`, which is an app's or a preview's; any other host has nothing. The body is
+    /// not read: a site takes `GET` and `HEAD` only. Every answer has an `x-request-id`.
+    pub async fn serve<B>(&self, host: &HostKind, request: Request<B>) -> Response {
+        let started = Instant::now();
+        let id = CallId::new();
+        let (request, body) = request.into_parts();
+        drop(body);
+        let mut response = match self.find(host).await {
+            Ok(Some((env, served, which))) => {
+                let visit = Visit { env: &env, served: &served, which, request: &request, id };
+                let response = self.answer(&visit).await;
+                self.log(&visit, response.status(), started.elapsed());
+                response
+            }
+            Ok(None) => page::nothing_here(),
+            Err(error) => {
+                tracing::error!(call.id = %id, error = %error.chain(), "an app's release could not be found");
+                page::failed(
+                    StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                )
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        if request.method == Method::HEAD {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn find(&self, host: &HostKind) -> Result<Option<(Env, Arc<Served>, Which)>> {
+        let (slug, which): (&Slug, Which) = match host {
+            HostKind::App(slug) => (slug, Which::Live),
+            HostKind::Preview { slug, release } => (slug, Which::Number(*release)),
+            HostKind::Platform | HostKind::Unknown => return Ok(None),
+        };
+        let Some(env) = self.apps.find(slug).await? else { return Ok(None) };
+        let served = self.apps.release(&env, which).await?;
+        Ok(served.map(|served| (env, served, which)))
+    }
+
+    async fn answer(&self, visit: &Visit<'_>) -> Response {
+        let mut response = self.page(visit).await;
+        let headers = response.headers_mut();
+        headers.insert(X_RELEASE, HeaderValue::from(visit.served.release));
+        if matches!(visit.which, Which::Number(_)) {
+            headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
+        }
+        response
+    }
+
+    async fn page(&self, visit: &Visit<'_>) -> Response {
+        let site = &visit.served.site;
+        let raw = visit.request.uri.path();
+        let path = RequestPath::parse(raw);
+        if raw.starts_with("/_/") || path.as_ref().is_some_and(RequestPath::is_reserved) {
+            let error = kernel::Error::not_found("such interface of this app");
+            return page::problem(&error, visit.id);
+        }
+        if !matches!(visit.request.method, Method::GET | Method::HEAD) {
+            return page::only_reading();
+        }
+        if site.files.is_empty() && site.redirects.is_empty() {
+            return page::nothing_here();
+        }
+        let Some(asked) = path else { return page::no_such_page() };
+        let sending = match site.resolve(&asked) {
+            Found::File { path, file } => Sending { status: StatusCode::OK, path, file, asked: &asked },
+            Found::NotFound { page: Some((path, file)) } => {
+                Sending { status: StatusCode::NOT_FOUND, path, file, asked: &asked }
+            }
+            Found::NotFound { page: None } => {
+                let mut response = page::no_such_page();
+                add_own_headers(response.headers_mut(), visit.served, &asked, StatusCode::NOT_FOUND);
+                return response;
+            }
+            Found::Redirect { location, status } => return redirect(visit, &asked, location, status),
+        };
+        match self.send(visit, &sending).await {
+            Ok(response) => response,
+            Err(error) => {
+                let error = kernel::Error::from(error);
+                tracing::error!(
+                    call.id = %visit.id, env.id = %visit.env.id(), error = %error.chain(),
+                    "a file of a site could not be read"
+                );
+                page::failed(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    /// The file with the headers that describe it, or what a conditional or partial request gets instead. The
+    /// order is that of RFC 9110 §13.2.2.
+    async fn send(&self, visit: &Visit<'_>, sending: &Sending<'_>) -> Result<Response, Error> {
+        let Sending { status, path, file, asked } = sending;
+        let given = &visit.request.headers;
+        // Parts are of the file as it is: a coded part would be of no use to whom has another part.
+        let part = match (*status, &visit.request.method) {
+            (StatusCode::OK, &Method::GET) => {
+                conditional::part(given, file.size, &conditional::etag(file.sha256, Coding::Identity))
+            }
+            _ => Part::Whole,
+        };
+        let coded = Contents::is_coded(file);
+        let coding = if coded && part == Part::Whole { Coding::negotiate(given) } else { Coding::Identity };
+        let etag = conditional::etag(file.sha256, coding);
+
+        let mut headers = HeaderMap::new();
+        if coded {
+            headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        set(&mut headers, CONTENT_TYPE, &file.content_type);
+        let keep = match *status {
+            StatusCode::OK => cache_control::of(path.as_str(), &file.content_type),
+            _ => ASK_FIRST,
+        };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+        add_own_headers(&mut headers, visit.served, asked, *status);
+        if *status == StatusCode::OK {
+            headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            set(&mut headers, ETAG, &etag);
+            if conditional::client_has(given, &etag) {
+                headers.remove(CONTENT_TYPE);
+                return Ok(respond(StatusCode::NOT_MODIFIED, headers, Body::empty()));
+            }
+        }
+        let bytes = match part {
+            Part::Whole => {
+                let (body, length) = self.body(visit, file, coding).await?;
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                if let Some(name) = coding.name() {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+                }
+                return Ok(respond(*status, headers, body));
+            }
+            Part::Beyond => {
+                set(&mut headers, CONTENT_RANGE, &format!("bytes */{}", file.size));
+                headers.remove(CONTENT_TYPE);
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static(ASK_FIRST));
+                return Ok(respond(StatusCode::RANGE_NOT_SATISFIABLE, headers, Body::empty()));
+            }
+            Part::Bytes(bytes) => bytes,
+        };
+        let range = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, file.size);
+        set(&mut headers, CONTENT_RANGE, &range);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
+        let body = if Contents::is_small(file) {
+            let whole = self.contents.whole(visit.env, file, Coding::Identity).await?;
+            let within = |at| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+            Body::from(whole.slice(within(bytes.start)..within(bytes.end)))
+        } else {
+            Body::from_stream(self.contents.stream(visit.env, file, Some(bytes)).await?)
+        };
+        Ok(respond(StatusCode::PARTIAL_CONTENT, headers, body))
+    }
+
+    /// The whole file and its length in that coding. Nothing large is opened for `HEAD`.
+    async fn body(&self, visit: &Visit<'_>, file: &SiteFile, coding: Coding) -> Result<(Body, u64), Error> {
+        if Contents::is_small(file) {
+            let bytes = self.contents.whole(visit.env, file, coding).await?;
+            let length = bytes.len() as u64;
+            return Ok((Body::from(bytes), length));
+        }
+        if visit.request.method == Method::HEAD {
+            return Ok((Body::empty(), file.size));
+        }
+        let stream = self.contents.stream(visit.env, file, None).await?;
+        Ok((Body::from_stream(stream), file.size))
+    }
+
+    fn log(&self, visit: &Visit<'_>, status: StatusCode, took: Duration) {
+        let method = visit.request.method.as_str();
+        let raw = visit.request.uri.path();
+        let path = &raw[..raw.floor_char_boundary(LOGGED_PATH)];
+        let level = if status.is_server_error() { Level::Error } else { Level::Info };
+        let message = format!("{method} {path} {}", status.as_u16());
+        let mut entry = Entry::new(Timestamp::now(), level, Source::Edge, message);
+        entry.request_id = Some(visit.id.to_string());
+        entry.fields.insert("method".into(), method.into());
+        entry.fields.insert("path".into(), path.into());
+        entry.fields.insert("status".into(), status.as_u16().into());
+        entry.fields.insert("duration_ms".into(), (took.as_micros() as f64 / 1000.0).into());
+        entry.fields.insert("release".into(), visit.served.release.into());
+        self.logs.append(visit.env, entry);
+    }
+}
+
+fn redirect(
+    visit: &Visit<'_>,
+    asked: &RequestPath,
+    mut location: String,
+    status: RedirectStatus,
+) -> Response {
+    // The visitor's query goes along, unless the rule has one of its own.
+    if let Some(query) = visit.request.uri.query()
+        && query.is_ascii()
+        && !location.contains('?')
+    {
+        let at = location.find('#').unwrap_or(location.len());
+        location.insert_str(at, &format!("?{query}"));
+    }
+    let status = StatusCode::from_u16(status.as_u16()).unwrap_or(StatusCode::FOUND);
+    let mut headers = HeaderMap::new();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(ASK_FIRST));
+    add_own_headers(&mut headers, visit.served, asked, status);
+    set(&mut headers, LOCATION, &location);
+    respond(status, headers, Body::empty())
+}
+
+/// Adds the site's own headers for this path. Only what was found is kept as long as the site says: a missing
+/// file below `/assets/*` must not stay missing for a year.
+fn add_own_headers(headers: &mut HeaderMap, served: &Served, asked: &RequestPath, status: StatusCode) {
+    for rule in served.site.headers.iter().filter(|rule| rule.matches(asked.as_str())) {
+        for (name, value) in rule.headers() {
+            let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+            if status == StatusCode::OK || name != CACHE_CONTROL {
+                set(headers, name, value);
+            }
+        }
+    }
+}
+
+/// Sets a header whose value was checked to be one; another value sets nothing.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

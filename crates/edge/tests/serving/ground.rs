@@ -1,0 +1,195 @@
+//! A listener with one edge and one environment, and a client that sends exactly what it is told.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::Response;
+use axum::{Router, extract::State};
+use bytes::Bytes;
+use capabilities::hosting::{Blobs, Site, Sites};
+use capabilities::logs::{Entry, Logs, Query};
+use edge::{Apps, Edge, Hosts, Served, Which};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kernel::{Code, Env, EnvId, Error, Result, Slug, TenantId};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Environments and their releases in memory; the highest release is live.
+#[derive(Default)]
+struct Known {
+    apps: Mutex<HashMap<Slug, App>>,
+}
+
+struct App {
+    env: Env,
+    releases: Vec<Arc<Served>>,
+}
+
+impl Apps for Known {
+    fn find<'a>(&'a self, slug: &'a Slug) -> BoxFuture<'a, Result<Option<Env>>> {
+        let found = match slug.as_str() {
+            "broken" => Err(Error::new(Code::Unavailable, "the control plane is away")),
+            _ => Ok(self.apps.lock().unwrap().get(slug).map(|app| app.env.clone())),
+        };
+        async { found }.boxed()
+    }
+
+    fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {
+        let apps = self.apps.lock().unwrap();
+        let found = apps.values().find(|app| app.env == *env).and_then(|app| match which {
+            Which::Live => app.releases.last().cloned(),
+            Which::Number(number) => app.releases.iter().find(|served| served.release == number).cloned(),
+        });
+        async { Ok(found) }.boxed()
+    }
+}
+
+pub struct Ground {
+    dir: TempDir,
+    address: SocketAddr,
+    apps: Arc<Known>,
+    pub blobs: Blobs,
+    logs: Logs,
+    pub env: Env,
+}
+
+pub struct Reply {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Ground {
+    /// An environment `shop` without a release, and one `empty` too.
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(dir.path()).unwrap();
+        let logs = Logs::new(dir.path());
+        let apps = Arc::new(Known::default());
+        let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+        std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
+        for (slug, env) in [("shop", env.clone()), ("empty", Env::for_upkeep(env.tenant(), EnvId::new()))] {
+            apps.apps.lock().unwrap().insert(slug.parse().unwrap(), App { env, releases: Vec::new() });
+        }
+        let edge = Edge::new(apps.clone(), blobs.clone(), logs.clone());
+        let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
+        let router = Router::new().fallback(answer).with_state((hosts, edge));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, router).await });
+        Self { dir, address, apps, blobs, logs, env }
+    }
+
+    /// With one release of this site.
+    pub async fn with(spec: Value) -> Self {
+        let ground = Self::new().await;
+        ground.release(spec).await;
+        ground
+    }
+
+    pub async fn release(&self, spec: Value) {
+        let sites = Sites::new(self.blobs.clone());
+        let site = sites.prepare(&self.env, serde_json::from_value(spec).unwrap()).await.unwrap();
+        self.serve(site);
+    }
+
+    pub fn serve(&self, site: Site) {
+        let mut apps = self.apps.apps.lock().unwrap();
+        let app = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
+        let release = app.releases.len() as u64 + 1;
+        app.releases.push(Arc::new(Served { release, site }));
+    }
+
+    /// Sends these bytes and reads until the other side closes.
+    pub async fn raw(&self, request: &[u8]) -> Reply {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(20), exchange).await.unwrap();
+        Reply::read(&answer)
+    }
+
+    pub async fn ask(&self, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{lines}\r\n");
+        self.raw(request.as_bytes()).await
+    }
+
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.ask("GET", "shop.localhost", path, headers).await
+    }
+
+    pub async fn log(&self) -> Vec<Entry> {
+        self.logs.query(&self.env, Query::default()).await.unwrap().entries
+    }
+
+    /// Overwrites a stored blob behind the platform's back.
+    pub fn damage(&self, content: &[u8], with: &[u8]) {
+        let name = kernel::BlobHash::of(content).to_string();
+        let blobs = self.dir.path().join(self.env.id().to_string()).join("blobs");
+        std::fs::write(blobs.join(name), with).unwrap();
+    }
+}
+
+impl Reply {
+    fn read(answer: &[u8]) -> Self {
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = std::str::from_utf8(&answer[..end]).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        Self { status, headers, body: answer[end + 4..].to_vec() }
+    }
+
+    /// The header's value; of several, joined as they stand.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let values: Vec<&str> =
+            self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect();
+        if values.is_empty() { None } else { Some(values.join(" | ")) }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// Status, all headers but the changing ones, and the body, to compare whole answers.
+    pub fn whole(&self) -> String {
+        let mut lines: Vec<String> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name != "date" && name != "x-request-id")
+            .map(|(name, value)| format!("{name}: {value}\n"))
+            .collect();
+        lines.sort();
+        format!("{}\n{}\n{}", self.status, lines.concat(), String::from_utf8_lossy(&self.body))
+    }
+}
+
+async fn answer(State((hosts, edge)): State<(Arc<Hosts>, Edge)>, request: Request) -> Response {
+    let host = hosts.of(request.uri(), request.headers());
+    edge.serve(&host, request).await
+}
+
+pub async fn decode(coding: &str, bytes: &[u8]) -> Bytes {
+    use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder};
+    let mut plain = Vec::new();
+    match coding {
+        "br" => BrotliDecoder::new(bytes).read_to_end(&mut plain).await.unwrap(),
+        "gzip" => GzipDecoder::new(bytes).read_to_end(&mut plain).await.unwrap(),
+        other => panic!("unknown coding {other}"),
+    };
+    plain.into()
+}

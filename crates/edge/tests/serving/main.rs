@@ -1,0 +1,6 @@
+//! The edge behind a real listener: bytes in, bytes out.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod attacks;
+mod ground;
+mod sites;

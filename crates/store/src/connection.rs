@@ -1,0 +1,236 @@
+//! Opening the control database, and the one way to write to it.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::Secret;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    Environments, Error, Keys, Records, Replays, Result, Secrets, Settings, SigningKeys, Spent, Tenants,
+    migrations,
+};
+
+/// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
+const SQLITE_CONNECTIONS: u32 = 3;
+const POSTGRES_CONNECTIONS: u32 = 10;
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
+/// A larger file would make the start wait for its check; damage in it shows when the page is read.
+const CHECKED_BYTES: u64 = 8 << 20;
+
+/// Runs on each new connection. FULL: what was answered is on disk, whatever happens to the machine.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+     PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -512; \
+     PRAGMA journal_size_limit = 4194304";
+
+/// Where the control database is.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A file, made where it is missing; its directory must be there.
+    Sqlite(PathBuf),
+    /// The address of a Postgres database, `postgres://user:password@host/name`.
+    Postgres(Secret),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// The open control database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    engine: Engine,
+    /// SQLite has one writer and waits for it by polling; waiting here is fair and wakes at once.
+    writer: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Opens the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// `Open` where it cannot be reached, `Damaged` where the file is not sound, `Newer` where a later program
+    /// has written it.
+    pub async fn open(location: &Location) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let (engine, options) = match location {
+            Location::Sqlite(path) => (Engine::Sqlite, sqlite_options(path)?),
+            Location::Postgres(url) => (Engine::Postgres, postgres_options(url)?),
+        };
+        // A pool would retry a damaged file until its time is up and then say that it was slow.
+        let mut first = options.connect().await.map_err(opening)?;
+        if let Location::Sqlite(path) = location {
+            first.execute(PRAGMAS).await.map_err(opening)?;
+            check(&mut first, path).await?;
+        }
+        first.close().await?;
+        let pool = match engine {
+            Engine::Sqlite => AnyPoolOptions::new()
+                .max_connections(SQLITE_CONNECTIONS)
+                .test_before_acquire(false)
+                .max_lifetime(None)
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(PRAGMAS).await.map(drop) })
+                }),
+            Engine::Postgres => AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS),
+        };
+        let pool = pool.acquire_timeout(ACQUIRE_LIMIT).connect_lazy_with(options);
+        let store = Self { pool, engine, writer: Arc::new(Semaphore::new(1)) };
+        migrations::apply(&store).await?;
+        Ok(store)
+    }
+
+    /// Ends every connection; on SQLite the log is folded into the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The tenants.
+    #[must_use]
+    pub fn tenants(&self) -> Tenants<'_> {
+        Tenants(self)
+    }
+
+    /// The environments.
+    #[must_use]
+    pub fn environments(&self) -> Environments<'_> {
+        Environments(self)
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(self)
+    }
+
+    /// The keys that sign tokens.
+    #[must_use]
+    pub fn signing_keys(&self) -> SigningKeys<'_> {
+        SigningKeys(self)
+    }
+
+    /// The environments' secrets.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets<'_> {
+        Secrets(self)
+    }
+
+    /// The memory of calls with an idempotency key.
+    #[must_use]
+    pub fn replays(&self) -> Replays<'_> {
+        Replays(self)
+    }
+
+    /// Ids that count no longer.
+    #[must_use]
+    pub fn spent(&self) -> Spent<'_> {
+        Spent(self)
+    }
+
+    /// Audit and usage rows.
+    #[must_use]
+    pub fn records(&self) -> Records<'_> {
+        Records(self)
+    }
+
+    /// The platform's own settings.
+    #[must_use]
+    pub fn settings(&self) -> Settings<'_> {
+        Settings(self)
+    }
+
+    pub(crate) fn reader(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once, for one that reads first
+    /// cannot be upgraded when another has written meanwhile.
+    pub(crate) async fn begin_write(&self) -> Result<Write> {
+        match self.engine {
+            Engine::Sqlite => {
+                let turn = Arc::clone(&self.writer).acquire_owned().await;
+                let turn = turn.map_err(|_| Error::Unreachable(sqlx::Error::PoolClosed))?;
+                let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                Ok(Write { transaction, _turn: Some(turn) })
+            }
+            Engine::Postgres => Ok(Write { transaction: self.pool.begin().await?, _turn: None }),
+        }
+    }
+}
+
+/// A transaction that may write; undone where it is dropped.
+pub(crate) struct Write {
+    // Dropped in this order: the next writer's turn comes when this one's connection is rolling back.
+    transaction: Transaction<'static, Any>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Write {
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn commit(self) -> Result<()> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+fn opening(error: sqlx::Error) -> Error {
+    match Error::from(error) {
+        Error::Unreachable(source) | Error::Engine(source) => Error::Open(source.into()),
+        other => other,
+    }
+}
+
+fn sqlite_options(path: &Path) -> Result<AnyConnectOptions> {
+    // SQLite gives its log files the mode of the database file, so this one line keeps all three private.
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::Open(error.into()))?;
+    let mut url = String::from("sqlite://");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => url.push(*byte as char),
+            _ => drop(write!(url, "%{byte:02X}")),
+        }
+    }
+    url.push_str("?mode=rw");
+    quiet(AnyConnectOptions::from_str(&url))
+}
+
+fn postgres_options(url: &Secret) -> Result<AnyConnectOptions> {
+    let text = url.expose();
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err(Error::Open("the address must begin with postgres://".into()));
+    }
+    quiet(AnyConnectOptions::from_str(text))
+}
+
+fn quiet(options: sqlx::Result<AnyConnectOptions>) -> Result<AnyConnectOptions> {
+    options.map(ConnectOptions::disable_statement_logging).map_err(|error| Error::Open(error.into()))
+}
+
+async fn check(connection: &mut AnyConnection, path: &Path) -> Result<()> {
+    let length = std::fs::metadata(path).map_err(|error| Error::Open(error.into()))?.len();
+    if length > CHECKED_BYTES {
+        return Ok(());
+    }
+    let verdict: String = connection.fetch_one("PRAGMA quick_check(1)").await.map_err(opening)?.try_get(0)?;
+    if verdict == "ok" { Ok(()) } else { Err(Error::Damaged(verdict.into())) }
+}

@@ -1,0 +1,275 @@
+//! Environments: their names, states and tags.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use kernel::{EnvId, Slug, TenantId, Timestamp};
+use sqlx::AnyConnection;
+use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
+
+use crate::rows::{parsed, text, text_or_null, time};
+use crate::{Error, Result, Store};
+
+/// Where an environment is in its life. Its row is written before its files are made, and goes after they went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvState {
+    /// Its files are being made.
+    Creating,
+    /// It can be used.
+    Ready,
+    /// Its files are being removed.
+    Deleting,
+}
+
+impl EnvState {
+    const ALL: [EnvState; 3] = [EnvState::Creating, EnvState::Ready, EnvState::Deleting];
+
+    /// The name in the database and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EnvState::Creating => "creating",
+            EnvState::Ready => "ready",
+            EnvState::Deleting => "deleting",
+        }
+    }
+}
+
+impl FromStr for EnvState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let state = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        state.ok_or_else(|| format!("{text:?} is not a state"))
+    }
+}
+
+/// One environment's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Its id.
+    pub id: EnvId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The first label of its host, unique on the platform.
+    pub slug: Slug,
+    /// Its name for people.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: EnvState,
+    /// What it was made from.
+    pub template: String,
+    /// Its plan.
+    pub plan: String,
+    /// Its tags, name to value.
+    pub tags: BTreeMap<String, String>,
+    /// What the tenant's own system calls it, unique in the tenant.
+    pub external_id: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What an insertion found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Insertion {
+    /// The row is written.
+    Made,
+    /// The tenant has an environment with that external id: this one.
+    Same(Box<Environment>),
+    /// Another environment has that slug.
+    SlugTaken,
+}
+
+/// Which environments to list.
+#[derive(Debug, Clone, Default)]
+pub struct EnvironmentFilter {
+    /// Those with each of these tags.
+    pub tags: BTreeMap<String, String>,
+    /// The one with this external id.
+    pub external_id: Option<String>,
+}
+
+const COLUMNS: &str = "SELECT id, tenant, slug, name, state, template, plan, tags, external_id, created \
+     FROM environments WHERE ";
+
+/// The environments.
+pub struct Environments<'a>(pub(crate) &'a Store);
+
+impl Environments<'_> {
+    /// Writes the row of a new environment, tags included.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn insert(&self, env: &Environment) -> Result<Insertion> {
+        let mut write = self.0.begin_write().await?;
+        let tags = serde_json::to_string(&env.tags)
+            .map_err(|e| Error::Unreadable { what: "tags", source: e.into() })?;
+        let done = sqlx::query(
+            "INSERT INTO environments \
+             (id, tenant, slug, name, state, template, plan, tags, external_id, created) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+        )
+        .bind(env.id.to_string())
+        .bind(env.tenant.to_string())
+        .bind(env.slug.as_str())
+        .bind(env.name.as_str())
+        .bind(env.state.as_str())
+        .bind(env.template.as_str())
+        .bind(env.plan.as_str())
+        .bind(tags)
+        .bind(env.external_id.as_deref())
+        .bind(env.created.as_micros())
+        .execute(write.connection())
+        .await?;
+        if done.rows_affected() == 0 {
+            return match &env.external_id {
+                Some(external_id) => same(write.connection(), env.tenant, external_id).await,
+                None => Ok(Insertion::SlugTaken),
+            };
+        }
+        for (name, value) in &env.tags {
+            sqlx::query("INSERT INTO environment_tags (env, name, value) VALUES ($1, $2, $3)")
+                .bind(env.id.to_string())
+                .bind(name.as_str())
+                .bind(value.as_str())
+                .execute(write.connection())
+                .await?;
+        }
+        write.commit().await?;
+        Ok(Insertion::Made)
+    }
+
+    /// The environment with this id or slug, in whatever state.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn find(&self, id_or_slug: &str) -> Result<Option<Environment>> {
+        let sql = selecting("id = $1 OR slug = $1");
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id_or_slug).fetch_optional(self.0.reader()).await?;
+        row.as_ref().map(environment).transpose()
+    }
+
+    /// At most `limit` of the tenant's environments made after `after`, oldest first, those that are being
+    /// deleted left out.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        filter: &EnvironmentFilter,
+        after: Option<EnvId>,
+        limit: u32,
+    ) -> Result<Vec<Environment>> {
+        let mut sql =
+            selecting("tenant = $1 AND id > $2 AND state <> 'deleting' AND ($3 IS NULL OR external_id = $3)");
+        for at in 0..filter.tags.len() {
+            let (name, value) = (5 + at * 2, 6 + at * 2);
+            let _ = write!(
+                sql,
+                " AND EXISTS (SELECT 1 FROM environment_tags t \
+                 WHERE t.env = environments.id AND t.name = ${name} AND t.value = ${value})"
+            );
+        }
+        sql.push_str(" ORDER BY id LIMIT $4");
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .bind(tenant.to_string())
+            .bind(after.map(|id| id.to_string()).unwrap_or_default())
+            .bind(filter.external_id.as_deref())
+            .bind(i64::from(limit));
+        for (name, value) in &filter.tags {
+            query = query.bind(name.as_str()).bind(value.as_str());
+        }
+        query.fetch_all(self.0.reader()).await?.iter().map(environment).collect()
+    }
+
+    /// Every environment that is being created or deleted.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn unfinished(&self) -> Result<Vec<Environment>> {
+        let sql = selecting("state <> 'ready' ORDER BY id");
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(self.0.reader()).await?;
+        rows.iter().map(environment).collect()
+    }
+
+    /// Moves an environment from creating to ready; `false` where it was not being created.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn ready(&self, id: EnvId) -> Result<bool> {
+        self.change("UPDATE environments SET state = 'ready' WHERE id = $1 AND state = 'creating'", id).await
+    }
+
+    /// Moves an environment to deleting, and ends its keys. Its external id is free from here on, its slug when
+    /// the row is gone. `false` where it was being deleted already, or is not there.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn begin_delete(&self, id: EnvId) -> Result<bool> {
+        let mut write = self.0.begin_write().await?;
+        let done = sqlx::query(
+            "UPDATE environments SET state = 'deleting', external_id = NULL \
+             WHERE id = $1 AND state <> 'deleting'",
+        )
+        .bind(id.to_string())
+        .execute(write.connection())
+        .await?;
+        sqlx::query("DELETE FROM keys WHERE env = $1")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Removes the row of an environment that is being deleted, with its secrets.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn remove(&self, id: EnvId) -> Result<bool> {
+        self.change("DELETE FROM environments WHERE id = $1 AND state = 'deleting'", id).await
+    }
+
+    async fn change(&self, sql: &'static str, id: EnvId) -> Result<bool> {
+        let mut write = self.0.begin_write().await?;
+        let done = sqlx::query(sql).bind(id.to_string()).execute(write.connection()).await?;
+        write.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+async fn same(connection: &mut AnyConnection, tenant: TenantId, external_id: &str) -> Result<Insertion> {
+    let row = sqlx::query(AssertSqlSafe(selecting("tenant = $1 AND external_id = $2")))
+        .bind(tenant.to_string())
+        .bind(external_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(match row {
+        Some(row) => Insertion::Same(Box::new(environment(&row)?)),
+        None => Insertion::SlugTaken,
+    })
+}
+
+fn selecting(condition: &'static str) -> String {
+    format!("{COLUMNS}{condition}")
+}
+
+fn environment(row: &AnyRow) -> Result<Environment> {
+    let tags = serde_json::from_str(&text(row, "tags")?)
+        .map_err(|e| Error::Unreadable { what: "tags", source: e.into() })?;
+    Ok(Environment {
+        id: parsed(row, "id")?,
+        tenant: parsed(row, "tenant")?,
+        slug: parsed(row, "slug")?,
+        name: text(row, "name")?,
+        state: parsed(row, "state")?,
+        template: text(row, "template")?,
+        plan: text(row, "plan")?,
+        tags,
+        external_id: text_or_null(row, "external_id")?,
+        created: time(row, "created")?,
+    })
+}

@@ -1,0 +1,42 @@
+//! The numbered list of what has been done to the tables.
+
+use kernel::Timestamp;
+use sqlx::Row;
+
+use crate::connection::Engine;
+use crate::{Error, Result, Store};
+
+/// Entry n makes version n + 1. An entry that has been released is never edited; append another.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_ground.sql")];
+
+/// Two programs that start at once on one Postgres take turns by this lock; any constant would do.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7310305461923)";
+
+pub(crate) async fn apply(store: &Store) -> Result<()> {
+    let mut write = store.begin_write().await?;
+    if store.engine() == Engine::Postgres {
+        sqlx::raw_sql(LOCK).execute(write.connection()).await?;
+    }
+    sqlx::raw_sql(
+        "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, applied BIGINT NOT NULL)",
+    )
+    .execute(write.connection())
+    .await?;
+    let found: Option<i64> = sqlx::query("SELECT MAX(version) FROM schema_versions")
+        .fetch_one(write.connection())
+        .await?
+        .try_get(0)?;
+    let (found, known) = (found.unwrap_or(0), MIGRATIONS.len() as i64);
+    if found > known {
+        return Err(Error::Newer { found, known });
+    }
+    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+        sqlx::raw_sql(*migration).execute(write.connection()).await?;
+        sqlx::query("INSERT INTO schema_versions (version, applied) VALUES ($1, $2)")
+            .bind(version)
+            .bind(Timestamp::now().as_micros())
+            .execute(write.connection())
+            .await?;
+    }
+    write.commit().await
+}

@@ -1,0 +1,50 @@
+//! One suite for every engine, races included, and what is special to a file.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod file;
+mod lives;
+mod place;
+mod races;
+
+macro_rules! store_suite {
+    ($engine:ident, $place:expr) => {
+        store_suite! { $engine, $place,
+            races: one_of_many_creators_of_a_slug_wins,
+            races: one_external_id_is_one_environment,
+            races: one_of_many_claims_of_an_idempotency_key_is_first,
+            races: a_key_is_dead_for_every_reader_once_its_revocation_returned,
+            races: an_id_is_spent_once,
+            races: each_setting_of_a_secret_counts,
+            races: usage_of_many_writers_adds_up,
+            races: of_many_first_signing_keys_one_is_current,
+            races: a_setting_is_made_once,
+            races: many_programs_that_open_a_new_database_agree,
+            lives: a_tenant_is_found_by_id_and_by_slug,
+            lives: an_environment_lives_and_takes_its_keys_and_secrets_along,
+            lives: environments_are_listed_by_page_tag_and_external_id,
+            lives: a_key_reads_back_whole,
+            lives: no_key_is_bound_to_another_tenants_environment,
+            lives: a_key_is_revoked_by_its_own_tenant_and_environment_only,
+            lives: there_is_one_live_operator_key,
+            lives: an_idempotency_key_tells_what_became_of_its_call,
+            lives: audit_rows_read_back_whole_and_old_ones_go,
+            lives: a_database_of_a_later_program_is_refused,
+        }
+    };
+    ($engine:ident, $place:expr, $($module:ident: $case:ident,)+) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $case() {
+                    if let Some(place) = $place {
+                        crate::$module::$case(&place).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+store_suite!(sqlite, crate::place::Place::sqlite());
+store_suite!(postgres, crate::place::Place::postgres());

@@ -1,0 +1,93 @@
+//! `steading key`: the keys of the tenant.
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Map, Value};
+
+use super::client::{Client, segment};
+use super::output::{cell, table};
+use super::{Context, Failure};
+
+/// List, create and revoke keys
+#[derive(Debug, clap::Args)]
+pub struct Key {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the keys; their values are never shown again
+    List,
+    /// Create a key and show it, once
+    Create {
+        /// A name for people
+        name: String,
+        /// Bind it to the environment of --env, instead of the whole tenant
+        #[arg(long)]
+        bound: bool,
+        /// What it may do, such as db:read; repeat for more [default: everything there]
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// Seconds until it ends [default: never]
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+    },
+    /// Revoke a key, at once
+    Revoke {
+        /// Its id, key_…
+        id: String,
+    },
+}
+
+impl Key {
+    /// Runs it.
+    pub async fn run(self, context: Context) -> Result<(), Failure> {
+        let env = context.surroundings.env.clone();
+        let mut client = Client::connect(&context).await?;
+        let outcome = self.command.run(&mut client, env).await;
+        client.close().await;
+        let (answer, words) = outcome?;
+        context.output.result(&answer, words);
+        Ok(())
+    }
+}
+
+type Words = fn(&Value) -> String;
+
+impl Command {
+    async fn run(self, client: &mut Client, env: Option<String>) -> Result<(Value, Words), Failure> {
+        match self {
+            Command::List => Ok((client.call(Method::GET, "/v1/keys", None).await?, listed)),
+            Command::Create { name, bound, scopes, expires_in } => {
+                let mut body = Map::new();
+                body.insert("name".to_owned(), name.into());
+                if bound {
+                    body.insert("env".to_owned(), env.unwrap_or_else(|| "default".to_owned()).into());
+                }
+                if !scopes.is_empty() {
+                    body.insert("scopes".to_owned(), scopes.into());
+                }
+                if let Some(seconds) = expires_in {
+                    body.insert("expires_in".to_owned(), seconds.into());
+                }
+                let made = client.call(Method::POST, "/v1/keys", Some(&body.into())).await?;
+                Ok((made, |made| format!("{}\n\nKeep it: it is not shown again.", cell(&made["key"]))))
+            }
+            Command::Revoke { id } => {
+                let path = format!("/v1/keys/{}", segment(&id));
+                Ok((client.call(Method::DELETE, &path, None).await?, |_| "Revoked.".to_owned()))
+            }
+        }
+    }
+}
+
+fn listed(answer: &Value) -> String {
+    let rows: Vec<_> = answer["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|key| ["id", "name", "env", "expires_at"].map(|name| cell(&key[name])).to_vec())
+        .collect();
+    table(&["ID", "NAME", "ENVIRONMENT", "EXPIRES"], &rows)
+}

@@ -1,0 +1,284 @@
+//! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
+
+mod file;
+mod settings;
+mod surroundings;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use kernel::Secret;
+use url::Url;
+
+pub use settings::example;
+pub use surroundings::Surroundings;
+pub use value::{Format, Level};
+
+/// The file that is read from the working directory when `--config` names no other.
+pub const FILE: &str = "steading.toml";
+
+/// Everything the operator decides. [`Config::default`] is what runs with no configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where everything is kept, relative to the working directory.
+    pub data_dir: PathBuf,
+    /// The address the platform is reached at from outside, where it is not the one it listens on.
+    pub public_url: Option<Url>,
+    /// The domain below which apps live; `localhost:<port>` where none is set.
+    pub apps_domain: Option<String>,
+    /// The domain below which sandbox previews live; `preview.localhost:<port>` where none is set.
+    pub preview_domain: Option<String>,
+    /// Whether plain HTTP is served on anything but loopback.
+    pub allow_insecure_http: bool,
+    /// Seconds that calls in flight may go on once the program is told to stop.
+    pub shutdown_grace_s: u64,
+    /// The MCP door.
+    pub mcp: Mcp,
+    /// How often credentials may call.
+    pub limits: Limits,
+    /// The control plane's database.
+    pub database: Database,
+    /// What environments may take.
+    pub environments: Environments,
+    /// The log.
+    pub log: Log,
+}
+
+/// The MCP door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mcp {
+    /// Whether clients of 2025-11-25 and before get sessions.
+    pub legacy_sessions: bool,
+    /// The largest request body on either door, in bytes.
+    pub body_limit: usize,
+}
+
+/// Calls per second and the burst above them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls per second of one key.
+    pub key_per_second: u32,
+    /// Calls one key may make at once.
+    pub key_burst: u32,
+    /// Calls per second of one minted credential.
+    pub token_per_second: u32,
+    /// Calls one minted credential may make at once.
+    pub token_burst: u32,
+    /// Calls per second of all credentials of one tenant.
+    pub tenant_per_second: u32,
+    /// Calls all credentials of one tenant may make at once.
+    pub tenant_burst: u32,
+}
+
+/// The control plane's database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// A Postgres URL, which may hold a password; SQLite in the data directory where none is set.
+    pub url: Option<Secret>,
+}
+
+/// What environments may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environments {
+    /// How many databases are open at once.
+    pub max_open: usize,
+    /// The largest database of one environment, in bytes.
+    pub max_database_bytes: u64,
+    /// The longest one statement may run, in milliseconds.
+    pub statement_timeout_ms: u64,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe lines that are written.
+    pub level: Level,
+    /// How a line looks.
+    pub format: Format,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            data_dir: PathBuf::from(".steading"),
+            public_url: None,
+            apps_domain: None,
+            preview_domain: None,
+            allow_insecure_http: false,
+            shutdown_grace_s: 20,
+            mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },
+            limits: Limits {
+                key_per_second: 500,
+                key_burst: 1_000,
+                token_per_second: 50,
+                token_burst: 300,
+                tenant_per_second: 2_000,
+                tenant_burst: 4_000,
+            },
+            database: Database { url: None },
+            environments: Environments {
+                max_open: 64,
+                max_database_bytes: 1024 * 1024 * 1024,
+                statement_timeout_ms: 10_000,
+            },
+            log: Log { level: Level::Info, format: Format::Text },
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A line of a file.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::File(path, line) => write!(f, "{}, line {line}", path.display()),
+            Source::Variable(name) => write!(f, "the variable {name}"),
+            Source::Flag(name) => write!(f, "the flag {name}"),
+        }
+    }
+}
+
+/// Why a configuration is refused. No value is repeated: it may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{from}: {reason}")]
+    Syntax {
+        /// Where.
+        from: Source,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A key of the file that means nothing.
+    #[error("{from}: there is no setting {key:?}")]
+    UnknownKey {
+        /// The key with its section.
+        key: String,
+        /// The most alike that there is.
+        nearest: Option<&'static str>,
+        /// Where.
+        from: Source,
+    },
+    /// A value that a setting cannot have.
+    #[error("{from}: {key} {reason}")]
+    Value {
+        /// The key with its section.
+        key: &'static str,
+        /// Where.
+        from: Source,
+        /// What it must be.
+        reason: String,
+    },
+    /// Plain HTTP where others can listen.
+    #[error("{0} is not loopback, and plain HTTP there sends keys in the clear")]
+    Insecure(SocketAddr),
+    /// A public address that no browser would treat as secure.
+    #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
+    InsecurePublicUrl,
+}
+
+impl Error {
+    /// The next action.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::UnknownKey { nearest: Some(name), .. } => Some(format!("did you mean {name:?}?")),
+            Error::UnknownKey { nearest: None, .. } => {
+                Some("remove it; steading.example.toml lists all".to_owned())
+            }
+            Error::Insecure(_) | Error::InsecurePublicUrl => Some(
+                "put a TLS proxy before it and set allow_insecure_http = true, or listen on 127.0.0.1"
+                    .to_owned(),
+            ),
+            Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
+        }
+    }
+}
+
+/// A value given by a flag: the setting, the flag's name, the text.
+pub type Given = (&'static str, &'static str, String);
+
+impl Config {
+    /// Reads `file` (or [`FILE`] in the working directory, where there is one), then the variables, then
+    /// `flags`; each overrides what came before. The second value names the `STEADING_*` variables that mean
+    /// nothing.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with where it came from.
+    pub fn load(
+        file: Option<&Path>,
+        surroundings: &Surroundings,
+        flags: &[Given],
+    ) -> Result<(Self, Vec<String>), Error> {
+        let mut config = Self::default();
+        match file {
+            Some(path) => file::read(path, &mut config)?,
+            None if Path::new(FILE).exists() => file::read(Path::new(FILE), &mut config)?,
+            None => {}
+        }
+        let mut unknown = Vec::new();
+        for (name, value) in surroundings.settings() {
+            match settings::by_variable(name) {
+                Some(setting) => setting.put(&mut config, value, Source::Variable(name.clone()))?,
+                None => unknown.push(name.clone()),
+            }
+        }
+        for (key, flag, value) in flags {
+            if let Some(setting) = settings::by_key(key) {
+                setting.put(&mut config, value, Source::Flag(flag))?;
+            }
+        }
+        config.check()?;
+        Ok((config, unknown))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.allow_insecure_http {
+            return Ok(());
+        }
+        if !self.listen.ip().is_loopback() {
+            return Err(Error::Insecure(self.listen));
+        }
+        let insecure = |url: &Url| url.scheme() == "http" && !is_loopback(url);
+        if self.public_url.as_ref().is_some_and(insecure) {
+            return Err(Error::InsecurePublicUrl);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a URL's host is this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,160 @@
+//! Every setting, once: its key, what it means, where it lies in `Config`. The example file is made from this.
+
+use super::value::{Kind, Value};
+use super::{Config, Error, Source};
+
+/// One setting.
+pub(super) struct Setting {
+    /// The key with its section, `mcp.body_limit` for example.
+    pub key: &'static str,
+    /// The TOML type.
+    pub kind: Kind,
+    about: &'static [&'static str],
+    read: fn(&mut Config, &str) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $about:literal])+ $key:literal => $($field:ident).+;)+) => {
+        &[$(Setting {
+            key: $key,
+            kind: kind_of(|config: &Config| &config.$($field).+),
+            about: &[$($about),+],
+            read: |config, text| Value::read(text).map(|value| config.$($field).+ = value),
+            show: |config| config.$($field).+.show(),
+        },)+]
+    };
+}
+
+const fn kind_of<V: Value>(_: fn(&Config) -> &V) -> Kind {
+    V::KIND
+}
+
+/// The settings outside any section come first, as TOML wants it; the others keep their sections together.
+const SETTINGS: &[Setting] = settings! {
+    /// Where to listen. Port 0 takes a free one.
+    "listen" => listen;
+    /// Where everything is kept. A relative path starts at the working directory.
+    "data_dir" => data_dir;
+    /// The address the platform is reached at from outside, such as "https://cloud.example.com".
+    /// Empty: the address it listens on.
+    "public_url" => public_url;
+    /// The domain below which apps live, with the port where it is not the scheme's own. Choose a registrable
+    /// domain other than the platform's. Empty: "localhost:<port>".
+    "apps_domain" => apps_domain;
+    /// The domain below which sandbox previews live. Empty: "preview.localhost:<port>".
+    "preview_domain" => preview_domain;
+    /// Plain HTTP on anything but loopback sends keys in the clear, so it must be asked for.
+    "allow_insecure_http" => allow_insecure_http;
+    /// Seconds that calls in flight may go on once the program is told to stop.
+    "shutdown_grace_s" => shutdown_grace_s;
+
+    /// Sessions for MCP clients of 2025-11-25 and before (for sampling and elicitation).
+    "mcp.legacy_sessions" => mcp.legacy_sessions;
+    /// The largest request body, in bytes.
+    "mcp.body_limit" => mcp.body_limit;
+
+    /// Calls per second of one key.
+    "limits.key_per_second" => limits.key_per_second;
+    /// Calls one key may make at once.
+    "limits.key_burst" => limits.key_burst;
+    /// Calls per second of one minted credential.
+    "limits.token_per_second" => limits.token_per_second;
+    /// Calls one minted credential may make at once.
+    "limits.token_burst" => limits.token_burst;
+    /// Calls per second of all credentials of one tenant.
+    "limits.tenant_per_second" => limits.tenant_per_second;
+    /// Calls all credentials of one tenant may make at once.
+    "limits.tenant_burst" => limits.tenant_burst;
+
+    /// Where tenants, environments and keys are kept: "postgres://…". A password belongs into the variable
+    /// STEADING_DATABASE_URL. Empty: SQLite in the data directory.
+    "database.url" => database.url;
+
+    /// How many environments' databases are open at once.
+    "environments.max_open" => environments.max_open;
+    /// The largest database of one environment, in bytes.
+    "environments.max_database_bytes" => environments.max_database_bytes;
+    /// The longest one statement may run, in milliseconds.
+    "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+
+    /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
+    "log.level" => log.level;
+    /// "text" for people, "json" for machines; to stderr either way.
+    "log.format" => log.format;
+};
+
+impl Setting {
+    /// Puts `text` into `config`.
+    pub fn put(&self, config: &mut Config, text: &str, from: Source) -> Result<(), Error> {
+        (self.read)(config, text).map_err(|reason| Error::Value { key: self.key, from, reason })
+    }
+
+    /// The environment variable, `STEADING_MCP_BODY_LIMIT` for `mcp.body_limit`.
+    pub fn variable(&self) -> String {
+        format!("STEADING_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    fn section(&self) -> Option<&'static str> {
+        self.key.split_once('.').map(|(section, _)| section)
+    }
+}
+
+/// The setting with that key.
+pub(super) fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The setting with that environment variable.
+pub(super) fn by_variable(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.variable() == name)
+}
+
+/// The key most like `wrong`, where one is alike at all.
+pub(super) fn nearest(wrong: &str) -> Option<&'static str> {
+    let scored = SETTINGS.iter().map(|setting| (distance(wrong, setting.key), setting.key));
+    scored.min().filter(|(score, _)| *score <= 3).map(|(_, key)| key)
+}
+
+/// How many single characters must change to turn `a` into `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(80).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().take(80).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The example file: every setting with its meaning and its default, each commented out.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every setting of Steading with its default. Copy this file to steading.toml and uncomment what you change.\n\
+         # Each can be set by a variable too: mcp.body_limit is STEADING_MCP_BODY_LIMIT. Flags override variables,\n\
+         # variables override this file.\n",
+    );
+    let defaults = Config::default();
+    let mut section = None;
+    for setting in SETTINGS {
+        if setting.section() != section {
+            section = setting.section();
+            text.push_str(&format!("\n#[{}]\n", section.unwrap_or_default()));
+        }
+        text.push('\n');
+        for line in setting.about {
+            text.push_str(&format!("# {}\n", line.trim()));
+        }
+        let name = setting.key.rsplit('.').next().unwrap_or(setting.key);
+        let shown = (setting.show)(&defaults);
+        let shown = if setting.kind == Kind::Text { format!("{shown:?}") } else { shown };
+        text.push_str(&format!("#{name} = {shown}\n"));
+    }
+    text
+}

@@ -1,0 +1,182 @@
+//! What the configuration accepts and refuses.
+
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Error> {
+    let mut config = Config::default();
+    file::parse(Path::new("steading.toml"), text, &mut config)?;
+    config.check()?;
+    Ok(config)
+}
+
+fn check(text: &str, expected: Expect) {
+    let error = parse(text).unwrap_err();
+    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    expected.assert_eq(&format!("{error}{hint}"));
+}
+
+#[test]
+fn the_example_with_every_line_uncommented_is_the_default() {
+    let uncommented: String = example()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(
+        uncommented.matches(" = ").count(),
+        uncommented.lines().filter(|l| !l.starts_with('#') && l.contains('=')).count()
+    );
+    assert_eq!(parse(&uncommented).unwrap(), Config::default());
+}
+
+#[test]
+fn the_example_sets_every_setting() {
+    for line in example().lines().filter(|line| line.contains(" = ") && !line.starts_with("# ")) {
+        assert!(line.starts_with('#'), "{line}");
+    }
+    for key in ["listen", "legacy_sessions", "tenant_burst", "statement_timeout_ms", "format"] {
+        assert!(example().contains(&format!("\n#{key} = ")), "{key}");
+    }
+}
+
+#[test]
+fn a_file_is_read() {
+    let config = parse("listen = '127.0.0.1:0'\n[mcp]\nbody_limit = 1_000\n[log]\nlevel = 'warn'\n").unwrap();
+    let mut expected = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    expected.mcp.body_limit = 1000;
+    expected.log.level = Level::Warn;
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line() {
+    check(
+        "\n\nlistne = 1",
+        expect![[r#"steading.toml, line 3: there is no setting "listne" (did you mean "listen"?)"#]],
+    );
+    check(
+        "[mcp]\nbody = 1",
+        expect![[
+            r#"steading.toml, line 2: there is no setting "mcp.body" (remove it; steading.example.toml lists all)"#
+        ]],
+    );
+    check(
+        "[mpc]\nlegacy_sessions = true",
+        expect![[
+            r#"steading.toml, line 2: there is no setting "mpc.legacy_sessions" (did you mean "mcp.legacy_sessions"?)"#
+        ]],
+    );
+    check(
+        "[mcp]\nbody_limit = \"1\"",
+        expect!["steading.toml, line 2: mcp.body_limit must be a whole number"],
+    );
+    check(
+        "[mcp]\nbody_limit = -1",
+        expect![[
+            r#"steading.toml, line 2: mcp.body_limit must be a whole number from 1 to 18446744073709551615"#
+        ]],
+    );
+    check("listen = 8787", expect!["steading.toml, line 1: listen must be text in quotes"]);
+    check(
+        "listen = \"8787\"",
+        expect![[r#"steading.toml, line 1: listen must be an address and a port, such as "127.0.0.1:8787""#]],
+    );
+    check(
+        "mcp = 3",
+        expect![[
+            r#"steading.toml, line 1: there is no setting "mcp" (remove it; steading.example.toml lists all)"#
+        ]],
+    );
+    check(
+        "allow_insecure_http = 'yes'",
+        expect!["steading.toml, line 1: allow_insecure_http must be true or false"],
+    );
+    check(
+        "public_url = 'https://a.example/x'",
+        expect![[
+            r#"steading.toml, line 1: public_url must be an address such as "https://cloud.example.com", without a path"#
+        ]],
+    );
+    check(
+        "apps_domain = 'A.example'",
+        expect![[
+            r#"steading.toml, line 1: apps_domain must be a domain in lower case, such as "apps.example.com" or "localhost:8787""#
+        ]],
+    );
+    check(
+        "log = { level = 'loud' }",
+        expect!["steading.toml, line 1: log.level must be one of error, warn, info, debug, trace"],
+    );
+}
+
+#[test]
+fn broken_toml_is_named_with_its_line() {
+    let error = parse("listen = '127.0.0.1:0'\n[mcp\n").unwrap_err();
+    assert!(error.to_string().starts_with("steading.toml, line 2: "), "{error}");
+    let error = parse("shutdown_grace_s = 1\nshutdown_grace_s = 2\n").unwrap_err();
+    assert!(error.to_string().starts_with("steading.toml, line 2: "), "{error}");
+}
+
+#[test]
+fn plain_http_beyond_loopback_must_be_asked_for() {
+    for text in ["listen = '0.0.0.0:80'", "listen = '[::]:80'", "public_url = 'http://a.example'"] {
+        assert!(parse(text).is_err(), "{text}");
+        assert!(parse(&format!("{text}\nallow_insecure_http = true")).is_ok(), "{text}");
+    }
+    for text in ["listen = '[::1]:80'", "public_url = 'https://a.example'", "public_url = 'http://localhost'"]
+    {
+        assert!(parse(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn flags_override_variables_override_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("own.toml");
+    std::fs::write(&path, "listen = '127.0.0.1:1'\ndata_dir = 'file'\napps_domain = 'file.example'").unwrap();
+    let surroundings = Surroundings::of(&[
+        ("STEADING_DATA_DIR", "variable"),
+        ("STEADING_APPS_DOMAIN", "variable.example"),
+        ("STEADING_MCP_LEGACY_SESSIONS", "1"),
+        ("STEADING_MCP_LEGACY_SESSION", "1"),
+    ]);
+    let flags = [("apps_domain", "--apps-domain", "flag.example".to_owned())];
+    let (config, unknown) = Config::load(Some(&path), &surroundings, &flags).unwrap();
+    let mut expected = Config {
+        listen: "127.0.0.1:1".parse().unwrap(),
+        data_dir: "variable".into(),
+        apps_domain: Some("flag.example".to_owned()),
+        ..Config::default()
+    };
+    expected.mcp.legacy_sessions = true;
+    assert_eq!(config, expected);
+    assert_eq!(unknown, ["STEADING_MCP_LEGACY_SESSION"]);
+}
+
+#[test]
+fn a_bad_value_names_its_source_and_is_not_repeated() {
+    let surroundings = Surroundings::of(&[("STEADING_DATABASE_URL", "mysql://u:hunter2@h/d")]);
+    let error = Config::load(None, &surroundings, &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the variable STEADING_DATABASE_URL: database.url must start with \"postgres://\""
+    );
+    let flags = [("listen", "--listen", "here".to_owned())];
+    let error = Config::load(None, &Surroundings::default(), &flags).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the flag --listen: listen must be an address and a port, such as \"127.0.0.1:8787\""
+    );
+}
+
+#[test]
+fn a_database_password_does_not_print() {
+    let config = parse("database.url = 'postgres://u:hunter2@h/d'").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}

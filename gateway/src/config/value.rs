@@ -1,0 +1,212 @@
+//! How single settings are read from text and shown.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use kernel::Secret;
+use url::Url;
+
+/// The TOML type of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number.
+    Integer,
+    /// Text in quotes.
+    Text,
+}
+
+/// A type that a setting can have.
+pub(super) trait Value: Sized {
+    /// Its TOML type.
+    const KIND: Kind;
+    /// From text; the error completes "‹key› …".
+    fn read(text: &str) -> Result<Self, String>;
+    /// As text that reads back.
+    fn show(&self) -> String;
+}
+
+impl Value for bool {
+    const KIND: Kind = Kind::Bool;
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err("must be true or false".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+macro_rules! whole_number {
+    ($($kind:ty),+) => {$(
+        impl Value for $kind {
+            const KIND: Kind = Kind::Integer;
+
+            fn read(text: &str) -> Result<Self, String> {
+                match text.replace('_', "").parse() {
+                    Ok(0) | Err(_) => Err(format!("must be a whole number from 1 to {}", <$kind>::MAX)),
+                    Ok(number) => Ok(number),
+                }
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+whole_number!(u32, u64, usize);
+
+impl Value for SocketAddr {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let spelled = text.replacen("localhost:", "127.0.0.1:", 1);
+        spelled.parse().map_err(|_| "must be an address and a port, such as \"127.0.0.1:8787\"".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for PathBuf {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must be a path".to_owned()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+/// An address other programs are told to use: no path, since tools and apps have theirs.
+impl Value for Option<Url> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || "must be an address such as \"https://cloud.example.com\", without a path".to_owned();
+        let url: Url = text.parse().map_err(|_| wrong())?;
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.host().is_some()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if plain { Ok(Some(url)) } else { Err(wrong()) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(Url::to_string).unwrap_or_default()
+    }
+}
+
+/// A domain, with a port or without.
+impl Value for Option<String> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
+        if port_fits && name.split('.').all(label) {
+            Ok(Some(text.to_owned()))
+        } else {
+            Err("must be a domain in lower case, such as \"apps.example.com\" or \"localhost:8787\""
+                .to_owned())
+        }
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_default()
+    }
+}
+
+/// A database URL. It is never shown: it may hold a password.
+impl Value for Option<Secret> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Some(Secret::new(text)));
+        }
+        Err("must start with \"postgres://\"".to_owned())
+    }
+
+    fn show(&self) -> String {
+        String::new()
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl Value for $name {
+            const KIND: Kind = Kind::Text;
+
+            fn read(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("must be one of {}", [$($text),+].join(", "))),
+                }
+            }
+
+            fn show(&self) -> String {
+                match self { $(Self::$variant => $text,)+ }.to_owned()
+            }
+        }
+    };
+}
+
+choice! {
+    /// How severe a log line must be.
+    Level {
+        /// What failed.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// What happens, a line per call.
+        Info = "info",
+        /// How it happens.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// How a log line looks.
+    Format {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}

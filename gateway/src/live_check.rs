@@ -1,0 +1,76 @@
+//! Fetches a release from the platform's own listener before it is kept, the way a visitor would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capabilities::releases::{LiveCheck, Served};
+use control::Control;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use kernel::{Code, Env, Error, Result};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+
+/// How long the app may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Dials the listener itself, so that no name has to resolve.
+pub struct Dialer {
+    /// Where the listener is reached from this machine.
+    pub addr: SocketAddr,
+    /// The domain that slugs stand before.
+    pub apps_domain: String,
+    /// Who knows the slugs.
+    pub control: Arc<Control>,
+}
+
+impl LiveCheck for Dialer {
+    fn check<'a>(&'a self, env: &'a Env, served: &'a Served) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match tokio::time::timeout(PATIENCE, self.fetch(env, served)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(refuse(format!("it did not answer within {} s", PATIENCE.as_secs()))),
+            }
+        })
+    }
+}
+
+impl Dialer {
+    async fn fetch(&self, env: &Env, served: &Served) -> Result<()> {
+        let host = format!("{}.{}", self.control.environments().slug(env).await?, self.apps_domain);
+        let response = self.get(&host).await.map_err(|e| refuse("it could not be reached").source(e))?;
+        let release = response.headers().get("x-release").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if release != Some(served.release) {
+            let found = release.map_or_else(|| "no release".to_owned(), |found| format!("release {found}"));
+            return Err(refuse(format!("{found} answered in place of release {}", served.release)));
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
+        let index = served.site.files.iter().find(|(path, _)| path.as_str() == "index.html");
+        if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty()) {
+            let digest = Sha256::digest(body.to_bytes());
+            if !status.is_success() || file.sha256.to_string() != format!("{digest:x}") {
+                return Err(refuse(format!("/ answered with status {status} and not with index.html")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn get(&self, host: &str) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.addr).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::get("/").header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+fn refuse(why: impl std::fmt::Display) -> Error {
+    Error::new(Code::Unavailable, format!("the new release does not answer at its address: {why}"))
+        .hint("nothing has changed; look at logs_query, then try again")
+}

@@ -1,0 +1,270 @@
+//! Binds, builds, serves, drains.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::lockfile::{self, Lock};
+use crate::wiring::{self, App, Listening, Ready};
+
+/// How long a client may take to send a request's head.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// How long cancelled calls get to end by themselves.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How many connections wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// What to do where the port is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfTaken {
+    /// Say so and stop.
+    Refuse,
+    /// Take a free one on the same address.
+    TakeFree,
+}
+
+/// Why serving did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {}", reason(source))]
+    Bind {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be had.
+    #[error(transparent)]
+    Lock(#[from] lockfile::Error),
+    /// An engine refused.
+    #[error(transparent)]
+    Build(#[from] kernel::Error),
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is taken".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not use the port".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl From<Error> for kernel::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Bind { .. } => kernel::Error::new(kernel::Code::Unavailable, e.to_string())
+                .hint("choose another port with --listen, or a free one with --listen 127.0.0.1:0"),
+            Error::Lock(e) => e.into(),
+            Error::Build(e) => e,
+        }
+    }
+}
+
+/// A platform that listens.
+pub struct Running {
+    /// Where it listens.
+    pub listening: Listening,
+    /// What to say about it.
+    pub ready: Ready,
+    app: App,
+    accepting: tokio::task::JoinHandle<()>,
+    connections: TaskTracker,
+    grace: Duration,
+    // Last, so that the data directory is free only when everything else is closed.
+    _lock: Lock,
+}
+
+impl Running {
+    /// The address on this machine, whatever the public one is.
+    pub fn local_url(&self) -> String {
+        local_url(self.listening.addr)
+    }
+
+    /// Stops accepting, lets calls in flight end within the grace period, cancels the rest, flushes.
+    pub async fn stop(self) {
+        self.listening.stopping.cancel();
+        drop(self.accepting.await);
+        self.connections.close();
+        if tokio::time::timeout(self.grace, self.connections.wait()).await.is_err() {
+            warn!(
+                connections = self.connections.len(),
+                "the grace period is over, cancelling what still runs"
+            );
+        }
+        self.listening.cancelled.cancel();
+        if tokio::time::timeout(LAST_WORDS, self.connections.wait()).await.is_err() {
+            warn!(connections = self.connections.len(), "closing connections that did not end");
+        }
+        self.app.shutdown().await;
+        info!("stopped");
+    }
+}
+
+/// Binds, takes the data directory's lock, builds the platform and starts to accept.
+///
+/// # Errors
+/// Nothing is changed on disk where the port or the data directory cannot be had.
+pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error> {
+    if let Some(holder) = lockfile::holder(&config.data_dir)? {
+        return Err(lockfile::Error::Held { dir: config.data_dir.clone(), holder: Some(holder) }.into());
+    }
+    let listener = bind(config.listen, if_taken)?;
+    let addr = listener.local_addr().map_err(|source| Error::Bind { addr: config.listen, source })?;
+    let mut lock = Lock::acquire(&config.data_dir)?;
+    let listening = listening(config, addr);
+    let app = wiring::build(config, &listening).await?;
+    lock.announce(&local_url(addr))?;
+    let connections = TaskTracker::new();
+    let accepting = tokio::spawn(accept(
+        listener,
+        app.router.clone(),
+        connections.clone(),
+        listening.stopping.clone(),
+        listening.cancelled.clone(),
+    ));
+    info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
+    Ok(Running {
+        listening,
+        ready: app.ready.clone(),
+        app,
+        accepting,
+        connections,
+        grace: Duration::from_secs(config.shutdown_grace_s),
+        _lock: lock,
+    })
+}
+
+fn listening(config: &Config, addr: SocketAddr) -> Listening {
+    let url = match &config.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => local_url(addr),
+    };
+    let port = addr.port();
+    Listening {
+        addr,
+        url,
+        apps_domain: config.apps_domain.clone().unwrap_or_else(|| format!("localhost:{port}")),
+        stopping: CancellationToken::new(),
+        cancelled: CancellationToken::new(),
+    }
+}
+
+/// The address as this machine reaches it: an unspecified one is reached by loopback.
+fn local_url(addr: SocketAddr) -> String {
+    let ip = match addr.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    format!("http://{}", SocketAddr::new(ip, addr.port()))
+}
+
+fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<TcpListener, Error> {
+    let attempt = |addr: SocketAddr| {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the connections of the last run to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    match (attempt(addr), if_taken) {
+        (Err(e), IfTaken::TakeFree) if e.kind() == io::ErrorKind::AddrInUse => {
+            attempt(SocketAddr::new(addr.ip(), 0))
+        }
+        (outcome, _) => outcome,
+    }
+    .map_err(|source| Error::Bind { addr, source })
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: axum::Router,
+    connections: TaskTracker,
+    stopping: CancellationToken,
+    cancelled: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection =
+                    connection(stream, peer, router.clone(), stopping.clone(), cancelled.clone());
+                connections.spawn(connection);
+            }
+            // The peer is gone already; the next one may not be.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(e) => {
+                // Out of file descriptors, most likely: they come back when calls end.
+                warn!(error = %e, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: axum::Router,
+    stopping: CancellationToken,
+    cancelled: CancellationToken,
+) {
+    // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
+    drop(stream.set_nodelay(true));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let router = router.clone();
+        async move {
+            let Ok(response) = router.oneshot(request).await;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = serving.as_mut() => outcome,
+        () = stopping.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                outcome = serving.as_mut() => outcome,
+                () = after(&cancelled) => return,
+            }
+        }
+    };
+    if let Err(e) = outcome {
+        tracing::debug!(error = %e, "a connection ended early");
+    }
+}
+
+/// A little after `cancelled`, so that a cancelled call can still say so.
+async fn after(cancelled: &CancellationToken) {
+    cancelled.cancelled().await;
+    tokio::time::sleep(LAST_WORDS / 2).await;
+}

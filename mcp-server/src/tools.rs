@@ -1,0 +1,68 @@
+//! Every tool there is, one file each, in the order that clients see.
+
+mod app_apply;
+mod app_describe;
+mod app_plan;
+mod app_rollback;
+mod db_execute;
+mod db_load;
+mod db_migrate;
+mod db_query;
+mod env_create;
+mod env_delete;
+mod env_list;
+mod files;
+mod logs_query;
+mod manifest;
+mod resource_delete;
+mod secret_set;
+mod site_deploy;
+
+use kernel::{Code, Error, Result};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use tool::{Registry, registry};
+
+use crate::platform::Platform;
+
+/// The product's tools.
+#[must_use]
+pub fn registry() -> Registry<Platform> {
+    registry![
+        app_describe::AppDescribe,
+        app_plan::AppPlan,
+        app_apply::AppApply,
+        app_rollback::AppRollback,
+        env_list::EnvList,
+        env_create::EnvCreate,
+        env_delete::EnvDelete,
+        db_query::DbQuery,
+        db_execute::DbExecute,
+        db_migrate::DbMigrate,
+        db_load::DbLoad,
+        site_deploy::SiteDeploy,
+        secret_set::SecretSet,
+        resource_delete::ResourceDelete,
+        logs_query::LogsQuery,
+    ]
+}
+
+/// Values for a statement's parameters.
+fn params(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array" })
+}
+
+/// Checks the confirmation of something that cannot be undone.
+fn confirmed(platform: &Platform, action: &str, subject: &str, effects: &[String], given: Option<&str>) -> Result<()> {
+    match given {
+        Some(given) if platform.control.confirmed(action, subject, given) => Ok(()),
+        Some(_) => Err(unconfirmed(effects).hint("this confirmation is not (any more) for this: make another dry run")),
+        None => Err(unconfirmed(effects)),
+    }
+}
+
+fn unconfirmed(effects: &[String]) -> Error {
+    let message = format!("this cannot be undone: {}", effects.join("; "));
+    Error::new(Code::Conflict, message)
+        .field("/confirm")
+        .hint("call with dry_run, then again with the `confirm` that it returns")
+}

@@ -1,0 +1,84 @@
+//! `app_apply`: makes the app what a manifest says.
+
+use capabilities::releases::{Change, Effect as Meaning, Wanted};
+use kernel::{Env, Error, PlanId, Result, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use super::app_plan::in_manifest;
+use super::manifest::ManifestInput;
+use crate::platform::Platform;
+
+pub struct AppApply;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// What the app shall be; sections left out stay as they are.
+    manifest: Option<ManifestInput>,
+    /// Instead: a plan from app_plan.
+    plan_id: Option<String>,
+    /// The plan's `confirm`, where it loses data.
+    confirm: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// The current release.
+    release: u64,
+    /// Where the app answers.
+    url: String,
+    /// Whether anything was done.
+    changed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<Change>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    effects: Vec<Meaning>,
+}
+
+impl Tool<Platform> for AppApply {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Apply the app",
+        about: "Makes the app what a manifest says, all or nothing, and checks it live. Example: \
+                {\"database\":{\"tables\":{\"todos\":{\"columns\":{\"title\":\"text!\",\"done\":\"bool = false\"},\
+                \"access\":\"private\"}}},\"site\":{\"files\":{\"index.html\":\"<h1>Hi</h1>\"},\"spa\":true}}. \
+                Types: text int real bool json blob timestamp ref:<table>. Each table has id, created_at, updated_at.",
+        scopes: &[Scope::AppWrite],
+        effect: Effect::Write,
+        examples: &[r#"{"manifest":{"site":{"files":{"index.html":"<h1>Hi</h1>"}}}}"#],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let platform = cx.platform();
+        let secrets = platform.control.secrets().names(cx.env()).await?;
+        let wanted = match (input.manifest, input.plan_id) {
+            (Some(manifest), None) if input.confirm.is_none() => Wanted::Manifest(Box::new(manifest.parse()?)),
+            (Some(_), None) => {
+                return Err(Error::invalid("/confirm", "a confirmation belongs to a plan")
+                    .hint("call app_plan, then app_apply with its plan_id and confirm"));
+            }
+            (None, Some(id)) => {
+                let id: PlanId = id.parse().map_err(|e| Error::invalid("/plan_id", format!("{e}")))?;
+                Wanted::Plan { id, confirm: input.confirm }
+            }
+            _ => return Err(Error::invalid("", "give either manifest or plan_id")),
+        };
+        let of_manifest = matches!(wanted, Wanted::Manifest(_));
+        cx.progress(0, 2, "applying");
+        let applied = platform.releases.apply(cx.env(), wanted, &secrets, cx.cancel()).await;
+        let applied = applied.map_err(|e| if of_manifest { in_manifest(e) } else { e })?;
+        cx.progress(2, 2, "live");
+        Ok(Output {
+            release: applied.release,
+            url: platform.url(cx.env()).await?,
+            changed: applied.changed,
+            changes: applied.changes,
+            effects: applied.effects,
+        })
+    }
+}

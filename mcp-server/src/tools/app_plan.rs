@@ -1,0 +1,66 @@
+//! `app_plan`: what applying a manifest would do.
+
+use capabilities::releases::{Change, Effect as Meaning, Manifest};
+use kernel::{Env, PlanId, Result, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use super::manifest::ManifestInput;
+use crate::platform::Platform;
+
+pub struct AppPlan;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// As in app_apply.
+    manifest: ManifestInput,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// What to give app_apply.
+    #[schemars(with = "String")]
+    plan_id: PlanId,
+    /// The current release; 0 before the first.
+    release: u64,
+    changes: Vec<Change>,
+    effects: Vec<Meaning>,
+    /// What to give app_apply along with the plan, where data would be lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirm: Option<String>,
+}
+
+impl Tool<Platform> for AppPlan {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Plan a change",
+        about: "Tries a manifest out without applying it: changes, and effects on data, privileges and cost.",
+        scopes: &[Scope::AppRead],
+        effect: Effect::Read,
+        examples: &[r#"{"manifest":{"database":{"tables":{"todos":{"columns":{"title":"text!"}}}}}}"#],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let platform = cx.platform();
+        let manifest: Manifest = input.manifest.parse()?;
+        let secrets = platform.control.secrets().names(cx.env()).await?;
+        let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
+        Ok(Output {
+            plan_id: plan.id,
+            release: plan.release,
+            changes: plan.changes,
+            effects: plan.effects,
+            confirm: plan.confirm,
+        })
+    }
+}
+
+/// Pointers into the manifest become pointers into the input.
+pub(super) fn in_manifest(error: kernel::Error) -> kernel::Error {
+    if error.pointer().is_some() { error.under("/manifest") } else { error }
+}

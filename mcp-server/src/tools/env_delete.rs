@@ -1,0 +1,58 @@
+//! `env_delete`: removes an environment and everything in it.
+
+use kernel::{Result, Scope, Tenant};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct EnvDelete;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Its slug or id.
+    env: String,
+    /// Only show what would be lost.
+    dry_run: Option<bool>,
+    /// From the dry run.
+    confirm: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// Whether it is gone.
+    deleted: bool,
+    /// What is, or would be, lost.
+    effects: Vec<String>,
+    /// What to pass to delete it, after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirm: Option<String>,
+}
+
+impl Tool<Platform> for EnvDelete {
+    type Proof = Tenant;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Delete an environment",
+        about: "Deletes an environment: database, site, releases, secrets, logs. Needs a dry run first.",
+        scopes: &[Scope::EnvDelete],
+        effect: Effect::Destroy,
+        examples: &[],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
+        let platform = cx.platform();
+        let doomed = platform.doomed(cx.tenant(), &input.env).await?;
+        if input.dry_run.unwrap_or_default() {
+            let confirm = platform.control.confirmation("env_delete", &doomed.subject());
+            return Ok(Output { deleted: false, effects: doomed.effects, confirm: Some(confirm) });
+        }
+        super::confirmed(platform, "env_delete", &doomed.subject(), &doomed.effects, input.confirm.as_deref())?;
+        platform.delete_environment(cx.tenant(), doomed.env).await?;
+        Ok(Output { deleted: true, effects: doomed.effects, confirm: None })
+    }
+}

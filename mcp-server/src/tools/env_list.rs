@@ -1,0 +1,78 @@
+//! `env_list`: the tenant's environments.
+
+use std::collections::BTreeMap;
+
+use kernel::{EnvId, Result, Scope, Tenant};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct EnvList;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Only those with these tags.
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    /// Only the one with it.
+    external_id: Option<String>,
+    /// From the last page.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// Oldest first.
+    environments: Vec<Item>,
+    /// Where the next page begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Item {
+    #[schemars(with = "String")]
+    env: EnvId,
+    slug: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    url: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
+    created_at: String,
+}
+
+impl Tool<Platform> for EnvList {
+    type Proof = Tenant;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "List environments",
+        about: "Lists the tenant's environments, a page at a time.",
+        scopes: &[Scope::EnvRead],
+        effect: Effect::Read,
+        examples: &["{}"],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
+        let platform = cx.platform();
+        let filter = Filter { tags: input.tags, external_id: input.external_id };
+        let page = platform.control.environments().list(cx.tenant(), &filter, input.cursor.as_deref(), PAGE).await?;
+        let item = |e: Environment| Item {
+            env: e.id,
+            url: platform.urls.app(&e.slug),
+            slug: e.slug.to_string(),
+            name: e.name,
+            tags: e.tags,
+            external_id: e.external_id,
+            created_at: e.created.to_string(),
+        };
+        Ok(Output { environments: page.items.into_iter().map(item).collect(), cursor: page.cursor })
+    }
+}

@@ -1,0 +1,84 @@
+//! `logs_query`: what happened in an environment.
+
+use capabilities::logs::{Entry, Level, Query};
+use kernel::{Env, Error, Result, Scope, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct LogsQuery;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// RFC 3339, or such as 15m, 2h, 1d ago.
+    since: Option<String>,
+    /// This level or higher.
+    level: Option<Level>,
+    /// Text within an entry.
+    text: Option<String>,
+    request_id: Option<String>,
+    /// Entries; default 50.
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<u32>,
+    /// From the last page.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// Newest first.
+    entries: Vec<Entry>,
+    /// Where the next page begins; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+impl Tool<Platform> for LogsQuery {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Read the logs",
+        about: "Shows requests, releases and failures, newest first.",
+        scopes: &[Scope::LogsRead],
+        effect: Effect::Read,
+        examples: &[r#"{"since":"1h","level":"warn"}"#],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let since = input.since.as_deref().map(since).transpose()?;
+        let query = Query {
+            since,
+            level: input.level,
+            text: input.text,
+            request_id: input.request_id,
+            limit: input.limit.unwrap_or(50) as usize,
+            cursor: input.cursor,
+        };
+        let page = cx.platform().logs.query(cx.env(), query).await?;
+        Ok(Output { entries: page.entries, cursor: page.cursor })
+    }
+}
+
+/// A point in time, or how long ago it is.
+fn since(text: &str) -> Result<Timestamp> {
+    let ago = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+        Some(Timestamp::now().minus(std::time::Duration::from_secs(seconds)))
+    };
+    Timestamp::parse(text).or_else(ago).ok_or_else(|| {
+        Error::invalid("/since", "expected a time such as 2026-01-31T12:00:00Z, or an age such as 15m, 2h, 1d")
+    })
+}

@@ -1,0 +1,99 @@
+//! `resource_delete`: removes one thing from an environment.
+
+use capabilities::releases::Removal;
+use kernel::{Env, Error, Result, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct ResourceDelete;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    kind: Kind,
+    /// Its name; none for the site.
+    name: Option<String>,
+    /// Only show what would be lost.
+    dry_run: Option<bool>,
+    /// From the dry run.
+    confirm: Option<String>,
+}
+
+/// What can be deleted.
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Table,
+    Site,
+    Secret,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// Whether it is gone.
+    deleted: bool,
+    /// What is, or would be, lost.
+    effects: Vec<String>,
+    /// What to pass to delete it, after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirm: Option<String>,
+}
+
+impl Tool<Platform> for ResourceDelete {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Delete a resource",
+        about: "Deletes a table, the site, or a secret. Needs a dry run first.",
+        scopes: &[Scope::ResourceDelete],
+        effect: Effect::Destroy,
+        examples: &[],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let (platform, env) = (cx.platform(), cx.env());
+        let name = input.name.as_deref();
+        let named = || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
+        let removal = match input.kind {
+            Kind::Table => Removal::Table(named()?.to_owned()),
+            Kind::Site => Removal::Site,
+            Kind::Secret => {
+                let name = named()?;
+                if !platform.control.secrets().names(env).await?.iter().any(|have| have == name) {
+                    return Err(Error::not_found(format!("secret {name}")).field("/name"));
+                }
+                let subject = format!("{}\0{name}", env.id());
+                let effects = vec![format!("the value of {name} is deleted")];
+                if input.dry_run.unwrap_or_default() {
+                    let confirm = platform.control.confirmation("secret", &subject);
+                    return Ok(Output { deleted: false, effects, confirm: Some(confirm) });
+                }
+                super::confirmed(platform, "secret", &subject, &effects, input.confirm.as_deref())?;
+                platform.control.secrets().delete(env, name).await?;
+                return Ok(Output { deleted: true, effects, confirm: None });
+            }
+        };
+        let words = |effects: &[capabilities::releases::Effect]| {
+            effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect::<Vec<_>>()
+        };
+        match (input.dry_run.unwrap_or_default(), input.confirm) {
+            (false, Some(confirm)) => {
+                let applied = platform.releases.remove(env, &removal, &confirm, cx.cancel()).await?;
+                Ok(Output { deleted: applied.changed, effects: words(&applied.effects), confirm: None })
+            }
+            (dry, _) => {
+                let plan = platform.releases.plan_removal(env, removal).await?;
+                let effects = words(&plan.effects);
+                if dry {
+                    return Ok(Output { deleted: false, effects, confirm: Some(plan.confirmation()) });
+                }
+                Err(super::unconfirmed(&effects))
+            }
+        }
+    }
+}
