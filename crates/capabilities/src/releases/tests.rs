@@ -1,3 +1,5 @@
+//! Releases on real databases and blobs: plans, applies, rollbacks.
+
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
