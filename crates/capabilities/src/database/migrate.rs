@@ -1,6 +1,7 @@
 //! Migrations: scripts that change the schema once, whole or not at all, and are remembered.
 
 use kernel::{BlobHash, Env, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ pub struct Migrated {
 }
 
 /// A migration that was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Applied {
     /// Its name.
     pub name: String,

@@ -7,7 +7,7 @@ use kernel::EnvId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Outcome, names};
+use super::connection::{Outcome, Text, names};
 use super::environments::Lease;
 use super::error::Error;
 use super::guard::Statement;
@@ -163,10 +163,7 @@ impl Writer {
         let watch = connection.watch();
         let result = watch
             .within(limit, async {
-                let statement = match text {
-                    Text::One => connection.inspect_one(role, sql).await?,
-                    Text::First => connection.inspect(role, sql).await?,
-                };
+                let statement = connection.inspect(role, sql, text).await?;
                 let mut outcome = Outcome { columns: statement.columns.clone(), ..Outcome::default() };
                 if statement.empty {
                     return Ok((statement, outcome));
@@ -174,7 +171,7 @@ impl Writer {
                 let Outcome { rows, columns, .. } = &mut outcome;
                 let changed = connection
                     .step(&statement, sql, params, |row| {
-                        if matches!(text, Text::First) {
+                        if text == Text::First {
                             return Ok(ControlFlow::Continue(()));
                         }
                         if rows.is_empty() {
@@ -342,15 +339,6 @@ impl Drop for Writer {
             lease.give_back();
         }
     }
-}
-
-/// How much of a text is run.
-#[derive(Debug, Clone, Copy)]
-enum Text {
-    /// All of it, one statement.
-    One,
-    /// Its first statement.
-    First,
 }
 
 /// A text of several statements, and how far it has run.
