@@ -130,7 +130,7 @@ impl Environments {
         let path = self.path(env);
         match (path.exists(), path.parent().is_some_and(std::path::Path::exists)) {
             (true, _) => error,
-            (false, true) => Error::Damaged(env),
+            (false, true) => Error::Missing(env),
             (false, false) => Error::Unknown(env),
         }
     }

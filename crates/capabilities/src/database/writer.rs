@@ -13,7 +13,7 @@ use super::error::Error;
 use super::guard::Statement;
 use super::limits::Limits;
 use super::policy::Role;
-use super::schema::{self, Schema};
+use super::schema::{self, Counting, Schema};
 use super::values;
 
 /// What a commit survives.
@@ -24,6 +24,9 @@ pub enum Durability {
     /// The process being killed. After a power loss the last commits may be missing, and nothing is damaged.
     Normal,
 }
+
+/// How many tokens the rows of one statement may be, lest they fill the memory; about a megabyte.
+const RETURNED: usize = 350_000;
 
 /// Whether the engine does something by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +172,7 @@ impl Writer {
                     return Ok((statement, outcome));
                 }
                 let Outcome { rows, columns, .. } = &mut outcome;
+                let mut returned = 0;
                 let changed = connection
                     .step(&statement, sql, params, |row| {
                         if text == Text::First {
@@ -177,7 +181,12 @@ impl Writer {
                         if rows.is_empty() {
                             *columns = names(row);
                         }
-                        rows.push(values::row(row)?);
+                        let row = values::row(row)?;
+                        returned += values::tokens(&row);
+                        if returned > RETURNED && role != Role::Platform {
+                            return Err(Error::WideReturning);
+                        }
+                        rows.push(row);
                         Ok(ControlFlow::Continue(()))
                     })
                     .await?;
@@ -204,9 +213,13 @@ impl Writer {
     /// # Errors
     /// Of the engine alone.
     pub async fn schema(&mut self) -> Result<Schema, Error> {
+        self.schema_counting(Counting::Impression).await
+    }
+
+    /// The schema with its rows counted as `counting` says.
+    pub(super) async fn schema_counting(&mut self, counting: Counting) -> Result<Schema, Error> {
         self.working = true;
-        let schema =
-            schema::read(self.lease.as_mut().ok_or(Error::Transaction("over"))?.connection()?).await?;
+        let schema = schema::read(self.lease()?.connection()?, counting).await?;
         self.working = false;
         Ok(schema)
     }
