@@ -291,14 +291,30 @@ async fn fingerprint(connection: &mut Connection) -> Result<String, Error> {
     let mut normal = String::new();
     for object in objects {
         for part in &object {
-            for word in text(part).split_whitespace() {
-                normal.push_str(word);
-                normal.push(' ');
-            }
+            normal.push_str(&unspaced(&text(part)));
             normal.push('\n');
         }
     }
     Ok(BlobHash::of(normal.as_bytes()).to_string())
+}
+
+/// The text with each run of blanks as one, but for what stands in quotes.
+fn unspaced(sql: &str) -> String {
+    let mut plain = String::with_capacity(sql.len());
+    let mut quote = None;
+    for c in sql.trim().chars() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            _ => {}
+        }
+        if quote.is_some() || !c.is_whitespace() {
+            plain.push(c);
+        } else if !plain.ends_with(' ') {
+            plain.push(' ');
+        }
+    }
+    plain
 }
 
 /// Checks, after a change of the schema, that the platform's tables are as they were made and that nothing of

@@ -124,3 +124,36 @@ async fn a_caller_that_goes_away_stops_its_statement() {
     assert!(gone.is_err());
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }
+
+#[tokio::test]
+async fn every_call_may_move_between_threads() {
+    fn may_move<T: Send>(_: T) {}
+    let fixture = with_todo().await;
+    let (databases, env, cancel) = (&fixture.databases, &fixture.env, CancellationToken::new());
+    let load = crate::database::Load {
+        table: "todo".to_owned(),
+        format: crate::database::Format::Csv,
+        text: String::new(),
+        on_conflict: crate::database::OnConflict::Fail,
+    };
+    let migrate = crate::database::Migrate {
+        name: "m".to_owned(),
+        sql: String::new(),
+        mode: crate::database::Mode::Apply,
+        release: None,
+    };
+    may_move(databases.create(env.id()));
+    may_move(databases.query(env, Query::default(), &cancel));
+    may_move(databases.execute(env, "", &[], &cancel));
+    may_move(databases.migrate(env, &migrate, &cancel));
+    may_move(databases.load(env, &load, &cancel));
+    may_move(databases.schema(env));
+    may_move(databases.platform_query(env, "", &[]));
+    let mut writer = databases.writer(env).await.unwrap();
+    may_move(writer.begin(Durability::Full));
+    may_move(writer.run(Role::Writer, "", &[]));
+    may_move(writer.script(Role::Migrator, ""));
+    may_move(writer.schema());
+    may_move(writer.commit());
+    may_move(writer);
+}
