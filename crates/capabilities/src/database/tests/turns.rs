@@ -157,3 +157,13 @@ async fn every_call_may_move_between_threads() {
     may_move(writer.commit());
     may_move(writer);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_function_that_cannot_be_interrupted_does_not_hold_its_caller() {
+    let limits = Limits { statement: Duration::from_millis(100), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    let quadratic = "SELECT instr(zeroblob(1200000), CAST(zeroblob(600000) || x'01' AS BLOB))";
+    assert!(matches!(fixture.query(quadratic).await, Err(Error::TooSlow(_))));
+    // Its connection is given up and closes when it can; the other reader serves.
+    assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
+}
