@@ -273,7 +273,7 @@ async fn bombs_end_within_their_bounds() {
             Ok(page) => format!("{:?}", page.rows),
             refused => told(refused),
         };
-        answers.push_str(&format!("{shown}\n  {answer}\n"));
+        answers.push_str(&format!("{}\n  {answer}\n", shown.trim_end()));
     }
     expect![[r#"
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n
@@ -292,7 +292,7 @@ async fn bombs_end_within_their_bounds() {
           too_large /sql: a text, blob or row is over the limit of the database
         SELECT length(randomblob(1900000) || randomblob(1900000))
           too_large /sql: a text, blob or row is over the limit of the database
-        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT length(group_concat(i)) FROM 
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT length(group_concat(i)) FROM
           timeout /sql: the statement ran longer than 0.3 s
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT length(json_group_array(i)) F
           timeout /sql: the statement ran longer than 0.3 s

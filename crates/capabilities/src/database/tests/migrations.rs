@@ -4,13 +4,13 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::fixture::{Fixture, told};
-use super::{TODO, fill, with_todo};
+use super::{TABLE, fill, with_todo};
 use crate::database::{Effect, Error, Mode};
 
 #[tokio::test]
 async fn a_migration_is_applied_once_and_its_content_is_held_to() {
     let fixture = Fixture::new().await;
-    let script = format!("{TODO};\nINSERT INTO todo (title) VALUES ('a'), ('b'); -- done\n");
+    let script = format!("{TABLE};\nINSERT INTO todo (title) VALUES ('a'), ('b'); -- done\n");
     let planned = fixture.migrate("001", &script, Mode::DryRun).await.unwrap();
     assert_eq!((planned.applied, planned.changed, planned.history.len()), (false, 2, 0));
     assert!(fixture.databases.schema(&fixture.env).await.unwrap().tables.is_empty());

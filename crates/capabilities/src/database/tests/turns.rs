@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::Fixture;
-use super::{TODO, with_todo};
+use super::{TABLE, with_todo};
 use crate::database::{Durability, Error, Limits, Query, Role, Switch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -35,7 +35,7 @@ async fn many_readers_see_whole_transactions_while_one_writes() {
 async fn writers_take_turns_and_one_that_waits_too_long_is_told() {
     let limits = Limits { turn: Duration::from_millis(100), ..Limits::default() };
     let fixture = Fixture::with(limits).await;
-    fixture.execute(TODO, &[]).await.unwrap();
+    fixture.execute(TABLE, &[]).await.unwrap();
     let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
     writer.begin(Durability::Normal).await.unwrap();
     writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('held')", &[]).await.unwrap();
