@@ -47,7 +47,8 @@ impl Ground {
         let releases =
             Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting)));
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
-        let platform = Platform { control: Arc::new(control), databases, releases, blobs, logs, urls, environments_dir };
+        let platform =
+            Platform { control: Arc::new(control), databases, releases, blobs, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }
@@ -94,7 +95,8 @@ fn every_tool_is_worth_its_tokens() {
     let costs: Vec<(&str, usize)> = registry.docs().map(|doc| (doc.name, cost(doc))).collect();
     let total: usize = costs.iter().map(|(_, cost)| cost).sum();
     assert!(total <= TOKENS * costs.len(), "{total} tokens for {} tools: {costs:?}", costs.len());
-    let reading: usize = registry.docs().filter(|d| Selection::ReadOnly.admits(d.spec.effect)).map(cost).sum();
+    let reading: usize =
+        registry.docs().filter(|d| Selection::ReadOnly.admits(d.spec.effect)).map(cost).sum();
     assert!(reading <= READ_ONLY_TOKENS, "{reading} tokens for tools that read");
 }
 
@@ -106,7 +108,11 @@ fn names_and_declarations_keep_to_the_rules() {
         assert_eq!(doc.input_schema["type"], "object", "{}", doc.name);
         let fields = &doc.input_schema["properties"];
         if doc.spec.effect == Effect::Destroy {
-            assert!(fields["dry_run"].is_object() && fields["confirm"].is_object(), "{} asks first", doc.name);
+            assert!(
+                fields["dry_run"].is_object() && fields["confirm"].is_object(),
+                "{} asks first",
+                doc.name
+            );
         }
     }
 }
