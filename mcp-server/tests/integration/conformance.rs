@@ -1,10 +1,16 @@
 //! The official conformance suite against the product's doors.
 
+use std::time::Duration;
+
 use mcp_server::mcp::{McpOptions, Sessions};
+
 use testkit::{NodeTool, require};
 
 use crate::fixture::Fixture;
 use crate::world::World;
+
+/// How long the suite may take.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What the suite found of the scenarios that a revision requires.
 struct Findings {
@@ -16,17 +22,11 @@ struct Findings {
 /// Runs what `revision` requires against the product's doors, with the suite's fixtures beside the tools.
 async fn required(revision: &str, sessions: Sessions) -> Findings {
     let world = World::beside(McpOptions { sessions, ..McpOptions::default() }, Fixture::new()).await;
-    let clients = tokio::task::spawn_blocking(|| require(NodeTool::install())).await.unwrap();
     let home = testkit::temporary().unwrap();
-    let output = tokio::process::Command::from(clients.command("conformance", home.path()).unwrap())
-        .args(["server", "--requirements", revision, "--url"])
-        .arg(world.url("/mcp"))
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let mut suite = require(NodeTool::install()).command("conformance", home.path()).unwrap();
+    suite.args(["server", "--requirements", revision, "--url", &world.url("/mcp")]);
+    let finished = tokio::task::spawn_blocking(|| testkit::finish(suite, LIMIT)).await.unwrap().unwrap();
+    let said = finished.stdout + &finished.stderr;
     let (_, summary) = said.split_once("=== SUMMARY ===").unwrap_or_else(|| panic!("no summary: {said}"));
     let (scored, unscored) = summary.split_once("Not scored").unwrap_or((summary, ""));
     let named = |line: &str| line.split([' ', ':']).next().map(str::to_owned);
