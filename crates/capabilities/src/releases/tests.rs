@@ -1,3 +1,5 @@
+//! Releases on a real database: what is applied, refused, undone and rolled back.
+
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
