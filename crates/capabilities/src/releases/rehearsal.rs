@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{Code, Error, Result, Timestamp};
+use kernel::{BlobHash, Code, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
@@ -75,7 +74,9 @@ impl Release {
         let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
         let rows = db.run(Role::Platform, sql, &[number.into()]).await?.rows;
         rows.into_iter().next().map(Release::read).unwrap_or_else(|| {
-            Err(Error::not_found(format!("release {number}")).field("/release").hint("app_describe lists the releases"))
+            Err(Error::not_found(format!("release {number}"))
+                .field("/release")
+                .hint("app_describe lists the releases"))
         })
     }
 
@@ -145,7 +146,13 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
 }
 
 /// What has to be done between two releases.
-async fn draft(db: &mut Writer, base: &Release, release: &Release, goal: &Goal, surplus: Surplus) -> Result<Draft> {
+async fn draft(
+    db: &mut Writer,
+    base: &Release,
+    release: &Release,
+    goal: &Goal,
+    surplus: Surplus,
+) -> Result<Draft> {
     let tables = release.tables().map_err(|e| e.under("/database"))?;
     let live = db.schema().await?;
     let mut draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
@@ -185,12 +192,7 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
 }
 
 /// A table that no release made.
-async fn drop_unmanaged(
-    db: &mut Writer,
-    live: &Schema,
-    name: &str,
-    draft: &mut Draft,
-) -> Result<()> {
+async fn drop_unmanaged(db: &mut Writer, live: &Schema, name: &str, draft: &mut Draft) -> Result<()> {
     if draft.changes.iter().any(|c| c.action == Action::Drop && c.target.starts_with("table ")) {
         return Ok(());
     }
@@ -222,7 +224,11 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         (None, Some(site)) => {
             let detail = format!("{} files, {} bytes", site.files.len(), site.bytes());
             draft.change(Action::Create, "site", Some(detail));
-            draft.effect(EffectKind::Privilege, "site", "its files are served to everybody who has the address");
+            draft.effect(
+                EffectKind::Privilege,
+                "site",
+                "its files are served to everybody who has the address",
+            );
         }
         (Some(_), None) => {
             draft.change(Action::Drop, "site", None);
@@ -262,7 +268,7 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
         .filter_map(|row| Some((row.first()?.as_str()?.to_owned(), row.get(1)?.as_str()?.to_owned())))
         .collect();
     for (i, migration) in wanted.iter().enumerate() {
-        let digest = digest(&migration.sql);
+        let digest = BlobHash::of(migration.sql.as_bytes()).to_string();
         if known.iter().any(|(_, have)| *have == digest) {
             continue;
         }
@@ -286,16 +292,12 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
             draft.effect(EffectKind::DataLoss, &target, message);
         }
         let sql = "INSERT INTO _steading_migration (name, digest, sql, applied_at) VALUES (?1, ?2, ?3, ?4)";
-        let row = [json!(migration.name), json!(digest), json!(migration.sql), json!(Timestamp::now().as_micros())];
+        let row =
+            [json!(migration.name), json!(digest), json!(migration.sql), json!(Timestamp::now().as_micros())];
         db.run(Role::Platform, sql, &row).await?;
         draft.change(Action::Run, target, None);
     }
     Ok(())
-}
-
-/// How a migration is known again.
-pub(crate) fn digest(sql: &str) -> String {
-    Sha256::digest(sql.trim()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 async fn rows_by_table(db: &mut Writer) -> Result<BTreeMap<String, u64>> {
