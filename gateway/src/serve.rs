@@ -1,10 +1,10 @@
 //! Binds, builds, serves, drains.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::Request;
@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -86,8 +87,7 @@ pub struct Running {
     /// What to say about it.
     pub ready: Ready,
     app: App,
-    accepting: tokio::task::JoinHandle<()>,
-    connections: TaskTracker,
+    server: Server,
     grace: Duration,
     // Last, so that the data directory is free only when everything else is closed.
     _lock: Lock,
@@ -101,19 +101,7 @@ impl Running {
 
     /// Stops accepting, lets calls in flight end within the grace period, cancels the rest, flushes.
     pub async fn stop(self) {
-        self.listening.stopping.cancel();
-        drop(self.accepting.await);
-        self.connections.close();
-        if tokio::time::timeout(self.grace, self.connections.wait()).await.is_err() {
-            warn!(
-                connections = self.connections.len(),
-                "the grace period is over, cancelling what still runs"
-            );
-        }
-        self.listening.cancelled.cancel();
-        if tokio::time::timeout(LAST_WORDS, self.connections.wait()).await.is_err() {
-            warn!(connections = self.connections.len(), "closing connections that did not end");
-        }
+        self.server.stop(&self.listening, self.grace).await;
         self.app.shutdown().await;
         info!("stopped");
     }
@@ -132,25 +120,11 @@ pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error>
     let mut lock = Lock::acquire(&config.data_dir)?;
     let listening = listening(config, addr);
     let app = wiring::build(config, &listening).await?;
+    let server = Server::start(listener, app.router.clone(), &listening);
     lock.announce(&local_url(addr))?;
-    let connections = TaskTracker::new();
-    let accepting = tokio::spawn(accept(
-        listener,
-        app.router.clone(),
-        connections.clone(),
-        listening.stopping.clone(),
-        listening.cancelled.clone(),
-    ));
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
-    Ok(Running {
-        listening,
-        ready: app.ready.clone(),
-        app,
-        accepting,
-        connections,
-        grace: Duration::from_secs(config.shutdown_grace_s),
-        _lock: lock,
-    })
+    let grace = Duration::from_secs(config.shutdown_grace_s);
+    Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })
 }
 
 fn listening(config: &Config, addr: SocketAddr) -> Listening {
@@ -195,24 +169,46 @@ fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<TcpListener, Error> {
     .map_err(|source| Error::Bind { addr, source })
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: axum::Router,
+/// Accepts connections and answers their requests.
+struct Server {
+    accepting: JoinHandle<()>,
     connections: TaskTracker,
-    stopping: CancellationToken,
-    cancelled: CancellationToken,
-) {
+}
+
+impl Server {
+    fn start(listener: TcpListener, router: Router, listening: &Listening) -> Self {
+        let connections = TaskTracker::new();
+        let accepting = tokio::spawn(accept(listener, router, connections.clone(), listening.clone()));
+        Self { accepting, connections }
+    }
+
+    async fn stop(self, listening: &Listening, grace: Duration) {
+        listening.stopping.cancel();
+        drop(self.accepting.await);
+        self.connections.close();
+        if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
+            warn!(
+                connections = self.connections.len(),
+                "the grace period is over, cancelling what still runs"
+            );
+        }
+        listening.cancelled.cancel();
+        if tokio::time::timeout(LAST_WORDS, self.connections.wait()).await.is_err() {
+            warn!(connections = self.connections.len(), "closing connections that did not end");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, listening: Listening) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stopping.cancelled() => return,
+            () = listening.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    connection(stream, peer, router.clone(), stopping.clone(), cancelled.clone());
-                connections.spawn(connection);
+                connections.spawn(connection(stream, peer, router.clone(), listening.clone()));
             }
             // The peer is gone already; the next one may not be.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -225,23 +221,13 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: axum::Router,
-    stopping: CancellationToken,
-    cancelled: CancellationToken,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, listening: Listening) {
     // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
     drop(stream.set_nodelay(true));
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
-        async move {
-            let Ok(response) = router.oneshot(request).await;
-            Ok::<_, Infallible>(response)
-        }
+        router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -250,11 +236,11 @@ async fn connection(
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
-        () = stopping.cancelled() => {
+        () = listening.stopping.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = serving.as_mut() => outcome,
-                () = after(&cancelled) => return,
+                () = last_words(&listening.cancelled) => return,
             }
         }
     };
@@ -264,7 +250,11 @@ async fn connection(
 }
 
 /// A little after `cancelled`, so that a cancelled call can still say so.
-async fn after(cancelled: &CancellationToken) {
+async fn last_words(cancelled: &CancellationToken) {
     cancelled.cancelled().await;
     tokio::time::sleep(LAST_WORDS / 2).await;
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -16,22 +16,15 @@ pub struct Apply {
     /// The directory that holds steading.json
     #[arg(default_value = ".")]
     dir: PathBuf,
-    #[command(flatten)]
-    consent: Consent,
-    /// Apply a plan made before, as it was shown
-    #[arg(long, value_name = "PLAN", requires = "confirm")]
+    /// Accept every loss of data that the plan names
+    #[arg(long, conflicts_with = "plan")]
+    yes: bool,
+    /// Apply a plan that `steading plan` showed, instead of a directory
+    #[arg(long, value_name = "PLAN", conflicts_with = "dir")]
     plan: Option<String>,
-}
-
-/// How the loss of data is agreed to.
-#[derive(Debug, clap::Args)]
-pub struct Consent {
-    /// The confirmation that the plan asked for
-    #[arg(long, value_name = "TOKEN")]
-    pub confirm: Option<String>,
-    /// Accept every loss that the plan names
-    #[arg(long, conflicts_with = "confirm")]
-    pub yes: bool,
+    /// What that plan wants to hear before it loses data
+    #[arg(long, value_name = "TOKEN", requires = "plan")]
+    confirm: Option<String>,
 }
 
 impl Apply {
@@ -53,7 +46,10 @@ impl Apply {
 
     async fn apply(&self, client: &mut Client, context: &Context) -> Result<Value, Failure> {
         if let Some(plan) = &self.plan {
-            let input = json!({ "plan_id": plan, "confirm": self.consent.confirm });
+            let mut input = json!({ "plan_id": plan });
+            if let Some(token) = &self.confirm {
+                input["confirm"] = token.as_str().into();
+            }
             return client.tool("app_apply", &input).await;
         }
         let manifest = manifest::read(client, &self.dir, context.output).await?;
@@ -61,32 +57,25 @@ impl Apply {
         context.output.progress(&manifest::words(&plan));
         let mut input = json!({ "plan_id": plan["plan_id"] });
         if let Some(token) = plan["confirm"].as_str() {
-            input["confirm"] = self.consent.give(token)?.into();
+            if !self.yes && !asked("This loses data. Type yes to go on: ") {
+                let plan = cell(&plan["plan_id"]);
+                return Err(Error::new(Code::Conflict, "this would lose data, and nobody agreed to it")
+                    .hint(format!("pass --yes, or apply what was shown: --plan {plan} --confirm {token}"))
+                    .into());
+            }
+            input["confirm"] = token.into();
         }
         client.tool("app_apply", &input).await
     }
 }
 
-impl Consent {
-    /// What to pass as `confirm`, where the platform asks for `token`.
-    ///
-    /// # Errors
-    /// `conflict` where nobody agrees.
-    pub fn give(&self, token: &str) -> Result<String, Error> {
-        if let Some(given) = &self.confirm {
-            return Ok(given.clone());
-        }
-        if self.yes || (std::io::stdin().is_terminal() && agreed()) {
-            return Ok(token.to_owned());
-        }
-        Err(Error::new(Code::Conflict, "this would lose data, and nobody agreed to it")
-            .hint(format!("pass --yes, or --confirm {token}")))
+/// Whether a person at the terminal says yes. Without a terminal nobody does.
+pub fn asked(question: &str) -> bool {
+    if !std::io::stdin().is_terminal() {
+        return false;
     }
-}
-
-fn agreed() -> bool {
     let mut err = std::io::stderr().lock();
-    drop(write!(err, "This loses data. Type yes to go on: ").and_then(|()| err.flush()));
+    drop(write!(err, "{question}").and_then(|()| err.flush()));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }

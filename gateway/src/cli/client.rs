@@ -107,6 +107,28 @@ impl Client {
         }
     }
 
+    /// Every page of a list as one: the object's `items` is the list, its `cursor` the way to the next page.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn pages(&mut self, path: &str, items: &str) -> Result<Value, Failure> {
+        let mut all = Vec::new();
+        let mut next = path.to_owned();
+        loop {
+            let mut page = self.call(Method::GET, &next, None).await?;
+            if let Value::Array(found) = page[items].take() {
+                all.extend(found);
+            }
+            match page["cursor"].as_str() {
+                Some(cursor) => {
+                    let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
+                    next = format!("{path}?cursor={cursor}");
+                }
+                None => return Ok(serde_json::json!({ items: all })),
+            }
+        }
+    }
+
     async fn attempt(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let request = self.request(method, path);
         let request = match body {
@@ -156,16 +178,13 @@ impl Client {
         Ok(())
     }
 
-    /// The path of the MCP door for the chosen environment.
-    pub fn mcp_path(&self) -> String {
-        match &self.env {
-            Some(env) => format!("/mcp/{}", segment(env)),
-            None => "/mcp".to_owned(),
-        }
+    /// What another program needs to talk to the platform: its address, the key, the environment if one is chosen.
+    pub fn target(&self) -> (&str, &Secret, Option<&str>) {
+        (&self.base, &self.key, self.env.as_deref())
     }
 
     /// A request with the credential and the choices of environment and tenant.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request =
             self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose());
         if let Some(env) = &self.env {
@@ -178,7 +197,7 @@ impl Client {
     }
 
     /// What to say when the platform does not answer.
-    pub fn unreachable(&self, error: reqwest::Error) -> Failure {
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
         let code = if error.is_timeout() { Code::Timeout } else { Code::Unavailable };
         let mut cause: &dyn std::error::Error = &error;
         while let Some(deeper) = cause.source() {

@@ -4,7 +4,7 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kernel::{Code, Error};
+use kernel::Code;
 use serde_json::{Value, json};
 
 use super::output::{cell, table};
@@ -58,10 +58,7 @@ impl Doctor {
             "checks": checks.iter().map(Check::to_json).collect::<Vec<_>>(),
         });
         context.output.result(&report, words);
-        if failed == 0 || context.output.is_json() {
-            return Ok(());
-        }
-        Err(Error::new(Code::Unavailable, format!("{failed} of {} checks failed", checks.len())).into())
+        if failed == 0 { Ok(()) } else { Err(Failure::said(Code::Unavailable)) }
     }
 }
 

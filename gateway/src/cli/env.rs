@@ -1,9 +1,10 @@
 //! `steading env`: the environments of the tenant.
 
 use clap::Subcommand;
+use kernel::{Code, Error};
 use serde_json::{Map, Value, json};
 
-use super::apply::Consent;
+use super::apply::asked;
 use super::client::Client;
 use super::output::{cell, table};
 use super::{Context, Failure, Output};
@@ -34,8 +35,12 @@ enum Command {
     Delete {
         /// Its slug or id
         env: String,
-        #[command(flatten)]
-        consent: Consent,
+        /// Accept that everything in it is lost
+        #[arg(long)]
+        yes: bool,
+        /// The confirmation that a dry run of env_delete gave
+        #[arg(long, value_name = "TOKEN", conflicts_with = "yes")]
+        confirm: Option<String>,
     },
 }
 
@@ -68,17 +73,39 @@ impl Command {
                     format!("{} is at {}", cell(&made["slug"]), cell(&made["url"]))
                 }))
             }
-            Command::Delete { env, consent } => {
-                let asked = client.tool("env_delete", &json!({ "env": env, "dry_run": true })).await?;
-                for effect in asked["effects"].as_array().into_iter().flatten() {
-                    output.progress(&cell(effect));
-                }
-                let token = asked["confirm"].as_str().unwrap_or_default();
-                let input = json!({ "env": env, "confirm": consent.give(token)? });
+            Command::Delete { env, yes, confirm } => {
+                let token = match confirm {
+                    Some(token) => token,
+                    None => agreement(client, &env, yes.then_some(Agreed), output).await?,
+                };
+                let input = json!({ "env": env, "confirm": token });
                 Ok((client.tool("env_delete", &input).await?, |_| "Deleted.".to_owned()))
             }
         }
     }
+}
+
+/// Somebody agreed to a loss on the command line.
+struct Agreed;
+
+/// Shows what would be lost, and gives the confirmation where somebody agrees to it.
+async fn agreement(
+    client: &mut Client,
+    env: &str,
+    agreed: Option<Agreed>,
+    output: Output,
+) -> Result<String, Failure> {
+    let dry = client.tool("env_delete", &json!({ "env": env, "dry_run": true })).await?;
+    for effect in dry["effects"].as_array().into_iter().flatten() {
+        output.progress(&cell(effect));
+    }
+    let token = dry["confirm"].as_str().unwrap_or_default();
+    if agreed.is_some() || asked(&format!("Type yes to delete {env}: ")) {
+        return Ok(token.to_owned());
+    }
+    Err(Error::new(Code::Conflict, format!("everything in {env} would be lost, and nobody agreed to it"))
+        .hint(format!("pass --yes, or --confirm {token}"))
+        .into())
 }
 
 /// Every page as one.

@@ -16,6 +16,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A failure whose result says everything already.
+    pub fn said(code: Code) -> Self {
+        Self { exit: code.exit_code(), problem: Value::Null }
+    }
+
     /// What the platform answered with `status`; where that is no problem object, what it means.
     pub fn answered(status: http::StatusCode, body: &[u8]) -> Self {
         let problem = serde_json::from_slice::<Value>(body).ok().filter(|body| body["code"].is_string());

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use kernel::{Code, Error};
+use tool::Doc;
 
+use super::output::pretty;
 use super::{Failure, Output};
-use crate::config;
+use crate::{api, config};
 
 /// Write the generated files of the repository
 #[derive(Debug, clap::Args)]
@@ -29,7 +31,42 @@ impl Generate {
 
 /// Every generated file: its path in the repository and its text.
 fn files() -> Vec<(String, String)> {
-    vec![("steading.example.toml".to_owned(), config::example()), ("docs/errors.md".to_owned(), errors())]
+    let docs = docs();
+    let mut files = vec![
+        ("steading.example.toml".to_owned(), config::example()),
+        ("docs/errors.md".to_owned(), errors()),
+        ("docs/tools.md".to_owned(), tools(&docs)),
+        ("docs/openapi.json".to_owned(), format!("{}\n", pretty(&api::openapi(docs.iter())))),
+    ];
+    for doc in &docs {
+        files.push((format!("tool-schemas/{}.json", doc.name), format!("{}\n", pretty(&doc.to_json()))));
+    }
+    files
+}
+
+/// What can be known of every tool without calling it.
+fn docs() -> Vec<Doc> {
+    mcp_server::tools::registry().docs().cloned().collect()
+}
+
+fn tools(docs: &[Doc]) -> String {
+    let mut text = String::from(
+        "# Tools\n\nWhat agents call, over MCP or `POST /v1/tools/{tool}`, in the order that clients see. The schemas are in\n\
+         `tool-schemas/`. Written by `steading generate`.\n\n\
+         | tool | works on | effect | scopes | what it does |\n|---|---|---|---|---|\n",
+    );
+    for doc in docs {
+        let scopes: Vec<_> = doc.spec.scopes.iter().map(|scope| format!("`{scope}`")).collect();
+        let level = if doc.in_environment { "environment" } else { "tenant" };
+        text.push_str(&format!(
+            "| `{}` | {level} | {} | {} | {} |\n",
+            doc.name,
+            doc.spec.effect.as_str(),
+            scopes.join(" "),
+            doc.spec.about.replace('|', "\\|"),
+        ));
+    }
+    text
 }
 
 fn errors() -> String {

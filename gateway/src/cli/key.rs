@@ -58,7 +58,7 @@ type Words = fn(&Value) -> String;
 impl Command {
     async fn run(self, client: &mut Client, env: Option<String>) -> Result<(Value, Words), Failure> {
         match self {
-            Command::List => Ok((client.call(Method::GET, "/v1/keys", None).await?, listed)),
+            Command::List => Ok((client.pages("/v1/keys", "keys").await?, listed)),
             Command::Create { name, bound, scopes, expires_in } => {
                 let mut body = Map::new();
                 body.insert("name".to_owned(), name.into());
@@ -87,7 +87,10 @@ fn listed(answer: &Value) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|key| ["id", "name", "env", "expires_at"].map(|name| cell(&key[name])).to_vec())
+        .map(|key| {
+            let state = if key["revoked"] == true { "revoked".into() } else { key["expires_at"].clone() };
+            [&key["id"], &key["name"], &key["env"], &state].map(cell).to_vec()
+        })
         .collect();
-    table(&["ID", "NAME", "ENVIRONMENT", "EXPIRES"], &rows)
+    table(&["ID", "NAME", "ENVIRONMENT", "ENDS"], &rows)
 }

@@ -32,11 +32,6 @@ impl Output {
         Self { form, colour }
     }
 
-    /// Whether results are JSON.
-    pub fn is_json(self) -> bool {
-        self.form == Form::Json
-    }
-
     /// Whether text may be coloured.
     pub fn colour(self) -> Colour {
         self.colour
@@ -71,6 +66,7 @@ impl Output {
     /// Says why a command failed, and how the process ends: words on stderr, or the problem object on stdout.
     pub fn failure(self, failure: &Failure) -> ExitCode {
         match self.form {
+            _ if failure.problem().is_null() => {}
             Form::Json => self.line(&failure.problem().to_string()),
             Form::Human => {
                 let name = if self.colour.on(&io::stderr()) { "\x1b[1;31merror\x1b[0m" } else { "error" };

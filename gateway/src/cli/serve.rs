@@ -58,7 +58,8 @@ impl Serve {
     }
 }
 
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+/// SIGTERM or SIGINT, from now on.
+pub fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(kernel::Error::internal);
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(async move {

@@ -24,6 +24,8 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`, where it is absolute.
     pub config_home: Option<PathBuf>,
+    /// `CODEX_HOME`, where Codex keeps its settings.
+    pub codex_home: Option<PathBuf>,
     settings: Vec<(String, String)>,
 }
 
@@ -51,6 +53,7 @@ impl Surroundings {
                 "STEADING_CONFIG" => read.config = Some(value.into()),
                 "NO_COLOR" => read.no_color = true,
                 "HOME" => read.home = Some(value.into()),
+                "CODEX_HOME" => read.codex_home = Some(value.into()),
                 "XDG_CONFIG_HOME" => {
                     read.config_home = Some(PathBuf::from(value)).filter(|path| path.is_absolute());
                 }
