@@ -2,24 +2,22 @@
 //! resources, and tools that ask the client.
 #![expect(deprecated, reason = "the suite of 2025-11-25 samples, logs and subscribes")]
 
-mod answers;
+mod content;
 
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, CompleteRequestParams,
     CompleteResult, CreateMessageRequestParams, ElicitRequestParams, ErrorData, GetPromptRequestParams,
-    GetPromptResponse, GetPromptResult, InputRequiredResult, InputResponses, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel,
-    LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestStateCodec,
-    ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
-    Tool, UnsubscribeRequestParams,
+    GetPromptResponse, GetPromptResult, InputRequiredResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, LoggingLevel, LoggingMessageNotificationParam,
+    PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, RequestStateCodec, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use answers::{PNG, asked, complete, constant, elicited, form, image, resource, sample, text};
+use content::{PNG, answer, asked, complete, constant, elicited, form, image, read, resource, sample, text};
 
 type Answer<T> = Result<T, ErrorData>;
 type Context = RequestContext<RoleServer>;
@@ -160,14 +158,6 @@ impl Fixture {
         asked["requestState"] = self.state.seal(state.as_bytes()).into();
         asked
     }
-}
-
-fn read<T: DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
-fn answer<'a>(given: Option<&'a InputResponses>, key: &str) -> Option<&'a Value> {
-    given?.get(key)
 }
 
 async fn log(context: &Context) {
