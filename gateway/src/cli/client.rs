@@ -234,7 +234,11 @@ pub fn segment(text: &str) -> String {
     url.map(|url| url.path().trim_start_matches('/').to_owned()).unwrap_or_default()
 }
 
-fn operator_key(data_dir: &Path) -> Result<Secret, Error> {
+/// The operator's key, for whoever may read the data directory.
+///
+/// # Errors
+/// `unauthenticated` where there is none to be read.
+pub fn operator_key(data_dir: &Path) -> Result<Secret, Error> {
     let path = data_dir.join("operator.key");
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Secret::new(text.trim())),
