@@ -37,10 +37,14 @@ impl<P: Host> Doors<P> {
 
     /// Calls a tool, whichever door the call came in by.
     pub(crate) async fn call(&self, call: Call) -> Result<Value> {
-        let caller = Arc::clone(&call.caller);
-        let homeless = caller.env.is_none() && self.registry.doc(&call.tool)?.in_environment;
+        let (id, caller) = (call.id, Arc::clone(&call.caller));
+        let doc = self.registry.doc(&call.tool)?;
+        let (name, homeless) = (doc.name, doc.in_environment && caller.env.is_none());
         let running = AssertUnwindSafe(self.registry.call(&self.platform, call)).catch_unwind();
-        let outcome = running.await.unwrap_or_else(|_| Err(Error::internal("a tool panicked")));
+        let outcome = running.await.unwrap_or_else(|_| {
+            tracing::error!(call.id = %id, tool.name = name, "a tool panicked");
+            Err(Error::internal("a tool panicked"))
+        });
         match outcome {
             // The proof of an environment is asked for before the input is looked at: without one, this is
             // the only thing that can be invalid.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use control::Control;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use kernel::{Caller, Error, Result, Surface};
+use kernel::{Caller, Code, Error, Result, Surface};
 
 /// Turns a request's credential and its choice of environment into a caller.
 pub trait Gate: Send + Sync + 'static {
@@ -25,4 +27,39 @@ pub trait Gate: Send + Sync + 'static {
     /// What a caller without an environment is told when it calls a tool that needs one: `invalid_input` with
     /// the slugs it may choose from.
     fn missing_env<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, Error>;
+}
+
+impl Gate for Control {
+    fn caller<'a>(
+        &'a self,
+        bearer: Option<&'a str>,
+        env: Option<&'a str>,
+        tenant: Option<&'a str>,
+        surface: Surface,
+    ) -> BoxFuture<'a, Result<Arc<Caller>>> {
+        async move {
+            let Some(bearer) = bearer else {
+                return Err(Error::new(Code::Unauthenticated, "a credential is missing")
+                    .hint("send the header Authorization: Bearer <key>"));
+            };
+            let caller = self.authenticate(bearer, surface).await?;
+            self.select_env(&caller, env, tenant).await
+        }
+        .boxed()
+    }
+
+    fn missing_env<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, Error> {
+        async move {
+            let hint = match self.env_slugs(caller).await {
+                Ok(slugs) if slugs.is_empty() => "create one with env_create".to_owned(),
+                Ok(slugs) => format!(
+                    "name one with the Steading-Env header, or connect to /mcp/<environment>: {}",
+                    slugs.join(", ")
+                ),
+                Err(error) => return error,
+            };
+            Error::new(Code::InvalidInput, "this call needs an environment").hint(hint)
+        }
+        .boxed()
+    }
 }

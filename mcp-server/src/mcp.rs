@@ -29,7 +29,7 @@ use tool::{Host, Selection};
 use crate::auth;
 use crate::body;
 use crate::doors::Doors;
-use crate::problem::{REQUEST_ID, problem_response};
+use crate::problem::{Problem, REQUEST_ID};
 use handler::{Handler, Nothing};
 use sessions::Owners;
 
@@ -156,7 +156,7 @@ async fn enter<P: Host, X: ServerHandler>(
     let (parts, body) = request.into_parts();
     let mut response = match door.serve(id, env.as_deref(), parts, body).await {
         Ok(response) => response,
-        Err(error) => problem_response(&error, &id.to_string()),
+        Err(error) => Problem::new(error, id).into_response(),
     };
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -183,31 +183,31 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if let (Some(owners), Some(session)) = (&self.owners, &session) {
             owners.check(session, &caller)?;
         }
-        let opens = parts.method == Method::POST && session.is_none();
-        if let Some(owners) = self.owners.as_ref().filter(|_| opens) {
-            owners.room_for(&caller).await?;
-        }
         let under_way = (parts.method == Method::POST).then(|| self.under_way.token());
         let sent = body::read(&parts.headers, body, self.doors.body_limit).await?;
         if let Some(request) = wire::cancelled(&sent).filter(|_| session.is_none()) {
             self.calls.cancel(&caller, &request);
         }
+        let opens = self.owners.as_ref().filter(|_| session.is_none());
+        if let Some(owners) = opens {
+            owners.room_for(&caller, &sent).await?;
+        }
         wire::accept_what_is_sent(&mut parts.headers);
         parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, id });
         let request = http::Request::from_parts(parts, Full::new(sent.clone()));
         let response = self.service.handle(request).await;
-        if let Some(owners) = self.owners.as_ref().filter(|_| opens)
+        if let Some(owners) = opens
             && let Some(session) = wire::session_of(response.headers())?
         {
             owners.add(session, &caller);
         }
         if wire::is_plain_refusal(&response) {
-            let status = response.status();
-            if status.is_server_error() && self.closed.is_cancelled() {
+            let (refused, said) = response.into_parts();
+            if refused.status.is_server_error() && self.closed.is_cancelled() {
                 return Err(Error::new(Code::Unavailable, "the platform is stopping"));
             }
-            let said = response.into_body().collect().await.map_or_else(|e| match e {}, |all| all.to_bytes());
-            return Ok(wire::refusal(status, &said, &sent));
+            let said = said.collect().await.map_or_else(|e| match e {}, |all| all.to_bytes());
+            return Ok(wire::refusal(&refused, &said, id, &sent));
         }
         // The answer's body holds the token, so that a stream counts as under way until its end.
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| (&under_way, frame).1))).into_response())

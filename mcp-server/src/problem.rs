@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use kernel::{CallId, Code, Error};
+use kernel::{CallId, Code, Error, LimitInfo};
 use serde_json::Value;
 
 /// The media type of problem details (RFC 9457 §3).
@@ -12,6 +12,19 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// The header that carries the request id, on good and on bad answers.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// The limit a call ran into (draft-ietf-httpapi-ratelimit-headers §3).
+const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+
+/// What is left of it (the same, §4).
+const RATE_LIMIT: &str = "ratelimit";
+
+/// Logs our own failures where no tool was called: the registry logs those of calls.
+pub(crate) fn log_internal(error: &Error, request_id: CallId) {
+    if error.code() == Code::Internal {
+        tracing::error!(call.id = %request_id, error = error.chain(), "request failed");
+    }
+}
 
 /// The answer for `error`: its problem object, and the headers that its code asks for.
 #[must_use]
@@ -22,8 +35,8 @@ pub fn problem_response(error: &Error, request_id: &str) -> Response {
 
 /// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
 #[must_use]
-pub(crate) fn refusal(status: StatusCode, error: &Error) -> Response {
-    let request_id = CallId::new().to_string();
+pub(crate) fn refusal(status: StatusCode, request_id: CallId, error: &Error) -> Response {
+    let request_id = request_id.to_string();
     let mut problem = error.problem(&request_id);
     problem["status"] = status.as_u16().into();
     write(status, error, problem, &request_id)
@@ -37,13 +50,13 @@ pub async fn unknown_route() -> Problem {
 /// The answer where the route does not take the method; for `Router::method_not_allowed_fallback`, which adds
 /// `Allow`.
 pub async fn unknown_method() -> Response {
-    method_not_allowed(None)
+    method_not_allowed(CallId::new(), None)
 }
 
-pub(crate) fn method_not_allowed(allow: Option<HeaderValue>) -> Response {
+pub(crate) fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
     let error = Error::new(Code::InvalidInput, "this path does not take that method")
         .hint("the Allow header lists the methods it takes");
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, &error);
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, request_id, &error);
     if let Some(allow) = allow {
         response.headers_mut().insert(ALLOW, allow);
     }
@@ -63,6 +76,18 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
     }
     if let Some(seconds) = error.retry_after_secs() {
         headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Some(limit) = error.limit_info() {
+        let LimitInfo { name, quota, window_s, remaining, reset_s } = limit;
+        let fields = [
+            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window_s}")),
+            (RATE_LIMIT, format!("\"{name}\";r={remaining};t={reset_s}")),
+        ];
+        for (field, value) in fields {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(field, value);
+            }
+        }
     }
     response
 }
@@ -96,6 +121,7 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        log_internal(&self.error, self.request_id);
         problem_response(&self.error, &self.request_id.to_string())
     }
 }

@@ -57,6 +57,9 @@ impl Target {
 
 /// Serves MCP on this process's standard input and output, until the input ends and every answer is written.
 ///
+/// Where it returns before the input has ended, a thread still reads from it and would hold up the end of the
+/// tokio runtime: leave the process with `std::process::exit`.
+///
 /// # Errors
 /// `invalid_input` where the address or the key cannot be used; `unavailable` where the output is closed. A
 /// platform that cannot be reached is told to the client, in answer to its requests.

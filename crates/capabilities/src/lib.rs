@@ -1,4 +1,5 @@
 //! What an environment can do, a module each: database, hosting, secrets, logs, releases.
 
+pub mod database;
 pub mod hosting;
 pub mod logs;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kernel::{Caller, Code, Error, Principal, Result, Surface, Timestamp};
-use store::{EnvironmentFilter, Key, KeyKind};
+use kernel::{Caller, Code, Error, Principal, Result, Surface, TenantId, Timestamp};
+use store::{EnvState, EnvironmentFilter, Key, KeyKind};
 
 use crate::credentials::{self, Verified, hash};
 use crate::{Control, Place};
@@ -58,9 +58,8 @@ impl Control {
         let mut chosen = Caller::clone(caller);
         let operator = caller.principal == Principal::Operator && caller.env.is_none();
         if let Some(name) = tenant {
-            let found = self.store.tenants().find(name).await?;
-            let found = found.filter(|found| operator || found.id == caller.tenant);
-            chosen.tenant = found.ok_or_else(|| missing("tenant", name))?.id;
+            let found = self.tenant(name).await?.filter(|found| operator || *found == caller.tenant);
+            chosen.tenant = found.ok_or_else(|| missing("tenant", name))?;
         }
         if let Some(name) = env {
             let reachable = |place: &Place| {
@@ -85,7 +84,19 @@ impl Control {
         }
         let filter = EnvironmentFilter::default();
         let rows = self.store.environments().list(caller.tenant, &filter, None, MAX_SLUGS).await?;
-        Ok(rows.into_iter().map(|env| env.slug.to_string()).collect())
+        let ready = rows.into_iter().filter(|env| env.state == EnvState::Ready);
+        Ok(ready.map(|env| env.slug.to_string()).collect())
+    }
+
+    async fn tenant(&self, name: &str) -> Result<Option<TenantId>> {
+        let name = name.to_owned();
+        if let Some(tenant) = self.tenant_names.get(&name) {
+            return Ok(Some(tenant));
+        }
+        let asked = self.tenant_names.asking();
+        let Some(tenant) = self.store.tenants().find(&name).await? else { return Ok(None) };
+        self.tenant_names.keep(asked, name, tenant.id);
+        Ok(Some(tenant.id))
     }
 
     async fn verify(&self, bearer: &str, hash: &[u8; 32]) -> Result<Verified> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::{Code, Error, Result, Secret, Slug, TenantId, Timestamp};
 use store::{Location, SigningKeyRow, Store, Tenant};
@@ -9,6 +10,7 @@ use tool::Effect;
 
 use crate::credentials::Credentials;
 use crate::names::Names;
+use crate::remembered::Remembered;
 use crate::signing::Signing;
 use crate::vault::{Master, Vault};
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     Replays, Secrets, Tenants, Tokens, Usage, private,
 };
 
+const TENANT_NAMES: Duration = Duration::from_secs(60);
 const DEFAULT: &str = "default";
 const SIGNING_PURPOSE: &str = "platform";
 const FINGERPRINT: &str = "master_key";
@@ -29,6 +32,8 @@ pub struct Control {
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) tokens: Tokens,
+    /// Tenants that calls have named; one is never renamed.
+    pub(crate) tenant_names: Remembered<String, TenantId>,
     tenants: Tenants,
     environments: Environments,
     keys: Keys,
@@ -98,6 +103,7 @@ impl Control {
             limits: Limits::new(config.limits),
             ledger: Ledger::start(store.clone()),
             replays: Replays::new(store.clone()),
+            tenant_names: Remembered::new(1_024, TENANT_NAMES),
             store,
             names,
             credentials,

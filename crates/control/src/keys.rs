@@ -130,7 +130,7 @@ impl Keys {
     ///
     /// # Errors
     /// Where the file or the database cannot be written.
-    pub async fn reset_operator(&self, tenant: TenantId) -> Result<Secret, OpenError> {
+    pub(crate) async fn reset_operator(&self, tenant: TenantId) -> Result<Secret, OpenError> {
         let secret = credentials::generate(credentials::OPERATOR).map_err(OpenError::Random)?;
         self.install_operator(tenant, &secret).await?;
         Ok(secret)

@@ -80,6 +80,14 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger {
+    /// The writer ends after what is there, even where nobody waits for it.
+    fn drop(&mut self) {
+        self.desk.lock().closing = true;
+        self.desk.wake();
+    }
+}
+
 impl tool::Ledger for Ledger {
     fn record(&self, record: Record) -> BoxFuture<'_, Result<()>> {
         let effect = record.effect;
@@ -166,15 +174,17 @@ async fn commit(store: &Store, batch: Waiting, uses: &mut HashMap<KeyId, Timesta
     calls.extend(batch.reads);
     let mut written = true;
     if !calls.is_empty() {
-        let outcome = async {
-            store.records().append(&calls).await?;
-            let used = newly_used(&calls, uses);
-            if used.is_empty() { Ok(()) } else { store.keys().used(&used).await }
-        };
-        if let Err(error) = outcome.await {
+        if let Err(error) = store.records().append(&calls).await {
             let error = Error::from(error).chain();
             tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
             written = false;
+        }
+        let used = newly_used(&calls, uses);
+        if written
+            && !used.is_empty()
+            && let Err(error) = store.keys().used(&used).await
+        {
+            tracing::warn!(error = Error::from(error).chain(), "the last use of keys cannot be noted");
         }
     }
     if batch.dropped > 0 {
@@ -202,6 +212,8 @@ fn newly_used(calls: &[Call], uses: &mut HashMap<KeyId, Timestamp>) -> Vec<(KeyI
             used.push((call.credential, call.at));
         }
     }
+    // Two writers on Postgres lock rows in the same order.
+    used.sort_unstable();
     used
 }
 

@@ -60,8 +60,11 @@ fn install_with_apt(packages: &[&str]) -> anyhow::Result<()> {
 }
 
 fn apt(arguments: &[&str]) -> anyhow::Result<Command> {
+    // Under sudo too it is `env` that sets the variable: sudo itself may be told not to let any through.
     let mut command = Command::new(if is_root()? { "env" } else { "sudo" });
-    // sudo takes variables in the same place as env.
+    if !is_root()? {
+        command.arg("env");
+    }
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]).args(arguments);
     Ok(command)
 }

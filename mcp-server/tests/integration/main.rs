@@ -5,6 +5,7 @@
 mod attacks;
 mod conformance;
 mod fixture;
+mod gate;
 mod json_door;
 mod mcp_door;
 mod stdio;

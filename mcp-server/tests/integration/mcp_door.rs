@@ -25,7 +25,9 @@ async fn events(response: Response) -> Vec<Value> {
 /// A tool's result, with what the client would show a model.
 async fn called(world: &World, key: &str, name: &str, arguments: Value) -> Value {
     let params = json!({ "name": name, "arguments": arguments });
-    body(world.modern("/mcp", key, "tools/call", params).await).await["result"].take()
+    let answer = world.modern("/mcp", key, "tools/call", params).await;
+    assert_eq!(answer.status(), 200);
+    body(answer).await["result"].take()
 }
 
 /// The problem in a failed call, without its request id.
@@ -367,9 +369,28 @@ async fn a_session_is_its_openers_alone() {
         assert_eq!(send(method, "/mcp", READER_KEY, &session).await, 404, "{method}");
         assert_eq!(send(method, "/mcp", ENV_KEY, "nope").await, 404, "{method}");
     }
+    assert_eq!(send("PUT", "/mcp", ENV_KEY, &session).await, 405);
     assert_eq!(send("POST", "/mcp", ENV_KEY, &session).await, 200);
     assert_eq!(send("DELETE", "/mcp", ENV_KEY, &session).await, 202);
     assert_eq!(send("POST", "/mcp", ENV_KEY, &session).await, 404);
+}
+
+#[tokio::test]
+async fn a_tenant_has_a_thousand_sessions_and_not_one_more() {
+    let world = World::with(McpOptions { sessions: Sessions::Legacy, ..McpOptions::default() }).await;
+    let mut session = String::new();
+    for _ in 0..1_000 {
+        session = open(&world, ENV_KEY).await;
+    }
+    let client = json!({ "name": "test", "version": "1" });
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
+    let refused = world.legacy("/mcp", OTHER_KEY, "initialize", params).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(body(refused).await["code"], "quota_exceeded");
+    called(&world, OTHER_KEY, "echo", json!({ "text": "no session needed" })).await;
+    let ended = world.client.delete(world.url("/mcp")).bearer_auth(ENV_KEY).header("mcp-session-id", session);
+    assert_eq!(ended.send().await.unwrap().status(), 202);
+    open(&world, OTHER_KEY).await;
 }
 
 #[tokio::test]

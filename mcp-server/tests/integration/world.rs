@@ -10,7 +10,9 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kernel::{Caller, Code, EnvId, Error, KeyId, Principal, Result, Scope, Scopes, Surface, TenantId};
+use kernel::{
+    Caller, Code, EnvId, Error, KeyId, LimitInfo, Principal, Result, Scope, Scopes, Surface, TenantId,
+};
 use mcp_server::gate::Gate;
 use mcp_server::mcp::McpOptions;
 use mcp_server::{Doors, http, mcp, problem};
@@ -63,7 +65,10 @@ impl Limiter for Memory {
         if *self.tired.lock().unwrap() != Some(caller.credential) {
             return Ok(());
         }
-        Err(Error::new(Code::RateLimited, "the key made too many calls").retry_after(Duration::from_secs(7)))
+        let limit = LimitInfo { name: "key", quota: 300, window_s: 6, remaining: 0, reset_s: 7 };
+        Err(Error::new(Code::RateLimited, "the key made too many calls")
+            .retry_after(Duration::from_secs(7))
+            .limit(limit))
     }
 }
 

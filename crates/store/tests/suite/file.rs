@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use kernel::Secret;
+use kernel::{Code, Secret};
+use sqlx::{Connection, Executor};
 use store::{Error, Location, Store};
 use tempfile::TempDir;
 
@@ -97,4 +98,19 @@ async fn what_was_written_before_the_program_died_is_there_after_it() {
         std::fs::copy(from, format!("{}{suffix}", after.display())).unwrap();
     }
     assert_eq!(open(&after).await.unwrap().tenants().list(None, 9).await.unwrap(), [acme, zeta]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_from_other_failures() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("control.db");
+    open(&path).await.unwrap().close().await;
+    let mut raw = sqlx::AnyConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    // The engine's own limit gives the same code as a disk without room.
+    raw.execute("PRAGMA max_page_count = 1").await.unwrap();
+    let big = "INSERT INTO settings (name, value) VALUES ('a', hex(zeroblob(1000000)))";
+    let error = Error::from(raw.execute(big).await.unwrap_err());
+    assert!(matches!(error, Error::Full(_)), "{error:?}");
+    let error = kernel::Error::from(error);
+    assert_eq!((error.code(), error.message()), (Code::Unavailable, "the platform's disk is full"));
 }

@@ -37,9 +37,7 @@ macro_rules! store_suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $case() {
-                    if let Some(place) = $place {
-                        crate::$module::$case(&place).await;
-                    }
+                    crate::$module::$case(&$place).await;
                 }
             )+
         }

@@ -20,16 +20,16 @@ enum Keep {
 }
 
 impl Place {
-    pub fn sqlite() -> Option<Self> {
+    pub fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let location = Location::Sqlite(directory.path().join("control.db"));
-        Some(Self { location, _keep: Keep::Directory(directory) })
+        Self { location, _keep: Keep::Directory(directory) }
     }
 
-    pub fn postgres() -> Option<Self> {
-        let server = testkit::require(testkit::Postgres::shared())?;
+    pub fn postgres() -> Self {
+        let server = testkit::require(testkit::Postgres::shared());
         let location = Location::Postgres(Secret::new(server.fresh_database().unwrap()));
-        Some(Self { location, _keep: Keep::Server(server) })
+        Self { location, _keep: Keep::Server(server) }
     }
 
     pub async fn open(&self) -> Store {

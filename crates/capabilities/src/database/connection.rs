@@ -1,0 +1,326 @@
+//! One guarded connection: it runs a statement in a role, within a time and a memory bound.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt as _;
+use kernel::EnvId;
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
+use sqlx::{Column as _, SqlSafeStr as _};
+
+use super::engine_error::{self, Told};
+use super::error::Error;
+use super::guard::{self, Rejected, Statement};
+use super::limits::Limits;
+use super::policy::Role;
+use super::template::APPLICATION;
+use super::values;
+
+/// What a statement gave.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Outcome {
+    /// The names of the columns; empty where the statement returns no rows.
+    pub columns: Vec<String>,
+    /// The rows, a value for each column.
+    pub rows: Vec<Vec<Value>>,
+    /// How many rows were inserted, changed or deleted.
+    pub changed: u64,
+}
+
+/// Whether a connection is for reading alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Reader,
+    Writer,
+}
+
+/// After how many of the engine's operations the bounds are looked at.
+const OPERATIONS: i32 = 200;
+
+/// How long after a bound the engine may take to notice, in a function that runs long within one operation,
+/// before the connection is given up.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) struct Connection {
+    sqlx: SqliteConnection,
+    watch: Arc<Watch>,
+    role: Option<Role>,
+    env: EnvId,
+    path: PathBuf,
+    limits: Arc<Limits>,
+}
+
+impl Connection {
+    /// Opens the database file of `env` at `path`.
+    ///
+    /// # Errors
+    /// `Damaged` where it is not a database of ours.
+    pub async fn open(env: EnvId, path: &Path, kind: Kind, limits: &Arc<Limits>) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .busy_timeout(limits.turn)
+            .statement_cache_capacity(0)
+            .row_buffer_size(8)
+            .foreign_keys(true)
+            .pragma("trusted_schema", "0")
+            // 256 KiB for each connection, so that many open environments stay small.
+            .pragma("cache_size", "-256")
+            // In memory they count against the memory bound; as files nothing would bound them.
+            .pragma("temp_store", "2")
+            .pragma("journal_size_limit", "1048576")
+            .pragma("max_page_count", limits.pages.to_string())
+            .pragma("query_only", if kind == Kind::Reader { "1" } else { "0" })
+            .disable_statement_logging();
+        let sqlx =
+            options.connect().await.map_err(|error| engine_error::of_engine(env, Told::nothing(), error))?;
+        let watch = Arc::new(Watch::new(limits.memory_bytes));
+        let mut connection =
+            Self { sqlx, watch, role: None, env, path: path.to_owned(), limits: Arc::clone(limits) };
+        connection.defend().await?;
+        let found = connection.run(Role::Platform, "PRAGMA application_id", &[], limits.statement).await?;
+        if found.rows != [[Value::from(APPLICATION)]] {
+            return Err(Error::Damaged(env));
+        }
+        Ok(connection)
+    }
+
+    async fn defend(&mut self) -> Result<(), Error> {
+        let watch = Arc::clone(&self.watch);
+        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        guard::harden(&mut handle)
+            .map_err(|code| Error::Engine(sqlx::Error::Protocol(format!("a defence is refused: {code}"))))?;
+        handle.set_progress_handler(OPERATIONS, move || watch.goes_on());
+        Ok(())
+    }
+
+    /// The bounds it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The watch over whatever statement runs; stops it from outside.
+    pub fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
+    }
+
+    /// Prepares the first statement of `sql` under `role`.
+    pub async fn inspect(&mut self, role: Role, sql: &str) -> Result<Statement, Error> {
+        if sql.len() > self.limits.sql_bytes && role != Role::Platform {
+            return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
+        }
+        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        if self.role != Some(role) {
+            guard::assume(&mut handle, role, &self.limits);
+            self.role = Some(role);
+        }
+        guard::inspect(&mut handle, role, sql).map_err(|rejected| match rejected {
+            Rejected::Refused(refusal) => Error::Refused(refusal),
+            Rejected::Engine { code, message, at } => {
+                let told = Told { sql, stop: self.watch.stopped(), limit: self.watch.limit() };
+                engine_error::of_code(self.env, told, code, &message, at)
+            }
+        })
+    }
+
+    /// Prepares `sql`, which must be one statement.
+    pub async fn inspect_one(&mut self, role: Role, sql: &str) -> Result<Statement, Error> {
+        let statement = self.inspect(role, sql).await?;
+        if statement.empty {
+            return Err(Error::Empty);
+        }
+        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        match sql.get(statement.end..) {
+            Some(rest) if guard::is_blank(&mut handle, rest) => Ok(statement),
+            _ => Err(Error::Several),
+        }
+    }
+
+    /// Runs a statement that was inspected under the current role, and hands each row to `each` until it breaks.
+    ///
+    /// # Returns
+    /// How many rows it changed.
+    pub async fn step(
+        &mut self,
+        statement: &Statement,
+        sql: &str,
+        params: &[Value],
+        mut each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<u64, Error> {
+        let sql = sql.get(..statement.end).unwrap_or(sql);
+        let arguments = values::bind(&statement.parameters, params)?;
+        let (env, path, watch) = (self.env, self.path.as_path(), Arc::clone(&self.watch));
+        let told = |error| {
+            let told = Told { sql, stop: watch.stopped(), limit: watch.limit() };
+            full_disk(path, engine_error::of_engine(env, told, error))
+        };
+        let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments).persistent(false);
+        let mut stream = self.sqlx.fetch_many(query);
+        let mut changed = 0;
+        while let Some(item) = stream.try_next().await.map_err(told)? {
+            match item {
+                Either::Left(done) if !statement.changes_schema => changed += done.rows_affected(),
+                Either::Left(_) => {}
+                Either::Right(row) => {
+                    if each(&row)?.is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Runs one statement within `limit` and collects what it gives.
+    pub async fn run(
+        &mut self,
+        role: Role,
+        sql: &str,
+        params: &[Value],
+        limit: Duration,
+    ) -> Result<Outcome, Error> {
+        let watch = self.watch();
+        watch
+            .within(limit, async {
+                let statement = self.inspect_one(role, sql).await?;
+                let mut rows = Vec::new();
+                let mut columns = statement.columns.clone();
+                let changed = self
+                    .step(&statement, sql, params, |row| {
+                        if rows.is_empty() {
+                            columns = names(row);
+                        }
+                        rows.push(values::row(row)?);
+                        Ok(ControlFlow::Continue(()))
+                    })
+                    .await?;
+                Ok(Outcome { columns, rows, changed })
+            })
+            .await
+    }
+
+    /// Whether a transaction is open.
+    pub async fn in_transaction(&mut self) -> Result<bool, Error> {
+        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        Ok(guard::in_transaction(&mut handle))
+    }
+
+    /// Closes the connection and waits until its thread has ended.
+    pub async fn close(self) {
+        if let Err(error) = self.sqlx.close().await {
+            tracing::warn!(env.id = %self.env, error = %error, "a database connection did not close cleanly");
+        }
+    }
+}
+
+/// The engine says the same of a full disk and of a full database.
+fn full_disk(path: &Path, error: Error) -> Error {
+    const NEXT_TO_NOTHING: u64 = 16 << 20;
+    match (&error, rustix::fs::statvfs(path)) {
+        (Error::Quota, Ok(disk)) if disk.f_bavail.saturating_mul(disk.f_frsize) < NEXT_TO_NOTHING => {
+            Error::DiskFull
+        }
+        _ => error,
+    }
+}
+
+/// The names of a row's columns.
+pub(super) fn names(row: &SqliteRow) -> Vec<String> {
+    row.columns().iter().map(|column| column.name().to_owned()).collect()
+}
+
+/// Why a statement was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stop {
+    Deadline = 1,
+    Cancelled = 2,
+    Memory = 3,
+}
+
+/// The bounds of the statement that runs on a connection; its own thread asks every few operations.
+pub(super) struct Watch {
+    origin: Instant,
+    limit_ms: AtomicU64,
+    deadline_ms: AtomicU64,
+    memory_bytes: i64,
+    memory_most: AtomicI64,
+    stopped: AtomicU8,
+    abandoned: AtomicBool,
+}
+
+impl Watch {
+    fn new(memory_bytes: u64) -> Self {
+        Self {
+            origin: Instant::now(),
+            limit_ms: AtomicU64::new(0),
+            deadline_ms: AtomicU64::new(u64::MAX),
+            memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
+            memory_most: AtomicI64::new(i64::MAX),
+            stopped: AtomicU8::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `work`, statements of this watch's connection, for at most `limit`.
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.limit_ms.store(limit_ms, Ordering::Relaxed);
+        self.stopped.store(0, Ordering::Relaxed);
+        self.memory_most.store(guard::memory_used().saturating_add(self.memory_bytes), Ordering::Relaxed);
+        self.deadline_ms.store(self.now_ms().saturating_add(limit_ms), Ordering::Relaxed);
+        let result = tokio::time::timeout(limit.saturating_add(GRACE), work).await;
+        self.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+        result.unwrap_or_else(|_| {
+            self.stop(Stop::Deadline);
+            self.abandoned.store(true, Ordering::Relaxed);
+            Err(Error::TooSlow(limit))
+        })
+    }
+
+    /// Whether the engine has not come back in time, so that the state of the connection is not known.
+    pub fn abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Stops the statement that runs, if one does.
+    pub fn stop(&self, why: Stop) {
+        let _ = self.stopped.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn stopped(&self) -> Option<Stop> {
+        match self.stopped.load(Ordering::Relaxed) {
+            1 => Some(Stop::Deadline),
+            2 => Some(Stop::Cancelled),
+            3 => Some(Stop::Memory),
+            _ => None,
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn goes_on(&self) -> bool {
+        if self.now_ms() > self.deadline_ms.load(Ordering::Relaxed) {
+            self.stop(Stop::Deadline);
+        }
+        if guard::memory_used() > self.memory_most.load(Ordering::Relaxed) {
+            self.stop(Stop::Memory);
+        }
+        self.stopped.load(Ordering::Relaxed) == 0
+    }
+}

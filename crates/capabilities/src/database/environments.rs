@@ -1,0 +1,298 @@
+//! Which environments' databases are open: a bounded number, the least used closed first, idle ones after seconds.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use kernel::EnvId;
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
+
+use super::connection::{Connection, Kind, Stop};
+use super::error::Error;
+use super::limits::Limits;
+
+/// The open environments of one process.
+pub(super) struct Environments {
+    root: PathBuf,
+    limits: Arc<Limits>,
+    open: Mutex<HashMap<EnvId, Arc<Slot>>>,
+    room: Arc<Semaphore>,
+    returned: Arc<Notify>,
+    sweeping: AtomicBool,
+}
+
+/// One open environment: its connections, lent out one by one.
+struct Slot {
+    writer: Arc<tokio::sync::Mutex<Option<Connection>>>,
+    readers: Arc<Semaphore>,
+    spare: Mutex<Vec<Connection>>,
+    used: Mutex<Instant>,
+    _room: OwnedSemaphorePermit,
+    // Dropped after the room is free again.
+    _wake: Wake,
+}
+
+/// Wakes one caller that waits for room, when it is dropped.
+struct Wake(Arc<Notify>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A connection on loan. One that is not given back in a known state is closed, which rolls back what it had
+/// open.
+pub(super) struct Lease {
+    connection: Option<Connection>,
+    place: Option<Place>,
+    slot: Option<Arc<Slot>>,
+    returned: Arc<Notify>,
+}
+
+enum Place {
+    Reader { _permit: OwnedSemaphorePermit },
+    Writer(OwnedMutexGuard<Option<Connection>>),
+}
+
+impl Environments {
+    pub fn new(root: PathBuf, limits: Limits) -> Self {
+        Self {
+            root,
+            room: Arc::new(Semaphore::new(limits.open.max(1))),
+            limits: Arc::new(limits),
+            open: Mutex::default(),
+            returned: Arc::default(),
+            sweeping: AtomicBool::new(false),
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn shared_limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits)
+    }
+
+    /// Where the database of `env` is.
+    pub fn path(&self, env: EnvId) -> PathBuf {
+        self.root.join(env.to_string()).join("main.db")
+    }
+
+    /// A connection of `env` that reads.
+    pub async fn reader(self: &Arc<Self>, env: EnvId) -> Result<Lease, Error> {
+        let until = tokio::time::Instant::now() + self.limits.turn;
+        let slot = self.slot(env, until).await?;
+        let permit = timeout_at(until, Arc::clone(&slot.readers).acquire_owned())
+            .await
+            .map_err(|_| Error::Busy)?
+            .map_err(|_| Error::Unknown(env))?;
+        let spare = lock(&slot.spare).pop();
+        self.lend(env, slot, Place::Reader { _permit: permit }, spare).await
+    }
+
+    /// The connection of `env` that writes, when it is this caller's turn.
+    pub async fn writer(self: &Arc<Self>, env: EnvId) -> Result<Lease, Error> {
+        let until = tokio::time::Instant::now() + self.limits.turn;
+        let slot = self.slot(env, until).await?;
+        let mut guard =
+            timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await.map_err(|_| Error::Busy)?;
+        let spare = guard.take();
+        self.lend(env, slot, Place::Writer(guard), spare).await
+    }
+
+    async fn lend(
+        &self,
+        env: EnvId,
+        slot: Arc<Slot>,
+        place: Place,
+        spare: Option<Connection>,
+    ) -> Result<Lease, Error> {
+        let kind = match place {
+            Place::Reader { .. } => Kind::Reader,
+            Place::Writer(_) => Kind::Writer,
+        };
+        let returned = Arc::clone(&self.returned);
+        let mut lease = Lease { connection: spare, place: Some(place), slot: Some(slot), returned };
+        if lease.connection.is_none() {
+            let opened = Connection::open(env, &self.path(env), kind, &self.limits).await;
+            lease.connection = Some(opened.map_err(|error| self.without_file(env, error))?);
+        }
+        Ok(lease)
+    }
+
+    /// A file that is gone explains the failure better than the engine does.
+    fn without_file(&self, env: EnvId, error: Error) -> Error {
+        let path = self.path(env);
+        match (path.exists(), path.parent().is_some_and(std::path::Path::exists)) {
+            (true, _) => error,
+            (false, true) => Error::Damaged(env),
+            (false, false) => Error::Unknown(env),
+        }
+    }
+
+    /// The open environment, opened where it is not; waits until `until` for room.
+    async fn slot(self: &Arc<Self>, env: EnvId, until: tokio::time::Instant) -> Result<Arc<Slot>, Error> {
+        loop {
+            let returned = self.returned.notified();
+            if let Some(slot) = lock(&self.open).get(&env) {
+                *lock(&slot.used) = Instant::now();
+                return Ok(Arc::clone(slot));
+            }
+            if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+                return Ok(self.insert(env, room));
+            }
+            let idlest = self.take_idle(Instant::now());
+            if let Some(slot) = idlest {
+                slot.close().await;
+                continue;
+            }
+            timeout_at(until, returned).await.map_err(|_| Error::Busy)?;
+        }
+    }
+
+    fn insert(self: &Arc<Self>, env: EnvId, room: OwnedSemaphorePermit) -> Arc<Slot> {
+        let slot = Arc::new(Slot {
+            writer: Arc::default(),
+            readers: Arc::new(Semaphore::new(self.limits.readers.max(1) as usize)),
+            spare: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            _room: room,
+            _wake: Wake(Arc::clone(&self.returned)),
+        });
+        // Two callers may get here for the same environment; the second takes what the first has put in.
+        let slot = Arc::clone(lock(&self.open).entry(env).or_insert(slot));
+        if !self.sweeping.swap(true, Ordering::AcqRel) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+        slot
+    }
+
+    /// Takes out the environment that was used least recently, before `before`, and is not in use.
+    fn take_idle(&self, before: Instant) -> Option<Arc<Slot>> {
+        let mut open = lock(&self.open);
+        let (env, _) = open
+            .iter()
+            // Only this map holds it: every loan holds it too, and new ones begin under this lock.
+            .filter(|(_, slot)| Arc::strong_count(slot) == 1)
+            .map(|(env, slot)| (*env, *lock(&slot.used)))
+            .filter(|(_, used)| *used <= before)
+            .min_by_key(|(_, used)| *used)?;
+        open.remove(&env)
+    }
+
+    /// Closes the database of `env`, after what runs on it has ended or the time for a statement is over.
+    pub async fn close(&self, env: EnvId) {
+        let Some(slot) = lock(&self.open).remove(&env) else { return };
+        let until = tokio::time::Instant::now() + self.limits.statement;
+        let writer = timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await;
+        let readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
+        drop((writer, readers));
+        slot.close().await;
+    }
+
+    /// Closes all of them, as [`Environments::close`] does.
+    pub async fn close_all(&self) {
+        let open: Vec<EnvId> = lock(&self.open).keys().copied().collect();
+        for env in open {
+            self.close(env).await;
+        }
+    }
+
+    /// How many environments are open.
+    #[cfg(test)]
+    pub fn open(&self) -> usize {
+        lock(&self.open).len()
+    }
+}
+
+impl Slot {
+    async fn close(&self) {
+        let spare = std::mem::take(&mut *lock(&self.spare));
+        for reader in spare {
+            reader.close().await;
+        }
+        // One that is still on loan is closed when the last loan ends.
+        let writer = self.writer.try_lock().ok().and_then(|mut writer| writer.take());
+        if let Some(writer) = writer {
+            writer.close().await;
+        }
+    }
+}
+
+/// Closes environments that nobody uses, until none is open.
+async fn sweep(environments: Weak<Environments>) {
+    loop {
+        let Some(idle) = environments.upgrade().map(|environments| environments.limits.idle) else { return };
+        tokio::time::sleep(idle / 2).await;
+        let Some(environments) = environments.upgrade() else { return };
+        while let Some(before) = Instant::now().checked_sub(idle)
+            && let Some(slot) = environments.take_idle(before)
+        {
+            slot.close().await;
+        }
+        if lock(&environments.open).is_empty() {
+            environments.sweeping.store(false, Ordering::Release);
+            // One may have come between the look and the store; its opener saw a sweeper still at work.
+            if lock(&environments.open).is_empty() || environments.sweeping.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+    }
+}
+
+impl Lease {
+    pub fn connection(&mut self) -> Result<&mut Connection, Error> {
+        self.connection.as_mut().ok_or(Error::Transaction("over"))
+    }
+
+    /// Gives the connection back where its last work has ended, well or not.
+    pub fn settle(self) {
+        if self.connection.as_ref().is_some_and(|connection| !connection.watch().abandoned()) {
+            self.give_back();
+        }
+    }
+
+    /// Gives the connection back for the next caller. Without this it is closed.
+    pub fn give_back(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        match (&mut self.place, &self.slot) {
+            (Some(Place::Writer(guard)), _) => **guard = Some(connection),
+            (Some(Place::Reader { .. }), Some(slot)) => lock(&slot.spare).push(connection),
+            (_, None) | (None, _) => {}
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (place, slot) = (self.place.take(), self.slot.take());
+        if let Some(slot) = &slot {
+            *lock(&slot.used) = Instant::now();
+        }
+        let Some(connection) = self.connection.take() else {
+            drop((place, slot));
+            self.returned.notify_one();
+            return;
+        };
+        connection.watch().stop(Stop::Cancelled);
+        let returned = Arc::clone(&self.returned);
+        // The place stays taken until the engine has let go, so that connections stay bounded.
+        let closing = async move {
+            connection.close().await;
+            drop((place, slot));
+            returned.notify_one();
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(closing);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,182 @@
+//! Migrations: scripts that change the schema once, whole or not at all, and are remembered.
+
+use kernel::{BlobHash, Env, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::effects::{self, Effect, Lineage};
+use super::error::Error;
+use super::policy::Role;
+use super::schema;
+use super::writer::{Durability, Script, Switch, Writer};
+use super::{Databases, or_cancelled};
+
+/// A script that changes the schema.
+#[derive(Debug, Clone)]
+pub struct Migrate {
+    /// Its name, 1 to 200 characters; with the content it says whether it was applied before.
+    pub name: String,
+    /// Its statements.
+    pub sql: String,
+    /// Whether to apply it, or to tell what it would do.
+    pub mode: Mode,
+    /// The release it belongs to, where it does.
+    pub release: Option<i64>,
+}
+
+/// Whether a migration is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Apply it.
+    Apply,
+    /// Run it, tell its effects, and undo it.
+    DryRun,
+}
+
+/// What a migration did, or would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Migrated {
+    /// Whether it was applied by this call: not in a dry run, and not when it was there before.
+    pub applied: bool,
+    /// What it did or would do, in the order of the tables' names; nothing when it was there before.
+    pub effects: Vec<Effect>,
+    /// How many rows its statements insert, change or delete.
+    pub changed: u64,
+    /// The migrations of this environment, oldest first, this one with them when it is there.
+    pub history: Vec<Applied>,
+}
+
+/// A migration that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Its name.
+    pub name: String,
+    /// The SHA-256 of its SQL.
+    pub digest: String,
+    /// When.
+    pub applied_at: Timestamp,
+    /// The release it belongs to, where it does.
+    pub release: Option<i64>,
+}
+
+impl Databases {
+    /// Applies a migration, once: with the same name and content again it does nothing. References between
+    /// rows are not enforced while it runs, so that tables can be rebuilt, and are checked at its end.
+    ///
+    /// # Errors
+    /// What the guard or the engine holds against one of its statements, its name with other content, rows
+    /// that it would leave without the row they refer to; then nothing is changed.
+    pub async fn migrate(
+        &self,
+        env: &Env,
+        migrate: &Migrate,
+        cancel: &CancellationToken,
+    ) -> Result<Migrated, Error> {
+        if !(1..=200).contains(&migrate.name.chars().count()) {
+            return Err(Error::MigrationName);
+        }
+        let mut writer = self.writer(env).await?;
+        writer.heed(cancel);
+        let watch = writer.lease()?.connection()?.watch();
+        let work = async {
+            writer.foreign_keys(Switch::Off).await?;
+            writer.begin(Durability::Full).await?;
+            let result = self.in_transaction(env, migrate, &mut writer).await;
+            writer.rollback().await?;
+            writer.foreign_keys(Switch::On).await?;
+            result
+        };
+        or_cancelled(cancel, &watch, work).await
+    }
+
+    /// The migrations that were applied, oldest first.
+    ///
+    /// # Errors
+    /// Of the engine alone.
+    pub async fn migrations(&self, env: &Env) -> Result<Vec<Applied>, Error> {
+        Ok(applied(&self.platform_query(env, HISTORY, &[]).await?))
+    }
+
+    /// Commits what is to stay; the caller rolls back the rest.
+    async fn in_transaction(
+        &self,
+        env: &Env,
+        migrate: &Migrate,
+        writer: &mut Writer,
+    ) -> Result<Migrated, Error> {
+        let digest = BlobHash::of(migrate.sql.as_bytes()).to_string();
+        let history = applied(&writer.run(Role::Platform, HISTORY, &[]).await?.rows);
+        if let Some(before) = history.iter().find(|before| before.name == migrate.name) {
+            return if before.digest == digest {
+                Ok(Migrated { applied: false, effects: Vec::new(), changed: 0, history })
+            } else {
+                Err(Error::MigrationChanged(migrate.name.clone()))
+            };
+        }
+        let (effects, changed) = self.run_script(env, &migrate.sql, writer).await?;
+        if let Some((table, rows)) = writer.broken_references().await?.into_iter().next() {
+            return Err(Error::MigrationBreaksReferences { table, rows });
+        }
+        if migrate.mode == Mode::DryRun {
+            schema::sealed(writer.lease()?.connection()?).await?;
+            return Ok(Migrated { applied: false, effects, changed, history });
+        }
+        let row = [
+            Value::from(migrate.name.as_str()),
+            Value::from(digest),
+            Value::from(migrate.sql.as_str()),
+            Value::from(Timestamp::now().as_micros()),
+            Value::from(migrate.release),
+        ];
+        writer
+            .run(Role::Platform, "INSERT INTO _steading_migration VALUES (?1, ?2, ?3, ?4, ?5)", &row)
+            .await?;
+        let history = applied(&writer.run(Role::Platform, HISTORY, &[]).await?.rows);
+        writer.commit().await?;
+        Ok(Migrated { applied: true, effects, changed, history })
+    }
+
+    async fn run_script(
+        &self,
+        env: &Env,
+        sql: &str,
+        writer: &mut Writer,
+    ) -> Result<(Vec<Effect>, u64), Error> {
+        let before = writer.schema().await?;
+        let mut shape = effects::shape(&before);
+        let mut lineage = Lineage::new(&shape);
+        let mut changed = 0;
+        let mut script = Script::new(sql);
+        while let Some(done) = writer.next(Role::Migrator, &mut script).await? {
+            changed += done.changed;
+            if done.changes_schema {
+                let after = schema::shape(writer.lease()?.connection()?).await?;
+                lineage.follow(&done, &shape, &after);
+                shape = after;
+            }
+        }
+        if script.is_empty() {
+            return Err(Error::Empty);
+        }
+        let after = writer.schema().await?;
+        // A reader still sees the committed state, and the writer is held: that state stays as it is.
+        let mut reader = self.environments.reader(env.id()).await?;
+        let effects = effects::between(&before, &after, &lineage, reader.connection()?).await;
+        reader.settle();
+        Ok((effects?, changed))
+    }
+}
+
+const HISTORY: &str = "SELECT name, digest, applied_at, release FROM _steading_migration ORDER BY rowid";
+
+fn applied(rows: &[Vec<Value>]) -> Vec<Applied> {
+    rows.iter()
+        .map(|row| Applied {
+            name: row[0].as_str().unwrap_or_default().to_owned(),
+            digest: row[1].as_str().unwrap_or_default().to_owned(),
+            applied_at: Timestamp::from_micros(row[2].as_i64().unwrap_or_default()),
+            release: row[3].as_i64(),
+        })
+        .collect()
+}

@@ -1,0 +1,193 @@
+//! The database of an environment: one SQLite file each, guarded, bounded, one writer at a time.
+
+mod connection;
+mod effects;
+mod engine_error;
+mod environments;
+mod error;
+mod guard;
+mod limits;
+mod load;
+mod migrate;
+mod page;
+mod policy;
+mod postgresisms;
+mod schema;
+mod template;
+mod values;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{Env, EnvId};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+pub use self::connection::Outcome;
+pub use self::effects::Effect;
+pub use self::error::Error;
+pub use self::limits::Limits;
+pub use self::load::{Format, Load, Loaded, OnConflict};
+pub use self::migrate::{Applied, Migrate, Migrated, Mode};
+pub use self::page::{Page, Query};
+pub use self::policy::{Refusal, Role};
+pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
+pub use self::writer::{Durability, Switch, Writer};
+
+use self::connection::{Stop, Watch};
+use self::environments::Environments;
+
+/// The databases of all environments of this process. Clones share everything.
+#[derive(Clone)]
+pub struct Databases {
+    environments: Arc<Environments>,
+    template: Arc<OnceCell<Vec<u8>>>,
+}
+
+/// How many tokens the rows that `RETURNING` gives may be.
+const RETURNED: usize = 3_500;
+
+impl Databases {
+    /// The databases below `root`, one directory for each environment.
+    #[must_use]
+    pub fn new(root: PathBuf, limits: Limits) -> Self {
+        Self { environments: Arc::new(Environments::new(root, limits)), template: Arc::default() }
+    }
+
+    /// Makes the empty database of a new environment, and its directory where there is none.
+    ///
+    /// # Errors
+    /// `Exists` where it has one.
+    pub async fn create(&self, env: EnvId) -> Result<(), Error> {
+        self.template.get_or_try_init(template::prepare).await?;
+        let (template, path) = (Arc::clone(&self.template), self.environments.path(env));
+        let placed = tokio::task::spawn_blocking(move || match template.get() {
+            Some(bytes) => template::place(bytes, &path),
+            None => Ok(()),
+        })
+        .await;
+        match placed.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists(env)),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(Error::DiskFull),
+            Err(error) => Err(Error::File(error)),
+        }
+    }
+
+    /// Closes the database of an environment whose directory is about to be removed. What runs on it is waited
+    /// for, as long as one statement may take.
+    ///
+    /// # Errors
+    /// None today; a database that does not close cleanly is logged, and is closed all the same.
+    pub async fn remove(&self, env: EnvId) -> Result<(), Error> {
+        self.environments.close(env).await;
+        Ok(())
+    }
+
+    /// Closes every database that is open; for the end of the process.
+    pub async fn close(&self) {
+        self.environments.close_all().await;
+    }
+
+    /// Runs one statement that changes rows or adds to the schema, as a transaction that waits for the disk.
+    ///
+    /// # Errors
+    /// What the guard or the engine holds against the statement; then nothing is changed.
+    pub async fn execute(
+        &self,
+        env: &Env,
+        sql: &str,
+        params: &[Value],
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, Error> {
+        let mut writer = self.writer(env).await?;
+        writer.heed(cancel);
+        let watch = writer.lease()?.connection()?.watch();
+        let work = async {
+            writer.begin(Durability::Full).await?;
+            let result = async {
+                let outcome = writer.run(Role::Writer, sql, params).await?;
+                if outcome.rows.iter().map(|row| values::tokens(row)).sum::<usize>() > RETURNED {
+                    return Err(Error::WideReturning);
+                }
+                writer.commit().await?;
+                Ok(outcome)
+            }
+            .await;
+            if result.is_err() {
+                writer.rollback().await?;
+            }
+            result
+        };
+        or_cancelled(cancel, &watch, work).await
+    }
+
+    /// Runs one statement of the platform's own that reads, `_steading_` tables included.
+    ///
+    /// # Errors
+    /// Of the engine alone.
+    pub async fn platform_query(
+        &self,
+        env: &Env,
+        sql: &str,
+        params: &[Value],
+    ) -> Result<Vec<Vec<Value>>, Error> {
+        let mut lease = self.environments.reader(env.id()).await?;
+        let limit = self.environments.limits().statement;
+        let result = lease.connection()?.run(Role::Platform, sql, params, limit).await;
+        lease.settle();
+        result.map(|outcome| outcome.rows)
+    }
+
+    /// The schema as it is committed.
+    ///
+    /// # Errors
+    /// Of the engine alone.
+    pub async fn schema(&self, env: &Env) -> Result<Schema, Error> {
+        let mut lease = self.environments.reader(env.id()).await?;
+        let limit = self.environments.limits().statement;
+        let connection = lease.connection()?;
+        // One transaction, so that all parts are of one moment. After an error the connection is closed with it.
+        connection.run(Role::Platform, "BEGIN", &[], limit).await?;
+        let schema = schema::read(connection).await?;
+        connection.run(Role::Platform, "COMMIT", &[], limit).await?;
+        lease.settle();
+        Ok(schema)
+    }
+
+    /// The right to write, when it is this caller's turn.
+    ///
+    /// # Errors
+    /// `Busy` where others hold it for longer than a call may wait.
+    pub async fn writer(&self, env: &Env) -> Result<Writer, Error> {
+        let lease = self.environments.writer(env.id()).await?;
+        Ok(Writer::new(env.id(), self.environments.shared_limits(), lease))
+    }
+}
+
+/// Runs `work` to its end, which comes soon after `cancel`: the statement that `watch` watches is stopped.
+async fn or_cancelled<T>(
+    cancel: &CancellationToken,
+    watch: &Watch,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::pin!(work);
+    tokio::select! {
+        result = &mut work => return result,
+        () = cancel.cancelled() => {}
+    }
+    loop {
+        watch.stop(Stop::Cancelled);
+        // The next statement of the same work begins unstopped.
+        tokio::select! {
+            result = &mut work => return result,
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Files: quotas, how many are open, and damaged ones.
+
+use std::time::{Duration, Instant};
+
+use expect_test::expect;
+use kernel::{Env, EnvId, TenantId};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::fixture::{Fixture, told};
+use super::{fill, with_todo};
+use crate::database::{Limits, Query};
+
+#[tokio::test]
+async fn a_database_at_its_quota_refuses_more_and_goes_on_serving() {
+    let limits = Limits { pages: 40, ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    fixture.execute("CREATE TABLE t (a)", &[]).await.unwrap();
+    expect!["quota_exceeded: the database has reached its size quota"]
+        .assert_eq(&told(fixture.execute("INSERT INTO t VALUES (zeroblob(1000000))", &[]).await));
+    assert_eq!(fixture.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap().changed, 1);
+    assert_eq!(fixture.rows("SELECT count(*) FROM t").await, [[json!(1)]]);
+}
+
+/// How many files below the fixture's directory this process has open.
+fn open_files(fixture: &Fixture) -> usize {
+    let below = fixture.directory.path().canonicalize().unwrap();
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    links
+        .filter(|link| {
+            link.as_ref().is_ok_and(|link| link.path().read_link().is_ok_and(|to| to.starts_with(&below)))
+        })
+        .count()
+}
+
+#[tokio::test]
+async fn environments_touched_in_turn_keep_few_files_open() {
+    let limits = Limits { open: 3, idle: Duration::from_secs(600), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    let mut envs = Vec::new();
+    for number in 0..20 {
+        let env = fixture.another().await;
+        let cancel = CancellationToken::new();
+        fixture.databases.execute(&env, "CREATE TABLE t (n)", &[], &cancel).await.unwrap();
+        fixture
+            .databases
+            .execute(&env, "INSERT INTO t VALUES (?1)", &[json!(number)], &cancel)
+            .await
+            .unwrap();
+        // Each open environment has at most a writer and two readers, each with file and log, and one index.
+        assert!(open_files(&fixture) <= 3 * 7, "{}", open_files(&fixture));
+        envs.push(env);
+    }
+    for (number, env) in envs.iter().enumerate() {
+        let query = Query { sql: "SELECT n FROM t".to_owned(), ..Query::default() };
+        let page = fixture.databases.query(env, query, &CancellationToken::new()).await.unwrap();
+        assert_eq!(page.rows, [[json!(number)]]);
+    }
+    assert_eq!(fixture.databases.environments.open(), 3);
+    fixture.databases.close().await;
+    assert_eq!((fixture.databases.environments.open(), open_files(&fixture)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn more_environments_than_there_is_room_for_are_served_in_turn() {
+    let limits = Limits { open: 2, ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    let mut envs = Vec::new();
+    for _ in 0..8 {
+        envs.push(fixture.another().await);
+    }
+    let work = envs.iter().map(|env| async {
+        for _ in 0..5 {
+            let query = Query { sql: "SELECT 1".to_owned(), ..Query::default() };
+            fixture.databases.query(env, query, &CancellationToken::new()).await.unwrap();
+        }
+    });
+    futures::future::join_all(work).await;
+    assert!(fixture.databases.environments.open() <= 2);
+}
+
+#[tokio::test]
+async fn idle_environments_are_closed() {
+    let limits = Limits { idle: Duration::from_millis(20), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    fixture.execute("CREATE TABLE t (n)", &[]).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while open_files(&fixture) > 0 {
+        assert!(Instant::now() < until, "still open");
+        tokio::task::yield_now().await;
+    }
+    // And opens again, with its sweeper.
+    assert_eq!(fixture.rows("SELECT count(*) FROM t").await, [[json!(0)]]);
+    while open_files(&fixture) > 0 {
+        assert!(Instant::now() < until, "still open");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_environment_is_made_once_and_removed_with_its_connections() {
+    let fixture = with_todo().await;
+    let id = fixture.env.id();
+    assert_eq!(
+        told(fixture.databases.create(id).await),
+        format!("conflict: the environment {id} has a database already")
+    );
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
+    fixture.databases.remove(id).await.unwrap();
+    assert_eq!(open_files(&fixture), 0);
+    std::fs::remove_dir_all(fixture.directory.path().join(id.to_string())).unwrap();
+    let unknown = format!("not_found: there is no database of the environment {id}");
+    assert_eq!(told(fixture.query("SELECT 1").await), unknown);
+    let never = Env::for_upkeep(TenantId::new(), EnvId::new());
+    let answer = fixture.databases.platform_query(&never, "SELECT 1", &[]).await;
+    assert_eq!(told(answer), unknown.replace(&id.to_string(), &never.id().to_string()));
+}
+
+#[tokio::test]
+async fn damaged_files_are_said_to_be_and_never_opened_as_something_else() {
+    let fixture = with_todo().await;
+    fill(&fixture, 500).await;
+    fixture.databases.remove(fixture.env.id()).await.unwrap();
+    let path = fixture.directory.path().join(fixture.env.id().to_string()).join("main.db");
+    let whole = std::fs::read(&path).unwrap();
+    let damage: [(&str, Vec<u8>); 5] = [
+        ("empty", Vec::new()),
+        ("text", b"this is not a database, whatever its name says".repeat(100)),
+        ("header", [&[0_u8; 100], &whole[100..]].concat()),
+        ("another's", {
+            let mut other = whole.clone();
+            other[68..72].fill(0);
+            other
+        }),
+        ("schema", {
+            let mut other = whole.clone();
+            other[100..4096].fill(0xa5);
+            other
+        }),
+    ];
+    let expected = format!("unavailable: the database of the environment {} is damaged", fixture.env.id());
+    for (name, bytes) in damage {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(told(fixture.query("SELECT * FROM todo").await), expected, "{name}");
+        assert_eq!(told(fixture.execute("DELETE FROM todo", &[]).await), expected, "{name}");
+        fixture.databases.remove(fixture.env.id()).await.unwrap();
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(told(fixture.query("SELECT * FROM todo").await), expected);
+    assert!(!path.exists());
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(500)]]);
+}

@@ -1,0 +1,126 @@
+//! Readers, the one writer, deadlines and cancellation.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::fixture::Fixture;
+use super::{TODO, with_todo};
+use crate::database::{Durability, Error, Limits, Query, Role, Switch};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_readers_see_whole_transactions_while_one_writes() {
+    let fixture = with_todo().await;
+    let writes = async {
+        for round in 0..40 {
+            let sql = "INSERT INTO todo (title) VALUES (?1 || 'a'), (?1 || 'b')";
+            fixture.execute(sql, &[json!(round.to_string())]).await.unwrap();
+        }
+    };
+    let reads = async {
+        let readers = (0..8).map(|_| async {
+            for _ in 0..40 {
+                let count = fixture.rows("SELECT count(*) FROM todo").await[0][0].as_u64().unwrap();
+                assert_eq!(count % 2, 0);
+            }
+        });
+        futures::future::join_all(readers).await;
+    };
+    futures::future::join(writes, reads).await;
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(80)]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_take_turns_and_one_that_waits_too_long_is_told() {
+    let limits = Limits { turn: Duration::from_millis(100), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    fixture.execute(TODO, &[]).await.unwrap();
+    let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
+    writer.begin(Durability::Normal).await.unwrap();
+    writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('held')", &[]).await.unwrap();
+    let error = kernel::Error::from(fixture.execute("DELETE FROM todo", &[]).await.unwrap_err());
+    assert_eq!((error.code(), error.retry_after_secs()), (kernel::Code::Unavailable, Some(1)));
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
+    drop(writer);
+    // The dropped writer's connection closes beside us; its place is free once it has.
+    let after = loop {
+        match fixture.execute("INSERT INTO todo (title) VALUES ('next')", &[]).await {
+            Err(Error::Busy) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(after.unwrap().changed, 1);
+    assert_eq!(fixture.rows("SELECT title FROM todo").await, [[json!("next")]]);
+}
+
+#[tokio::test]
+async fn a_writer_keeps_its_transaction_or_says_that_it_is_gone() {
+    let fixture = with_todo().await;
+    let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
+    assert!(matches!(writer.run(Role::Writer, "SELECT 1", &[]).await, Err(Error::Transaction("not open"))));
+    assert!(matches!(writer.commit().await, Err(Error::Transaction("not open"))));
+    writer.begin(Durability::Full).await.unwrap();
+    assert!(matches!(writer.begin(Durability::Full).await, Err(Error::Transaction(_))));
+    assert!(matches!(writer.foreign_keys(Switch::Off).await, Err(Error::Transaction(_))));
+    writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('a')", &[]).await.unwrap();
+    assert!(writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('a')", &[]).await.is_err());
+    assert_eq!(writer.script(Role::Migrator, "CREATE TABLE x (a); CREATE TABLE y (b);").await.unwrap(), 2);
+    assert_eq!(writer.schema().await.unwrap().tables.len(), 3);
+    writer.rollback().await.unwrap();
+    writer.rollback().await.unwrap();
+    assert_eq!(writer.schema().await.unwrap().tables.len(), 1);
+    writer.begin(Durability::Normal).await.unwrap();
+    writer
+        .run(Role::Platform, "INSERT INTO _steading_state VALUES (?1, ?2)", &[json!("k"), json!("v")])
+        .await
+        .unwrap();
+    let state = writer.run(Role::Platform, "SELECT * FROM _steading_state", &[]).await.unwrap();
+    assert_eq!(state.rows, [[json!("k"), json!("v")]]);
+    // An INSERT OR ROLLBACK takes the transaction with it; nothing may run as if it were open.
+    writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('b')", &[]).await.unwrap();
+    assert!(
+        writer.run(Role::Writer, "INSERT OR ROLLBACK INTO todo (title) VALUES ('b')", &[]).await.is_err()
+    );
+    assert!(matches!(
+        writer.run(Role::Writer, "SELECT 1", &[]).await,
+        Err(Error::Transaction("rolled back already"))
+    ));
+    assert!(matches!(writer.commit().await, Err(Error::Transaction("rolled back already"))));
+    writer.rollback().await.unwrap();
+    drop(writer);
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
+    assert!(fixture.platform("SELECT * FROM _steading_state").await.is_empty());
+}
+
+const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cancelled_statement_ends_at_once_and_its_connection_serves_on() {
+    let limits = Limits { readers: 1, statement: Duration::from_secs(600), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    for _ in 0..3 {
+        let cancel = CancellationToken::new();
+        let query = Query { sql: ENDLESS.to_owned(), ..Query::default() };
+        let work = fixture.databases.query(&fixture.env, query, &cancel);
+        let (answer, ()) = futures::future::join(work, async { cancel.cancel() }).await;
+        assert!(matches!(answer, Err(Error::Cancelled)), "{answer:?}");
+    }
+    let cancel = CancellationToken::new();
+    let sql = ENDLESS.replace("SELECT count(*)", "INSERT INTO t SELECT count(*)");
+    fixture.execute("CREATE TABLE t (n)", &[]).await.unwrap();
+    let work = fixture.databases.execute(&fixture.env, &sql, &[], &cancel);
+    let (answer, ()) = futures::future::join(work, async { cancel.cancel() }).await;
+    assert!(matches!(answer, Err(Error::Cancelled)), "{answer:?}");
+    assert_eq!(fixture.rows("SELECT count(*) FROM t").await, [[json!(0)]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_caller_that_goes_away_stops_its_statement() {
+    let limits = Limits { readers: 1, statement: Duration::from_secs(600), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    let gone = tokio::time::timeout(Duration::from_millis(50), fixture.query(ENDLESS)).await;
+    assert!(gone.is_err());
+    assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
+}

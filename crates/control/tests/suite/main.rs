@@ -1,0 +1,11 @@
+//! The control plane from outside, on real databases and a real disk.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod environments;
+mod keys;
+mod platform;
+mod records;
+mod secrets;
+mod speed;
+mod start;
