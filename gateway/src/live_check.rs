@@ -11,8 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
-use kernel::{Code, Env, Error, Result};
-use sha2::{Digest as _, Sha256};
+use kernel::{BlobHash, Code, Env, Error, Result};
 use tokio::net::TcpStream;
 
 /// How long the app may take to answer.
@@ -41,7 +40,9 @@ impl LiveCheck for Dialer {
 
 impl Dialer {
     async fn fetch(&self, env: &Env, served: &Served) -> Result<()> {
-        let host = format!("{}.{}", self.control.environments().slug(env).await?, self.apps_domain);
+        let place = self.control.environments().find(&env.id().to_string()).await?;
+        let place = place.ok_or_else(|| refuse("the environment is being deleted"))?;
+        let host = format!("{}.{}", place.slug, self.apps_domain);
         let response = self.get(&host).await.map_err(|e| refuse("it could not be reached").source(e))?;
         let release = response.headers().get("x-release").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if release != Some(served.release) {
@@ -52,8 +53,7 @@ impl Dialer {
         let body = response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
         let index = served.site.files.iter().find(|(path, _)| path.as_str() == "index.html");
         if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty()) {
-            let digest = Sha256::digest(body.to_bytes());
-            if !status.is_success() || file.sha256.to_string() != format!("{digest:x}") {
+            if !status.is_success() || file.sha256 != BlobHash::of(&body.to_bytes()) {
                 return Err(refuse(format!("/ answered with status {status} and not with index.html")));
             }
         }

@@ -1,10 +1,15 @@
 //! The product: one binary, `steading`.
 
+mod api;
+mod apps;
 mod cli;
 mod config;
+mod gate;
+mod live_check;
 mod lockfile;
 mod serve;
 mod telemetry;
+mod upkeep;
 mod wiring;
 
 use std::ops::ControlFlow;

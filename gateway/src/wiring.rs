@@ -1,13 +1,32 @@
 //! The composition root: the one file that names engines.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
-use kernel::{Result, Secret};
+use axum::extract::Request;
+use axum::response::Response;
+use capabilities::database::{self, Databases};
+use capabilities::hosting::Blobs;
+use capabilities::logs::Logs;
+use capabilities::releases::Releases;
+use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
+use edge::{Edge, HostKind, Hosts};
+use kernel::{Code, Error, Result, Secret};
+use mcp_server::mcp::{McpOptions, Sessions};
+use mcp_server::platform::{Platform, Urls};
+use mcp_server::{Doors, Guard, problem, tools};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
+use crate::api;
+use crate::apps::Residents;
 use crate::config::Config;
+use crate::gate::KeyGate;
+use crate::live_check::Dialer;
+use crate::upkeep;
 
 /// Where the platform listens, and how it learns that it is to stop.
 #[derive(Debug, Clone)]
@@ -39,18 +58,150 @@ pub struct App {
     pub router: Router,
     /// What to say when it listens.
     pub ready: Ready,
+    platform: Arc<Platform>,
 }
 
 impl App {
     /// Flushes what is not written yet, and closes the engines.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        self.platform.databases.close().await;
+        self.platform.logs.flush().await;
+        self.platform.control.close().await;
+    }
 }
 
 /// Opens the engines that `config` chooses and assembles the platform on them.
 ///
 /// # Errors
 /// Whatever an engine refuses.
-pub async fn build(_config: &Config, _listening: &Listening) -> Result<App> {
-    let router = Router::new().route("/healthz", get(|| async { "ok" }));
-    Ok(App { router, ready: Ready { env: "default".to_owned(), key: None } })
+pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
+    let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;
+    let control = Arc::new(control);
+    let environments_dir = config.data_dir.join("envs");
+    std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
+    let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
+    let blobs = Blobs::new(&environments_dir)?;
+    let logs = Logs::new(&environments_dir);
+    let dialer = Dialer {
+        addr: local(listening.addr),
+        apps_domain: listening.apps_domain.clone(),
+        control: Arc::clone(&control),
+    };
+    let releases =
+        Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer)));
+    let urls = Urls {
+        scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
+        apps_domain: listening.apps_domain.clone(),
+    };
+    let platform =
+        Arc::new(Platform { control, databases, releases, blobs, logs, urls, environments_dir });
+    platform.recover().await?;
+    upkeep::start(Arc::clone(&platform), listening.stopping.clone());
+
+    Ok(App {
+        router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),
+        ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
+        platform,
+    })
+}
+
+fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platform>) -> Result<Router> {
+    let gate = Arc::new(KeyGate(Arc::clone(&platform.control)));
+    let mut doors = Doors::new(Arc::new(tools::registry()), Arc::clone(platform), gate);
+    doors.guard = Guard::loopback().with_url(&listening.url.parse().map_err(Error::internal)?);
+    doors.body_limit = config.mcp.body_limit;
+    let doors = Arc::new(doors);
+    let options = McpOptions {
+        sessions: if config.mcp.legacy_sessions { Sessions::Legacy } else { Sessions::None },
+        stop: listening.stopping.clone(),
+        grace: Duration::from_secs(config.shutdown_grace_s),
+        ..McpOptions::default()
+    };
+    Ok(mcp_server::router(Arc::clone(&doors), options)
+        .merge(api::router(doors))
+        .fallback(problem::unknown_route))
+}
+
+fn edge(platform: &Arc<Platform>) -> Edge {
+    let residents =
+        Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
+    Edge::new(Arc::new(residents), platform.blobs.clone(), platform.logs.clone())
+}
+
+fn hosts(listening: &Listening) -> Result<Hosts> {
+    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
+    Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
+        Error::new(Code::InvalidInput, format!("apps_domain cannot be used: {e}"))
+            .hint("give a domain such as apps.example.org")
+    })
+}
+
+/// The platform's routes on the platform's hosts; everything else is an app's.
+fn by_host(hosts: Hosts, edge: Edge, platform: Router) -> Router {
+    let hosts = Arc::new(hosts);
+    Router::new().fallback(move |request: Request| {
+        let (hosts, edge, platform) = (Arc::clone(&hosts), edge.clone(), platform.clone());
+        async move { dispatch(&hosts, &edge, platform, request).await }
+    })
+}
+
+async fn dispatch(hosts: &Hosts, edge: &Edge, platform: Router, request: Request) -> Response {
+    match hosts.of(request.uri(), request.headers()) {
+        HostKind::Platform => platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
+        host => edge.serve(&host, request).await,
+    }
+}
+
+fn control_config(config: &Config) -> Result<ControlConfig> {
+    let limit = |name: &str, per_second, burst| {
+        RateLimit::new(per_second, burst).ok_or_else(|| {
+            Error::new(Code::InvalidInput, format!("limits.{name}_per_second and limits.{name}_burst must not be 0"))
+        })
+    };
+    let limits = &config.limits;
+    Ok(ControlConfig {
+        database_url: config.database.url.clone(),
+        limits: RateLimits {
+            key: limit("key", limits.key_per_second, limits.key_burst)?,
+            token: limit("token", limits.token_per_second, limits.token_burst)?,
+            tenant: limit("tenant", limits.tenant_per_second, limits.tenant_burst)?,
+        },
+        ..ControlConfig::new(config.data_dir.clone())
+    })
+}
+
+fn database_limits(config: &Config) -> database::Limits {
+    const PAGE: u64 = 4096;
+    let environments = &config.environments;
+    database::Limits {
+        open: environments.max_open,
+        pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
+        statement: Duration::from_millis(environments.statement_timeout_ms),
+        ..database::Limits::default()
+    }
+}
+
+/// The listener as this machine reaches it: an unspecified address is reached by loopback.
+fn local(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+fn closed(error: OpenError) -> Error {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        message.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Error::new(Code::Unavailable, message)
+}
+
+fn unusable(path: &PathBuf, error: std::io::Error) -> Error {
+    Error::new(Code::Unavailable, format!("the data directory cannot be used: {}: {error}", path.display()))
+        .hint("check its owner and the space on its disk")
 }

@@ -7,8 +7,10 @@ pub mod gate;
 mod guard;
 pub mod http;
 pub mod mcp;
+pub mod platform;
 pub mod problem;
 pub mod stdio;
+pub mod tools;
 
 pub use doors::{BODY_LIMIT, Doors};
 pub use guard::Guard;

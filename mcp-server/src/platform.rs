@@ -1,13 +1,14 @@
 //! What the tools work on: the services of the platform, and what takes more than one of them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use capabilities::database::Databases;
+use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
-use control::{Control, Environment, NewEnvironment};
-use kernel::{Env, EnvId, Result, Slug, Tenant};
+use control::{Control, EnvState, Environment, NewEnvironment};
+use kernel::{Env, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
 
 /// The services that tools ask.
@@ -24,6 +25,8 @@ pub struct Platform {
     pub logs: Logs,
     /// Where apps answer.
     pub urls: Urls,
+    /// Below it, each environment has its directory.
+    pub environments_dir: PathBuf,
 }
 
 /// Where apps answer.
@@ -40,5 +43,115 @@ impl Urls {
     #[must_use]
     pub fn app(&self, slug: &Slug) -> String {
         format!("{}://{slug}.{}", self.scheme, self.apps_domain)
+    }
+}
+
+impl Platform {
+    /// The slug of an environment.
+    ///
+    /// # Errors
+    /// `not_found` where it is being deleted.
+    pub async fn slug(&self, env: &Env) -> Result<Slug> {
+        let place = self.control.environments().find(&env.id().to_string()).await?;
+        place.map(|place| place.slug).ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))
+    }
+
+    /// Where the environment's app answers.
+    ///
+    /// # Errors
+    /// As [`Platform::slug`].
+    pub async fn url(&self, env: &Env) -> Result<String> {
+        Ok(self.urls.app(&self.slug(env).await?))
+    }
+
+    /// The names of the environment's secrets.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn secrets(&self, env: &Env) -> Result<Vec<String>> {
+        Ok(self.control.secrets().names(env).await?.into_iter().map(|secret| secret.name).collect())
+    }
+
+    /// Makes an environment with everything that belongs to it; the same external id again is the same one.
+    ///
+    /// # Errors
+    /// What is wrong with `wanted`; the disk.
+    pub async fn create_environment(&self, tenant: &Tenant, wanted: NewEnvironment) -> Result<Environment> {
+        let made = self.control.environments().create(tenant, wanted).await?.environment;
+        self.complete(made).await
+    }
+
+    /// Makes the files of an environment whose record is there, and opens it.
+    async fn complete(&self, environment: Environment) -> Result<Environment> {
+        if environment.state != EnvState::Creating {
+            return Ok(environment);
+        }
+        match self.databases.create(environment.id).await {
+            // An attempt that died after this left a whole database.
+            Ok(()) | Err(database::Error::Exists(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.control.environments().ready(&environment).await
+    }
+
+    /// What would be lost with an environment, in words.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn losses(&self, tenant: &Tenant, slug_or_id: &str) -> Result<Vec<String>> {
+        let environment = self.control.environments().get(tenant, slug_or_id).await?;
+        let env = Env::for_upkeep(environment.tenant, environment.id);
+        let app = self.releases.describe(&env).await?;
+        let mut losses = vec![format!("environment {} with its address", environment.slug)];
+        losses.extend(app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", table.rows)));
+        if let Some(release) = app.release {
+            losses.push(format!("{release} releases"));
+        }
+        losses.extend(self.secrets(&env).await?.into_iter().map(|name| format!("secret {name}")));
+        Ok(losses)
+    }
+
+    /// Removes the files of an environment whose deletion has begun, then its record.
+    ///
+    /// # Errors
+    /// The disk; the next start goes on where this ended.
+    pub async fn remove_environment(&self, environment: &Environment) -> Result<()> {
+        self.databases.remove(environment.id).await?;
+        self.releases.forget(environment.id);
+        let directory = self.environments_dir.join(environment.id.to_string());
+        match tokio::fs::remove_dir_all(&directory).await {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::internal(e)),
+            _ => {}
+        }
+        self.control.environments().finish_delete(environment).await
+    }
+
+    /// Finishes what an earlier process began: environments half made, or half removed.
+    ///
+    /// # Errors
+    /// The disk, or the control plane.
+    pub async fn recover(&self) -> Result<()> {
+        for environment in self.control.environments().unfinished().await? {
+            match environment.state {
+                EnvState::Creating => drop(self.complete(environment).await?),
+                EnvState::Deleting => self.remove_environment(&environment).await?,
+                EnvState::Ready => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Host for Platform {
+    fn limiter(&self) -> &dyn Limiter {
+        self.control.limiter()
+    }
+
+    fn ledger(&self) -> &dyn Ledger {
+        self.control.ledger()
+    }
+
+    fn replays(&self) -> &dyn Replays {
+        self.control.replays()
     }
 }

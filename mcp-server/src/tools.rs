@@ -4,6 +4,7 @@ mod app_apply;
 mod app_describe;
 mod app_plan;
 mod app_rollback;
+mod confirm;
 mod db_execute;
 mod db_load;
 mod db_migrate;
@@ -18,7 +19,6 @@ mod resource_delete;
 mod secret_set;
 mod site_deploy;
 
-use kernel::{Code, Error, Result};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use tool::{Registry, registry};
 
@@ -49,20 +49,4 @@ pub fn registry() -> Registry<Platform> {
 /// Values for a statement's parameters.
 fn params(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array" })
-}
-
-/// Checks the confirmation of something that cannot be undone.
-fn confirmed(platform: &Platform, action: &str, subject: &str, effects: &[String], given: Option<&str>) -> Result<()> {
-    match given {
-        Some(given) if platform.control.confirmed(action, subject, given) => Ok(()),
-        Some(_) => Err(unconfirmed(effects).hint("this confirmation is not (any more) for this: make another dry run")),
-        None => Err(unconfirmed(effects)),
-    }
-}
-
-fn unconfirmed(effects: &[String]) -> Error {
-    let message = format!("this cannot be undone: {}", effects.join("; "));
-    Error::new(Code::Conflict, message)
-        .field("/confirm")
-        .hint("call with dry_run, then again with the `confirm` that it returns")
 }

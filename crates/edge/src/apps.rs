@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use capabilities::hosting::Site;
+use capabilities::releases::Served;
 use futures::future::BoxFuture;
 use kernel::{Env, Result, Slug};
 
@@ -13,15 +13,6 @@ pub enum Which {
     Live,
     /// The one with this number, for its preview.
     Number(u64),
-}
-
-/// A release as the edge serves it.
-#[derive(Debug, Clone)]
-pub struct Served {
-    /// The release's number.
-    pub release: u64,
-    /// Its site; the default one where the release has none.
-    pub site: Site,
 }
 
 /// Who knows the environments and their releases. Asked on every request, so an implementation answers from

@@ -9,6 +9,7 @@ mod host;
 mod page;
 mod serve;
 
-pub use apps::{Apps, Served, Which};
+pub use apps::{Apps, Which};
+pub use capabilities::releases::Served;
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::Edge;

@@ -1,7 +1,5 @@
 //! `/v1/blobs/{sha256}`: content that manifests and deploys name by its hash.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, Env, Error, Proof, Result, Scope};
 use mcp_server::auth::Authenticated;
 use mcp_server::problem::Problem;
+use tool::Host as _;
 
 use super::Api;
 
@@ -17,33 +16,33 @@ const LIMIT: u64 = 25 << 20;
 
 /// Stores the body under its hash: 201, or 200 where it was there.
 pub async fn put(
-    State(api): State<Arc<Api>>,
+    State(api): State<Api>,
     Path(hash): Path<String>,
     Authenticated(caller): Authenticated,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let env = Env::authorize(&caller, &[Scope::SiteWrite])?;
-    api.platform.control.limiter().admit(&caller)?;
+    api.platform().limiter().admit(&caller)?;
     let hash = parse(&hash)?;
-    if api.platform.blobs.has(&env, hash).await.map_err(Error::from)? {
+    if api.platform().blobs.has(&env, hash).await.map_err(Error::from)? {
         mcp_server::body::read(&headers, body, LIMIT as usize).await?;
         return Ok(StatusCode::OK.into_response());
     }
     let stream = body.into_data_stream();
-    api.platform.blobs.put_expected(&env, hash, stream, LIMIT).await.map_err(Error::from)?;
+    api.platform().blobs.put_expected(&env, hash, stream, LIMIT).await.map_err(Error::from)?;
     Ok(StatusCode::CREATED.into_response())
 }
 
 /// Whether it is there: 200 or 404.
 pub async fn head(
-    State(api): State<Arc<Api>>,
+    State(api): State<Api>,
     Path(hash): Path<String>,
     Authenticated(caller): Authenticated,
 ) -> Result<Response, Problem> {
     let env = Env::authorize(&caller, &[Scope::SiteWrite])?;
-    api.platform.control.limiter().admit(&caller)?;
-    let there = api.platform.blobs.has(&env, parse(&hash)?).await.map_err(Error::from)?;
+    api.platform().limiter().admit(&caller)?;
+    let there = api.platform().blobs.has(&env, parse(&hash)?).await.map_err(Error::from)?;
     Ok(if there { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response())
 }
 

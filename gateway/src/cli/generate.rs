@@ -8,7 +8,7 @@ use tool::Doc;
 
 use super::output::pretty;
 use super::{Args, Failure, Output};
-use crate::config;
+use crate::{api, config};
 
 /// Write the generated files of the repository
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ fn files() -> Vec<(String, String)> {
         ("docs/errors.md".to_owned(), errors()),
         ("docs/tools.md".to_owned(), tools(&docs)),
         ("docs/command-line.md".to_owned(), command_line()),
+        ("docs/openapi.json".to_owned(), format!("{}\n", pretty(&api::openapi(docs.iter())))),
     ];
     for doc in &docs {
         files.push((format!("tool-schemas/{}.json", doc.name), format!("{}\n", pretty(&doc.to_json()))));
@@ -47,7 +48,7 @@ fn files() -> Vec<(String, String)> {
 
 /// What can be known of every tool without calling it.
 fn docs() -> Vec<Doc> {
-    Vec::new()
+    mcp_server::tools::registry().docs().cloned().collect()
 }
 
 fn tools(docs: &[Doc]) -> String {

@@ -55,7 +55,7 @@ impl Tool<Platform> for AppApply {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let secrets = platform.control.secrets().names(cx.env()).await?;
+        let secrets = platform.secrets(cx.env()).await?;
         let wanted = match (input.manifest, input.plan_id) {
             (Some(manifest), None) if input.confirm.is_none() => Wanted::Manifest(Box::new(manifest.parse()?)),
             (Some(_), None) => {

@@ -50,7 +50,7 @@ impl Tool<Platform> for AppDescribe {
             url: platform.urls.app(&slug),
             slug: slug.to_string(),
             app: platform.releases.describe(cx.env()).await?,
-            secrets: platform.control.secrets().names(cx.env()).await?,
+            secrets: platform.secrets(cx.env()).await?,
         })
     }
 }

@@ -48,7 +48,7 @@ impl Tool<Platform> for AppPlan {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let manifest: Manifest = input.manifest.parse()?;
-        let secrets = platform.control.secrets().names(cx.env()).await?;
+        let secrets = platform.secrets(cx.env()).await?;
         let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
         Ok(Output {
             plan_id: plan.id,

@@ -1,6 +1,6 @@
 //! `db_load`: loads rows from CSV, JSON or NDJSON.
 
-use capabilities::database::{Format, Load, OnConflict};
+use capabilities::database::{self, Load};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,26 @@ pub struct Input {
     on_conflict: Option<OnConflict>,
 }
 
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Csv,
+    Json,
+    Ndjson,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    Fail,
+    Skip,
+    Update,
+}
+
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
-    /// Rows inserted.
-    inserted: u64,
-    /// Rows that replaced others.
-    updated: u64,
+    /// Rows that are there now.
+    loaded: u64,
     /// Rows left out because their key was there.
     skipped: u64,
 }
@@ -45,13 +59,18 @@ impl Tool<Platform> for DbLoad {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let load = Load {
-            table: input.table,
-            format: input.format,
-            text: input.text,
-            on_conflict: input.on_conflict.unwrap_or_default(),
+        let format = match input.format {
+            Format::Csv => database::Format::Csv,
+            Format::Json => database::Format::Json,
+            Format::Ndjson => database::Format::Ndjson,
         };
-        let loaded = cx.platform().databases.load(cx.env(), load, cx.cancel()).await?;
-        Ok(Output { inserted: loaded.inserted, updated: loaded.updated, skipped: loaded.skipped })
+        let on_conflict = match input.on_conflict.unwrap_or(OnConflict::Fail) {
+            OnConflict::Fail => database::OnConflict::Fail,
+            OnConflict::Skip => database::OnConflict::Skip,
+            OnConflict::Update => database::OnConflict::Update,
+        };
+        let load = Load { table: input.table, format, text: input.text, on_conflict };
+        let loaded = cx.platform().databases.load(cx.env(), &load, cx.cancel()).await?;
+        Ok(Output { loaded: loaded.loaded, skipped: loaded.skipped })
     }
 }

@@ -1,11 +1,12 @@
 //! `db_migrate`: changes the schema by SQL.
 
-use capabilities::database::{DryRun, Migrate};
+use capabilities::database::{self, Migrate, Migrated, Mode};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::confirm::Confirm;
 use crate::platform::Platform;
 
 pub struct DbMigrate;
@@ -51,19 +52,45 @@ impl Tool<Platform> for DbMigrate {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let (env, sql) = (cx.env(), input.sql.clone());
-        let migrate = |run| Migrate { name: input.name.clone(), sql: sql.clone(), run };
-        let trial = platform.databases.migrate(env, migrate(Run::Dry), cx.cancel()).await?;
-        let subject = format!("{}\0{}\0{}", env.id(), input.sql, trial.losses.join("\0"));
-        let dry = input.dry_run.unwrap_or_default();
-        if !dry && !trial.losses.is_empty() {
-            super::confirmed(platform, "db_migrate", &subject, &trial.losses, input.confirm.as_deref())?;
+        let mut migrate = Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None };
+        let trial = platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?;
+        let losses: Vec<_> = trial.effects.iter().filter(|e| e.loses()).map(words).collect();
+        let subject = format!("{} {}", cx.env_id(), migrate.sql);
+        let confirm = Confirm { action: "db_migrate", subject: &subject, losses: &losses };
+        if input.dry_run.unwrap_or_default() {
+            let confirm = (!losses.is_empty()).then(|| confirm.issue(platform));
+            return Ok(output(trial, confirm));
         }
-        if !dry {
-            let done = platform.databases.migrate(env, migrate(Run::Commit { losses: trial.losses }), cx.cancel()).await?;
-            return Ok(Output { applied: done.applied, effects: done.effects, confirm: None, history: done.history });
+        if !losses.is_empty() {
+            confirm.redeem(platform, input.confirm.as_deref()).await?;
         }
-        let confirm = (!trial.losses.is_empty()).then(|| platform.control.confirmation("db_migrate", &subject));
-        Ok(Output { applied: false, effects: trial.effects, confirm, history: trial.history })
+        migrate.mode = Mode::Apply;
+        Ok(output(platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?, None))
+    }
+}
+
+fn output(done: Migrated, confirm: Option<String>) -> Output {
+    Output {
+        applied: done.applied,
+        effects: done.effects.iter().map(words).collect(),
+        confirm,
+        history: done.history.into_iter().map(|applied| applied.name).collect(),
+    }
+}
+
+fn words(effect: &database::Effect) -> String {
+    use database::Effect as E;
+    match effect {
+        E::TableDropped { table, rows } => format!("table {table} goes with {rows} rows"),
+        E::ColumnDropped { table, column, values } => format!("column {table}.{column} goes with {values} values"),
+        E::RowsRemoved { table, rows } => format!("{rows} rows of {table} are deleted"),
+        E::ColumnRetyped { table, column, from, to } => format!("column {table}.{column}: {from} → {to}"),
+        E::TableCreated { table } => format!("table {table} comes"),
+        E::TableRenamed { from, to } => format!("table {from} becomes {to}"),
+        E::ColumnAdded { table, column } => format!("column {table}.{column} comes"),
+        E::ColumnRenamed { table, from, to } => format!("column {table}.{from} becomes {to}"),
+        E::RowsAdded { table, rows } => format!("{rows} rows come to {table}"),
+        E::ObjectDropped { name } => format!("{name} goes"),
+        E::ObjectCreated { name } => format!("{name} comes"),
     }
 }

@@ -51,7 +51,13 @@ impl Tool<Platform> for DbQuery {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let query = Query { sql: input.sql, params: input.params, limit: input.limit, cursor: input.cursor };
+        let query = Query {
+            sql: input.sql,
+            params: input.params,
+            limit: input.limit,
+            cursor: input.cursor,
+            ..Query::default()
+        };
         let page = cx.platform().databases.query(cx.env(), query, cx.cancel()).await?;
         Ok(Output { columns: page.columns, rows: page.rows, cursor: page.cursor })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use control::NewEnvironment;
-use kernel::{EnvId, Result, Scope, Tenant};
+use kernel::{EnvId, Error, Result, Scope, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -54,7 +54,7 @@ impl Tool<Platform> for EnvCreate {
     async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let wanted = NewEnvironment {
-            slug: input.slug,
+            slug: input.slug.map(|slug| slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))).transpose()?,
             name: input.name,
             template: input.template,
             plan: input.plan,

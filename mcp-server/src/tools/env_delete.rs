@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::confirm::unconfirmed;
 use crate::platform::Platform;
 
 pub struct EnvDelete;
@@ -46,13 +47,16 @@ impl Tool<Platform> for EnvDelete {
 
     async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let doomed = platform.doomed(cx.tenant(), &input.env).await?;
+        let effects = platform.losses(cx.tenant(), &input.env).await.map_err(|e| e.field("/env"))?;
+        let environments = platform.control.environments();
+        let losses = effects.join("\n").into_bytes();
         if input.dry_run.unwrap_or_default() {
-            let confirm = platform.control.confirmation("env_delete", &doomed.subject());
-            return Ok(Output { deleted: false, effects: doomed.effects, confirm: Some(confirm) });
+            let confirm = environments.confirm_delete(cx.tenant(), &input.env, &losses).await?.token;
+            return Ok(Output { deleted: false, effects, confirm: Some(confirm) });
         }
-        super::confirmed(platform, "env_delete", &doomed.subject(), &doomed.effects, input.confirm.as_deref())?;
-        platform.delete_environment(cx.tenant(), doomed.env).await?;
-        Ok(Output { deleted: true, effects: doomed.effects, confirm: None })
+        let Some(confirm) = input.confirm else { return Err(unconfirmed(&effects)) };
+        let doomed = environments.begin_delete(cx.tenant(), &input.env, &losses, &confirm).await?;
+        platform.remove_environment(&doomed).await?;
+        Ok(Output { deleted: true, effects, confirm: None })
     }
 }

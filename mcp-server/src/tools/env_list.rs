@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{EnvId, Result, Scope, Tenant};
+use control::{Environment, EnvironmentFilter};
+use kernel::{EnvId, Error, Result, Scope, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -10,6 +11,9 @@ use tool::{Cx, Effect, Spec, Tool};
 use crate::platform::Platform;
 
 pub struct EnvList;
+
+/// Environments on one page: what fits into a result whatever their tags.
+const PAGE: u32 = 25;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,8 +41,7 @@ pub struct Item {
     #[schemars(with = "String")]
     env: EnvId,
     slug: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    name: String,
     url: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<String, String>,
@@ -62,8 +65,11 @@ impl Tool<Platform> for EnvList {
 
     async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let filter = Filter { tags: input.tags, external_id: input.external_id };
-        let page = platform.control.environments().list(cx.tenant(), &filter, input.cursor.as_deref(), PAGE).await?;
+        let filter = EnvironmentFilter { tags: input.tags, external_id: input.external_id };
+        let after = input.cursor.as_deref().map(str::parse).transpose();
+        let after = after.map_err(|_| Error::invalid("/cursor", "this is not a cursor of env_list"))?;
+        let found = platform.control.environments().list(cx.tenant(), &filter, after, PAGE).await?;
+        let cursor = (found.len() == PAGE as usize).then(|| found.last().map(|e| e.id.to_string())).flatten();
         let item = |e: Environment| Item {
             env: e.id,
             url: platform.urls.app(&e.slug),
@@ -73,6 +79,6 @@ impl Tool<Platform> for EnvList {
             external_id: e.external_id,
             created_at: e.created.to_string(),
         };
-        Ok(Output { environments: page.items.into_iter().map(item).collect(), cursor: page.cursor })
+        Ok(Output { environments: found.into_iter().map(item).collect(), cursor })
     }
 }

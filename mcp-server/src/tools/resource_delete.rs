@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::confirm::{Confirm, unconfirmed};
 use crate::platform::Platform;
 
 pub struct ResourceDelete;
@@ -64,16 +65,17 @@ impl Tool<Platform> for ResourceDelete {
             Kind::Site => Removal::Site,
             Kind::Secret => {
                 let name = named()?;
-                if !platform.control.secrets().names(env).await?.iter().any(|have| have == name) {
-                    return Err(Error::not_found(format!("secret {name}")).field("/name"));
+                if !platform.secrets(env).await?.iter().any(|have| have == name) {
+                    return Err(Error::not_found(format!("secret {name:?}")).field("/name"));
                 }
-                let subject = format!("{}\0{name}", env.id());
+                let subject = format!("{} secret {name}", env.id());
                 let effects = vec![format!("the value of {name} is deleted")];
+                let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
                 if input.dry_run.unwrap_or_default() {
-                    let confirm = platform.control.confirmation("secret", &subject);
-                    return Ok(Output { deleted: false, effects, confirm: Some(confirm) });
+                    let confirm = Some(confirm.issue(platform));
+                    return Ok(Output { deleted: false, effects, confirm });
                 }
-                super::confirmed(platform, "secret", &subject, &effects, input.confirm.as_deref())?;
+                confirm.redeem(platform, input.confirm.as_deref()).await?;
                 platform.control.secrets().delete(env, name).await?;
                 return Ok(Output { deleted: true, effects, confirm: None });
             }
@@ -92,7 +94,7 @@ impl Tool<Platform> for ResourceDelete {
                 if dry {
                     return Ok(Output { deleted: false, effects, confirm: Some(plan.confirmation()) });
                 }
-                Err(super::unconfirmed(&effects))
+                Err(unconfirmed(&effects))
             }
         }
     }

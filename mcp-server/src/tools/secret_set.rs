@@ -1,5 +1,6 @@
 //! `secret_set`: stores a secret that can be used and never read.
 
+use control::SecretKind;
 use kernel::{Env, Result, Scope, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ pub struct Input {
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
     /// How often it has been set.
-    version: u64,
+    version: i64,
 }
 
 impl Tool<Platform> for SecretSet {
@@ -39,7 +40,8 @@ impl Tool<Platform> for SecretSet {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let version = cx.platform().control.secrets().set(cx.env(), &input.name, &input.value).await?;
-        Ok(Output { version })
+        let secrets = cx.platform().control.secrets();
+        let set = secrets.set(cx.env(), &input.name, SecretKind::Function, &input.value).await?;
+        Ok(Output { version: set.version })
     }
 }

@@ -21,8 +21,7 @@ pub(super) const TABLES: [(&str, &str); 4] = [
     ),
     (
         "_steading_plan",
-        "CREATE TABLE _steading_plan (id TEXT PRIMARY KEY, manifest TEXT NOT NULL, observed TEXT NOT NULL, \
-         confirm TEXT, created_at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE _steading_plan (id TEXT PRIMARY KEY, plan TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
     ),
     (
         "_steading_release",

@@ -17,7 +17,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::{Code, Env, EnvId, Error, PlanId, Result};
+use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use change::{Action, Change, Effect, EffectKind};
@@ -27,6 +27,7 @@ pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, Preset, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
+use crate::logs::{Entry, Level, Logs, Source};
 use live::Live;
 use plans::{Stored, lossy};
 use rehearsal::{Goal, Rehearsal, Release, rehearse};
@@ -36,6 +37,7 @@ pub struct Releases {
     databases: Arc<Databases>,
     blobs: Blobs,
     sites: Sites,
+    logs: Logs,
     live: Live,
     check: Arc<dyn LiveCheck>,
 }
@@ -107,11 +109,11 @@ impl Plan {
 }
 
 impl Releases {
-    /// Releases over the environments' databases and blobs; `check` tries each before it is kept.
+    /// Releases over the environments' databases and blobs; `check` tries each before it is kept, and `logs` is told.
     #[must_use]
-    pub fn new(databases: Arc<Databases>, blobs: Blobs, check: Arc<dyn LiveCheck>) -> Self {
+    pub fn new(databases: Arc<Databases>, blobs: Blobs, logs: Logs, check: Arc<dyn LiveCheck>) -> Self {
         let sites = Sites::new(blobs.clone());
-        Self { databases, blobs, sites, live: Live::new(), check }
+        Self { databases, blobs, sites, logs, live: Live::new(), check }
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
@@ -300,16 +302,22 @@ impl Releases {
             };
             if let Err(refusal) = checked {
                 db.rollback().await?;
+                self.say(env, Level::Error, format!("release {number} was undone: {refusal}"));
                 return Err(refusal);
             }
             db.commit().await?;
             self.live.publish(env.id(), served);
             drop(trial);
+            self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
         }
         let (changes, effects) = if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
         Ok(Applied { release: number, changed, changes, effects })
+    }
+
+    fn say(&self, env: &Env, level: Level, message: String) {
+        self.logs.append(env, Entry::new(Timestamp::now(), level, Source::Release, message));
     }
 
     async fn goal(&self, env: &Env, mut manifest: Manifest, secrets: &[String]) -> Result<Goal> {

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{Code, Error, Result, Timestamp};
+use kernel::{BlobHash, Code, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
@@ -262,7 +261,7 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
         .filter_map(|row| Some((row.first()?.as_str()?.to_owned(), row.get(1)?.as_str()?.to_owned())))
         .collect();
     for (i, migration) in wanted.iter().enumerate() {
-        let digest = digest(&migration.sql);
+        let digest = BlobHash::of(migration.sql.as_bytes()).to_string();
         if known.iter().any(|(_, have)| *have == digest) {
             continue;
         }
@@ -291,11 +290,6 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
         draft.change(Action::Run, target, None);
     }
     Ok(())
-}
-
-/// How a migration is known again.
-pub(crate) fn digest(sql: &str) -> String {
-    Sha256::digest(sql.trim()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 async fn rows_by_table(db: &mut Writer) -> Result<BTreeMap<String, u64>> {

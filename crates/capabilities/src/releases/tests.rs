@@ -42,7 +42,9 @@ impl Yard {
         databases.create(env.id()).await.unwrap();
         let blobs = Blobs::new(dir.path()).unwrap();
         let witness = Arc::new(Witness::default());
-        let releases = Releases::new(Arc::clone(&databases), blobs, Arc::clone(&witness) as Arc<dyn LiveCheck>);
+        let logs = Logs::new(dir.path());
+        let check = Arc::clone(&witness) as Arc<dyn LiveCheck>;
+        let releases = Releases::new(Arc::clone(&databases), blobs, logs, check);
         Self { releases, databases, witness, env, dir }
     }
 

@@ -1,0 +1,125 @@
+//! `/v1/keys`: credentials of a tenant, shown once, listed without their secret, revoked.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use control::NewKey;
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use kernel::{Error, KeyId, Proof, Result, Scope, Scopes, Tenant};
+use mcp_server::auth::Authenticated;
+use mcp_server::problem::Problem;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tool::Effect;
+
+use super::{Api, answer, page, read};
+
+/// Keys on one page.
+const PAGE: u32 = 100;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    name: String,
+    /// The slug or id of the environment to bind it to.
+    env: Option<String>,
+    scopes: Option<Vec<Scope>>,
+    /// Seconds.
+    expires_in: Option<u64>,
+}
+
+pub async fn create(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    request: Request,
+) -> Result<Response, Problem> {
+    let wanted: Wanted = read(&api, request).await?;
+    let work = async {
+        let tenant = Tenant::authorize(&caller, &[Scope::KeyAdmin])?;
+        let env = match &wanted.env {
+            Some(name) => {
+                let found = api.platform().control.environments().get(&tenant, name).await;
+                Some(found.map_err(|e| e.field("/env"))?.id)
+            }
+            None => None,
+        };
+        let new = NewKey {
+            name: wanted.name,
+            env,
+            scopes: wanted.scopes.map(|scopes| scopes.into_iter().collect::<Scopes>()),
+            expires_in: wanted.expires_in.map(Duration::from_secs),
+        };
+        api.platform().control.keys().create(&caller, new).await
+    };
+    let made = api.act(&caller, "keys.create", Effect::Write, work).await?;
+    let mut body = shown(&made.key);
+    body["key"] = made.secret.expose().into();
+    Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::CREATED, &body)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    pub cursor: Option<String>,
+}
+
+pub async fn list(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Query(after): Query<After>,
+) -> Result<Response, Problem> {
+    let work = async {
+        let after: Option<KeyId> = after.cursor.as_deref().map(str::parse).transpose().map_err(|_| cursor())?;
+        api.platform().control.keys().list(&caller, after, PAGE).await
+    };
+    let keys = api.act(&caller, "keys.list", Effect::Read, work).await?;
+    let cursor = (keys.len() == PAGE as usize).then(|| keys.last().map(|key| key.id.to_string())).flatten();
+    Ok(page("keys", keys.iter().map(shown).collect(), cursor))
+}
+
+pub async fn revoke(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let work = async {
+        // What is not an id is told apart from a missing key by nobody.
+        let id: KeyId = id.parse().map_err(|_| missing(&id))?;
+        api.platform().control.keys().revoke(&caller, id).await
+    };
+    api.act(&caller, "keys.revoke", Effect::Destroy, work).await?;
+    Ok(answer(StatusCode::OK, &json!({ "revoked": true })))
+}
+
+/// The public keys that tokens are verified with (RFC 7517 §5).
+pub async fn jwks(State(api): State<Api>) -> Response {
+    answer(StatusCode::OK, &api.platform().control.tokens().jwks())
+}
+
+fn shown(key: &control::Key) -> Value {
+    let mut body = json!({
+        "id": key.id, "name": key.name, "scopes": key.scopes, "created_at": key.created.to_string(),
+        "revoked": key.revoked.is_some(),
+    });
+    let optional = [
+        ("env", key.env.map(|env| env.to_string())),
+        ("expires_at", key.expires.map(|at| at.to_string())),
+        ("last_used_at", key.last_used.map(|at| at.to_string())),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            body[name] = value.into();
+        }
+    }
+    body
+}
+
+fn cursor() -> Error {
+    Error::invalid("/cursor", "this is not a cursor of this list")
+}
+
+fn missing(id: &str) -> Error {
+    Error::not_found(format!("key {:?}", id.chars().take(64).collect::<String>()))
+}

@@ -1,0 +1,126 @@
+//! The platform's routes beside the tools: blobs, environments, keys, tenants, health, documents.
+
+mod blobs;
+mod environments;
+mod health;
+mod keys;
+mod openapi;
+mod tenants;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRef, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use kernel::{CallId, Caller, Error, Result, Timestamp};
+use mcp_server::Doors;
+use mcp_server::gate::Gate;
+use mcp_server::platform::Platform;
+use mcp_server::problem::{Problem, unknown_method};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tool::{Call, Effect, Host as _, Record};
+
+pub use openapi::openapi;
+
+/// What the routes share.
+#[derive(Clone)]
+pub struct Api(Arc<Doors<Platform>>);
+
+impl FromRef<Api> for Arc<dyn Gate> {
+    fn from_ref(api: &Api) -> Self {
+        Arc::clone(&api.0.gate)
+    }
+}
+
+/// The routes.
+pub fn router(doors: Arc<Doors<Platform>>) -> Router {
+    let api = Api(doors);
+    let guarded = Router::new()
+        .route("/v1/blobs/{sha256}", put(blobs::put).head(blobs::head))
+        .route("/v1/envs", get(environments::list).post(environments::create))
+        .route("/v1/envs/{env}", get(environments::show).delete(environments::delete))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
+        .route("/v1/tenants", get(tenants::list).post(tenants::create))
+        .route("/v1/schemas/manifest", get(openapi::manifest))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/oauth/jwks.json", get(keys::jwks))
+        .method_not_allowed_fallback(unknown_method)
+        .route_layer(middleware::from_fn_with_state(api.clone(), guard));
+    guarded
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .with_state(api)
+}
+
+async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.0.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Problem::from(error).into_response(),
+    }
+}
+
+impl Api {
+    fn platform(&self) -> &Arc<Platform> {
+        &self.0.platform
+    }
+
+    /// Calls a tool, by the one road to it.
+    async fn call(&self, caller: Arc<Caller>, tool: &str, input: Value) -> Result<Value> {
+        self.0.registry.call(&self.0.platform, Call::new(caller, tool.to_owned(), input)).await
+    }
+
+    /// Does what is no tool the way tools are done: counted against the limits before, recorded after.
+    async fn act<T>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        effect: Effect,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let platform = self.platform();
+        platform.limiter().admit(caller)?;
+        let (at, began) = (Timestamp::now(), std::time::Instant::now());
+        let outcome = work.await;
+        let record = Record {
+            call: CallId::new(),
+            at,
+            tenant: caller.tenant,
+            env: caller.env,
+            principal: caller.principal.kind(),
+            credential: caller.credential,
+            surface: caller.surface.as_str(),
+            tool: action,
+            effect,
+            error: outcome.as_ref().err().map(Error::code),
+            took: began.elapsed(),
+            input_digest: [0; 32],
+        };
+        platform.ledger().record(record).await?;
+        outcome
+    }
+}
+
+/// A body as a `T`, with errors that point into it.
+async fn read<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T> {
+    let (parts, body) = request.into_parts();
+    let bytes = mcp_server::body::read(&parts.headers, body, api.0.body_limit).await?;
+    tool::decode(mcp_server::body::json(&parts.headers, &bytes)?)
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn page(name: &str, items: Vec<Value>, cursor: Option<String>) -> Response {
+    let mut body = json!({ name: items });
+    if let Some(cursor) = cursor {
+        body["cursor"] = cursor.into();
+    }
+    answer(StatusCode::OK, &body)
+}

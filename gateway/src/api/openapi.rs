@@ -1,0 +1,137 @@
+//! `/v1/openapi.json` and `/v1/schemas/manifest`: what can be known without asking anybody.
+
+use axum::extract::State;
+use axum::response::Response;
+use capabilities::releases::Manifest;
+use http::StatusCode;
+use kernel::Code;
+use serde_json::{Map, Value, json};
+use tool::{Doc, Effect};
+
+use super::{Api, answer};
+
+pub async fn document(State(api): State<Api>) -> Response {
+    answer(StatusCode::OK, &openapi(api.0.registry.docs()))
+}
+
+/// The manifest's JSON Schema (2020-12).
+pub async fn manifest() -> Response {
+    answer(StatusCode::OK, &schemars::schema_for!(Manifest).to_value())
+}
+
+/// The OpenAPI document (3.1) of the platform's routes.
+pub fn openapi<'a>(docs: impl Iterator<Item = &'a Doc>) -> Value {
+    let mut paths = Map::new();
+    for doc in docs {
+        paths.insert(format!("/v1/tools/{}", doc.name), json!({ "post": tool(doc) }));
+    }
+    for (path, methods) in routes() {
+        paths.insert(path.to_owned(), methods);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Steading",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Tools over plain JSON, and the platform's own resources.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "security": [{ "key": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "key": { "type": "http", "scheme": "bearer" } },
+            "parameters": {
+                "env": { "name": "Steading-Env", "in": "header", "schema": { "type": "string" },
+                    "description": "The environment's slug or id, where the credential is not bound to one." },
+                "tenant": { "name": "Steading-Tenant", "in": "header", "schema": { "type": "string" },
+                    "description": "The tenant's slug or id; for the operator." },
+                "idempotency": { "name": "Idempotency-Key", "in": "header", "schema": { "type": "string" },
+                    "description": "The same key with the same body gives the first answer again." },
+            },
+            "responses": { "problem": { "description": "What is wrong (RFC 9457).",
+                "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
+            "schemas": { "Problem": problem(), "Manifest": schemars::schema_for!(Manifest).to_value() },
+        },
+    })
+}
+
+fn tool(doc: &Doc) -> Value {
+    let header = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });
+    let mut parameters = vec![header(if doc.in_environment { "env" } else { "tenant" })];
+    if doc.spec.effect != Effect::Read {
+        parameters.push(header("idempotency"));
+    }
+    json!({
+        "operationId": doc.name,
+        "summary": doc.spec.title,
+        "description": doc.spec.about,
+        "tags": ["tools"],
+        "parameters": parameters,
+        "requestBody": { "required": true, "content": { "application/json": { "schema": doc.input_schema } } },
+        "responses": {
+            "200": { "description": "Done.", "content": { "application/json": { "schema": doc.output_schema } } },
+            "default": { "$ref": "#/components/responses/problem" },
+        },
+    })
+}
+
+fn routes() -> Vec<(&'static str, Value)> {
+    let operation = |id: &str, summary: &str, status: &str| {
+        json!({
+            "operationId": id, "summary": summary,
+            "responses": { status: { "description": "Done." }, "default": { "$ref": "#/components/responses/problem" } },
+        })
+    };
+    let open = |mut operation: Value| {
+        operation["security"] = json!([]);
+        operation
+    };
+    vec![
+        ("/v1/tools", json!({ "get": operation("listTools", "The tools this credential may call", "200") })),
+        ("/v1/blobs/{sha256}", json!({
+            "put": operation("putBlob", "Upload content under its SHA-256", "201"),
+            "head": operation("hasBlob", "Whether the content is there", "200"),
+        })),
+        ("/v1/envs", json!({
+            "get": operation("listEnvironments", "The tenant's environments", "200"),
+            "post": operation("createEnvironment", "Make an environment", "201"),
+        })),
+        ("/v1/envs/{env}", json!({
+            "get": operation("showEnvironment", "One environment", "200"),
+            "delete": operation("deleteEnvironment", "Delete one, after a dry run", "200"),
+        })),
+        ("/v1/keys", json!({
+            "get": operation("listKeys", "The tenant's keys", "200"),
+            "post": operation("createKey", "Make a key, shown once", "201"),
+        })),
+        ("/v1/keys/{key}", json!({ "delete": operation("revokeKey", "Revoke a key", "200") })),
+        ("/v1/tenants", json!({
+            "get": operation("listTenants", "The tenants, for the operator", "200"),
+            "post": operation("createTenant", "Make a tenant, for the operator", "201"),
+        })),
+        ("/v1/schemas/manifest", json!({ "get": open(operation("manifestSchema", "The manifest's JSON Schema", "200")) })),
+        ("/oauth/jwks.json", json!({ "get": open(operation("jwks", "The keys that verify tokens", "200")) })),
+        ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
+        ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),
+    ]
+}
+
+fn problem() -> Value {
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "code", "message", "request_id"],
+        "properties": {
+            "type": { "type": "string" },
+            "title": { "type": "string" },
+            "status": { "type": "integer" },
+            "code": { "type": "string", "enum": codes },
+            "message": { "type": "string" },
+            "hint": { "type": "string", "description": "What to do next." },
+            "field": { "type": "string", "description": "A JSON pointer into the input." },
+            "retry_after": { "type": "integer", "description": "Seconds." },
+            "request_id": { "type": "string" },
+            "next": { "type": "object", "description": "The call that would mend it." },
+        },
+    })
+}

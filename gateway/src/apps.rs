@@ -1,0 +1,35 @@
+//! What the edge asks: which environment a slug stands for, and which release answers.
+
+use std::sync::Arc;
+
+use capabilities::releases::Releases;
+use control::Control;
+use edge::{Apps, Served, Which};
+use futures::future::BoxFuture;
+use kernel::{Env, Result, Slug};
+
+/// The environments and their releases.
+pub struct Residents {
+    /// Knows the slugs.
+    pub control: Arc<Control>,
+    /// Knows the releases.
+    pub releases: Arc<Releases>,
+}
+
+impl Apps for Residents {
+    fn find<'a>(&'a self, slug: &'a Slug) -> BoxFuture<'a, Result<Option<Env>>> {
+        Box::pin(async move {
+            let place = self.control.environments().find(slug.as_str()).await?;
+            Ok(place.map(|place| Env::for_upkeep(place.tenant, place.env)))
+        })
+    }
+
+    fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {
+        Box::pin(async move {
+            match which {
+                Which::Live => self.releases.live(env).await,
+                Which::Number(release) => self.releases.numbered(env, release).await,
+            }
+        })
+    }
+}

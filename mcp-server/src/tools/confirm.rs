@@ -1,0 +1,42 @@
+//! The second step of what cannot be undone: the token of a dry run comes back.
+
+use kernel::{Code, Error, Result};
+
+use crate::platform::Platform;
+
+/// What is to be confirmed.
+pub struct Confirm<'a> {
+    /// The tool.
+    pub action: &'static str,
+    /// On what, and whose.
+    pub subject: &'a str,
+    /// What would be lost, as it was shown.
+    pub losses: &'a [String],
+}
+
+impl Confirm<'_> {
+    /// The token that a dry run hands out.
+    pub fn issue(&self, platform: &Platform) -> String {
+        platform.control.confirmations().issue(self.action, self.subject, &self.state()).token
+    }
+
+    /// Uses the token up.
+    ///
+    /// # Errors
+    /// `conflict` naming the losses where there is no token; what is wrong with it otherwise.
+    pub async fn redeem(&self, platform: &Platform, given: Option<&str>) -> Result<()> {
+        let given = given.ok_or_else(|| unconfirmed(self.losses))?;
+        platform.control.confirmations().redeem(self.action, self.subject, &self.state(), given).await
+    }
+
+    fn state(&self) -> Vec<u8> {
+        self.losses.join("\n").into_bytes()
+    }
+}
+
+/// The refusal to do without a dry run what cannot be undone.
+pub fn unconfirmed(losses: &[String]) -> Error {
+    Error::new(Code::Conflict, format!("this cannot be undone: {}", losses.join("; ")))
+        .field("/confirm")
+        .hint("call with dry_run, then again with the `confirm` that it returns")
+}
