@@ -64,6 +64,15 @@ impl Client {
         Self::to(&base, key, env, tenant, own)
     }
 
+    /// The same for the tenant as a whole: a credential that a call makes is not bound to the environment that
+    /// the call names.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_to_tenant(context: &Context) -> Result<Self, Failure> {
+        Ok(Self { env: None, ..Self::connect(context).await? })
+    }
+
     fn to(
         base: &str,
         key: Secret,
