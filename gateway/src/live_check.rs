@@ -50,7 +50,8 @@ impl Dialer {
             return Err(refuse(format!("{found} answered in place of release {}", served.release)));
         }
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
+        let body =
+            response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
         let index = served.site.files.iter().find(|(path, _)| path.as_str() == "index.html");
         if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty()) {
             if !status.is_success() || file.sha256 != BlobHash::of(&body.to_bytes()) {

@@ -34,7 +34,9 @@ pub fn start(platform: Arc<Platform>, stop: CancellationToken) {
 async fn collect(platform: &Platform) {
     let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return };
     while let Ok(Some(entry)) = directories.next_entry().await {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else { continue };
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else {
+            continue;
+        };
         let Ok(Some(place)) = platform.control.environments().find(&id.to_string()).await else { continue };
         let env = Env::for_upkeep(place.tenant, place.env);
         if let Err(error) = platform.releases.collect(&env).await {

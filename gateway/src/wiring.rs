@@ -93,8 +93,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
     };
-    let platform =
-        Arc::new(Platform { control, databases, releases, blobs, logs, urls, environments_dir });
+    let platform = Arc::new(Platform { control, databases, releases, blobs, logs, urls, environments_dir });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -155,7 +154,10 @@ async fn dispatch(hosts: &Hosts, edge: &Edge, platform: Router, request: Request
 fn control_config(config: &Config) -> Result<ControlConfig> {
     let limit = |name: &str, per_second, burst| {
         RateLimit::new(per_second, burst).ok_or_else(|| {
-            Error::new(Code::InvalidInput, format!("limits.{name}_per_second and limits.{name}_burst must not be 0"))
+            Error::new(
+                Code::InvalidInput,
+                format!("limits.{name}_per_second and limits.{name}_burst must not be 0"),
+            )
         })
     };
     let limits = &config.limits;

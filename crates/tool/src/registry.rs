@@ -8,8 +8,8 @@ use kernel::{Caller, Env, Error, Proof, Result, Scope, Scopes, Tenant};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::schema::{self, Validator};
 use crate::decode::decode;
+use crate::schema::{self, Validator};
 use crate::{Cx, Effect, Host, Progress, Selection, Spec, Tool};
 
 /// What can be known of a tool without calling it.
@@ -122,7 +122,7 @@ impl<P: Host> Registry<P> {
     where
         T::Proof: Level,
     {
-        let (input, output) = (schema::of::<T::Input>(), schema::of::<T::Output>());
+        let (input, output) = (schema::of_input::<T::Input>(), schema::of_output::<T::Output>());
         let compile = |schema: &Value| {
             Validator::new(schema).unwrap_or_else(|e| panic!("the schema of {name} is wrong: {e:?}"))
         };

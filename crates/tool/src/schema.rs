@@ -5,13 +5,25 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-/// The schema of `T` with everything inlined.
-pub(crate) fn of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|s| {
-        s.inline_subschemas = true;
-        s.meta_schema = None;
-    });
-    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+/// The schema of what can be read as a `T`, with everything inlined.
+pub(crate) fn of_input<T: JsonSchema>() -> Value {
+    of::<T>(SchemaSettings::draft2020_12().for_deserialize())
+}
+
+/// The schema of what a `T` is written as, with everything inlined.
+pub(crate) fn of_output<T: JsonSchema>() -> Value {
+    of::<T>(SchemaSettings::draft2020_12().for_serialize())
+}
+
+fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let mut schema = settings
+        .with(|s| {
+            s.inline_subschemas = true;
+            s.meta_schema = None;
+        })
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value();
     if let Some(object) = schema.as_object_mut() {
         object.remove("title");
         // MCP asks for an object at the root, also where a type has no field.
@@ -183,13 +195,13 @@ mod tests {
             },
             "required": ["sql"],
         });
-        assert_eq!(slim(&of::<Input>()), expected);
+        assert_eq!(slim(&of_input::<Input>()), expected);
     }
 
     #[test]
     fn wrong_input_names_the_field_and_the_reason() {
         let check = |value: Value| {
-            let validator = Validator::new(&of::<Input>()).unwrap();
+            let validator = Validator::new(&of_input::<Input>()).unwrap();
             validator.check(&value).map_err(|e| format!("{e:?}")).err().unwrap_or_default()
         };
         assert_eq!(check(json!({ "sql": "x", "limit": null })), "");

@@ -47,5 +47,6 @@ pub async fn head(
 }
 
 fn parse(hash: &str) -> Result<BlobHash> {
-    hash.parse().map_err(|_| Error::invalid("/sha256", "expected the SHA-256 of the content, 64 hexadecimal digits"))
+    hash.parse()
+        .map_err(|_| Error::invalid("/sha256", "expected the SHA-256 of the content, 64 hexadecimal digits"))
 }

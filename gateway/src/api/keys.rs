@@ -71,7 +71,8 @@ pub async fn list(
     Query(after): Query<After>,
 ) -> Result<Response, Problem> {
     let work = async {
-        let after: Option<KeyId> = after.cursor.as_deref().map(str::parse).transpose().map_err(|_| cursor())?;
+        let after: Option<KeyId> =
+            after.cursor.as_deref().map(str::parse).transpose().map_err(|_| cursor())?;
         api.platform().control.keys().list(&caller, after, PAGE).await
     };
     let keys = api.act(&caller, "keys.list", Effect::Read, work).await?;

@@ -52,10 +52,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/oauth/jwks.json", get(keys::jwks))
         .method_not_allowed_fallback(unknown_method)
         .route_layer(middleware::from_fn_with_state(api.clone(), guard));
-    guarded
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .with_state(api)
+    guarded.route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(api)
 }
 
 async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {

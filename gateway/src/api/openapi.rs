@@ -88,28 +88,46 @@ fn routes() -> Vec<(&'static str, Value)> {
     };
     vec![
         ("/v1/tools", json!({ "get": operation("listTools", "The tools this credential may call", "200") })),
-        ("/v1/blobs/{sha256}", json!({
-            "put": operation("putBlob", "Upload content under its SHA-256", "201"),
-            "head": operation("hasBlob", "Whether the content is there", "200"),
-        })),
-        ("/v1/envs", json!({
-            "get": operation("listEnvironments", "The tenant's environments", "200"),
-            "post": operation("createEnvironment", "Make an environment", "201"),
-        })),
-        ("/v1/envs/{env}", json!({
-            "get": operation("showEnvironment", "One environment", "200"),
-            "delete": operation("deleteEnvironment", "Delete one, after a dry run", "200"),
-        })),
-        ("/v1/keys", json!({
-            "get": operation("listKeys", "The tenant's keys", "200"),
-            "post": operation("createKey", "Make a key, shown once", "201"),
-        })),
+        (
+            "/v1/blobs/{sha256}",
+            json!({
+                "put": operation("putBlob", "Upload content under its SHA-256", "201"),
+                "head": operation("hasBlob", "Whether the content is there", "200"),
+            }),
+        ),
+        (
+            "/v1/envs",
+            json!({
+                "get": operation("listEnvironments", "The tenant's environments", "200"),
+                "post": operation("createEnvironment", "Make an environment", "201"),
+            }),
+        ),
+        (
+            "/v1/envs/{env}",
+            json!({
+                "get": operation("showEnvironment", "One environment", "200"),
+                "delete": operation("deleteEnvironment", "Delete one, after a dry run", "200"),
+            }),
+        ),
+        (
+            "/v1/keys",
+            json!({
+                "get": operation("listKeys", "The tenant's keys", "200"),
+                "post": operation("createKey", "Make a key, shown once", "201"),
+            }),
+        ),
         ("/v1/keys/{key}", json!({ "delete": operation("revokeKey", "Revoke a key", "200") })),
-        ("/v1/tenants", json!({
-            "get": operation("listTenants", "The tenants, for the operator", "200"),
-            "post": operation("createTenant", "Make a tenant, for the operator", "201"),
-        })),
-        ("/v1/schemas/manifest", json!({ "get": open(operation("manifestSchema", "The manifest's JSON Schema", "200")) })),
+        (
+            "/v1/tenants",
+            json!({
+                "get": operation("listTenants", "The tenants, for the operator", "200"),
+                "post": operation("createTenant", "Make a tenant, for the operator", "201"),
+            }),
+        ),
+        (
+            "/v1/schemas/manifest",
+            json!({ "get": open(operation("manifestSchema", "The manifest's JSON Schema", "200")) }),
+        ),
         ("/oauth/jwks.json", json!({ "get": open(operation("jwks", "The keys that verify tokens", "200")) })),
         ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
         ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),

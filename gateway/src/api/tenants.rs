@@ -45,9 +45,12 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let work = async {
         let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
-        let after: Option<TenantId> = after.cursor.as_deref().map(str::parse).transpose().map_err(|_| {
-            Error::invalid("/cursor", "this is not a cursor of this list")
-        })?;
+        let after: Option<TenantId> = after
+            .cursor
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|_| Error::invalid("/cursor", "this is not a cursor of this list"))?;
         api.platform().control.tenants().list(&proof, after, PAGE).await
     };
     let tenants = api.act(&caller, "tenants.list", Effect::Read, work).await?;

@@ -57,7 +57,9 @@ impl Tool<Platform> for AppApply {
         let platform = cx.platform();
         let secrets = platform.secrets(cx.env()).await?;
         let wanted = match (input.manifest, input.plan_id) {
-            (Some(manifest), None) if input.confirm.is_none() => Wanted::Manifest(Box::new(manifest.parse()?)),
+            (Some(manifest), None) if input.confirm.is_none() => {
+                Wanted::Manifest(Box::new(manifest.parse()?))
+            }
             (Some(_), None) => {
                 return Err(Error::invalid("/confirm", "a confirmation belongs to a plan")
                     .hint("call app_plan, then app_apply with its plan_id and confirm"));

@@ -82,7 +82,9 @@ fn words(effect: &database::Effect) -> String {
     use database::Effect as E;
     match effect {
         E::TableDropped { table, rows } => format!("table {table} goes with {rows} rows"),
-        E::ColumnDropped { table, column, values } => format!("column {table}.{column} goes with {values} values"),
+        E::ColumnDropped { table, column, values } => {
+            format!("column {table}.{column} goes with {values} values")
+        }
         E::RowsRemoved { table, rows } => format!("{rows} rows of {table} are deleted"),
         E::ColumnRetyped { table, column, from, to } => format!("column {table}.{column}: {from} → {to}"),
         E::TableCreated { table } => format!("table {table} comes"),

@@ -54,7 +54,10 @@ impl Tool<Platform> for EnvCreate {
     async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let wanted = NewEnvironment {
-            slug: input.slug.map(|slug| slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))).transpose()?,
+            slug: input
+                .slug
+                .map(|slug| slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}"))))
+                .transpose()?,
             name: input.name,
             template: input.template,
             plan: input.plan,

@@ -79,6 +79,9 @@ fn since(text: &str) -> Result<Timestamp> {
         Some(Timestamp::now().minus(std::time::Duration::from_secs(seconds)))
     };
     Timestamp::parse(text).or_else(ago).ok_or_else(|| {
-        Error::invalid("/since", "expected a time such as 2026-01-31T12:00:00Z, or an age such as 15m, 2h, 1d")
+        Error::invalid(
+            "/since",
+            "expected a time such as 2026-01-31T12:00:00Z, or an age such as 15m, 2h, 1d",
+        )
     })
 }

@@ -59,7 +59,8 @@ impl Tool<Platform> for ResourceDelete {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let (platform, env) = (cx.platform(), cx.env());
         let name = input.name.as_deref();
-        let named = || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
+        let named =
+            || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
             Kind::Site => Removal::Site,

@@ -57,8 +57,11 @@ impl Alteration<'_> {
         found.rebuild |= found.added.iter().any(|c| !c.can_be_added());
         if found.rebuild {
             if let Some(column) = found.generated {
-                let message = format!("the table must be rewritten, which would lose its generated column {column}");
-                return Err(Error::new(Code::Conflict, message).hint("drop that column with db_migrate first"));
+                let message =
+                    format!("the table must be rewritten, which would lose its generated column {column}");
+                return Err(
+                    Error::new(Code::Conflict, message).hint("drop that column with db_migrate first")
+                );
             }
             self.rebuild(found, draft);
         } else {
@@ -80,10 +83,13 @@ impl Alteration<'_> {
     fn built_in(&self, found: &mut Findings) {
         let live = |name: &str| self.live_column(name);
         let id = live("id");
-        if !id.is_some_and(|c| c.primary_key == 1 && c.kind.eq_ignore_ascii_case("TEXT") && c.default.is_some()) {
+        if !id
+            .is_some_and(|c| c.primary_key == 1 && c.kind.eq_ignore_ascii_case("TEXT") && c.default.is_some())
+        {
             found.rebuild = true;
         }
-        let id = id.map_or_else(|| NEW_ID.to_owned(), |_| format!("coalesce(CAST(\"id\" AS TEXT), {NEW_ID})"));
+        let id =
+            id.map_or_else(|| NEW_ID.to_owned(), |_| format!("coalesce(CAST(\"id\" AS TEXT), {NEW_ID})"));
         found.copies.push(("\"id\"".to_owned(), id));
         if self.wanted.has_owner && live("owner").is_some() {
             found.copies.push(("\"owner\"".to_owned(), "\"owner\"".to_owned()));
@@ -113,7 +119,8 @@ impl Alteration<'_> {
             return Ok(());
         };
         let from = self.kind_of(live);
-        let before = self.before.and_then(|t| t.columns.iter().find(|c| c.name.folded() == wanted.name.folded()));
+        let before =
+            self.before.and_then(|t| t.columns.iter().find(|c| c.name.folded() == wanted.name.folded()));
         let same = match before {
             Some(before) => before == wanted && self.matches(live, before),
             None => from == wanted.kind && self.matches(live, wanted),
@@ -157,12 +164,12 @@ impl Alteration<'_> {
     }
 
     fn no_value(&self, wanted: &Column, rows: u64) -> Error {
-        let message = format!(
-            "{}.{} is required, but {rows} rows would have no value",
-            self.wanted.name, wanted.name
-        );
+        let message =
+            format!("{}.{} is required, but {rows} rows would have no value", self.wanted.name, wanted.name);
         let code = if self.surplus == Surplus::Keep { Code::Conflict } else { Code::InvalidInput };
-        Error::new(code, message).field("").hint("give it a default, or leave it optional until the rows have values")
+        Error::new(code, message)
+            .field("")
+            .hint("give it a default, or leave it optional until the rows have values")
     }
 
     /// A column of the file that is not wanted: dropped where it was ours, otherwise carried along.
@@ -336,9 +343,9 @@ impl Alteration<'_> {
     /// The type a column has: the one the current release gave it where the file still agrees.
     fn kind_of(&self, live: &LiveColumn) -> Type {
         let stored = storage_type(&live.kind);
-        let before = self.before.and_then(|t| {
-            t.columns.iter().find(|c| c.name.as_str().eq_ignore_ascii_case(&live.name))
-        });
+        let before = self
+            .before
+            .and_then(|t| t.columns.iter().find(|c| c.name.as_str().eq_ignore_ascii_case(&live.name)));
         match before {
             Some(before) if before.kind.sql() == stored.sql() => before.kind,
             _ => stored,
@@ -347,7 +354,11 @@ impl Alteration<'_> {
 
     /// The old value, in the storage class that its declared type promises.
     fn source(&self, live: &LiveColumn, kind: Type) -> String {
-        if self.live.strict { quote(&live.name) } else { format!("CAST({} AS {})", quote(&live.name), kind.sql()) }
+        if self.live.strict {
+            quote(&live.name)
+        } else {
+            format!("CAST({} AS {})", quote(&live.name), kind.sql())
+        }
     }
 
     /// True for values that a table without STRICT holds against its declared type.

@@ -195,7 +195,8 @@ impl Column {
     }
 
     fn parse_object(name: &ColumnName, object: &ColumnObject) -> Result<Self> {
-        let (kind, by_type) = parse_type(&object.r#type).ok_or_else(|| unknown_type("/type", &object.r#type))?;
+        let (kind, by_type) =
+            parse_type(&object.r#type).ok_or_else(|| unknown_type("/type", &object.r#type))?;
         let references = by_type.or_else(|| object.references.clone());
         if references.is_some() && kind != Type::Text {
             return Err(Error::invalid("/references", "a column that refers to rows has the type text"));

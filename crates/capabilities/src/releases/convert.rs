@@ -25,9 +25,9 @@ pub(crate) fn conversion(column: &str, from: Type, to: Type) -> Conversion {
             value: format!("CAST({c} AS INTEGER)"),
             lost: format!("{c} IS NOT NULL AND {c} <> CAST({c} AS INTEGER)"),
         },
-        (Text | Json, Int) => {
-            tries(format!("CASE WHEN CAST(CAST({c} AS INTEGER) AS TEXT) = trim({c}) THEN CAST({c} AS INTEGER) END"))
-        }
+        (Text | Json, Int) => tries(format!(
+            "CASE WHEN CAST(CAST({c} AS INTEGER) AS TEXT) = trim({c}) THEN CAST({c} AS INTEGER) END"
+        )),
         (Text | Json, Real) => tries(format!(
             "CASE WHEN json_valid(trim({c})) AND json_type(trim({c})) IN ('integer', 'real') \
              THEN CAST({c} AS REAL) END"

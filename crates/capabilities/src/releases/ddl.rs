@@ -50,8 +50,7 @@ impl Table {
                 let name = self.index_name(columns, *unique);
                 let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
                 let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
-                let sql =
-                    format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
+                let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
                 (name, sql)
             })
             .collect()

@@ -102,7 +102,8 @@ impl Releases {
             database.tables().unwrap_or_default().into_iter().map(|t| (t.name.folded(), t)).collect();
         let mut tables = IndexMap::new();
         for live in &schema.tables {
-            let spec = database.tables.iter().find(|(name, _)| name.as_str().eq_ignore_ascii_case(&live.name));
+            let spec =
+                database.tables.iter().find(|(name, _)| name.as_str().eq_ignore_ascii_case(&live.name));
             let mut info = table_info(live, managed.get(&live.name.to_ascii_lowercase()));
             info.access = spec.and_then(|(_, spec)| spec.access).map(super::Preset::as_str);
             if spec.is_some_and(|(_, spec)| spec.kind == Kind::Documents) {
@@ -154,7 +155,8 @@ fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
         .iter()
         .filter(|index| index.sql.is_some())
         .map(|index| {
-            let columns: Vec<_> = index.columns.iter().map(|c| c.as_deref().unwrap_or("(expression)")).collect();
+            let columns: Vec<_> =
+                index.columns.iter().map(|c| c.as_deref().unwrap_or("(expression)")).collect();
             format!("{}{}", columns.join(","), if index.unique { "!" } else { "" })
         })
         .collect();

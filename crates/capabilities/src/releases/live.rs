@@ -50,10 +50,7 @@ impl Weighter<EnvId, Option<Arc<Served>>> for ByFiles {
 
 impl Live {
     pub(crate) fn new() -> Self {
-        Self {
-            cache: Cache::with_weighter(1024, CACHED_FILES, ByFiles),
-            candidates: RwLock::default(),
-        }
+        Self { cache: Cache::with_weighter(1024, CACHED_FILES, ByFiles), candidates: RwLock::default() }
     }
 
     /// What answers for `env`; `load` reads it where it is not known.

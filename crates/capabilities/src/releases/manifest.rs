@@ -128,7 +128,10 @@ impl Preset {
 
 /// One column's name, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected the name of a column, or a list of names: a letter, then letters, digits and _")]
+#[serde(
+    untagged,
+    expecting = "expected the name of a column, or a list of names: a letter, then letters, digits and _"
+)]
 pub enum Columns {
     /// One.
     One(ColumnName),

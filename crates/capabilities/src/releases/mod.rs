@@ -169,9 +169,9 @@ impl Releases {
                 let rehearsal = rehearse(&mut db, &goal, "").await?;
                 if rehearsal.losses().next().is_some() {
                     db.rollback().await?;
-                    return Err(lossy(rehearsal.losses())
-                        .field("/manifest")
-                        .hint("call app_plan with this manifest, then app_apply with its plan_id and confirm"));
+                    return Err(lossy(rehearsal.losses()).field("/manifest").hint(
+                        "call app_plan with this manifest, then app_apply with its plan_id and confirm",
+                    ));
                 }
                 self.finish(env, db, rehearsal, cancel).await
             }
@@ -199,7 +199,11 @@ impl Releases {
         let rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
             let grown = !rehearsal.losses().eq(stored.losses.iter());
-            if grown { Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again")) } else { Ok(()) }
+            if grown {
+                Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again"))
+            } else {
+                Ok(())
+            }
         });
         if let Err(refusal) = judged {
             db.rollback().await?;
@@ -220,7 +224,9 @@ impl Releases {
         cancel: &CancellationToken,
     ) -> Result<Applied> {
         let other = |why: &str| {
-            Error::new(Code::Conflict, why).field("/confirm").hint("call with dry_run, and pass the `confirm` it returns")
+            Error::new(Code::Conflict, why)
+                .field("/confirm")
+                .hint("call with dry_run, and pass the `confirm` it returns")
         };
         let (plan, secret) = match confirm.split_once('.') {
             Some((plan, secret)) => (plan, Some(secret)),
@@ -312,7 +318,8 @@ impl Releases {
         } else {
             db.rollback().await?;
         }
-        let (changes, effects) = if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
+        let (changes, effects) =
+            if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
         Ok(Applied { release: number, changed, changes, effects })
     }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be a name: use a letter, then letters, digits and _, at most 63; not sqlite_… or steading_…")]
+#[error(
+    "{0:?} cannot be a name: use a letter, then letters, digits and _, at most 63; not sqlite_… or steading_…"
+)]
 pub struct NameError(String);
 
 fn check(text: &str) -> Result<(), NameError> {
@@ -123,7 +125,18 @@ mod tests {
         for good in ["todos", "createdAt", "a_1"] {
             assert!(good.parse::<TableName>().is_ok(), "{good}");
         }
-        for bad in ["", "_a", "1a", "a\"b", "a b", "é", "sqlite_x", "STEADING_x", "_steading_release", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "_a",
+            "1a",
+            "a\"b",
+            "a b",
+            "é",
+            "sqlite_x",
+            "STEADING_x",
+            "_steading_release",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<TableName>().is_err(), "{bad}");
         }
     }

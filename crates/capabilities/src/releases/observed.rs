@@ -57,6 +57,8 @@ impl Observed {
             drift.push(format!("and {more} more"));
         }
         let message = format!("the environment has moved since the plan was made: {}", drift.join("; "));
-        Err(Error::new(Code::Conflict, message).field("/plan_id").hint("call app_plan again and look at the new plan"))
+        Err(Error::new(Code::Conflict, message)
+            .field("/plan_id")
+            .hint("call app_plan again and look at the new plan"))
     }
 }

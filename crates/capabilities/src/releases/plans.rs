@@ -41,7 +41,8 @@ impl Stored {
         let plan = serde_json::to_string(self).map_err(Error::internal)?;
         db.begin(Durability::Normal).await?;
         let row = [json!(id), json!(plan), json!(Timestamp::now().as_micros())];
-        db.run(Role::Platform, "INSERT INTO _steading_plan (id, plan, created_at) VALUES (?1, ?2, ?3)", &row).await?;
+        db.run(Role::Platform, "INSERT INTO _steading_plan (id, plan, created_at) VALUES (?1, ?2, ?3)", &row)
+            .await?;
         let old = "DELETE FROM _steading_plan WHERE created_at < ?1 OR id NOT IN \
                    (SELECT id FROM _steading_plan ORDER BY id DESC LIMIT ?2)";
         let limits = [json!(Timestamp::now().minus(LIFETIME).as_micros()), json!(KEPT)];

@@ -74,7 +74,9 @@ impl Release {
         let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
         let rows = db.run(Role::Platform, sql, &[number.into()]).await?.rows;
         rows.into_iter().next().map(Release::read).unwrap_or_else(|| {
-            Err(Error::not_found(format!("release {number}")).field("/release").hint("app_describe lists the releases"))
+            Err(Error::not_found(format!("release {number}"))
+                .field("/release")
+                .hint("app_describe lists the releases"))
         })
     }
 
@@ -144,7 +146,13 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
 }
 
 /// What has to be done between two releases.
-async fn draft(db: &mut Writer, base: &Release, release: &Release, goal: &Goal, surplus: Surplus) -> Result<Draft> {
+async fn draft(
+    db: &mut Writer,
+    base: &Release,
+    release: &Release,
+    goal: &Goal,
+    surplus: Surplus,
+) -> Result<Draft> {
     let tables = release.tables().map_err(|e| e.under("/database"))?;
     let live = db.schema().await?;
     let mut draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
@@ -184,12 +192,7 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
 }
 
 /// A table that no release made.
-async fn drop_unmanaged(
-    db: &mut Writer,
-    live: &Schema,
-    name: &str,
-    draft: &mut Draft,
-) -> Result<()> {
+async fn drop_unmanaged(db: &mut Writer, live: &Schema, name: &str, draft: &mut Draft) -> Result<()> {
     if draft.changes.iter().any(|c| c.action == Action::Drop && c.target.starts_with("table ")) {
         return Ok(());
     }
@@ -221,7 +224,11 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         (None, Some(site)) => {
             let detail = format!("{} files, {} bytes", site.files.len(), site.bytes());
             draft.change(Action::Create, "site", Some(detail));
-            draft.effect(EffectKind::Privilege, "site", "its files are served to everybody who has the address");
+            draft.effect(
+                EffectKind::Privilege,
+                "site",
+                "its files are served to everybody who has the address",
+            );
         }
         (Some(_), None) => {
             draft.change(Action::Drop, "site", None);
@@ -285,7 +292,8 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
             draft.effect(EffectKind::DataLoss, &target, message);
         }
         let sql = "INSERT INTO _steading_migration (name, digest, sql, applied_at) VALUES (?1, ?2, ?3, ?4)";
-        let row = [json!(migration.name), json!(digest), json!(migration.sql), json!(Timestamp::now().as_micros())];
+        let row =
+            [json!(migration.name), json!(digest), json!(migration.sql), json!(Timestamp::now().as_micros())];
         db.run(Role::Platform, sql, &row).await?;
         draft.change(Action::Run, target, None);
     }

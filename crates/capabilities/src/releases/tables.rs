@@ -27,12 +27,15 @@ pub(crate) async fn diff(
     surplus: Surplus,
 ) -> Result<Draft> {
     let mut draft = Draft::default();
-    let gone: Vec<&Table> = managed.iter().filter(|m| !wanted.iter().any(|w| same(&w.name, &m.name))).collect();
+    let gone: Vec<&Table> =
+        managed.iter().filter(|m| !wanted.iter().any(|w| same(&w.name, &m.name))).collect();
     let kept: Vec<&Table> = wanted.iter().collect();
     for table in &gone {
         let Some(live_table) = find(live, table.name.as_str()) else { continue };
-        let stays = |name: &str| !gone.iter().chain(&kept).any(|t| t.name.as_str().eq_ignore_ascii_case(name));
-        let refers = |t: &&LiveTable| t.foreign_keys.iter().any(|k| k.table.eq_ignore_ascii_case(&live_table.name));
+        let stays =
+            |name: &str| !gone.iter().chain(&kept).any(|t| t.name.as_str().eq_ignore_ascii_case(name));
+        let refers =
+            |t: &&LiveTable| t.foreign_keys.iter().any(|k| k.table.eq_ignore_ascii_case(&live_table.name));
         let stranger = live.tables.iter().filter(|t| stays(&t.name)).find(refers);
         drop_table(db, live_table, stranger, surplus, &mut draft).await?;
     }

@@ -125,7 +125,10 @@ async fn a_manifest_becomes_tables_and_a_site_and_its_repeat_changes_nothing() {
     );
     assert_eq!(*yard.witness.seen.lock().unwrap(), [1]);
     yard.execute("INSERT INTO todos (title) VALUES ('milk')").await;
-    assert_eq!(yard.rows("SELECT title, done, owner, length(id), id GLOB '*-7*' FROM todos").await, json!([["milk", 0, null, 36, 1]]));
+    assert_eq!(
+        yard.rows("SELECT title, done, owner, length(id), id GLOB '*-7*' FROM todos").await,
+        json!([["milk", 0, null, 36, 1]])
+    );
     let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
     assert_eq!((live.release, live.site.files.len()), (1, 1));
 
@@ -140,7 +143,10 @@ async fn updated_at_follows_every_update() {
     yard.apply(todos(json!({ "title": "text" }))).await.unwrap();
     yard.execute("INSERT INTO todos (title, created_at, updated_at) VALUES ('a', '2020', '2020')").await;
     yard.execute("UPDATE todos SET title = 'b'").await;
-    assert_eq!(yard.rows("SELECT created_at = '2020', updated_at > '2025' FROM todos").await, json!([[1, 1]]));
+    assert_eq!(
+        yard.rows("SELECT created_at = '2020', updated_at > '2025' FROM todos").await,
+        json!([[1, 1]])
+    );
 }
 
 #[tokio::test]
@@ -187,7 +193,11 @@ async fn a_type_change_that_loses_data_is_refused_until_it_is_confirmed() {
     assert_eq!(yard.rows("SELECT count FROM todos ORDER BY count").await, json!([[null], [null], [1]]));
 
     let repeated = yard.apply_plan(plan.id, plan.confirm.as_deref()).await.unwrap();
-    assert_eq!((repeated.release, repeated.changed), (2, false), "a plan that is applied already is a success");
+    assert_eq!(
+        (repeated.release, repeated.changed),
+        (2, false),
+        "a plan that is applied already is a success"
+    );
 }
 
 #[tokio::test]
@@ -246,7 +256,10 @@ async fn references_hold_through_the_rebuild_of_either_side() {
     yard.execute("INSERT INTO lists (id, rank) VALUES ('l1', '1')").await;
     yard.execute("INSERT INTO todos (list, note) VALUES ('l1', '2')").await;
     yard.apply(lists("int", "int")).await.unwrap();
-    assert_eq!(yard.rows("SELECT rank, note FROM todos JOIN lists ON lists.id = todos.list").await, json!([[1, 2]]));
+    assert_eq!(
+        yard.rows("SELECT rank, note FROM todos JOIN lists ON lists.id = todos.list").await,
+        json!([[1, 2]])
+    );
     yard.execute("DELETE FROM lists").await;
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
 }
@@ -258,7 +271,10 @@ async fn a_table_made_by_sql_is_taken_over_with_its_rows() {
     yard.execute("INSERT INTO todos (title, done) VALUES ('a', 1)").await;
     let applied = yard.apply(todos(json!({ "title": "text!", "done": "bool = false" }))).await.unwrap();
     assert!(applied.changed);
-    assert_eq!(yard.rows("SELECT id, title, done, created_at IS NOT NULL FROM todos").await, json!([["1", "a", 1, 1]]));
+    assert_eq!(
+        yard.rows("SELECT id, title, done, created_at IS NOT NULL FROM todos").await,
+        json!([["1", "a", 1, 1]])
+    );
     let cancel = CancellationToken::new();
     let doubled = yard.databases.execute(&yard.env, "INSERT INTO todos (title) VALUES ('a')", &[], &cancel);
     assert_eq!(Error::from(doubled.await.unwrap_err()).code(), Code::Conflict, "it stays unique");
@@ -297,9 +313,7 @@ async fn what_cannot_be_is_refused_with_its_place_and_nothing_is_done() {
 #[tokio::test]
 async fn migrations_run_once_and_are_known_by_their_text() {
     let yard = Yard::new().await;
-    let with = |migrations: Value| {
-        json!({ "database": { "tables": { "todos": { "columns": { "title": "text" } } }, "migrations": migrations } })
-    };
+    let with = |migrations: Value| json!({ "database": { "tables": { "todos": { "columns": { "title": "text" } } }, "migrations": migrations } });
     let insert = "INSERT INTO todos (title) VALUES ('seed')";
     yard.apply(with(json!([{ "name": "seed", "sql": insert }]))).await.unwrap();
     let renamed = yard.apply(with(json!([{ "name": "seeds", "sql": insert }]))).await.unwrap();
@@ -307,7 +321,8 @@ async fn migrations_run_once_and_are_known_by_their_text() {
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[1]]));
     let edited = yard.apply(with(json!([{ "name": "seed", "sql": "SELECT 1" }]))).await.unwrap_err();
     assert_eq!((edited.code(), edited.pointer()), (Code::Conflict, Some("/database/migrations/0/sql")));
-    let deleting = json!([{ "name": "seed", "sql": insert }, { "name": "clear", "sql": "DELETE FROM todos" }]);
+    let deleting =
+        json!([{ "name": "seed", "sql": insert }, { "name": "clear", "sql": "DELETE FROM todos" }]);
     let refused = yard.apply(with(deleting)).await.unwrap_err();
     assert_eq!(refused.message(), "this would lose data: migration clear: 1 rows of table todos are deleted");
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[1]]));
@@ -351,7 +366,10 @@ async fn a_rollback_returns_the_release_and_keeps_every_row() {
     let back = yard.rollback(1).await.unwrap();
     assert_eq!((back.release, back.changed), (1, true));
     let said = changes(&back.changes);
-    assert!(said.contains(&"keep table notes: it has 1 rows that the release does not know".to_owned()), "{said:?}");
+    assert!(
+        said.contains(&"keep table notes: it has 1 rows that the release does not know".to_owned()),
+        "{said:?}"
+    );
     assert!(said.contains(&"drop table empty".to_owned()), "{said:?}");
     assert!(said.iter().any(|c| c.starts_with("keep column todos.due")), "{said:?}");
     assert_eq!(yard.rows("SELECT text FROM notes").await, json!([["written since"]]));
@@ -384,7 +402,12 @@ async fn two_applies_at_once_come_one_after_the_other() {
     let yard = Arc::new(Yard::new().await);
     let applies = (0..8).map(|i| {
         let yard = Arc::clone(&yard);
-        async move { yard.apply(json!({ "site": { "files": { "index.html": format!("{i}") } } })).await.unwrap().release }
+        async move {
+            yard.apply(json!({ "site": { "files": { "index.html": format!("{i}") } } }))
+                .await
+                .unwrap()
+                .release
+        }
     });
     let mut releases = futures::future::join_all(applies).await;
     releases.sort_unstable();
@@ -410,7 +433,9 @@ async fn a_removal_needs_its_own_dry_run() {
     yard.releases.remove(&yard.env, &loose, &plan.confirmation(), &cancel).await.unwrap();
     for removal in [table, Removal::Site] {
         let plan = yard.releases.plan_removal(&yard.env, removal.clone()).await.unwrap();
-        assert!(yard.releases.remove(&yard.env, &removal, &plan.confirmation(), &cancel).await.unwrap().changed);
+        assert!(
+            yard.releases.remove(&yard.env, &removal, &plan.confirmation(), &cancel).await.unwrap().changed
+        );
     }
     let app = yard.releases.describe(&yard.env).await.unwrap();
     assert_eq!((app.tables.len(), app.site), (0, None));
@@ -426,7 +451,8 @@ async fn blobs_of_kept_releases_are_never_collected() {
     yard.apply(json!({ "site": { "files": { "index.html": "one" } } })).await.unwrap();
     yard.apply(json!({ "site": { "files": { "index.html": "two" } } })).await.unwrap();
     assert_eq!(yard.releases.collect(&yard.env).await.unwrap(), 0);
-    let blobs = std::fs::read_dir(yard.dir.path().join(yard.env.id().to_string()).join("blobs")).unwrap().count();
+    let blobs =
+        std::fs::read_dir(yard.dir.path().join(yard.env.id().to_string()).join("blobs")).unwrap().count();
     assert_eq!(blobs, 2);
     let first = yard.releases.numbered(&yard.env, 1).await.unwrap().unwrap();
     assert_eq!(first.release, 1);
