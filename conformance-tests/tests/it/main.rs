@@ -1,0 +1,12 @@
+//! The built binary seen from outside: real clients, golden tables, and attacks.
+
+mod clients_agents;
+mod clients_cli;
+mod clients_connect;
+mod clients_hello;
+mod clients_inspector;
+mod clients_python;
+mod clients_typescript;
+mod golden_authorization;
+mod golden_errors;
+mod golden_tools;
