@@ -1,0 +1,4 @@
+//! The built binary seen from outside: real clients, golden tables, and attacks.
+
+mod assault_doomed;
+mod assault_kill;
