@@ -3,5 +3,6 @@
 mod assault_credentials;
 mod assault_doomed;
 mod assault_kill;
+mod assault_lives;
 mod assault_matrix;
 mod assault_tenants;
