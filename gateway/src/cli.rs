@@ -21,6 +21,7 @@ mod rollback;
 mod secret;
 mod serve;
 mod site;
+mod tenant;
 mod tools;
 mod version;
 

@@ -53,10 +53,10 @@ impl Dialer {
         let body =
             response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
         let index = served.site.files.iter().find(|(path, _)| path.as_str() == "index.html");
-        if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty()) {
-            if !status.is_success() || file.sha256 != BlobHash::of(&body.to_bytes()) {
-                return Err(refuse(format!("/ answered with status {status} and not with index.html")));
-            }
+        if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty())
+            && (!status.is_success() || file.sha256 != BlobHash::of(&body.to_bytes()))
+        {
+            return Err(refuse(format!("/ answered with status {status} and not with index.html")));
         }
         Ok(())
     }

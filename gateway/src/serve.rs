@@ -120,8 +120,8 @@ pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error>
     let mut lock = Lock::acquire(&config.data_dir)?;
     let listening = listening(config, addr);
     let app = wiring::build(config, &listening).await?;
-    let server = Server::start(listener, app.router.clone(), &listening);
     lock.announce(&local_url(addr))?;
+    let server = Server::start(listener, app.router.clone(), &listening);
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
     let grace = Duration::from_secs(config.shutdown_grace_s);
     Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })

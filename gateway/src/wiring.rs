@@ -1,7 +1,7 @@
 //! The composition root: the one file that names engines.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,7 +203,7 @@ fn closed(error: OpenError) -> Error {
     Error::new(Code::Unavailable, message)
 }
 
-fn unusable(path: &PathBuf, error: std::io::Error) -> Error {
+fn unusable(path: &Path, error: std::io::Error) -> Error {
     Error::new(Code::Unavailable, format!("the data directory cannot be used: {}: {error}", path.display()))
         .hint("check its owner and the space on its disk")
 }

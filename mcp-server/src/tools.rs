@@ -50,3 +50,6 @@ pub fn registry() -> Registry<Platform> {
 fn params(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array" })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use super::{Context, Failure, Form, Output};
 use super::{
     apply, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, secret, serve,
-    site, tools, version,
+    site, tenant, tools, version,
 };
 use crate::config::{Given, Level, Log, Surroundings};
 
@@ -71,6 +71,7 @@ enum Command {
     Apply(apply::Apply),
     Rollback(rollback::Rollback),
     Env(env::Env),
+    Tenant(tenant::Tenant),
     Key(key::Key),
     Secret(secret::Secret),
     Site(site::Site),
@@ -151,6 +152,7 @@ impl Args {
             Command::Apply(command) => command.run(context).await,
             Command::Rollback(command) => command.run(context).await,
             Command::Env(command) => command.run(context).await,
+            Command::Tenant(command) => command.run(context).await,
             Command::Key(command) => command.run(context).await,
             Command::Secret(command) => command.run(context).await,
             Command::Site(command) => command.run(context).await,

@@ -64,6 +64,15 @@ impl Client {
         Self::to(&base, key, env, tenant, own)
     }
 
+    /// The same for the tenant as a whole: a credential that a call makes is not bound to the environment that
+    /// the call names.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_to_tenant(context: &Context) -> Result<Self, Failure> {
+        Ok(Self { env: None, ..Self::connect(context).await? })
+    }
+
     fn to(
         base: &str,
         key: Secret,
@@ -234,7 +243,11 @@ pub fn segment(text: &str) -> String {
     url.map(|url| url.path().trim_start_matches('/').to_owned()).unwrap_or_default()
 }
 
-fn operator_key(data_dir: &Path) -> Result<Secret, Error> {
+/// The operator's key, for whoever may read the data directory.
+///
+/// # Errors
+/// `unauthenticated` where there is none to be read.
+pub fn operator_key(data_dir: &Path) -> Result<Secret, Error> {
     let path = data_dir.join("operator.key");
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Secret::new(text.trim())),

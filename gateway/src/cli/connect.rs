@@ -44,11 +44,13 @@ impl Connect {
     #[expect(clippy::unused_async, reason = "every command has this shape")]
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let settings = self.client.settings(&self.door(&context)?);
-        let note = self.client.note(&settings);
+        let key_file =
+            std::path::absolute(context.config.data_dir.join("operator.key")).map_err(Error::internal)?;
+        let note = self.client.note(&settings, &key_file);
         if !self.write {
             let shown = json!({ "client": self.client.name(), "settings": settings.to_json(), "note": note });
             context.output.result(&shown, |_| settings.text());
-            context.output.progress(note);
+            context.output.progress(&note);
             return Ok(());
         }
         let path = match &self.file {
@@ -70,7 +72,7 @@ impl Connect {
             }
             Written { backup: None, .. } => format!("Wrote {}.", path.display()),
         });
-        context.output.progress(note);
+        context.output.progress(&note);
         Ok(())
     }
 

@@ -47,7 +47,7 @@ enum Command {
 impl Env {
     /// Runs it.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let mut client = Client::connect(&context).await?;
+        let mut client = Client::connect_to_tenant(&context).await?;
         let outcome = self.command.run(&mut client, context.output).await;
         client.close().await;
         let (answer, words) = outcome?;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory;
 use kernel::{Code, Error};
 use tool::Doc;
 
 use super::output::pretty;
-use super::{Failure, Output};
+use super::{Args, Failure, Output};
 use crate::{api, config};
 
 /// Write the generated files of the repository
@@ -36,6 +37,7 @@ fn files() -> Vec<(String, String)> {
         ("steading.example.toml".to_owned(), config::example()),
         ("docs/errors.md".to_owned(), errors()),
         ("docs/tools.md".to_owned(), tools(&docs)),
+        ("docs/command-line.md".to_owned(), command_line()),
         ("docs/openapi.json".to_owned(), format!("{}\n", pretty(&api::openapi(docs.iter())))),
     ];
     for doc in &docs {
@@ -82,6 +84,43 @@ fn errors() -> String {
     text.push_str("\nThe command line ends with 64 where its flags or its configuration are wrong, before it does anything.\n");
     text
 }
+
+fn command_line() -> String {
+    let mut text = String::from(COMMAND_LINE);
+    for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let inner: Vec<_> = command.get_subcommands().map(|inner| inner.get_name()).collect();
+        let inner = if inner.is_empty() { String::new() } else { format!(" {}", inner.join("\\|")) };
+        text.push_str(&format!("| `{}{inner}` | {about} |\n", command.get_name()));
+    }
+    text
+}
+
+const COMMAND_LINE: &str = "\
+# Command line
+
+Written by `steading generate`. `steading COMMAND --help` says the rest.
+
+**Which platform.** Commands talk to `STEADING_URL` with `STEADING_KEY` where that is set; else to the process that
+serves the data directory (`--data-dir`, `.steading` by default), with the operator's key from it; else they run the
+platform themselves for as long as they take, listener included. They work in the environment of `--env` or
+`STEADING_ENV`; without one in the environment that the key is bound to, or else in `default`.
+
+**Results** go to stdout, progress and problems to stderr. With `--json`, results are JSON on stdout and so are
+problems; nothing else is there. `NO_COLOR` is honoured.
+
+**Configuration** comes from `--config` (or `STEADING_CONFIG`, or `steading.toml` in the working directory, where there
+is one), then from `STEADING_*` variables, then from flags; each overrides what came before. A key or flag that means
+nothing is refused before anything starts, a variable that means nothing is a warning. `steading.example.toml` has every
+setting.
+
+**Exit codes.** 0 done · 1 internal · 2 invalid input or too large · 3 not authenticated or forbidden · 4 not found ·
+5 conflict (also: the data directory is in use) · 6 limit, quota or budget · 7 unavailable or timeout (also: the port is
+taken) · 64 wrong flags or configuration.
+
+| command | what it does |
+|---|---|
+";
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("."));

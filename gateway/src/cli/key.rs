@@ -44,7 +44,7 @@ impl Key {
     /// Runs it.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let env = context.surroundings.env.clone();
-        let mut client = Client::connect(&context).await?;
+        let mut client = Client::connect_to_tenant(&context).await?;
         let outcome = self.command.run(&mut client, env).await;
         client.close().await;
         let (answer, words) = outcome?;

@@ -1,8 +1,10 @@
 //! `steading serve`: runs the platform until it is told to stop.
 
+use kernel::Secret;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::client::operator_key;
 use super::{Context, Failure, Output};
 use crate::config::{Config, Given};
 use crate::serve::{self, IfTaken, Running};
@@ -74,18 +76,20 @@ fn say_ready(config: &Config, running: &Running, output: Output) {
     let (url, ready) = (&running.listening.url, &running.ready);
     let mcp_url = format!("{url}/mcp/{}", ready.env);
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
-    let key = ready.key.as_ref().map(|key| key.expose());
+    // A person is shown the key once; a program that starts the platform needs it each time, and may read the
+    // file it is in anyway.
+    let kept = operator_key(&config.data_dir).ok();
     let line = json!({
         "url": url,
         "mcp_url": mcp_url,
         "data_dir": data_dir.display().to_string(),
         "env": ready.env,
-        "key": key,
+        "key": ready.key.as_ref().or(kept.as_ref()).map(Secret::expose),
     });
     output.result(&line, |_| {
         let key_file = data_dir.join("operator.key");
         let scheme = url.split(':').next().unwrap_or("http");
-        let key = match key {
+        let key = match ready.key.as_ref().map(Secret::expose) {
             Some(key) => format!("  Key      {key}\n           (shown this once; kept in {})", key_file.display()),
             None => format!("  Key      in {}", key_file.display()),
         };

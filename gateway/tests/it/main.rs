@@ -6,5 +6,6 @@ mod commands;
 mod configuration;
 mod connect;
 mod platform;
+mod real;
 mod serving;
 mod stdio;

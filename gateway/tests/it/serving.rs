@@ -1,12 +1,13 @@
 //! `serve`: one line when ready, one process per data directory, an orderly end.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::platform::{Serving, err, out, run};
+use crate::platform::{Serving, err, out, run, steading};
 
 /// A plain GET, and the status line of its answer.
 fn get(addr: &str, path: &str) -> String {
@@ -76,6 +77,36 @@ fn a_second_one_on_the_same_data_directory_names_the_first() {
         )
     );
     assert_eq!(get(first.addr(), "/healthz"), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn of_many_started_at_once_one_serves_and_the_others_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut children: Vec<_> = (0..6)
+        .map(|_| {
+            let mut command = steading(dir.path());
+            command.args(["serve", "--json", "--listen", "127.0.0.1:0"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    let mut serving = Vec::new();
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        match said["url"].is_string() {
+            true => serving.push(child),
+            false => {
+                assert_eq!(said["code"], "conflict", "{said}");
+                assert_eq!(child.wait().unwrap().code(), Some(5));
+            }
+        }
+    }
+    assert_eq!(serving.len(), 1);
+    for child in serving {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

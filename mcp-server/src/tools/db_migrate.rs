@@ -14,13 +14,12 @@ pub struct DbMigrate;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Its name, such as 003_drop_notes.
+    /// Such as 003_drop_notes.
     name: String,
     /// The statements, all or nothing.
     sql: String,
-    /// Only show the effects.
     dry_run: Option<bool>,
-    /// From the dry run, where data is lost.
+    /// From the dry run, if data is lost.
     confirm: Option<String>,
 }
 

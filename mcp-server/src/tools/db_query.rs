@@ -20,10 +20,9 @@ pub struct Input {
     #[serde(default)]
     #[schemars(schema_with = "super::params")]
     params: Vec<Value>,
-    /// Rows; default 100, at most 1000.
+    /// Default 100, at most 1000.
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
-    /// From the last page.
     cursor: Option<String>,
 }
 

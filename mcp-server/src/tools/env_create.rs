@@ -15,7 +15,7 @@ pub struct EnvCreate;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// First label of its host, unique; made from the name where left out.
+    /// First label of its host; made up where left out.
     slug: Option<String>,
     name: Option<String>,
     /// Default: empty.
@@ -23,7 +23,7 @@ pub struct Input {
     plan: Option<String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Your own id; the same again gives the same environment.
+    /// The same again gives the same environment.
     external_id: Option<String>,
 }
 

@@ -15,7 +15,6 @@ pub struct EnvDelete;
 pub struct Input {
     /// Its slug or id.
     env: String,
-    /// Only show what would be lost.
     dry_run: Option<bool>,
     /// From the dry run.
     confirm: Option<String>,

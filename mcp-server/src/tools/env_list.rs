@@ -21,9 +21,7 @@ pub struct Input {
     /// Only those with these tags.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Only the one with it.
     external_id: Option<String>,
-    /// From the last page.
     cursor: Option<String>,
 }
 

@@ -13,18 +13,38 @@ pub struct LogsQuery;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// RFC 3339, or such as 15m, 2h, 1d ago.
+    /// RFC 3339, or an age: 15m, 2h, 1d.
     since: Option<String>,
-    /// This level or higher.
-    level: Option<Level>,
-    /// Text within an entry.
+    /// This or higher.
+    level: Option<Floor>,
+    /// Text within.
     text: Option<String>,
     request_id: Option<String>,
-    /// Entries; default 50.
+    /// Default 50.
     #[schemars(range(min = 1, max = 500))]
     limit: Option<u32>,
-    /// From the last page.
     cursor: Option<String>,
+}
+
+// Levels without the words that explain them, which models know.
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub enum Floor {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl From<Floor> for Level {
+    fn from(floor: Floor) -> Level {
+        match floor {
+            Floor::Debug => Level::Debug,
+            Floor::Info => Level::Info,
+            Floor::Warn => Level::Warn,
+            Floor::Error => Level::Error,
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -53,7 +73,7 @@ impl Tool<Platform> for LogsQuery {
         let since = input.since.as_deref().map(since).transpose()?;
         let query = Query {
             since,
-            level: input.level,
+            level: input.level.map(Level::from),
             text: input.text,
             request_id: input.request_id,
             limit: input.limit.unwrap_or(50) as usize,

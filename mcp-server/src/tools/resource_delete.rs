@@ -17,7 +17,6 @@ pub struct Input {
     kind: Kind,
     /// Its name; none for the site.
     name: Option<String>,
-    /// Only show what would be lost.
     dry_run: Option<bool>,
     /// From the dry run.
     confirm: Option<String>,

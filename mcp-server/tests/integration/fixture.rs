@@ -1,29 +1,26 @@
 //! What the official conformance suite wants served beside a product's own tools: content of every kind, prompts,
 //! resources, and tools that ask the client.
 #![expect(deprecated, reason = "the suite of 2025-11-25 samples, logs and subscribes")]
+
+mod content;
+
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, CompleteRequestParams,
     CompleteResult, CreateMessageRequestParams, ElicitRequestParams, ErrorData, GetPromptRequestParams,
-    GetPromptResponse, GetPromptResult, InputRequiredResult, InputResponses, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel,
-    LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestStateCodec,
-    ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
-    Tool, UnsubscribeRequestParams,
+    GetPromptResponse, GetPromptResult, InputRequiredResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, LoggingLevel, LoggingMessageNotificationParam,
+    PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, RequestStateCodec, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use content::{PNG, answer, asked, complete, constant, elicited, form, image, read, resource, sample, text};
 
 type Answer<T> = Result<T, ErrorData>;
 type Context = RequestContext<RoleServer>;
-
-/// One red pixel.
-const PNG: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
-/// A WAV file without samples.
-const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA=";
 
 /// Tools without arguments, by what they stand for.
 const PLAIN: &[&str] = &[
@@ -161,137 +158,6 @@ impl Fixture {
         asked["requestState"] = self.state.seal(state.as_bytes()).into();
         asked
     }
-}
-
-fn read<T: DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
-fn text(text: &str) -> Value {
-    complete(json!({ "content": [{ "type": "text", "text": text }] }))
-}
-
-/// A result that says it is one; rmcp takes that away for clients before 2026-07-28.
-fn complete(mut result: Value) -> Value {
-    result["resultType"] = "complete".into();
-    result
-}
-
-fn asked(questions: Value) -> Value {
-    json!({ "resultType": "input_required", "inputRequests": questions })
-}
-
-fn answer<'a>(given: Option<&'a InputResponses>, key: &str) -> Option<&'a Value> {
-    given?.get(key)
-}
-
-fn form(message: &str, field: &str) -> Value {
-    let kind = if field == "ok" { "boolean" } else { "string" };
-    json!({
-        "method": "elicitation/create",
-        "params": {
-            "mode": "form",
-            "message": message,
-            "requestedSchema": {
-                "type": "object", "properties": { field: { "type": kind } }, "required": [field],
-            },
-        },
-    })
-}
-
-fn sample(prompt: &str, tokens: u32) -> Value {
-    json!({
-        "method": "sampling/createMessage",
-        "params": {
-            "messages": [{ "role": "user", "content": { "type": "text", "text": prompt } }],
-            "maxTokens": tokens,
-        },
-    })
-}
-
-fn image() -> Value {
-    json!({ "type": "image", "data": PNG, "mimeType": "image/png" })
-}
-
-fn resource(uri: &str, kind: &str, text: &str) -> Value {
-    json!({ "type": "resource", "resource": { "uri": uri, "mimeType": kind, "text": text } })
-}
-
-/// The results that never change.
-fn constant(name: &str) -> Option<Value> {
-    let content = match name {
-        "test_simple_text" => return Some(text("This is a simple text response for testing.")),
-        "test_error_handling" => {
-            let mut result = text("This tool intentionally returns an error for testing");
-            result["isError"] = true.into();
-            return Some(result);
-        }
-        "test_streaming_elicitation" | "test_logging_tool" => return Some(text("Done.")),
-        "test_image_content" => json!([image()]),
-        "test_audio_content" => json!([{ "type": "audio", "data": WAV, "mimeType": "audio/wav" }]),
-        "test_embedded_resource" => {
-            json!([resource(
-                "test://embedded-resource",
-                "text/plain",
-                "This is an embedded resource content."
-            )])
-        }
-        "test_multiple_content_types" => json!([
-            { "type": "text", "text": "Multiple content types test:" },
-            image(),
-            resource("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#),
-        ]),
-        _ => return None,
-    };
-    Some(complete(json!({ "content": content })))
-}
-
-/// The form that `test_elicitation…` shows.
-fn elicited(name: &str, message: &str) -> Option<Value> {
-    let schema = match name {
-        "test_elicitation" => json!({
-            "type": "object",
-            "properties": {
-                "username": { "type": "string", "description": "User's response" },
-                "email": { "type": "string", "description": "User's email address" },
-            },
-            "required": ["username", "email"],
-        }),
-        "test_elicitation_sep1034_defaults" => json!({
-            "type": "object",
-            "properties": {
-                "name": { "type": "string", "default": "John Doe" },
-                "age": { "type": "integer", "default": 30 },
-                "score": { "type": "number", "default": 95.5 },
-                "status": { "type": "string", "enum": ["active", "inactive", "pending"], "default": "active" },
-                "verified": { "type": "boolean", "default": true },
-            },
-        }),
-        "test_elicitation_sep1330_enums" => {
-            let three = json!(["option1", "option2", "option3"]);
-            let titled = json!([
-                { "const": "value1", "title": "First Option" },
-                { "const": "value2", "title": "Second Option" },
-                { "const": "value3", "title": "Third Option" },
-            ]);
-            json!({
-                "type": "object",
-                "properties": {
-                    "untitledSingle": { "type": "string", "enum": three },
-                    "titledSingle": { "type": "string", "oneOf": titled },
-                    "legacyEnum": {
-                        "type": "string",
-                        "enum": ["opt1", "opt2", "opt3"],
-                        "enumNames": ["Option One", "Option Two", "Option Three"],
-                    },
-                    "untitledMulti": { "type": "array", "items": { "type": "string", "enum": three } },
-                    "titledMulti": { "type": "array", "items": { "anyOf": titled } },
-                },
-            })
-        }
-        _ => return None,
-    };
-    Some(json!({ "mode": "form", "message": message, "requestedSchema": schema }))
 }
 
 async fn log(context: &Context) {

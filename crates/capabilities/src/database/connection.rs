@@ -39,6 +39,15 @@ pub(super) enum Kind {
     Writer,
 }
 
+/// How much of a text is a statement to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    /// All of it, one statement.
+    One,
+    /// Its first statement.
+    First,
+}
+
 /// After how many of the engine's operations the bounds are looked at.
 const OPERATIONS: i32 = 200;
 
@@ -109,8 +118,8 @@ impl Connection {
         Arc::clone(&self.watch)
     }
 
-    /// Prepares the first statement of `sql` under `role`.
-    pub async fn inspect(&mut self, role: Role, sql: &str) -> Result<Statement, Error> {
+    /// Prepares `sql` under `role`, as much of it as `text` says.
+    pub async fn inspect(&mut self, role: Role, sql: &str, text: Text) -> Result<Statement, Error> {
         if sql.len() > self.limits.sql_bytes && role != Role::Platform {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
@@ -119,25 +128,18 @@ impl Connection {
             guard::assume(&mut handle, role, &self.limits);
             self.role = Some(role);
         }
-        guard::inspect(&mut handle, role, sql).map_err(|rejected| match rejected {
+        let statement = guard::inspect(&mut handle, role, sql).map_err(|rejected| match rejected {
             Rejected::Refused(refusal) => Error::Refused(refusal),
             Rejected::Engine { code, message, at } => {
                 let told = Told { sql, stop: self.watch.stopped(), limit: self.watch.limit() };
                 engine_error::of_code(self.env, told, code, &message, at)
             }
-        })
-    }
-
-    /// Prepares `sql`, which must be one statement.
-    pub async fn inspect_one(&mut self, role: Role, sql: &str) -> Result<Statement, Error> {
-        let statement = self.inspect(role, sql).await?;
-        if statement.empty {
-            return Err(Error::Empty);
-        }
-        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
-        match sql.get(statement.end..) {
-            Some(rest) if guard::is_blank(&mut handle, rest) => Ok(statement),
-            _ => Err(Error::Several),
+        })?;
+        match (text, sql.get(statement.end..)) {
+            (Text::First, _) => Ok(statement),
+            (Text::One, _) if statement.empty => Err(Error::Empty),
+            (Text::One, Some(rest)) if guard::is_blank(&mut handle, rest) => Ok(statement),
+            (Text::One, _) => Err(Error::Several),
         }
     }
 
@@ -187,7 +189,7 @@ impl Connection {
         let watch = self.watch();
         watch
             .within(limit, async {
-                let statement = self.inspect_one(role, sql).await?;
+                let statement = self.inspect(role, sql, Text::One).await?;
                 let mut rows = Vec::new();
                 let mut columns = statement.columns.clone();
                 let changed = self

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::connection::Connection;
@@ -10,7 +11,7 @@ use super::schema::{Column, Schema, Table, count_values};
 use super::writer::Done;
 
 /// One thing that a migration does, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum Effect {
     /// A table goes, with its rows.

@@ -130,7 +130,7 @@ impl Environments {
         let path = self.path(env);
         match (path.exists(), path.parent().is_some_and(std::path::Path::exists)) {
             (true, _) => error,
-            (false, true) => Error::Damaged(env),
+            (false, true) => Error::Missing(env),
             (false, false) => Error::Unknown(env),
         }
     }
@@ -166,6 +166,12 @@ impl Environments {
         });
         // Two callers may get here for the same environment; the second takes what the first has put in.
         let slot = Arc::clone(lock(&self.open).entry(env).or_insert(slot));
+        if self.room.available_permits() < self.limits.open / 16
+            && let Some(idlest) = self.take_idle(Instant::now())
+        {
+            // Closing takes its time on the disk; done ahead, the next environment does not wait for it.
+            tokio::spawn(async move { idlest.close().await });
+        }
         if !self.sweeping.swap(true, Ordering::AcqRel) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }

@@ -117,6 +117,9 @@ pub enum Error {
     /// The environment has a database.
     #[error("the environment {0} has a database already")]
     Exists(EnvId),
+    /// The environment is there and its database file is gone.
+    #[error("the database file of the environment {0} is missing")]
+    Missing(EnvId),
     /// The file is damaged or not ours.
     #[error("the database of the environment {0} is damaged")]
     Damaged(EnvId),
@@ -224,7 +227,7 @@ impl From<Error> for kernel::Error {
             }
             Error::Unknown(_) => new(Code::NotFound),
             Error::Exists(_) => new(Code::Conflict),
-            Error::Damaged(_) => {
+            Error::Missing(_) | Error::Damaged(_) => {
                 new(Code::Unavailable).hint("restore it from a backup, or delete the environment")
             }
             Error::MigrationChanged(_) => new(Code::Conflict)

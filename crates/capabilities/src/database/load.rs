@@ -1,11 +1,12 @@
 //! Loading rows from CSV, JSON or NDJSON into a table: all of them or none, a bad one named by its line.
 
-use kernel::Env;
-use serde_json::{Map, Value};
-use tokio_util::sync::CancellationToken;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kernel::Env;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::policy::{Refusal, Role, is_platform};
@@ -27,7 +28,8 @@ pub struct Load {
 }
 
 /// How rows are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// RFC 4180, the first line the columns' names. An empty field is NULL; in a text column that refuses NULL
     /// it is an empty text.
@@ -39,7 +41,8 @@ pub enum Format {
 }
 
 /// What to do with a row whose key is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OnConflict {
     /// Load nothing.
     Fail,
@@ -109,39 +112,112 @@ async fn insert(writer: &mut Writer, load: &Load, rows: &[Row]) -> Result<Loaded
         return Err(Error::NoTable(load.table.clone()));
     }
     let mut loaded = Loaded { loaded: 0, skipped: 0 };
+    let mut batch = Batch::default();
     for row in rows {
-        let mut names = Vec::with_capacity(row.fields.len());
-        let mut params = Vec::with_capacity(row.fields.len());
-        for (name, field) in &row.fields {
-            let at = |why: String| Error::Row { line: row.line, column: Some(name.clone()), why };
-            let column = columns
-                .iter()
-                .find(|column| column.name.eq_ignore_ascii_case(name))
-                .ok_or_else(|| at(format!("{} has no such column", load.table)))?;
-            params.push(convert(field, column).map_err(at)?);
-            names.push(column.name.as_str());
+        let (names, params) = converted(&load.table, row, &columns)?;
+        if !batch.takes(&names) {
+            batch.run(writer, load, &mut loaded).await?;
+            batch.names = names;
         }
-        let sql = statement(&load.table, &names, load.on_conflict);
-        let outcome = writer.run(Role::Writer, &sql, &params).await.map_err(|error| match error {
-            Error::Duplicate(_)
-            | Error::Value(_)
-            | Error::ForeignKey
-            | Error::ValueTooBig
-            | Error::Statement { .. } => Error::Row { line: row.line, column: None, why: error.to_string() },
-            other => other,
-        })?;
-        if outcome.changed == 0 { loaded.skipped += 1 } else { loaded.loaded += 1 }
+        batch.rows.push((row.line, params));
     }
+    batch.run(writer, load, &mut loaded).await?;
     Ok(loaded)
 }
 
-fn statement(table: &str, names: &[&str], on_conflict: OnConflict) -> String {
+/// The columns of a row and their values as parameters.
+fn converted<'a>(table: &str, row: &Row, columns: &'a [Column]) -> Result<(Vec<&'a str>, Vec<Value>), Error> {
+    let mut names = Vec::with_capacity(row.fields.len());
+    let mut params = Vec::with_capacity(row.fields.len());
+    for (name, field) in &row.fields {
+        let at = |why: String| Error::Row { line: row.line, column: Some(name.clone()), why };
+        let column = columns
+            .iter()
+            .find(|column| column.name.eq_ignore_ascii_case(name))
+            .ok_or_else(|| at(format!("{table} has no such column")))?;
+        params.push(convert(field, column).map_err(at)?);
+        names.push(column.name.as_str());
+    }
+    Ok((names, params))
+}
+
+/// Rows with the same columns, on their way in one statement.
+#[derive(Default)]
+struct Batch<'a> {
+    names: Vec<&'a str>,
+    rows: Vec<(u64, Vec<Value>)>,
+}
+
+/// Parameters of one statement; the engine takes up to 1,000.
+const PARAMETERS: usize = 500;
+
+impl Batch<'_> {
+    fn takes(&self, names: &[&str]) -> bool {
+        self.names == names && !names.is_empty() && (self.rows.len() + 1) * names.len() <= PARAMETERS
+    }
+
+    async fn run(&mut self, writer: &mut Writer, load: &Load, loaded: &mut Loaded) -> Result<(), Error> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<Value> = rows.iter().flat_map(|(_, params)| params.iter().cloned()).collect();
+        let sql = statement(&load.table, &self.names, rows.len(), load.on_conflict);
+        let changed = match writer.run(Role::Writer, &sql, &all).await {
+            Ok(outcome) => outcome.changed,
+            Err(error) if error.is_of_a_row() => self.run_singly(writer, load, &rows).await?,
+            Err(error) => return Err(error),
+        };
+        loaded.loaded += changed;
+        loaded.skipped += (rows.len() as u64).saturating_sub(changed);
+        Ok(())
+    }
+
+    /// One by one, to find the row that does not go in; the statement before has been undone.
+    async fn run_singly(
+        &self,
+        writer: &mut Writer,
+        load: &Load,
+        rows: &[(u64, Vec<Value>)],
+    ) -> Result<u64, Error> {
+        let sql = statement(&load.table, &self.names, 1, load.on_conflict);
+        let mut changed = 0;
+        for (line, params) in rows {
+            let outcome = writer.run(Role::Writer, &sql, params).await.map_err(|error| {
+                if error.is_of_a_row() {
+                    Error::Row { line: *line, column: None, why: error.to_string() }
+                } else {
+                    error
+                }
+            })?;
+            changed += outcome.changed;
+        }
+        Ok(changed)
+    }
+}
+
+impl Error {
+    /// Whether a row's values are to blame.
+    const fn is_of_a_row(&self) -> bool {
+        matches!(
+            self,
+            Error::Duplicate(_)
+                | Error::Value(_)
+                | Error::ForeignKey
+                | Error::ValueTooBig
+                | Error::Statement { .. }
+        )
+    }
+}
+
+fn statement(table: &str, names: &[&str], rows: usize, on_conflict: OnConflict) -> String {
     let table = quoted(table);
     if names.is_empty() {
         return format!("INSERT INTO {table} DEFAULT VALUES");
     }
     let columns = names.iter().map(|name| quoted(name)).collect::<Vec<_>>();
-    let marks = vec!["?"; names.len()].join(", ");
+    let row = format!("({})", vec!["?"; names.len()].join(", "));
+    let values = vec![row; rows].join(", ");
     let conflict = match on_conflict {
         OnConflict::Fail => String::new(),
         OnConflict::Skip => " ON CONFLICT DO NOTHING".to_owned(),
@@ -150,7 +226,7 @@ fn statement(table: &str, names: &[&str], on_conflict: OnConflict) -> String {
             format!(" ON CONFLICT DO UPDATE SET {}", sets.join(", "))
         }
     };
-    format!("INSERT INTO {table} ({}) VALUES ({marks}){conflict}", columns.join(", "))
+    format!("INSERT INTO {table} ({}) VALUES {values}{conflict}", columns.join(", "))
 }
 
 fn from_csv(text: &str) -> Result<Vec<Row>, Error> {

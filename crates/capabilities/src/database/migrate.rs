@@ -1,6 +1,7 @@
 //! Migrations: scripts that change the schema once, whole or not at all, and are remembered.
 
 use kernel::{BlobHash, Env, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::{self, Effect, Lineage};
 use super::error::Error;
 use super::policy::Role;
-use super::schema;
+use super::schema::{self, Counting};
 use super::writer::{Durability, Script, Switch, Writer};
 use super::{Databases, or_cancelled};
 
@@ -48,7 +49,7 @@ pub struct Migrated {
 }
 
 /// A migration that was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Applied {
     /// Its name.
     pub name: String,
@@ -143,7 +144,7 @@ impl Databases {
         sql: &str,
         writer: &mut Writer,
     ) -> Result<(Vec<Effect>, u64), Error> {
-        let before = writer.schema().await?;
+        let before = writer.schema_counting(Counting::All).await?;
         let mut shape = effects::shape(&before);
         let mut lineage = Lineage::new(&shape);
         let mut changed = 0;
@@ -159,7 +160,7 @@ impl Databases {
         if script.is_empty() {
             return Err(Error::Empty);
         }
-        let after = writer.schema().await?;
+        let after = writer.schema_counting(Counting::All).await?;
         // A reader still sees the committed state, and the writer is held: that state stays as it is.
         let mut reader = self.environments.reader(env.id()).await?;
         let effects = effects::between(&before, &after, &lineage, reader.connection()?).await;

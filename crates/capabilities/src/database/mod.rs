@@ -42,6 +42,7 @@ pub use self::writer::{Durability, Switch, Writer};
 
 use self::connection::{Stop, Watch};
 use self::environments::Environments;
+use self::schema::Counting;
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]
@@ -155,7 +156,7 @@ impl Databases {
         let connection = lease.connection()?;
         // One transaction, so that all parts are of one moment. After an error the connection is closed with it.
         connection.run(Role::Platform, "BEGIN", &[], limit).await?;
-        let schema = schema::read(connection).await?;
+        let schema = schema::read(connection, Counting::Impression).await?;
         connection.run(Role::Platform, "COMMIT", &[], limit).await?;
         lease.settle();
         Ok(schema)

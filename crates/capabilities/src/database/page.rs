@@ -8,7 +8,7 @@ use kernel::{BlobHash, Env};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, names};
+use super::connection::{Connection, Text, names};
 use super::error::Error;
 use super::guard::Statement;
 use super::policy::Role;
@@ -65,7 +65,7 @@ impl Databases {
 async fn read(connection: &mut Connection, query: &Query) -> Result<Page, Error> {
     let bound = digest(query);
     let skipped = query.cursor.as_deref().map_or(Ok(0), |cursor| offset(cursor, &bound))?;
-    let statement = connection.inspect_one(Role::Reader, &query.sql).await?;
+    let statement = connection.inspect(Role::Reader, &query.sql, Text::One).await?;
     let mut page = Collected::new(query, &statement, skipped);
     connection
         .step(&statement, &query.sql, &query.params, |row| {

@@ -64,6 +64,9 @@ impl Refusal {
                 "use db_migrate, which shows first what would be lost and keeps the history of the schema",
             ),
             Refusal::Platform(_) => Some("use another name; names that start with _steading_ are reserved"),
+            Refusal::Pragma(name) if name.eq_ignore_ascii_case("foreign_keys") => Some(
+                "leave it out: db_migrate rebuilds tables without enforcement and checks the references last",
+            ),
             Refusal::Pragma(_) => Some(
                 "to see the schema use app_describe, PRAGMA table_info(…), or SELECT name, sql FROM sqlite_schema",
             ),

@@ -83,7 +83,17 @@ pub(super) fn hint(sql: &str, message: &str) -> Option<&'static str> {
         return Some(QUOTES);
     }
     let plain = plain(sql);
-    HABITS.iter().find(|(mark, _)| plain.contains(mark)).map(|(_, instead)| *instead)
+    HABITS.iter().find(|(mark, _)| stands(&plain, mark)).map(|(_, instead)| *instead)
+}
+
+/// Whether `mark` stands in the text by itself, not as a part of a longer word.
+fn stands(plain: &str, mark: &str) -> bool {
+    let word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    plain.match_indices(mark).any(|(at, found)| {
+        let before = word(plain[..at].chars().next_back()) && word(mark.chars().next());
+        let after = word(plain[at + found.len()..].chars().next()) && word(mark.chars().next_back());
+        !before && !after
+    })
 }
 
 /// The text in lower case with single blanks, and without what stands in single quotes.

@@ -36,7 +36,7 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Whether the engine enforces the columns' types.
     pub strict: bool,
-    /// Its rows, counted up to [`COUNTED`].
+    /// Its rows; where only an impression is wanted, counted up to [`COUNTED`].
     pub rows: u64,
     /// The statement that created it.
     pub sql: String,
@@ -98,11 +98,20 @@ pub struct Named {
     pub sql: String,
 }
 
-/// Up to how many rows of a table are counted.
-pub const COUNTED: u64 = 1_000_000;
+/// Up to how many rows of a table are counted where only an impression is wanted.
+pub const COUNTED: u64 = 100_000;
+
+/// How far rows are counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Counting {
+    /// To the last one, however long it takes.
+    All,
+    /// Up to [`COUNTED`].
+    Impression,
+}
 
 /// Reads the schema on `connection`, as its transaction sees it.
-pub(super) async fn read(connection: &mut Connection) -> Result<Schema, Error> {
+pub(super) async fn read(connection: &mut Connection, counting: Counting) -> Result<Schema, Error> {
     let mut schema =
         Schema { tables: Vec::new(), views: Vec::new(), fingerprint: fingerprint(connection).await? };
     let objects = ask(
@@ -121,13 +130,18 @@ pub(super) async fn read(connection: &mut Connection) -> Result<Schema, Error> {
         if text(kind) == "view" {
             schema.views.push(Named { name, sql });
         } else {
-            schema.tables.push(table(connection, name, sql).await?);
+            schema.tables.push(table(connection, name, sql, counting).await?);
         }
     }
     Ok(schema)
 }
 
-async fn table(connection: &mut Connection, name: String, sql: String) -> Result<Table, Error> {
+async fn table(
+    connection: &mut Connection,
+    name: String,
+    sql: String,
+    counting: Counting,
+) -> Result<Table, Error> {
     // The pragma that tells it works out the columns of every view, and a view can be made to take for ever.
     let strict =
         sql.rsplit(')').next().is_some_and(|options| options.to_ascii_uppercase().contains("STRICT"));
@@ -144,7 +158,7 @@ async fn table(connection: &mut Connection, name: String, sql: String) -> Result
     .map(|row| Named { name: text(&row[0]), sql: text(&row[1]) })
     .collect();
     let foreign_keys = foreign_keys(connection, &of_table).await?;
-    let rows = count(connection, &name).await?;
+    let rows = count(connection, &name, counting).await?;
     Ok(Table { name, columns, indexes, triggers, foreign_keys, strict, rows, sql })
 }
 
@@ -242,22 +256,22 @@ async fn foreign_keys(connection: &mut Connection, of_table: &[Value]) -> Result
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
-/// The rows of one table, up to [`COUNTED`].
-pub(super) async fn count(connection: &mut Connection, table: &str) -> Result<u64, Error> {
-    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {COUNTED})", quoted(table));
+async fn count(connection: &mut Connection, table: &str, counting: Counting) -> Result<u64, Error> {
+    let table = quoted(table);
+    let sql = match counting {
+        Counting::All => format!("SELECT count(*) FROM {table}"),
+        Counting::Impression => format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {COUNTED})"),
+    };
     number(connection, &sql).await
 }
 
-/// How many rows of `table` have a value in `column`, up to [`COUNTED`].
+/// How many rows of `table` have a value in `column`.
 pub(super) async fn count_values(
     connection: &mut Connection,
     table: &str,
     column: &str,
 ) -> Result<u64, Error> {
-    let (table, column) = (quoted(table), quoted(column));
-    let sql =
-        format!("SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT {COUNTED})");
-    number(connection, &sql).await
+    number(connection, &format!("SELECT count({}) FROM {}", quoted(column), quoted(table))).await
 }
 
 async fn number(connection: &mut Connection, sql: &str) -> Result<u64, Error> {
@@ -277,14 +291,30 @@ async fn fingerprint(connection: &mut Connection) -> Result<String, Error> {
     let mut normal = String::new();
     for object in objects {
         for part in &object {
-            for word in text(part).split_whitespace() {
-                normal.push_str(word);
-                normal.push(' ');
-            }
+            normal.push_str(&unspaced(&text(part)));
             normal.push('\n');
         }
     }
     Ok(BlobHash::of(normal.as_bytes()).to_string())
+}
+
+/// The text with each run of blanks as one, but for what stands in quotes.
+fn unspaced(sql: &str) -> String {
+    let mut plain = String::with_capacity(sql.len());
+    let mut quote = None;
+    for c in sql.trim().chars() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            _ => {}
+        }
+        if quote.is_some() || !c.is_whitespace() {
+            plain.push(c);
+        } else if !plain.ends_with(' ') {
+            plain.push(' ');
+        }
+    }
+    plain
 }
 
 /// Checks, after a change of the schema, that the platform's tables are as they were made and that nothing of
@@ -330,7 +360,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 async fn ask(connection: &mut Connection, sql: &str, params: &[Value]) -> Result<Vec<Vec<Value>>, Error> {
-    let limit = connection.limits().statement;
+    let limit = connection.limits().migration;
     Ok(connection.run(Role::Platform, sql, params, limit).await?.rows)
 }
 

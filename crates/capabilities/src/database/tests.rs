@@ -13,12 +13,12 @@ use serde_json::json;
 
 use self::fixture::Fixture;
 
-const TODO: &str =
+const TABLE: &str =
     "CREATE TABLE todo (id INTEGER PRIMARY KEY, title TEXT NOT NULL UNIQUE, done INTEGER) STRICT";
 
 async fn with_todo() -> Fixture {
     let fixture = Fixture::new().await;
-    fixture.execute(TODO, &[]).await.unwrap();
+    fixture.execute(TABLE, &[]).await.unwrap();
     fixture
 }
 

@@ -7,13 +7,13 @@ use kernel::EnvId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Outcome, names};
+use super::connection::{Outcome, Text, names};
 use super::environments::Lease;
 use super::error::Error;
 use super::guard::Statement;
 use super::limits::Limits;
 use super::policy::Role;
-use super::schema::{self, Schema};
+use super::schema::{self, Counting, Schema};
 use super::values;
 
 /// What a commit survives.
@@ -24,6 +24,9 @@ pub enum Durability {
     /// The process being killed. After a power loss the last commits may be missing, and nothing is damaged.
     Normal,
 }
+
+/// How many tokens the rows of one statement may be, lest they fill the memory; about a megabyte.
+const RETURNED: usize = 350_000;
 
 /// Whether the engine does something by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,24 +166,27 @@ impl Writer {
         let watch = connection.watch();
         let result = watch
             .within(limit, async {
-                let statement = match text {
-                    Text::One => connection.inspect_one(role, sql).await?,
-                    Text::First => connection.inspect(role, sql).await?,
-                };
+                let statement = connection.inspect(role, sql, text).await?;
                 let mut outcome = Outcome { columns: statement.columns.clone(), ..Outcome::default() };
                 if statement.empty {
                     return Ok((statement, outcome));
                 }
                 let Outcome { rows, columns, .. } = &mut outcome;
+                let mut returned = 0;
                 let changed = connection
                     .step(&statement, sql, params, |row| {
-                        if matches!(text, Text::First) {
+                        if text == Text::First {
                             return Ok(ControlFlow::Continue(()));
                         }
                         if rows.is_empty() {
                             *columns = names(row);
                         }
-                        rows.push(values::row(row)?);
+                        let row = values::row(row)?;
+                        returned += values::tokens(&row);
+                        if returned > RETURNED && role != Role::Platform {
+                            return Err(Error::WideReturning);
+                        }
+                        rows.push(row);
                         Ok(ControlFlow::Continue(()))
                     })
                     .await?;
@@ -207,9 +213,13 @@ impl Writer {
     /// # Errors
     /// Of the engine alone.
     pub async fn schema(&mut self) -> Result<Schema, Error> {
+        self.schema_counting(Counting::Impression).await
+    }
+
+    /// The schema with its rows counted as `counting` says.
+    pub(super) async fn schema_counting(&mut self, counting: Counting) -> Result<Schema, Error> {
         self.working = true;
-        let schema =
-            schema::read(self.lease.as_mut().ok_or(Error::Transaction("over"))?.connection()?).await?;
+        let schema = schema::read(self.lease()?.connection()?, counting).await?;
         self.working = false;
         Ok(schema)
     }
@@ -342,15 +352,6 @@ impl Drop for Writer {
             lease.give_back();
         }
     }
-}
-
-/// How much of a text is run.
-#[derive(Debug, Clone, Copy)]
-enum Text {
-    /// All of it, one statement.
-    One,
-    /// Its first statement.
-    First,
 }
 
 /// A text of several statements, and how far it has run.

@@ -92,7 +92,7 @@ impl Removal {
     fn goal(&self) -> Goal {
         match self {
             Removal::Table(name) => Goal::DropTable { name: name.clone() },
-            Removal::Site => Goal::Apply { manifest: Manifest::default(), site: Some(Site::default()) },
+            Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
         }
     }
 }
@@ -267,7 +267,7 @@ impl Releases {
             site.headers.clone_from(&before.headers);
             site.redirects.clone_from(&before.redirects);
         }
-        let goal = Goal::Apply { manifest: Manifest::default(), site: Some(site) };
+        let goal = Goal::Apply { manifest: Box::default(), site: Some(site) };
         let mut db = self.databases.writer(env).await?;
         let rehearsal = rehearse(&mut db, &goal, "").await?;
         self.finish(env, db, rehearsal, cancel).await
@@ -345,7 +345,7 @@ impl Releases {
             }
             None => None,
         };
-        Ok(Goal::Apply { manifest, site })
+        Ok(Goal::Apply { manifest: Box::new(manifest), site })
     }
 
     /// What answers at the app's address; nothing before the first release.

@@ -22,7 +22,7 @@ const KEPT: u64 = 100;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
     /// What a manifest says, over what is there. Its site has been prepared and is beside it.
-    Apply { manifest: Manifest, site: Option<Site> },
+    Apply { manifest: Box<Manifest>, site: Option<Site> },
     /// What is there, without one table.
     DropTable { name: String },
     /// Back to an earlier release.
@@ -172,7 +172,7 @@ async fn draft(
 async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release, Surplus)> {
     Ok(match goal {
         Goal::Apply { manifest, site } => {
-            let manifest = manifest.clone().over(&base.manifest);
+            let manifest = Manifest::clone(manifest).over(&base.manifest);
             let site = match site {
                 Some(site) if *site == Site::default() => None,
                 Some(site) => Some(site.clone()),
@@ -278,18 +278,13 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
                 .field(format!("/migrations/{i}/sql"))
                 .hint("what has run stays as it is: add another migration after it"));
         }
-        let before = rows_by_table(db).await?;
+        let before = contents(db).await?;
         let ran = db.script(Role::Migrator, &migration.sql).await;
         ran.map_err(|e| Error::from(e).field(format!("/migrations/{i}/sql")))?;
-        let after = rows_by_table(db).await?;
+        let after = contents(db).await?;
         let target = format!("migration {}", migration.name);
-        for (table, rows) in &before {
-            let message = match after.get(table) {
-                None if *rows > 0 => format!("table {table} goes with its {rows} rows"),
-                Some(left) if left < rows => format!("{} rows of table {table} are deleted", rows - left),
-                _ => continue,
-            };
-            draft.effect(EffectKind::DataLoss, &target, message);
+        for loss in losses(&before, &after) {
+            draft.effect(EffectKind::DataLoss, &target, loss);
         }
         let sql = "INSERT INTO _steading_migration (name, digest, sql, applied_at) VALUES (?1, ?2, ?3, ?4)";
         let row =
@@ -300,16 +295,59 @@ async fn run_migrations(db: &mut Writer, wanted: &[MigrationSpec], draft: &mut D
     Ok(())
 }
 
-async fn rows_by_table(db: &mut Writer) -> Result<BTreeMap<String, u64>> {
+/// What a table holds: how many rows, and how many values in each column.
+struct Contents {
+    rows: u64,
+    values: BTreeMap<String, u64>,
+}
+
+async fn contents(db: &mut Writer) -> Result<BTreeMap<String, Contents>> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 10) <> '_steading_' \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut tables = BTreeMap::new();
     for row in db.run(Role::Platform, sql, &[]).await?.rows {
-        let Some(name) = row.first().and_then(Value::as_str) else { continue };
-        let quoted = name.replace('"', "\"\"");
-        tables.insert(name.to_owned(), count(db, &format!("SELECT count(*) FROM \"{quoted}\"")).await?);
+        let Some(table) = row.first().and_then(Value::as_str) else { continue };
+        let columns = "SELECT name FROM pragma_table_xinfo(?1)";
+        let columns = db.run(Role::Platform, columns, &[table.into()]).await?.rows;
+        let columns: Vec<String> =
+            columns.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect();
+        let counts: String = columns.iter().map(|column| format!(", count({})", quoted(column))).collect();
+        let counted = db
+            .run(Role::Platform, &format!("SELECT count(*){counts} FROM {}", quoted(table)), &[])
+            .await?
+            .rows;
+        let mut numbers = counted.iter().flatten().map(|n| n.as_u64().unwrap_or_default());
+        let rows = numbers.next().unwrap_or_default();
+        tables
+            .insert(table.to_owned(), Contents { rows, values: columns.into_iter().zip(numbers).collect() });
     }
     Ok(tables)
+}
+
+/// What is there before and not after. A column that was renamed cannot be told from one that was dropped.
+fn losses(before: &BTreeMap<String, Contents>, after: &BTreeMap<String, Contents>) -> Vec<String> {
+    let mut losses = Vec::new();
+    for (table, held) in before {
+        let Some(left) = after.get(table) else {
+            if held.rows > 0 {
+                losses.push(format!("table {table} goes, or is renamed, with its {} rows", held.rows));
+            }
+            continue;
+        };
+        if left.rows < held.rows {
+            losses.push(format!("{} rows of table {table} are deleted", held.rows - left.rows));
+        }
+        for (column, values) in
+            held.values.iter().filter(|(column, n)| **n > 0 && !left.values.contains_key(*column))
+        {
+            losses.push(format!("column {table}.{column} goes, or is renamed, with its {values} values"));
+        }
+    }
+    losses
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Refuses rows that refer to rows that are not there.

@@ -1,3 +1,5 @@
+//! Releases on real databases and blobs: plans, applies, rollbacks.
+
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
@@ -325,7 +327,12 @@ async fn migrations_run_once_and_are_known_by_their_text() {
         json!([{ "name": "seed", "sql": insert }, { "name": "clear", "sql": "DELETE FROM todos" }]);
     let refused = yard.apply(with(deleting)).await.unwrap_err();
     assert_eq!(refused.message(), "this would lose data: migration clear: 1 rows of table todos are deleted");
-    assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[1]]));
+    let dropping = json!([{ "name": "seed", "sql": insert }, { "name": "drop", "sql": "ALTER TABLE todos DROP COLUMN title" }]);
+    let refused = yard.apply(with(dropping)).await.unwrap_err();
+    let loss =
+        "this would lose data: migration drop: column todos.title goes, or is renamed, with its 1 values";
+    assert_eq!(refused.message(), loss);
+    assert_eq!(yard.rows("SELECT count(title) FROM todos").await, json!([[1]]));
 }
 
 #[tokio::test]

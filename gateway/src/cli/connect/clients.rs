@@ -1,6 +1,6 @@
 //! The clients: where each keeps its MCP settings, and how it wants them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -166,18 +166,21 @@ impl Client {
         }
     }
 
-    /// What is left for the user to do.
-    pub fn note(self, settings: &Settings) -> &'static str {
+    /// What is left for the user to do; `key_file` holds the operator's key.
+    pub fn note(self, settings: &Settings, key_file: &Path) -> String {
         let text = settings.text();
         match self {
-            Client::Vscode if text.contains("${input:") => "VS Code asks for the key once and keeps it.",
-            _ if text.contains("STEADING_KEY") => {
-                "Start the client with STEADING_KEY set: export STEADING_KEY=\"$(cat .steading/operator.key)\", or a key from `steading key create`."
+            Client::Vscode if text.contains("${input:") => {
+                "VS Code asks for the key once and keeps it.".to_owned()
             }
+            _ if text.contains("STEADING_KEY") => format!(
+                "Start the client with STEADING_KEY set to a key: `steading key create` makes one, and {} holds the operator's.",
+                key_file.display()
+            ),
             _ if text.contains("STEADING_URL") => {
-                "The client must be started with STEADING_KEY set to a key of that platform."
+                "Start the client with STEADING_KEY set to a key of that platform.".to_owned()
             }
-            _ => "No key is needed: the client starts steading on this machine.",
+            _ => "No key is needed: the client starts steading on this machine.".to_owned(),
         }
     }
 }

@@ -248,7 +248,6 @@ async fn bombs_end_within_their_bounds() {
     let limits = Limits {
         statement: std::time::Duration::from_millis(300),
         migration: std::time::Duration::from_millis(300),
-        memory_bytes: 32 << 20,
         ..Limits::default()
     };
     let fixture = Fixture::with(limits).await;
@@ -257,22 +256,24 @@ async fn bombs_end_within_their_bounds() {
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n ORDER BY 1",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n ORDER BY i DESC",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n) SELECT count(*) FROM n",
-        "WITH RECURSIVE n(i) AS (SELECT randomblob(100000) UNION ALL SELECT randomblob(100000) FROM n) \
-         SELECT count(*) FROM (SELECT i FROM n ORDER BY i)",
         "SELECT hex(zeroblob(2000000))",
-        "SELECT printf('%.*c', 100000000, 'x')",
+        "SELECT length(printf('%.*c', 100000000, 'x'))",
         "SELECT zeroblob(100000000)",
         "SELECT length(randomblob(1900000) || randomblob(1900000))",
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) \
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
          SELECT length(group_concat(i)) FROM n",
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) \
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
          SELECT length(json_group_array(i)) FROM n",
         "SELECT replace(hex(zeroblob(500000)), '0', '00000000')",
     ];
     let mut answers = String::new();
     for sql in bombs {
         let shown: String = sql.chars().take(100).collect();
-        answers.push_str(&format!("{shown}\n  {}\n", told(fixture.query(sql).await)));
+        let answer = match fixture.query(sql).await {
+            Ok(page) => format!("{:?}", page.rows),
+            refused => told(refused),
+        };
+        answers.push_str(&format!("{}\n  {answer}\n", shown.trim_end()));
     }
     expect![[r#"
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n
@@ -283,19 +284,17 @@ async fn bombs_end_within_their_bounds() {
           timeout /sql: the statement ran longer than 0.3 s
         WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n) SELECT count(*) FROM n
           timeout /sql: the statement ran longer than 0.3 s
-        WITH RECURSIVE n(i) AS (SELECT randomblob(100000) UNION ALL SELECT randomblob(100000) FROM n) SELECT
-          too_large /sql: the statement needs too much memory
         SELECT hex(zeroblob(2000000))
           too_large /sql: a text, blob or row is over the limit of the database
-        SELECT printf('%.*c', 100000000, 'x')
-          ok
+        SELECT length(printf('%.*c', 100000000, 'x'))
+          [[Null]]
         SELECT zeroblob(100000000)
           too_large /sql: a text, blob or row is over the limit of the database
         SELECT length(randomblob(1900000) || randomblob(1900000))
           too_large /sql: a text, blob or row is over the limit of the database
-        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) SELECT length(group_c
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT length(group_concat(i)) FROM
           timeout /sql: the statement ran longer than 0.3 s
-        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) SELECT length(json_gr
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT length(json_group_array(i)) F
           timeout /sql: the statement ran longer than 0.3 s
         SELECT replace(hex(zeroblob(500000)), '0', '00000000')
           too_large /sql: a text, blob or row is over the limit of the database

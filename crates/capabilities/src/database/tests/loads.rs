@@ -142,3 +142,21 @@ async fn a_cancelled_load_loads_nothing() {
     assert!(matches!(answer, Err(Error::Cancelled)));
     assert_eq!(fixture.rows("SELECT count(*) FROM item").await, [[json!(0)]]);
 }
+
+#[tokio::test]
+async fn many_rows_load_in_batches_and_a_bad_one_among_them_is_still_named() {
+    let fixture = with_item().await;
+    let mut text = String::from("id,name\n");
+    for id in 0..2_000 {
+        text.push_str(&format!("{id},n{id}\n"));
+    }
+    let cancel = CancellationToken::new();
+    let bad = load(Format::Csv, &format!("{text}1234,twice\n5000,after\n"), OnConflict::Fail);
+    expect!["invalid_input /text: line 2002: a row with the same item.id is already there"]
+        .assert_eq(&told(fixture.databases.load(&fixture.env, &bad, &cancel).await));
+    assert_eq!(fixture.rows("SELECT count(*) FROM item").await, [[json!(0)]]);
+    let good = load(Format::Csv, &format!("{text}1234,twice\n5000,after\n"), OnConflict::Skip);
+    let loaded = fixture.databases.load(&fixture.env, &good, &cancel).await.unwrap();
+    assert_eq!((loaded.loaded, loaded.skipped), (2_001, 1));
+    assert_eq!(fixture.rows("SELECT count(*), sum(id) FROM item").await, [[json!(2_001), json!(2_004_000)]]);
+}

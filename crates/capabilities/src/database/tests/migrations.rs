@@ -4,13 +4,13 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::fixture::{Fixture, told};
-use super::{TODO, fill, with_todo};
+use super::{TABLE, fill, with_todo};
 use crate::database::{Effect, Error, Mode};
 
 #[tokio::test]
 async fn a_migration_is_applied_once_and_its_content_is_held_to() {
     let fixture = Fixture::new().await;
-    let script = format!("{TODO};\nINSERT INTO todo (title) VALUES ('a'), ('b'); -- done\n");
+    let script = format!("{TABLE};\nINSERT INTO todo (title) VALUES ('a'), ('b'); -- done\n");
     let planned = fixture.migrate("001", &script, Mode::DryRun).await.unwrap();
     assert_eq!((planned.applied, planned.changed, planned.history.len()), (false, 2, 0));
     assert!(fixture.databases.schema(&fixture.env).await.unwrap().tables.is_empty());
@@ -111,8 +111,6 @@ async fn a_referred_to_table_is_rebuilt_without_losing_what_refers_to_it() {
 #[tokio::test]
 async fn the_schema_is_told_whole_and_without_the_platforms_part() {
     let fixture = with_todo().await;
-    let empty = Fixture::new().await.databases;
-    drop(empty);
     for sql in [
         "CREATE TABLE step (todo INTEGER REFERENCES todo (id) ON DELETE CASCADE, twice INTEGER AS (todo * 2))",
         "CREATE UNIQUE INDEX step_todo ON step (todo, abs(todo)) WHERE todo > 0",
@@ -241,4 +239,17 @@ async fn the_schema_is_told_whole_and_without_the_platforms_part() {
     assert_eq!((json!(after.fingerprint), after.tables[1].rows), (fingerprint, 1));
     fixture.execute("CREATE INDEX i ON todo (done)", &[]).await.unwrap();
     assert_ne!(fixture.databases.schema(&fixture.env).await.unwrap().fingerprint, after.fingerprint);
+}
+
+#[tokio::test]
+async fn the_fingerprint_sees_past_spacing_and_into_texts() {
+    let fingerprint = async |sql: &str| {
+        let fixture = Fixture::new().await;
+        fixture.execute(sql, &[]).await.unwrap();
+        fixture.databases.schema(&fixture.env).await.unwrap().fingerprint
+    };
+    let plain = fingerprint("CREATE TABLE t (a TEXT DEFAULT 'x y')").await;
+    assert_eq!(fingerprint("CREATE  TABLE\n t (a  TEXT\tDEFAULT 'x y')").await, plain);
+    assert_ne!(fingerprint("CREATE TABLE t (a TEXT DEFAULT 'x  y')").await, plain);
+    assert_ne!(fingerprint("CREATE TABLE t (a TEXT DEFAULT 'x y', b)").await, plain);
 }

@@ -17,6 +17,9 @@ async fn what_returning_gives_is_never_cut() {
     ]
     .assert_eq(&told(fixture.execute("UPDATE todo SET done = 1 RETURNING *", &[]).await));
     assert_eq!(fixture.rows("SELECT count(*) FROM todo WHERE done = 1").await, [[json!(0)]]);
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hex(zeroblob(1000)) FROM n";
+    assert!(matches!(fixture.execute(endless, &[]).await, Err(Error::WideReturning)));
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ async fn habits_from_postgres_are_answered_with_what_to_write() {
         "INSERT INTO todo (title) VALUES ('a') ON CONFLICT ON CONSTRAINT u DO NOTHING",
         "SELECT * FROM todo WHERE title = \"a\"",
         "SELECT nonsense FROM todo",
+        "SELECT company(title), serial_number FROM todo",
     ] {
         let error = kernel::Error::from(fixture.execute(sql, &[]).await.unwrap_err());
         assert_eq!(error.pointer(), Some("/sql"));
@@ -223,6 +224,9 @@ async fn habits_from_postgres_are_answered_with_what_to_write() {
           texts stand in single quotes; double quotes are for names
         SELECT nonsense FROM todo
           no such column: nonsense (at byte 7)
+          -
+        SELECT company(title), serial_number FROM todo
+          no such function: company (at byte 7)
           -
     "#]].assert_eq(&answers);
     // Words that only look like a habit are left alone.

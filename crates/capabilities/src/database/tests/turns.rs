@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::Fixture;
-use super::{TODO, with_todo};
+use super::{TABLE, with_todo};
 use crate::database::{Durability, Error, Limits, Query, Role, Switch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -35,7 +35,7 @@ async fn many_readers_see_whole_transactions_while_one_writes() {
 async fn writers_take_turns_and_one_that_waits_too_long_is_told() {
     let limits = Limits { turn: Duration::from_millis(100), ..Limits::default() };
     let fixture = Fixture::with(limits).await;
-    fixture.execute(TODO, &[]).await.unwrap();
+    fixture.execute(TABLE, &[]).await.unwrap();
     let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
     writer.begin(Durability::Normal).await.unwrap();
     writer.run(Role::Writer, "INSERT INTO todo (title) VALUES ('held')", &[]).await.unwrap();
@@ -122,5 +122,48 @@ async fn a_caller_that_goes_away_stops_its_statement() {
     let fixture = Fixture::with(limits).await;
     let gone = tokio::time::timeout(Duration::from_millis(50), fixture.query(ENDLESS)).await;
     assert!(gone.is_err());
+    assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn every_call_may_move_between_threads() {
+    fn may_move<T: Send>(_: T) {}
+    let fixture = with_todo().await;
+    let (databases, env, cancel) = (&fixture.databases, &fixture.env, CancellationToken::new());
+    let load = crate::database::Load {
+        table: "todo".to_owned(),
+        format: crate::database::Format::Csv,
+        text: String::new(),
+        on_conflict: crate::database::OnConflict::Fail,
+    };
+    let migrate = crate::database::Migrate {
+        name: "m".to_owned(),
+        sql: String::new(),
+        mode: crate::database::Mode::Apply,
+        release: None,
+    };
+    may_move(databases.create(env.id()));
+    may_move(databases.query(env, Query::default(), &cancel));
+    may_move(databases.execute(env, "", &[], &cancel));
+    may_move(databases.migrate(env, &migrate, &cancel));
+    may_move(databases.load(env, &load, &cancel));
+    may_move(databases.schema(env));
+    may_move(databases.platform_query(env, "", &[]));
+    let mut writer = databases.writer(env).await.unwrap();
+    may_move(writer.begin(Durability::Full));
+    may_move(writer.run(Role::Writer, "", &[]));
+    may_move(writer.script(Role::Migrator, ""));
+    may_move(writer.schema());
+    may_move(writer.commit());
+    may_move(writer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_function_that_cannot_be_interrupted_does_not_hold_its_caller() {
+    let limits = Limits { statement: Duration::from_millis(100), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    let quadratic = "SELECT instr(zeroblob(1200000), CAST(zeroblob(600000) || x'01' AS BLOB))";
+    assert!(matches!(fixture.query(quadratic).await, Err(Error::TooSlow(_))));
+    // Its connection is given up and closes when it can; the other reader serves.
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }

@@ -1,0 +1,203 @@
+//! What holds for every tool, tried on a platform with real engines.
+
+use std::sync::Arc;
+
+use capabilities::database::{Databases, Limits};
+use capabilities::hosting::Blobs;
+use capabilities::logs::Logs;
+use capabilities::releases::{LiveCheck, Releases, Served};
+use control::{Control, ControlConfig};
+use futures::future::BoxFuture;
+use kernel::{Caller, Env, Principal, Result, Scopes, Surface};
+use serde_json::{Value, json};
+use tool::{Call, Effect, Selection};
+
+use super::registry;
+use crate::platform::{Platform, Urls};
+
+/// What a model may have to read for one tool on average, in tokens of the o200k vocabulary.
+const TOKENS: usize = 85;
+
+/// What it may have to read for all tools that only read.
+const READ_ONLY_TOKENS: usize = 1_100;
+
+/// There is no listener here; that releases answer is tested against the built binary.
+struct Trusting;
+
+impl LiveCheck for Trusting {
+    fn check<'a>(&'a self, _: &'a Env, _: &'a Served) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+struct Ground {
+    platform: Arc<Platform>,
+    _dir: tempfile::TempDir,
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, _) = Control::open(ControlConfig::new(dir.path())).await.unwrap();
+        let environments_dir = dir.path().join("envs");
+        std::fs::create_dir_all(&environments_dir).unwrap();
+        let databases = Arc::new(Databases::new(environments_dir.clone(), Limits::default()));
+        let blobs = Blobs::new(&environments_dir).unwrap();
+        let logs = Logs::new(&environments_dir);
+        let releases =
+            Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting)));
+        let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
+        let platform =
+            Platform { control: Arc::new(control), databases, releases, blobs, logs, urls, environments_dir };
+        platform.recover().await.unwrap();
+        Self { platform: Arc::new(platform), _dir: dir }
+    }
+
+    async fn operator(&self) -> Arc<Caller> {
+        let place = self.platform.control.environments().find("default").await.unwrap().unwrap();
+        Arc::new(Caller {
+            principal: Principal::Operator,
+            tenant: place.tenant,
+            env: Some(place.env),
+            scopes: Scopes::all(),
+            surface: Surface::Http,
+            credential: kernel::KeyId::new(),
+            expires: None,
+        })
+    }
+
+    async fn call(&self, tool: &str, input: Value) -> Result<Value> {
+        let call = Call::new(self.operator().await, tool.to_owned(), input);
+        Arc::new(registry()).call(&self.platform, call).await
+    }
+}
+
+#[tokio::test]
+async fn every_example_works_on_a_fresh_environment() {
+    for doc in registry().docs() {
+        for example in doc.spec.examples {
+            let ground = Ground::new().await;
+            let input = serde_json::from_str(example).unwrap();
+            let outcome = ground.call(doc.name, input).await;
+            assert!(outcome.is_ok(), "{} {example}: {:?}", doc.name, outcome.err());
+        }
+    }
+}
+
+#[test]
+fn every_tool_is_worth_its_tokens() {
+    let tokens = tiktoken_rs::o200k_base().unwrap();
+    let cost = |doc: &tool::Doc| {
+        let shown = format!("{}\n{}\n{}", doc.name, doc.spec.about, doc.input_schema);
+        tokens.encode_ordinary(&shown).len()
+    };
+    let registry = registry();
+    let costs: Vec<(&str, usize)> = registry.docs().map(|doc| (doc.name, cost(doc))).collect();
+    let total: usize = costs.iter().map(|(_, cost)| cost).sum();
+    assert!(total <= TOKENS * costs.len(), "{total} tokens for {} tools: {costs:?}", costs.len());
+    let reading: usize =
+        registry.docs().filter(|d| Selection::ReadOnly.admits(d.spec.effect)).map(cost).sum();
+    assert!(reading <= READ_ONLY_TOKENS, "{reading} tokens for tools that read");
+}
+
+#[test]
+fn names_and_declarations_keep_to_the_rules() {
+    for doc in registry().docs() {
+        assert!(doc.name.split_once('_').is_some(), "{} is <area>_<verb>", doc.name);
+        assert!(!doc.spec.scopes.is_empty(), "{} asks for a scope", doc.name);
+        assert_eq!(doc.input_schema["type"], "object", "{}", doc.name);
+        let fields = &doc.input_schema["properties"];
+        if doc.spec.effect == Effect::Destroy {
+            assert!(
+                fields["dry_run"].is_object() && fields["confirm"].is_object(),
+                "{} asks first",
+                doc.name
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_refused_by_every_tool() {
+    let ground = Ground::new().await;
+    for doc in registry().docs() {
+        let refused = ground.call(doc.name, json!({ "no_such_field": 1 })).await.unwrap_err();
+        assert_eq!(refused.code(), kernel::Code::InvalidInput, "{}", doc.name);
+    }
+}
+
+#[tokio::test]
+async fn an_environment_is_deleted_only_with_the_token_of_its_dry_run() {
+    let ground = Ground::new().await;
+    let made = ground.call("env_create", json!({ "slug": "shop" })).await.unwrap();
+    let directory = ground.platform.environments_dir.join(made["env"].as_str().unwrap());
+    assert!(directory.join("main.db").exists());
+    let refused = ground.call("env_delete", json!({ "env": "shop" })).await.unwrap_err();
+    assert_eq!(refused.message(), "this cannot be undone: environment shop with its address");
+    let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();
+    assert!(directory.exists());
+    let confirm = dry["confirm"].clone();
+    let other = ground.call("env_delete", json!({ "env": "default", "confirm": confirm })).await.unwrap_err();
+    assert_eq!(other.pointer(), Some("/confirm"));
+    let gone = ground.call("env_delete", json!({ "env": "shop", "confirm": confirm })).await.unwrap();
+    assert_eq!(gone["deleted"], true);
+    assert!(!directory.exists());
+    assert!(ground.call("env_create", json!({ "slug": "shop" })).await.is_ok(), "the slug is free again");
+}
+
+#[tokio::test]
+async fn a_migration_that_loses_rows_needs_the_token_of_its_dry_run() {
+    let ground = Ground::new().await;
+    let migrate = |extra: Value| {
+        let mut input = json!({ "name": "drop", "sql": "DROP TABLE notes" });
+        input.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        input
+    };
+    for sql in ["CREATE TABLE notes (text TEXT) STRICT", "INSERT INTO notes VALUES ('a')"] {
+        ground.call("db_execute", json!({ "sql": sql })).await.unwrap();
+    }
+    let refused = ground.call("db_migrate", migrate(json!({}))).await.unwrap_err();
+    assert_eq!(refused.message(), "this cannot be undone: table notes goes with 1 rows");
+    let dry = ground.call("db_migrate", migrate(json!({ "dry_run": true }))).await.unwrap();
+    assert_eq!(dry["effects"], json!(["table notes goes with 1 rows"]));
+    let done = ground.call("db_migrate", migrate(json!({ "confirm": dry["confirm"] }))).await.unwrap();
+    assert_eq!((&done["applied"], &done["history"]), (&json!(true), &json!(["drop"])));
+    let again = ground.call("db_migrate", migrate(json!({}))).await.unwrap();
+    assert_eq!(again["applied"], false);
+}
+
+#[tokio::test]
+async fn a_secret_can_be_named_and_deleted_and_never_read() {
+    let ground = Ground::new().await;
+    let value = "a-very-secret-value";
+    ground.call("secret_set", json!({ "name": "STRIPE_KEY", "value": value })).await.unwrap();
+    let seen = ground.call("app_describe", json!({})).await.unwrap();
+    assert_eq!(seen["secrets"], json!(["STRIPE_KEY"]));
+    assert!(!seen.to_string().contains(value));
+    let wrong = ground.call("secret_set", json!({ "name": "lower case", "value": value })).await.unwrap_err();
+    assert!(!format!("{wrong:?}").contains(value));
+    let secret = json!({ "kind": "secret", "name": "STRIPE_KEY", "dry_run": true });
+    let dry = ground.call("resource_delete", secret).await.unwrap();
+    let input = json!({ "kind": "secret", "name": "STRIPE_KEY", "confirm": dry["confirm"] });
+    assert_eq!(ground.call("resource_delete", input).await.unwrap()["deleted"], true);
+    assert_eq!(ground.call("app_describe", json!({})).await.unwrap()["secrets"], json!([]));
+}
+
+#[tokio::test]
+async fn a_deploy_replaces_files_and_keeps_the_rules() {
+    let ground = Ground::new().await;
+    let site = json!({
+        "files": { "index.html": "one", "old.html": "gone soon" },
+        "headers": { "/*": { "x-frame-options": "DENY" } },
+        "redirects": [{ "from": "/here", "to": "/there" }],
+    });
+    ground.call("app_apply", json!({ "manifest": { "site": site } })).await.unwrap();
+    let deployed = ground.call("site_deploy", json!({ "files": { "index.html": "two" } })).await.unwrap();
+    assert_eq!((&deployed["release"], &deployed["changed"]), (&json!(2), &json!(true)));
+    let place = ground.platform.control.environments().find("default").await.unwrap().unwrap();
+    let env = Env::for_upkeep(place.tenant, place.env);
+    let live = ground.platform.releases.live(&env).await.unwrap().unwrap();
+    assert_eq!((live.site.files.len(), live.site.headers.len(), live.site.redirects.len()), (1, 1, 1));
+    let wrong = ground.call("site_deploy", json!({ "files": { "../up": "x" } })).await.unwrap_err();
+    assert_eq!(wrong.pointer(), Some("/files/..~1up"));
+}
