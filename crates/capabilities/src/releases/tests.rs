@@ -465,3 +465,24 @@ async fn blobs_of_kept_releases_are_never_collected() {
     assert_eq!(first.release, 1);
     assert!(yard.releases.numbered(&yard.env, 3).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn names_that_join_to_the_same_text_do_not_collide() {
+    let yard = Yard::new().await;
+    let applied = yard
+        .apply(json!({ "database": { "tables": {
+        "project": { "columns": { "member_role": "text" }, "indexes": ["member_role"] },
+        "project_member": { "columns": { "role": "text" }, "indexes": ["role"] },
+    } } }))
+        .await
+        .unwrap();
+    assert!(applied.changed);
+}
+
+#[tokio::test]
+async fn an_index_on_a_column_that_is_not_there_is_refused() {
+    let yard = Yard::new().await;
+    let wrong = json!({ "database": { "tables": { "todos": { "columns": { "title": "text" }, "indexes": ["owner"] } } } });
+    let refused = yard.apply(wrong).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos/indexes/0"), "{refused:?}");
+}
