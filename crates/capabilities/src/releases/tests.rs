@@ -7,7 +7,7 @@ use kernel::TenantId;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::database::{Limits, Query};
+use crate::database::{Limits, Migrate, Mode, Query};
 
 /// Notes what was tried out, and refuses when told to.
 #[derive(Default)]
@@ -485,4 +485,46 @@ async fn an_index_on_a_column_that_is_not_there_is_refused() {
     let wrong = json!({ "database": { "tables": { "todos": { "columns": { "title": "text" }, "indexes": ["owner"] } } } });
     let refused = yard.apply(wrong).await.unwrap_err();
     assert_eq!(refused.pointer(), Some("/database/tables/todos/indexes/0"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_others_refer_to_is_not_removed() {
+    let yard = Yard::new().await;
+    yard.apply(json!({ "database": { "tables": {
+        "lists": { "columns": {} }, "todos": { "columns": { "list": "ref:lists" } },
+    } } }))
+    .await
+    .unwrap();
+    yard.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)").await;
+    yard.execute("CREATE TABLE child (parent INTEGER REFERENCES parent (id))").await;
+    for name in ["lists", "parent"] {
+        let refused = yard.releases.plan_removal(&yard.env, Removal::Table(name.into())).await.unwrap_err();
+        assert_eq!((refused.code(), refused.pointer()), (Code::Conflict, Some("/name")), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_error_does_not_point_at_sql_nobody_wrote() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE VIEW todos AS SELECT 1").await;
+    let refused = yard.apply(todos(json!({ "title": "text" }))).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_deploy_leaves_the_tables_as_they_are() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "count": "int", "old": "text" }))).await.unwrap();
+    let sql = "ALTER TABLE todos DROP COLUMN count; ALTER TABLE todos ADD COLUMN count TEXT; \
+               ALTER TABLE todos DROP COLUMN old; INSERT INTO todos (count) VALUES ('many')";
+    let migrate = Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None };
+    let cancel = CancellationToken::new();
+    yard.databases.migrate(&yard.env, &migrate, &cancel).await.unwrap();
+    let before = yard.schema().await;
+    let files = BTreeMap::from([("index.html".to_owned(), FileSpec::Text("hi".into()))]);
+    yard.releases.deploy(&yard.env, files, None, &cancel).await.unwrap();
+    let name = yard.apply(json!({ "name": "Todos" })).await.unwrap();
+    assert_eq!(changes(&name.changes), ["alter name: Todos"]);
+    assert_eq!(yard.schema().await, before);
+    assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
 }
