@@ -528,3 +528,80 @@ async fn a_deploy_leaves_the_tables_as_they_are() {
     assert_eq!(yard.schema().await, before);
     assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
 }
+
+#[tokio::test]
+async fn a_table_that_already_is_what_a_manifest_wants_is_taken_over() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (title TEXT) STRICT").await;
+    yard.execute("INSERT INTO todos (title) VALUES ('a')").await;
+    let applied = yard.apply(todos(json!({ "title": "text" }))).await.unwrap();
+    assert_eq!((applied.release, applied.changed), (1, true));
+    assert_eq!(yard.rows("SELECT title, id IS NOT NULL FROM todos").await, json!([["a", 1]]));
+}
+
+#[tokio::test]
+async fn values_that_a_declared_type_does_not_hold_are_not_lost_unsaid() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (count INTEGER, weight REAL, extra TEXT)").await;
+    yard.execute("INSERT INTO todos (count, weight) VALUES ('many', 1), (1.5, 'heavy'), (7, 2.5)").await;
+    let refused = yard.apply(todos(json!({ "count": "int", "weight": "real" }))).await.unwrap_err();
+    let losses = "this would lose data: column todos.count: 2 of 3 values cannot become int and are lost; \
+                  column todos.weight: 1 of 3 values cannot become real and are lost";
+    assert_eq!(refused.message(), losses);
+}
+
+#[tokio::test]
+async fn a_number_too_long_for_a_real_is_a_loss() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "count": "int" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (count) VALUES (9007199254740993), (2)").await;
+    let refused = yard.apply(todos(json!({ "count": "real" }))).await.unwrap_err();
+    assert_eq!(
+        refused.message(),
+        "this would lose data: column todos.count: 1 of 2 values cannot become real and are lost"
+    );
+}
+
+#[tokio::test]
+async fn a_table_is_written_in_another_case() {
+    let yard = Yard::new().await;
+    let named = |name: &str| json!({ "database": { "tables": { name: { "columns": { "title": "text" }, "indexes": ["title"] } } } });
+    yard.apply(named("Todos")).await.unwrap();
+    yard.execute("INSERT INTO todos (title) VALUES ('a')").await;
+    let applied = yard.apply(named("todos")).await.unwrap();
+    assert!(applied.changed, "{applied:?}");
+    assert_eq!(yard.rows("SELECT title FROM todos").await, json!([["a"]]));
+}
+
+#[tokio::test]
+async fn defaults_of_foreign_columns_survive_a_rebuild() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (title TEXT, a TEXT DEFAULT \"x\", b TEXT DEFAULT y, c INT DEFAULT -1, d NUMERIC DEFAULT 1.5, e TEXT DEFAULT CURRENT_TIMESTAMP, f TEXT DEFAULT ('p' || 'q'), g BOOLEAN DEFAULT true, h TEXT DEFAULT 'it''s', i BLOB DEFAULT x'01')").await;
+    yard.execute("INSERT INTO todos (title, d) VALUES ('a', 2.5)").await;
+    yard.apply(todos(json!({ "title": "text!" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (title) VALUES ('b')").await;
+    assert_eq!(
+        yard.rows("SELECT a, b, c, 1.5, f, g, h, typeof(i), d FROM todos").await,
+        json!([
+            ["x", "y", -1, 1.5, "pq", 1, "it's", "blob", 2.5],
+            ["x", "y", -1, 1.5, "pq", 1, "it's", "blob", 1.5]
+        ])
+    );
+}
+
+#[tokio::test]
+async fn what_changes_beside_the_type_is_said_and_unique_values_need_an_index_only() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "title": "text", "parent": "ref:todos" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (id, title, parent) VALUES ('1', 'a', NULL), ('2', 'b', '1')").await;
+    let unique = json!({ "type": "text", "unique": true });
+    let applied = yard.apply(todos(json!({ "title": unique, "parent": "ref:todos" }))).await.unwrap();
+    assert_eq!(changes(&applied.changes), ["create index todos.title.key"]);
+    assert_eq!(effects(&applied.effects), [""; 0]);
+    let cascade = json!({ "type": "ref:todos", "on_delete": "cascade" });
+    let applied = yard.apply(todos(json!({ "title": unique, "parent": cascade }))).await.unwrap();
+    let said = "alter column todos.parent: ref:todos → ref:todos, on delete cascade";
+    assert_eq!(changes(&applied.changes), [said]);
+    yard.execute("DELETE FROM todos WHERE id = '1'").await;
+    assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
+}
