@@ -467,69 +467,6 @@ async fn blobs_of_kept_releases_are_never_collected() {
 }
 
 #[tokio::test]
-async fn names_that_join_to_the_same_text_do_not_collide() {
-    let yard = Yard::new().await;
-    let applied = yard
-        .apply(json!({ "database": { "tables": {
-        "project": { "columns": { "member_role": "text" }, "indexes": ["member_role"] },
-        "project_member": { "columns": { "role": "text" }, "indexes": ["role"] },
-    } } }))
-        .await
-        .unwrap();
-    assert!(applied.changed);
-}
-
-#[tokio::test]
-async fn an_index_on_a_column_that_is_not_there_is_refused() {
-    let yard = Yard::new().await;
-    let wrong = json!({ "database": { "tables": { "todos": { "columns": { "title": "text" }, "indexes": ["owner"] } } } });
-    let refused = yard.apply(wrong).await.unwrap_err();
-    assert_eq!(refused.pointer(), Some("/database/tables/todos/indexes/0"), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_table_that_others_refer_to_is_not_removed() {
-    let yard = Yard::new().await;
-    yard.apply(json!({ "database": { "tables": {
-        "lists": { "columns": {} }, "todos": { "columns": { "list": "ref:lists" } },
-    } } }))
-    .await
-    .unwrap();
-    yard.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)").await;
-    yard.execute("CREATE TABLE child (parent INTEGER REFERENCES parent (id))").await;
-    for name in ["lists", "parent"] {
-        let refused = yard.releases.plan_removal(&yard.env, Removal::Table(name.into())).await.unwrap_err();
-        assert_eq!((refused.code(), refused.pointer()), (Code::Conflict, Some("/name")), "{refused:?}");
-    }
-}
-
-#[tokio::test]
-async fn an_engine_error_does_not_point_at_sql_nobody_wrote() {
-    let yard = Yard::new().await;
-    yard.execute("CREATE VIEW todos AS SELECT 1").await;
-    let refused = yard.apply(todos(json!({ "title": "text" }))).await.unwrap_err();
-    assert_eq!(refused.pointer(), Some("/database/tables/todos"), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_deploy_leaves_the_tables_as_they_are() {
-    let yard = Yard::new().await;
-    yard.apply(todos(json!({ "count": "int", "old": "text" }))).await.unwrap();
-    let sql = "ALTER TABLE todos DROP COLUMN count; ALTER TABLE todos ADD COLUMN count TEXT; \
-               ALTER TABLE todos DROP COLUMN old; INSERT INTO todos (count) VALUES ('many')";
-    let migrate = Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None };
-    let cancel = CancellationToken::new();
-    yard.databases.migrate(&yard.env, &migrate, &cancel).await.unwrap();
-    let before = yard.schema().await;
-    let files = BTreeMap::from([("index.html".to_owned(), FileSpec::Text("hi".into()))]);
-    yard.releases.deploy(&yard.env, files, None, &cancel).await.unwrap();
-    let name = yard.apply(json!({ "name": "Todos" })).await.unwrap();
-    assert_eq!(changes(&name.changes), ["alter name: Todos"]);
-    assert_eq!(yard.schema().await, before);
-    assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
-}
-
-#[tokio::test]
 async fn a_table_that_already_is_what_a_manifest_wants_is_taken_over() {
     let yard = Yard::new().await;
     yard.execute("CREATE TABLE todos (title TEXT) STRICT").await;
@@ -563,6 +500,34 @@ async fn a_number_too_long_for_a_real_is_a_loss() {
 }
 
 #[tokio::test]
+async fn blobs_of_a_plan_are_kept_as_long_as_it_can_be_applied() {
+    let yard = Yard::new().await;
+    let plan =
+        yard.plan(json!({ "site": { "files": { "index.html": "one", "app.js": "two" } } })).await.unwrap();
+    let blobs = yard.dir.path().join(yard.env.id().to_string()).join("blobs");
+    let old = std::time::SystemTime::now() - 2 * crate::hosting::DEFAULT_GRACE;
+    for blob in std::fs::read_dir(&blobs).unwrap() {
+        let file = std::fs::File::options().write(true).open(blob.unwrap().path()).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    assert_eq!(yard.releases.collect(&yard.env).await.unwrap(), 0);
+    yard.apply_plan(plan.id, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_join_to_the_same_text_do_not_collide() {
+    let yard = Yard::new().await;
+    let applied = yard
+        .apply(json!({ "database": { "tables": {
+        "project": { "columns": { "member_role": "text" }, "indexes": ["member_role"] },
+        "project_member": { "columns": { "role": "text" }, "indexes": ["role"] },
+    } } }))
+        .await
+        .unwrap();
+    assert!(applied.changed);
+}
+
+#[tokio::test]
 async fn a_table_is_written_in_another_case() {
     let yard = Yard::new().await;
     let named = |name: &str| json!({ "database": { "tables": { name: { "columns": { "title": "text" }, "indexes": ["title"] } } } });
@@ -571,6 +536,22 @@ async fn a_table_is_written_in_another_case() {
     let applied = yard.apply(named("todos")).await.unwrap();
     assert!(applied.changed, "{applied:?}");
     assert_eq!(yard.rows("SELECT title FROM todos").await, json!([["a"]]));
+}
+
+#[tokio::test]
+async fn a_table_that_others_refer_to_is_not_removed() {
+    let yard = Yard::new().await;
+    yard.apply(json!({ "database": { "tables": {
+        "lists": { "columns": {} }, "todos": { "columns": { "list": "ref:lists" } },
+    } } }))
+    .await
+    .unwrap();
+    yard.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)").await;
+    yard.execute("CREATE TABLE child (parent INTEGER REFERENCES parent (id))").await;
+    for name in ["lists", "parent"] {
+        let refused = yard.releases.plan_removal(&yard.env, Removal::Table(name.into())).await.unwrap_err();
+        assert_eq!((refused.code(), refused.pointer()), (Code::Conflict, Some("/name")), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -590,6 +571,29 @@ async fn defaults_of_foreign_columns_survive_a_rebuild() {
 }
 
 #[tokio::test]
+async fn an_index_on_a_column_that_is_not_there_is_refused() {
+    let yard = Yard::new().await;
+    let wrong = json!({ "database": { "tables": { "todos": { "columns": { "title": "text" }, "indexes": ["owner"] } } } });
+    let refused = yard.apply(wrong).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos/indexes/0"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_engine_error_does_not_point_at_sql_nobody_wrote() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE VIEW todos AS SELECT 1").await;
+    let refused = yard.apply(todos(json!({ "title": "text" }))).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn removing_a_site_that_is_not_there_says_so() {
+    let yard = Yard::new().await;
+    let refused = yard.releases.plan_removal(&yard.env, Removal::Site).await.map(|p| p.changes).unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn what_changes_beside_the_type_is_said_and_unique_values_need_an_index_only() {
     let yard = Yard::new().await;
     yard.apply(todos(json!({ "title": "text", "parent": "ref:todos" }))).await.unwrap();
@@ -604,4 +608,22 @@ async fn what_changes_beside_the_type_is_said_and_unique_values_need_an_index_on
     assert_eq!(changes(&applied.changes), [said]);
     yard.execute("DELETE FROM todos WHERE id = '1'").await;
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
+}
+
+#[tokio::test]
+async fn a_deploy_leaves_the_tables_as_they_are() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "count": "int", "old": "text" }))).await.unwrap();
+    let sql = "ALTER TABLE todos DROP COLUMN count; ALTER TABLE todos ADD COLUMN count TEXT; \
+               ALTER TABLE todos DROP COLUMN old; INSERT INTO todos (count) VALUES ('many')";
+    let migrate = Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None };
+    let cancel = CancellationToken::new();
+    yard.databases.migrate(&yard.env, &migrate, &cancel).await.unwrap();
+    let before = yard.schema().await;
+    let files = BTreeMap::from([("index.html".to_owned(), FileSpec::Text("hi".into()))]);
+    yard.releases.deploy(&yard.env, files, None, &cancel).await.unwrap();
+    let name = yard.apply(json!({ "name": "Todos" })).await.unwrap();
+    assert_eq!(changes(&name.changes), ["alter name: Todos"]);
+    assert_eq!(yard.schema().await, before);
+    assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
 }
