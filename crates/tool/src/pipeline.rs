@@ -15,6 +15,9 @@ use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Select
 /// How long a call may run where its caller sets no deadline.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a change may take to come to an end after it was told to stop.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -139,7 +142,12 @@ async fn admitted<P: Host>(
         return Err(Error::new(Code::Forbidden, message).hint("connect with ?tools=full"));
     }
     entry.input.check(&call.input)?;
-    let Some(key) = replay_key(entry, &call, input_digest)? else { return run(entry, platform, call).await };
+    let Some(key) = replay_key(entry, &call, input_digest)? else {
+        return match run(entry, platform, call).await {
+            Run::Ended(outcome) => outcome,
+            Run::Unknown(error) => Err(error),
+        };
+    };
     match platform.replays().begin(&key).await? {
         Attempt::Done(output) => Ok(output),
         Attempt::Unknown if entry.doc.spec.effect != Effect::Idempotent => Err(Error::new(
@@ -147,15 +155,26 @@ async fn admitted<P: Host>(
             "the outcome of the first call with this idempotency key is not known",
         )
         .hint("look at the state, then repeat with another key if it is needed")),
-        Attempt::First | Attempt::Unknown => {
-            let outcome = run(entry, platform, call).await;
-            platform.replays().finish(&key, outcome.as_ref().ok()).await?;
-            outcome
-        }
+        Attempt::First | Attempt::Unknown => match run(entry, platform, call).await {
+            Run::Ended(outcome) => {
+                platform.replays().finish(&key, outcome.as_ref().ok()).await?;
+                outcome
+            }
+            // The key stays claimed: a repeat must not do it twice.
+            Run::Unknown(error) => Err(error),
+        },
     }
 }
 
-async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
+/// How a run came to its end.
+enum Run {
+    /// What it gave, or why nothing was done.
+    Ended(Result<Value>),
+    /// It may have done something, and cannot say what.
+    Unknown(Error),
+}
+
+async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Run {
     let deadline = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE);
     let cancel = call.cancel.child_token();
     let _stop = cancel.clone().drop_guard();
@@ -166,23 +185,42 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
         cancel: cancel.clone(),
         progress: call.progress,
     };
-    let output = tokio::select! {
+    let mut running = (entry.run)(passed, call.input);
+    let stopped = tokio::select! {
         biased;
-        output = (entry.run)(passed, call.input) => output?,
-        () = cancel.cancelled() => return Err(Error::new(Code::Timeout, "the call was cancelled")),
+        outcome = &mut running => return ended(entry, outcome),
+        () = cancel.cancelled() => Error::new(Code::Timeout, "the call was cancelled"),
         () = tokio::time::sleep(deadline) => {
             let message = format!("the call ran longer than {} s", deadline.as_secs_f64());
-            return Err(Error::new(Code::Timeout, message).hint("ask for less at once"));
+            Error::new(Code::Timeout, message).hint("ask for less at once")
         }
     };
-    entry
-        .output
-        .check(&output)
-        .map_err(|e| Error::internal(format!("{}: wrong output: {e:?}", entry.doc.name)))?;
     if entry.doc.spec.effect == Effect::Read {
-        within_budget(&output)?;
+        return Run::Ended(Err(stopped));
     }
-    Ok(output)
+    // Dropped between two steps, a change would be left half done. It learns by its token that it is to stop.
+    cancel.cancel();
+    match tokio::time::timeout(ENDING, running).await {
+        Ok(Err(error)) if error.code() == Code::Timeout => Run::Ended(Err(stopped)),
+        Ok(outcome) => ended(entry, outcome),
+        Err(_) => Run::Unknown(stopped),
+    }
+}
+
+/// What a tool that came to its end gave, if it is what the tool declared.
+fn ended<P>(entry: &Entry<P>, outcome: Result<Value>) -> Run {
+    let output = match outcome {
+        Ok(output) => output,
+        Err(error) => return Run::Ended(Err(error)),
+    };
+    if let Err(wrong) = entry.output.check(&output) {
+        return Run::Unknown(Error::internal(format!("{}: wrong output: {wrong:?}", entry.doc.name)));
+    }
+    let within = match entry.doc.spec.effect {
+        Effect::Read => within_budget(&output),
+        Effect::Idempotent | Effect::Write | Effect::Destroy => Ok(()),
+    };
+    Run::Ended(within.map(|()| output))
 }
 
 /// The last fence: tools keep their results small themselves, with cursors.

@@ -201,3 +201,16 @@ async fn a_deploy_replaces_files_and_keeps_the_rules() {
     let wrong = ground.call("site_deploy", json!({ "files": { "../up": "x" } })).await.unwrap_err();
     assert_eq!(wrong.pointer(), Some("/files/..~1up"));
 }
+
+#[tokio::test]
+async fn a_change_that_is_told_to_stop_is_not_left_half_done() {
+    let ground = Ground::new().await;
+    let registry = Arc::new(registry());
+    for after in 0..40 {
+        let input = json!({ "slug": format!("shop-{after}") });
+        let mut call = Call::new(ground.operator().await, "env_create", input);
+        call.deadline = Some(std::time::Duration::from_micros(50 * after));
+        let _ = registry.call(&ground.platform, call).await;
+        assert_eq!(ground.platform.control.environments().unfinished().await.unwrap().len(), 0, "{after}");
+    }
+}
