@@ -17,6 +17,7 @@ mod logs_query;
 mod manifest;
 mod resource_delete;
 mod secret_set;
+mod shorten;
 mod site_deploy;
 
 use schemars::{Schema, SchemaGenerator, json_schema};

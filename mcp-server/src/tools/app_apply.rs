@@ -8,6 +8,7 @@ use tool::{Cx, Effect, Spec, Tool};
 
 use super::app_plan::in_manifest;
 use super::manifest::ManifestInput;
+use super::shorten::outcome;
 use crate::platform::Platform;
 
 pub struct AppApply;
@@ -35,6 +36,9 @@ pub struct Output {
     changes: Vec<Change>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     effects: Vec<Meaning>,
+    /// What is too much to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
 }
 
 impl Tool<Platform> for AppApply {
@@ -75,12 +79,14 @@ impl Tool<Platform> for AppApply {
         let applied = platform.releases.apply(cx.env(), wanted, &secrets, cx.cancel()).await;
         let applied = applied.map_err(|e| if of_manifest { in_manifest(e) } else { e })?;
         cx.progress(2, 2, "live");
+        let (changes, effects, left_out) = outcome(applied.changes, applied.effects);
         Ok(Output {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes: applied.changes,
-            effects: applied.effects,
+            changes,
+            effects,
+            left_out,
         })
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::manifest::ManifestInput;
+use super::shorten::outcome;
 use crate::platform::Platform;
 
 pub struct AppPlan;
@@ -27,6 +28,9 @@ pub struct Output {
     release: u64,
     changes: Vec<Change>,
     effects: Vec<Meaning>,
+    /// What is too much to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
     /// What to give app_apply along with the plan, where data would be lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
@@ -50,11 +54,13 @@ impl Tool<Platform> for AppPlan {
         let manifest: Manifest = input.manifest.parse()?;
         let secrets = platform.secrets(cx.env()).await?;
         let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
+        let (changes, effects, left_out) = outcome(plan.changes, plan.effects);
         Ok(Output {
             plan_id: plan.id,
             release: plan.release,
-            changes: plan.changes,
-            effects: plan.effects,
+            changes,
+            effects,
+            left_out,
             confirm: plan.confirm,
         })
     }

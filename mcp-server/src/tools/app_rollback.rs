@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::shorten::outcome;
 use crate::platform::Platform;
 
 pub struct AppRollback;
@@ -28,6 +29,9 @@ pub struct Output {
     /// What was done, and what was kept so that no data is lost.
     changes: Vec<Change>,
     effects: Vec<Meaning>,
+    /// What is too much to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
 }
 
 impl Tool<Platform> for AppRollback {
@@ -46,12 +50,14 @@ impl Tool<Platform> for AppRollback {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let applied = platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?;
+        let (changes, effects, left_out) = outcome(applied.changes, applied.effects);
         Ok(Output {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes: applied.changes,
-            effects: applied.effects,
+            changes,
+            effects,
+            left_out,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use kernel::{Code, Error, Result};
 
+use super::shorten::few;
 use crate::platform::Platform;
 
 /// What is to be confirmed.
@@ -36,7 +37,7 @@ impl Confirm<'_> {
 
 /// The refusal to do without a dry run what cannot be undone.
 pub fn unconfirmed(losses: &[String]) -> Error {
-    Error::new(Code::Conflict, format!("this cannot be undone: {}", losses.join("; ")))
+    Error::new(Code::Conflict, format!("this cannot be undone: {}", few(losses.to_vec(), 600).join("; ")))
         .field("/confirm")
         .hint("call with dry_run, then again with the `confirm` that it returns")
 }

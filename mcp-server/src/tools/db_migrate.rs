@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::confirm::Confirm;
+use super::shorten::few;
 use crate::platform::Platform;
 
 pub struct DbMigrate;
@@ -32,7 +33,7 @@ pub struct Output {
     /// What to pass to run it, where data is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
-    /// The names of all that have run, in order.
+    /// The names of those that have run, newest first.
     history: Vec<String>,
 }
 
@@ -53,7 +54,8 @@ impl Tool<Platform> for DbMigrate {
         let platform = cx.platform();
         let mut migrate = Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None };
         let trial = platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?;
-        let losses: Vec<_> = trial.effects.iter().filter(|e| e.loses()).map(words).collect();
+        let lost: Vec<_> = trial.effects.iter().filter(|e| e.loses()).cloned().collect();
+        let losses: Vec<_> = lost.iter().map(words).collect();
         let subject = format!("{} {}", cx.env_id(), migrate.sql);
         let confirm = Confirm { action: "db_migrate", subject: &subject, losses: &losses };
         if input.dry_run.unwrap_or_default() {
@@ -64,16 +66,20 @@ impl Tool<Platform> for DbMigrate {
             confirm.redeem(platform, input.confirm.as_deref()).await?;
         }
         migrate.mode = Mode::Apply;
-        Ok(output(platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?, None))
+        // Rows may have come since the trial.
+        let done = platform.databases.migrate_as_shown(cx.env(), &migrate, &lost, cx.cancel()).await?;
+        Ok(output(done, None))
     }
 }
 
-fn output(done: Migrated, confirm: Option<String>) -> Output {
+fn output(mut done: Migrated, confirm: Option<String>) -> Output {
+    done.effects.sort_by_key(|effect| !effect.loses());
+    let latest = done.history.into_iter().rev().map(|applied| applied.name).collect();
     Output {
         applied: done.applied,
-        effects: done.effects.iter().map(words).collect(),
+        effects: few(done.effects.iter().map(words).collect(), 2_500),
         confirm,
-        history: done.history.into_iter().map(|applied| applied.name).collect(),
+        history: few(latest, 800),
     }
 }
 

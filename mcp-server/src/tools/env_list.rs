@@ -8,11 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::shorten::Room;
 use crate::platform::Platform;
 
 pub struct EnvList;
 
-/// Environments on one page: what fits into a result whatever their tags.
+/// Environments on one page at most; fewer where their tags are long.
 const PAGE: u32 = 25;
 
 #[derive(Deserialize, JsonSchema)]
@@ -67,16 +68,29 @@ impl Tool<Platform> for EnvList {
         let after = input.cursor.as_deref().map(str::parse).transpose();
         let after = after.map_err(|_| Error::invalid("/cursor", "this is not a cursor of env_list"))?;
         let found = platform.control.environments().list(cx.tenant(), &filter, after, PAGE).await?;
-        let cursor = (found.len() == PAGE as usize).then(|| found.last().map(|e| e.id.to_string())).flatten();
+        let full = found.len() == PAGE as usize;
         let item = |e: Environment| Item {
             env: e.id,
             url: platform.urls.app(&e.slug),
             slug: e.slug.to_string(),
             name: e.name,
-            tags: e.tags,
+            tags: shortened(e.tags),
             external_id: e.external_id,
             created_at: e.created.to_string(),
         };
-        Ok(Output { environments: found.into_iter().map(item).collect(), cursor })
+        let mut environments: Vec<Item> = found.into_iter().map(item).collect();
+        let left = Room::of_result().cut(&mut environments);
+        let cursor = environments.last().filter(|_| full || left > 0).map(|last| last.env.to_string());
+        Ok(Output { environments, cursor })
     }
+}
+
+/// Tags as far as one environment fits into a result with them; the last says how many more there are.
+fn shortened(tags: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut tags: Vec<_> = tags.into_iter().collect();
+    let more = Room::new(2_500).cut(&mut tags);
+    if more > 0 {
+        tags.push(("…".to_owned(), format!("{more} more")));
+    }
+    tags.into_iter().collect()
 }

@@ -4,8 +4,10 @@ use capabilities::logs::{Entry, Level, Query};
 use kernel::{Env, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::shorten::{Room, clip};
 use crate::platform::Platform;
 
 pub struct LogsQuery;
@@ -71,7 +73,7 @@ impl Tool<Platform> for LogsQuery {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let since = input.since.as_deref().map(since).transpose()?;
-        let query = Query {
+        let mut query = Query {
             since,
             level: input.level.map(Level::from),
             text: input.text,
@@ -79,9 +81,31 @@ impl Tool<Platform> for LogsQuery {
             limit: input.limit.unwrap_or(50) as usize,
             cursor: input.cursor,
         };
-        let page = cx.platform().logs.query(cx.env(), query).await?;
-        Ok(Output { entries: page.entries, cursor: page.cursor })
+        loop {
+            let page = cx.platform().logs.query(cx.env(), query.clone()).await?;
+            let mut entries: Vec<Entry> = page.entries.into_iter().map(shortened).collect();
+            if Room::of_result().cut(&mut entries) == 0 {
+                return Ok(Output { entries, cursor: page.cursor });
+            }
+            // Only the log knows the cursor of a shorter page.
+            query.limit = entries.len().max(1);
+        }
     }
+}
+
+/// An entry that fits into a result.
+fn shortened(mut entry: Entry) -> Entry {
+    entry.message = clip(entry.message, 2_000);
+    for value in entry.fields.values_mut() {
+        if let Value::String(text) = value {
+            *text = clip(std::mem::take(text), 300);
+        }
+    }
+    if !Room::new(1_500).admits(&entry.fields) {
+        let more = format!("{} fields are too much to show", entry.fields.len());
+        entry.fields = Map::from_iter([("…".to_owned(), Value::from(more))]);
+    }
+    entry
 }
 
 /// A point in time, or how long ago it is.

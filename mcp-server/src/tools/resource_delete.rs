@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::confirm::{Confirm, unconfirmed};
+use super::shorten::few;
 use crate::platform::Platform;
 
 pub struct ResourceDelete;
@@ -81,7 +82,7 @@ impl Tool<Platform> for ResourceDelete {
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
-            effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect::<Vec<_>>()
+            few(effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect(), 3_500)
         };
         match (input.dry_run.unwrap_or_default(), input.confirm) {
             (false, Some(confirm)) => {

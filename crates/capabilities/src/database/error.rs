@@ -126,6 +126,9 @@ pub enum Error {
     /// The name is taken by a migration with other content.
     #[error("the migration {0} was applied before with other content")]
     MigrationChanged(String),
+    /// It loses something else than was agreed to.
+    #[error("what the migration would lose has changed since it was shown")]
+    MigrationMoved,
     /// The name of a migration is empty or too long.
     #[error("a migration needs a name of 1 to 200 characters")]
     MigrationName,
@@ -233,6 +236,9 @@ impl From<Error> for kernel::Error {
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")
                 .hint("an applied migration does not change: write the difference as a new one"),
+            Error::MigrationMoved => new(Code::Conflict)
+                .field("/confirm")
+                .hint("call with dry_run again and look at what it returns"),
             Error::MigrationName => new(Code::InvalidInput).field("/name"),
             Error::MigrationBreaksReferences { .. } => sql(Code::Conflict),
             Error::Script { source, .. } => {

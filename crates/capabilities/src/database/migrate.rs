@@ -74,6 +74,31 @@ impl Databases {
         migrate: &Migrate,
         cancel: &CancellationToken,
     ) -> Result<Migrated, Error> {
+        self.migrate_where(env, migrate, |_| true, cancel).await
+    }
+
+    /// As [`Databases::migrate`], if it loses nothing but `losses`, which somebody has seen and agreed to.
+    ///
+    /// # Errors
+    /// Also `MigrationMoved`, where it would lose something else by now.
+    pub async fn migrate_as_shown(
+        &self,
+        env: &Env,
+        migrate: &Migrate,
+        losses: &[Effect],
+        cancel: &CancellationToken,
+    ) -> Result<Migrated, Error> {
+        let as_shown = |effects: &[Effect]| effects.iter().filter(|effect| effect.loses()).eq(losses);
+        self.migrate_where(env, migrate, as_shown, cancel).await
+    }
+
+    async fn migrate_where(
+        &self,
+        env: &Env,
+        migrate: &Migrate,
+        agreed: impl Fn(&[Effect]) -> bool,
+        cancel: &CancellationToken,
+    ) -> Result<Migrated, Error> {
         if !(1..=200).contains(&migrate.name.chars().count()) {
             return Err(Error::MigrationName);
         }
@@ -83,7 +108,7 @@ impl Databases {
         let work = async {
             writer.foreign_keys(Switch::Off).await?;
             writer.begin(Durability::Full).await?;
-            let result = self.in_transaction(env, migrate, &mut writer).await;
+            let result = self.in_transaction(env, migrate, agreed, &mut writer).await;
             writer.rollback().await?;
             writer.foreign_keys(Switch::On).await?;
             result
@@ -104,6 +129,7 @@ impl Databases {
         &self,
         env: &Env,
         migrate: &Migrate,
+        agreed: impl Fn(&[Effect]) -> bool,
         writer: &mut Writer,
     ) -> Result<Migrated, Error> {
         let digest = BlobHash::of(migrate.sql.as_bytes()).to_string();
@@ -122,6 +148,9 @@ impl Databases {
         if migrate.mode == Mode::DryRun {
             schema::sealed(writer.lease()?.connection()?).await?;
             return Ok(Migrated { applied: false, effects, changed, history });
+        }
+        if !agreed(&effects) {
+            return Err(Error::MigrationMoved);
         }
         let row = [
             Value::from(migrate.name.as_str()),

@@ -160,7 +160,11 @@ impl Writer {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let limit = if role == Role::Migrator { self.limits.migration } else { self.limits.statement };
+        let limit = match role {
+            // Ours rebuild tables, as migrations do.
+            Role::Migrator | Role::Platform => self.limits.migration,
+            Role::Reader | Role::Writer => self.limits.statement,
+        };
         self.working = true;
         let connection = self.lease.as_mut().ok_or(Error::Transaction("over"))?.connection()?;
         let watch = connection.watch();

@@ -93,7 +93,12 @@ impl Stored {
 
 /// The refusal to lose data.
 pub(crate) fn lossy<'a>(losses: impl Iterator<Item = &'a Effect>) -> Error {
-    let words: Vec<_> = losses.map(|loss| format!("{}: {}", loss.target, loss.message)).collect();
+    let mut words: Vec<_> = losses.map(|loss| format!("{}: {}", loss.target, loss.message)).collect();
+    let more = words.len().saturating_sub(10);
+    words.truncate(10);
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
     Error::new(Code::Conflict, format!("this would lose data: {}", words.join("; ")))
 }
 
