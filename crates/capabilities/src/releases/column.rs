@@ -198,8 +198,12 @@ impl Column {
             None => (head, false),
         };
         let (kind, references) = parse_type(word).ok_or_else(|| unknown_type("", word))?;
-        // A bare word is a text; anything that is JSON is what it says.
-        let default = default.map(|d| serde_json::from_str(d).unwrap_or_else(|_| Value::from(d)));
+        // A bare word is a text, and so is all that a text column has, but for a text in JSON's quotes; elsewhere
+        // anything that is JSON is what it says.
+        let default = default.map(|d| match serde_json::from_str(d) {
+            Ok(value) if kind != Type::Text || matches!(value, Value::String(_)) => value,
+            _ => Value::from(d),
+        });
         let default = default.map(|d| default_of(kind, &d)).transpose()?;
         Ok(Self { name: name.clone(), kind, required, default, unique: false, references, on_delete: None })
     }
@@ -246,10 +250,20 @@ impl fmt::Display for Column {
             Some(Default::Constant(sql)) if self.kind == Type::Bool => {
                 write!(f, " = {}", sql == "1")
             }
-            Some(Default::Constant(sql)) => write!(f, " = {}", sql.trim_matches('\'')),
+            Some(Default::Constant(sql)) => write!(f, " = {}", plain(self.kind, sql)),
             None => Ok(()),
         }
     }
+}
+
+/// A constant as the short form writes it: between quotes where it would not be read as it is otherwise.
+fn plain(kind: Type, sql: &str) -> String {
+    let Some(text) = sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) else {
+        return sql.to_owned();
+    };
+    let text = text.replace("''", "'");
+    let ambiguous = text.trim() != text || serde_json::from_str::<String>(&text).is_ok();
+    if kind == Type::Text && ambiguous { Value::from(text).to_string() } else { text }
 }
 
 fn parse_type(word: &str) -> Option<(Type, Option<TableName>)> {
@@ -321,7 +335,10 @@ mod tests {
         assert_eq!(short("text"), "text | None");
         assert_eq!(short("text!"), "text! | None");
         assert_eq!(short("bool = false"), r#"bool = false | Some(Constant("0"))"#);
-        assert_eq!(short("text! = it's"), r#"text! = it''s | Some(Constant("'it''s'"))"#);
+        assert_eq!(short("text! = it's"), r#"text! = it's | Some(Constant("'it''s'"))"#);
+        assert_eq!(short("text = 1.50"), r#"text = 1.50 | Some(Constant("'1.50'"))"#);
+        assert_eq!(short(r#"text = " a""#), r#"text = " a" | Some(Constant("' a'"))"#);
+        assert_eq!(short("json = {\"a\": 1}"), r#"json = {"a":1} | Some(Constant("'{\"a\":1}'"))"#);
         assert_eq!(short("int=3"), r#"int = 3 | Some(Constant("3"))"#);
         assert_eq!(short("timestamp = now()"), "timestamp = now() | Some(Now)");
         assert_eq!(short("ref:lists!"), "ref:lists! | None");
