@@ -1,5 +1,6 @@
 //! What the tools work on: the services of the platform, and what takes more than one of them.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -117,11 +118,18 @@ impl Platform {
     /// # Errors
     /// The disk; the next start goes on where this ended.
     pub async fn remove_environment(&self, environment: &Environment) -> Result<()> {
+        // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
+        self.blobs.forget(environment.id).await;
         self.releases.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
-        match tokio::fs::remove_dir_all(&directory).await {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::internal(e)),
+        let mut removed = tokio::fs::remove_dir_all(&directory).await;
+        // A line of the log may have been written in the meantime.
+        if removed.as_ref().is_err_and(|e| e.kind() == ErrorKind::DirectoryNotEmpty) {
+            removed = tokio::fs::remove_dir_all(&directory).await;
+        }
+        match removed {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::internal(e)),
             _ => {}
         }
         self.control.environments().finish_delete(environment).await

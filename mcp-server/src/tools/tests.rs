@@ -307,3 +307,16 @@ async fn pages_are_shorter_where_their_items_are_long() {
     }
     assert_eq!(seen, 20);
 }
+
+#[tokio::test]
+async fn a_call_that_outlives_its_environment_leaves_nothing_behind() {
+    let ground = Ground::new().await;
+    let made = ground.call("env_create", json!({ "slug": "shop" })).await.unwrap();
+    let id = made["env"].as_str().unwrap();
+    let directory = ground.platform.environments_dir.join(id);
+    let env = Env::for_upkeep(ground.operator().await.tenant, id.parse().unwrap());
+    let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();
+    ground.call("env_delete", json!({ "env": "shop", "confirm": dry["confirm"] })).await.unwrap();
+    assert!(ground.platform.blobs.put(&env, "late".into()).await.is_err());
+    assert!(!directory.exists());
+}

@@ -1,6 +1,6 @@
 //! Which environments' databases are open: a bounded number, the least used closed first, idle ones after seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +19,8 @@ pub(super) struct Environments {
     root: PathBuf,
     limits: Arc<Limits>,
     open: Mutex<HashMap<EnvId, Arc<Slot>>>,
+    /// Those that are removed and not opened again.
+    removed: Mutex<HashSet<EnvId>>,
     room: Arc<Semaphore>,
     returned: Arc<Notify>,
     sweeping: AtomicBool,
@@ -65,6 +67,7 @@ impl Environments {
             room: Arc::new(Semaphore::new(limits.open.max(1))),
             limits: Arc::new(limits),
             open: Mutex::default(),
+            removed: Mutex::default(),
             returned: Arc::default(),
             sweeping: AtomicBool::new(false),
         }
@@ -138,6 +141,9 @@ impl Environments {
     /// The open environment, opened where it is not; waits until `until` for room.
     async fn slot(self: &Arc<Self>, env: EnvId, until: tokio::time::Instant) -> Result<Arc<Slot>, Error> {
         loop {
+            if lock(&self.removed).contains(&env) {
+                return Err(Error::Unknown(env));
+            }
             let returned = self.returned.notified();
             if let Some(slot) = lock(&self.open).get(&env) {
                 *lock(&slot.used) = Instant::now();
@@ -189,6 +195,12 @@ impl Environments {
             .filter(|(_, used)| *used <= before)
             .min_by_key(|(_, used)| *used)?;
         open.remove(&env)
+    }
+
+    /// Closes the database of `env` as [`Environments::close`] does, for ever.
+    pub async fn remove(&self, env: EnvId) {
+        lock(&self.removed).insert(env);
+        self.close(env).await;
     }
 
     /// Closes the database of `env`, after what runs on it has ended or the time for a statement is over.

@@ -87,7 +87,7 @@ impl Databases {
     /// # Errors
     /// None today; a database that does not close cleanly is logged, and is closed all the same.
     pub async fn remove(&self, env: EnvId) -> Result<(), Error> {
-        self.environments.close(env).await;
+        self.environments.remove(env).await;
         Ok(())
     }
 

@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
-use kernel::{BlobHash, Env};
+use kernel::{BlobHash, Env, EnvId};
 use object_store::local::LocalFileSystem;
 use object_store::{
     GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
 };
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::io::ReaderStream;
 
 use super::{Error, Result};
@@ -52,8 +52,9 @@ struct Inner {
     envs_dir: PathBuf,
     store: LocalFileSystem,
     /// Held for reading while a blob is found, renewed or put in place, for writing while one is removed: a
-    /// collection cannot take what a deploy has just been told is there.
-    removal: RwLock<()>,
+    /// collection cannot take what a deploy has just been told is there. It holds the environments that are
+    /// removed: nothing is put in place there, which would make their directory anew.
+    removal: RwLock<HashSet<EnvId>>,
 }
 
 impl Blobs {
@@ -65,7 +66,7 @@ impl Blobs {
         let envs_dir = envs_dir.into();
         std::fs::create_dir_all(&envs_dir).map_err(Error::Files)?;
         let store = LocalFileSystem::new_with_prefix(&envs_dir)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(Inner { envs_dir, store, removal: RwLock::new(()) }) })
+        Ok(Self { inner: Arc::new(Inner { envs_dir, store, removal: RwLock::default() }) })
     }
 
     /// Stores `bytes` and returns their hash; on stable storage when it returns. Bytes that are there already
@@ -75,7 +76,7 @@ impl Blobs {
     /// The disk is full or fails.
     pub async fn put(&self, env: &Env, bytes: Bytes) -> Result<BlobHash> {
         let hash = BlobHash::of(&bytes);
-        let _kept = self.inner.removal.read().await;
+        let _kept = self.kept(env).await?;
         if self.renew(env, hash).await?.is_some() && self.read(env, hash).await.is_ok() {
             return Ok(hash);
         }
@@ -93,13 +94,15 @@ impl Blobs {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let begun = self.kept(env).await?;
         let mut upload = self.inner.store.put_multipart(&location(env, expected)).await?;
+        drop(begun);
         let received = receive(upload.as_mut(), expected, stream, limit).await;
         let stored = match received {
-            Ok(()) => {
-                let _kept = self.inner.removal.read().await;
-                upload.complete().await.map(|_| ()).map_err(Error::from)
-            }
+            Ok(()) => match self.kept(env).await {
+                Ok(_kept) => upload.complete().await.map(|_| ()).map_err(Error::from),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         if stored.is_err()
@@ -108,6 +111,17 @@ impl Blobs {
             tracing::debug!(%error, "a refused upload left a temporary file for the next collection");
         }
         stored
+    }
+
+    /// Stores nothing for an environment any more, whose directory is about to be removed.
+    pub async fn forget(&self, env: EnvId) {
+        self.inner.removal.write().await.insert(env);
+    }
+
+    /// The right to put a blob in place.
+    async fn kept(&self, env: &Env) -> Result<RwLockReadGuard<'_, HashSet<EnvId>>> {
+        let removed = self.inner.removal.read().await;
+        if removed.contains(&env.id()) { Err(Error::Removed) } else { Ok(removed) }
     }
 
     /// Whether the blob is there. Asking keeps it for another grace period, so that the deploy which follows

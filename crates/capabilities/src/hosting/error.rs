@@ -61,6 +61,9 @@ pub enum Error {
     /// There is no such blob in this environment.
     #[error("there is no blob {0}")]
     NoBlob(BlobHash),
+    /// The environment is being removed.
+    #[error("the environment is being deleted")]
+    Removed,
     /// A stored blob that no longer has the bytes of its name.
     #[error("the stored blob {0} is damaged")]
     Damaged(BlobHash),
@@ -126,6 +129,7 @@ impl From<Error> for kernel::Error {
                 kernel::Error::new(Code::InvalidInput, message).hint("send it again").source(error)
             }
             Error::NoBlob(hash) => kernel::Error::not_found(format!("blob {hash}")),
+            Error::Removed => kernel::Error::new(Code::Conflict, message),
             Error::DiskFull(_) => kernel::Error::new(Code::Unavailable, message)
                 .hint("free disk space on the server, then try again")
                 .source(error),

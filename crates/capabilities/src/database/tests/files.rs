@@ -120,7 +120,7 @@ async fn an_environment_is_made_once_and_removed_with_its_connections() {
 async fn damaged_files_are_said_to_be_and_never_opened_as_something_else() {
     let fixture = with_todo().await;
     fill(&fixture, 500).await;
-    fixture.databases.remove(fixture.env.id()).await.unwrap();
+    fixture.databases.close().await;
     let path = fixture.directory.path().join(fixture.env.id().to_string()).join("main.db");
     let whole = std::fs::read(&path).unwrap();
     let damage: [(&str, Vec<u8>); 5] = [
@@ -143,7 +143,7 @@ async fn damaged_files_are_said_to_be_and_never_opened_as_something_else() {
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(told(fixture.query("SELECT * FROM todo").await), expected, "{name}");
         assert_eq!(told(fixture.execute("DELETE FROM todo", &[]).await), expected, "{name}");
-        fixture.databases.remove(fixture.env.id()).await.unwrap();
+        fixture.databases.close().await;
     }
     std::fs::remove_file(&path).unwrap();
     let missing =
