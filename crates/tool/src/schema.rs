@@ -2,7 +2,7 @@
 
 use kernel::{Error, Result};
 use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
+use schemars::transform::{RecursiveTransform, ReplaceBoolSchemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
@@ -13,16 +13,21 @@ pub(crate) fn of_input<T: JsonSchema>() -> Value {
 
 /// The schema of what a `T` is written as, with everything inlined.
 pub(crate) fn of_output<T: JsonSchema>() -> Value {
-    of::<T>(SchemaSettings::draft2020_12().for_serialize())
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    of::<T>(settings.with_transform(RecursiveTransform(without_null)))
 }
 
 fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let mut objects = ReplaceBoolSchemas::default();
+    objects.skip_additional_properties = true;
     let mut schema = settings
         .with(|s| {
             s.inline_subschemas = true;
             s.meta_schema = None;
         })
         .with_transform(RecursiveTransform(without_width))
+        // Some clients translate schemas into dialects where a schema is always an object.
+        .with_transform(objects)
         .into_generator()
         .into_root_schema_for::<T>()
         .to_value();
@@ -41,6 +46,23 @@ fn without_width(schema: &mut Schema) {
     };
     if schema.get("format").is_some_and(width) {
         schema.remove("format");
+    }
+}
+
+/// Takes null away from properties that may be absent: what is written leaves them out instead, and some clients
+/// know no type beside another.
+fn without_null(schema: &mut Schema) {
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    let optional = properties.iter_mut().filter(|(name, _)| !required.iter().any(|known| known == *name));
+    for (_, property) in optional {
+        let Some(types) = property.get_mut("type") else { continue };
+        if let Some(list) = types.as_array_mut() {
+            list.retain(|name| name != "null");
+            if list.len() == 1 {
+                *types = list.remove(0);
+            }
+        }
     }
 }
 
@@ -199,6 +221,27 @@ mod tests {
     #[test]
     fn numbers_keep_their_bounds_and_lose_their_width() {
         assert_eq!(of_output::<u64>(), json!({ "type": "integer", "minimum": 0 }));
+    }
+
+    #[test]
+    fn what_is_left_out_is_never_null_and_every_schema_is_an_object() {
+        #[derive(serde::Serialize, JsonSchema)]
+        struct Output {
+            rows: Vec<Value>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cursor: Option<String>,
+            release: Option<String>,
+        }
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "rows": { "type": "array", "items": {} },
+                "cursor": { "type": "string" },
+                "release": { "type": ["string", "null"] },
+            },
+            "required": ["rows", "release"],
+        });
+        assert_eq!(of_output::<Output>(), expected);
     }
 
     #[test]
