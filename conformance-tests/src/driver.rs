@@ -113,7 +113,11 @@ impl Driver {
         Self::start(command, home, target)
     }
 
-    fn start(mut command: Command, home: tempfile::TempDir, target: Value) -> anyhow::Result<(Greeting, Self)> {
+    fn start(
+        mut command: Command,
+        home: tempfile::TempDir,
+        target: Value,
+    ) -> anyhow::Result<(Greeting, Self)> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
         let mut input = child.stdin.take().context("a pipe")?;

@@ -100,9 +100,8 @@ fn offers(tools: &Value) -> Vec<Offer> {
 
 impl Wire {
     fn result(self, request: &Value) -> Option<Value> {
-        let find = |list: &Value, found: &dyn Fn(&Value) -> Option<Value>| {
-            list.as_array()?.iter().find_map(found)
-        };
+        let find =
+            |list: &Value, found: &dyn Fn(&Value) -> Option<Value>| list.as_array()?.iter().find_map(found);
         match self {
             Self::Messages => find(&request["messages"], &|message| {
                 find(&message["content"], &|block| {

@@ -56,8 +56,12 @@ impl Agent {
             assert!(result.contains(told.as_str()), "{told} is not in {result}");
         }
         let tools = self.place.client.request("GET", "/v1/tools").send().unwrap().json().unwrap();
-        let tools: Vec<String> =
-            tools["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().into()).collect();
+        let tools: Vec<String> = tools["tools"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tool| tool["name"].as_str().unwrap().into())
+            .collect();
         assert_eq!(self.model.offered(&tools).len(), tools.len(), "{:?}", self.model.asked());
         finished
     }

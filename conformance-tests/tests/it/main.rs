@@ -2,6 +2,12 @@
 
 #![cfg(test)]
 
+mod assault_credentials;
+mod assault_doomed;
+mod assault_kill;
+mod assault_lives;
+mod assault_matrix;
+mod assault_tenants;
 mod clients_agents;
 mod clients_cli;
 mod clients_connect;

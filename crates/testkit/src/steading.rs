@@ -225,6 +225,15 @@ impl Steading {
 }
 
 impl Settings {
+    /// The ready line; the key, which only the first start shows, is then read where the operator finds it.
+    fn ready(&self, line: &str) -> anyhow::Result<Ready> {
+        let mut line: serde_json::Value = serde_json::from_str(line)?;
+        if line["key"].is_null() {
+            line["key"] = std::fs::read_to_string(self.data.join("operator.key"))?.trim().into();
+        }
+        Ok(serde_json::from_value(line)?)
+    }
+
     fn serve(self, listen: &str) -> anyhow::Result<Steading> {
         let mut serve = command(&self.binary, User::Current);
         serve
@@ -251,8 +260,7 @@ impl Settings {
             }
         };
         let ready_after = started.elapsed();
-        let ready: Ready =
-            serde_json::from_str(&line).with_context(|| format!("not a ready line: {line}"))?;
+        let ready = self.ready(&line).with_context(|| format!("not a ready line: {line}"))?;
         let answer = Request::get(&format!("{}/readyz", ready.url)).send()?;
         ensure!(
             answer.status == 200,
