@@ -134,18 +134,21 @@ impl Validator {
     /// Checks `value`; the error names the field by a JSON pointer, says the reason, and never repeats values.
     pub(crate) fn check(&self, value: &Value) -> Result<()> {
         let Some(first) = self.0.iter_errors(value).next() else { return Ok(()) };
-        Err(explain(&first))
+        Err(explain(&first, value))
     }
 }
 
-fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
+fn explain(error: &jsonschema::ValidationError<'_>, whole: &Value) -> Error {
     use jsonschema::error::ValidationErrorKind as Kind;
     let at = error.instance_path().as_str().to_owned();
     match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            let name = unexpected.first().map_or("", String::as_str);
-            Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {name:?}"))
-                .hint("remove it, or see the tool's input schema")
+            no_field(&at, unexpected.first().map_or("", String::as_str))
+        }
+        // What the validator says where a type has no fields: it points at the object and not at its field.
+        Kind::FalseSchema => {
+            let fields = whole.pointer(&at).and_then(Value::as_object);
+            no_field(&at, fields.and_then(|fields| fields.keys().next()).map_or("", String::as_str))
         }
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -175,6 +178,11 @@ fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
         Kind::Pattern { pattern } => Error::invalid(at, format!("expected text that matches {pattern}")),
         other => Error::invalid(at, format!("does not satisfy {:?}", other.keyword())),
     }
+}
+
+fn no_field(at: &str, name: &str) -> Error {
+    Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {name:?}"))
+        .hint("remove it, or see the tool's input schema")
 }
 
 /// Escapes a name for a JSON pointer (RFC 6901 §3).
@@ -256,6 +264,16 @@ mod tests {
             "required": ["sql"],
         });
         assert_eq!(slim(&of_input::<Input>()), expected);
+    }
+
+    #[test]
+    fn a_type_without_fields_names_the_one_that_it_is_given() {
+        #[derive(serde::Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        let error =
+            Validator::new(&of_input::<Nothing>()).unwrap().check(&json!({ "speed": 9 })).unwrap_err();
+        assert_eq!(format!("{error:?}"), "invalid_input /speed: there is no field \"speed\"");
     }
 
     #[test]
