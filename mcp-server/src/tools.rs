@@ -51,5 +51,23 @@ fn params(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array" })
 }
 
+/// The schema of rows: what a database holds is null, a number, a text, or a blob.
+fn rows(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "array", "items": { "anyOf": [
+            { "type": "null" },
+            { "type": "number" },
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": { "base64": { "type": "string" } },
+                "required": ["base64"],
+                "additionalProperties": false,
+            },
+        ] } },
+    })
+}
+
 #[cfg(test)]
 mod tests;
