@@ -2,6 +2,7 @@
 
 mod assault_credentials;
 mod assault_doomed;
+mod assault_input;
 mod assault_kill;
 mod assault_lives;
 mod assault_matrix;

@@ -100,18 +100,21 @@ impl Validator {
     /// Checks `value`; the error names the field by a JSON pointer, says the reason, and never repeats values.
     pub(crate) fn check(&self, value: &Value) -> Result<()> {
         let Some(first) = self.0.iter_errors(value).next() else { return Ok(()) };
-        Err(explain(&first))
+        Err(explain(&first, value))
     }
 }
 
-fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
+fn explain(error: &jsonschema::ValidationError<'_>, value: &Value) -> Error {
     use jsonschema::error::ValidationErrorKind as Kind;
     let at = error.instance_path().as_str().to_owned();
     match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            let name = unexpected.first().map_or("", String::as_str);
-            Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {name:?}"))
-                .hint("remove it, or see the tool's input schema")
+            unknown_field(&at, unexpected.first().map_or("", String::as_str))
+        }
+        // Of an object that takes no field at all, the validator names the object and not the field.
+        Kind::FalseSchema => {
+            let fields = value.pointer(&at).and_then(Value::as_object);
+            unknown_field(&at, fields.and_then(|fields| fields.keys().next()).map_or("", String::as_str))
         }
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -141,6 +144,12 @@ fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
         Kind::Pattern { pattern } => Error::invalid(at, format!("expected text that matches {pattern}")),
         other => Error::invalid(at, format!("does not satisfy {:?}", other.keyword())),
     }
+}
+
+fn unknown_field(at: &str, name: &str) -> Error {
+    let shown: String = name.chars().take(100).collect();
+    Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {shown:?}"))
+        .hint("remove it, or see the tool's input schema")
 }
 
 /// Escapes a name for a JSON pointer (RFC 6901 §3).
@@ -184,6 +193,10 @@ mod tests {
         format: String,
     }
 
+    #[derive(serde::Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
     #[test]
     fn a_model_sees_the_slim_schema() {
         let expected = json!({
@@ -213,5 +226,8 @@ mod tests {
             "invalid_input /limit: expected integer, got a string"
         );
         assert_eq!(check(json!([])), "invalid_input : expected object, got an array");
+        let nothing = Validator::new(&of_input::<Nothing>()).unwrap();
+        let error = nothing.check(&json!({ "sql": "x" })).unwrap_err();
+        assert_eq!(format!("{error:?}"), "invalid_input /sql: there is no field \"sql\"");
     }
 }
