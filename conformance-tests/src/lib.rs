@@ -1,1 +1,10 @@
-//! Black-box tests against the built binary, with real clients.
+//! What the black-box tests share: the ground they stand on, clients they drive, and models they play.
+
+mod driver;
+mod ground;
+mod model;
+mod shared;
+
+pub use driver::{Driver, Greeting, Said, Target};
+pub use ground::{Place, browser, steading};
+pub use model::{LAST_WORDS, Model, Wire};

@@ -4,7 +4,6 @@ mod api;
 mod apps;
 mod cli;
 mod config;
-mod gate;
 mod live_check;
 mod lockfile;
 mod serve;

@@ -24,7 +24,6 @@ use tower::ServiceExt as _;
 use crate::api;
 use crate::apps::Residents;
 use crate::config::Config;
-use crate::gate::KeyGate;
 use crate::live_check::Dialer;
 use crate::upkeep;
 
@@ -105,7 +104,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
 }
 
 fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platform>) -> Result<Router> {
-    let gate = Arc::new(KeyGate(Arc::clone(&platform.control)));
+    let gate = platform.control.clone();
     let mut doors = Doors::new(Arc::new(tools::registry()), Arc::clone(platform), gate);
     doors.guard = Guard::loopback().with_url(&listening.url.parse().map_err(Error::internal)?);
     doors.body_limit = config.mcp.body_limit;

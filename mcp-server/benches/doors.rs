@@ -1,8 +1,9 @@
 //! What the doors cost: calls per second through each, as a share of what a bare axum handler does in the same run.
 //!
 //! Each call is authenticated, limited, validated and audited by the real control plane. Client and server share
-//! one process, so that only the ratios mean something. `cargo bench -p mcp-server --bench doors` prints one line
-//! of JSON.
+//! one process, so that only the ratios mean something: `ratio` of the calls per second of processor time, which
+//! neighbours on the machine do not change, and `ratio_wall` of the calls per second as they came.
+//! `cargo bench -p mcp-server --bench doors` prints one line of JSON.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
 use std::net::SocketAddr;
@@ -23,8 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tool::{Cx, Effect, Host, Ledger, Limiter, Registry, Replays, Spec, Tool};
 
 const CONNECTIONS: usize = 16;
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 10;
+const ROUND: Duration = Duration::from_millis(500);
 
 struct Platform {
     control: Arc<Control>,
@@ -69,6 +70,21 @@ impl Tool<Platform> for Echo {
     }
 }
 
+/// Calls, and the seconds they took.
+struct Round {
+    calls: f64,
+    wall: f64,
+    cpu: f64,
+}
+
+/// The processor time of this process in seconds, all its threads together (proc_pid_stat(5), fields 14 and 15).
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
+    (ticks(14) + ticks(15)) / 100.0
+}
+
 /// A request that is sent over and over.
 struct Load {
     name: &'static str,
@@ -87,9 +103,9 @@ impl Load {
         Self { name, address, request: request.into_bytes() }
     }
 
-    /// Calls per second over keep-alive connections.
-    async fn round(&self) -> f64 {
-        let began = Instant::now();
+    /// Calls over keep-alive connections, as many as fit.
+    async fn round(&self) -> Round {
+        let (began, cpu) = (Instant::now(), processor_time());
         let connections = (0..CONNECTIONS).map(|_| async {
             let mut socket = TcpStream::connect(self.address).await.unwrap();
             socket.set_nodelay(true).unwrap();
@@ -103,7 +119,7 @@ impl Load {
             calls
         });
         let calls: u32 = futures::future::join_all(connections).await.into_iter().sum();
-        f64::from(calls) / began.elapsed().as_secs_f64()
+        Round { calls: calls.into(), wall: began.elapsed().as_secs_f64(), cpu: processor_time() - cpu }
     }
 
     /// Reads one answer, up to the length it announces or to its last chunk.
@@ -144,9 +160,19 @@ async fn control(data: &std::path::Path) -> (Arc<Control>, kernel::Secret) {
     (Arc::new(control), first.operator_key.unwrap())
 }
 
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
+fn median(rounds: &[Round]) -> f64 {
+    let mut rates: Vec<f64> = rounds.iter().map(|round| round.calls / round.wall).collect();
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn cpu_per_call(rounds: &[Round]) -> f64 {
+    let (cpu, calls) = rounds.iter().fold((0.0, 0.0), |sum, round| (sum.0 + round.cpu, sum.1 + round.calls));
+    cpu / calls
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 #[tokio::main]
@@ -180,17 +206,22 @@ async fn main() {
         Load::new("mcp_2025_11_25", doors, "/mcp/default", &old, &legacy),
         Load::new("mcp_2026_07_28", doors, "/mcp/default", &new, &modern),
     ];
-    let mut rounds = vec![vec![]; loads.len()];
+    let mut rounds: Vec<Vec<Round>> = loads.iter().map(|_| vec![]).collect();
     for _ in 0..ROUNDS {
         for (load, rounds) in loads.iter().zip(&mut rounds) {
             rounds.push(load.round().await);
         }
     }
-    let rates: Vec<f64> = rounds.into_iter().map(median).collect();
+    let (base_wall, base_cpu) = (median(&rounds[0]), cpu_per_call(&rounds[0]));
     let mut found = json!({});
-    for (load, rate) in loads.iter().zip(&rates) {
-        let ratio = (rate / rates[0] * 100.0).round() / 100.0;
-        found[load.name] = json!({ "per_second": rate.round(), "ratio": ratio });
+    for (load, rounds) in loads.iter().zip(&rounds) {
+        let (wall, cpu) = (median(rounds), cpu_per_call(rounds));
+        found[load.name] = json!({
+            "ratio": rounded(base_cpu / cpu),
+            "ratio_wall": rounded(wall / base_wall),
+            "per_second": wall.round(),
+            "cpu_us": rounded(cpu * 1e6),
+        });
     }
     println!("{found}");
     control.close().await;

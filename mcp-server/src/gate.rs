@@ -39,8 +39,8 @@ impl Gate for Control {
     ) -> BoxFuture<'a, Result<Arc<Caller>>> {
         async move {
             let Some(bearer) = bearer else {
-                return Err(Error::new(Code::Unauthenticated, "a credential is missing")
-                    .hint("send the header Authorization: Bearer <key>"));
+                return Err(Error::new(Code::Unauthenticated, "there is no credential")
+                    .hint("send Authorization: Bearer with a key; `steading key create` makes one"));
             };
             let caller = self.authenticate(bearer, surface).await?;
             self.select_env(&caller, env, tenant).await
@@ -50,15 +50,13 @@ impl Gate for Control {
 
     fn missing_env<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, Error> {
         async move {
-            let hint = match self.env_slugs(caller).await {
-                Ok(slugs) if slugs.is_empty() => "create one with env_create".to_owned(),
-                Ok(slugs) => format!(
-                    "name one with the Steading-Env header, or connect to /mcp/<environment>: {}",
-                    slugs.join(", ")
-                ),
+            let there = match self.env_slugs(caller).await {
+                Ok(slugs) if slugs.is_empty() => "there is none yet: make one with env_create".to_owned(),
+                Ok(slugs) => format!("there are: {}", slugs.join(", ")),
                 Err(error) => return error,
             };
-            Error::new(Code::InvalidInput, "this call needs an environment").hint(hint)
+            Error::new(Code::InvalidInput, format!("this call needs an environment; {there}"))
+                .hint("name one with the header Steading-Env, or use /mcp/<environment>")
         }
         .boxed()
     }

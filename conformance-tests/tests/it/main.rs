@@ -1,5 +1,7 @@
 //! The built binary seen from outside: real clients, golden tables, and attacks.
 
+#![cfg(test)]
+
 mod assault_credentials;
 mod assault_doomed;
 mod assault_input;
@@ -7,3 +9,14 @@ mod assault_kill;
 mod assault_lives;
 mod assault_matrix;
 mod assault_tenants;
+mod clients_agents;
+mod clients_cli;
+mod clients_connect;
+mod clients_hello;
+mod clients_inspector;
+mod clients_python;
+mod clients_typescript;
+mod clients_whole_app;
+mod golden_authorization;
+mod golden_errors;
+mod golden_tools;

@@ -14,8 +14,9 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::rows::{number, parsed, parsed_or_null, text, text_or_null, time};
 use crate::{Result, Store};
 
-/// Rows written by one statement: few statements for many rows, and only two texts to prepare.
-const CHUNK: usize = 32;
+/// Rows written by one statement. SQLite looks each parameter up by its name, which in a wide statement costs by
+/// the square of their number.
+const CHUNK: usize = 8;
 const HOUR_US: i64 = 3_600_000_000;
 
 static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insertion(1));

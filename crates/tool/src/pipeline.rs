@@ -119,7 +119,8 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
     }
     // A flood that the limiter turns away must not become a flood of records.
     if record.error != Some(Code::RateLimited) {
-        platform.ledger().record(record).await?;
+        let kept = platform.ledger().record(record).await;
+        kept.inspect_err(|e| tracing::error!(error = e.chain(), "a call could not be recorded"))?;
     }
     outcome
 }

@@ -1,8 +1,9 @@
 //! JSON Schemas (2020-12) from types: the full one that validates, and the slim one that a model sees.
 
 use kernel::{Error, Result};
-use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
 /// The schema of what can be read as a `T`, with everything inlined.
@@ -21,6 +22,7 @@ fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {
             s.inline_subschemas = true;
             s.meta_schema = None;
         })
+        .with_transform(RecursiveTransform(without_width))
         .into_generator()
         .into_root_schema_for::<T>()
         .to_value();
@@ -30,6 +32,16 @@ fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {
         object.entry("type").or_insert_with(|| "object".into());
     }
     schema
+}
+
+/// Takes the width of a Rust number away: no JSON Schema names such formats, and official clients complain of each.
+fn without_width(schema: &mut Schema) {
+    let width = |format: &Value| {
+        format.as_str().is_some_and(|name| name.starts_with("uint") || name.starts_with("int"))
+    };
+    if schema.get("format").is_some_and(width) {
+        schema.remove("format");
+    }
 }
 
 /// The schema as a model sees it: without what only a validator needs.
@@ -196,6 +208,11 @@ mod tests {
     #[derive(serde::Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}
+
+    #[test]
+    fn numbers_keep_their_bounds_and_lose_their_width() {
+        assert_eq!(of_output::<u64>(), json!({ "type": "integer", "minimum": 0 }));
+    }
 
     #[test]
     fn a_model_sees_the_slim_schema() {

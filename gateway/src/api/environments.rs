@@ -2,13 +2,13 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use kernel::{Proof, Result, Scope, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::{Path, Query};
 use mcp_server::problem::Problem;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tool::Effect;
 
 use super::{Api, answer, read};
@@ -31,7 +31,7 @@ pub async fn list(
             input.insert(name.to_owned(), value.into());
         }
     }
-    Ok(answer(StatusCode::OK, &api.call(caller, "env_list", input.into()).await?))
+    Ok(answer(StatusCode::OK, &api.call(caller, &HeaderMap::new(), "env_list", input.into()).await?))
 }
 
 pub async fn create(
@@ -39,8 +39,8 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let input: Value = read(&api, request).await?;
-    Ok(answer(StatusCode::CREATED, &api.call(caller, "env_create", input).await?))
+    let (headers, input) = read(&api, request).await?;
+    Ok(answer(StatusCode::CREATED, &api.call(caller, &headers, "env_create", input).await?))
 }
 
 pub async fn show(
@@ -78,10 +78,11 @@ pub async fn delete(
     Authenticated(caller): Authenticated,
     Path(env): Path<String>,
     Query(deletion): Query<Deletion>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut input = json!({ "env": env, "dry_run": deletion.dry_run });
     if let Some(confirm) = deletion.confirm {
         input["confirm"] = confirm.into();
     }
-    Ok(answer(StatusCode::OK, &api.call(caller, "env_delete", input).await?))
+    Ok(answer(StatusCode::OK, &api.call(caller, &headers, "env_delete", input).await?))
 }

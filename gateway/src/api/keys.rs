@@ -36,7 +36,8 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Wanted = read(&api, request).await?;
+    let (headers, input) = read(&api, request).await?;
+    let wanted: Wanted = tool::decode(input.clone())?;
     let work = async {
         let tenant = Tenant::authorize(&caller, &[Scope::KeyAdmin])?;
         let env = match &wanted.env {
@@ -52,12 +53,20 @@ pub async fn create(
             scopes: wanted.scopes.map(|scopes| scopes.into_iter().collect::<Scopes>()),
             expires_in: wanted.expires_in.map(Duration::from_secs),
         };
-        api.platform().control.keys().create(&caller, new).await
+        let made = api.platform().control.keys().create(&caller, new).await?;
+        let mut body = shown(&made.key);
+        body["key"] = made.secret.expose().into();
+        Ok(body)
     };
-    let made = api.act(&caller, "keys.create", Effect::Write, work).await?;
-    let mut body = shown(&made.key);
-    body["key"] = made.secret.expose().into();
+    let body = api.act_once(&caller, &headers, "keys.create", &input, without_key, work).await?;
     Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::CREATED, &body)).into_response())
+}
+
+/// A key is shown once, and so not to a repeat of the call that made it.
+fn without_key(body: &Value) -> Value {
+    let mut body = body.clone();
+    body.as_object_mut().map(|fields| fields.remove("key"));
+    body
 }
 
 #[derive(Deserialize)]

@@ -14,18 +14,20 @@ use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use kernel::{CallId, Caller, Error, Result, Timestamp};
+use http::{HeaderMap, StatusCode};
+use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
 use mcp_server::Doors;
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
 use mcp_server::problem::{Problem, unknown_method};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tool::{Call, Effect, Host as _, Record};
+use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
 
 pub use openapi::openapi;
+
+/// The longest idempotency key.
+const MAX_KEY: usize = 255;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -68,8 +70,54 @@ impl Api {
     }
 
     /// Calls a tool, by the one road to it.
-    async fn call(&self, caller: Arc<Caller>, tool: &str, input: Value) -> Result<Value> {
-        self.0.registry.call(&self.0.platform, Call::new(caller, tool.to_owned(), input)).await
+    async fn call(
+        &self,
+        caller: Arc<Caller>,
+        headers: &HeaderMap,
+        tool: &str,
+        input: Value,
+    ) -> Result<Value> {
+        let mut call = Call::new(caller, tool.to_owned(), input);
+        call.idempotency_key = idempotency_key(headers)?;
+        self.0.registry.call(&self.0.platform, call).await
+    }
+
+    /// As [`Api::act`], once for each idempotency key. What `lasting` leaves of the answer is remembered, and
+    /// given again to a repeat.
+    async fn act_once(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        action: &'static str,
+        input: &Value,
+        lasting: fn(&Value) -> Value,
+        work: impl Future<Output = Result<Value>>,
+    ) -> Result<Value> {
+        let Some(key) = idempotency_key(headers)? else {
+            return self.act(caller, action, Effect::Write, work).await;
+        };
+        let (tenant, credential) = (caller.tenant, caller.credential);
+        let digest = BlobHash::of(format!("{action}\0{input}").as_bytes()).to_bytes();
+        let key = ReplayKey { tenant, credential, key, digest };
+        let replays = self.platform().replays();
+        let work = async {
+            match replays.begin(&key).await? {
+                Attempt::Done(answer) => return Ok(answer),
+                Attempt::Unknown => {
+                    return Err(Error::new(
+                        Code::Conflict,
+                        "the outcome of the first call with this idempotency key is not known",
+                    )
+                    .hint("look at what is there, then repeat with another key if it is needed"));
+                }
+                Attempt::First => {}
+            }
+            let outcome = work.await;
+            let remembered = outcome.as_ref().ok().map(lasting);
+            replays.finish(&key, remembered.as_ref()).await?;
+            outcome
+        };
+        self.act(caller, action, Effect::Write, work).await
     }
 
     /// Does what is no tool the way tools are done: counted against the limits before, recorded after.
@@ -103,11 +151,23 @@ impl Api {
     }
 }
 
-/// A body as a `T`, with errors that point into it.
-async fn read<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T> {
+/// The headers of a request, and its body as JSON.
+async fn read(api: &Api, request: Request) -> Result<(HeaderMap, Value)> {
     let (parts, body) = request.into_parts();
     let bytes = mcp_server::body::read(&parts.headers, body, api.0.body_limit).await?;
-    tool::decode(mcp_server::body::json(&parts.headers, &bytes)?)
+    let input = mcp_server::body::json(&parts.headers, &bytes)?;
+    Ok((parts.headers, input))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let message = format!("the idempotency key must have 1 to {MAX_KEY} ASCII characters");
+            Err(Error::new(Code::InvalidInput, message))
+        }
+    }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response {

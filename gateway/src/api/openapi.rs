@@ -88,6 +88,8 @@ fn routes() -> Vec<(&'static str, Value)> {
     };
     vec![
         ("/v1/tools", json!({ "get": operation("listTools", "The tools this credential may call", "200") })),
+        ("/v1/tools/{tool}", json!({ "get": operation("showTool", "One tool's schemas", "200") })),
+        ("/v1/openapi.json", json!({ "get": open(operation("openapi", "This document", "200")) })),
         (
             "/v1/blobs/{sha256}",
             json!({

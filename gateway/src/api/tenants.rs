@@ -29,14 +29,15 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Wanted = read(&api, request).await?;
+    let (headers, input) = read(&api, request).await?;
+    let wanted: Wanted = tool::decode(input.clone())?;
     let work = async {
         let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
         let slug = wanted.slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
-        api.platform().control.tenants().create(&proof, slug, wanted.name).await
+        Ok(shown(&api.platform().control.tenants().create(&proof, slug, wanted.name).await?))
     };
-    let made = api.act(&caller, "tenants.create", Effect::Write, work).await?;
-    Ok(answer(StatusCode::CREATED, &shown(&made)))
+    let made = api.act_once(&caller, &headers, "tenants.create", &input, Value::clone, work).await?;
+    Ok(answer(StatusCode::CREATED, &made))
 }
 
 pub async fn list(

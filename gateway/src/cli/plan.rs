@@ -23,13 +23,14 @@ impl Plan {
         let plan = self.plan(&mut client, &context).await;
         client.close().await;
         context.output.result(&plan?, |plan| {
-            let confirm = match plan["confirm"].as_str() {
-                Some(token) => {
-                    format!("\nData would be lost. To accept that: steading apply --confirm {token}\n")
-                }
-                None => String::new(),
+            let id = cell(&plan["plan_id"]);
+            let apply = match plan["confirm"].as_str() {
+                Some(token) => format!(
+                    "Data would be lost. To accept that: steading apply --plan {id} --confirm {token}"
+                ),
+                None => format!("To apply it: steading apply --plan {id}"),
             };
-            format!("{}{confirm}\nPlan {}", manifest::words(plan), cell(&plan["plan_id"]))
+            format!("{}\n{apply}", manifest::words(plan))
         });
         Ok(())
     }

@@ -32,13 +32,13 @@ async fn credentials_and_environments_are_checked_by_the_control_plane() {
     all.push(ask(key, Some("default"), Some("nobody")).await);
     all.push(told::<()>(Err(control.missing_env(&homeless).await)));
     expect![[r#"
-        unauthenticated a credential is missing (send the header Authorization: Bearer <key>)
+        unauthenticated there is no credential (send Authorization: Bearer with a key; `steading key create` makes one)
         unauthenticated the credential is not valid (send Authorization: Bearer with a key, or with a token that has not expired)
         not_found there is no environment "default" (no hint)
-        invalid_input this call needs an environment (name one with the Steading-Env header, or connect to /mcp/<environment>: default)
+        invalid_input this call needs an environment; there is none yet: make one with env_create (name one with the header Steading-Env, or use /mcp/<environment>)
         (Mcp, true)
         not_found there is no tenant "nobody" (no hint)
-        invalid_input this call needs an environment (name one with the Steading-Env header, or connect to /mcp/<environment>: default)
+        invalid_input this call needs an environment; there are: default (name one with the header Steading-Env, or use /mcp/<environment>)
     "#]].assert_eq(&format!("{}\n", all.join("\n")));
     control.close().await;
 }

@@ -169,7 +169,7 @@ impl Releases {
                 let rehearsal = rehearse(&mut db, &goal, "").await?;
                 if rehearsal.losses().next().is_some() {
                     db.rollback().await?;
-                    return Err(lossy(rehearsal.losses()).field("/manifest").hint(
+                    return Err(lossy(rehearsal.losses()).field("").hint(
                         "call app_plan with this manifest, then app_apply with its plan_id and confirm",
                     ));
                 }

@@ -1,0 +1,89 @@
+//! The server and the browser that tests share, and an environment for each test alone.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use testkit::{Chromium, Client, Steading, require};
+
+use crate::shared::Shared;
+
+static STEADING: Shared<Steading> = Shared::new();
+static BROWSER: Shared<Mutex<Chromium>> = Shared::new();
+static PLACES: AtomicU32 = AtomicU32::new(1);
+
+/// The server that tests share.
+#[must_use]
+pub fn steading() -> Arc<Steading> {
+    STEADING.get(|| require(Steading::start()))
+}
+
+/// Has the browser that tests share to itself.
+///
+/// # Errors
+/// What `look` finds wrong.
+pub fn browser<T>(look: impl FnOnce(&Chromium) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let shared = BROWSER.get(|| Mutex::new(require(Chromium::start())));
+    let browser: MutexGuard<'_, Chromium> = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    // What a test before this one has left on the console is not this one's.
+    browser.console()?;
+    look(&browser)
+}
+
+/// A new environment on the shared server.
+pub struct Place {
+    /// The server.
+    pub steading: Arc<Steading>,
+    /// The environment's slug.
+    pub slug: String,
+    /// Where its app answers.
+    pub url: String,
+    /// The operator, in the environment.
+    pub client: Client,
+}
+
+impl Place {
+    /// Makes one whose slug begins with `name`.
+    ///
+    /// # Errors
+    /// With the problem, where the server refuses.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let steading = steading();
+        let slug = format!("{name}-{}", PLACES.fetch_add(1, Ordering::Relaxed));
+        let made = steading.client().output("env_create", &json!({ "slug": slug }))?;
+        let url = made["url"].as_str().context("no url")?.to_owned();
+        let client = steading.client().in_env(&slug);
+        Ok(Self { steading, slug, url, client })
+    }
+
+    /// The MCP endpoint of the environment.
+    #[must_use]
+    pub fn mcp_url(&self) -> String {
+        format!("{}/mcp/{}", self.steading.ready().url, self.slug)
+    }
+
+    /// The binary under test.
+    #[must_use]
+    pub fn binary(&self) -> PathBuf {
+        self.steading.command(&[]).get_program().into()
+    }
+
+    /// A command of the binary in this environment, with the operator's key.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.steading.command(arguments);
+        command.args(["--env", &self.slug]);
+        command
+    }
+
+    /// Calls a tool that must succeed.
+    ///
+    /// # Errors
+    /// With the problem, where it does not.
+    pub fn output(&self, tool: &str, input: &Value) -> anyhow::Result<Value> {
+        self.client.output(tool, input)
+    }
+}

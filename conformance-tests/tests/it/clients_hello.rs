@@ -1,0 +1,1 @@
+//! The example, deployed as the README says, in a real browser.

@@ -1,0 +1,1 @@
+//! The Inspector's strict reading of the tools, over HTTP and stdio.

@@ -1,0 +1,1 @@
+//! Which credential may call which tool, as a table.

@@ -1,0 +1,1 @@
+//! Every error code that can be provoked: its HTTP status, its exit code, its words.

@@ -1,0 +1,1 @@
+//! What a model pays for the tools, in tokens.
