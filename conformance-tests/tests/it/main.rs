@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod assault_credentials;
+mod assault_damage;
 mod assault_doomed;
 mod assault_input;
 mod assault_kill;
