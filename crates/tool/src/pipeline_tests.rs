@@ -14,11 +14,14 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{Cx, Ledger, Limiter, Replays, Spec, Tool};
 
+/// The digest of the first call with a key, and what it gave.
+type Attempted = ([u8; 32], Option<Value>);
+
 #[derive(Default)]
 struct Memory {
     full: AtomicBool,
     records: Mutex<Vec<(&'static str, Option<Code>)>>,
-    replays: Mutex<HashMap<String, ([u8; 32], Option<Value>)>>,
+    replays: Mutex<HashMap<String, Attempted>>,
     told: Notify,
     recorded: Notify,
     written: Mutex<Vec<String>>,
