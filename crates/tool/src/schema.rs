@@ -133,8 +133,21 @@ impl Validator {
 
     /// Checks `value`; the error names the field by a JSON pointer, says the reason, and never repeats values.
     pub(crate) fn check(&self, value: &Value) -> Result<()> {
-        let Some(first) = self.0.iter_errors(value).next() else { return Ok(()) };
-        Err(explain(&first, value))
+        // Where several things are wrong, a field that is not known is likely the cause of one that is missing.
+        let first = self.0.iter_errors(value).take(LOOKED_AT).min_by_key(rank);
+        first.map_or(Ok(()), |first| Err(explain(&first, value)))
+    }
+}
+
+/// How many errors of one input are looked at.
+const LOOKED_AT: usize = 64;
+
+fn rank(error: &jsonschema::ValidationError<'_>) -> u8 {
+    use jsonschema::error::ValidationErrorKind as Kind;
+    match error.kind() {
+        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } | Kind::FalseSchema => 0,
+        Kind::Required { .. } => 1,
+        _ => 2,
     }
 }
 
@@ -295,6 +308,7 @@ mod tests {
             check(json!({ "sql": "x", "limit": "9" })),
             "invalid_input /limit: expected integer, got a string"
         );
+        assert_eq!(check(json!({ "sq": "x" })), "invalid_input /sq: there is no field \"sq\"");
         assert_eq!(check(json!([])), "invalid_input : expected object, got an array");
         let nothing = Validator::new(&of_input::<Nothing>()).unwrap();
         let error = nothing.check(&json!({ "sql": "x" })).unwrap_err();
