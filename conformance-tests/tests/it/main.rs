@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod assault_credentials;
+mod assault_damage;
 mod assault_doomed;
+mod assault_input;
 mod assault_kill;
 mod assault_lives;
 mod assault_matrix;

@@ -181,7 +181,8 @@ fn explain(error: &jsonschema::ValidationError<'_>, whole: &Value) -> Error {
 }
 
 fn no_field(at: &str, name: &str) -> Error {
-    Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {name:?}"))
+    let shown: String = name.chars().take(100).collect();
+    Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {shown:?}"))
         .hint("remove it, or see the tool's input schema")
 }
 
@@ -225,6 +226,10 @@ mod tests {
     struct Nested {
         format: String,
     }
+
+    #[derive(serde::Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
 
     #[test]
     fn numbers_keep_their_bounds_and_lose_their_width() {
@@ -291,5 +296,8 @@ mod tests {
             "invalid_input /limit: expected integer, got a string"
         );
         assert_eq!(check(json!([])), "invalid_input : expected object, got an array");
+        let nothing = Validator::new(&of_input::<Nothing>()).unwrap();
+        let error = nothing.check(&json!({ "sql": "x" })).unwrap_err();
+        assert_eq!(format!("{error:?}"), "invalid_input /sql: there is no field \"sql\"");
     }
 }

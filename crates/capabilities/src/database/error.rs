@@ -225,7 +225,8 @@ impl From<Error> for kernel::Error {
             Error::WideReturning => {
                 sql(Code::TooLarge).hint("return fewer columns, or none and read them after")
             }
-            Error::Unknown(_) => new(Code::NotFound),
+            Error::Unknown(_) => new(Code::NotFound)
+                .hint("it is being deleted, or its directory is gone: restore that from a backup"),
             Error::Exists(_) => new(Code::Conflict),
             Error::Missing(_) | Error::Damaged(_) => {
                 new(Code::Unavailable).hint("restore it from a backup, or delete the environment")
