@@ -104,6 +104,15 @@ impl Driver {
         Self::typescript(with(with(described(place, target), "sdk", 2.into()), "mode", mode.into()))
     }
 
+    /// The same client over HTTP, where it knows no other revision than `version`.
+    ///
+    /// # Errors
+    /// Where it does not start or does not connect.
+    pub fn typescript_2_of(place: &Place, version: &str) -> anyhow::Result<(Greeting, Self)> {
+        let target = with(described(place, Target::Http), "sdk", 2.into());
+        Self::typescript(with(with(target, "mode", "legacy".into()), "versions", json!([version])))
+    }
+
     fn typescript(target: Value) -> anyhow::Result<(Greeting, Self)> {
         let home = testkit::temporary()?;
         let node = require(NodeTool::install());
