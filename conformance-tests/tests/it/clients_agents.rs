@@ -82,8 +82,7 @@ fn claude_code_gives_its_model_what_the_tool_answered() {
     agent.check(claude);
 }
 
-#[test]
-fn codex_gives_its_model_what_the_tool_answered() {
+fn codex(options: &[&str]) {
     let agent = Agent::new("codex", Wire::Responses);
     let provider = format!(
         "model_providers.played={{name=\"played\",base_url=\"{}/v1\",wire_api=\"responses\",env_key=\"PLAYED\"}}",
@@ -92,9 +91,21 @@ fn codex_gives_its_model_what_the_tool_answered() {
     let mut codex = agent.command("codex");
     codex
         .args(["exec", "--skip-git-repo-check", "-c", "model_provider=played", "-c", "model=played", "-c"])
-        .args([&provider, "What is here?"])
+        .arg(&provider)
+        .args(options)
+        .arg("What is here?")
         .env("PLAYED", "none");
     agent.check(codex);
+}
+
+#[test]
+fn codex_gives_its_model_what_the_tool_answered() {
+    codex(&[]);
+}
+
+#[test]
+fn codex_with_the_stateless_protocol_gives_its_model_what_the_tool_answered() {
+    codex(&["--enable", "mcp_2026_07_28"]);
 }
 
 #[test]
