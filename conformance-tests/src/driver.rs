@@ -20,10 +20,12 @@ const PYTHON: &str = include_str!("../clients/python/drive.py");
 const NODE: &str = include_str!("../clients/node/drive.mjs");
 
 /// The door that a client uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Streamable HTTP.
     Http,
+    /// The same, at another address than the server's own.
+    HttpAt(String),
     /// `steading mcp`, told by variables where the server is.
     Stdio,
     /// `steading mcp`, which finds the server by its data directory and needs no key.
@@ -236,6 +238,7 @@ fn described(place: &Place, target: Target) -> Value {
     let mut arguments = vec!["mcp".to_owned(), "--env".to_owned(), place.slug.clone()];
     let variables = match target {
         Target::Http => return json!({ "url": place.mcp_url(), "key": ready.key }),
+        Target::HttpAt(url) => return json!({ "url": format!("{url}/mcp/{}", place.slug), "key": ready.key }),
         Target::Stdio => json!({ "STEADING_URL": ready.url, "STEADING_KEY": ready.key }),
         Target::StdioOfDataDirectory => {
             arguments.extend(["--data-dir".to_owned(), ready.data_dir.display().to_string()]);
