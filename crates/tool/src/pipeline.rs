@@ -18,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
 
+/// How long after its deadline a change that comes to its own end is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(15);
+
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
 
@@ -81,13 +84,17 @@ impl<P: Host> Registry<P> {
             return travel(entry, platform, call).instrument(span).await;
         }
         let gone = call.cancel.clone().drop_guard();
+        let patience = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE) + LAST_WORDS;
         let (registry, platform) = (Arc::clone(self), Arc::clone(platform));
         let running = tokio::spawn(
             async move { travel(registry.entry(&call.tool)?, &platform, call).await }.instrument(span),
         );
-        let outcome = running.await.map_err(|e| Error::internal(format!("a tool panicked: {e}")))?;
+        let Ok(joined) = tokio::time::timeout(patience, running).await else {
+            return Err(Error::new(Code::Timeout, "the change goes on, and its outcome is not known yet")
+                .hint("look at the state before you repeat the call"));
+        };
         gone.disarm();
-        outcome
+        joined.map_err(|e| Error::internal(format!("a tool panicked: {e}")))?
     }
 }
 
@@ -166,15 +173,25 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
         cancel: cancel.clone(),
         progress: call.progress,
     };
-    let output = tokio::select! {
+    let mut work = (entry.run)(passed, call.input);
+    let cut = tokio::select! {
         biased;
-        output = (entry.run)(passed, call.input) => output?,
-        () = cancel.cancelled() => return Err(Error::new(Code::Timeout, "the call was cancelled")),
+        output = &mut work => return checked(entry, output?),
+        () = cancel.cancelled() => Error::new(Code::Timeout, "the call was cancelled"),
         () = tokio::time::sleep(deadline) => {
             let message = format!("the call ran longer than {} s", deadline.as_secs_f64());
-            return Err(Error::new(Code::Timeout, message).hint("ask for less at once"));
+            Error::new(Code::Timeout, message).hint("ask for less at once")
         }
     };
+    if entry.doc.spec.effect == Effect::Read {
+        return Err(cut);
+    }
+    // A change is never left half-way: told to stop, it comes to its own end, done or undone.
+    cancel.cancel();
+    checked(entry, work.await?)
+}
+
+fn checked<P>(entry: &Entry<P>, output: Value) -> Result<Value> {
     entry
         .output
         .check(&output)
@@ -217,3 +234,7 @@ fn replay_key<P>(entry: &Entry<P>, call: &Call, input: [u8; 32]) -> Result<Optio
 fn digest(input: &Value) -> [u8; 32] {
     Sha256::digest(input.to_string()).into()
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;
