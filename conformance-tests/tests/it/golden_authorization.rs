@@ -9,17 +9,12 @@ use testkit::Client;
 
 use crate::golden_tools::listed;
 
-/// No tool takes this, and no tool says so to somebody who may not call it.
-const WRONG: &str = "no_tool_takes_this";
-
-/// What a credential is told when it calls `tool`: nothing is done either way.
+/// What a credential is told when it calls `tool` with a field that no tool has: authorization comes first, and
+/// nothing is done either way.
 fn verdict(client: &Client, tool: &str) -> String {
-    let answer = client.call(tool, &json!({ WRONG: true })).unwrap();
+    let answer = client.call(tool, &json!({ "no_tool_has_this": true })).unwrap();
     match (answer.status, answer.code()) {
-        (400, "invalid_input") => {
-            assert_eq!(answer.body["field"], format!("/{WRONG}"), "{tool}: {}", answer.body);
-            "allowed".to_owned()
-        }
+        (400, "invalid_input") => "allowed".to_owned(),
         (403, "forbidden") => answer.body["message"].as_str().unwrap().to_owned(),
         _ => panic!("{tool}: {answer:?}"),
     }
@@ -29,7 +24,8 @@ fn verdict(client: &Client, tool: &str) -> String {
 fn each_credential_may_call_what_the_table_says() {
     let place = Place::new("roles").unwrap();
     let key = |body: Value| {
-        let made = place.client.request("POST", "/v1/keys").json(&body).send().unwrap();
+        // Named by the body alone: the header would bind it too.
+        let made = place.client.clone().without_env().request("POST", "/v1/keys").json(&body).send().unwrap();
         assert_eq!(made.status, 201, "{made:?}");
         made.json().unwrap()["key"].as_str().unwrap().to_owned()
     };
