@@ -127,7 +127,11 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
     // A flood that the limiter turns away must not become a flood of records.
     if record.error != Some(Code::RateLimited) {
         let kept = platform.ledger().record(record).await;
-        kept.inspect_err(|e| tracing::error!(error = e.chain(), "a call could not be recorded"))?;
+        let kept = kept.inspect_err(|e| tracing::error!(error = e.chain(), "a call could not be recorded"));
+        // A refusal says more than the record that is missing: on a full disk, both fail.
+        if outcome.is_ok() {
+            kept?;
+        }
     }
     outcome
 }
