@@ -44,7 +44,10 @@ impl Alteration<'_> {
     pub(crate) async fn plan(&self, db: &mut Writer, draft: &mut Draft) -> Result<()> {
         let table = quote(&self.live.name);
         let rows = count(db, &format!("SELECT count(*) FROM {table}")).await?;
-        let mut found = Findings { rows, rebuild: !self.live.strict, ..Findings::default() };
+        // The engine takes a table's name in whatever case; the names of its parts are made of it.
+        let renamed = self.live.name != self.wanted.name.as_str();
+        let mut found = Findings { rows, rebuild: !self.live.strict || renamed, ..Findings::default() };
+        let before = draft.changes.len();
         self.built_in(&mut found);
         for column in &self.wanted.columns {
             self.column(db, column, &mut found, draft)
@@ -55,6 +58,14 @@ impl Alteration<'_> {
             self.surplus_column(db, column, &mut found, draft).await?;
         }
         found.rebuild |= found.added.iter().any(|c| !c.can_be_added());
+        let target = format!("table {}", self.wanted.name);
+        if renamed {
+            draft.change(Action::Alter, target, Some(format!("{} → {}", self.live.name, self.wanted.name)));
+        } else if self.before.is_none() {
+            draft.change(Action::Alter, target, Some("it becomes part of the release".to_owned()));
+        } else if found.rebuild && draft.changes.len() == before {
+            draft.change(Action::Alter, target, Some("it is made again as it was declared".to_owned()));
+        }
         if found.rebuild {
             if let Some(column) = found.generated {
                 let message =
@@ -122,17 +133,22 @@ impl Alteration<'_> {
         let before =
             self.before.and_then(|t| t.columns.iter().find(|c| c.name.folded() == wanted.name.folded()));
         let same = match before {
-            Some(before) => before == wanted && self.matches(live, before),
+            // Unique values are an index's business.
+            Some(before) => {
+                Column { unique: wanted.unique, ..before.clone() } == *wanted && self.matches(live, before)
+            }
             None => from == wanted.kind && self.matches(live, wanted),
         };
         let source = self.source(live, from);
-        if same {
+        if same && self.live.strict {
             found.copies.push((wanted.name.quoted(), source));
             return Ok(());
         }
-        found.rebuild = true;
-        let was = before.map_or_else(|| from.as_str().to_owned(), ToString::to_string);
-        draft.change(Action::Alter, &target, Some(format!("{was} → {wanted}")));
+        if !same {
+            found.rebuild = true;
+            let was = before.map_or_else(|| from.as_str().to_owned(), words);
+            draft.change(Action::Alter, &target, Some(format!("{was} → {}", words(wanted))));
+        }
         let conversion = conversion(&source, from, wanted.kind);
         let table = quote(&self.live.name);
         let strays = self.strays(live, from);
@@ -210,12 +226,15 @@ impl Alteration<'_> {
             found.generated = Some(column.name.clone());
             return Ok(());
         }
-        let mut sql = format!("{name} {}", self.strict_kind(column));
+        let strays = self.strays(column, storage_type(&column.kind));
+        let strays = count(db, &format!("SELECT count(*) FROM {table} WHERE {strays}")).await?;
+        let kind = if strays > 0 { "ANY" } else { self.strict_kind(column) };
+        let mut sql = format!("{name} {kind}");
         if column.not_null && column.default.is_some() {
             sql.push_str(" NOT NULL");
         }
         if let Some(default) = &column.default {
-            sql.push_str(&format!(" DEFAULT ({default})"));
+            sql.push_str(&format!(" DEFAULT {}", in_parentheses(default)));
         }
         for key in self.live.foreign_keys.iter().filter(|key| key.columns == [column.name.clone()]) {
             let to: Vec<_> = key.references.iter().flatten().map(|c| quote(c)).collect();
@@ -257,7 +276,7 @@ impl Alteration<'_> {
             }
         }
         let touch = self.wanted.touch_trigger_name();
-        for trigger in self.live.triggers.iter().filter(|t| t.name != touch) {
+        for trigger in self.live.triggers.iter().filter(|t| !t.name.eq_ignore_ascii_case(&touch)) {
             draft.step(trigger.sql.clone());
         }
     }
@@ -361,18 +380,28 @@ impl Alteration<'_> {
         }
     }
 
-    /// True for values that a table without STRICT holds against its declared type.
+    /// True for values that a table without STRICT holds against its declared type, and that a cast changes.
     fn strays(&self, live: &LiveColumn, kind: Type) -> String {
-        match kind {
-            Type::Int | Type::Real if !self.live.strict => {
-                format!("typeof({}) NOT IN ('integer', 'real', 'null')", quote(&live.name))
-            }
-            _ => "0".to_owned(),
-        }
+        let strange = match kind {
+            _ if self.live.strict => return "0".to_owned(),
+            // What the column could store as an integer, it has.
+            Type::Int | Type::Bool => "'real', 'text', 'blob'",
+            Type::Real => "'text', 'blob'",
+            Type::Text | Type::Json | Type::Timestamp => "'blob'",
+            Type::Blob => "'integer', 'real'",
+        };
+        format!("typeof({}) IN ({strange})", quote(&live.name))
     }
 
+    /// The type under which a STRICT table keeps every value of the column as it is.
     fn strict_kind(&self, live: &LiveColumn) -> &'static str {
-        if live.kind.eq_ignore_ascii_case("ANY") { "ANY" } else { storage_type(&live.kind).sql() }
+        let declared = live.kind.to_ascii_uppercase();
+        let says_text = ["CHAR", "CLOB", "TEXT"].iter().any(|word| declared.contains(word));
+        match storage_type(&declared) {
+            // No type, ANY, and the numeric ones, such as DECIMAL and DATE.
+            Type::Text if !says_text => "ANY",
+            kind => kind.sql(),
+        }
     }
 
     /// Whether the file's column is what `column` would make.
@@ -398,6 +427,25 @@ fn storage_type(declared: &str) -> Type {
     } else {
         Type::Text
     }
+}
+
+/// A column for people: its short form and what that leaves out.
+fn words(column: &Column) -> String {
+    match column.on_delete {
+        Some(rule) => format!("{column}, on delete {}", rule.as_str()),
+        None => column.to_string(),
+    }
+}
+
+/// A default that the engine told, as it stands in `CREATE TABLE`. An expression is told without the parentheses
+/// that it needs; a name is a text there, and would be a column between them.
+fn in_parentheses(default: &str) -> String {
+    let is_name = default.chars().all(|c| c.is_alphanumeric() || c == '_')
+        || [('"', '"'), ('`', '`'), ('[', ']')].iter().any(|(open, close)| {
+            let inner = default.strip_prefix(*open).and_then(|rest| rest.strip_suffix(*close));
+            inner.is_some_and(|inner| !inner.replace(&close.to_string().repeat(2), "").contains(*close))
+        });
+    if is_name { default.to_owned() } else { format!("({default})") }
 }
 
 /// A default without the parentheses that SQLite may or may not report.

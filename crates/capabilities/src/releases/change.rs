@@ -59,8 +59,10 @@ pub enum EffectKind {
 pub(crate) struct Draft {
     pub changes: Vec<Change>,
     pub effects: Vec<Effect>,
-    /// SQL to run in the release's transaction, in order.
-    pub steps: Vec<String>,
+    /// SQL to run in the release's transaction, in order, each with the place in the manifest that asks for it.
+    pub steps: Vec<(String, String)>,
+    /// The place whose steps are being added.
+    pub place: String,
     /// Whether a table is dropped or rebuilt, for which the engine must not act on foreign keys meanwhile.
     pub foreign_keys_off: bool,
 }
@@ -75,6 +77,6 @@ impl Draft {
     }
 
     pub(crate) fn step(&mut self, sql: impl Into<String>) {
-        self.steps.push(sql.into());
+        self.steps.push((self.place.clone(), sql.into()));
     }
 }

@@ -18,9 +18,16 @@ pub(crate) fn conversion(column: &str, from: Type, to: Type) -> Conversion {
     match (from, to) {
         (a, b) if a == b => keeps(c.to_owned()),
         (Json | Timestamp, Text) | (Bool, Int) => keeps(c.to_owned()),
-        (Int | Real, Text) => keeps(format!("CAST({c} AS TEXT)")),
+        (Int, Text | Json) => keeps(format!("CAST({c} AS TEXT)")),
+        // 15 digits, as the engine writes a real, do not tell every real apart.
+        (Real, Text | Json) => keeps(format!(
+            "CASE WHEN CAST(CAST({c} AS TEXT) AS REAL) = {c} THEN CAST({c} AS TEXT) ELSE printf('%!.17g', {c}) END"
+        )),
         (Bool, Text) => keeps(format!("CASE {c} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END")),
-        (Int | Bool, Real) => keeps(format!("CAST({c} AS REAL)")),
+        (Int | Bool, Real) => Conversion {
+            value: format!("CAST({c} AS REAL)"),
+            lost: format!("{c} IS NOT NULL AND {c} <> CAST({c} AS REAL)"),
+        },
         (Real, Int) => Conversion {
             value: format!("CAST({c} AS INTEGER)"),
             lost: format!("{c} IS NOT NULL AND {c} <> CAST({c} AS INTEGER)"),
@@ -37,7 +44,6 @@ pub(crate) fn conversion(column: &str, from: Type, to: Type) -> Conversion {
         )),
         (Int | Real, Bool) => tries(format!("CASE WHEN {c} IN (0, 1) THEN CAST({c} AS INTEGER) END")),
         (Text, Json) => keeps(format!("CASE WHEN json_valid({c}) THEN {c} ELSE json_quote({c}) END")),
-        (Int | Real, Json) => keeps(format!("CAST({c} AS TEXT)")),
         (Bool, Json) => keeps(format!("CASE {c} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END")),
         (Timestamp, Json) => keeps(format!("json_quote({c})")),
         (Text, Timestamp) => tries(format!(

@@ -56,9 +56,10 @@ impl Table {
             .collect()
     }
 
+    /// No name of a table or a column has a dot, so that no two indexes get the same name.
     pub(crate) fn index_name(&self, columns: &[ColumnName], unique: bool) -> String {
         let list: Vec<_> = columns.iter().map(ColumnName::as_str).collect();
-        format!("{}_{}_{}", self.name, list.join("_"), if unique { "key" } else { "idx" })
+        format!("{}.{}.{}", self.name, list.join("."), if unique { "key" } else { "idx" })
     }
 }
 

@@ -55,7 +55,7 @@ pub struct ReleaseInfo {
 pub struct TableInfo {
     /// Column → its short form, as a manifest writes it.
     pub columns: IndexMap<String, String>,
-    /// How many rows it has.
+    /// How many rows it has, counted up to 100,000.
     pub rows: u64,
     /// Its access preset.
     #[serde(skip_serializing_if = "Option::is_none")]

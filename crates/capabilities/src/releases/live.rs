@@ -68,10 +68,10 @@ impl Live {
     }
 
     /// Lets `served` answer until the trial ends.
-    pub(crate) fn try_out(&self, env: EnvId, served: &Arc<Served>) -> Trial<'_> {
-        let mut candidates = self.candidates.write().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn try_out(live: &Arc<Live>, env: EnvId, served: &Arc<Served>) -> Trial {
+        let mut candidates = live.candidates.write().unwrap_or_else(PoisonError::into_inner);
         candidates.insert(env, Arc::clone(served));
-        Trial { live: self, env }
+        Trial { live: Arc::clone(live), env }
     }
 
     /// Makes `served` the live release, after its pointer is on disk.
@@ -85,12 +85,12 @@ impl Live {
 }
 
 /// A release on trial; it stops answering when this is dropped.
-pub(crate) struct Trial<'a> {
-    live: &'a Live,
+pub(crate) struct Trial {
+    live: Arc<Live>,
     env: EnvId,
 }
 
-impl Drop for Trial<'_> {
+impl Drop for Trial {
     fn drop(&mut self) {
         self.live.candidates.write().unwrap_or_else(PoisonError::into_inner).remove(&self.env);
     }

@@ -221,8 +221,9 @@ impl Table {
         };
         for (list, field, unique) in [(&spec.unique, "unique", true), (&spec.indexes, "indexes", false)] {
             for (i, columns) in list.iter().enumerate() {
-                let known = |c: &&ColumnName| {
-                    BUILT_IN.contains(&c.folded().as_str()) || self.columns.iter().any(|own| own.name == **c)
+                let known = |c: &&ColumnName| match c.folded().as_str() {
+                    "owner" => self.has_owner,
+                    folded => BUILT_IN.contains(&folded) || self.columns.iter().any(|own| own.name == **c),
                 };
                 if let Some(unknown) = columns.names().iter().find(|c| !known(c)) {
                     let message = format!("there is no column {unknown} in {}", self.name);

@@ -38,7 +38,7 @@ pub struct Releases {
     blobs: Blobs,
     sites: Sites,
     logs: Logs,
-    live: Live,
+    live: Arc<Live>,
     check: Arc<dyn LiveCheck>,
 }
 
@@ -113,7 +113,7 @@ impl Releases {
     #[must_use]
     pub fn new(databases: Arc<Databases>, blobs: Blobs, logs: Logs, check: Arc<dyn LiveCheck>) -> Self {
         let sites = Sites::new(blobs.clone());
-        Self { databases, blobs, sites, logs, live: Live::new(), check }
+        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check }
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
@@ -131,7 +131,11 @@ impl Releases {
     /// # Errors
     /// `not_found`; `conflict` where something else refers to it.
     pub async fn plan_removal(&self, env: &Env, removal: Removal) -> Result<Plan> {
-        self.plan_goal(env, removal.goal()).await
+        let plan = self.plan_goal(env, removal.goal()).await?;
+        if plan.changes.is_empty() {
+            return Err(Error::not_found("the site").field("/kind"));
+        }
+        Ok(plan)
     }
 
     async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
@@ -165,7 +169,7 @@ impl Releases {
         match wanted {
             Wanted::Manifest(manifest) => {
                 let goal = self.goal(env, *manifest, secrets).await?;
-                let mut db = self.databases.writer(env).await?;
+                let mut db = self.writer(env, cancel).await?;
                 let rehearsal = rehearse(&mut db, &goal, "").await?;
                 if rehearsal.losses().next().is_some() {
                     db.rollback().await?;
@@ -187,7 +191,7 @@ impl Releases {
         cancel: &CancellationToken,
     ) -> Result<Applied> {
         let note = id.to_string();
-        let mut db = self.databases.writer(env).await?;
+        let mut db = self.writer(env, cancel).await?;
         db.begin(Durability::Normal).await?;
         let stored = Stored::load(&mut db, id).await?;
         let applied = Release::applied_as(&mut db, &note).await?;
@@ -245,7 +249,13 @@ impl Releases {
         if stored.goal != removal.goal() {
             return Err(other("this confirmation is for something else"));
         }
-        self.apply_plan(env, plan, secret, cancel).await
+        let applied = self.apply_plan(env, plan, secret, cancel).await;
+        applied.map_err(|e| match e.pointer() {
+            Some("/plan_id") => {
+                e.field("/confirm").hint("call with dry_run again and look at what it returns")
+            }
+            _ => e,
+        })
     }
 
     /// Replaces the site's files as a new release; `spa` too where it is given. Header rules and redirects stay.
@@ -260,15 +270,18 @@ impl Releases {
         cancel: &CancellationToken,
     ) -> Result<Applied> {
         let before = self.live(env).await?;
-        let before = before.as_ref().map(|served| &served.site);
-        let spa = spa.unwrap_or_else(|| before.is_some_and(|site| site.spa));
+        let spa = spa.unwrap_or_else(|| before.is_some_and(|served| served.site.spa));
         let mut site = self.sites.prepare(env, SiteSpec { files, spa, ..SiteSpec::default() }).await?;
-        if let Some(before) = before {
-            site.headers.clone_from(&before.headers);
-            site.redirects.clone_from(&before.redirects);
+        let mut db = self.writer(env, cancel).await?;
+        // While the files were stored another release may have come with other rules.
+        db.begin(Durability::Normal).await?;
+        let current = Release::current(&mut db).await?;
+        db.rollback().await?;
+        if let Some(before) = current.site {
+            site.headers = before.headers;
+            site.redirects = before.redirects;
         }
         let goal = Goal::Apply { manifest: Box::default(), site: Some(site) };
-        let mut db = self.databases.writer(env).await?;
         let rehearsal = rehearse(&mut db, &goal, "").await?;
         self.finish(env, db, rehearsal, cancel).await
     }
@@ -280,7 +293,7 @@ impl Releases {
     /// # Errors
     /// `not_found`; `conflict` where values would be lost.
     pub async fn rollback(&self, env: &Env, release: u64, cancel: &CancellationToken) -> Result<Applied> {
-        let mut db = self.databases.writer(env).await?;
+        let mut db = self.writer(env, cancel).await?;
         let rehearsal = rehearse(&mut db, &Goal::Back { release }, "").await?;
         self.finish(env, db, rehearsal, cancel).await
     }
@@ -299,7 +312,7 @@ impl Releases {
             let site = rehearsal.release.site.unwrap_or_default();
             let served = Arc::new(Served { release: number, site });
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
-            let trial = self.live.try_out(env.id(), &served);
+            let trial = Live::try_out(&self.live, env.id(), &served);
             let checked = tokio::select! {
                 checked = self.check.check(env, &served) => checked,
                 () = cancel.cancelled() => {
@@ -311,9 +324,15 @@ impl Releases {
                 self.say(env, Level::Error, format!("release {number} was undone: {refusal}"));
                 return Err(refusal);
             }
-            db.commit().await?;
-            self.live.publish(env.id(), served);
-            drop(trial);
+            // Whoever waits for this may go away; what is on disk is what answers all the same.
+            let (live, id) = (Arc::clone(&self.live), env.id());
+            let committed = tokio::spawn(async move {
+                db.commit().await?;
+                live.publish(id, served);
+                drop(trial);
+                Ok::<(), Error>(())
+            });
+            committed.await.map_err(Error::internal)??;
             self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
@@ -321,6 +340,13 @@ impl Releases {
         let (changes, effects) =
             if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
         Ok(Applied { release: number, changed, changes, effects })
+    }
+
+    /// The right to write; no further statement begins once `cancel` is cancelled.
+    async fn writer(&self, env: &Env, cancel: &CancellationToken) -> Result<Writer> {
+        let mut db = self.databases.writer(env).await?;
+        db.heed(cancel);
+        Ok(db)
     }
 
     fn say(&self, env: &Env, level: Level, message: String) {
@@ -386,7 +412,7 @@ impl Releases {
         self.live.forget(env);
     }
 
-    /// Removes the blobs that no release needs and that have been there for a while.
+    /// Removes the blobs that no release and no plan needs and that have been there for a while.
     ///
     /// # Errors
     /// The database or the disk cannot be read.
@@ -395,6 +421,9 @@ impl Releases {
         let mut needed = std::collections::HashSet::new();
         for row in self.databases.platform_query(env, sql, &[]).await? {
             needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs).collect::<Vec<_>>());
+        }
+        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
+            needed.extend(Stored::read(&row)?.blobs());
         }
         let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
         Ok(collected.removed)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernel::{Code, Error, PlanId, Result, Timestamp};
+use kernel::{BlobHash, Code, Error, PlanId, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::change::Effect;
 use super::observed::Observed;
 use super::rehearsal::{Goal, Rehearsal};
 use crate::database::{Durability, Role, Writer};
+use crate::hosting::Site;
 
 /// How long a plan can be applied.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -55,10 +56,24 @@ impl Stored {
         let sql = "SELECT plan FROM _steading_plan WHERE id = ?1 AND created_at >= ?2";
         let since = Timestamp::now().minus(LIFETIME).as_micros();
         let rows = db.run(Role::Platform, sql, &[json!(id), json!(since)]).await?.rows;
-        let text = rows.first().and_then(|row| row.first()).and_then(Value::as_str).ok_or_else(|| {
+        let row = rows.first().ok_or_else(|| {
             Error::not_found("such plan (any more)").field("/plan_id").hint("call app_plan again")
         })?;
+        Self::read(row)
+    }
+
+    /// A row of (plan).
+    pub(crate) fn read(row: &[Value]) -> Result<Self> {
+        let text = row.first().and_then(Value::as_str).unwrap_or_default();
         serde_json::from_str(text).map_err(|e| Error::internal(format!("a stored plan does not parse: {e}")))
+    }
+
+    /// The blobs that applying it needs.
+    pub(crate) fn blobs(&self) -> Vec<BlobHash> {
+        match &self.goal {
+            Goal::Apply { site, .. } => site.iter().flat_map(Site::blobs).collect(),
+            Goal::DropTable { .. } | Goal::Back { .. } => Vec::new(),
+        }
     }
 
     /// Refuses where the plan loses data and `confirm` is not what it asked for.

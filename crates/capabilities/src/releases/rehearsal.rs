@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
-use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
-use crate::database::{Durability, Role, Schema, Switch, Writer};
+use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer};
 use crate::hosting::{Site, SiteDiff};
 
 /// How many releases an environment keeps, the current one among them.
@@ -27,6 +26,26 @@ pub(crate) enum Goal {
     DropTable { name: String },
     /// Back to an earlier release.
     Back { release: u64 },
+}
+
+impl Goal {
+    /// Whether it says what the tables shall be. Where it does not, they stay as they are, also where somebody
+    /// has changed them since the release.
+    fn has_tables(&self) -> bool {
+        match self {
+            Goal::Apply { manifest, .. } => manifest.database.is_some(),
+            Goal::DropTable { .. } | Goal::Back { .. } => true,
+        }
+    }
+
+    /// A pointer into a manifest that the caller did not write becomes one to what was written.
+    fn placed(&self, error: Error) -> Error {
+        match self {
+            Goal::DropTable { .. } if error.pointer().is_some() => error.field("/name"),
+            Goal::Back { .. } if error.pointer().is_some() => error.field("/release"),
+            _ => error,
+        }
+    }
 }
 
 /// A release as it is stored.
@@ -111,7 +130,7 @@ pub(crate) async fn rehearse(db: &mut Writer, goal: &Goal, note: &str) -> Result
     if outcome.is_err() {
         db.rollback().await?;
     }
-    outcome
+    outcome.map_err(|e| goal.placed(e))
 }
 
 async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> {
@@ -127,10 +146,14 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         db.legacy_alter_table(Switch::On).await?;
         db.begin(Durability::Full).await?;
     }
-    for step in &draft.steps {
-        db.run(Role::Platform, step, &[]).await?;
+    for (place, step) in &draft.steps {
+        db.run(Role::Platform, step, &[]).await.map_err(Error::from).map_err(|e| match e.pointer() {
+            // It points into SQL that the caller did not write.
+            Some(_) => e.field(place),
+            None => e,
+        })?;
     }
-    if surplus == Surplus::Drop {
+    if surplus == Surplus::Drop && goal.has_tables() {
         let migrations = release.manifest.database.as_ref().map_or(&[][..], |database| &database.migrations);
         run_migrations(db, migrations, &mut draft).await.map_err(|e| e.under("/database"))?;
     }
@@ -153,13 +176,19 @@ async fn draft(
     goal: &Goal,
     surplus: Surplus,
 ) -> Result<Draft> {
-    let tables = release.tables().map_err(|e| e.under("/database"))?;
-    let live = db.schema().await?;
-    let mut draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
-        .await
-        .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
-    if let Goal::DropTable { name } = goal {
-        drop_unmanaged(db, &live, name, &mut draft).await?;
+    let mut draft = Draft::default();
+    if goal.has_tables() {
+        let live = db.schema().await?;
+        if let Goal::DropTable { name } = goal {
+            unreferred(&live, name)?;
+        }
+        let tables = release.tables().map_err(|e| e.under("/database"))?;
+        draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
+            .await
+            .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
+        if let Goal::DropTable { name } = goal {
+            drop_unmanaged(db, &live, name, &mut draft).await?;
+        }
     }
     let none = DatabaseSpec::default();
     let database = |release: &'_ Release| release.manifest.database.clone();
@@ -191,23 +220,32 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
     })
 }
 
+/// Refuses to drop a table that another one refers to: nothing could be written there any more.
+fn unreferred(live: &Schema, name: &str) -> Result<()> {
+    let mut others = live.tables.iter().filter(|table| !table.name.eq_ignore_ascii_case(name));
+    let refers =
+        |table: &&LiveTable| table.foreign_keys.iter().any(|key| key.table.eq_ignore_ascii_case(name));
+    let Some(other) = others.find(refers) else { return Ok(()) };
+    Err(Error::new(Code::Conflict, format!("the table {} refers to {name}", other.name))
+        .field("/name")
+        .hint(format!("delete {} first, or its columns that refer to {name}", other.name)))
+}
+
 /// A table that no release made.
 async fn drop_unmanaged(db: &mut Writer, live: &Schema, name: &str, draft: &mut Draft) -> Result<()> {
     if draft.changes.iter().any(|c| c.action == Action::Drop && c.target.starts_with("table ")) {
         return Ok(());
     }
     let missing = || Error::not_found(format!("table {name}")).field("/name");
-    // The name of one of our own tables does not parse.
-    let table: TableName = name.parse().map_err(|_| missing())?;
-    let table = tables::find(live, table.as_str()).ok_or_else(missing)?;
-    let rows = count(db, &format!("SELECT count(*) FROM \"{}\"", table.name)).await?;
+    let table = tables::find(live, name).ok_or_else(missing)?;
+    let rows = count(db, &format!("SELECT count(*) FROM {}", quoted(&table.name))).await?;
     let target = format!("table {}", table.name);
     if rows > 0 {
         draft.effect(EffectKind::DataLoss, &target, format!("{rows} rows are deleted with the table"));
     }
     draft.change(Action::Drop, target, None);
     draft.foreign_keys_off = true;
-    draft.step(format!("DROP TABLE \"{}\"", table.name));
+    draft.step(format!("DROP TABLE {}", quoted(&table.name)));
     Ok(())
 }
 

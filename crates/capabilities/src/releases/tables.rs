@@ -32,6 +32,7 @@ pub(crate) async fn diff(
     let kept: Vec<&Table> = wanted.iter().collect();
     for table in &gone {
         let Some(live_table) = find(live, table.name.as_str()) else { continue };
+        draft.place = "/database/tables".to_owned();
         let stays =
             |name: &str| !gone.iter().chain(&kept).any(|t| t.name.as_str().eq_ignore_ascii_case(name));
         let refers =
@@ -40,6 +41,7 @@ pub(crate) async fn diff(
         drop_table(db, live_table, stranger, surplus, &mut draft).await?;
     }
     for table in wanted {
+        draft.place = format!("/database/tables/{}", table.name);
         match find(live, table.name.as_str()) {
             None => create(table, &mut draft),
             Some(live_table) => {
@@ -113,7 +115,7 @@ async fn drop_table(
 /// What changes for those who read and write, where presets differ.
 pub(crate) fn privileges(before: &DatabaseSpec, after: &DatabaseSpec, draft: &mut Draft) {
     for (name, table) in &after.tables {
-        let old = before.tables.get(name);
+        let old = before.tables.iter().find(|(old, _)| same(old, name)).map(|(_, table)| table);
         let (was, is) = (old.and_then(|t| t.access), table.access);
         if was == is {
             continue;

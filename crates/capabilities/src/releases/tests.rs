@@ -7,7 +7,7 @@ use kernel::TenantId;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::database::{Limits, Query};
+use crate::database::{Limits, Migrate, Mode, Query};
 
 /// Notes what was tried out, and refuses when told to.
 #[derive(Default)]
@@ -464,4 +464,166 @@ async fn blobs_of_kept_releases_are_never_collected() {
     let first = yard.releases.numbered(&yard.env, 1).await.unwrap().unwrap();
     assert_eq!(first.release, 1);
     assert!(yard.releases.numbered(&yard.env, 3).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_table_that_already_is_what_a_manifest_wants_is_taken_over() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (title TEXT) STRICT").await;
+    yard.execute("INSERT INTO todos (title) VALUES ('a')").await;
+    let applied = yard.apply(todos(json!({ "title": "text" }))).await.unwrap();
+    assert_eq!((applied.release, applied.changed), (1, true));
+    assert_eq!(yard.rows("SELECT title, id IS NOT NULL FROM todos").await, json!([["a", 1]]));
+}
+
+#[tokio::test]
+async fn values_that_a_declared_type_does_not_hold_are_not_lost_unsaid() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (count INTEGER, weight REAL, extra TEXT)").await;
+    yard.execute("INSERT INTO todos (count, weight) VALUES ('many', 1), (1.5, 'heavy'), (7, 2.5)").await;
+    let refused = yard.apply(todos(json!({ "count": "int", "weight": "real" }))).await.unwrap_err();
+    let losses = "this would lose data: column todos.count: 2 of 3 values cannot become int and are lost; \
+                  column todos.weight: 1 of 3 values cannot become real and are lost";
+    assert_eq!(refused.message(), losses);
+}
+
+#[tokio::test]
+async fn a_number_too_long_for_a_real_is_a_loss() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "count": "int" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (count) VALUES (9007199254740993), (2)").await;
+    let refused = yard.apply(todos(json!({ "count": "real" }))).await.unwrap_err();
+    assert_eq!(
+        refused.message(),
+        "this would lose data: column todos.count: 1 of 2 values cannot become real and are lost"
+    );
+}
+
+#[tokio::test]
+async fn blobs_of_a_plan_are_kept_as_long_as_it_can_be_applied() {
+    let yard = Yard::new().await;
+    let plan =
+        yard.plan(json!({ "site": { "files": { "index.html": "one", "app.js": "two" } } })).await.unwrap();
+    let blobs = yard.dir.path().join(yard.env.id().to_string()).join("blobs");
+    let old = std::time::SystemTime::now() - 2 * crate::hosting::DEFAULT_GRACE;
+    for blob in std::fs::read_dir(&blobs).unwrap() {
+        let file = std::fs::File::options().write(true).open(blob.unwrap().path()).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    assert_eq!(yard.releases.collect(&yard.env).await.unwrap(), 0);
+    yard.apply_plan(plan.id, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_join_to_the_same_text_do_not_collide() {
+    let yard = Yard::new().await;
+    let applied = yard
+        .apply(json!({ "database": { "tables": {
+        "project": { "columns": { "member_role": "text" }, "indexes": ["member_role"] },
+        "project_member": { "columns": { "role": "text" }, "indexes": ["role"] },
+    } } }))
+        .await
+        .unwrap();
+    assert!(applied.changed);
+}
+
+#[tokio::test]
+async fn a_table_is_written_in_another_case() {
+    let yard = Yard::new().await;
+    let named = |name: &str| json!({ "database": { "tables": { name: { "columns": { "title": "text" }, "indexes": ["title"] } } } });
+    yard.apply(named("Todos")).await.unwrap();
+    yard.execute("INSERT INTO todos (title) VALUES ('a')").await;
+    let applied = yard.apply(named("todos")).await.unwrap();
+    assert!(applied.changed, "{applied:?}");
+    assert_eq!(yard.rows("SELECT title FROM todos").await, json!([["a"]]));
+}
+
+#[tokio::test]
+async fn a_table_that_others_refer_to_is_not_removed() {
+    let yard = Yard::new().await;
+    yard.apply(json!({ "database": { "tables": {
+        "lists": { "columns": {} }, "todos": { "columns": { "list": "ref:lists" } },
+    } } }))
+    .await
+    .unwrap();
+    yard.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)").await;
+    yard.execute("CREATE TABLE child (parent INTEGER REFERENCES parent (id))").await;
+    for name in ["lists", "parent"] {
+        let refused = yard.releases.plan_removal(&yard.env, Removal::Table(name.into())).await.unwrap_err();
+        assert_eq!((refused.code(), refused.pointer()), (Code::Conflict, Some("/name")), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn defaults_of_foreign_columns_survive_a_rebuild() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (title TEXT, a TEXT DEFAULT \"x\", b TEXT DEFAULT y, c INT DEFAULT -1, d NUMERIC DEFAULT 1.5, e TEXT DEFAULT CURRENT_TIMESTAMP, f TEXT DEFAULT ('p' || 'q'), g BOOLEAN DEFAULT true, h TEXT DEFAULT 'it''s', i BLOB DEFAULT x'01')").await;
+    yard.execute("INSERT INTO todos (title, d) VALUES ('a', 2.5)").await;
+    yard.apply(todos(json!({ "title": "text!" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (title) VALUES ('b')").await;
+    assert_eq!(
+        yard.rows("SELECT a, b, c, 1.5, f, g, h, typeof(i), d FROM todos").await,
+        json!([
+            ["x", "y", -1, 1.5, "pq", 1, "it's", "blob", 2.5],
+            ["x", "y", -1, 1.5, "pq", 1, "it's", "blob", 1.5]
+        ])
+    );
+}
+
+#[tokio::test]
+async fn an_index_on_a_column_that_is_not_there_is_refused() {
+    let yard = Yard::new().await;
+    let wrong = json!({ "database": { "tables": { "todos": { "columns": { "title": "text" }, "indexes": ["owner"] } } } });
+    let refused = yard.apply(wrong).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos/indexes/0"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_engine_error_does_not_point_at_sql_nobody_wrote() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE VIEW todos AS SELECT 1").await;
+    let refused = yard.apply(todos(json!({ "title": "text" }))).await.unwrap_err();
+    assert_eq!(refused.pointer(), Some("/database/tables/todos"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn removing_a_site_that_is_not_there_says_so() {
+    let yard = Yard::new().await;
+    let refused = yard.releases.plan_removal(&yard.env, Removal::Site).await.map(|p| p.changes).unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn what_changes_beside_the_type_is_said_and_unique_values_need_an_index_only() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "title": "text", "parent": "ref:todos" }))).await.unwrap();
+    yard.execute("INSERT INTO todos (id, title, parent) VALUES ('1', 'a', NULL), ('2', 'b', '1')").await;
+    let unique = json!({ "type": "text", "unique": true });
+    let applied = yard.apply(todos(json!({ "title": unique, "parent": "ref:todos" }))).await.unwrap();
+    assert_eq!(changes(&applied.changes), ["create index todos.title.key"]);
+    assert_eq!(effects(&applied.effects), [""; 0]);
+    let cascade = json!({ "type": "ref:todos", "on_delete": "cascade" });
+    let applied = yard.apply(todos(json!({ "title": unique, "parent": cascade }))).await.unwrap();
+    let said = "alter column todos.parent: ref:todos → ref:todos, on delete cascade";
+    assert_eq!(changes(&applied.changes), [said]);
+    yard.execute("DELETE FROM todos WHERE id = '1'").await;
+    assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
+}
+
+#[tokio::test]
+async fn a_deploy_leaves_the_tables_as_they_are() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "count": "int", "old": "text" }))).await.unwrap();
+    let sql = "ALTER TABLE todos DROP COLUMN count; ALTER TABLE todos ADD COLUMN count TEXT; \
+               ALTER TABLE todos DROP COLUMN old; INSERT INTO todos (count) VALUES ('many')";
+    let migrate = Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None };
+    let cancel = CancellationToken::new();
+    yard.databases.migrate(&yard.env, &migrate, &cancel).await.unwrap();
+    let before = yard.schema().await;
+    let files = BTreeMap::from([("index.html".to_owned(), FileSpec::Text("hi".into()))]);
+    yard.releases.deploy(&yard.env, files, None, &cancel).await.unwrap();
+    let name = yard.apply(json!({ "name": "Todos" })).await.unwrap();
+    assert_eq!(changes(&name.changes), ["alter name: Todos"]);
+    assert_eq!(yard.schema().await, before);
+    assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
 }
