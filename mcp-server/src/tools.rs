@@ -15,6 +15,7 @@ mod env_list;
 mod files;
 mod logs_query;
 mod manifest;
+mod outcome;
 mod resource_delete;
 mod secret_set;
 mod site_deploy;

@@ -1,5 +1,7 @@
 //! How many tokens a text costs a model, estimated from above without a tokenizer.
 
+use serde::Serialize;
+
 /// What a result may cost, in tokens of the o200k vocabulary.
 pub const RESULT_TOKENS: usize = 4_000;
 
@@ -26,6 +28,21 @@ pub fn estimate(text: &str) -> usize {
         };
     }
     thirds.div_ceil(3)
+}
+
+/// The first of `items` that cost no more than `tokens` together, and how many are left over.
+pub fn fit<T: Serialize>(items: Vec<T>, tokens: usize) -> (Vec<T>, usize) {
+    let (mut spent, all) = (0, items.len());
+    let kept: Vec<T> = items
+        .into_iter()
+        .take_while(|item| {
+            // What does not serialize costs nothing and fails where it is written.
+            spent += serde_json::to_string(item).map_or(0, |text| estimate(&text) + 1);
+            spent <= tokens
+        })
+        .collect();
+    let left = all - kept.len();
+    (kept, left)
 }
 
 #[derive(PartialEq, Clone, Copy)]

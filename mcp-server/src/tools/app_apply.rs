@@ -1,6 +1,6 @@
 //! `app_apply`: makes the app what a manifest says.
 
-use capabilities::releases::{Change, Effect as Meaning, Wanted};
+use capabilities::releases::Wanted;
 use kernel::{Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use tool::{Cx, Effect, Spec, Tool};
 
 use super::app_plan::in_manifest;
 use super::manifest::ManifestInput;
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppApply;
@@ -31,10 +32,8 @@ pub struct Output {
     url: String,
     /// Whether anything was done.
     changed: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<Change>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    effects: Vec<Meaning>,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 impl Tool<Platform> for AppApply {
@@ -52,6 +51,8 @@ impl Tool<Platform> for AppApply {
         effect: Effect::Write,
         examples: &[r#"{"manifest":{"site":{"files":{"index.html":"<h1>Hi</h1>"}}}}"#],
     };
+
+    const ENTRY: bool = true;
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
@@ -79,8 +80,7 @@ impl Tool<Platform> for AppApply {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes: applied.changes,
-            effects: applied.effects,
+            outcome: Outcome::new(applied.changes, applied.effects),
         })
     }
 }

@@ -1,10 +1,10 @@
 //! `app_describe`: everything an environment holds, in few words.
 
-use capabilities::releases::Description;
+use capabilities::releases::{Description, TableInfo};
 use kernel::{Env, EnvId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use crate::platform::Platform;
 
@@ -12,7 +12,13 @@ pub struct AppDescribe;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Input {}
+pub struct Input {
+    cursor: Option<String>,
+}
+
+/// What tables may cost on one page, in tokens, and what names of secrets and migrations may.
+const TABLES: usize = 2_400;
+const NAMES: usize = 300;
 
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
@@ -27,6 +33,12 @@ pub struct Output {
     app: Description,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
+    /// What there is more of than is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    omitted: Vec<String>,
+    /// Where the next page of tables begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
 }
 
 impl Tool<Platform> for AppDescribe {
@@ -42,15 +54,62 @@ impl Tool<Platform> for AppDescribe {
         examples: &["{}"],
     };
 
-    async fn call(cx: &Cx<'_, Platform, Env>, _: Input) -> Result<Output> {
+    const ENTRY: bool = true;
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let slug = platform.slug(cx.env()).await?;
-        Ok(Output {
-            env: cx.env_id(),
-            url: platform.urls.app(&slug),
-            slug: slug.to_string(),
-            app: platform.releases.describe(cx.env()).await?,
-            secrets: platform.secrets(cx.env()).await?,
-        })
+        let mut app = platform.releases.describe(cx.env()).await?;
+        let cursor = page(&mut app, input.cursor.as_deref());
+        let mut omitted = Vec::new();
+        let mut fit = |what: &str, names: Vec<String>| {
+            let (kept, left) = budget::fit(names, NAMES);
+            if left > 0 {
+                omitted.push(format!("{left} {what}"));
+            }
+            kept
+        };
+        // The latest are the ones that matter.
+        let mut migrations = std::mem::take(&mut app.migrations);
+        migrations.reverse();
+        app.migrations = fit("earlier migrations", migrations);
+        app.migrations.reverse();
+        let secrets = fit("secrets", platform.secrets(cx.env()).await?);
+        if let Some(site) = &mut app.site {
+            site.paths = fit("paths", std::mem::take(&mut site.paths));
+        }
+        app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
+        let url = platform.urls.app(&slug);
+        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, secrets, omitted, cursor })
+    }
+}
+
+/// Leaves the tables after `cursor` that fit on one page; where the next one begins.
+fn page(app: &mut Description, cursor: Option<&str>) -> Option<String> {
+    let after = |name: &str| cursor.is_none_or(|cursor| name > cursor);
+    let mut tables: Vec<_> =
+        std::mem::take(&mut app.tables).into_iter().filter(|(name, _)| after(name)).collect();
+    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (_, table) in &mut tables {
+        narrow(table);
+    }
+    let (kept, left) = budget::fit(tables, TABLES);
+    let next = (left > 0).then(|| kept.last().map(|(name, _)| name.clone())).flatten();
+    app.tables = kept.into_iter().collect();
+    next
+}
+
+/// Cuts a table so wide that it would not fit on a page by itself.
+fn narrow(table: &mut TableInfo) {
+    let columns: Vec<_> = std::mem::take(&mut table.columns).into_iter().collect();
+    let (kept, left) = budget::fit(columns, TABLES / 2);
+    table.columns = kept.into_iter().collect();
+    if left > 0 {
+        table.columns.insert("…".to_owned(), format!("and {left} more: SELECT * FROM pragma_table_info(?1)"));
+    }
+    let (kept, left) = budget::fit(std::mem::take(&mut table.indexes), TABLES / 4);
+    table.indexes = kept;
+    if left > 0 {
+        table.indexes.push(format!("… and {left} more"));
     }
 }

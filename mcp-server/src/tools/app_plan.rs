@@ -1,12 +1,13 @@
 //! `app_plan`: what applying a manifest would do.
 
-use capabilities::releases::{Change, Effect as Meaning, Manifest};
+use capabilities::releases::Manifest;
 use kernel::{Env, PlanId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::manifest::ManifestInput;
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppPlan;
@@ -25,8 +26,8 @@ pub struct Output {
     plan_id: PlanId,
     /// The current release; 0 before the first.
     release: u64,
-    changes: Vec<Change>,
-    effects: Vec<Meaning>,
+    #[serde(flatten)]
+    outcome: Outcome,
     /// What to give app_apply along with the plan, where data would be lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
@@ -53,8 +54,7 @@ impl Tool<Platform> for AppPlan {
         Ok(Output {
             plan_id: plan.id,
             release: plan.release,
-            changes: plan.changes,
-            effects: plan.effects,
+            outcome: Outcome::new(plan.changes, plan.effects),
             confirm: plan.confirm,
         })
     }

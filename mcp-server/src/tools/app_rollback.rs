@@ -1,11 +1,11 @@
 //! `app_rollback`: returns to an earlier release.
 
-use capabilities::releases::{Change, Effect as Meaning};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppRollback;
@@ -26,8 +26,8 @@ pub struct Output {
     /// Whether anything was done.
     changed: bool,
     /// What was done, and what was kept so that no data is lost.
-    changes: Vec<Change>,
-    effects: Vec<Meaning>,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 impl Tool<Platform> for AppRollback {
@@ -50,8 +50,7 @@ impl Tool<Platform> for AppRollback {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes: applied.changes,
-            effects: applied.effects,
+            outcome: Outcome::new(applied.changes, applied.effects),
         })
     }
 }

@@ -4,12 +4,16 @@ use capabilities::database::{self, Migrate, Migrated, Mode};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use super::confirm::Confirm;
 use crate::platform::Platform;
 
 pub struct DbMigrate;
+
+/// What effects may cost, and the history, in tokens.
+const EFFECTS: usize = 2_400;
+const HISTORY: usize = 800;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,8 +36,11 @@ pub struct Output {
     /// What to pass to run it, where data is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
-    /// The names of all that have run, in order.
+    /// The names of those that have run, in order; of many, the latest.
     history: Vec<String>,
+    /// What there is more of than is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    omitted: Vec<String>,
 }
 
 impl Tool<Platform> for DbMigrate {
@@ -69,12 +76,18 @@ impl Tool<Platform> for DbMigrate {
 }
 
 fn output(done: Migrated, confirm: Option<String>) -> Output {
-    Output {
-        applied: done.applied,
-        effects: done.effects.iter().map(words).collect(),
-        confirm,
-        history: done.history.into_iter().map(|applied| applied.name).collect(),
-    }
+    let mut effects = done.effects;
+    effects.sort_by_key(|effect| !effect.loses());
+    let (effects, more_effects) = budget::fit(effects.iter().map(words).collect(), EFFECTS);
+    let latest = done.history.into_iter().rev().map(|applied| applied.name).collect();
+    let (mut history, earlier) = budget::fit(latest, HISTORY);
+    history.reverse();
+    let omitted = [(more_effects, "effects"), (earlier, "earlier migrations")]
+        .into_iter()
+        .filter(|(left, _)| *left > 0)
+        .map(|(left, what)| format!("{left} {what}"))
+        .collect();
+    Output { applied: done.applied, effects, confirm, history, omitted }
 }
 
 fn words(effect: &database::Effect) -> String {

@@ -6,14 +6,18 @@ use control::{Environment, EnvironmentFilter};
 use kernel::{EnvId, Error, Result, Scope, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use crate::platform::Platform;
 
 pub struct EnvList;
 
-/// Environments on one page: what fits into a result whatever their tags.
-const PAGE: u32 = 25;
+/// How many environments one page has, and what they may cost in tokens.
+const PAGE: u32 = 50;
+const TOKENS: usize = 3_600;
+
+/// What the tags of one environment may cost, in tokens.
+const TAGS: usize = 1_200;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +47,9 @@ pub struct Item {
     url: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<String, String>,
+    /// Tags that are left out here because they are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_tags: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<String>,
     created_at: String,
@@ -67,16 +74,23 @@ impl Tool<Platform> for EnvList {
         let after = input.cursor.as_deref().map(str::parse).transpose();
         let after = after.map_err(|_| Error::invalid("/cursor", "this is not a cursor of env_list"))?;
         let found = platform.control.environments().list(cx.tenant(), &filter, after, PAGE).await?;
-        let cursor = (found.len() == PAGE as usize).then(|| found.last().map(|e| e.id.to_string())).flatten();
-        let item = |e: Environment| Item {
-            env: e.id,
-            url: platform.urls.app(&e.slug),
-            slug: e.slug.to_string(),
-            name: e.name,
-            tags: e.tags,
-            external_id: e.external_id,
-            created_at: e.created.to_string(),
+        let full = found.len() == PAGE as usize;
+        let item = |e: Environment| {
+            let (tags, left) = budget::fit(e.tags.into_iter().collect(), TAGS);
+            Item {
+                env: e.id,
+                url: platform.urls.app(&e.slug),
+                slug: e.slug.to_string(),
+                name: e.name,
+                tags: tags.into_iter().collect(),
+                more_tags: (left > 0).then_some(left),
+                external_id: e.external_id,
+                created_at: e.created.to_string(),
+            }
         };
-        Ok(Output { environments: found.into_iter().map(item).collect(), cursor })
+        let (environments, left) = budget::fit(found.into_iter().map(item).collect(), TOKENS);
+        let last = environments.last().map(|item| item.env.to_string());
+        let cursor = if full || left > 0 { last } else { None };
+        Ok(Output { environments, cursor })
     }
 }

@@ -4,11 +4,19 @@ use capabilities::logs::{Entry, Level, Query};
 use kernel::{Env, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
+use super::outcome::shorten;
 use crate::platform::Platform;
 
 pub struct LogsQuery;
+
+/// What one page may cost, and the fields of one entry, in tokens.
+const TOKENS: usize = 3_600;
+const FIELDS: usize = 800;
+
+/// How many characters of one message are shown.
+const MESSAGE: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +79,7 @@ impl Tool<Platform> for LogsQuery {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let since = input.since.as_deref().map(since).transpose()?;
-        let query = Query {
+        let mut query = Query {
             since,
             level: input.level.map(Level::from),
             text: input.text,
@@ -79,8 +87,30 @@ impl Tool<Platform> for LogsQuery {
             limit: input.limit.unwrap_or(50) as usize,
             cursor: input.cursor,
         };
-        let page = cx.platform().logs.query(cx.env(), query).await?;
-        Ok(Output { entries: page.entries, cursor: page.cursor })
+        // Where a page ends is known to the log alone: one that costs too much is asked for again, shorter.
+        loop {
+            let mut page = cx.platform().logs.query(cx.env(), query.clone()).await?;
+            page.entries.iter_mut().for_each(narrow);
+            let (entries, left) = budget::fit(page.entries, TOKENS);
+            if left == 0 {
+                return Ok(Output { entries, cursor: page.cursor });
+            }
+            query.limit = entries.len().max(1);
+        }
+    }
+}
+
+/// Cuts an entry so long that it would not fit on a page by itself.
+fn narrow(entry: &mut Entry) {
+    shorten(&mut entry.message, MESSAGE);
+    if let Some(id) = &mut entry.request_id {
+        shorten(id, 100);
+    }
+    let fields = std::mem::take(&mut entry.fields).into_iter().collect();
+    let (kept, left) = budget::fit(fields, FIELDS);
+    entry.fields = kept.into_iter().collect();
+    if left > 0 {
+        entry.fields.insert("fields_omitted".to_owned(), left.into());
     }
 }
 

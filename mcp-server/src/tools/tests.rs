@@ -201,3 +201,91 @@ async fn a_deploy_replaces_files_and_keeps_the_rules() {
     let wrong = ground.call("site_deploy", json!({ "files": { "../up": "x" } })).await.unwrap_err();
     assert_eq!(wrong.pointer(), Some("/files/..~1up"));
 }
+
+fn cost(output: &Value) -> usize {
+    tool::budget::estimate(&output.to_string())
+}
+
+#[tokio::test]
+async fn an_app_of_many_tables_is_planned_applied_and_described_in_pages() {
+    let ground = Ground::new().await;
+    let columns: serde_json::Map<String, Value> =
+        (0..20).map(|i| (format!("some_rather_long_column_name_{i}"), json!("text"))).collect();
+    let tables: serde_json::Map<String, Value> = (0..80)
+        .map(|i| (format!("table_{i:03}"), json!({ "columns": columns, "access": "public_read" })))
+        .collect();
+    let manifest = json!({ "database": { "tables": tables } });
+    let plan = ground.call("app_plan", json!({ "manifest": manifest })).await.unwrap();
+    assert!(plan["omitted"].as_str().unwrap().contains("changes"), "{}", plan["omitted"]);
+    let applied = ground.call("app_apply", json!({ "plan_id": plan["plan_id"] })).await.unwrap();
+    assert!(cost(&plan) <= 4_000 && cost(&applied) <= 4_000);
+
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let input = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let page = ground.call("app_describe", input).await.unwrap();
+        assert!(cost(&page) <= 4_000);
+        seen.extend(page["tables"].as_object().unwrap().keys().cloned());
+        cursor = page["cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..80).map(|i| format!("table_{i:03}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn environments_with_long_tags_are_listed_in_pages() {
+    let ground = Ground::new().await;
+    let tags: serde_json::Map<String, Value> =
+        (0..20).map(|i| (format!("{i:02}{}", "t".repeat(60)), json!("v".repeat(256)))).collect();
+    for i in 0..6 {
+        let input = json!({ "slug": format!("many-{i}"), "tags": tags, "external_id": "x".repeat(250) + &i.to_string() });
+        ground.call("env_create", input).await.unwrap();
+    }
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let input = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let page = ground.call("env_list", input).await.unwrap();
+        assert!(cost(&page) <= 4_000);
+        for item in page["environments"].as_array().unwrap() {
+            seen.push(item["slug"].as_str().unwrap().to_owned());
+        }
+        cursor = page["cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["default", "many-0", "many-1", "many-2", "many-3", "many-4", "many-5"]);
+}
+
+#[tokio::test]
+async fn long_log_entries_come_in_pages_without_gap() {
+    use capabilities::logs::{Entry, Level, Source};
+    let ground = Ground::new().await;
+    let place = ground.platform.control.environments().find("default").await.unwrap().unwrap();
+    let env = Env::for_upkeep(place.tenant, place.env);
+    for i in 0..20 {
+        let message = format!("entry {i} {}", "words and more ".repeat(500));
+        ground
+            .platform
+            .logs
+            .append(&env, Entry::new(kernel::Timestamp::now(), Level::Info, Source::Tool, message));
+    }
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let input = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let page = ground.call("logs_query", input).await.unwrap();
+        assert!(cost(&page) <= 4_000);
+        for entry in page["entries"].as_array().unwrap() {
+            let message = entry["message"].as_str().unwrap();
+            assert!(message.contains("more characters"), "the cut is said");
+            seen.push(message.split(' ').nth(1).unwrap().parse::<u32>().unwrap());
+        }
+        cursor = page["cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..20).rev().collect::<Vec<_>>());
+}
