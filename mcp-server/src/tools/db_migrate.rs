@@ -58,7 +58,8 @@ impl Tool<Platform> for DbMigrate {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let mut migrate = Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None };
+        let mut migrate =
+            Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None, accepted: None };
         let trial = platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?;
         let losses: Vec<_> = trial.effects.iter().filter(|e| e.loses()).map(words).collect();
         let subject = format!("{} {}", cx.env_id(), migrate.sql);
@@ -71,6 +72,7 @@ impl Tool<Platform> for DbMigrate {
             confirm.redeem(platform, input.confirm.as_deref()).await?;
         }
         migrate.mode = Mode::Apply;
+        migrate.accepted = Some(trial.effects.into_iter().filter(database::Effect::loses).collect());
         Ok(output(platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?, None))
     }
 }

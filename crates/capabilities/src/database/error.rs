@@ -126,6 +126,9 @@ pub enum Error {
     /// The name is taken by a migration with other content.
     #[error("the migration {0} was applied before with other content")]
     MigrationChanged(String),
+    /// A migration would lose something else than what was accepted.
+    #[error("what the migration would lose has changed since the dry run")]
+    MoreLost,
     /// The name of a migration is empty or too long.
     #[error("a migration needs a name of 1 to 200 characters")]
     MigrationName,
@@ -234,6 +237,9 @@ impl From<Error> for kernel::Error {
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")
                 .hint("an applied migration does not change: write the difference as a new one"),
+            Error::MoreLost => {
+                new(Code::Conflict).field("/confirm").hint("make another dry run and look at what it returns")
+            }
             Error::MigrationName => new(Code::InvalidInput).field("/name"),
             Error::MigrationBreaksReferences { .. } => sql(Code::Conflict),
             Error::Script { source, .. } => {

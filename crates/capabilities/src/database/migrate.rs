@@ -24,6 +24,8 @@ pub struct Migrate {
     pub mode: Mode,
     /// The release it belongs to, where it does.
     pub release: Option<i64>,
+    /// The losses that are accepted, as a dry run told them; any, where nothing is said.
+    pub accepted: Option<Vec<Effect>>,
 }
 
 /// Whether a migration is applied.
@@ -67,7 +69,7 @@ impl Databases {
     ///
     /// # Errors
     /// What the guard or the engine holds against one of its statements, its name with other content, rows
-    /// that it would leave without the row they refer to; then nothing is changed.
+    /// that it would leave without the row they refer to, losses that were not accepted; then nothing is changed.
     pub async fn migrate(
         &self,
         env: &Env,
@@ -122,6 +124,10 @@ impl Databases {
         if migrate.mode == Mode::DryRun {
             schema::sealed(writer.lease()?.connection()?).await?;
             return Ok(Migrated { applied: false, effects, changed, history });
+        }
+        let losses = effects.iter().filter(|effect| effect.loses());
+        if migrate.accepted.as_ref().is_some_and(|accepted| !losses.eq(accepted)) {
+            return Err(Error::MoreLost);
         }
         let row = [
             Value::from(migrate.name.as_str()),

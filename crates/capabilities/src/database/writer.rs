@@ -160,7 +160,11 @@ impl Writer {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let limit = if role == Role::Migrator { self.limits.migration } else { self.limits.statement };
+        // Rewriting a table is the platform's, and takes as long as a migration that does it.
+        let limit = match role {
+            Role::Migrator | Role::Platform => self.limits.migration,
+            Role::Reader | Role::Writer => self.limits.statement,
+        };
         self.working = true;
         let connection = self.lease.as_mut().ok_or(Error::Transaction("over"))?.connection()?;
         let watch = connection.watch();

@@ -616,7 +616,8 @@ async fn a_deploy_leaves_the_tables_as_they_are() {
     yard.apply(todos(json!({ "count": "int", "old": "text" }))).await.unwrap();
     let sql = "ALTER TABLE todos DROP COLUMN count; ALTER TABLE todos ADD COLUMN count TEXT; \
                ALTER TABLE todos DROP COLUMN old; INSERT INTO todos (count) VALUES ('many')";
-    let migrate = Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None };
+    let migrate =
+        Migrate { name: "1".into(), sql: sql.into(), mode: Mode::Apply, release: None, accepted: None };
     let cancel = CancellationToken::new();
     yard.databases.migrate(&yard.env, &migrate, &cancel).await.unwrap();
     let before = yard.schema().await;
