@@ -289,3 +289,38 @@ async fn long_log_entries_come_in_pages_without_gap() {
     }
     assert_eq!(seen, (0..20).rev().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn an_ordinary_query_is_paged_and_not_refused() {
+    let ground = Ground::new().await;
+    let tables = json!({ "todos": { "columns": { "title": "text" } } });
+    ground.call("app_apply", json!({ "manifest": { "database": { "tables": tables } } })).await.unwrap();
+    let text: String = (0..300).map(|n| format!("{{\"title\":\"{n}\"}}\n")).collect();
+    ground.call("db_load", json!({ "table": "todos", "format": "ndjson", "text": text })).await.unwrap();
+    for sql in ["SELECT * FROM todos", "SELECT id FROM todos", "SELECT '{}[]{}[]' FROM todos"] {
+        let (mut rows, mut cursor) = (0, Value::Null);
+        loop {
+            let input = json!({ "sql": sql, "limit": 1000, "cursor": cursor });
+            let page = ground.call("db_query", input).await.unwrap();
+            rows += page["rows"].as_array().unwrap().len();
+            match page.get("cursor") {
+                Some(next) => cursor = next.clone(),
+                None => break,
+            }
+        }
+        assert_eq!(rows, 300, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_told_to_stop_is_not_left_half_done() {
+    let ground = Ground::new().await;
+    let registry = Arc::new(registry());
+    for after in 0..40 {
+        let input = json!({ "slug": format!("shop-{after}") });
+        let mut call = Call::new(ground.operator().await, "env_create", input);
+        call.deadline = Some(std::time::Duration::from_micros(50 * after));
+        let _ = registry.call(&ground.platform, call).await;
+        assert_eq!(ground.platform.control.environments().unfinished().await.unwrap().len(), 0, "{after}");
+    }
+}

@@ -25,8 +25,7 @@ pub struct Query {
     pub limit: Option<u32>,
     /// Where to go on: the cursor of the page before.
     pub cursor: Option<String>,
-    /// About how many tokens the rows of a page may be; a token is taken for three bytes of JSON. 0 is the
-    /// default, 3,500.
+    /// About how many tokens the rows of a page may be. 0 is the default, 3,500.
     pub budget: usize,
 }
 
@@ -100,7 +99,7 @@ impl Collected {
             skipped,
             most_rows: query.limit.unwrap_or(ROWS).clamp(1, ROWS_MOST) as usize,
             budget: if query.budget == 0 { BUDGET } else { query.budget },
-            spent: 0,
+            spent: tokens(&statement.columns),
             more: false,
         }
     }
@@ -125,6 +124,10 @@ impl Collected {
         self.rows.push(row);
         Ok(ControlFlow::Continue(()))
     }
+}
+
+fn tokens(columns: &[String]) -> usize {
+    tool::budget::estimate(&json!(columns).to_string())
 }
 
 /// What ties a cursor to its statement and parameters.

@@ -99,9 +99,9 @@ fn encoded(bytes: &[u8]) -> Value {
     Value::Object(Map::from_iter([("base64".to_owned(), Value::String(STANDARD.encode(bytes)))]))
 }
 
-/// About how many tokens a row costs the one who reads it: a third of its bytes as JSON, rounded up.
+/// About how many tokens a row costs the one who reads it, with the comma after it.
 pub(super) fn tokens(row: &[Value]) -> usize {
-    serde_json::to_string(row).map_or(usize::MAX, |text| (text.len() + 1).div_ceil(3))
+    serde_json::to_string(row).map_or(usize::MAX, |text| tool::budget::estimate(&text) + 1)
 }
 
 #[cfg(test)]
