@@ -160,7 +160,10 @@ async fn admitted<P: Host>(
         .hint("look at the state, then repeat with another key if it is needed")),
         Attempt::First | Attempt::Unknown => {
             let outcome = run(entry, platform, call).await;
-            platform.replays().finish(&key, outcome.as_ref().ok()).await?;
+            // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
+            if !outcome.as_ref().is_err_and(|e| e.code() == Code::Internal) {
+                platform.replays().finish(&key, outcome.as_ref().ok()).await?;
+            }
             outcome
         }
     }

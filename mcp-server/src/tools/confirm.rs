@@ -2,7 +2,11 @@
 
 use kernel::{Code, Error, Result};
 
+use super::outcome::lines;
 use crate::platform::Platform;
+
+/// What the losses that an error or a dry run names may cost, in tokens.
+pub const LOSSES: usize = 2_400;
 
 /// What is to be confirmed.
 pub struct Confirm<'a> {
@@ -36,6 +40,7 @@ impl Confirm<'_> {
 
 /// The refusal to do without a dry run what cannot be undone.
 pub fn unconfirmed(losses: &[String]) -> Error {
+    let losses = lines(losses.to_vec(), LOSSES);
     Error::new(Code::Conflict, format!("this cannot be undone: {}", losses.join("; ")))
         .field("/confirm")
         .hint("call with dry_run, then again with the `confirm` that it returns")

@@ -40,6 +40,15 @@ impl Outcome {
     }
 }
 
+/// The first of `lines` that cost no more than `tokens`, and a last one that counts the rest.
+pub fn lines(lines: Vec<String>, tokens: usize) -> Vec<String> {
+    let (mut kept, left) = budget::fit(lines, tokens);
+    if left > 0 {
+        kept.push(format!("and {left} more"));
+    }
+    kept
+}
+
 /// Cuts `text` to `most` characters and says how many are missing.
 pub fn shorten(text: &mut String, most: usize) {
     let all = text.chars().count();

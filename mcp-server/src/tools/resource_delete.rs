@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::confirm::{Confirm, unconfirmed};
+use super::confirm::{Confirm, LOSSES, unconfirmed};
+use super::outcome::lines;
 use crate::platform::Platform;
 
 pub struct ResourceDelete;
@@ -81,7 +82,8 @@ impl Tool<Platform> for ResourceDelete {
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
-            effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect::<Vec<_>>()
+            let words = effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect();
+            lines(words, LOSSES)
         };
         match (input.dry_run.unwrap_or_default(), input.confirm) {
             (false, Some(confirm)) => {
