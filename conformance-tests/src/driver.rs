@@ -20,10 +20,12 @@ const PYTHON: &str = include_str!("../clients/python/drive.py");
 const NODE: &str = include_str!("../clients/node/drive.mjs");
 
 /// The door that a client uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Streamable HTTP.
     Http,
+    /// The same, at another address than the server's own.
+    HttpAt(String),
     /// `steading mcp`, told by variables where the server is.
     Stdio,
     /// `steading mcp`, which finds the server by its data directory and needs no key.
@@ -102,6 +104,15 @@ impl Driver {
     /// Where it does not start or does not connect.
     pub fn typescript_2(place: &Place, target: Target, mode: &str) -> anyhow::Result<(Greeting, Self)> {
         Self::typescript(with(with(described(place, target), "sdk", 2.into()), "mode", mode.into()))
+    }
+
+    /// The same client over HTTP, where it knows no other revision than `version`.
+    ///
+    /// # Errors
+    /// Where it does not start or does not connect.
+    pub fn typescript_2_of(place: &Place, version: &str) -> anyhow::Result<(Greeting, Self)> {
+        let target = with(described(place, Target::Http), "sdk", 2.into());
+        Self::typescript(with(with(target, "mode", "legacy".into()), "versions", json!([version])))
     }
 
     fn typescript(target: Value) -> anyhow::Result<(Greeting, Self)> {
@@ -227,6 +238,7 @@ fn described(place: &Place, target: Target) -> Value {
     let mut arguments = vec!["mcp".to_owned(), "--env".to_owned(), place.slug.clone()];
     let variables = match target {
         Target::Http => return json!({ "url": place.mcp_url(), "key": ready.key }),
+        Target::HttpAt(url) => return json!({ "url": format!("{url}/mcp/{}", place.slug), "key": ready.key }),
         Target::Stdio => json!({ "STEADING_URL": ready.url, "STEADING_KEY": ready.key }),
         Target::StdioOfDataDirectory => {
             arguments.extend(["--data-dir".to_owned(), ready.data_dir.display().to_string()]);

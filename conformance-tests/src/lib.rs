@@ -2,9 +2,12 @@
 
 mod driver;
 mod ground;
+mod incoming;
+mod liar;
 mod model;
 mod shared;
 
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
+pub use liar::liar;
 pub use model::{LAST_WORDS, Model, Wire};

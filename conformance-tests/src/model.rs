@@ -1,11 +1,12 @@
 //! A model for coding agents, played by a test: it asks for one tool call, and ends when it has seen the result.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use serde_json::{Value, json};
+
+use crate::incoming::Incoming;
 
 /// What the model says at its end.
 pub const LAST_WORDS: &str = "That is all.";
@@ -212,9 +213,9 @@ fn named(events: &[Value]) -> String {
 /// Answers the requests of one connection.
 fn converse(stream: TcpStream, wire: Wire, tool: &str, heard: &Mutex<Vec<Value>>) -> anyhow::Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some((line, body)) = read(&mut stream)? {
-        let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let path = line.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
+    while let Some(incoming) = Incoming::read(&mut stream)? {
+        let request: Value = serde_json::from_slice(&incoming.body).unwrap_or_default();
+        let path = incoming.path.split('?').next().unwrap_or_default();
         let asks = ["/messages", "/responses", "/chat/completions"].iter().any(|end| path.ends_with(end));
         let (status, answer) = match asks {
             true => {
@@ -234,27 +235,4 @@ fn converse(stream: TcpStream, wire: Wire, tool: &str, heard: &Mutex<Vec<Value>>
         )?;
     }
     Ok(())
-}
-
-/// The request line and the body of the next request; `None` at the end of the connection.
-fn read(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Option<(String, Vec<u8>)>> {
-    let mut line = String::new();
-    if stream.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut length = 0;
-    loop {
-        let mut header = String::new();
-        stream.read_line(&mut header)?;
-        match header.split_once(':') {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.trim().parse().context("content-length")?;
-            }
-            Some(_) => {}
-            None => break,
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok(Some((line, body)))
 }

@@ -151,6 +151,9 @@ impl From<Error> for kernel::Error {
         match &e {
             Error::Held { .. } => kernel::Error::new(kernel::Code::Conflict, e.to_string())
                 .hint("stop that process, or choose another directory with --data-dir"),
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                kernel::Error::new(kernel::Code::Unavailable, e.to_string()).hint("make room on its disk")
+            }
             Error::Io { .. } => kernel::Error::new(kernel::Code::Unavailable, e.to_string())
                 .hint("choose a directory you may write to with --data-dir"),
         }

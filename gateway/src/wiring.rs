@@ -1,5 +1,6 @@
 //! The composition root: the one file that names engines.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Edge, HostKind, Hosts};
-use kernel::{Code, Error, Result, Secret};
+use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, problem, tools};
@@ -74,9 +75,10 @@ impl App {
 /// # Errors
 /// Whatever an engine refuses.
 pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
+    let environments_dir = config.data_dir.join("envs");
+    known_to_a_control_plane(config, &environments_dir)?;
     let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;
     let control = Arc::new(control);
-    let environments_dir = config.data_dir.join("envs");
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
     let blobs = Blobs::new(&environments_dir)?;
@@ -192,14 +194,44 @@ fn local(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
+/// That a control database which is gone is not made anew over the environments it knew: nobody would reach them.
+fn known_to_a_control_plane(config: &Config, environments_dir: &Path) -> Result<()> {
+    let file = config.data_dir.join("control.db");
+    if config.database.url.is_some() || std::fs::metadata(&file).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(environments_dir).into_iter().flatten().flatten();
+    let is_environment = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<EnvId>().is_ok());
+    match entries.filter(|entry| is_environment(&entry.file_name())).count() {
+        0 => Ok(()),
+        known => Err(Error::new(
+            Code::Unavailable,
+            format!(
+                "the control database {} is missing or empty, and {} holds {known} environments that it knew",
+                file.display(),
+                environments_dir.display()
+            ),
+        )
+        .hint("restore it from a backup, or start anew in another directory with --data-dir")),
+    }
+}
+
 fn closed(error: OpenError) -> Error {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
-        message.push_str(&format!(": {error}"));
+        let words = error.to_string();
+        // Some errors say their cause themselves.
+        if !message.ends_with(&words) {
+            message.push_str(&format!(": {words}"));
+        }
         cause = error.source();
     }
-    Error::new(Code::Unavailable, message)
+    let closed = Error::new(Code::Unavailable, message);
+    match error.hint() {
+        Some(hint) => closed.hint(hint),
+        None => closed,
+    }
 }
 
 fn unusable(path: &Path, error: std::io::Error) -> Error {

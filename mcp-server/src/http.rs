@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRef, Path, Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,6 +19,7 @@ use tool::{Call, Doc, Host};
 use crate::auth::{self, Authenticated};
 use crate::body;
 use crate::doors::Doors;
+use crate::extract::Path;
 use crate::gate::Gate;
 use crate::problem::{Problem, REQUEST_ID, problem_response, unknown_method};
 

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 mod doors;
+pub mod extract;
 pub mod gate;
 mod guard;
 pub mod http;

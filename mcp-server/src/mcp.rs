@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use tool::{Host, Selection};
 use crate::auth;
 use crate::body;
 use crate::doors::Doors;
+use crate::extract::Path;
 use crate::problem::{Problem, REQUEST_ID};
 use handler::{Handler, Nothing};
 use sessions::Owners;

@@ -123,15 +123,11 @@ impl Platform {
         self.blobs.forget(environment.id).await;
         self.releases.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
-        let mut removed = tokio::fs::remove_dir_all(&directory).await;
-        // A line of the log may have been written in the meantime.
-        if removed.as_ref().is_err_and(|e| e.kind() == ErrorKind::DirectoryNotEmpty) {
-            removed = tokio::fs::remove_dir_all(&directory).await;
-        }
-        match removed {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::internal(e)),
-            _ => {}
-        }
+        let doomed = directory.with_extension("removed");
+        // Under another name first: who still writes to the environment, its log for one, finds it gone.
+        gone(tokio::fs::remove_dir_all(&doomed).await)?;
+        gone(tokio::fs::rename(&directory, &doomed).await)?;
+        gone(tokio::fs::remove_dir_all(&doomed).await)?;
         self.control.environments().finish_delete(environment).await
     }
 
@@ -148,6 +144,14 @@ impl Platform {
             }
         }
         Ok(())
+    }
+}
+
+/// That it was not there any more is as good as having removed it.
+fn gone(removed: std::io::Result<()>) -> Result<()> {
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::internal(e)),
+        _ => Ok(()),
     }
 }
 

@@ -15,9 +15,9 @@ mod env_list;
 mod files;
 mod logs_query;
 mod manifest;
+mod outcome;
 mod resource_delete;
 mod secret_set;
-mod shorten;
 mod site_deploy;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -50,6 +50,24 @@ pub fn registry() -> Registry<Platform> {
 /// Values for a statement's parameters.
 fn params(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array" })
+}
+
+/// The schema of rows: what a database holds is null, a number, a text, or a blob.
+fn rows(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "array", "items": { "anyOf": [
+            { "type": "null" },
+            { "type": "number" },
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": { "base64": { "type": "string" } },
+                "required": ["base64"],
+                "additionalProperties": false,
+            },
+        ] } },
+    })
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ const transport = target.url
 
 const client = new Client(
   { name: "conformance", version: "1.0.0" },
-  first ? {} : { versionNegotiation: { mode: target.mode } },
+  first ? {} : { versionNegotiation: { mode: target.mode }, supportedProtocolVersions: target.versions },
 );
 await client.connect(transport);
 const { tools } = await client.listTools();

@@ -99,9 +99,8 @@ fn a_bound_key_stays_in_its_environment() {
     let names: Vec<&str> =
         tools["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     assert!(!names.contains(&"env_delete"), "{names:?}");
-    for (tool, input) in [("env_delete", json!({ "env": village.ours.slug, "dry_run": true }))] {
-        assert_eq!(bound.call(tool, &input).unwrap().code(), "forbidden", "{tool}");
-    }
+    let deletion = json!({ "env": village.ours.slug, "dry_run": true });
+    assert_eq!(bound.call("env_delete", &deletion).unwrap().code(), "forbidden");
     let key = bound.request("POST", "/v1/keys").json(&json!({ "name": "wider" })).send().unwrap();
     match key.status {
         403 => {}

@@ -266,7 +266,7 @@ fn soak_kills_at_every_write_of_an_apply() {
             }
         };
         siege.die(moment);
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             // A start that has to recover is killed too.
             let n = i64::from(round / 10 % 12) + 1;
             siege.doomed.die_starting(n);

@@ -118,6 +118,9 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
     })
 }
 
+/// One of the names that things have.
+type NameOf = fn(&Things) -> &str;
+
 /// The same question about `theirs` and about nothing must have the same answer.
 struct Pair<'a> {
     theirs: &'a Things,
@@ -226,7 +229,7 @@ fn what_is_anothers_is_answered_like_what_does_not_exist() {
                 ask(t).into_iter().map(|request| request.header("steading-env", ours)).collect()
             });
             pair.ask(&what("without an environment"), ask);
-            let headers: [(&str, fn(&Things) -> &str); 4] = [
+            let headers: [(&str, NameOf); 4] = [
                 ("steading-env", |t| &t.slug),
                 ("steading-env", |t| &t.env),
                 ("steading-tenant", |t| &t.tenant),

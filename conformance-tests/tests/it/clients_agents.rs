@@ -1,6 +1,5 @@
 //! Coding agents, with no account: each connects and calls one tool for a model that this test plays.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -83,8 +82,7 @@ fn claude_code_gives_its_model_what_the_tool_answered() {
     agent.check(claude);
 }
 
-#[test]
-fn codex_gives_its_model_what_the_tool_answered() {
+fn codex(options: &[&str]) {
     let agent = Agent::new("codex", Wire::Responses);
     let provider = format!(
         "model_providers.played={{name=\"played\",base_url=\"{}/v1\",wire_api=\"responses\",env_key=\"PLAYED\"}}",
@@ -93,9 +91,21 @@ fn codex_gives_its_model_what_the_tool_answered() {
     let mut codex = agent.command("codex");
     codex
         .args(["exec", "--skip-git-repo-check", "-c", "model_provider=played", "-c", "model=played", "-c"])
-        .args([&provider, "What is here?"])
+        .arg(&provider)
+        .args(options)
+        .arg("What is here?")
         .env("PLAYED", "none");
     agent.check(codex);
+}
+
+#[test]
+fn codex_gives_its_model_what_the_tool_answered() {
+    codex(&[]);
+}
+
+#[test]
+fn codex_with_the_stateless_protocol_gives_its_model_what_the_tool_answered() {
+    codex(&["--enable", "mcp_2026_07_28"]);
 }
 
 #[test]
@@ -113,29 +123,4 @@ fn opencode_gives_its_model_what_the_tool_answered() {
         .env("OPENCODE_DISABLE_AUTOUPDATE", "1")
         .env("OPENCODE_DISABLE_MODELS_FETCH", "1");
     agent.check(opencode);
-}
-
-#[test]
-fn agents_say_that_they_are_connected() {
-    let connected = |client: &str, program: &str, sign: &str, prepare: &dyn Fn(&Path)| {
-        for arguments in [&["connect", client, "--write"][..], &["connect", client, "--write", "--stdio"]] {
-            let place = Place::new(client).unwrap();
-            let home = testkit::temporary().unwrap();
-            let mut connect = place.command(arguments);
-            connect.current_dir(home.path()).env("HOME", home.path());
-            assert!(finish(connect, LIMIT).unwrap().success());
-            prepare(home.path());
-            let mut list = require(NodeTool::install()).command(program, home.path()).unwrap();
-            list.args(["mcp", "list"]).env("STEADING_KEY", &place.steading.ready().key);
-            let listed = finish(list, LIMIT).unwrap();
-            assert!(listed.success() && listed.stdout.contains(sign), "{arguments:?}: {listed:?}");
-        }
-    };
-    connected("claude-code", "claude", "✔ Connected", &|home| {
-        let settings = json!({ "enabledMcpjsonServers": ["steading"] });
-        std::fs::create_dir(home.join(".claude")).unwrap();
-        std::fs::write(home.join(".claude/settings.local.json"), settings.to_string()).unwrap();
-    });
-    connected("opencode", "opencode", "✓ steading", &|_| {});
-    connected("codex", "codex", "steading", &|_| {});
 }

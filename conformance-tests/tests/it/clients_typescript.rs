@@ -41,3 +41,9 @@ fn the_whole_app_with_2_x_over_stdio() {
 fn the_whole_app_with_2_x_over_stdio_with_the_handshake_of_2025_11_25() {
     second(Target::StdioOfDataDirectory, "legacy", "2025-11-25");
 }
+
+#[test]
+fn the_whole_app_with_2_x_that_knows_2025_06_18_alone() {
+    let place = Place::new("ts2").unwrap();
+    check(&place, Driver::typescript_2_of(&place, "2025-06-18").unwrap(), Some("2025-06-18"));
+}

@@ -1,6 +1,6 @@
 //! One app from its first plan to a rollback, the same for every client: what each must see.
 
-use conformance_tests::{Driver, Greeting, Place, Said, browser};
+use conformance_tests::{Driver, Greeting, Place, Said, Target, browser, liar};
 use serde_json::{Value, json};
 use testkit::http::Request;
 
@@ -125,4 +125,24 @@ fn looks(place: &Place) -> String {
     let fetched = Request::get(&place.url).send().unwrap();
     assert!(fetched.text().unwrap().contains(&format!("<h1>{heading}</h1>")), "{fetched:?}");
     heading
+}
+
+#[test]
+fn clients_check_what_a_tool_answers_against_its_output_schema() {
+    let place = Place::new("liar").unwrap();
+    let url = liar(place.steading.authority(), r#""columns":["one"]"#, r#""columns":"one""#).unwrap();
+    let drivers = [
+        Driver::python(&place, Target::HttpAt(url.clone()), "auto"),
+        Driver::typescript_1(&place, Target::HttpAt(url.clone())),
+        Driver::typescript_2(&place, Target::HttpAt(url), "auto"),
+    ];
+    for driver in drivers {
+        let (_, mut driver) = driver.unwrap();
+        let said = driver.call("db_query", &json!({ "sql": "SELECT 1 AS one" })).unwrap();
+        assert!(matches!(said, Said::Thrown { .. }), "it takes what breaks the schema: {said:?}");
+        assert_eq!(
+            driver.output("db_query", &json!({ "sql": "SELECT 1 AS two" })).unwrap()["rows"],
+            json!([[1]])
+        );
+    }
 }

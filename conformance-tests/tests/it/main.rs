@@ -3,10 +3,14 @@
 #![cfg(test)]
 
 mod assault_credentials;
+mod assault_damage;
+mod assault_disk;
 mod assault_doomed;
+mod assault_input;
 mod assault_kill;
 mod assault_lives;
 mod assault_matrix;
+mod assault_secrets;
 mod assault_tenants;
 mod clients_agents;
 mod clients_cli;

@@ -66,3 +66,27 @@ pub enum OpenError {
     #[error("there must be at least one template")]
     NoTemplate,
 }
+
+impl OpenError {
+    /// The next action, where the message does not end with it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            OpenError::File { .. } => Some("check its owner and the space on its disk"),
+            OpenError::Store { source, .. } => match source {
+                store::Error::Damaged(_) => Some("restore it from a backup"),
+                store::Error::Full(_) => Some("make room on its disk"),
+                store::Error::Newer { .. } => None,
+                _ => Some("check that it is there, that it may be written, and the space on its disk"),
+            },
+            OpenError::DefaultEnvironment(_) => Some("check the space on the disk"),
+            OpenError::MasterMalformed { .. }
+            | OpenError::MasterMissing { .. }
+            | OpenError::MasterForeign { .. }
+            | OpenError::OperatorKey { .. }
+            | OpenError::SigningKey
+            | OpenError::Random(_)
+            | OpenError::NoTemplate => None,
+        }
+    }
+}

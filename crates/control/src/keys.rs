@@ -139,10 +139,12 @@ impl Keys {
     /// Makes the operator key where the platform has none. One that lies in its file is taken: the program may
     /// have died between the file and the database, or the database is new and the file is not.
     pub(crate) async fn first_operator(&self, tenant: TenantId) -> Result<Option<Secret>, OpenError> {
+        // Read on every start, for that takes everyone else's rights to it.
+        let kept = private::read(&self.operator_file)?;
         if self.store.keys().has_operator().await.map_err(|source| self.failed(source))? {
             return Ok(None);
         }
-        let secret = match private::read(&self.operator_file)? {
+        let secret = match kept {
             None => credentials::generate(credentials::OPERATOR).map_err(OpenError::Random)?,
             Some(bytes) => String::from_utf8(bytes)
                 .ok()

@@ -146,8 +146,9 @@ async fn kept(promise: oneshot::Receiver<bool>) -> Result<()> {
     match promise.await {
         Ok(true) => Ok(()),
         // The writer has logged why.
-        Ok(false) | Err(_) => Err(Error::new(Code::Unavailable, "the call's record cannot be written")
-            .hint("look at the state before repeating the call: it may have taken effect")),
+        Ok(false) | Err(_) => Err(Error::new(Code::Unavailable, "the call's record cannot be written").hint(
+            "check the space on the server's disk; the call may have taken effect: look before repeating it",
+        )),
     }
 }
 

@@ -80,6 +80,14 @@ impl Store {
                 .max_lifetime(None)
                 .after_connect(|connection, _| {
                     Box::pin(async move { connection.execute(PRAGMAS).await.map(drop) })
+                })
+                // SQLite undoes a transaction by itself when its disk is full. sqlx then still counts it as open, and
+                // would refuse to begin another one on this connection for ever.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        connection.ping().await?;
+                        Ok(!connection.is_in_transaction())
+                    })
                 }),
             Engine::Postgres => AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS),
         };

@@ -217,6 +217,12 @@ impl Steading {
         self.process.log_tail()
     }
 
+    /// The file that holds all it has logged, also before a restart.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.settings.directory.path().join("log")
+    }
+
     /// What it has printed on standard output after the ready line, which should be nothing.
     #[must_use]
     pub fn rest_of_stdout(&self) -> String {

@@ -1,10 +1,15 @@
 //! How many tokens a text costs a model, estimated from above without a tokenizer.
 
+use serde::Serialize;
+
 /// What a result may cost, in tokens of the o200k vocabulary.
 pub const RESULT_TOKENS: usize = 4_000;
 
-/// An upper estimate of the o200k tokens in `text`. Runs of ASCII letters count a token per 3, digits a token
-/// per 2 and per 3, punctuation one each, everything beyond ASCII one per byte and a half.
+/// How many letters a usual word has at most; what is longer is rather an id, which costs twice as much.
+const WORD: usize = 6;
+
+/// An estimate of the o200k tokens in `text`, from above for text that people or programs write, and never below
+/// six tenths of the truth.
 #[must_use]
 pub fn estimate(text: &str) -> usize {
     let mut thirds = 0;
@@ -15,7 +20,7 @@ pub fn estimate(text: &str) -> usize {
         run = if kind == previous { run + 1 } else { 1 };
         previous = kind;
         thirds += match kind {
-            Kind::Letter => 1 + 2 * usize::from(run == 1),
+            Kind::Letter => 1 + 2 * usize::from(run == 1) + usize::from(run > WORD),
             Kind::Digit => 1 + 2 * usize::from(run % 3 == 1),
             Kind::Space => usize::from(run > 1),
             Kind::Punctuation => 3,
@@ -23,6 +28,21 @@ pub fn estimate(text: &str) -> usize {
         };
     }
     thirds.div_ceil(3)
+}
+
+/// The first of `items` that cost no more than `tokens` together, and how many are left over.
+pub fn fit<T: Serialize>(items: Vec<T>, tokens: usize) -> (Vec<T>, usize) {
+    let (mut spent, all) = (0, items.len());
+    let kept: Vec<T> = items
+        .into_iter()
+        .take_while(|item| {
+            // What does not serialize costs nothing and fails where it is written.
+            spent += serde_json::to_string(item).map_or(0, |text| estimate(&text) + 1);
+            spent <= tokens
+        })
+        .collect();
+    let left = all - kept.len();
+    (kept, left)
 }
 
 #[derive(PartialEq, Clone, Copy)]

@@ -35,6 +35,9 @@ pub trait Tool<P: Host>: 'static {
     /// Everything else there is to know without calling it.
     const SPEC: Spec;
 
+    /// Whether agents begin with it, so that clients which load tools when they are searched for load it at once.
+    const ENTRY: bool = false;
+
     /// Does it.
     fn call(
         cx: &Cx<'_, P, Self::Proof>,

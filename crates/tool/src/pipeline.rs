@@ -15,11 +15,11 @@ use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Select
 /// How long a call may run where its caller sets no deadline.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a change may take to come to an end after it was told to stop.
-const ENDING: Duration = Duration::from_secs(10);
-
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How long after its deadline a change that comes to its own end is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
@@ -84,13 +84,17 @@ impl<P: Host> Registry<P> {
             return travel(entry, platform, call).instrument(span).await;
         }
         let gone = call.cancel.clone().drop_guard();
+        let patience = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE) + LAST_WORDS;
         let (registry, platform) = (Arc::clone(self), Arc::clone(platform));
         let running = tokio::spawn(
             async move { travel(registry.entry(&call.tool)?, &platform, call).await }.instrument(span),
         );
-        let outcome = running.await.map_err(|e| Error::internal(format!("a tool panicked: {e}")))?;
+        let Ok(joined) = tokio::time::timeout(patience, running).await else {
+            return Err(Error::new(Code::Timeout, "the change goes on, and its outcome is not known yet")
+                .hint("look at the state before you repeat the call"));
+        };
         gone.disarm();
-        outcome
+        joined.map_err(|e| Error::internal(format!("a tool panicked: {e}")))?
     }
 }
 
@@ -123,7 +127,11 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
     // A flood that the limiter turns away must not become a flood of records.
     if record.error != Some(Code::RateLimited) {
         let kept = platform.ledger().record(record).await;
-        kept.inspect_err(|e| tracing::error!(error = e.chain(), "a call could not be recorded"))?;
+        let kept = kept.inspect_err(|e| tracing::error!(error = e.chain(), "a call could not be recorded"));
+        // A refusal says more than the record that is missing: on a full disk, both fail.
+        if outcome.is_ok() {
+            kept?;
+        }
     }
     outcome
 }
@@ -142,12 +150,7 @@ async fn admitted<P: Host>(
         return Err(Error::new(Code::Forbidden, message).hint("connect with ?tools=full"));
     }
     entry.input.check(&call.input)?;
-    let Some(key) = replay_key(entry, &call, input_digest)? else {
-        return match run(entry, platform, call).await {
-            Run::Ended(outcome) => outcome,
-            Run::Unknown(error) => Err(error),
-        };
-    };
+    let Some(key) = replay_key(entry, &call, input_digest)? else { return run(entry, platform, call).await };
     match platform.replays().begin(&key).await? {
         Attempt::Done(output) => Ok(output),
         Attempt::Unknown if entry.doc.spec.effect != Effect::Idempotent => Err(Error::new(
@@ -155,26 +158,18 @@ async fn admitted<P: Host>(
             "the outcome of the first call with this idempotency key is not known",
         )
         .hint("look at the state, then repeat with another key if it is needed")),
-        Attempt::First | Attempt::Unknown => match run(entry, platform, call).await {
-            Run::Ended(outcome) => {
+        Attempt::First | Attempt::Unknown => {
+            let outcome = run(entry, platform, call).await;
+            // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
+            if !outcome.as_ref().is_err_and(|e| e.code() == Code::Internal) {
                 platform.replays().finish(&key, outcome.as_ref().ok()).await?;
-                outcome
             }
-            // The key stays claimed: a repeat must not do it twice.
-            Run::Unknown(error) => Err(error),
-        },
+            outcome
+        }
     }
 }
 
-/// How a run came to its end.
-enum Run {
-    /// What it gave, or why nothing was done.
-    Ended(Result<Value>),
-    /// It may have done something, and cannot say what.
-    Unknown(Error),
-}
-
-async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Run {
+async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
     let deadline = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE);
     let cancel = call.cancel.child_token();
     let _stop = cancel.clone().drop_guard();
@@ -185,10 +180,10 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Run {
         cancel: cancel.clone(),
         progress: call.progress,
     };
-    let mut running = (entry.run)(passed, call.input);
-    let stopped = tokio::select! {
+    let mut work = (entry.run)(passed, call.input);
+    let cut = tokio::select! {
         biased;
-        outcome = &mut running => return ended(entry, outcome),
+        output = &mut work => return checked(entry, output?),
         () = cancel.cancelled() => Error::new(Code::Timeout, "the call was cancelled"),
         () = tokio::time::sleep(deadline) => {
             let message = format!("the call ran longer than {} s", deadline.as_secs_f64());
@@ -196,31 +191,22 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Run {
         }
     };
     if entry.doc.spec.effect == Effect::Read {
-        return Run::Ended(Err(stopped));
+        return Err(cut);
     }
-    // Dropped between two steps, a change would be left half done. It learns by its token that it is to stop.
+    // A change is never left half-way: told to stop, it comes to its own end, done or undone.
     cancel.cancel();
-    match tokio::time::timeout(ENDING, running).await {
-        Ok(Err(error)) if error.code() == Code::Timeout => Run::Ended(Err(stopped)),
-        Ok(outcome) => ended(entry, outcome),
-        Err(_) => Run::Unknown(stopped),
-    }
+    checked(entry, work.await?)
 }
 
-/// What a tool that came to its end gave, if it is what the tool declared.
-fn ended<P>(entry: &Entry<P>, outcome: Result<Value>) -> Run {
-    let output = match outcome {
-        Ok(output) => output,
-        Err(error) => return Run::Ended(Err(error)),
-    };
-    if let Err(wrong) = entry.output.check(&output) {
-        return Run::Unknown(Error::internal(format!("{}: wrong output: {wrong:?}", entry.doc.name)));
+fn checked<P>(entry: &Entry<P>, output: Value) -> Result<Value> {
+    entry
+        .output
+        .check(&output)
+        .map_err(|e| Error::internal(format!("{}: wrong output: {e:?}", entry.doc.name)))?;
+    if entry.doc.spec.effect == Effect::Read {
+        within_budget(&output)?;
     }
-    let within = match entry.doc.spec.effect {
-        Effect::Read => within_budget(&output),
-        Effect::Idempotent | Effect::Write | Effect::Destroy => Ok(()),
-    };
-    Run::Ended(within.map(|()| output))
+    Ok(output)
 }
 
 /// The last fence: tools keep their results small themselves, with cursors.
@@ -255,3 +241,7 @@ fn replay_key<P>(entry: &Entry<P>, call: &Call, input: [u8; 32]) -> Result<Optio
 fn digest(input: &Value) -> [u8; 32] {
     Sha256::digest(input.to_string()).into()
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

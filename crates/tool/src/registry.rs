@@ -21,6 +21,8 @@ pub struct Doc {
     pub spec: Spec,
     /// Whether it works on one environment, and not on the tenant as a whole.
     pub in_environment: bool,
+    /// Whether agents begin with it.
+    pub entry: bool,
     /// The input schema as a model sees it.
     pub input_schema: Value,
     /// The output schema.
@@ -133,6 +135,7 @@ impl<P: Host> Registry<P> {
                 name,
                 spec: T::SPEC,
                 in_environment: T::Proof::IN_ENVIRONMENT,
+                entry: T::ENTRY,
                 input_schema: schema::slim(&input),
                 output_schema: output,
             },

@@ -2,7 +2,7 @@
 
 use kernel::{Error, Result};
 use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
+use schemars::transform::{RecursiveTransform, ReplaceBoolSchemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
@@ -13,16 +13,21 @@ pub(crate) fn of_input<T: JsonSchema>() -> Value {
 
 /// The schema of what a `T` is written as, with everything inlined.
 pub(crate) fn of_output<T: JsonSchema>() -> Value {
-    of::<T>(SchemaSettings::draft2020_12().for_serialize())
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    of::<T>(settings.with_transform(RecursiveTransform(without_null)))
 }
 
 fn of<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let mut objects = ReplaceBoolSchemas::default();
+    objects.skip_additional_properties = true;
     let mut schema = settings
         .with(|s| {
             s.inline_subschemas = true;
             s.meta_schema = None;
         })
         .with_transform(RecursiveTransform(without_width))
+        // Some clients translate schemas into dialects where a schema is always an object.
+        .with_transform(objects)
         .into_generator()
         .into_root_schema_for::<T>()
         .to_value();
@@ -41,6 +46,23 @@ fn without_width(schema: &mut Schema) {
     };
     if schema.get("format").is_some_and(width) {
         schema.remove("format");
+    }
+}
+
+/// Takes null away from properties that may be absent: what is written leaves them out instead, and some clients
+/// know no type beside another.
+fn without_null(schema: &mut Schema) {
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    let optional = properties.iter_mut().filter(|(name, _)| !required.iter().any(|known| known == *name));
+    for (_, property) in optional {
+        let Some(types) = property.get_mut("type") else { continue };
+        if let Some(list) = types.as_array_mut() {
+            list.retain(|name| name != "null");
+            if list.len() == 1 {
+                *types = list.remove(0);
+            }
+        }
     }
 }
 
@@ -111,19 +133,35 @@ impl Validator {
 
     /// Checks `value`; the error names the field by a JSON pointer, says the reason, and never repeats values.
     pub(crate) fn check(&self, value: &Value) -> Result<()> {
-        let Some(first) = self.0.iter_errors(value).next() else { return Ok(()) };
-        Err(explain(&first))
+        // Where several things are wrong, a field that is not known is likely the cause of one that is missing.
+        let first = self.0.iter_errors(value).take(LOOKED_AT).min_by_key(rank);
+        first.map_or(Ok(()), |first| Err(explain(&first, value)))
     }
 }
 
-fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
+/// How many errors of one input are looked at.
+const LOOKED_AT: usize = 64;
+
+fn rank(error: &jsonschema::ValidationError<'_>) -> u8 {
+    use jsonschema::error::ValidationErrorKind as Kind;
+    match error.kind() {
+        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } | Kind::FalseSchema => 0,
+        Kind::Required { .. } => 1,
+        _ => 2,
+    }
+}
+
+fn explain(error: &jsonschema::ValidationError<'_>, whole: &Value) -> Error {
     use jsonschema::error::ValidationErrorKind as Kind;
     let at = error.instance_path().as_str().to_owned();
     match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            let name = unexpected.first().map_or("", String::as_str);
-            Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {name:?}"))
-                .hint("remove it, or see the tool's input schema")
+            no_field(&at, unexpected.first().map_or("", String::as_str))
+        }
+        // What the validator says where a type has no fields: it points at the object and not at its field.
+        Kind::FalseSchema => {
+            let fields = whole.pointer(&at).and_then(Value::as_object);
+            no_field(&at, fields.and_then(|fields| fields.keys().next()).map_or("", String::as_str))
         }
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -153,6 +191,12 @@ fn explain(error: &jsonschema::ValidationError<'_>) -> Error {
         Kind::Pattern { pattern } => Error::invalid(at, format!("expected text that matches {pattern}")),
         other => Error::invalid(at, format!("does not satisfy {:?}", other.keyword())),
     }
+}
+
+fn no_field(at: &str, name: &str) -> Error {
+    let shown: String = name.chars().take(100).collect();
+    Error::invalid(format!("{at}/{}", escape(name)), format!("there is no field {shown:?}"))
+        .hint("remove it, or see the tool's input schema")
 }
 
 /// Escapes a name for a JSON pointer (RFC 6901 §3).
@@ -196,9 +240,34 @@ mod tests {
         format: String,
     }
 
+    #[derive(serde::Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
     #[test]
     fn numbers_keep_their_bounds_and_lose_their_width() {
         assert_eq!(of_output::<u64>(), json!({ "type": "integer", "minimum": 0 }));
+    }
+
+    #[test]
+    fn what_is_left_out_is_never_null_and_every_schema_is_an_object() {
+        #[derive(serde::Serialize, JsonSchema)]
+        struct Output {
+            rows: Vec<Value>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cursor: Option<String>,
+            release: Option<String>,
+        }
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "rows": { "type": "array", "items": {} },
+                "cursor": { "type": "string" },
+                "release": { "type": ["string", "null"] },
+            },
+            "required": ["rows", "release"],
+        });
+        assert_eq!(of_output::<Output>(), expected);
     }
 
     #[test]
@@ -216,6 +285,16 @@ mod tests {
     }
 
     #[test]
+    fn a_type_without_fields_names_the_one_that_it_is_given() {
+        #[derive(serde::Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        let error =
+            Validator::new(&of_input::<Nothing>()).unwrap().check(&json!({ "speed": 9 })).unwrap_err();
+        assert_eq!(format!("{error:?}"), "invalid_input /speed: there is no field \"speed\"");
+    }
+
+    #[test]
     fn wrong_input_names_the_field_and_the_reason() {
         let check = |value: Value| {
             let validator = Validator::new(&of_input::<Input>()).unwrap();
@@ -229,6 +308,10 @@ mod tests {
             check(json!({ "sql": "x", "limit": "9" })),
             "invalid_input /limit: expected integer, got a string"
         );
+        assert_eq!(check(json!({ "sq": "x" })), "invalid_input /sq: there is no field \"sq\"");
         assert_eq!(check(json!([])), "invalid_input : expected object, got an array");
+        let nothing = Validator::new(&of_input::<Nothing>()).unwrap();
+        let error = nothing.check(&json!({ "sql": "x" })).unwrap_err();
+        assert_eq!(format!("{error:?}"), "invalid_input /sql: there is no field \"sql\"");
     }
 }

@@ -45,7 +45,7 @@ pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
 pub fn soak(minutes: &str) -> anyhow::Result<()> {
     setup::ensure(Install::Missing)?;
     let binary = build_product("fast")?;
-    let mut soak = cargo(&["test", "--locked", "-p", "conformance-tests", "--profile", "fast"]);
+    let mut soak = cargo(&["test", "--locked", "-p", "conformance-tests"]);
     soak.args(["--", "--ignored", "--nocapture", "soak"]);
     run(soak.env("STEADING_BIN", binary).env("STEADING_SOAK_MINUTES", minutes))
 }

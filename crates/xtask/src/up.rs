@@ -18,7 +18,8 @@ const EXAMPLE: &str = "examples/hello";
 
 /// Builds and serves. This process becomes the server, so that signals and the exit code are the server's own.
 pub fn up(_: Install, arguments: &[&str]) -> anyhow::Result<()> {
-    let binary = build_product("release")?;
+    // The profile of the tests: a newcomer waits for one build, and whoever tests has it already.
+    let binary = build_product("fast")?;
     let example = root().join(EXAMPLE);
     let deploy = example.is_dir() && std::io::stdin().is_terminal() && agreed()?;
     let mut greeter = Command::new(std::env::current_exe()?);

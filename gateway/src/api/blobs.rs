@@ -1,11 +1,12 @@
 //! `/v1/blobs/{sha256}`: content that manifests and deploys name by its hash.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, Env, Error, Proof, Result, Scope};
 use mcp_server::auth::Authenticated;
+use mcp_server::extract::Path;
 use mcp_server::problem::Problem;
 use tool::Host as _;
 

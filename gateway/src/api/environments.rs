@@ -1,10 +1,11 @@
 //! `/v1/envs`: environments as resources, by the same tools that agents call.
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use kernel::{Proof, Result, Scope, Tenant};
 use mcp_server::auth::Authenticated;
+use mcp_server::extract::{Path, Query};
 use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Map, json};

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use control::NewKey;
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use kernel::{Error, KeyId, Proof, Result, Scope, Scopes, Tenant};
 use mcp_server::auth::Authenticated;
+use mcp_server::extract::{Path, Query};
 use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};

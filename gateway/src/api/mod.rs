@@ -146,8 +146,8 @@ impl Api {
             took: began.elapsed(),
             input_digest: [0; 32],
         };
-        platform.ledger().record(record).await?;
-        outcome
+        let kept = platform.ledger().record(record).await;
+        outcome.and_then(|done| kept.map(|()| done))
     }
 }
 

@@ -1,10 +1,11 @@
 //! `/v1/tenants`: for the operator.
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use kernel::{Error, Proof, Result, Scope, Tenant, TenantId};
 use mcp_server::auth::Authenticated;
+use mcp_server::extract::Query;
 use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};

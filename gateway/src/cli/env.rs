@@ -34,6 +34,8 @@ enum Command {
     /// Delete an environment with everything in it
     Delete {
         /// Its slug or id
+        // Not by the name of the option that every command takes: clap would take one for the other.
+        #[arg(id = "environment", value_name = "ENV")]
         env: String,
         /// Accept that everything in it is lost
         #[arg(long)]

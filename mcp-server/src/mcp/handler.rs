@@ -9,7 +9,7 @@ use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
     CompleteResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData, GetPromptRequestParams,
     GetPromptResponse, Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
+    ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams, ProgressNotificationParam,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams,
     SubscribeRequestParams, SubscriptionFilter, Tool, ToolAnnotations, UnsubscribeRequestParams,
 };
@@ -104,12 +104,20 @@ impl<P: Host, X: ServerHandler> Handler<P, X> {
     }
 }
 
+/// Keeps a tool out of the search that Claude Code puts before the tools of servers with many.
+const ALWAYS_LOAD: &str = "anthropic/alwaysLoad";
+
 /// A tool as MCP shows it.
 fn described(doc: &Doc) -> Tool {
     let mut tool = Tool::new_with_raw(doc.name, Some(doc.spec.about.into()), object(&doc.input_schema))
         .with_title(doc.spec.title)
         .with_raw_output_schema(object(&doc.output_schema));
     tool.annotations = serde_json::from_value::<ToolAnnotations>(doc.annotations()).ok();
+    if doc.entry {
+        let mut meta = MetaObject::default();
+        meta.0.insert(ALWAYS_LOAD.to_owned(), true.into());
+        tool.meta = Some(meta);
+    }
     tool
 }
 

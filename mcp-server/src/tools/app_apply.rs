@@ -1,6 +1,6 @@
 //! `app_apply`: makes the app what a manifest says.
 
-use capabilities::releases::{Change, Effect as Meaning, Wanted};
+use capabilities::releases::Wanted;
 use kernel::{Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use tool::{Cx, Effect, Spec, Tool};
 
 use super::app_plan::in_manifest;
 use super::manifest::ManifestInput;
-use super::shorten::outcome;
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppApply;
@@ -32,13 +32,8 @@ pub struct Output {
     url: String,
     /// Whether anything was done.
     changed: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<Change>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    effects: Vec<Meaning>,
-    /// What is too much to show.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<String>,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 impl Tool<Platform> for AppApply {
@@ -56,6 +51,8 @@ impl Tool<Platform> for AppApply {
         effect: Effect::Write,
         examples: &[r#"{"manifest":{"site":{"files":{"index.html":"<h1>Hi</h1>"}}}}"#],
     };
+
+    const ENTRY: bool = true;
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
@@ -79,14 +76,11 @@ impl Tool<Platform> for AppApply {
         let applied = platform.releases.apply(cx.env(), wanted, &secrets, cx.cancel()).await;
         let applied = applied.map_err(|e| if of_manifest { in_manifest(e) } else { e })?;
         cx.progress(2, 2, "live");
-        let (changes, effects, left_out) = outcome(applied.changes, applied.effects);
         Ok(Output {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes,
-            effects,
-            left_out,
+            outcome: Outcome::new(applied.changes, applied.effects),
         })
     }
 }

@@ -1,13 +1,11 @@
 //! `app_describe`: everything an environment holds, in few words.
 
-use capabilities::releases::{Description, SiteInfo, TableInfo};
+use capabilities::releases::{Description, TableInfo};
 use kernel::{Env, EnvId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::budget::RESULT_TOKENS;
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
-use super::shorten::{Room, clip, cost, few};
 use crate::platform::Platform;
 
 pub struct AppDescribe;
@@ -17,6 +15,10 @@ pub struct AppDescribe;
 pub struct Input {
     cursor: Option<String>,
 }
+
+/// What tables may cost on one page, in tokens, and what names of secrets and migrations may.
+const TABLES: usize = 2_400;
+const NAMES: usize = 300;
 
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
@@ -31,7 +33,10 @@ pub struct Output {
     app: Description,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
-    /// Where the tables go on; absent on the last page.
+    /// What there is more of than is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    omitted: Vec<String>,
+    /// Where the next page of tables begins; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
 }
@@ -43,58 +48,68 @@ impl Tool<Platform> for AppDescribe {
 
     const SPEC: Spec = Spec {
         title: "Describe the app",
-        about: "Shows tables, columns, site, releases, secrets' names, advice. Call it first.",
+        about: "Shows what is there: tables and columns, site, releases, secrets' names, URL, advice. Call it first.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
         examples: &["{}"],
     };
 
+    const ENTRY: bool = true;
+
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let slug = platform.slug(cx.env()).await?;
         let mut app = platform.releases.describe(cx.env()).await?;
-        let tables = std::mem::take(&mut app.tables);
-        let mut output = Output {
-            env: cx.env_id(),
-            url: platform.urls.app(&slug),
-            slug: slug.to_string(),
-            app: Description {
-                name: app.name.map(|name| clip(name, 200)),
-                migrations: few(app.migrations, 300),
-                site: app.site.map(|site| SiteInfo { paths: few(site.paths, 300), ..site }),
-                advice: few(app.advice, 300),
-                ..app
-            },
-            secrets: few(platform.secrets(cx.env()).await?, 300),
-            cursor: None,
+        let cursor = page(&mut app, input.cursor.as_deref());
+        let mut omitted = Vec::new();
+        let mut fit = |what: &str, names: Vec<String>| {
+            let (kept, left) = budget::fit(names, NAMES);
+            if left > 0 {
+                omitted.push(format!("{left} {what}"));
+            }
+            kept
         };
-        let mut room = Room::new(RESULT_TOKENS.saturating_sub(200 + cost(&output)));
-        for (name, table) in tables {
-            if input.cursor.as_ref().is_some_and(|cursor| name <= *cursor) {
-                continue;
-            }
-            let table = shortened(table);
-            if !room.admits(&(&name, &table)) && !output.app.tables.is_empty() {
-                output.cursor = output.app.tables.last().map(|(last, _)| last.clone());
-                break;
-            }
-            output.app.tables.insert(name, table);
+        // The latest are the ones that matter.
+        let mut migrations = std::mem::take(&mut app.migrations);
+        migrations.reverse();
+        app.migrations = fit("earlier migrations", migrations);
+        app.migrations.reverse();
+        let secrets = fit("secrets", platform.secrets(cx.env()).await?);
+        if let Some(site) = &mut app.site {
+            site.paths = fit("paths", std::mem::take(&mut site.paths));
         }
-        Ok(output)
+        app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
+        let url = platform.urls.app(&slug);
+        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, secrets, omitted, cursor })
     }
 }
 
-/// A table as far as one fits into a result.
-fn shortened(mut table: TableInfo) -> TableInfo {
-    let mut columns: Vec<_> = std::mem::take(&mut table.columns).into_iter().collect();
-    for (_, words) in &mut columns {
-        *words = clip(std::mem::take(words), 200);
+/// Leaves the tables after `cursor` that fit on one page; where the next one begins.
+fn page(app: &mut Description, cursor: Option<&str>) -> Option<String> {
+    let after = |name: &str| cursor.is_none_or(|cursor| name > cursor);
+    let mut tables: Vec<_> =
+        std::mem::take(&mut app.tables).into_iter().filter(|(name, _)| after(name)).collect();
+    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (_, table) in &mut tables {
+        narrow(table);
     }
-    let more = Room::new(1_200).cut(&mut columns);
-    if more > 0 {
-        columns.push(("…".to_owned(), format!("and {more} more columns: PRAGMA table_info")));
+    let (kept, left) = budget::fit(tables, TABLES);
+    let next = (left > 0).then(|| kept.last().map(|(name, _)| name.clone())).flatten();
+    app.tables = kept.into_iter().collect();
+    next
+}
+
+/// Cuts a table so wide that it would not fit on a page by itself.
+fn narrow(table: &mut TableInfo) {
+    let columns: Vec<_> = std::mem::take(&mut table.columns).into_iter().collect();
+    let (kept, left) = budget::fit(columns, TABLES / 2);
+    table.columns = kept.into_iter().collect();
+    if left > 0 {
+        table.columns.insert("…".to_owned(), format!("and {left} more: SELECT * FROM pragma_table_info(?1)"));
     }
-    table.columns = columns.into_iter().collect();
-    table.indexes = few(table.indexes, 400);
-    table
+    let (kept, left) = budget::fit(std::mem::take(&mut table.indexes), TABLES / 4);
+    table.indexes = kept;
+    if left > 0 {
+        table.indexes.push(format!("… and {left} more"));
+    }
 }

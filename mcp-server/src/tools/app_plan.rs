@@ -1,13 +1,13 @@
 //! `app_plan`: what applying a manifest would do.
 
-use capabilities::releases::{Change, Effect as Meaning, Manifest};
+use capabilities::releases::Manifest;
 use kernel::{Env, PlanId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::manifest::ManifestInput;
-use super::shorten::outcome;
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppPlan;
@@ -26,11 +26,8 @@ pub struct Output {
     plan_id: PlanId,
     /// The current release; 0 before the first.
     release: u64,
-    changes: Vec<Change>,
-    effects: Vec<Meaning>,
-    /// What is too much to show.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<String>,
+    #[serde(flatten)]
+    outcome: Outcome,
     /// What to give app_apply along with the plan, where data would be lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
@@ -54,13 +51,10 @@ impl Tool<Platform> for AppPlan {
         let manifest: Manifest = input.manifest.parse()?;
         let secrets = platform.secrets(cx.env()).await?;
         let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
-        let (changes, effects, left_out) = outcome(plan.changes, plan.effects);
         Ok(Output {
             plan_id: plan.id,
             release: plan.release,
-            changes,
-            effects,
-            left_out,
+            outcome: Outcome::new(plan.changes, plan.effects),
             confirm: plan.confirm,
         })
     }

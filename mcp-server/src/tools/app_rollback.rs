@@ -1,12 +1,11 @@
 //! `app_rollback`: returns to an earlier release.
 
-use capabilities::releases::{Change, Effect as Meaning};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::shorten::outcome;
+use super::outcome::Outcome;
 use crate::platform::Platform;
 
 pub struct AppRollback;
@@ -27,11 +26,8 @@ pub struct Output {
     /// Whether anything was done.
     changed: bool,
     /// What was done, and what was kept so that no data is lost.
-    changes: Vec<Change>,
-    effects: Vec<Meaning>,
-    /// What is too much to show.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<String>,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 impl Tool<Platform> for AppRollback {
@@ -50,14 +46,11 @@ impl Tool<Platform> for AppRollback {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let applied = platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?;
-        let (changes, effects, left_out) = outcome(applied.changes, applied.effects);
         Ok(Output {
             release: applied.release,
             url: platform.url(cx.env()).await?,
             changed: applied.changed,
-            changes,
-            effects,
-            left_out,
+            outcome: Outcome::new(applied.changes, applied.effects),
         })
     }
 }

@@ -2,8 +2,11 @@
 
 use kernel::{Code, Error, Result};
 
-use super::shorten::few;
+use super::outcome::lines;
 use crate::platform::Platform;
+
+/// What the losses that an error or a dry run names may cost, in tokens.
+pub const LOSSES: usize = 2_400;
 
 /// What is to be confirmed.
 pub struct Confirm<'a> {
@@ -37,7 +40,8 @@ impl Confirm<'_> {
 
 /// The refusal to do without a dry run what cannot be undone.
 pub fn unconfirmed(losses: &[String]) -> Error {
-    Error::new(Code::Conflict, format!("this cannot be undone: {}", few(losses.to_vec(), 600).join("; ")))
+    let losses = lines(losses.to_vec(), LOSSES);
+    Error::new(Code::Conflict, format!("this cannot be undone: {}", losses.join("; ")))
         .field("/confirm")
         .hint("call with dry_run, then again with the `confirm` that it returns")
 }

@@ -30,6 +30,7 @@ pub struct Output {
     columns: Vec<String>,
     /// The rows of RETURNING.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::rows")]
     rows: Vec<Vec<Value>>,
 }
 

@@ -15,7 +15,7 @@ pub struct DbLoad;
 pub struct Input {
     table: String,
     format: Format,
-    /// The rows; CSV begins with column names.
+    /// CSV begins with column names.
     text: String,
     /// Rows whose key is there; default: fail.
     on_conflict: Option<OnConflict>,

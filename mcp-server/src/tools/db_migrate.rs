@@ -4,13 +4,16 @@ use capabilities::database::{self, Migrate, Migrated, Mode};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use super::confirm::Confirm;
-use super::shorten::few;
 use crate::platform::Platform;
 
 pub struct DbMigrate;
+
+/// What effects may cost, and the history, in tokens.
+const EFFECTS: usize = 2_400;
+const HISTORY: usize = 800;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,8 +36,11 @@ pub struct Output {
     /// What to pass to run it, where data is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
-    /// The names of those that have run, newest first.
+    /// The names of those that have run, in order; of many, the latest.
     history: Vec<String>,
+    /// What there is more of than is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    omitted: Vec<String>,
 }
 
 impl Tool<Platform> for DbMigrate {
@@ -52,10 +58,10 @@ impl Tool<Platform> for DbMigrate {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
-        let mut migrate = Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None };
+        let mut migrate =
+            Migrate { name: input.name, sql: input.sql, mode: Mode::DryRun, release: None, accepted: None };
         let trial = platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?;
-        let lost: Vec<_> = trial.effects.iter().filter(|e| e.loses()).cloned().collect();
-        let losses: Vec<_> = lost.iter().map(words).collect();
+        let losses: Vec<_> = trial.effects.iter().filter(|e| e.loses()).map(words).collect();
         let subject = format!("{} {}", cx.env_id(), migrate.sql);
         let confirm = Confirm { action: "db_migrate", subject: &subject, losses: &losses };
         if input.dry_run.unwrap_or_default() {
@@ -66,21 +72,24 @@ impl Tool<Platform> for DbMigrate {
             confirm.redeem(platform, input.confirm.as_deref()).await?;
         }
         migrate.mode = Mode::Apply;
-        // Rows may have come since the trial.
-        let done = platform.databases.migrate_as_shown(cx.env(), &migrate, &lost, cx.cancel()).await?;
-        Ok(output(done, None))
+        migrate.accepted = Some(trial.effects.into_iter().filter(database::Effect::loses).collect());
+        Ok(output(platform.databases.migrate(cx.env(), &migrate, cx.cancel()).await?, None))
     }
 }
 
-fn output(mut done: Migrated, confirm: Option<String>) -> Output {
-    done.effects.sort_by_key(|effect| !effect.loses());
+fn output(done: Migrated, confirm: Option<String>) -> Output {
+    let mut effects = done.effects;
+    effects.sort_by_key(|effect| !effect.loses());
+    let (effects, more_effects) = budget::fit(effects.iter().map(words).collect(), EFFECTS);
     let latest = done.history.into_iter().rev().map(|applied| applied.name).collect();
-    Output {
-        applied: done.applied,
-        effects: few(done.effects.iter().map(words).collect(), 2_500),
-        confirm,
-        history: few(latest, 800),
-    }
+    let (mut history, earlier) = budget::fit(latest, HISTORY);
+    history.reverse();
+    let omitted = [(more_effects, "effects"), (earlier, "earlier migrations")]
+        .into_iter()
+        .filter(|(left, _)| *left > 0)
+        .map(|(left, what)| format!("{left} {what}"))
+        .collect();
+    Output { applied: done.applied, effects, confirm, history, omitted }
 }
 
 fn words(effect: &database::Effect) -> String {

@@ -30,6 +30,7 @@ pub struct Input {
 pub struct Output {
     columns: Vec<String>,
     /// Values in the order of the columns.
+    #[schemars(schema_with = "super::rows")]
     rows: Vec<Vec<Value>>,
     /// Where the next page begins; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,14 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::confirm::unconfirmed;
-use super::shorten::few;
+use super::confirm::{LOSSES, unconfirmed};
+use super::outcome::lines;
 use crate::platform::Platform;
 
 pub struct EnvDelete;
-
-/// How many tokens the list of what is lost may be.
-const SHOWN: usize = 3_500;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,11 +52,11 @@ impl Tool<Platform> for EnvDelete {
         let losses = effects.join("\n").into_bytes();
         if input.dry_run.unwrap_or_default() {
             let confirm = environments.confirm_delete(cx.tenant(), &input.env, &losses).await?.token;
-            return Ok(Output { deleted: false, effects: few(effects, SHOWN), confirm: Some(confirm) });
+            return Ok(Output { deleted: false, effects: lines(effects, LOSSES), confirm: Some(confirm) });
         }
         let Some(confirm) = input.confirm else { return Err(unconfirmed(&effects)) };
         let doomed = environments.begin_delete(cx.tenant(), &input.env, &losses, &confirm).await?;
         platform.remove_environment(&doomed).await?;
-        Ok(Output { deleted: true, effects: few(effects, SHOWN), confirm: None })
+        Ok(Output { deleted: true, effects: lines(effects, LOSSES), confirm: None })
     }
 }

@@ -6,15 +6,18 @@ use control::{Environment, EnvironmentFilter};
 use kernel::{EnvId, Error, Result, Scope, Tenant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
-use super::shorten::Room;
 use crate::platform::Platform;
 
 pub struct EnvList;
 
-/// Environments on one page at most; fewer where their tags are long.
-const PAGE: u32 = 25;
+/// How many environments one page has, and what they may cost in tokens.
+const PAGE: u32 = 50;
+const TOKENS: usize = 3_600;
+
+/// What the tags of one environment may cost, in tokens.
+const TAGS: usize = 1_200;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +47,9 @@ pub struct Item {
     url: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<String, String>,
+    /// Tags that are left out here because they are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_tags: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_id: Option<String>,
     created_at: String,
@@ -69,28 +75,22 @@ impl Tool<Platform> for EnvList {
         let after = after.map_err(|_| Error::invalid("/cursor", "this is not a cursor of env_list"))?;
         let found = platform.control.environments().list(cx.tenant(), &filter, after, PAGE).await?;
         let full = found.len() == PAGE as usize;
-        let item = |e: Environment| Item {
-            env: e.id,
-            url: platform.urls.app(&e.slug),
-            slug: e.slug.to_string(),
-            name: e.name,
-            tags: shortened(e.tags),
-            external_id: e.external_id,
-            created_at: e.created.to_string(),
+        let item = |e: Environment| {
+            let (tags, left) = budget::fit(e.tags.into_iter().collect(), TAGS);
+            Item {
+                env: e.id,
+                url: platform.urls.app(&e.slug),
+                slug: e.slug.to_string(),
+                name: e.name,
+                tags: tags.into_iter().collect(),
+                more_tags: (left > 0).then_some(left),
+                external_id: e.external_id,
+                created_at: e.created.to_string(),
+            }
         };
-        let mut environments: Vec<Item> = found.into_iter().map(item).collect();
-        let left = Room::of_result().cut(&mut environments);
-        let cursor = environments.last().filter(|_| full || left > 0).map(|last| last.env.to_string());
+        let (environments, left) = budget::fit(found.into_iter().map(item).collect(), TOKENS);
+        let last = environments.last().map(|item| item.env.to_string());
+        let cursor = if full || left > 0 { last } else { None };
         Ok(Output { environments, cursor })
     }
-}
-
-/// Tags as far as one environment fits into a result with them; the last says how many more there are.
-fn shortened(tags: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut tags: Vec<_> = tags.into_iter().collect();
-    let more = Room::new(2_500).cut(&mut tags);
-    if more > 0 {
-        tags.push(("…".to_owned(), format!("{more} more")));
-    }
-    tags.into_iter().collect()
 }

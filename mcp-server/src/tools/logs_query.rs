@@ -4,13 +4,19 @@ use capabilities::logs::{Entry, Level, Query};
 use kernel::{Env, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use tool::{Cx, Effect, Spec, Tool};
+use tool::{Cx, Effect, Spec, Tool, budget};
 
-use super::shorten::{Room, clip};
+use super::outcome::shorten;
 use crate::platform::Platform;
 
 pub struct LogsQuery;
+
+/// What one page may cost, and the fields of one entry, in tokens.
+const TOKENS: usize = 3_600;
+const FIELDS: usize = 800;
+
+/// How many characters of one message are shown.
+const MESSAGE: usize = 2_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -81,31 +87,31 @@ impl Tool<Platform> for LogsQuery {
             limit: input.limit.unwrap_or(50) as usize,
             cursor: input.cursor,
         };
+        // Where a page ends is known to the log alone: one that costs too much is asked for again, shorter.
         loop {
-            let page = cx.platform().logs.query(cx.env(), query.clone()).await?;
-            let mut entries: Vec<Entry> = page.entries.into_iter().map(shortened).collect();
-            if Room::of_result().cut(&mut entries) == 0 {
+            let mut page = cx.platform().logs.query(cx.env(), query.clone()).await?;
+            page.entries.iter_mut().for_each(narrow);
+            let (entries, left) = budget::fit(page.entries, TOKENS);
+            if left == 0 {
                 return Ok(Output { entries, cursor: page.cursor });
             }
-            // Only the log knows the cursor of a shorter page.
             query.limit = entries.len().max(1);
         }
     }
 }
 
-/// An entry that fits into a result.
-fn shortened(mut entry: Entry) -> Entry {
-    entry.message = clip(entry.message, 2_000);
-    for value in entry.fields.values_mut() {
-        if let Value::String(text) = value {
-            *text = clip(std::mem::take(text), 300);
-        }
+/// Cuts an entry so long that it would not fit on a page by itself.
+fn narrow(entry: &mut Entry) {
+    shorten(&mut entry.message, MESSAGE);
+    if let Some(id) = &mut entry.request_id {
+        shorten(id, 100);
     }
-    if !Room::new(1_500).admits(&entry.fields) {
-        let more = format!("{} fields are too much to show", entry.fields.len());
-        entry.fields = Map::from_iter([("…".to_owned(), Value::from(more))]);
+    let fields = std::mem::take(&mut entry.fields).into_iter().collect();
+    let (kept, left) = budget::fit(fields, FIELDS);
+    entry.fields = kept.into_iter().collect();
+    if left > 0 {
+        entry.fields.insert("fields_omitted".to_owned(), left.into());
     }
-    entry
 }
 
 /// A point in time, or how long ago it is.

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::confirm::{Confirm, unconfirmed};
-use super::shorten::few;
+use super::confirm::{Confirm, LOSSES, unconfirmed};
+use super::outcome::lines;
 use crate::platform::Platform;
 
 pub struct ResourceDelete;
@@ -82,7 +82,8 @@ impl Tool<Platform> for ResourceDelete {
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
-            few(effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect(), 3_500)
+            let words = effects.iter().map(|e| format!("{}: {}", e.target, e.message)).collect();
+            lines(words, LOSSES)
         };
         match (input.dry_run.unwrap_or_default(), input.confirm) {
             (false, Some(confirm)) => {

@@ -105,7 +105,6 @@ async fn a_tool_is_described_with_its_schemas_and_all_hints() {
             "properties": {
               "count": {
                 "type": "integer",
-                "format": "uint32",
                 "minimum": 0
               }
             },

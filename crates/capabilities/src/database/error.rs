@@ -126,9 +126,9 @@ pub enum Error {
     /// The name is taken by a migration with other content.
     #[error("the migration {0} was applied before with other content")]
     MigrationChanged(String),
-    /// It loses something else than was agreed to.
-    #[error("what the migration would lose has changed since it was shown")]
-    MigrationMoved,
+    /// A migration would lose something else than what was accepted.
+    #[error("what the migration would lose has changed since the dry run")]
+    MoreLost,
     /// The name of a migration is empty or too long.
     #[error("a migration needs a name of 1 to 200 characters")]
     MigrationName,
@@ -228,7 +228,8 @@ impl From<Error> for kernel::Error {
             Error::WideReturning => {
                 sql(Code::TooLarge).hint("return fewer columns, or none and read them after")
             }
-            Error::Unknown(_) => new(Code::NotFound),
+            Error::Unknown(_) => new(Code::NotFound)
+                .hint("it is being deleted, or its directory is gone: restore that from a backup"),
             Error::Exists(_) => new(Code::Conflict),
             Error::Missing(_) | Error::Damaged(_) => {
                 new(Code::Unavailable).hint("restore it from a backup, or delete the environment")
@@ -236,9 +237,9 @@ impl From<Error> for kernel::Error {
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")
                 .hint("an applied migration does not change: write the difference as a new one"),
-            Error::MigrationMoved => new(Code::Conflict)
-                .field("/confirm")
-                .hint("call with dry_run again and look at what it returns"),
+            Error::MoreLost => {
+                new(Code::Conflict).field("/confirm").hint("make another dry run and look at what it returns")
+            }
             Error::MigrationName => new(Code::InvalidInput).field("/name"),
             Error::MigrationBreaksReferences { .. } => sql(Code::Conflict),
             Error::Script { source, .. } => {

@@ -24,6 +24,8 @@ pub struct Migrate {
     pub mode: Mode,
     /// The release it belongs to, where it does.
     pub release: Option<i64>,
+    /// The losses that are accepted, as a dry run told them; any, where nothing is said.
+    pub accepted: Option<Vec<Effect>>,
 }
 
 /// Whether a migration is applied.
@@ -67,36 +69,11 @@ impl Databases {
     ///
     /// # Errors
     /// What the guard or the engine holds against one of its statements, its name with other content, rows
-    /// that it would leave without the row they refer to; then nothing is changed.
+    /// that it would leave without the row they refer to, losses that were not accepted; then nothing is changed.
     pub async fn migrate(
         &self,
         env: &Env,
         migrate: &Migrate,
-        cancel: &CancellationToken,
-    ) -> Result<Migrated, Error> {
-        self.migrate_where(env, migrate, |_| true, cancel).await
-    }
-
-    /// As [`Databases::migrate`], if it loses nothing but `losses`, which somebody has seen and agreed to.
-    ///
-    /// # Errors
-    /// Also `MigrationMoved`, where it would lose something else by now.
-    pub async fn migrate_as_shown(
-        &self,
-        env: &Env,
-        migrate: &Migrate,
-        losses: &[Effect],
-        cancel: &CancellationToken,
-    ) -> Result<Migrated, Error> {
-        let as_shown = |effects: &[Effect]| effects.iter().filter(|effect| effect.loses()).eq(losses);
-        self.migrate_where(env, migrate, as_shown, cancel).await
-    }
-
-    async fn migrate_where(
-        &self,
-        env: &Env,
-        migrate: &Migrate,
-        agreed: impl Fn(&[Effect]) -> bool,
         cancel: &CancellationToken,
     ) -> Result<Migrated, Error> {
         if !(1..=200).contains(&migrate.name.chars().count()) {
@@ -108,7 +85,7 @@ impl Databases {
         let work = async {
             writer.foreign_keys(Switch::Off).await?;
             writer.begin(Durability::Full).await?;
-            let result = self.in_transaction(env, migrate, agreed, &mut writer).await;
+            let result = self.in_transaction(env, migrate, &mut writer).await;
             writer.rollback().await?;
             writer.foreign_keys(Switch::On).await?;
             result
@@ -129,7 +106,6 @@ impl Databases {
         &self,
         env: &Env,
         migrate: &Migrate,
-        agreed: impl Fn(&[Effect]) -> bool,
         writer: &mut Writer,
     ) -> Result<Migrated, Error> {
         let digest = BlobHash::of(migrate.sql.as_bytes()).to_string();
@@ -149,8 +125,9 @@ impl Databases {
             schema::sealed(writer.lease()?.connection()?).await?;
             return Ok(Migrated { applied: false, effects, changed, history });
         }
-        if !agreed(&effects) {
-            return Err(Error::MigrationMoved);
+        let losses = effects.iter().filter(|effect| effect.loses());
+        if migrate.accepted.as_ref().is_some_and(|accepted| !losses.eq(accepted)) {
+            return Err(Error::MoreLost);
         }
         let row = [
             Value::from(migrate.name.as_str()),

@@ -160,8 +160,8 @@ impl Writer {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
+        // Rewriting a table is the platform's, and takes as long as a migration that does it.
         let limit = match role {
-            // Ours rebuild tables, as migrations do.
             Role::Migrator | Role::Platform => self.limits.migration,
             Role::Reader | Role::Writer => self.limits.statement,
         };

@@ -32,7 +32,7 @@ pub struct Description {
     pub releases: Vec<ReleaseInfo>,
     /// Table name → table.
     pub tables: IndexMap<String, TableInfo>,
-    /// Migrations that have run, newest first.
+    /// Migrations that have run, in order.
     pub migrations: Vec<String>,
     /// The site, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,8 +93,7 @@ impl Releases {
         let current = read(current).await?.into_iter().next().map(Release::read).transpose()?;
         let latest = "SELECT number, created_at FROM _steading_release ORDER BY number DESC LIMIT ?1";
         let latest = self.databases.platform_query(env, latest, &[RELEASES.into()]).await?;
-        let migrations =
-            read("SELECT name FROM _steading_migration ORDER BY applied_at DESC, rowid DESC").await?;
+        let migrations = read("SELECT name FROM _steading_migration ORDER BY applied_at, rowid").await?;
         let schema = self.databases.schema(env).await?;
 
         let current = current.unwrap_or_default();

@@ -18,6 +18,9 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many plans an environment keeps.
 const KEPT: u32 = 20;
 
+/// How many losses an error names.
+const NAMED: usize = 20;
+
 /// A plan as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stored {
@@ -94,10 +97,10 @@ impl Stored {
 /// The refusal to lose data.
 pub(crate) fn lossy<'a>(losses: impl Iterator<Item = &'a Effect>) -> Error {
     let mut words: Vec<_> = losses.map(|loss| format!("{}: {}", loss.target, loss.message)).collect();
-    let more = words.len().saturating_sub(10);
-    words.truncate(10);
+    let more = words.len().saturating_sub(NAMED);
+    words.truncate(NAMED);
     if more > 0 {
-        words.push(format!("and {more} more"));
+        words.push(format!("and {more} more losses, which app_plan counts"));
     }
     Error::new(Code::Conflict, format!("this would lose data: {}", words.join("; ")))
 }

@@ -78,6 +78,19 @@ async fn a_default_environment_that_was_deleted_stays_deleted() {
 }
 
 #[tokio::test]
+async fn a_key_file_that_others_can_read_is_closed_to_them_at_the_next_start() {
+    let platform = Platform::new().await;
+    platform.control.close().await;
+    for file in ["operator.key", "keys/master"] {
+        let path = platform.path().join(file);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let (control, _) = Control::open(ControlConfig::new(platform.path())).await.unwrap();
+        control.close().await;
+        assert_eq!(mode(&path), 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_operator_key_file_does_not_stop_the_start_and_the_key_can_be_reset() {
     let platform = Platform::new().await;
     let file = platform.path().join("operator.key");

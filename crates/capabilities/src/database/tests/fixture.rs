@@ -42,7 +42,8 @@ impl Fixture {
     }
 
     pub async fn migrate(&self, name: &str, sql: &str, mode: Mode) -> Result<Migrated, Error> {
-        let migrate = Migrate { name: name.to_owned(), sql: sql.to_owned(), mode, release: None };
+        let migrate =
+            Migrate { name: name.to_owned(), sql: sql.to_owned(), mode, release: None, accepted: None };
         self.databases.migrate(&self.env, &migrate, &CancellationToken::new()).await
     }
 

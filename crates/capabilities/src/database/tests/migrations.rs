@@ -253,3 +253,25 @@ async fn the_fingerprint_sees_past_spacing_and_into_texts() {
     assert_ne!(fingerprint("CREATE TABLE t (a TEXT DEFAULT 'x  y')").await, plain);
     assert_ne!(fingerprint("CREATE TABLE t (a TEXT DEFAULT 'x y', b)").await, plain);
 }
+
+#[tokio::test]
+async fn a_migration_loses_nothing_but_what_was_accepted() {
+    let fixture = Fixture::new().await;
+    fixture.execute("CREATE TABLE todo (title TEXT) STRICT", &[]).await.unwrap();
+    fixture.execute("INSERT INTO todo VALUES ('one')", &[]).await.unwrap();
+    let told = fixture.migrate("drop", "DROP TABLE todo", Mode::DryRun).await.unwrap();
+    fixture.execute("INSERT INTO todo VALUES ('two')", &[]).await.unwrap();
+    let migrate = |accepted: Vec<Effect>| crate::database::Migrate {
+        name: "drop".to_owned(),
+        sql: "DROP TABLE todo".to_owned(),
+        mode: Mode::Apply,
+        release: None,
+        accepted: Some(accepted),
+    };
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let refused = fixture.databases.migrate(&fixture.env, &migrate(told.effects), &cancel).await;
+    assert!(matches!(refused, Err(Error::MoreLost)), "{refused:?}");
+    let told = fixture.migrate("drop", "DROP TABLE todo", Mode::DryRun).await.unwrap();
+    let applied = fixture.databases.migrate(&fixture.env, &migrate(told.effects), &cancel).await.unwrap();
+    assert!(applied.applied);
+}

@@ -141,6 +141,7 @@ async fn every_call_may_move_between_threads() {
         sql: String::new(),
         mode: crate::database::Mode::Apply,
         release: None,
+        accepted: None,
     };
     may_move(databases.create(env.id()));
     may_move(databases.query(env, Query::default(), &cancel));

@@ -1,0 +1,371 @@
+//! What the built product costs, held against its targets: a table on stdout, and exit code 1 where one is missed.
+//!
+//! The product is a process of its own, and so is the bare axum server that its tool calls are compared with, in the
+//! same run, by the same client. `cargo xtask bench ground_floor` runs it on the optimised product.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use testkit::{Steading, eventually, require, temporary};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// With this argument, this program is the bare server.
+const ECHO: &str = "bare-echo-server";
+
+const CONNECTIONS: usize = 16;
+const ROUNDS: usize = 10;
+const ROUND: Duration = Duration::from_millis(500);
+const ENVIRONMENTS: usize = 1_000;
+
+fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == ECHO) {
+        runtime().block_on(echo());
+        return ExitCode::SUCCESS;
+    }
+    let mut table = Table::default();
+    starts(&mut table);
+    calls(&mut table);
+    creations(&mut table);
+    applies(&mut table);
+    environments(&mut table);
+    println!("\n{}", if table.missed == 0 { "all targets are met" } else { "targets are missed" });
+    if table.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The results, printed as they come.
+#[derive(Default)]
+struct Table {
+    missed: u32,
+}
+
+impl Table {
+    fn most(&mut self, what: &str, measured: f64, target: f64, unit: &str) {
+        self.row(what, measured, &format!("<= {target}"), unit, measured <= target);
+    }
+
+    fn least(&mut self, what: &str, measured: f64, target: f64, unit: &str) {
+        self.row(what, measured, &format!(">= {target}"), unit, measured >= target);
+    }
+
+    /// A number that explains another, and has no target.
+    fn note(&self, what: &str, measured: f64, unit: &str) {
+        println!("{what:<58} {measured:>10.2} {unit:<8}");
+    }
+
+    fn row(&mut self, what: &str, measured: f64, target: &str, unit: &str, met: bool) {
+        self.missed += u32::from(!met);
+        let verdict = if met { "pass" } else { "FAIL" };
+        println!("{what:<58} {measured:>10.2} {unit:<8} {target:>8}  {verdict}");
+    }
+}
+
+/// A platform whose limits let everything through.
+fn unlimited() -> Steading {
+    let mut launch = Steading::launch();
+    for limit in ["KEY", "TOKEN", "TENANT"] {
+        launch = launch
+            .env(format!("STEADING_LIMITS_{limit}_PER_SECOND"), "100000000")
+            .env(format!("STEADING_LIMITS_{limit}_BURST"), "100000000");
+    }
+    require(launch.start())
+}
+
+fn starts(table: &mut Table) {
+    let mut first = Vec::new();
+    let mut later = Vec::new();
+    for _ in 0..5 {
+        let directory = temporary().unwrap();
+        let start = || require(Steading::launch().data_dir(directory.path().join("data")).start());
+        first.push(milliseconds(start().ready_after()));
+        later.push(milliseconds(start().ready_after()));
+    }
+    table.most("the first start to ready, median of 5", median(&mut first), 150.0, "ms");
+    table.most("a later start to ready, median of 5", median(&mut later), 150.0, "ms");
+    let idle = unlimited();
+    idle.client().output("app_describe", &json!({})).unwrap();
+    table.most("idle memory (VmRSS)", settled_megabytes(&idle), 40.0, "MB");
+}
+
+/// Tool calls by MCP with a key, limits and audit, held against a bare server that reads and writes the same JSON.
+fn calls(table: &mut Table) {
+    let steading = unlimited();
+    let echo = Echo::start();
+    let query = json!({ "sql": "SELECT 1 AS hello" });
+    let call = |tool: &str, input: &Value| {
+        let params = json!({ "name": tool, "arguments": input });
+        json!({ "jsonrpc": "2.0", "id": "hello", "method": "tools/call", "params": params })
+    };
+    let key = format!("authorization: Bearer {}\r\nsteading-env: default\r\n", steading.ready().key);
+    let by_mcp =
+        |tool: &str, input: &Value| Load::new(steading.authority(), "/mcp", &key, &call(tool, input));
+    let pid = steading.id();
+    let mut loads = [
+        ("bare axum echo", Load::new(&echo.address, "/", &key, &call("db_query", &query)), echo.child.id()),
+        ("db_query by MCP", by_mcp("db_query", &query), pid),
+        ("env_list by MCP", by_mcp("env_list", &json!({})), pid),
+        ("logs_query by MCP", by_mcp("logs_query", &json!({})), pid),
+        ("app_describe by MCP", by_mcp("app_describe", &json!({})), pid),
+        (
+            "ping by MCP",
+            Load::new(
+                steading.authority(),
+                "/mcp",
+                &key,
+                &json!({ "jsonrpc": "2.0", "id": "hello", "method": "ping" }),
+            ),
+            pid,
+        ),
+        ("db_query by JSON", Load::new(steading.authority(), "/v1/tools/db_query", &key, &query), pid),
+    ]
+    .map(|(name, load, pid)| (name, load, pid, Vec::new()));
+    let runtime = runtime();
+    // The first rounds warm everything up; the others take turns, so that all have the same neighbours.
+    for round in 0..=ROUNDS {
+        for (_, load, pid, rounds) in &mut loads {
+            let done = runtime.block_on(load.round(*pid));
+            if round > 0 {
+                rounds.push(done);
+            }
+        }
+    }
+    let rates: Vec<Rate> = loads.iter().map(|(_, _, _, rounds)| Rate::of(rounds)).collect();
+    for ((name, ..), rate) in loads.iter().zip(&rates) {
+        table.note(name, rate.per_second, "/s");
+        table.note("  processor time of one", rate.processor * 1e6, "us");
+    }
+    let share = rates[1].per_second / rates[0].per_second;
+    table.least("a tool call by MCP as a share of a bare axum echo", share, 0.3, "");
+}
+
+fn creations(table: &mut Table) {
+    let steading = unlimited();
+    let client = steading.client().without_env();
+    let mut took: Vec<f64> = (0..200)
+        .map(|n| timed(|| drop(client.output("env_create", &json!({ "slug": format!("e{n}") })).unwrap())))
+        .collect();
+    table.most("env_create, p50 of 200", median(&mut took), 10.0, "ms");
+    table.note("env_create, p99 of 200", took[took.len() * 99 / 100], "ms");
+}
+
+fn applies(table: &mut Table) {
+    let steading = unlimited();
+    let hello = hello();
+    let mut took: Vec<f64> = (0..11)
+        .map(|n| {
+            let slug = format!("hello-{n}");
+            let client = steading.client().in_env(&slug);
+            client.clone().without_env().output("env_create", &json!({ "slug": slug })).unwrap();
+            timed(|| drop(client.output("app_apply", &json!({ "manifest": hello })).unwrap()))
+        })
+        .collect();
+    table.most("app_apply of examples/hello, median of 11", median(&mut took), 500.0, "ms");
+    table.note("app_apply of examples/hello, slowest of 11", took[took.len() - 1], "ms");
+}
+
+fn environments(table: &mut Table) {
+    let steading = unlimited();
+    let tiny = json!({ "database": { "tables": { "notes": { "columns": { "title": "text!" } } } } });
+    let began = Instant::now();
+    for n in 0..ENVIRONMENTS {
+        let slug = format!("tiny-{n}");
+        let client = steading.client().in_env(&slug);
+        client.clone().without_env().output("env_create", &json!({ "slug": slug })).unwrap();
+        client.output("app_apply", &json!({ "manifest": tiny })).unwrap();
+        client.output("db_query", &json!({ "sql": "SELECT count(*) FROM notes" })).unwrap();
+    }
+    let took = began.elapsed();
+    table.most("memory after 1,000 environments in turn (VmRSS)", megabytes(&steading), 100.0, "MB");
+    table.note("  at its highest (VmHWM)", highest_megabytes(&steading), "MB");
+    table.note("  time for each: create, apply, query", milliseconds(took) / 1_000.0, "ms");
+}
+
+/// `examples/hello` with its site inline, as `steading apply` sends it.
+fn hello() -> Value {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/hello");
+    let text = std::fs::read_to_string(directory.join("steading.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    let site = manifest["site"].as_object_mut().unwrap();
+    let directory = directory.join(site.remove("dir").unwrap().as_str().unwrap());
+    let files: BTreeMap<String, String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect();
+    site.insert("files".to_owned(), json!(files));
+    manifest
+}
+
+/// A request that is sent over and over.
+struct Load {
+    address: String,
+    request: Vec<u8>,
+}
+
+/// What one round came to.
+struct Round {
+    calls: f64,
+    seconds: f64,
+    processor: f64,
+}
+
+struct Rate {
+    /// Calls per second, the median of the rounds.
+    per_second: f64,
+    /// Processor time of the server for one call, in seconds.
+    processor: f64,
+}
+
+impl Rate {
+    fn of(rounds: &[Round]) -> Self {
+        let mut rates: Vec<f64> = rounds.iter().map(|round| round.calls / round.seconds).collect();
+        let sum = |of: fn(&Round) -> f64| rounds.iter().map(of).sum::<f64>();
+        let processor = sum(|round| round.processor) / sum(|round| round.calls);
+        Self { per_second: median(&mut rates), processor }
+    }
+}
+
+impl Load {
+    fn new(address: &str, path: &str, headers: &str, body: &Value) -> Self {
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\n{headers}content-length: {}\r\n\r\n{body}",
+            body.len(),
+        );
+        Self { address: address.to_owned(), request: request.into_bytes() }
+    }
+
+    /// Calls over keep-alive connections, as many as fit, with the processor time that process `pid` took.
+    async fn round(&self, pid: u32) -> Round {
+        let (began, processor) = (Instant::now(), processor_time(pid));
+        let connections = (0..CONNECTIONS).map(|_| async {
+            let mut socket = TcpStream::connect(&self.address).await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let mut answer = Vec::with_capacity(4_096);
+            let mut calls = 0_u32;
+            while began.elapsed() < ROUND {
+                socket.write_all(&self.request).await.unwrap();
+                read(&mut socket, &mut answer).await;
+                calls += 1;
+            }
+            calls
+        });
+        let calls: u32 = futures::future::join_all(connections).await.into_iter().sum();
+        let processor = processor_time(pid) - processor;
+        Round { calls: calls.into(), seconds: began.elapsed().as_secs_f64(), processor }
+    }
+}
+
+/// Reads one answer, up to the length it announces or to its last chunk.
+async fn read(socket: &mut TcpStream, answer: &mut Vec<u8>) {
+    answer.clear();
+    loop {
+        assert_ne!(socket.read_buf(answer).await.unwrap(), 0, "the server closed the connection");
+        let text = std::str::from_utf8(answer).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let whole = length.map_or_else(|| body.ends_with("0\r\n\r\n"), |length: usize| body.len() >= length);
+        if whole {
+            assert!(head.starts_with("HTTP/1.1 200") && body.contains("hello"), "{text}");
+            return;
+        }
+    }
+}
+
+/// The bare server, as a process of its own.
+struct Echo {
+    child: Child,
+    address: String,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child = command.arg(ECHO).stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Self { child, address: address.trim().to_owned() }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves until its parent is gone.
+async fn echo() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let listener = listener.tap_io(|socket| socket.set_nodelay(true).unwrap());
+    let router = Router::new().route("/", post(async |Json(body): Json<Value>| Json(body)));
+    let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    tokio::select! {
+        served = axum::serve(listener, router) => served.unwrap(),
+        _ = parent => {}
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+/// User and system time of a process in seconds (proc_pid_stat(5), fields 14 and 15).
+fn processor_time(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
+    (ticks(14) + ticks(15)) / 100.0
+}
+
+fn megabytes(steading: &Steading) -> f64 {
+    steading.rss().unwrap() as f64 / f64::from(1 << 20)
+}
+
+/// Once nothing uses the processor any more.
+fn settled_megabytes(steading: &Steading) -> f64 {
+    let mut before = steading.cpu().unwrap();
+    let mut since = Instant::now();
+    eventually(Duration::from_secs(30), || {
+        let now = steading.cpu().unwrap();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(2)).then_some(())
+    });
+    megabytes(steading)
+}
+
+fn highest_megabytes(steading: &Steading) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", steading.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1_024.0
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
+    work();
+    milliseconds(began.elapsed())
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+/// Sorts, and gives the middle.
+fn median(numbers: &mut [f64]) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
