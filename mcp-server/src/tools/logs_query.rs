@@ -4,6 +4,7 @@ use capabilities::logs::{Entry, Level, Query};
 use kernel::{Env, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tool::{Cx, Effect, Spec, Tool, budget};
 
 use super::outcome::shorten;
@@ -102,7 +103,16 @@ impl Tool<Platform> for LogsQuery {
 
 /// Cuts an entry so long that it would not fit on a page by itself.
 fn narrow(entry: &mut Entry) {
-    shorten(&mut entry.message, MESSAGE);
+    let cost = |text: &str| budget::estimate(&Value::from(text).to_string());
+    let whole = entry.message.clone();
+    let mut most = MESSAGE;
+    shorten(&mut entry.message, most);
+    // Some characters cost more than a token each.
+    while cost(&entry.message) > MESSAGE {
+        most /= 2;
+        entry.message.clone_from(&whole);
+        shorten(&mut entry.message, most);
+    }
     if let Some(id) = &mut entry.request_id {
         shorten(id, 100);
     }

@@ -266,7 +266,8 @@ async fn long_log_entries_come_in_pages_without_gap() {
     let place = ground.platform.control.environments().find("default").await.unwrap().unwrap();
     let env = Env::for_upkeep(place.tenant, place.env);
     for i in 0..20 {
-        let message = format!("entry {i} {}", "words and more ".repeat(500));
+        let costly = ["words and more ", "\"\\\"", "字🎉"][i % 3];
+        let message = format!("entry {i} {}", costly.repeat(3_000));
         ground
             .platform
             .logs
