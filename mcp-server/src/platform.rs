@@ -138,7 +138,10 @@ impl Platform {
     pub async fn recover(&self) -> Result<()> {
         for environment in self.control.environments().unfinished().await? {
             match environment.state {
-                EnvState::Creating => drop(self.complete(environment).await?),
+                EnvState::Creating => {
+                    self.databases.recreate(environment.id).await?;
+                    self.control.environments().ready(&environment).await?;
+                }
                 EnvState::Deleting => self.remove_environment(&environment).await?,
                 EnvState::Ready => {}
             }

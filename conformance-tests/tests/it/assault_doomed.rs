@@ -162,6 +162,7 @@ impl Doomed {
             None if is_hash(name) => format!("{call} blob"),
             None if name.starts_with("socket:") => format!("{call} a socket"),
             None if name.starts_with("env_") => format!("{call} an environment's directory"),
+            None if name.starts_with("main.db.new-") => format!("{call} environment's half-written main.db"),
             None if path.contains("/logs/") => format!("{call} log"),
             None if path.contains("/envs/") => format!("{call} environment's {name}"),
             None => format!("{call} {name}"),

@@ -81,6 +81,22 @@ impl Databases {
         }
     }
 
+    /// Makes the database of an environment whose creation an earlier process has not finished, where it is not
+    /// there, and removes what that process left half written. For the start, before anything is created.
+    ///
+    /// # Errors
+    /// As [`Databases::create`], and where the disk fails; none where the database is there.
+    pub async fn recreate(&self, env: EnvId) -> Result<(), Error> {
+        let path = self.environments.path(env);
+        let swept =
+            tokio::task::spawn_blocking(move || template::sweep(path.parent().unwrap_or(&path))).await;
+        swept.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))).map_err(Error::File)?;
+        match self.create(env).await {
+            Err(Error::Exists(_)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// Closes the database of an environment whose directory is about to be removed. What runs on it is waited
     /// for, as long as one statement may take.
     ///

@@ -3,10 +3,13 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use super::error::Error;
+
+/// What the name of a database begins with while it is written.
+const HALF: &str = "main.db.new-";
 
 /// Marks the file as a database of ours: `STDG` as a big-endian number, in the header's application id.
 pub(super) const APPLICATION: i64 = 0x5354_4447;
@@ -39,6 +42,8 @@ pub(super) async fn prepare() -> Result<Vec<u8>, Error> {
         .filename(&path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
+        // It is read back at once and thrown away, so that nothing has to wait for the disk.
+        .synchronous(SqliteSynchronous::Off)
         .disable_statement_logging()
         .connect()
         .await
@@ -59,12 +64,28 @@ pub(super) async fn prepare() -> Result<Vec<u8>, Error> {
 pub(super) fn place(bytes: &[u8], path: &Path) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(path);
     std::fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(HALF).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|failed| failed.error)?;
     sync(directory)?;
     directory.parent().map_or(Ok(()), sync)
+}
+
+/// Removes what an attempt to [`place`] that died has left in `directory`; not to be called while one is under way.
+pub(super) fn sweep(directory: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(HALF)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn sync(directory: &Path) -> std::io::Result<()> {

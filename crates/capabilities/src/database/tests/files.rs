@@ -22,6 +22,23 @@ async fn a_database_at_its_quota_refuses_more_and_goes_on_serving() {
     assert_eq!(fixture.rows("SELECT count(*) FROM t").await, [[json!(1)]]);
 }
 
+#[tokio::test]
+async fn a_creation_that_died_is_finished_and_what_it_half_wrote_goes() {
+    let fixture = Fixture::new().await;
+    let env = EnvId::new();
+    let home = fixture.directory.path().join(env.to_string());
+    std::fs::create_dir(&home).unwrap();
+    // Before its file was in place, and after.
+    for _ in 0..2 {
+        std::fs::write(home.join("main.db.new-x"), "half").unwrap();
+        fixture.databases.recreate(env).await.unwrap();
+        let names = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["main.db"]);
+    }
+    let env = Env::for_upkeep(TenantId::new(), env);
+    fixture.databases.schema(&env).await.unwrap();
+}
+
 /// How many files below the fixture's directory this process has open.
 fn open_files(fixture: &Fixture) -> usize {
     let below = fixture.directory.path().canonicalize().unwrap();
