@@ -104,8 +104,10 @@ impl Platform {
         let env = Env::for_upkeep(environment.tenant, environment.id);
         let app = self.releases.describe(&env).await?;
         let mut losses = vec![format!("environment {} with its address", environment.slug)];
-        losses
-            .extend(app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", table.rows)));
+        losses.extend(app.tables.iter().map(|(name, table)| {
+            let more = if table.rows < database::COUNTED { "" } else { " or more" };
+            format!("table {name} with {}{more} rows", table.rows)
+        }));
         if let Some(release) = app.release {
             losses.push(format!("{release} releases"));
         }

@@ -310,8 +310,8 @@ impl Alteration<'_> {
         }
         let columns: Vec<ColumnName> =
             index.columns.iter().map(|c| c.as_ref()?.parse().ok()).collect::<Option<_>>()?;
-        let primary = |c: &ColumnName| self.live_column(c.as_str()).is_some_and(|c| c.primary_key > 0);
-        if columns.iter().all(primary) {
+        // The new table has a primary key of its own, its id; any other one is a column that stays unique.
+        if columns.iter().all(|column| column.folded() == "id") {
             return None;
         }
         let name = self.wanted.index_name(&columns, true);

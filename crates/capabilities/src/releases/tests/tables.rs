@@ -178,3 +178,17 @@ async fn what_changes_beside_the_type_is_said_and_unique_values_need_an_index_on
     yard.execute("DELETE FROM todos WHERE id = '1'").await;
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
 }
+
+#[tokio::test]
+async fn a_key_that_is_not_the_id_stays_unique_when_its_table_is_taken_over() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE todos (email TEXT PRIMARY KEY, title TEXT)").await;
+    yard.execute("CREATE TABLE notes (todo TEXT REFERENCES todos (email)) STRICT").await;
+    yard.execute("INSERT INTO todos VALUES ('a@b', 'a')").await;
+    yard.execute("INSERT INTO notes VALUES ('a@b')").await;
+    yard.apply(todos(json!({ "email": "text!", "title": "text" }))).await.unwrap();
+    let cancel = CancellationToken::new();
+    let doubled = yard.databases.execute(&yard.env, "INSERT INTO todos (email) VALUES ('a@b')", &[], &cancel);
+    assert_eq!(Error::from(doubled.await.unwrap_err()).code(), Code::Conflict);
+    assert!(!yard.apply(todos(json!({ "email": "text!", "title": "text" }))).await.unwrap().changed);
+}
