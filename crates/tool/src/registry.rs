@@ -166,7 +166,6 @@ impl<P: Host> Registry<P> {
     pub(crate) fn entry(&self, name: &str) -> Result<&Entry<P>> {
         self.entries.iter().find(|entry| entry.doc.name == name).ok_or_else(|| {
             Error::not_found(format!("tool {:?}", name.chars().take(64).collect::<String>()))
-                .field("/name")
                 .hint("list the tools first")
         })
     }

@@ -244,18 +244,17 @@ async fn a_missing_scope_is_named_and_an_unknown_tool_is_not_found() {
     check(
         world.post("/v1/tools/nope", ENV_KEY),
         expect![[r#"
-        404
-        content-type: application/problem+json
-        {
-          "type": "urn:steading:error:not_found",
-          "title": "There is no such thing",
-          "status": 404,
-          "code": "not_found",
-          "message": "there is no tool \"nope\"",
-          "field": "/name",
-          "hint": "list the tools first"
-        }
-    "#]],
+            404
+            content-type: application/problem+json
+            {
+              "type": "urn:steading:error:not_found",
+              "title": "There is no such thing",
+              "status": 404,
+              "code": "not_found",
+              "message": "there is no tool \"nope\"",
+              "hint": "list the tools first"
+            }
+        "#]],
     )
     .await;
     check(
