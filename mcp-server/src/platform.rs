@@ -1,6 +1,5 @@
 //! What the tools work on: the services of the platform, and what takes more than one of them.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use crate::assault_tenants::mcp;
 const VALUE: &str = "xK7-value-of-a-secret-9qZ";
 const OTHER_VALUE: &str = "pW3-value-that-was-refused-2rT";
 const BIG_VALUE: &str = "hJ5-value-that-was-too-large-8sU";
+const CLI_VALUE: &str = "nR4-value-from-a-command-line-5vX";
 const WRONG_KEY: &str = "stead_key_dGhpcyBpcyBub3QgYSBrZXkgb2YgYW55Ym9keTE";
 
 /// Every file below `directory`.
@@ -88,12 +89,21 @@ fn no_secret_is_in_an_answer_a_log_a_file_or_the_process_list() {
         let query = format!("/v1/tools?key={key}");
         answers.push(client.request("GET", &query).send().unwrap().text().unwrap().to_owned());
     }
-    // By the command line, which takes values from its input and keys from its environment.
-    let set = steading.command(&["secret", "set", "FROM_CLI", "--env", "default", "--help"]);
-    let told = testkit::finish(set, std::time::Duration::from_secs(20)).unwrap();
-    answers.push(format!("{}{}", told.stdout, told.stderr));
+    // By the command line, which takes values from its input alone.
+    let directory = testkit::temporary().unwrap();
+    let input = directory.path().join("input");
+    fs::write(&input, CLI_VALUE).unwrap();
+    for name in ["FROM_CLI", "not a name"] {
+        let mut set = steading.command(&["secret", "set", name, "--json", "--log-level", "trace"]);
+        set.stdin(fs::File::open(&input).unwrap());
+        let told = testkit::finish(set, std::time::Duration::from_secs(20)).unwrap();
+        assert_eq!(told.success(), name == "FROM_CLI", "{} {}", told.stdout, told.stderr);
+        answers.push(format!("{}{}", told.stdout, told.stderr));
+    }
+    let names = client.output("app_describe", &json!({})).unwrap()["secrets"].clone();
+    assert_eq!(names, json!(["FROM_CLI", "TOKEN"]));
 
-    let secrets = [VALUE, OTHER_VALUE, BIG_VALUE, operator.as_str(), made.as_str(), WRONG_KEY];
+    let secrets = [VALUE, OTHER_VALUE, BIG_VALUE, CLI_VALUE, operator.as_str(), made.as_str(), WRONG_KEY];
     for answer in &answers {
         for secret in secrets {
             assert!(
