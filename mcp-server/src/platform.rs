@@ -143,7 +143,13 @@ impl Platform {
                     self.databases.recreate(environment.id).await?;
                     self.control.environments().ready(&environment).await?;
                 }
-                EnvState::Deleting => self.remove_environment(&environment).await?,
+                EnvState::Deleting => {
+                    // One that cannot be removed stands in nobody else's way.
+                    if let Err(error) = self.remove_environment(&environment).await {
+                        let (id, error) = (environment.id, error.chain());
+                        tracing::error!(env.id = %id, error, "a deleted environment could not be removed");
+                    }
+                }
                 EnvState::Ready => {}
             }
         }

@@ -8,7 +8,7 @@ use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
-use kernel::{Caller, Env, Principal, Result, Scopes, Surface};
+use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
 use serde_json::{Value, json};
 use tool::{Call, Effect, Selection};
 
@@ -336,5 +336,24 @@ async fn a_call_that_outlives_its_environment_leaves_nothing_behind() {
     let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();
     ground.call("env_delete", json!({ "env": "shop", "confirm": dry["confirm"] })).await.unwrap();
     assert!(ground.platform.blobs.put(&env, "late".into()).await.is_err());
+    assert!(!directory.exists());
+}
+
+#[tokio::test]
+async fn an_environment_that_cannot_be_removed_does_not_stop_the_start() {
+    let ground = Ground::new().await;
+    let made = ground.call("env_create", json!({ "slug": "shop" })).await.unwrap();
+    let directory = ground.platform.environments_dir.join(made["env"].as_str().unwrap());
+    let tenant = kernel::Tenant::authorize(&*ground.operator().await, &[kernel::Scope::EnvDelete]).unwrap();
+    let environments = ground.platform.control.environments();
+    let token = environments.confirm_delete(&tenant, "shop", b"").await.unwrap().token;
+    environments.begin_delete(&tenant, "shop", b"", &token).await.unwrap();
+    // A file where the doomed directory goes cannot be removed as a directory.
+    std::fs::write(directory.with_extension("removed"), "").unwrap();
+    ground.platform.recover().await.unwrap();
+    assert_eq!(environments.unfinished().await.unwrap().len(), 1);
+    std::fs::remove_file(directory.with_extension("removed")).unwrap();
+    ground.platform.recover().await.unwrap();
+    assert_eq!(environments.unfinished().await.unwrap().len(), 0);
     assert!(!directory.exists());
 }

@@ -247,6 +247,7 @@ impl Alteration<'_> {
     }
 
     fn rebuild(&self, found: Findings, draft: &mut Draft) {
+        self.forgotten(draft);
         let (table, new) = (quote(&self.live.name), format!("_steading_new_{}", self.wanted.name));
         if found.rows > 0 {
             let message = format!("the table is rewritten: {} rows", found.rows);
@@ -278,6 +279,19 @@ impl Alteration<'_> {
         let touch = self.wanted.touch_trigger_name();
         for trigger in self.live.triggers.iter().filter(|t| !t.name.eq_ignore_ascii_case(&touch)) {
             draft.step(trigger.sql.clone());
+        }
+    }
+
+    /// Says what of its SQL a new table does not have.
+    fn forgotten(&self, draft: &mut Draft) {
+        let table = &self.live.name;
+        if self.before.is_none() && has_check(&self.live.sql) {
+            let detail = "a table of a release does not carry them".to_owned();
+            draft.change(Action::Drop, format!("checks of table {table}"), Some(detail));
+        }
+        for key in self.live.foreign_keys.iter().filter(|key| key.columns.len() > 1) {
+            let columns = key.columns.join(", ");
+            draft.change(Action::Drop, format!("reference {table}.({columns}) to {}", key.table), None);
         }
     }
 
@@ -412,6 +426,15 @@ impl Alteration<'_> {
             && normal(live.default.as_deref()) == normal(column.default_sql().as_deref())
             && key.map(|k| k.table.to_ascii_lowercase()) == column.references.as_ref().map(|t| t.folded())
     }
+}
+
+/// Whether a table's SQL has a CHECK; one that merely stands in a text or a comment counts too.
+fn has_check(sql: &str) -> bool {
+    let sql = sql.to_ascii_uppercase();
+    sql.match_indices("CHECK").any(|(at, word)| {
+        let part_of_a_name = |c: char| c.is_alphanumeric() || c == '_';
+        !sql[..at].ends_with(part_of_a_name) && sql[at + word.len()..].trim_start().starts_with('(')
+    })
 }
 
 /// The type of a column by what its declaration says (<https://www.sqlite.org/datatype3.html> §3.1).

@@ -327,10 +327,14 @@ impl Releases {
             // Whoever waits for this may go away; what is on disk is what answers all the same.
             let (live, id) = (Arc::clone(&self.live), env.id());
             let committed = tokio::spawn(async move {
-                db.commit().await?;
-                live.publish(id, served);
+                let committed = db.commit().await;
+                if committed.is_ok() {
+                    live.publish(id, served);
+                }
+                // Before the writer is free: the next trial is another's.
                 drop(trial);
-                Ok::<(), Error>(())
+                drop(db);
+                committed
             });
             committed.await.map_err(Error::internal)??;
             self.say(env, Level::Info, format!("release {number} is live"));

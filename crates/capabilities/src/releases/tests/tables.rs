@@ -192,3 +192,23 @@ async fn a_key_that_is_not_the_id_stays_unique_when_its_table_is_taken_over() {
     assert_eq!(Error::from(doubled.await.unwrap_err()).code(), Code::Conflict);
     assert!(!yard.apply(todos(json!({ "email": "text!", "title": "text" }))).await.unwrap().changed);
 }
+
+#[tokio::test]
+async fn what_a_table_loses_of_its_sql_when_it_is_taken_over_is_said() {
+    let yard = Yard::new().await;
+    yard.execute("CREATE TABLE pairs (a TEXT, b TEXT, PRIMARY KEY (a, b)) STRICT").await;
+    yard.execute(
+        "CREATE TABLE todos (title TEXT CHECK (title <> ''), check_in TEXT, a TEXT, b TEXT, \
+         FOREIGN KEY (a, b) REFERENCES pairs (a, b)) STRICT",
+    )
+    .await;
+    let plan = yard.plan(todos(json!({ "title": "text" }))).await.unwrap();
+    assert_eq!(
+        changes(&plan.changes),
+        [
+            "alter table todos: it becomes part of the release",
+            "drop checks of table todos: a table of a release does not carry them",
+            "drop reference todos.(a, b) to pairs",
+        ]
+    );
+}
