@@ -38,7 +38,12 @@ pub fn ci() -> anyhow::Result<()> {
 /// Runs the benchmarks whose names contain `filter`.
 pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
     let mut bench = prepared(Install::Missing, "bench")?;
-    run(bench.arg("--workspace").args(filter))
+    // The profile of the product that is measured, whose builds are there already.
+    bench.args(["--profile", "fast", "--workspace"]);
+    for name in if filter.is_empty() { &[""] } else { filter } {
+        bench.arg("--bench").arg(format!("*{name}*"));
+    }
+    run(&mut bench)
 }
 
 /// Runs the tests that take long by design.
