@@ -43,6 +43,10 @@ impl Host for Platform {
     fn replays(&self) -> &dyn Replays {
         self.control.replays()
     }
+
+    fn digest_key(&self) -> &[u8; 32] {
+        self.control.digest_key()
+    }
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kernel::{Code, Error, Result, Secret, Slug, TenantId, Timestamp};
 use store::{Location, SigningKeyRow, Store, Tenant};
 use tool::Effect;
+use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
 use crate::names::Names;
@@ -43,6 +44,7 @@ pub struct Control {
     ledger: Ledger,
     replays: Replays,
     default_tenant: TenantId,
+    digest_key: Zeroizing<[u8; 32]>,
     config: ControlConfig,
 }
 
@@ -108,6 +110,7 @@ impl Control {
             names,
             credentials,
             default_tenant,
+            digest_key: master.derive("steading input digest"),
             config,
         };
         control.default_environment().await.map_err(OpenError::DefaultEnvironment)?;
@@ -167,6 +170,12 @@ impl Control {
     #[must_use]
     pub fn replays(&self) -> &Replays {
         &self.replays
+    }
+
+    /// Keys the digests of inputs in the records of calls.
+    #[must_use]
+    pub fn digest_key(&self) -> &[u8; 32] {
+        &self.digest_key
     }
 
     /// The tenant of whoever names none.

@@ -101,7 +101,7 @@ impl<P: Host> Registry<P> {
 /// The whole road, once the tool is found.
 async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
     let (at, began) = (Timestamp::now(), Instant::now());
-    let input_digest = digest(&call.input);
+    let input_digest = digest(platform.digest_key(), &call.input);
     let mut record = Record {
         call: call.id,
         at,
@@ -238,8 +238,9 @@ fn replay_key<P>(entry: &Entry<P>, call: &Call, input: [u8; 32]) -> Result<Optio
     Ok(Some(ReplayKey { tenant, credential, key, digest: whole.finalize().into() }))
 }
 
-fn digest(input: &Value) -> [u8; 32] {
-    Sha256::digest(input.to_string()).into()
+/// The key comes first and has a fixed length; that a digest could be extended helps nobody to guess an input.
+fn digest(key: &[u8; 32], input: &Value) -> [u8; 32] {
+    Sha256::new().chain_update(key).chain_update(input.to_string()).finalize().into()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ type Attempted = ([u8; 32], Option<Value>);
 struct Memory {
     full: AtomicBool,
     records: Mutex<Vec<(&'static str, Option<Code>)>>,
+    digest: Mutex<Option<[u8; 32]>>,
     replays: Mutex<HashMap<String, Attempted>>,
     told: Notify,
     recorded: Notify,
@@ -36,6 +37,7 @@ impl Limiter for Memory {
 impl Ledger for Memory {
     fn record(&self, record: Record) -> BoxFuture<'_, Result<()>> {
         self.records.lock().unwrap().push((record.tool, record.error));
+        *self.digest.lock().unwrap() = Some(record.input_digest);
         self.recorded.notify_one();
         Box::pin(async { Ok(()) })
     }
@@ -77,6 +79,10 @@ impl Host for Memory {
 
     fn replays(&self) -> &dyn Replays {
         self
+    }
+
+    fn digest_key(&self) -> &[u8; 32] {
+        &[7; 32]
     }
 }
 
@@ -162,6 +168,12 @@ async fn a_call_gives_the_output_and_leaves_one_record() {
     let platform = Arc::new(Memory::default());
     assert_eq!(registry().call(&platform, call("look")).await.unwrap(), json!({ "said": "hi" }));
     assert_eq!(*platform.records.lock().unwrap(), [("look", None)]);
+    let digest = *platform.digest.lock().unwrap();
+    assert_ne!(
+        digest,
+        Some(<[u8; 32]>::from(Sha256::digest(r#"{"text":"hi"}"#))),
+        "inputs cannot be guessed from it"
+    );
 }
 
 #[tokio::test]

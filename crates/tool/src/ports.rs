@@ -16,6 +16,8 @@ pub trait Host: Send + Sync + 'static {
     fn ledger(&self) -> &dyn Ledger;
     /// Remembers calls made under an idempotency key.
     fn replays(&self) -> &dyn Replays;
+    /// Keys the digests of inputs: without it, a short secret in an input could be guessed from its record.
+    fn digest_key(&self) -> &[u8; 32];
 }
 
 /// Admits calls at the rate a tenant and a key may make them.
@@ -52,7 +54,7 @@ pub struct Record {
     pub error: Option<Code>,
     /// How long it ran.
     pub took: Duration,
-    /// SHA-256 of the input, so that a record can be matched with a request without holding it.
+    /// Keyed SHA-256 of the input, so that a record can be matched with a request without holding it.
     pub input_digest: [u8; 32],
 }
 
@@ -71,7 +73,7 @@ pub struct ReplayKey {
     pub credential: KeyId,
     /// What the caller sent.
     pub key: String,
-    /// SHA-256 over environment, tool and input: the same key for anything else is misuse.
+    /// Keyed SHA-256 over environment, tool and input: the same key for anything else is misuse.
     pub digest: [u8; 32],
 }
 

@@ -97,7 +97,9 @@ impl Api {
             return self.act(caller, action, Effect::Write, work).await;
         };
         let (tenant, credential) = (caller.tenant, caller.credential);
-        let digest = BlobHash::of(format!("{action}\0{input}").as_bytes()).to_bytes();
+        let keyed =
+            [self.platform().digest_key(), action.as_bytes(), b"\0", input.to_string().as_bytes()].concat();
+        let digest = BlobHash::of(&keyed).to_bytes();
         let key = ReplayKey { tenant, credential, key, digest };
         let replays = self.platform().replays();
         let work = async {
