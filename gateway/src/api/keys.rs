@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tool::Effect;
 
-use super::{Api, answer, page, read};
+use super::{Api, answer, page, read, unbroken};
 
 /// Keys on one page.
 const PAGE: u32 = 100;
@@ -36,30 +36,33 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (headers, input) = read(&api, request).await?;
-    let wanted: Wanted = tool::decode(input.clone())?;
-    let work = async {
-        let tenant = Tenant::authorize(&caller, &[Scope::KeyAdmin])?;
-        let env = match &wanted.env {
-            Some(name) => {
-                let found = api.platform().control.environments().get(&tenant, name).await;
-                Some(found.map_err(|e| e.field("/env"))?.id)
-            }
-            None => None,
+    unbroken(async move {
+        let (headers, input) = read(&api, request).await?;
+        let wanted: Wanted = tool::decode(input.clone())?;
+        let work = async {
+            let tenant = Tenant::authorize(&caller, &[Scope::KeyAdmin])?;
+            let env = match &wanted.env {
+                Some(name) => {
+                    let found = api.platform().control.environments().get(&tenant, name).await;
+                    Some(found.map_err(|e| e.field("/env"))?.id)
+                }
+                None => None,
+            };
+            let new = NewKey {
+                name: wanted.name,
+                env,
+                scopes: wanted.scopes.map(|scopes| scopes.into_iter().collect::<Scopes>()),
+                expires_in: wanted.expires_in.map(Duration::from_secs),
+            };
+            let made = api.platform().control.keys().create(&caller, new).await?;
+            let mut body = shown(&made.key);
+            body["key"] = made.secret.expose().into();
+            Ok(body)
         };
-        let new = NewKey {
-            name: wanted.name,
-            env,
-            scopes: wanted.scopes.map(|scopes| scopes.into_iter().collect::<Scopes>()),
-            expires_in: wanted.expires_in.map(Duration::from_secs),
-        };
-        let made = api.platform().control.keys().create(&caller, new).await?;
-        let mut body = shown(&made.key);
-        body["key"] = made.secret.expose().into();
-        Ok(body)
-    };
-    let body = api.act_once(&caller, &headers, "keys.create", &input, without_key, work).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::CREATED, &body)).into_response())
+        let body = api.act_once(&caller, &headers, "keys.create", &input, without_key, work).await?;
+        Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::CREATED, &body)).into_response())
+    })
+    .await
 }
 
 /// A key is shown once, and so not to a repeat of the call that made it.
@@ -95,13 +98,16 @@ pub async fn revoke(
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let work = async {
-        // What is not an id is told apart from a missing key by nobody.
-        let id: KeyId = id.parse().map_err(|_| missing(&id))?;
-        api.platform().control.keys().revoke(&caller, id).await
-    };
-    api.act(&caller, "keys.revoke", Effect::Destroy, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "revoked": true })))
+    unbroken(async move {
+        let work = async {
+            // What is not an id is told apart from a missing key by nobody.
+            let id: KeyId = id.parse().map_err(|_| missing(&id))?;
+            api.platform().control.keys().revoke(&caller, id).await
+        };
+        api.act(&caller, "keys.revoke", Effect::Destroy, work).await?;
+        Ok(answer(StatusCode::OK, &json!({ "revoked": true })))
+    })
+    .await
 }
 
 /// The public keys that tokens are verified with (RFC 7517 §5).

@@ -153,6 +153,15 @@ impl Api {
     }
 }
 
+/// Runs a change to its end, also when the client goes away.
+async fn unbroken(
+    change: impl Future<Output = Result<Response, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|e| Err(Error::internal(format!("a route panicked: {e}")).into()))
+}
+
 /// The headers of a request, and its body as JSON.
 async fn read(api: &Api, request: Request) -> Result<(HeaderMap, Value)> {
     let (parts, body) = request.into_parts();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tool::Effect;
 
 use super::keys::After;
-use super::{Api, answer, page, read};
+use super::{Api, answer, page, read, unbroken};
 
 /// Tenants on one page.
 const PAGE: u32 = 100;
@@ -29,15 +29,18 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (headers, input) = read(&api, request).await?;
-    let wanted: Wanted = tool::decode(input.clone())?;
-    let work = async {
-        let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
-        let slug = wanted.slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
-        Ok(shown(&api.platform().control.tenants().create(&proof, slug, wanted.name).await?))
-    };
-    let made = api.act_once(&caller, &headers, "tenants.create", &input, Value::clone, work).await?;
-    Ok(answer(StatusCode::CREATED, &made))
+    unbroken(async move {
+        let (headers, input) = read(&api, request).await?;
+        let wanted: Wanted = tool::decode(input.clone())?;
+        let work = async {
+            let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
+            let slug = wanted.slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
+            Ok(shown(&api.platform().control.tenants().create(&proof, slug, wanted.name).await?))
+        };
+        let made = api.act_once(&caller, &headers, "tenants.create", &input, Value::clone, work).await?;
+        Ok(answer(StatusCode::CREATED, &made))
+    })
+    .await
 }
 
 pub async fn list(
