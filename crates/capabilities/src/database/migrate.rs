@@ -16,7 +16,7 @@ use super::{Databases, or_cancelled};
 /// A script that changes the schema.
 #[derive(Debug, Clone)]
 pub struct Migrate {
-    /// Its name, 1 to 200 characters; with the content it says whether it was applied before.
+    /// Its name for people, 1 to 200 characters, taken once.
     pub name: String,
     /// Its statements.
     pub sql: String,
@@ -64,7 +64,7 @@ pub struct Applied {
 }
 
 impl Databases {
-    /// Applies a migration, once: with the same name and content again it does nothing. References between
+    /// Applies a migration, once: it is known again by its text, whatever it is called then. References between
     /// rows are not enforced while it runs, so that tables can be rebuilt, and are checked at its end.
     ///
     /// # Errors
@@ -110,12 +110,11 @@ impl Databases {
     ) -> Result<Migrated, Error> {
         let digest = BlobHash::of(migrate.sql.as_bytes()).to_string();
         let history = applied(&writer.run(Role::Platform, HISTORY, &[]).await?.rows);
-        if let Some(before) = history.iter().find(|before| before.name == migrate.name) {
-            return if before.digest == digest {
-                Ok(Migrated { applied: false, effects: Vec::new(), changed: 0, history })
-            } else {
-                Err(Error::MigrationChanged(migrate.name.clone()))
-            };
+        if history.iter().any(|before| before.digest == digest) {
+            return Ok(Migrated { applied: false, effects: Vec::new(), changed: 0, history });
+        }
+        if history.iter().any(|before| before.name == migrate.name) {
+            return Err(Error::MigrationChanged(migrate.name.clone()));
         }
         let (effects, changed) = self.run_script(env, &migrate.sql, writer).await?;
         if let Some((table, rows)) = writer.broken_references().await?.into_iter().next() {

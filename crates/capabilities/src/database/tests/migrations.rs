@@ -275,3 +275,13 @@ async fn a_migration_loses_nothing_but_what_was_accepted() {
     let applied = fixture.databases.migrate(&fixture.env, &migrate(told.effects), &cancel).await.unwrap();
     assert!(applied.applied);
 }
+
+#[tokio::test]
+async fn a_migration_is_known_by_its_text_under_another_name() {
+    let fixture = Fixture::new().await;
+    let sql = "CREATE TABLE seed (n INTEGER) STRICT; INSERT INTO seed VALUES (1)";
+    assert!(fixture.migrate("one", sql, Mode::Apply).await.unwrap().applied);
+    assert!(!fixture.migrate("two", sql, Mode::Apply).await.unwrap().applied);
+    let other = fixture.migrate("one", "DROP TABLE seed", Mode::Apply).await;
+    assert!(matches!(other, Err(Error::MigrationChanged(_))), "{other:?}");
+}
