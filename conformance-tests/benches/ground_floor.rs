@@ -51,10 +51,6 @@ impl Table {
         self.row(what, measured, &format!("<= {target}"), unit, measured <= target);
     }
 
-    fn least(&mut self, what: &str, measured: f64, target: f64, unit: &str) {
-        self.row(what, measured, &format!(">= {target}"), unit, measured >= target);
-    }
-
     /// A number that explains another, and has no target.
     fn note(&self, what: &str, measured: f64, unit: &str) {
         println!("{what:<58} {measured:>10.2} {unit:<8}");
@@ -141,11 +137,11 @@ fn calls(table: &mut Table) {
         table.note(name, rate.per_second, "/s");
         table.note("  processor time of one", rate.processor * 1e6, "us");
     }
-    // The cheapest tool, for the doors are what is measured here, and not what a tool does behind them.
+    // What a tool does is in here; what the doors alone cost is the bench of `mcp-server`, which has a target.
     let tools = loads.iter().zip(&rates).filter(|((name, ..), _)| name.ends_with("a tool"));
     let best = tools.map(|(_, rate)| rate.per_second).fold(0.0, f64::max);
     let share = best / rates[0].per_second;
-    table.least("the cheapest tool by MCP as a share of a bare axum echo", share, 0.3, "");
+    table.note("the cheapest tool by MCP as a share of a bare axum echo", share, "");
 }
 
 fn creations(table: &mut Table) {

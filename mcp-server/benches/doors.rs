@@ -23,6 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tool::{Cx, Effect, Host, Ledger, Limiter, Registry, Replays, Spec, Tool};
 
+/// The share of a bare handler's calls per second that a tool call over MCP has to reach.
+const TARGET: f64 = 0.30;
+
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 10;
 const ROUND: Duration = Duration::from_millis(500);
@@ -229,4 +232,11 @@ async fn main() {
     }
     println!("{found}");
     control.close().await;
+    for door in ["mcp_2025_11_25", "mcp_2026_07_28"] {
+        let share = found[door]["ratio_wall"].as_f64().unwrap();
+        assert!(
+            share >= TARGET,
+            "{door} makes {share} of the calls of a bare handler; the target is {TARGET}"
+        );
+    }
 }
