@@ -130,6 +130,7 @@ impl Connection {
         }
         let statement = guard::inspect(&mut handle, role, sql).map_err(|rejected| match rejected {
             Rejected::Refused(refusal) => Error::Refused(refusal),
+            Rejected::TooSlow => Error::TooSlow(guard::COMPILING),
             Rejected::Engine { code, message, at } => {
                 let told = Told { sql, stop: self.watch.stopped(), limit: self.watch.limit() };
                 engine_error::of_code(self.env, told, code, &message, at)
@@ -138,7 +139,7 @@ impl Connection {
         match (text, sql.get(statement.end..)) {
             (Text::First, _) => Ok(statement),
             (Text::One, _) if statement.empty => Err(Error::Empty),
-            (Text::One, Some(rest)) if guard::is_blank(&mut handle, rest) => Ok(statement),
+            (Text::One, Some(rest)) if guard::is_blank(&mut handle, role, rest) => Ok(statement),
             (Text::One, _) => Err(Error::Several),
         }
     }

@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sys;
 use sqlx::sqlite::LockedSqliteHandle;
@@ -42,6 +43,8 @@ pub(super) struct Statement {
 pub(super) enum Rejected {
     /// The guard says no.
     Refused(Refusal),
+    /// Compiling it took too long.
+    TooSlow,
     /// The engine says no: its extended result code, its message, the byte it points at.
     Engine { code: c_int, message: String, at: Option<usize> },
 }
@@ -49,10 +52,20 @@ pub(super) enum Rejected {
 /// What the authorizer has seen while one statement was prepared.
 #[derive(Default)]
 struct Seen {
+    /// After this, compiling is given up.
+    deadline: Option<Instant>,
+    too_slow: bool,
     refusal: Option<Refusal>,
     changes_schema: bool,
     altered: Option<String>,
 }
+
+/// How long a statement may take to compile, which happens on the caller's thread.
+pub(super) const COMPILING: Duration = Duration::from_secs(1);
+
+/// The most memory that the engine may have in this process, in bytes. What a statement takes while it runs is
+/// watched; while it is compiled the engine asks nobody, and a short text can stand for millions of terms.
+const MEMORY: i64 = 384 << 20;
 
 /// The longest value that the platform itself stores, in bytes.
 const PLATFORM_LENGTH: c_int = 64 << 20;
@@ -82,6 +95,8 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
             return Err(code);
         }
     }
+    // SAFETY: takes a plain number and may be called from any thread at any time.
+    unsafe { sys::sqlite3_hard_heap_limit64(MEMORY) };
     let mut kept: [*const c_char; 3] = [c"json_each".as_ptr(), c"json_tree".as_ptr(), null()];
     // SAFETY: the handle is locked, and the list is of C strings and ends with a null pointer.
     let code = unsafe { sys::sqlite3_drop_modules(db, kept.as_mut_ptr()) };
@@ -127,13 +142,14 @@ pub(super) fn inspect(
     sql: &str,
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
-    let seen = RefCell::new(Seen::default());
+    let seen = RefCell::new(Seen { deadline: Instant::now().checked_add(COMPILING), ..Seen::default() });
     authorize(db, role, (&raw const seen).cast_mut().cast());
     let prepared = prepare(db, sql);
     // `seen` ends with this call: the callback must not keep a pointer to it.
     authorize(db, role, null_mut());
     let seen = seen.into_inner();
     match (prepared, seen.refusal) {
+        _ if seen.too_slow => Err(Rejected::TooSlow),
         (_, Some(refusal)) => Err(Rejected::Refused(refusal)),
         (Err(rejected), None) => Err(rejected),
         // VACUUM reports nothing before it runs.
@@ -147,8 +163,8 @@ pub(super) fn inspect(
 }
 
 /// Whether `sql` holds no statement, only blanks, comments and semicolons.
-pub(super) fn is_blank(handle: &mut LockedSqliteHandle<'_>, sql: &str) -> bool {
-    prepare(handle.as_raw_handle(), sql).is_ok_and(|statement| statement.empty)
+pub(super) fn is_blank(handle: &mut LockedSqliteHandle<'_>, role: Role, sql: &str) -> bool {
+    inspect(handle, role, sql).is_ok_and(|statement| statement.empty)
 }
 
 /// Whether a transaction is open.
@@ -290,18 +306,26 @@ unsafe fn decide(role: Role, seen: *mut c_void, code: c_int, texts: [*const c_ch
         inside: inside.as_deref(),
     };
     let refusal = refusal(role, &action);
-    let verdict = if refusal.is_some() { sys::SQLITE_DENY } else { sys::SQLITE_OK };
+    let mut verdict = if refusal.is_some() { sys::SQLITE_DENY } else { sys::SQLITE_OK };
     // SAFETY: the caller's promise; the cell is borrowed for no longer than this call, which the engine does
     // not nest.
     if let Some(seen) = unsafe { seen.cast::<RefCell<Seen>>().as_ref() }
         && let Ok(mut seen) = seen.try_borrow_mut()
     {
         seen.note(&action, refusal);
+        if seen.is_late() {
+            verdict = sys::SQLITE_DENY;
+        }
     }
     verdict
 }
 
 impl Seen {
+    fn is_late(&mut self) -> bool {
+        self.too_slow |= self.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        self.too_slow
+    }
+
     fn note(&mut self, action: &Action<'_>, refusal: Option<Refusal>) {
         if self.refusal.is_none() {
             self.refusal = refusal;

@@ -234,3 +234,29 @@ async fn habits_from_postgres_are_answered_with_what_to_write() {
         kernel::Error::from(fixture.query("SELECT x FROM todo WHERE title = 'now()::'").await.unwrap_err());
     assert_eq!(error.advice(), None);
 }
+
+/// Names that each stand for the one before, twice.
+fn doubled(times: usize) -> String {
+    let mut sql = "WITH c0 AS (SELECT 1 AS x)".to_owned();
+    for level in 1..=times {
+        let before = level - 1;
+        sql.push_str(&format!(", c{level} AS (SELECT a.x FROM c{before} a, c{before} b)"));
+    }
+    sql + &format!(" SELECT x FROM c{times}")
+}
+
+#[tokio::test]
+async fn a_short_text_that_stands_for_millions_of_terms_is_given_up() {
+    let fixture = Fixture::new().await;
+    let mut answers = String::new();
+    for sql in [doubled(16), doubled(24), format!("SELECT 1; {}", doubled(24))] {
+        answers.push_str(&format!("{}\n", told(fixture.query(&sql).await)));
+    }
+    expect![[r#"
+        timeout /sql: the statement ran longer than 1 s
+        too_large /sql: the statement needs too much memory
+        invalid_input /sql: only one statement is allowed
+    "#]]
+    .assert_eq(&answers);
+    assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
+}
