@@ -2,6 +2,7 @@
 
 mod calls;
 mod handler;
+mod plain;
 mod sessions;
 mod wire;
 
@@ -24,7 +25,7 @@ use rmcp::transport::streamable_http_server::{
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tool::{Host, Selection};
+use tool::{Call, Host, Selection};
 
 use crate::auth;
 use crate::body;
@@ -32,6 +33,7 @@ use crate::doors::Doors;
 use crate::extract::Path;
 use crate::problem::{Problem, REQUEST_ID};
 use handler::{Handler, Nothing};
+use plain::Plain;
 use sessions::Owners;
 
 /// How many tools one page of `tools/list` shows. Some clients read one page only, so that it is all of them.
@@ -189,11 +191,17 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if let Some(request) = wire::cancelled(&sent).filter(|_| session.is_none()) {
             self.calls.cancel(&caller, &request);
         }
+        wire::accept_what_is_sent(&mut parts.headers);
+        if self.owners.is_none()
+            && let Some(plain) = Plain::read(&parts, &sent)
+            && self.doors.registry.doc(&plain.name).is_ok()
+        {
+            return self.call(plain, caller, selection, id).await;
+        }
         let opens = self.owners.as_ref().filter(|_| session.is_none());
         if let Some(owners) = opens {
             owners.room_for(&caller, &sent).await?;
         }
-        wire::accept_what_is_sent(&mut parts.headers);
         parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, id });
         let request = http::Request::from_parts(parts, Full::new(sent.clone()));
         let response = self.service.handle(request).await;
@@ -205,7 +213,7 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if wire::is_plain_refusal(&response) {
             let (refused, said) = response.into_parts();
             if refused.status.is_server_error() && self.closed.is_cancelled() {
-                return Err(Error::new(Code::Unavailable, "the platform is stopping"));
+                return Err(stopping());
             }
             let said = said.collect().await.map_or_else(|e| match e {}, |all| all.to_bytes());
             return Ok(wire::refusal(&refused, &said, id, &sent));
@@ -213,6 +221,35 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         // The answer's body holds the token, so that a stream counts as under way until its end.
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| (&under_way, frame).1))).into_response())
     }
+}
+
+impl<P: Host, X: ServerHandler> McpDoor<P, X> {
+    async fn call(
+        &self,
+        mut plain: Plain,
+        caller: Arc<Caller>,
+        selection: Selection,
+        id: CallId,
+    ) -> kernel::Result<Response> {
+        let gone = self.closed.child_token();
+        // Dropped with this future, and so when the client goes away.
+        let _guard = gone.clone().drop_guard();
+        let mut call = Call::new(caller, plain.name.clone(), std::mem::take(&mut plain.arguments).into());
+        call.id = id;
+        call.selection = selection;
+        call.idempotency_key = plain.idempotency_key.take();
+        call.cancel = gone;
+        let _entered = self.calls.enter(&call, &plain.id);
+        let outcome = self.doors.call(call).await;
+        if self.closed.is_cancelled() && outcome.as_ref().is_err_and(|e| e.code() == Code::Timeout) {
+            return Err(stopping());
+        }
+        plain.answer(&handler::result(outcome, id))
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::Unavailable, "the platform is stopping")
 }
 
 /// An error for a request that names nothing the door knows of.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use kernel::{Code, Error};
+use kernel::{CallId, Code, Error};
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
     CompleteResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData, GetPromptRequestParams,
@@ -29,7 +29,7 @@ pub(super) const INSTRUCTIONS: &str = "Steading hosts an app: its database, site
     A failed call says what to do next in hint.";
 
 /// Where a client puts its idempotency key.
-const IDEMPOTENCY_KEY: &str = "steading/idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "steading/idempotency-key";
 
 /// How long a client may keep a list, in milliseconds. It changes only when the platform is replaced.
 const LIST_TTL_MS: u64 = 60_000;
@@ -125,6 +125,18 @@ fn object(schema: &Value) -> Arc<JsonObject> {
     Arc::new(schema.as_object().cloned().unwrap_or_default())
 }
 
+/// What a call has come to, as MCP shows it.
+pub(super) fn result(outcome: kernel::Result<Value>, id: CallId) -> CallToolResult {
+    match outcome {
+        Ok(output) => CallToolResult::structured(output),
+        // Text alone: official clients check structured content against the schema of good results.
+        Err(error) => {
+            let problem = error.problem(&id.to_string()).to_string();
+            CallToolResult::error(vec![ContentBlock::text(problem)])
+        }
+    }
+}
+
 fn visit(context: &Context) -> Answer<&Visit> {
     context
         .extensions
@@ -202,14 +214,7 @@ impl<P: Host, X: ServerHandler> ServerHandler for Handler<P, X> {
             }
             Err(error) => Err(error),
         };
-        Ok(match outcome {
-            Ok(output) => CallToolResult::structured(output).into(),
-            // Text alone: official clients check structured content against the schema of good results.
-            Err(error) => {
-                let problem = error.problem(&id.to_string()).to_string();
-                CallToolResult::error(vec![ContentBlock::text(problem)]).into()
-            }
-        })
+        Ok(result(outcome, id).into())
     }
 
     async fn on_custom_request(&self, request: CustomRequest, context: Context) -> Answer<CustomResult> {

@@ -8,5 +8,6 @@ mod fixture;
 mod gate;
 mod json_door;
 mod mcp_door;
+mod plain_calls;
 mod stdio;
 mod world;
