@@ -15,7 +15,8 @@ const MAX_PATTERN: usize = 512;
 const MAX_VALUE: usize = 2_000;
 
 /// Headers that a rule may not set. Those of the connection and of the body's form are the server's to say;
-/// a cookie set on static, cacheable files would be everybody's, and could be set for the domain above.
+/// a cookie set on static, cacheable files would be everybody's, and could be set for the domain above. What
+/// proxies take as orders (`x-accel-redirect`, `x-sendfile`) would make one before us serve its own files.
 const KEPT: &[&str] = &[
     "accept-ranges",
     "age",
@@ -43,9 +44,15 @@ const KEPT: &[&str] = &[
     "vary",
     "via",
     "www-authenticate",
+    "x-accel-redirect",
     "x-content-type-options",
+    "x-lighttpd-send-file",
+    "x-lighttpd-send-tempfile",
     "x-release",
     "x-request-id",
+    "x-reproxy-url",
+    "x-sendfile",
+    "x-sendfile2",
 ];
 
 /// A checked header rule. Names are in lower case; values are printable ASCII on one line.
@@ -189,7 +196,16 @@ mod tests {
 
     #[test]
     fn what_the_server_says_itself_cannot_be_set() {
-        for name in ["Set-Cookie", "content-length", "Transfer-Encoding", "ETag", "X-Release", "Location"] {
+        for name in [
+            "Set-Cookie",
+            "content-length",
+            "Transfer-Encoding",
+            "ETag",
+            "X-Release",
+            "Location",
+            "X-Accel-Redirect",
+            "X-Sendfile",
+        ] {
             let error = parse(serde_json::json!({ "/*": { name: "1" } })).unwrap_err();
             let lower = name.to_ascii_lowercase();
             assert_eq!(

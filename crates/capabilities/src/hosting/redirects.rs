@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result};
+use super::{Error, Result, SitePath};
 
 /// A redirect, as a manifest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -234,6 +234,13 @@ fn check_source(from: &str) -> Result<(), String> {
     check_text(from)?;
     if !from.starts_with('/') {
         return Err(format!("{from:?} does not begin with a slash"));
+    }
+    if from.len() > SitePath::MAX_BYTES || segments(from).nth(SitePath::MAX_LEVELS).is_some() {
+        return Err(format!(
+            "no path is longer than {} bytes or deeper than {} levels",
+            SitePath::MAX_BYTES,
+            SitePath::MAX_LEVELS
+        ));
     }
     if from.contains('%') {
         return Err("paths are compared decoded: write it without percent-encoding".into());

@@ -103,6 +103,17 @@ fn a_rule_that_could_mislead_is_refused() {
 }
 
 #[test]
+fn a_source_that_no_path_can_match_is_refused() {
+    let (deep, long) = ("/a".repeat(33), format!("/{}", "a".repeat(512)));
+    for from in [deep, long] {
+        let error = parse(json!([{ "from": from, "to": "/b" }])).unwrap_err();
+        let why = "no path is longer than 512 bytes or deeper than 32 levels";
+        assert_eq!(error, format!("invalid_input /redirects/0/from: {why}"));
+    }
+    assert!(parse(json!([{ "from": "/a".repeat(32), "to": "/b" }])).is_ok());
+}
+
+#[test]
 fn a_loop_is_refused() {
     for rules in [
         json!([{ "from": "/a", "to": "/a" }]),
