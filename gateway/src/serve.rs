@@ -26,6 +26,12 @@ use crate::wiring::{self, App, Listening, Ready};
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
+/// What a connection begins with where it speaks HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long to wait for more of the first bytes.
+const STEP: Duration = Duration::from_millis(50);
+
 /// How long cancelled calls get to end by themselves.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -121,7 +127,7 @@ pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error>
     let listening = listening(config, addr);
     let app = wiring::build(config, &listening).await?;
     lock.announce(&local_url(addr))?;
-    let server = Server::start(listener, app.router.clone(), &listening);
+    let server = Server::start(listener, app.router.clone(), &listening, HEAD);
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
     let grace = Duration::from_secs(config.shutdown_grace_s);
     Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })
@@ -176,9 +182,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(listener: TcpListener, router: Router, listening: &Listening) -> Self {
+    fn start(listener: TcpListener, router: Router, listening: &Listening, head: Duration) -> Self {
         let connections = TaskTracker::new();
-        let accepting = tokio::spawn(accept(listener, router, connections.clone(), listening.clone()));
+        let accepting = tokio::spawn(accept(listener, router, connections.clone(), listening.clone(), head));
         Self { accepting, connections }
     }
 
@@ -199,7 +205,13 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, connections: TaskTracker, listening: Listening) {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    connections: TaskTracker,
+    listening: Listening,
+    head: Duration,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -208,7 +220,7 @@ async fn accept(listener: TcpListener, router: Router, connections: TaskTracker,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, router.clone(), listening.clone()));
+                connections.spawn(connection(stream, peer, router.clone(), listening.clone(), head));
             }
             // The peer is gone already; the next one may not be.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -221,17 +233,30 @@ async fn accept(listener: TcpListener, router: Router, connections: TaskTracker,
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, listening: Listening) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    listening: Listening,
+    head: Duration,
+) {
     // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
     drop(stream.set_nodelay(true));
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(head, begins(&stream)) => begun.is_ok_and(|begun| begun.is_ok()),
+        () = listening.stopping.cancelled() => false,
+    };
+    if !begun {
+        return;
+    }
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let outcome = tokio::select! {
@@ -246,6 +271,22 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, listeni
     };
     if let Err(e) = outcome {
         tracing::debug!(error = %e, "a connection ended early");
+    }
+}
+
+/// Waits until the first bytes tell which version of HTTP the peer speaks. Only from then on does the server that
+/// follows look at the time.
+async fn begins(stream: &TcpStream) -> io::Result<()> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let found = stream.peek(&mut first).await?;
+        if found == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if found == PREFACE.len() || first[..found] != PREFACE[..found] {
+            return Ok(());
+        }
+        tokio::time::sleep(STEP).await;
     }
 }
 

@@ -17,6 +17,10 @@ struct Slow {
 }
 
 async fn slow() -> Slow {
+    slow_with(HEAD).await
+}
+
+async fn slow_with(head: Duration) -> Slow {
     let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (says, waits) = (Arc::clone(&entered), Arc::clone(&release));
     let handler = move || async move {
@@ -26,7 +30,7 @@ async fn slow() -> Slow {
     };
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
     let listening = listening(&Config::default(), listener.local_addr().unwrap());
-    let server = Server::start(listener, Router::new().route("/slow", get(handler)), &listening);
+    let server = Server::start(listener, Router::new().route("/slow", get(handler)), &listening, head);
     Slow { server, listening, entered, release }
 }
 
@@ -68,6 +72,20 @@ async fn an_idle_connection_does_not_hold_the_server_up() {
     let mut head = [0; 16];
     kept.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK\r");
+    server.stop(&listening, Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_begin_a_request_is_closed() {
+    let Slow { server, listening, .. } = slow_with(Duration::from_millis(50)).await;
+    for begun in ["", "PRI * HT", "GET /slow HTTP/1.1\r\nho"] {
+        let mut stream = TcpStream::connect(listening.addr).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut more = [0];
+        let end = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut more)).await;
+        // With bytes that nobody read, the end is a reset.
+        assert!(matches!(end, Ok(Ok(0) | Err(_))), "{begun:?}: {end:?}");
+    }
     server.stop(&listening, Duration::from_secs(60)).await;
 }
 

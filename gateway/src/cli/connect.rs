@@ -149,17 +149,20 @@ fn write(path: &Path, settings: &Settings) -> Result<Written, Error> {
     Ok(Written { changed: true, backup })
 }
 
-/// Copies the file beside itself, under a name that nothing has yet.
+/// Copies the file beside itself, under a name that nothing has yet, a link that leads nowhere included.
 fn back_up(path: &Path) -> std::io::Result<PathBuf> {
-    let name = |number: u32| {
+    let mut number = 0_u32;
+    loop {
         let suffix = if number == 0 { ".bak".to_owned() } else { format!(".bak{number}") };
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
-        PathBuf::from(name)
-    };
-    let free = (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
-    std::fs::copy(path, &free)?;
-    Ok(free)
+        let name = PathBuf::from(name);
+        match std::fs::File::create_new(&name) {
+            Ok(_) => return std::fs::copy(path, &name).map(|_| name),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Puts `text` in place of the file in one step, with the file's permissions.
@@ -168,7 +171,7 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     name.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(name);
     let mode = std::fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode());
-    let mut file = std::fs::File::create(&beside)?;
+    let mut file = std::fs::File::create_new(&beside)?;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

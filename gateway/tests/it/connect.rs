@@ -160,3 +160,15 @@ fn a_file_with_comments_is_left_alone() {
     assert_eq!(std::fs::read_to_string(dir.path().join("opencode.json")).unwrap(), before);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_backup_is_not_written_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, elsewhere) = (dir.path().join(".mcp.json"), dir.path().join("elsewhere"));
+    std::fs::write(&settings, "{\"a\":1}").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join(".mcp.json.bak")).unwrap();
+    let output = run(dir.path(), &["connect", "claude-code", "--write"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(!elsewhere.exists());
+    assert_eq!(std::fs::read_to_string(dir.path().join(".mcp.json.bak1")).unwrap(), "{\"a\":1}");
+}
