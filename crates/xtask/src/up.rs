@@ -71,13 +71,16 @@ fn guide(binary: &str, url: &str, mcp_url: &str, data_dir: &str, deployed: bool)
     let binary =
         std::env::current_dir().ok().and_then(|here| Some(program.strip_prefix(here).ok()?.to_owned()));
     let binary = binary.as_deref().unwrap_or(program).display();
+    // Commands look for the server in the working directory unless they are told where it is.
+    let here = std::env::current_dir().is_ok_and(|here| here.join(".steading") == Path::new(data_dir));
+    let elsewhere = if here { String::new() } else { format!(" --data-dir {data_dir}") };
     let mut guide = format!(
         "\nSteading is up at {url}, its data in {data_dir}.\n\
-         Connect an agent:   {binary} connect claude-code\n\
+         Connect an agent:   {binary} connect claude-code{elsewhere}\n\
          MCP endpoint:       {mcp_url}, with the key in {data_dir}/operator.key\n"
     );
     if !deployed && root().join(EXAMPLE).is_dir() {
-        guide.push_str(&format!("Deploy the example: {binary} apply {EXAMPLE}\n"));
+        guide.push_str(&format!("Deploy the example: {binary} apply {EXAMPLE}{elsewhere}\n"));
     }
     guide.push_str("Ctrl-C stops it.\n");
     guide
