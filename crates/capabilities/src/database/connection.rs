@@ -167,8 +167,9 @@ impl Connection {
         let mut changed = 0;
         while let Some(item) = stream.try_next().await.map_err(told)? {
             match item {
-                Either::Left(done) if !statement.changes_schema => changed += done.rows_affected(),
-                Either::Left(_) => {}
+                // Of a statement that changes no rows the engine tells an earlier one's count.
+                Either::Left(_) if statement.changes_schema || statement.read_only => {}
+                Either::Left(done) => changed += done.rows_affected(),
                 Either::Right(row) => {
                     if each(&row)?.is_break() {
                         break;

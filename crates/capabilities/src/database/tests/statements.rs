@@ -260,3 +260,13 @@ async fn a_short_text_that_stands_for_millions_of_terms_is_given_up() {
     .assert_eq(&answers);
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }
+
+#[tokio::test]
+async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
+    let fixture = Fixture::new().await;
+    fixture.execute("CREATE TABLE t (a)", &[]).await.unwrap();
+    assert_eq!(fixture.execute("INSERT INTO t VALUES (1), (2)", &[]).await.unwrap().changed, 2);
+    for sql in ["SELECT a FROM t", "PRAGMA quick_check", "REINDEX t"] {
+        assert_eq!(fixture.execute(sql, &[]).await.unwrap().changed, 0, "{sql}");
+    }
+}
