@@ -270,3 +270,19 @@ async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
         assert_eq!(fixture.execute(sql, &[]).await.unwrap().changed, 0, "{sql}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn others_go_on_while_a_statement_compiles() {
+    let (slow, quick) = (Fixture::new().await, Fixture::new().await);
+    let began = std::sync::Arc::new(tokio::sync::Notify::new());
+    let says = std::sync::Arc::clone(&began);
+    let compiling = tokio::spawn(async move {
+        says.notify_one();
+        told(slow.query(&doubled(16)).await)
+    });
+    began.notified().await;
+    let rows = tokio::spawn(async move { quick.rows("SELECT 1").await }).await.unwrap();
+    assert_eq!(rows, [[json!(1)]]);
+    assert!(!compiling.is_finished());
+    assert!(compiling.await.unwrap().starts_with("timeout"));
+}
