@@ -12,6 +12,7 @@ use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 use sqlx::{Column as _, SqlSafeStr as _};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::engine_error::{self, Told};
 use super::error::Error;
@@ -47,6 +48,9 @@ pub(super) enum Text {
     /// Its first statement.
     First,
 }
+
+/// A text of at most this many bytes compiles in no time.
+const SHORT: usize = 200;
 
 /// After how many of the engine's operations the bounds are looked at.
 const OPERATIONS: i32 = 200;
@@ -128,7 +132,8 @@ impl Connection {
             guard::assume(&mut handle, role, &self.limits);
             self.role = Some(role);
         }
-        let statement = guard::inspect(&mut handle, role, sql).map_err(|rejected| match rejected {
+        let inspected = apart(sql, || guard::inspect(&mut handle, role, sql));
+        let statement = inspected.map_err(|rejected| match rejected {
             Rejected::Refused(refusal) => Error::Refused(refusal),
             Rejected::TooSlow => Error::TooSlow(guard::COMPILING),
             Rejected::Engine { code, message, at } => {
@@ -139,7 +144,9 @@ impl Connection {
         match (text, sql.get(statement.end..)) {
             (Text::First, _) => Ok(statement),
             (Text::One, _) if statement.empty => Err(Error::Empty),
-            (Text::One, Some(rest)) if guard::is_blank(&mut handle, role, rest) => Ok(statement),
+            (Text::One, Some(rest)) if apart(rest, || guard::is_blank(&mut handle, role, rest)) => {
+                Ok(statement)
+            }
             (Text::One, _) => Err(Error::Several),
         }
     }
@@ -167,8 +174,9 @@ impl Connection {
         let mut changed = 0;
         while let Some(item) = stream.try_next().await.map_err(told)? {
             match item {
-                Either::Left(done) if !statement.changes_schema => changed += done.rows_affected(),
-                Either::Left(_) => {}
+                // Of a statement that changes no rows the engine tells an earlier one's count.
+                Either::Left(_) if statement.changes_schema || statement.read_only => {}
+                Either::Left(done) => changed += done.rows_affected(),
                 Either::Right(row) => {
                     if each(&row)?.is_break() {
                         break;
@@ -219,6 +227,12 @@ impl Connection {
             tracing::warn!(env.id = %self.env, error = %error, "a database connection did not close cleanly");
         }
     }
+}
+
+/// Does `work`, which compiles `sql`, without holding up the runtime's other tasks where that may take long.
+fn apart<T>(sql: &str, work: impl FnOnce() -> T) -> T {
+    let many = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if many && sql.len() > SHORT { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// The engine says the same of a full disk and of a full database.

@@ -342,7 +342,8 @@ impl Seen {
             | sys::SQLITE_DROP_INDEX
             | sys::SQLITE_DROP_TABLE
             | sys::SQLITE_DROP_TRIGGER
-            | sys::SQLITE_DROP_VIEW => self.changes_schema = true,
+            | sys::SQLITE_DROP_VIEW
+            | sys::SQLITE_REINDEX => self.changes_schema = true,
             _ => {}
         }
     }

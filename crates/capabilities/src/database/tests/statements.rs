@@ -260,3 +260,29 @@ async fn a_short_text_that_stands_for_millions_of_terms_is_given_up() {
     .assert_eq(&answers);
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }
+
+#[tokio::test]
+async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
+    let fixture = Fixture::new().await;
+    fixture.execute("CREATE TABLE t (a)", &[]).await.unwrap();
+    assert_eq!(fixture.execute("INSERT INTO t VALUES (1), (2)", &[]).await.unwrap().changed, 2);
+    for sql in ["SELECT a FROM t", "PRAGMA quick_check", "REINDEX t"] {
+        assert_eq!(fixture.execute(sql, &[]).await.unwrap().changed, 0, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn others_go_on_while_a_statement_compiles() {
+    let (slow, quick) = (Fixture::new().await, Fixture::new().await);
+    let began = std::sync::Arc::new(tokio::sync::Notify::new());
+    let says = std::sync::Arc::clone(&began);
+    let compiling = tokio::spawn(async move {
+        says.notify_one();
+        told(slow.query(&doubled(16)).await)
+    });
+    began.notified().await;
+    let rows = tokio::spawn(async move { quick.rows("SELECT 1").await }).await.unwrap();
+    assert_eq!(rows, [[json!(1)]]);
+    assert!(!compiling.is_finished());
+    assert!(compiling.await.unwrap().starts_with("timeout"));
+}
