@@ -235,32 +235,6 @@ async fn habits_from_postgres_are_answered_with_what_to_write() {
     assert_eq!(error.advice(), None);
 }
 
-/// Names that each stand for the one before, twice.
-fn doubled(times: usize) -> String {
-    let mut sql = "WITH c0 AS (SELECT 1 AS x)".to_owned();
-    for level in 1..=times {
-        let before = level - 1;
-        sql.push_str(&format!(", c{level} AS (SELECT a.x FROM c{before} a, c{before} b)"));
-    }
-    sql + &format!(" SELECT x FROM c{times}")
-}
-
-#[tokio::test]
-async fn a_short_text_that_stands_for_millions_of_terms_is_given_up() {
-    let fixture = Fixture::new().await;
-    let mut answers = String::new();
-    for sql in [doubled(16), doubled(24), format!("SELECT 1; {}", doubled(24))] {
-        answers.push_str(&format!("{}\n", told(fixture.query(&sql).await)));
-    }
-    expect![[r#"
-        timeout /sql: the statement ran longer than 1 s
-        too_large /sql: the statement needs too much memory
-        invalid_input /sql: only one statement is allowed
-    "#]]
-    .assert_eq(&answers);
-    assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
-}
-
 #[tokio::test]
 async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
     let fixture = Fixture::new().await;
@@ -269,20 +243,4 @@ async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
     for sql in ["SELECT a FROM t", "PRAGMA quick_check", "REINDEX t"] {
         assert_eq!(fixture.execute(sql, &[]).await.unwrap().changed, 0, "{sql}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn others_go_on_while_a_statement_compiles() {
-    let (slow, quick) = (Fixture::new().await, Fixture::new().await);
-    let began = std::sync::Arc::new(tokio::sync::Notify::new());
-    let says = std::sync::Arc::clone(&began);
-    let compiling = tokio::spawn(async move {
-        says.notify_one();
-        told(slow.query(&doubled(16)).await)
-    });
-    began.notified().await;
-    let rows = tokio::spawn(async move { quick.rows("SELECT 1").await }).await.unwrap();
-    assert_eq!(rows, [[json!(1)]]);
-    assert!(!compiling.is_finished());
-    assert!(compiling.await.unwrap().starts_with("timeout"));
 }
