@@ -17,6 +17,11 @@ use std::time::Duration;
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Whether the process ends: a killed one is there until whoever inherited it has looked.
+fn gone(process: u32) -> bool {
+    testkit::eventually(LIMIT, || (!alive(process)).then_some(())).is_some()
+}
+
 fn alive(process: u32) -> bool {
     // A zombie has ended; only its parent has not looked yet.
     std::fs::read_to_string(format!("/proc/{process}/stat"))

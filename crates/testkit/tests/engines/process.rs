@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::finish;
 
-use crate::{LIMIT, alive};
+use crate::{LIMIT, gone};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -32,14 +32,14 @@ fn outputs_larger_than_a_pipe_do_not_block() {
 fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
     let finished = finish(shell("sleep 1000 & echo $!; wait"), Duration::from_millis(300)).unwrap();
     assert_eq!(finished.status, None);
-    assert!(!alive(finished.stdout.trim().parse().unwrap()));
+    assert!(gone(finished.stdout.trim().parse().unwrap()));
 }
 
 #[test]
 fn what_a_finished_command_left_running_is_killed() {
     let finished = finish(shell("sleep 1000 & echo $!"), LIMIT).unwrap();
     assert!(finished.success());
-    assert!(!alive(finished.stdout.trim().parse().unwrap()));
+    assert!(gone(finished.stdout.trim().parse().unwrap()));
 }
 
 #[test]
