@@ -1,5 +1,7 @@
 //! Request bodies: bounded while they arrive, then read as JSON.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -7,6 +9,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http_body_util::BodyExt;
 use kernel::{Code, Error, Result};
 use serde_json::Value;
+use tokio::time::timeout;
+
+/// How long a body may pause while it arrives.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// How much more than the limit is read and thrown away, so that a client that writes before it reads still
 /// gets its answer.
@@ -23,7 +29,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     }
     let mut body = body;
     let (mut kept, mut arrived) = (BytesMut::new(), 0_u64);
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = timeout(STALLED, body.frame()).await.map_err(|_| stalled())? {
         let frame = frame.map_err(|e| {
             Error::new(Code::InvalidInput, "the body broke off before its end").source(e.into_inner())
         })?;
@@ -39,6 +45,11 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         }
     }
     if arrived > limit as u64 { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+fn stalled() -> Error {
+    Error::new(Code::Timeout, format!("nothing of the body came for {} s", STALLED.as_secs()))
+        .hint("send the request again")
 }
 
 fn too_large(limit: usize) -> Error {

@@ -183,3 +183,17 @@ async fn a_body_that_breaks_off_calls_nothing() {
     assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(world.memory.added.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_body_that_stops_half_way_is_not_waited_for_without_end() {
+    let world = World::start().await;
+    let sent = async |path: &str| {
+        let mut half = request(path, HOST, b"{\"text\":1}");
+        half.truncate(half.len() - 5);
+        raw(&world, half).await
+    };
+    let answers = tokio::join!(sent("/v1/tools/echo"), sent("/mcp"));
+    for answer in [answers.0, answers.1] {
+        assert_eq!(answer, "HTTP/1.1 504 Gateway Timeout\n\"nothing of the body came for 30 s\"\n");
+    }
+}
