@@ -148,14 +148,9 @@ fn listening(config: &Config, addr: SocketAddr) -> Listening {
     }
 }
 
-/// The address as this machine reaches it: an unspecified one is reached by loopback.
+/// The address as this machine reaches it.
 fn local_url(addr: SocketAddr) -> String {
-    let ip = match addr.ip() {
-        ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    format!("http://{}", SocketAddr::new(ip, addr.port()))
+    format!("http://{}", wiring::local(addr))
 }
 
 fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<TcpListener, Error> {

@@ -185,7 +185,7 @@ fn database_limits(config: &Config) -> database::Limits {
 }
 
 /// The listener as this machine reaches it: an unspecified address is reached by loopback.
-fn local(addr: SocketAddr) -> SocketAddr {
+pub fn local(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

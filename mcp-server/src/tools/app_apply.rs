@@ -3,12 +3,12 @@
 use capabilities::releases::Wanted;
 use kernel::{Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::app_plan::in_manifest;
 use super::manifest::ManifestInput;
-use super::outcome::Outcome;
+use super::outcome::Standing;
 use crate::platform::Platform;
 
 pub struct AppApply;
@@ -24,22 +24,10 @@ pub struct Input {
     confirm: Option<String>,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct Output {
-    /// The current release.
-    release: u64,
-    /// Where the app answers.
-    url: String,
-    /// Whether anything was done.
-    changed: bool,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
 impl Tool<Platform> for AppApply {
     type Proof = Env;
     type Input = Input;
-    type Output = Output;
+    type Output = Standing;
 
     const SPEC: Spec = Spec {
         title: "Apply the app",
@@ -54,7 +42,7 @@ impl Tool<Platform> for AppApply {
 
     const ENTRY: bool = true;
 
-    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
         let secrets = platform.secrets(cx.env()).await?;
         let wanted = match (input.manifest, input.plan_id) {
@@ -76,11 +64,6 @@ impl Tool<Platform> for AppApply {
         let applied = platform.releases.apply(cx.env(), wanted, &secrets, cx.cancel()).await;
         let applied = applied.map_err(|e| if of_manifest { in_manifest(e) } else { e })?;
         cx.progress(2, 2, "live");
-        Ok(Output {
-            release: applied.release,
-            url: platform.url(cx.env()).await?,
-            changed: applied.changed,
-            outcome: Outcome::new(applied.changes, applied.effects),
-        })
+        Ok(Standing::new(platform.url(cx.env()).await?, applied))
     }
 }

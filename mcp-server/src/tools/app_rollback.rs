@@ -2,10 +2,10 @@
 
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::outcome::Outcome;
+use super::outcome::Standing;
 use crate::platform::Platform;
 
 pub struct AppRollback;
@@ -17,23 +17,10 @@ pub struct Input {
     release: u64,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct Output {
-    /// The current release.
-    release: u64,
-    /// Where the app answers.
-    url: String,
-    /// Whether anything was done.
-    changed: bool,
-    /// What was done, and what was kept so that no data is lost.
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
 impl Tool<Platform> for AppRollback {
     type Proof = Env;
     type Input = Input;
-    type Output = Output;
+    type Output = Standing;
 
     const SPEC: Spec = Spec {
         title: "Roll back",
@@ -43,14 +30,9 @@ impl Tool<Platform> for AppRollback {
         examples: &[],
     };
 
-    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
         let applied = platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?;
-        Ok(Output {
-            release: applied.release,
-            url: platform.url(cx.env()).await?,
-            changed: applied.changed,
-            outcome: Outcome::new(applied.changes, applied.effects),
-        })
+        Ok(Standing::new(platform.url(cx.env()).await?, applied))
     }
 }

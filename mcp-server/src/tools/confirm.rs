@@ -1,12 +1,26 @@
 //! The second step of what cannot be undone: the token of a dry run comes back.
 
 use kernel::{Code, Error, Result};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::outcome::lines;
 use crate::platform::Platform;
 
 /// What the losses that an error or a dry run names may cost, in tokens.
 pub const LOSSES: usize = 2_400;
+
+/// What a deletion, or its dry run, has come to.
+#[derive(Serialize, JsonSchema)]
+pub struct Deletion {
+    /// Whether it is gone.
+    pub deleted: bool,
+    /// What is, or would be, lost.
+    pub effects: Vec<String>,
+    /// What to pass to delete it, after a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
+}
 
 /// What is to be confirmed.
 pub struct Confirm<'a> {

@@ -2,10 +2,10 @@
 
 use kernel::{Result, Scope, Tenant};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::confirm::{LOSSES, unconfirmed};
+use super::confirm::{Deletion, LOSSES, unconfirmed};
 use super::outcome::lines;
 use crate::platform::Platform;
 
@@ -21,21 +21,10 @@ pub struct Input {
     confirm: Option<String>,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct Output {
-    /// Whether it is gone.
-    deleted: bool,
-    /// What is, or would be, lost.
-    effects: Vec<String>,
-    /// What to pass to delete it, after a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    confirm: Option<String>,
-}
-
 impl Tool<Platform> for EnvDelete {
     type Proof = Tenant;
     type Input = Input;
-    type Output = Output;
+    type Output = Deletion;
 
     const SPEC: Spec = Spec {
         title: "Delete an environment",
@@ -45,18 +34,18 @@ impl Tool<Platform> for EnvDelete {
         examples: &[],
     };
 
-    async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Output> {
+    async fn call(cx: &Cx<'_, Platform, Tenant>, input: Input) -> Result<Deletion> {
         let platform = cx.platform();
         let effects = platform.losses(cx.tenant(), &input.env).await.map_err(|e| e.field("/env"))?;
         let environments = platform.control.environments();
         let losses = effects.join("\n").into_bytes();
         if input.dry_run.unwrap_or_default() {
             let confirm = environments.confirm_delete(cx.tenant(), &input.env, &losses).await?.token;
-            return Ok(Output { deleted: false, effects: lines(effects, LOSSES), confirm: Some(confirm) });
+            return Ok(Deletion { deleted: false, effects: lines(effects, LOSSES), confirm: Some(confirm) });
         }
         let Some(confirm) = input.confirm else { return Err(unconfirmed(&effects)) };
         let doomed = environments.begin_delete(cx.tenant(), &input.env, &losses, &confirm).await?;
         platform.remove_environment(&doomed).await?;
-        Ok(Output { deleted: true, effects: lines(effects, LOSSES), confirm: None })
+        Ok(Deletion { deleted: true, effects: lines(effects, LOSSES), confirm: None })
     }
 }

@@ -1,6 +1,6 @@
 //! What a release does, cut to what a model can read, and never silently.
 
-use capabilities::releases::{Change, Effect, EffectKind};
+use capabilities::releases::{Applied, Change, Effect, EffectKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tool::budget;
@@ -11,6 +11,27 @@ const EFFECTS: usize = 1_600;
 
 /// How many characters of one change's detail are shown.
 const DETAIL: usize = 400;
+
+/// Where an app stands after an apply or a rollback.
+#[derive(Serialize, JsonSchema)]
+pub struct Standing {
+    /// The current release.
+    release: u64,
+    /// Where the app answers.
+    url: String,
+    /// Whether anything was done.
+    changed: bool,
+    /// What was done, and what was kept so that no data is lost.
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Standing {
+    pub fn new(url: String, applied: Applied) -> Self {
+        let outcome = Outcome::new(applied.changes, applied.effects);
+        Self { release: applied.release, url, changed: applied.changed, outcome }
+    }
+}
 
 /// Changes and effects.
 #[derive(Serialize, JsonSchema)]

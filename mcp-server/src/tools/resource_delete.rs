@@ -3,10 +3,10 @@
 use capabilities::releases::Removal;
 use kernel::{Env, Error, Result, Scope};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::confirm::{Confirm, LOSSES, unconfirmed};
+use super::confirm::{Confirm, Deletion, LOSSES, unconfirmed};
 use super::outcome::lines;
 use crate::platform::Platform;
 
@@ -32,21 +32,10 @@ pub enum Kind {
     Secret,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct Output {
-    /// Whether it is gone.
-    deleted: bool,
-    /// What is, or would be, lost.
-    effects: Vec<String>,
-    /// What to pass to delete it, after a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    confirm: Option<String>,
-}
-
 impl Tool<Platform> for ResourceDelete {
     type Proof = Env;
     type Input = Input;
-    type Output = Output;
+    type Output = Deletion;
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
@@ -56,7 +45,7 @@ impl Tool<Platform> for ResourceDelete {
         examples: &[],
     };
 
-    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Deletion> {
         let (platform, env) = (cx.platform(), cx.env());
         let name = input.name.as_deref();
         let named =
@@ -74,11 +63,11 @@ impl Tool<Platform> for ResourceDelete {
                 let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
                 if input.dry_run.unwrap_or_default() {
                     let confirm = Some(confirm.issue(platform));
-                    return Ok(Output { deleted: false, effects, confirm });
+                    return Ok(Deletion { deleted: false, effects, confirm });
                 }
                 confirm.redeem(platform, input.confirm.as_deref()).await?;
                 platform.control.secrets().delete(env, name).await?;
-                return Ok(Output { deleted: true, effects, confirm: None });
+                return Ok(Deletion { deleted: true, effects, confirm: None });
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
@@ -88,13 +77,13 @@ impl Tool<Platform> for ResourceDelete {
         match (input.dry_run.unwrap_or_default(), input.confirm) {
             (false, Some(confirm)) => {
                 let applied = platform.releases.remove(env, &removal, &confirm, cx.cancel()).await?;
-                Ok(Output { deleted: applied.changed, effects: words(&applied.effects), confirm: None })
+                Ok(Deletion { deleted: applied.changed, effects: words(&applied.effects), confirm: None })
             }
             (dry, _) => {
                 let plan = platform.releases.plan_removal(env, removal).await?;
                 let effects = words(&plan.effects);
                 if dry {
-                    return Ok(Output { deleted: false, effects, confirm: Some(plan.confirmation()) });
+                    return Ok(Deletion { deleted: false, effects, confirm: Some(plan.confirmation()) });
                 }
                 Err(unconfirmed(&effects))
             }

@@ -40,6 +40,8 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::schema::quoted;
+
 use self::connection::{Stop, Watch};
 use self::environments::Environments;
 use self::schema::Counting;

@@ -355,7 +355,7 @@ fn platform(name: &str) -> Error {
 }
 
 /// `name` as an identifier in SQL.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -10,7 +10,7 @@ use super::ddl::{NEW_ID, NOW};
 use super::manifest::{BUILT_IN, Table};
 use super::names::ColumnName;
 use super::tables::{Surplus, count};
-use crate::database::{Column as LiveColumn, Index as LiveIndex, Table as LiveTable, Writer};
+use crate::database::{Column as LiveColumn, Index as LiveIndex, Table as LiveTable, Writer, quoted};
 
 /// One table, before and after.
 pub(crate) struct Alteration<'a> {
@@ -42,7 +42,7 @@ struct Findings {
 impl Alteration<'_> {
     /// Adds what has to be done to `draft`.
     pub(crate) async fn plan(&self, db: &mut Writer, draft: &mut Draft) -> Result<()> {
-        let table = quote(&self.live.name);
+        let table = quoted(&self.live.name);
         let rows = count(db, &format!("SELECT count(*) FROM {table}")).await?;
         // The engine takes a table's name in whatever case; the names of its parts are made of it.
         let renamed = self.live.name != self.wanted.name.as_str();
@@ -150,7 +150,7 @@ impl Alteration<'_> {
             draft.change(Action::Alter, &target, Some(format!("{was} → {}", words(wanted))));
         }
         let conversion = conversion(&source, from, wanted.kind);
-        let table = quote(&self.live.name);
+        let table = quoted(&self.live.name);
         let strays = self.strays(live, from);
         let lost = format!("SELECT count(*) FROM {table} WHERE ({}) OR ({strays})", conversion.lost);
         let lost = count(db, &lost).await?;
@@ -203,7 +203,7 @@ impl Alteration<'_> {
             return Ok(());
         }
         let target = format!("column {}.{}", self.wanted.name, column.name);
-        let (table, name) = (quote(&self.live.name), quote(&column.name));
+        let (table, name) = (quoted(&self.live.name), quoted(&column.name));
         let ours = self.before.is_some_and(|t| t.columns.iter().any(|c| c.name.folded() == folded));
         if ours {
             let values = count(db, &format!("SELECT count({name}) FROM {table}")).await?;
@@ -237,9 +237,9 @@ impl Alteration<'_> {
             sql.push_str(&format!(" DEFAULT {}", in_parentheses(default)));
         }
         for key in self.live.foreign_keys.iter().filter(|key| key.columns == [column.name.clone()]) {
-            let to: Vec<_> = key.references.iter().flatten().map(|c| quote(c)).collect();
+            let to: Vec<_> = key.references.iter().flatten().map(|c| quoted(c)).collect();
             let to = if to.is_empty() { String::new() } else { format!(" ({})", to.join(", ")) };
-            sql.push_str(&format!(" REFERENCES {}{to} ON DELETE {}", quote(&key.table), key.on_delete));
+            sql.push_str(&format!(" REFERENCES {}{to} ON DELETE {}", quoted(&key.table), key.on_delete));
         }
         found.extra.push(sql);
         found.copies.push((name.clone(), name));
@@ -248,7 +248,7 @@ impl Alteration<'_> {
 
     fn rebuild(&self, found: Findings, draft: &mut Draft) {
         self.forgotten(draft);
-        let (table, new) = (quote(&self.live.name), format!("_steading_new_{}", self.wanted.name));
+        let (table, new) = (quoted(&self.live.name), format!("_steading_new_{}", self.wanted.name));
         if found.rows > 0 {
             let message = format!("the table is rewritten: {} rows", found.rows);
             draft.effect(EffectKind::Cost, format!("table {}", self.wanted.name), message);
@@ -258,12 +258,12 @@ impl Alteration<'_> {
         let (to, from): (Vec<_>, Vec<_>) = found.copies.into_iter().unzip();
         draft.step(format!(
             "INSERT INTO {} ({}) SELECT {} FROM {table}",
-            quote(&new),
+            quoted(&new),
             to.join(", "),
             from.join(", ")
         ));
         draft.step(format!("DROP TABLE {table}"));
-        draft.step(format!("ALTER TABLE {} RENAME TO {}", quote(&new), self.wanted.name.quoted()));
+        draft.step(format!("ALTER TABLE {} RENAME TO {}", quoted(&new), self.wanted.name.quoted()));
         draft.step(self.wanted.touch_trigger());
         for (_, sql) in self.wanted.create_indexes() {
             draft.step(sql);
@@ -301,7 +301,7 @@ impl Alteration<'_> {
         for index in &self.live.indexes {
             if self.is_ours(index) && !wanted.iter().any(|(name, _)| *name == index.name) {
                 draft.change(Action::Drop, format!("index {}", index.name), None);
-                draft.step(format!("DROP INDEX {}", quote(&index.name)));
+                draft.step(format!("DROP INDEX {}", quoted(&index.name)));
             }
         }
         for (name, sql) in wanted {
@@ -346,7 +346,7 @@ impl Alteration<'_> {
                 continue;
             }
             let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
-            let (list, table) = (list.join(", "), quote(&self.live.name));
+            let (list, table) = (list.join(", "), quoted(&self.live.name));
             let all_given = columns.iter().map(|c| format!("{} IS NOT NULL", c.quoted())).collect::<Vec<_>>();
             let sql = format!(
                 "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {} GROUP BY {list} HAVING count(*) > 1)",
@@ -388,9 +388,9 @@ impl Alteration<'_> {
     /// The old value, in the storage class that its declared type promises.
     fn source(&self, live: &LiveColumn, kind: Type) -> String {
         if self.live.strict {
-            quote(&live.name)
+            quoted(&live.name)
         } else {
-            format!("CAST({} AS {})", quote(&live.name), kind.sql())
+            format!("CAST({} AS {})", quoted(&live.name), kind.sql())
         }
     }
 
@@ -404,7 +404,7 @@ impl Alteration<'_> {
             Type::Text | Type::Json | Type::Timestamp => "'blob'",
             Type::Blob => "'integer', 'real'",
         };
-        format!("typeof({}) IN ({strange})", quote(&live.name))
+        format!("typeof({}) IN ({strange})", quoted(&live.name))
     }
 
     /// The type under which a STRICT table keeps every value of the column as it is.
@@ -478,8 +478,4 @@ fn normal(default: Option<&str>) -> Option<String> {
         text = inner.trim();
     }
     Some(text.to_owned())
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

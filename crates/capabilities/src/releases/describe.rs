@@ -63,7 +63,7 @@ pub struct TableInfo {
     /// Columns that are indexed; `!` where they are unique.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<String>,
-    /// `false` where no manifest made it.
+    /// Whether no manifest made it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unmanaged: bool,
 }
@@ -88,9 +88,7 @@ impl Releases {
     /// The environment's database cannot be read.
     pub async fn describe(&self, env: &Env) -> Result<Description> {
         let read = |sql: &'static str| self.databases.platform_query(env, sql, &[]);
-        let current = "SELECT number, manifest, site FROM _steading_release \
-                       WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
-        let current = read(current).await?.into_iter().next().map(Release::read).transpose()?;
+        let current = read(Release::CURRENT).await?.into_iter().next().map(Release::read).transpose()?;
         let latest = "SELECT number, created_at FROM _steading_release ORDER BY number DESC LIMIT ?1";
         let latest = self.databases.platform_query(env, latest, &[RELEASES.into()]).await?;
         let migrations = read("SELECT name FROM _steading_migration ORDER BY applied_at, rowid").await?;

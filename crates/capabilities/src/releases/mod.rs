@@ -383,12 +383,7 @@ impl Releases {
     /// # Errors
     /// The environment's database cannot be read.
     pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
-        let load = async {
-            let sql = "SELECT number, manifest, site FROM _steading_release \
-                       WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
-            self.load(env, sql, &[]).await
-        };
-        self.live.get(env.id(), load).await
+        self.live.get(env.id(), self.load(env, Release::CURRENT, &[])).await
     }
 
     /// An earlier or the current release, for its preview.
@@ -399,8 +394,7 @@ impl Releases {
         if let Some(live) = self.live(env).await?.filter(|live| live.release == release) {
             return Ok(Some(live));
         }
-        let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
-        self.load(env, sql, &[release.into()]).await
+        self.load(env, Release::NUMBERED, &[release.into()]).await
     }
 
     async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {

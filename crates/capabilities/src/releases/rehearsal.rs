@@ -10,7 +10,7 @@ use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
-use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer};
+use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
 
 /// How many releases an environment keeps, the current one among them.
@@ -81,17 +81,22 @@ impl Rehearsal {
 }
 
 impl Release {
+    /// Reads the release that is current, for [`Release::read`].
+    pub(crate) const CURRENT: &str = "SELECT number, manifest, site FROM _steading_release \
+        WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+
+    /// Reads the release of the number `?1`, for [`Release::read`].
+    pub(crate) const NUMBERED: &str =
+        "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
+
     /// The release that is current.
     pub(crate) async fn current(db: &mut Writer) -> Result<Release> {
-        let sql = "SELECT number, manifest, site FROM _steading_release \
-                   WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
-        let rows = db.run(Role::Platform, sql, &[]).await?.rows;
+        let rows = db.run(Role::Platform, Release::CURRENT, &[]).await?.rows;
         rows.into_iter().next().map_or(Ok(Release::default()), Release::read)
     }
 
     pub(crate) async fn numbered(db: &mut Writer, number: u64) -> Result<Release> {
-        let sql = "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
-        let rows = db.run(Role::Platform, sql, &[number.into()]).await?.rows;
+        let rows = db.run(Role::Platform, Release::NUMBERED, &[number.into()]).await?.rows;
         rows.into_iter().next().map(Release::read).unwrap_or_else(|| {
             Err(Error::not_found(format!("release {number}"))
                 .field("/release")
@@ -382,10 +387,6 @@ fn losses(before: &BTreeMap<String, Contents>, after: &BTreeMap<String, Contents
         }
     }
     losses
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Refuses rows that refer to rows that are not there.

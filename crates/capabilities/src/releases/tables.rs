@@ -6,7 +6,7 @@ use super::alter::Alteration;
 use super::change::{Action, Draft, EffectKind};
 use super::manifest::{DatabaseSpec, Preset, Table};
 use super::names::TableName;
-use crate::database::{Role, Schema, Table as LiveTable, Writer};
+use crate::database::{Role, Schema, Table as LiveTable, Writer, quoted};
 
 /// What becomes of data that the wanted tables have no place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ async fn drop_table(
     draft: &mut Draft,
 ) -> Result<()> {
     let target = format!("table {}", table.name);
-    let rows = count(db, &format!("SELECT count(*) FROM \"{}\"", table.name)).await?;
+    let rows = count(db, &format!("SELECT count(*) FROM {}", quoted(&table.name))).await?;
     match (surplus, stranger) {
         (Surplus::Keep, _) if rows > 0 => {
             let detail = format!("it has {rows} rows that the release does not know");
@@ -108,7 +108,7 @@ async fn drop_table(
     }
     draft.change(Action::Drop, target, None);
     draft.foreign_keys_off = true;
-    draft.step(format!("DROP TABLE \"{}\"", table.name));
+    draft.step(format!("DROP TABLE {}", quoted(&table.name)));
     Ok(())
 }
 
