@@ -4,4 +4,5 @@ mod kind;
 mod model;
 
 pub use kind::Type;
+pub(crate) use kind::time_text;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
