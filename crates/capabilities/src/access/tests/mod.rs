@@ -2,6 +2,7 @@
 
 mod oracle;
 mod parsing;
+mod wild;
 
 use serde_json::{Map, Value, json};
 
