@@ -103,7 +103,7 @@ impl Ground {
         let mut apps = self.apps.apps.lock().unwrap();
         let app = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
         let release = app.releases.len() as u64 + 1;
-        app.releases.push(Arc::new(Served { release, site }));
+        app.releases.push(Arc::new(Served { release, site, app: Arc::default() }));
     }
 
     /// Sends these bytes and reads until the other side closes.

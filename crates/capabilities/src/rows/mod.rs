@@ -1,0 +1,7 @@
+//! The rows of an app's tables, as its users reach them: by rules, never by SQL of theirs.
+
+mod kind;
+mod model;
+
+pub use kind::Type;
+pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
