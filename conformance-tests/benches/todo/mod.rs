@@ -107,7 +107,10 @@ impl Todo for OnSteading {
     }
 
     fn person(&self, session: &Value) -> Person {
-        Person { id: text(&session["user"]["id"]), token: format!("Bearer {}", text(&session["access_token"])) }
+        Person {
+            id: text(&session["user"]["id"]),
+            token: format!("Bearer {}", text(&session["access_token"])),
+        }
     }
 
     fn get(&self, person: &Person, id: &str) -> String {

@@ -1,7 +1,7 @@
 //! A PocketBase server of the caller's own, which the product's data plane is measured against.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -60,7 +60,7 @@ impl PocketBase {
         said(Request::post(&format!("{}{path}", self.url)).header("authorization", &self.token).json(body))
     }
 
-    fn serve(program: &PathBuf) -> anyhow::Result<Self> {
+    fn serve(program: &Path) -> anyhow::Result<Self> {
         let directory = temporary()?;
         // It writes migrations beside its data directory: both are below ours.
         let data = directory.path().join("data");
