@@ -10,6 +10,7 @@ pub mod http;
 pub mod mcp;
 pub mod platform;
 pub mod problem;
+pub mod skills;
 pub mod stdio;
 pub mod tools;
 
