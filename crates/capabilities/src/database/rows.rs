@@ -68,8 +68,7 @@ impl Databases {
         let mut lease = self.environments.reader(env.id(), Kind::RowsReader).await?;
         let connection = lease.connection()?;
         let (watch, limit) = (connection.watch(), connection.limits().statement);
-        let read =
-            watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
+        let read = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
         lease.settle();
         read
     }
