@@ -31,7 +31,8 @@ pub struct NodeTool {
     directory: PathBuf,
 }
 
-/// The Python of `conformance-tests/clients/python`, with the MCP client library.
+/// The Python of `conformance-tests/clients/python`, with the MCP client library, and the PocketBase that benchmarks
+/// compare with.
 #[derive(Debug, Clone)]
 pub struct PythonTool {
     directory: PathBuf,
@@ -107,6 +108,11 @@ impl PythonTool {
     pub fn command(&self, home: &Path) -> anyhow::Result<Command> {
         let programs = self.directory.join("bin");
         command(&programs.join("python"), home, &programs)
+    }
+
+    /// Where the environment has this program of one of its packages.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.directory.join("bin").join(name)
     }
 }
 

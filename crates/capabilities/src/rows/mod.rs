@@ -2,6 +2,8 @@
 
 mod kind;
 mod model;
+mod service;
 
 pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
+pub use service::Rows;
