@@ -29,14 +29,14 @@ use tokio_util::task::TaskTracker;
 use tool::{Call, Host, Selection};
 
 use crate::auth;
-use crate::body;
 use crate::doors::Doors;
 use crate::extract::Path;
-use crate::problem::{Problem, REQUEST_ID};
 use handler::Handler;
 use plain::Plain;
 use sessions::Owners;
 use skills::Skills;
+use web::body;
+use web::problem::{Problem, REQUEST_ID};
 
 /// How many tools one page of `tools/list` shows. Some clients read one page only, so that it is all of them.
 const PAGE: usize = 100;

@@ -1,6 +1,9 @@
-//! What an environment can do, a module each: database, hosting, logs, releases.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows.
 
+pub mod access;
+pub mod auth;
 pub mod database;
 pub mod hosting;
 pub mod logs;
 pub mod releases;
+pub mod rows;

@@ -35,6 +35,10 @@ scopes! {
     DbRead = "db:read",
     /// Change rows and the schema.
     DbWrite = "db:write",
+    /// See an app's users.
+    AuthRead = "auth:read",
+    /// Change an app's users.
+    AuthWrite = "auth:write",
     /// Deploy sites.
     SiteWrite = "site:write",
     /// Write (never read) secrets.
@@ -110,10 +114,24 @@ impl Scopes {
     /// What a key bound to one environment may carry: everything but the tenant's and the operator's own.
     #[must_use]
     pub fn of_environment() -> Self {
-        use Scope::{AppRead, AppWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SecretWrite, SiteWrite};
-        [AppRead, AppWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SecretWrite, SiteWrite]
-            .into_iter()
-            .collect()
+        use Scope::{
+            AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SecretWrite,
+            SiteWrite,
+        };
+        [
+            AppRead,
+            AppWrite,
+            AuthRead,
+            AuthWrite,
+            DbRead,
+            DbWrite,
+            SiteWrite,
+            SecretWrite,
+            LogsRead,
+            ResourceDelete,
+        ]
+        .into_iter()
+        .collect()
     }
 
     /// What a tenant's key may carry: everything but the operator's own.

@@ -15,13 +15,14 @@ use kernel::{
 };
 use mcp_server::gate::Gate;
 use mcp_server::mcp::McpOptions;
-use mcp_server::{Doors, http, mcp, problem};
+use mcp_server::{Doors, http, mcp};
 use rmcp::ServerHandler;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tool::{Attempt, Cx, Effect, Host, Ledger, Limiter, Record, Registry, ReplayKey, Replays, Spec, Tool};
+use web::problem;
 
 /// Bound to the environment `alpha`.
 pub const ENV_KEY: &str = "key-of-alpha";

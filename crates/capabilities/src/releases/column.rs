@@ -1,7 +1,6 @@
 //! Columns: the short form (`text!`, `bool = false`), the object form, and what both mean.
 
 use std::fmt;
-use std::str::FromStr;
 
 use kernel::{Error, Result};
 use schemars::JsonSchema;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::names::{ColumnName, TableName};
+pub(crate) use crate::rows::Type;
 
 /// A column as the manifest writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -89,59 +89,6 @@ impl OnDelete {
             OnDelete::Cascade => "cascade",
             OnDelete::SetNull => "set_null",
         }
-    }
-}
-
-/// The type of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Type {
-    Text,
-    Int,
-    Real,
-    Bool,
-    Json,
-    Blob,
-    Timestamp,
-}
-
-impl Type {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Type::Text => "text",
-            Type::Int => "int",
-            Type::Real => "real",
-            Type::Bool => "bool",
-            Type::Json => "json",
-            Type::Blob => "blob",
-            Type::Timestamp => "timestamp",
-        }
-    }
-
-    /// The storage type in a STRICT table.
-    pub(crate) const fn sql(self) -> &'static str {
-        match self {
-            Type::Text | Type::Json | Type::Timestamp => "TEXT",
-            Type::Int | Type::Bool => "INTEGER",
-            Type::Real => "REAL",
-            Type::Blob => "BLOB",
-        }
-    }
-}
-
-impl FromStr for Type {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Ok(match text {
-            "text" => Type::Text,
-            "int" => Type::Int,
-            "real" => Type::Real,
-            "bool" => Type::Bool,
-            "json" => Type::Json,
-            "blob" => Type::Blob,
-            "timestamp" => Type::Timestamp,
-            _ => return Err(()),
-        })
     }
 }
 

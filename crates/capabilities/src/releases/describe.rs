@@ -103,7 +103,7 @@ impl Releases {
             let spec =
                 database.tables.iter().find(|(name, _)| name.as_str().eq_ignore_ascii_case(&live.name));
             let mut info = table_info(live, managed.get(&live.name.to_ascii_lowercase()));
-            info.access = spec.and_then(|(_, spec)| spec.access).map(super::Preset::as_str);
+            info.access = spec.and_then(|(_, spec)| spec.access).map(crate::access::Preset::as_str);
             if spec.is_some_and(|(_, spec)| spec.kind == Kind::Documents) {
                 info.columns.insert("data".to_owned(), "json! (one document)".to_owned());
             }

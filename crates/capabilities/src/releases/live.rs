@@ -10,6 +10,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::hosting::Site;
+use crate::rows::App;
 
 /// How many files of sites the cache holds before the least used sites are forgotten.
 const CACHED_FILES: u64 = 100_000;
@@ -21,6 +22,8 @@ pub struct Served {
     pub release: u64,
     /// Its site; the default one where the release has none.
     pub site: Site,
+    /// Its tables and how people sign in.
+    pub app: Arc<App>,
 }
 
 /// Asks the platform's own listener for a release that is about to become the live one.
@@ -44,7 +47,7 @@ struct ByFiles;
 
 impl Weighter<EnvId, Option<Arc<Served>>> for ByFiles {
     fn weight(&self, _: &EnvId, served: &Option<Arc<Served>>) -> u64 {
-        10 + served.as_ref().map_or(0, |served| served.site.files.len() as u64)
+        10 + served.as_ref().map_or(0, |served| served.site.files.len() + served.app.tables.len()) as u64
     }
 }
 

@@ -1,6 +1,7 @@
 //! The manifest: what an app consists of, as `steading.json` or inline in a call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use indexmap::IndexMap;
 use kernel::{Error, Result};
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
+use crate::access::Preset;
 use crate::hosting::SiteSpec;
+use crate::rows::Method;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,12 +24,41 @@ pub struct Manifest {
     /// Tables and migrations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseSpec>,
+    /// How people sign in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
+}
+
+/// The manifest's `auth`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSpec {
+    /// Ways to sign in; none is on until it is listed.
+    #[serde(default)]
+    pub methods: BTreeSet<Method>,
+    /// Other origins whose pages may call the app: `https://example.org`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub origins: BTreeSet<String>,
+}
+
+impl fmt::Display for AuthSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<_> = self.methods.iter().map(|method| method.as_str()).collect();
+        match methods.as_slice() {
+            [] => f.write_str("nobody signs in")?,
+            methods => write!(f, "sign-in by {}", methods.join(", "))?,
+        }
+        for origin in &self.origins {
+            write!(f, ", also from {origin}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The manifest's `database`.
@@ -91,41 +123,6 @@ impl Kind {
     }
 }
 
-/// A ready set of access rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// The owner of a row reads and writes it, nobody else.
-    Private,
-    /// Everybody reads; the owner of a row writes it.
-    PublicRead,
-    /// Everybody reads; admins write.
-    AdminWrite,
-    /// Admins read and write, nobody else.
-    AdminOnly,
-}
-
-impl Preset {
-    /// Whether rows have an owner under this preset.
-    pub(crate) const fn has_owner(self) -> bool {
-        matches!(self, Preset::Private | Preset::PublicRead)
-    }
-
-    /// Whether people without a session can read rows.
-    pub(crate) const fn is_public(self) -> bool {
-        matches!(self, Preset::PublicRead | Preset::AdminWrite)
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Preset::Private => "private",
-            Preset::PublicRead => "public_read",
-            Preset::AdminWrite => "admin_write",
-            Preset::AdminOnly => "admin_only",
-        }
-    }
-}
-
 /// One column's name, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
@@ -152,6 +149,7 @@ impl Columns {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table {
     pub name: TableName,
+    pub access: Option<Preset>,
     pub has_owner: bool,
     /// The app's own columns, in the manifest's order.
     pub columns: Vec<Column>,
@@ -205,7 +203,8 @@ impl DatabaseSpec {
             columns.push(column);
         }
         let has_owner = spec.access.is_some_and(Preset::has_owner);
-        let mut table = Table { name: name.clone(), has_owner, columns, indexes: Vec::new() };
+        let mut table =
+            Table { name: name.clone(), access: spec.access, has_owner, columns, indexes: Vec::new() };
         table.indexes = table.all_indexes(spec)?;
         Ok(table)
     }
@@ -257,6 +256,7 @@ impl Manifest {
         Manifest {
             name: self.name.or_else(|| base.name.clone()),
             database: self.database.or_else(|| base.database.clone()),
+            auth: self.auth.or_else(|| base.auth.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
         }

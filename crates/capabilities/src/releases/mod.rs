@@ -1,6 +1,7 @@
 //! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
 
 mod alter;
+mod app;
 mod change;
 mod column;
 mod convert;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
-pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, Preset, TableSpec};
+pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
@@ -309,8 +310,7 @@ impl Releases {
         let number = rehearsal.release.number;
         let changed = rehearsal.changed();
         if changed {
-            let site = rehearsal.release.site.unwrap_or_default();
-            let served = Arc::new(Served { release: number, site });
+            let served = rehearsal.release.served()?;
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
             let trial = Live::try_out(&self.live, env.id(), &served);
             let checked = tokio::select! {
@@ -400,9 +400,7 @@ impl Releases {
     async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {
         let rows = self.databases.platform_query(env, sql, params).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(None) };
-        let release = Release::read(row)?;
-        let site = release.site.unwrap_or_default();
-        Ok(Some(Arc::new(Served { release: release.number, site })))
+        Release::read(row)?.served().map(Some)
     }
 
     /// Forgets an environment that is deleted.

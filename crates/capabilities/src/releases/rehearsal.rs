@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
-use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
+use super::manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
 use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
@@ -123,7 +123,7 @@ impl Release {
         })
     }
 
-    fn tables(&self) -> Result<Vec<Table>> {
+    pub(super) fn tables(&self) -> Result<Vec<Table>> {
         self.manifest.database.as_ref().map_or(Ok(Vec::new()), DatabaseSpec::tables)
     }
 }
@@ -258,6 +258,14 @@ async fn drop_unmanaged(db: &mut Writer, live: &Schema, name: &str, draft: &mut 
 fn others(base: &Release, release: &Release, draft: &mut Draft) {
     if base.manifest.name != release.manifest.name {
         draft.change(Action::Alter, "name", release.manifest.name.clone());
+    }
+    if base.manifest.auth != release.manifest.auth {
+        let (was, is) = (base.manifest.auth.as_ref(), release.manifest.auth.as_ref());
+        let words =
+            |auth: Option<&AuthSpec>| auth.map_or_else(|| "nobody signs in".to_owned(), ToString::to_string);
+        let detail = format!("{} → {}", words(was), words(is));
+        draft.change(Action::Alter, "auth", Some(detail.clone()));
+        draft.effect(EffectKind::Privilege, "auth", detail);
     }
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();

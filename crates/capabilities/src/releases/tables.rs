@@ -4,8 +4,9 @@ use kernel::{Code, Error, Result};
 
 use super::alter::Alteration;
 use super::change::{Action, Draft, EffectKind};
-use super::manifest::{DatabaseSpec, Preset, Table};
+use super::manifest::{DatabaseSpec, Table};
 use super::names::TableName;
+use crate::access::Preset;
 use crate::database::{Role, Schema, Table as LiveTable, Writer, quoted};
 
 /// What becomes of data that the wanted tables have no place for.

@@ -1,0 +1,39 @@
+//! Ready sets of rules.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A ready set of access rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// The owner of a row reads and writes it, nobody else.
+    Private,
+    /// Everybody reads; the owner of a row writes it.
+    PublicRead,
+    /// Everybody reads; admins write.
+    AdminWrite,
+    /// Admins read and write, nobody else.
+    AdminOnly,
+}
+
+impl Preset {
+    /// Whether rows have an owner under this preset.
+    pub(crate) const fn has_owner(self) -> bool {
+        matches!(self, Preset::Private | Preset::PublicRead)
+    }
+
+    /// Whether people without a session can read rows.
+    pub(crate) const fn is_public(self) -> bool {
+        matches!(self, Preset::PublicRead | Preset::AdminWrite)
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Preset::Private => "private",
+            Preset::PublicRead => "public_read",
+            Preset::AdminWrite => "admin_write",
+            Preset::AdminOnly => "admin_only",
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Who asks for rows: somebody without a session, a user, or the app's own server.
+
+use kernel::{Env, UserId};
+use serde_json::{Map, Value};
+
+/// Who asks, as rules see it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    /// Somebody without a session.
+    Visitor,
+    /// Somebody with a session, signed in anonymously or not.
+    User(User),
+    /// The app's own server, which rules do not hold back.
+    Service,
+}
+
+/// A signed-in user, as rules see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct User {
+    /// Who it is; `auth.uid`, and what `owner` holds.
+    pub id: UserId,
+    /// `user`, `admin`, or what the app has given; `auth.role`.
+    pub role: String,
+    /// The address, where there is one; `auth.email`.
+    pub email: Option<String>,
+    /// What the app has noted about the user; `auth.claims`.
+    pub claims: Map<String, Value>,
+}
+
+impl Subject {
+    /// `auth.uid`: the user's id, none for others.
+    #[must_use]
+    pub fn uid(&self) -> Option<String> {
+        match self {
+            Subject::User(user) => Some(user.id.to_string()),
+            Subject::Visitor | Subject::Service => None,
+        }
+    }
+}
+
+/// The data plane's proof: a request to this environment's app comes from this subject. Only `auth` makes it of a
+/// user, and only after the token was verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guest {
+    env: Env,
+    subject: Subject,
+}
+
+impl Guest {
+    /// Somebody without a session.
+    #[must_use]
+    pub const fn visitor(env: Env) -> Self {
+        Self { env, subject: Subject::Visitor }
+    }
+
+    /// A subject that was verified, or that is made up to try rules.
+    pub(crate) const fn new(env: Env, subject: Subject) -> Self {
+        Self { env, subject }
+    }
+
+    /// The environment of the app.
+    #[must_use]
+    pub const fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub const fn subject(&self) -> &Subject {
+        &self.subject
+    }
+}

@@ -1,0 +1,66 @@
+//! What a release is to those who serve it.
+
+use std::sync::Arc;
+
+use kernel::Result;
+
+use super::column::{Column, Default};
+use super::live::Served;
+use super::manifest::{AuthSpec, Table};
+use super::rehearsal::Release;
+use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, TableModel, Type};
+
+impl Release {
+    /// What is served for this release.
+    pub(crate) fn served(&self) -> Result<Arc<Served>> {
+        let app = Arc::new(self.app()?);
+        Ok(Arc::new(Served { release: self.number, site: self.site.clone().unwrap_or_default(), app }))
+    }
+
+    /// The tables with their rules, and how people sign in.
+    pub(crate) fn app(&self) -> Result<App> {
+        let tables = self.tables()?;
+        let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
+        let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
+        Ok(App { tables: tables.collect(), auth: AuthSettings { methods, origins } })
+    }
+}
+
+impl Table {
+    fn model(&self) -> TableModel {
+        let mut columns = vec![built_in("id", Type::Text, Some(DefaultValue::NewId))];
+        if self.has_owner {
+            columns.push(built_in("owner", Type::Text, None));
+        }
+        let unique = |column: &Column| {
+            self.indexes.iter().any(|(names, unique)| *unique && *names == [column.name.clone()])
+        };
+        columns.extend(self.columns.iter().map(|column| ColumnModel {
+            name: column.name.to_string(),
+            kind: column.kind,
+            required: column.required,
+            default: column.default.as_ref().map(|default| match default {
+                Default::Constant(sql) => DefaultValue::Constant(sql.clone()),
+                Default::Now => DefaultValue::Now,
+            }),
+            references: column.references.as_ref().map(ToString::to_string),
+            unique: unique(column),
+            built_in: false,
+        }));
+        let times = ["created_at", "updated_at"];
+        columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
+        TableModel { name: self.name.to_string(), columns, access: self.access }
+    }
+}
+
+fn built_in(name: &str, kind: Type, default: Option<DefaultValue>) -> ColumnModel {
+    ColumnModel {
+        name: name.to_owned(),
+        kind,
+        required: default.is_some(),
+        unique: name == "id",
+        default,
+        references: None,
+        built_in: true,
+    }
+}

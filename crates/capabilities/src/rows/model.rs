@@ -1,0 +1,112 @@
+//! What the data plane knows of a release: its tables with their types and rules, and how people sign in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Type;
+use crate::access::Preset;
+
+/// An app, as its data plane sees it. Made once for each release, then only read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct App {
+    /// Table name in lower case → table.
+    pub tables: BTreeMap<String, Arc<TableModel>>,
+    /// How people sign in.
+    pub auth: AuthSettings,
+}
+
+impl App {
+    /// The table of that name, whatever its case.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Arc<TableModel>> {
+        self.tables.get(&name.to_ascii_lowercase())
+    }
+}
+
+/// How people sign in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// The methods that are on; none until listed.
+    pub methods: BTreeSet<Method>,
+    /// Other origins whose pages may call the app, as browsers write them (`https://example.org`).
+    pub origins: BTreeSet<String>,
+}
+
+/// A way to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Without telling anything; can become an account later.
+    Anonymous,
+    /// With an email address and a password.
+    Password,
+}
+
+impl Method {
+    /// The name in a manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Anonymous => "anonymous",
+            Method::Password => "password",
+        }
+    }
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableModel {
+    /// Its name, as the manifest writes it.
+    pub name: String,
+    /// All its columns in order, `id` first, `created_at` and `updated_at` last.
+    pub columns: Vec<ColumnModel>,
+    /// Who may do what; nobody where it is none.
+    pub access: Option<Preset>,
+}
+
+impl TableModel {
+    /// The column of that name, whatever its case.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&ColumnModel> {
+        self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether its rows have an owner.
+    #[must_use]
+    pub fn has_owner(&self) -> bool {
+        self.columns.iter().any(|column| column.built_in && column.name == "owner")
+    }
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnModel {
+    /// Its name, as the manifest writes it.
+    pub name: String,
+    /// Its type.
+    pub kind: Type,
+    /// Whether every row must have a value.
+    pub required: bool,
+    /// What it is where none is given.
+    pub default: Option<DefaultValue>,
+    /// The table whose `id` it holds.
+    pub references: Option<String>,
+    /// Whether values must differ from row to row.
+    pub unique: bool,
+    /// Whether every table has it by itself: `id`, `owner`, `created_at`, `updated_at`.
+    pub built_in: bool,
+}
+
+/// What a column is where no value is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// A constant, as an SQL literal.
+    Constant(String),
+    /// The time of the insert.
+    Now,
+    /// A new id.
+    NewId,
+}
