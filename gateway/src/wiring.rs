@@ -13,14 +13,16 @@ use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
+use capabilities::rows::Rows;
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
-use edge::{Edge, HostKind, Hosts};
+use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
-use mcp_server::{Doors, Guard, problem, tools};
+use mcp_server::{Doors, Guard, tools};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use web::problem;
 
 use crate::api;
 use crate::apps::Residents;
@@ -125,7 +127,8 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
 fn edge(platform: &Arc<Platform>) -> Edge {
     let residents =
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
-    Edge::new(Arc::new(residents), platform.blobs.clone(), platform.logs.clone())
+    let data = Data { auth: Arc::default(), rows: Rows::new(Arc::clone(&platform.databases)) };
+    Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 
 fn hosts(listening: &Listening) -> Result<Hosts> {

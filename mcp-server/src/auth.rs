@@ -10,7 +10,7 @@ use kernel::{Caller, Code, Error, Result, Surface};
 use tool::Selection;
 
 use crate::gate::Gate;
-use crate::problem::Problem;
+use web::problem::Problem;
 
 /// Chooses the environment, by slug or id, for credentials that are not bound to one.
 pub const ENV: &str = "steading-env";

@@ -5,7 +5,7 @@ use http::request::Parts;
 use kernel::{Code, Error};
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use web::problem::Problem;
 
 /// The parameters of the path, as `axum::extract::Path`.
 #[derive(Debug, Clone)]

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tool::{Call, Doc, Host};
 
 use crate::auth::{self, Authenticated};
-use crate::body;
 use crate::doors::Doors;
 use crate::extract::Path;
 use crate::gate::Gate;
-use crate::problem::{Problem, REQUEST_ID, problem_response, unknown_method};
+use web::body;
+use web::problem::{Problem, REQUEST_ID, problem_response, unknown_method};
 
 /// How long a call may run, in seconds.
 const TIMEOUT: &str = "steading-timeout";

@@ -1,7 +1,6 @@
 //! The tools, and their two doors: MCP and JSON over HTTP.
 
 pub mod auth;
-pub mod body;
 mod doors;
 pub mod extract;
 pub mod gate;
@@ -9,7 +8,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod platform;
-pub mod problem;
+pub mod skills;
 pub mod stdio;
 pub mod tools;
 
@@ -20,7 +19,7 @@ use std::sync::Arc;
 
 /// The routes of both doors, for the platform's host. To be called within a tokio runtime.
 ///
-/// Unknown paths are left to the router this is merged into; [`problem::unknown_route`] answers them.
+/// Unknown paths are left to the router this is merged into; [`web::problem::unknown_route`] answers them.
 pub fn router<P: tool::Host>(doors: Arc<Doors<P>>, options: mcp::McpOptions) -> axum::Router {
     http::router(Arc::clone(&doors)).merge(mcp::router(doors, options))
 }

@@ -1,15 +1,17 @@
-//! App traffic: an environment's site, served on its own host.
+//! App traffic on an environment's own host: its site, and below `/_/` its data plane.
 
 mod apps;
 mod cache_control;
 mod coding;
 mod conditional;
 mod contents;
+mod data;
 mod host;
 mod page;
 mod serve;
 
 pub use apps::{Apps, Which};
 pub use capabilities::releases::Served;
+pub use data::{Data, ROUTES};
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::Edge;

@@ -33,12 +33,8 @@ pub(crate) fn only_reading() -> Response {
 
 /// A problem object (RFC 9457), for programs.
 pub(crate) fn problem(error: &kernel::Error, request: CallId) -> Response {
-    let mut response = Response::new(Body::from(error.problem(&request.to_string()).to_string()));
-    *response.status_mut() =
-        StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = web::problem::problem_response(error, &request.to_string());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

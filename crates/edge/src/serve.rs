@@ -19,7 +19,8 @@ use crate::cache_control::{self, ASK_FIRST};
 use crate::coding::Coding;
 use crate::conditional::{self, Part};
 use crate::contents::Contents;
-use crate::{Apps, HostKind, Served, Which, page};
+use crate::data;
+use crate::{Apps, Data, HostKind, Served, Which, page};
 
 const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,6 +34,7 @@ const LOGGED_PATH: usize = 512;
 pub struct Edge {
     apps: Arc<dyn Apps>,
     contents: Arc<Contents>,
+    data: Data,
     logs: Logs,
 }
 
@@ -54,24 +56,23 @@ struct Sending<'a> {
 }
 
 impl Edge {
-    /// Serves what `apps` says out of `blobs`, and writes one log entry for each request that reaches an
+    /// Serves what `apps` says out of `blobs` and `data`, and writes one log entry for each request that reaches an
     /// environment's release.
     #[must_use]
-    pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, logs: Logs) -> Self {
-        Self { apps, contents: Arc::new(Contents::new(blobs)), logs }
+    pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, data: Data, logs: Logs) -> Self {
+        Self { apps, contents: Arc::new(Contents::new(blobs)), data, logs }
     }
 
-    /// Answers a request for `host`, which is an app's or a preview's; any other host has nothing. The body is
-    /// not read: a site takes `GET` and `HEAD` only. Every answer has an `x-request-id`.
-    pub async fn serve<B>(&self, host: &HostKind, request: Request<B>) -> Response {
+    /// Answers a request for `host`, which is an app's or a preview's; any other host has nothing. Every answer
+    /// has an `x-request-id`.
+    pub async fn serve(&self, host: &HostKind, request: Request<Body>) -> Response {
         let started = Instant::now();
         let id = CallId::new();
         let (request, body) = request.into_parts();
-        drop(body);
         let mut response = match self.find(host).await {
             Ok(Some((env, served, which))) => {
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
-                let response = self.answer(&visit).await;
+                let response = self.answer(&visit, body).await;
                 self.log(&visit, response.status(), started.elapsed());
                 response
             }
@@ -105,8 +106,11 @@ impl Edge {
         Ok(served.map(|served| (env, served, which)))
     }
 
-    async fn answer(&self, visit: &Visit<'_>) -> Response {
-        let mut response = self.page(visit).await;
+    async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
+        let mut response = match self.interface(visit, body).await {
+            Some(response) => response,
+            None => self.page(visit).await,
+        };
         let headers = response.headers_mut();
         headers.insert(X_RELEASE, HeaderValue::from(visit.served.release));
         if matches!(visit.which, Which::Number(_)) {
@@ -115,13 +119,29 @@ impl Edge {
         response
     }
 
+    /// The data plane's answer, where the path is its.
+    async fn interface(&self, visit: &Visit<'_>, body: Body) -> Option<Response> {
+        if !Data::takes(visit.request.uri.path()) {
+            return None;
+        }
+        // A preview shows an earlier site over the rows as they are, under the rules as they are.
+        let live = match visit.which {
+            Which::Live => None,
+            Which::Number(_) => match self.apps.release(visit.env, Which::Live).await {
+                Ok(Some(live)) => Some(live),
+                Ok(None) => return Some(page::nothing_here()),
+                Err(error) => return Some(page::problem(&error, visit.id)),
+            },
+        };
+        let app = &live.as_deref().unwrap_or(visit.served).app;
+        Some(self.data.answer(visit.env, app, visit.request, body, visit.id).await)
+    }
+
     async fn page(&self, visit: &Visit<'_>) -> Response {
         let site = &visit.served.site;
-        let raw = visit.request.uri.path();
-        let path = RequestPath::parse(raw);
-        if raw.starts_with("/_/") || path.as_ref().is_some_and(RequestPath::is_reserved) {
-            let error = kernel::Error::not_found("such interface of this app");
-            return page::problem(&error, visit.id);
+        let path = RequestPath::parse(visit.request.uri.path());
+        if path.as_ref().is_some_and(RequestPath::is_reserved) {
+            return page::problem(&data::unknown(), visit.id);
         }
         if !matches!(visit.request.method, Method::GET | Method::HEAD) {
             return page::only_reading();

@@ -137,7 +137,8 @@ struct Parts {
     retry_after: Option<Duration>,
     next: Option<Next>,
     limit: Option<LimitInfo>,
-    idempotency_misuse: bool,
+    /// Finer than the code's own.
+    status: Option<u16>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -156,7 +157,7 @@ impl Error {
             retry_after: None,
             next: None,
             limit: None,
-            idempotency_misuse: false,
+            status: None,
             source: None,
         }))
     }
@@ -183,7 +184,15 @@ impl Error {
     #[must_use]
     pub fn idempotency_misuse(message: impl Into<String>) -> Self {
         let mut error = Self::new(Code::Conflict, message);
-        error.0.idempotency_misuse = true;
+        error.0.status = Some(422);
+        error
+    }
+
+    /// A condition that the caller set does not hold (RFC 9110 §13.1): `conflict` with status 412.
+    #[must_use]
+    pub fn precondition(message: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::Conflict, message);
+        error.0.status = Some(412);
         error
     }
 
@@ -276,7 +285,7 @@ impl Error {
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
-        if self.0.idempotency_misuse { 422 } else { self.0.code.status() }
+        self.0.status.unwrap_or_else(|| self.0.code.status())
     }
 
     /// The problem object (RFC 9457) that HTTP bodies, MCP failures and the command line carry.

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Our crates, lowest layer first; each may use only what stands in a lower one.
 const LAYERS: [&[&str]; 5] = [
     &["kernel", "hand"],
-    &["tool", "store", "sandbox"],
+    &["tool", "web", "store", "sandbox"],
     &["control", "capabilities"],
     &["mcp-server", "agent", "edge"],
     &["gateway"],
@@ -20,7 +20,7 @@ const TOOLING: [&str; 3] = ["testkit", "xtask", "conformance-tests"];
 /// A library, and the only crates that may name it.
 const FENCES: [(&str, &[&str]); 4] = [
     ("rmcp", &["mcp-server", "agent"]),
-    ("axum", &["mcp-server", "edge", "gateway"]),
+    ("axum", &["web", "mcp-server", "edge", "gateway"]),
     ("sqlx", &["store", "capabilities"]),
     ("anyhow", &["hand", "gateway", "testkit", "xtask", "conformance-tests"]),
 ];

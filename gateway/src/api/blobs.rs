@@ -7,8 +7,8 @@ use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, Env, Error, Proof, Result, Scope};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
-use mcp_server::problem::Problem;
 use tool::Host as _;
+use web::problem::Problem;
 
 use super::Api;
 
@@ -27,7 +27,7 @@ pub async fn put(
     api.platform().limiter().admit(&caller)?;
     let hash = parse(&hash)?;
     if api.platform().blobs.has(&env, hash).await.map_err(Error::from)? {
-        mcp_server::body::read(&headers, body, LIMIT as usize).await?;
+        web::body::read(&headers, body, LIMIT as usize).await?;
         return Ok(StatusCode::OK.into_response());
     }
     let stream = body.into_data_stream();

@@ -6,10 +6,10 @@ use http::{HeaderMap, StatusCode};
 use kernel::{Proof, Result, Scope, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::{Path, Query};
-use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Map, json};
 use tool::Effect;
+use web::problem::Problem;
 
 use super::{Api, answer, read};
 

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use mcp_server::problem::Problem;
 use serde_json::json;
+use web::problem::Problem;
 
 use super::{Api, answer};
 

@@ -10,10 +10,10 @@ use http::header::CACHE_CONTROL;
 use kernel::{Error, KeyId, Proof, Result, Scope, Scopes, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::{Path, Query};
-use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool::Effect;
+use web::problem::Problem;
 
 use super::{Api, answer, page, read, unbroken};
 

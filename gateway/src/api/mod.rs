@@ -20,9 +20,9 @@ use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
 use mcp_server::Doors;
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
-use mcp_server::problem::{Problem, unknown_method};
 use serde_json::{Value, json};
 use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
+use web::problem::{Problem, unknown_method};
 
 pub use openapi::openapi;
 
@@ -165,8 +165,8 @@ async fn unbroken(
 /// The headers of a request, and its body as JSON.
 async fn read(api: &Api, request: Request) -> Result<(HeaderMap, Value)> {
     let (parts, body) = request.into_parts();
-    let bytes = mcp_server::body::read(&parts.headers, body, api.0.body_limit).await?;
-    let input = mcp_server::body::json(&parts.headers, &bytes)?;
+    let bytes = web::body::read(&parts.headers, body, api.0.body_limit).await?;
+    let input = web::body::json(&parts.headers, &bytes)?;
     Ok((parts.headers, input))
 }
 

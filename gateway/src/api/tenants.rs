@@ -6,10 +6,10 @@ use http::StatusCode;
 use kernel::{Error, Proof, Result, Scope, Tenant, TenantId};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Query;
-use mcp_server::problem::Problem;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool::Effect;
+use web::problem::Problem;
 
 use super::keys::After;
 use super::{Api, answer, page, read, unbroken};

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::json_bytes;
 use crate::auth;
-use crate::problem;
+use web::problem;
 
 /// The session a request belongs to, or the one an answer opens.
 pub(super) fn session_of(headers: &HeaderMap) -> Result<Option<&str>> {

@@ -2,7 +2,9 @@
 
 mod kind;
 mod model;
+mod service;
 
 pub use kind::Type;
 pub(crate) use kind::time_text;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
+pub use service::Rows;

@@ -52,7 +52,7 @@ async fn a_site_is_only_read() {
 #[tokio::test]
 async fn the_apps_interfaces_are_never_the_sites() {
     let ground = Ground::with(json!({ "files": { "index.html": "home" }, "spa": true })).await;
-    for path in ["/_/", "/_", "/_/db/todos", "/%5f/db/todos", "/_/../index.html", "/_/%2e%2e"] {
+    for path in ["/_/", "/_", "/_/nothing", "/%5f/db/todos", "/_/../index.html", "/_/%2e%2e"] {
         for method in ["GET", "POST"] {
             let reply = ground.ask(method, "shop.localhost", path, &[]).await;
             let mut problem: Value = serde_json::from_slice(&reply.body).unwrap();
@@ -65,6 +65,7 @@ async fn the_apps_interfaces_are_never_the_sites() {
                     "status": 404,
                     "code": "not_found",
                     "message": "there is no such interface of this app",
+                    "hint": "/_/openapi.json lists what there is",
                     "request_id": null,
                 })
             );

@@ -9,9 +9,11 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Router, extract::State};
 use bytes::Bytes;
+use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use edge::{Apps, Edge, Hosts, Served, Which};
+use capabilities::rows::Rows;
+use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kernel::{Code, Env, EnvId, Error, Result, Slug, TenantId};
@@ -77,7 +79,9 @@ impl Ground {
         for (slug, env) in [("shop", env.clone()), ("empty", Env::for_upkeep(env.tenant(), EnvId::new()))] {
             apps.apps.lock().unwrap().insert(slug.parse().unwrap(), App { env, releases: Vec::new() });
         }
-        let edge = Edge::new(apps.clone(), blobs.clone(), logs.clone());
+        let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
+        let data = Data { auth: Arc::default(), rows: Rows::new(databases) };
+        let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
         let router = Router::new().fallback(answer).with_state((hosts, edge));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

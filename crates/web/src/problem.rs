@@ -20,7 +20,7 @@ const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 const RATE_LIMIT: &str = "ratelimit";
 
 /// Logs our own failures where no tool was called: the registry logs those of calls.
-pub(crate) fn log_internal(error: &Error, request_id: CallId) {
+pub fn log_internal(error: &Error, request_id: CallId) {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %request_id, error = error.chain(), "request failed");
     }
@@ -35,7 +35,7 @@ pub fn problem_response(error: &Error, request_id: &str) -> Response {
 
 /// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
 #[must_use]
-pub(crate) fn refusal(status: StatusCode, request_id: CallId, error: &Error) -> Response {
+pub fn refusal(status: StatusCode, request_id: CallId, error: &Error) -> Response {
     let request_id = request_id.to_string();
     let mut problem = error.problem(&request_id);
     problem["status"] = status.as_u16().into();
@@ -53,7 +53,7 @@ pub async fn unknown_method() -> Response {
     method_not_allowed(CallId::new(), None)
 }
 
-pub(crate) fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
+pub fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
     let error = Error::new(Code::InvalidInput, "this path does not take that method")
         .hint("the Allow header lists the methods it takes");
     let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, request_id, &error);

@@ -73,7 +73,7 @@ pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
 }
 
 /// What is wrong with a text that is not JSON, with its place and without its content.
-pub(crate) fn not_json(error: &serde_json::Error) -> Error {
+pub fn not_json(error: &serde_json::Error) -> Error {
     Error::new(Code::InvalidInput, format!("the body is not JSON that can be read: {error}"))
 }
 

@@ -1,0 +1,11 @@
+//! Signing up, in and out.
+
+use axum::body::Body;
+use axum::response::Response;
+use kernel::Result;
+
+use super::{Ask, Data, unknown};
+
+pub(super) async fn answer(_data: &Data, _ask: &Ask<'_>, _body: Body) -> Result<Response> {
+    Err(unknown())
+}

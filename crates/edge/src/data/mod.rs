@@ -1,0 +1,246 @@
+//! The interface that every app has below `/_/`: sign-in and rows, for its own pages and for programs.
+
+mod auth;
+mod openapi;
+mod origin;
+mod rows;
+mod sdk;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use bytes::Bytes;
+use capabilities::access::Guest;
+use capabilities::auth::Auth;
+use capabilities::rows::{App, Rows};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use kernel::{CallId, Code, Env, Error, Result, Secret};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use web::problem::problem_response;
+
+/// The routes of the data plane, as documents write them; everything else below `/_/` is not found.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("POST", "/_/auth/anonymous"),
+    ("POST", "/_/auth/signup"),
+    ("POST", "/_/auth/login"),
+    ("POST", "/_/auth/refresh"),
+    ("POST", "/_/auth/logout"),
+    ("GET", "/_/auth/me"),
+    ("GET", "/_/db/{table}"),
+    ("POST", "/_/db/{table}"),
+    ("POST", "/_/db/{table}/query"),
+    ("GET", "/_/db/{table}/{id}"),
+    ("PATCH", "/_/db/{table}/{id}"),
+    ("DELETE", "/_/db/{table}/{id}"),
+    ("POST", "/_/batch"),
+    ("GET", "/_/sdk.js"),
+    ("GET", "/_/sdk.d.ts"),
+    ("GET", "/_/openapi.json"),
+    ("GET", "/.well-known/jwks.json"),
+];
+
+const JWKS: &str = "/.well-known/jwks.json";
+
+/// The largest body that is read.
+const BODY: usize = 1 << 20;
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The services behind the data plane.
+#[derive(Clone)]
+pub struct Data {
+    /// Who asks.
+    pub auth: Arc<Auth>,
+    /// What they ask for.
+    pub rows: Rows,
+}
+
+/// One request below `/_/`.
+pub(crate) struct Ask<'a> {
+    pub env: &'a Env,
+    /// The live release's app: also where a preview is asked, so that no earlier rules open what is closed.
+    pub app: &'a Arc<App>,
+    pub parts: &'a Parts,
+    pub id: CallId,
+    /// What comes after `/_/`, decoded: `["db", "todos", "<id>"]`.
+    path: Vec<String>,
+}
+
+impl Data {
+    /// Whether the data plane answers for this path.
+    pub(crate) fn takes(raw: &str) -> bool {
+        raw == "/_" || raw.starts_with("/_/") || raw == JWKS
+    }
+
+    /// Answers a request; a refusal is a problem object.
+    pub(crate) async fn answer(
+        &self,
+        env: &Env,
+        app: &Arc<App>,
+        parts: &Parts,
+        body: Body,
+        id: CallId,
+    ) -> Response {
+        let origin = match origin::judge(self, env, app, parts).await {
+            Ok(origin) => origin,
+            Err(refusal) => return refused(&refusal, env, id),
+        };
+        let answer = match &origin {
+            Some(origin) if origin.asks_first(parts) => Ok(origin.preflight()),
+            _ => self.route(env, app, parts, body, id).await,
+        };
+        let mut response = answer.unwrap_or_else(|error| refused(&error, env, id));
+        let headers = response.headers_mut();
+        headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
+        if let Some(origin) = origin {
+            origin.allow(headers);
+        }
+        response
+    }
+
+    async fn route(
+        &self,
+        env: &Env,
+        app: &Arc<App>,
+        parts: &Parts,
+        body: Body,
+        id: CallId,
+    ) -> Result<Response> {
+        let raw = parts.uri.path();
+        if raw == JWKS {
+            let ask = Ask { env, app, parts, id, path: Vec::new() };
+            return self.jwks(&ask).await;
+        }
+        let path = segments(raw).ok_or_else(unknown)?;
+        let ask = Ask { env, app, parts, id, path };
+        match ask.path().as_slice() {
+            ["sdk.js"] => sdk::script(parts),
+            ["sdk.d.ts"] => sdk::types(parts),
+            ["openapi.json"] => openapi::answer(&ask),
+            ["auth", ..] => auth::answer(self, &ask, body).await,
+            ["db", ..] => rows::answer(self, &ask, body).await,
+            ["batch"] => rows::batch(self, &ask, body).await,
+            _ => Err(unknown()),
+        }
+    }
+
+    async fn jwks(&self, ask: &Ask<'_>) -> Result<Response> {
+        match ask.parts.method {
+            Method::GET | Method::HEAD => Ok(json(StatusCode::OK, &self.auth.jwks(ask.env).await?)),
+            _ => Ok(ask.only("GET, HEAD")),
+        }
+    }
+}
+
+impl Ask<'_> {
+    /// What comes after `/_/`.
+    pub fn path(&self) -> Vec<&str> {
+        self.path.iter().map(String::as_str).collect()
+    }
+
+    /// Who asks: by a bearer token that holds, or without one. A token that does not hold is refused, so that a
+    /// session that has ended shows.
+    pub async fn guest(&self, data: &Data) -> Result<Guest> {
+        match bearer(&self.parts.headers)? {
+            Some(token) => data.auth.recognize(self.env, &token).await,
+            None => Ok(Guest::visitor(self.env.clone())),
+        }
+    }
+
+    /// The address the request comes from, as far as this process sees it.
+    #[expect(dead_code, reason = "sign-in is bounded by it")]
+    pub fn peer(&self) -> Option<std::net::IpAddr> {
+        self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
+    }
+
+    /// The body as JSON of this form; an empty one is `{}`.
+    ///
+    /// # Errors
+    /// `invalid_input` with a pointer to what is wrong; `too_large`.
+    #[expect(dead_code, reason = "for the routes with bodies")]
+    pub async fn json<T: DeserializeOwned>(&self, body: Body) -> Result<T> {
+        let bytes = self.bytes(body).await?;
+        let value = web::body::json(&self.parts.headers, &bytes)?;
+        serde_path_to_error::deserialize(value).map_err(|e| {
+            let pointer: String = e.path().iter().fold(String::new(), |mut at, segment| {
+                use serde_path_to_error::Segment;
+                match segment {
+                    Segment::Seq { index } => at.push_str(&format!("/{index}")),
+                    Segment::Map { key } => {
+                        at.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+                    }
+                    Segment::Enum { .. } | Segment::Unknown => {}
+                }
+                at
+            });
+            Error::invalid(pointer, e.into_inner().to_string())
+        })
+    }
+
+    /// The answer where the path takes other methods.
+    pub fn only(&self, allow: &'static str) -> Response {
+        web::problem::method_not_allowed(self.id, Some(HeaderValue::from_static(allow)))
+    }
+
+    /// The body's bytes.
+    pub async fn bytes(&self, body: Body) -> Result<Bytes> {
+        let read = web::body::read(&self.parts.headers, body, BODY).await;
+        read.map_err(|e| if e.code() == Code::TooLarge { e.hint("send less at once") } else { e })
+    }
+}
+
+/// The token of an `Authorization: Bearer` header (RFC 6750 §2.1); none where there is no such header.
+fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
+    let refuse = |message: &str| Error::new(Code::Unauthenticated, message);
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let line = match (lines.next(), lines.next()) {
+        (None, _) => return Ok(None),
+        (Some(line), None) => line,
+        (Some(_), Some(_)) => return Err(refuse("there is more than one Authorization header")),
+    };
+    let malformed = || refuse("the Authorization header must be `Bearer <access token>`");
+    let (scheme, token) = line.to_str().ok().and_then(|line| line.split_once(' ')).ok_or_else(malformed)?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(malformed());
+    }
+    Ok(Some(Secret::new(token.to_owned())))
+}
+
+/// The decoded segments after `/_/`; none where one is empty, a dot segment, or not text.
+fn segments(raw: &str) -> Option<Vec<String>> {
+    let segments = raw.strip_prefix("/_/")?.split('/').map(|segment| {
+        let decoded = percent_decode_str(segment).decode_utf8().ok()?;
+        let plain = !matches!(decoded.as_ref(), "" | "." | "..") && !decoded.contains(['/', '\\', '\0']);
+        plain.then(|| decoded.into_owned())
+    });
+    segments.collect()
+}
+
+/// Nothing below `/_/` has this path.
+pub(crate) fn unknown() -> Error {
+    Error::not_found("such interface of this app").hint("/_/openapi.json lists what there is")
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A refusal as a problem object. What is our own fault is logged here.
+fn refused(error: &Error, env: &Env, id: CallId) -> Response {
+    if error.code() == Code::Internal {
+        tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
+    }
+    problem_response(error, &id.to_string())
+}
