@@ -144,7 +144,9 @@ fn refused_to_the_data_plane(role: Role, action: &Action<'_>) -> Option<Refusal>
         sys::SQLITE_READ if starts_with(action.first, "sqlite_") => {
             Some(Refusal::EngineTable(action.first.to_owned()))
         }
-        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE if starts_with(action.first, "sqlite_") => {
+        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE
+            if starts_with(action.first, "sqlite_") =>
+        {
             Some(Refusal::EngineTable(action.first.to_owned()))
         }
         sys::SQLITE_PRAGMA => Some(Refusal::Pragma(action.first.to_owned())),
@@ -275,8 +277,7 @@ fn refused_function(role: Role, name: &str) -> Option<Refusal> {
         return Some(Refusal::Drop);
     }
     let alters = matches!(role, Role::Writer | Role::Migrator);
-    let known =
-        one_of(name, FUNCTIONS) || (alters && (one_of(name, DROPPING) || one_of(name, ALTERING)));
+    let known = one_of(name, FUNCTIONS) || (alters && (one_of(name, DROPPING) || one_of(name, ALTERING)));
     (!known).then(|| Refusal::Function(name.to_owned()))
 }
 
