@@ -130,6 +130,10 @@ fn result(status: u16, row: Option<Stored>, to: &mut Vec<u8>) -> Result<(), crat
 impl Step {
     fn check<'a>(self, guest: &Guest, app: &'a App) -> Result<Ready<'a>> {
         let Step { r#do, on, id, new, if_match } = self;
+        if r#do == Operation::List {
+            let error = Error::invalid("/do", "a batch does not list");
+            return Err(error.hint("list rows with GET /_/db/{table}"));
+        }
         let table = known(app, &on).map_err(|error| error.field("/on"))?;
         let refuse = |field: &str, given: bool, why: &str| match given {
             true => Err(Error::invalid(format!("/{field}"), format!("{field} {why} {do}"))),
@@ -145,12 +149,7 @@ impl Step {
         let if_match = if_match.as_deref().map(IfMatch::parse);
         let under = |error: Error| error.under("/new");
         let what = match r#do {
-            Operation::List => {
-                return Err(
-                    Error::invalid("/do", "a batch does not list").hint("list rows with GET /_/db/{table}")
-                );
-            }
-            Operation::Get => What::Read(id),
+            Operation::Get | Operation::List => What::Read(id),
             Operation::Create => {
                 What::Change(Change::Create { new: new_row(table, guest.subject(), new).map_err(under)? })
             }
