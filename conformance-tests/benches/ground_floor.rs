@@ -4,6 +4,8 @@
 //! same run, by the same client. `cargo xtask bench ground_floor` runs it on the optimised product.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -14,8 +16,9 @@ use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use testkit::{Steading, eventually, require, temporary};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
 
 /// With this argument, this program is the bare server.
 const ECHO: &str = "bare-echo-server";
@@ -38,40 +41,6 @@ fn main() -> ExitCode {
     environments(&mut table);
     println!("\n{}", if table.missed == 0 { "all targets are met" } else { "targets are missed" });
     if table.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The results, printed as they come.
-#[derive(Default)]
-struct Table {
-    missed: u32,
-}
-
-impl Table {
-    fn most(&mut self, what: &str, measured: f64, target: f64, unit: &str) {
-        self.row(what, measured, &format!("<= {target}"), unit, measured <= target);
-    }
-
-    /// A number that explains another, and has no target.
-    fn note(&self, what: &str, measured: f64, unit: &str) {
-        println!("{what:<58} {measured:>10.2} {unit:<8}");
-    }
-
-    fn row(&mut self, what: &str, measured: f64, target: &str, unit: &str, met: bool) {
-        self.missed += u32::from(!met);
-        let verdict = if met { "pass" } else { "FAIL" };
-        println!("{what:<58} {measured:>10.2} {unit:<8} {target:>8}  {verdict}");
-    }
-}
-
-/// A platform whose limits let everything through.
-fn unlimited() -> Steading {
-    let mut launch = Steading::launch();
-    for limit in ["KEY", "TOKEN", "TENANT"] {
-        launch = launch
-            .env(format!("STEADING_LIMITS_{limit}_PER_SECOND"), "100000000")
-            .env(format!("STEADING_LIMITS_{limit}_BURST"), "100000000");
-    }
-    require(launch.start())
 }
 
 fn starts(table: &mut Table) {
@@ -248,13 +217,11 @@ impl Load {
     async fn round(&self, pid: u32) -> Round {
         let (began, processor) = (Instant::now(), processor_time(pid));
         let connections = (0..CONNECTIONS).map(|_| async {
-            let mut socket = TcpStream::connect(&self.address).await.unwrap();
-            socket.set_nodelay(true).unwrap();
-            let mut answer = Vec::with_capacity(4_096);
+            let mut connection = Connection::open(&self.address).await;
             let mut calls = 0_u32;
             while began.elapsed() < ROUND {
-                socket.write_all(&self.request).await.unwrap();
-                read(&mut socket, &mut answer).await;
+                let (head, body) = connection.call(&self.request).await;
+                assert!(head.starts_with("HTTP/1.1 200") && body.contains("hello"), "{head} {body}");
                 calls += 1;
             }
             calls
@@ -262,22 +229,6 @@ impl Load {
         let calls: u32 = futures::future::join_all(connections).await.into_iter().sum();
         let processor = processor_time(pid) - processor;
         Round { calls: calls.into(), seconds: began.elapsed().as_secs_f64(), processor }
-    }
-}
-
-/// Reads one answer, up to the length it announces or to its last chunk.
-async fn read(socket: &mut TcpStream, answer: &mut Vec<u8>) {
-    answer.clear();
-    loop {
-        assert_ne!(socket.read_buf(answer).await.unwrap(), 0, "the server closed the connection");
-        let text = std::str::from_utf8(answer).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let whole = length.map_or_else(|| body.ends_with("0\r\n\r\n"), |length: usize| body.len() >= length);
-        if whole {
-            assert!(head.starts_with("HTTP/1.1 200") && body.contains("hello"), "{text}");
-            return;
-        }
     }
 }
 
@@ -321,14 +272,6 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-/// User and system time of a process in seconds (proc_pid_stat(5), fields 14 and 15).
-fn processor_time(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
-    (ticks(14) + ticks(15)) / 100.0
-}
-
 fn megabytes(steading: &Steading) -> f64 {
     steading.rss().unwrap() as f64 / f64::from(1 << 20)
 }
@@ -351,20 +294,4 @@ fn highest_megabytes(steading: &Steading) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", steading.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1_024.0
-}
-
-fn timed(work: impl FnOnce()) -> f64 {
-    let began = Instant::now();
-    work();
-    milliseconds(began.elapsed())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1_000.0
-}
-
-/// Sorts, and gives the middle.
-fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

@@ -10,4 +10,4 @@ mod shared;
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
 pub use liar::liar;
-pub use model::{LAST_WORDS, Model, Wire};
+pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};

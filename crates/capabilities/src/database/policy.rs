@@ -189,8 +189,9 @@ fn refused_to_a_caller(role: Role, action: &Action<'_>) -> Option<Refusal> {
         sys::SQLITE_CREATE_INDEX
         | sys::SQLITE_CREATE_TABLE
         | sys::SQLITE_CREATE_TRIGGER
-        | sys::SQLITE_CREATE_VIEW
-        | sys::SQLITE_REINDEX => refused_schema_change(role, first, second),
+        | sys::SQLITE_CREATE_VIEW => refused_schema_change(role, first, second),
+        // It brings every index in order, ours among them, and changes nothing that is in them.
+        sys::SQLITE_REINDEX => (role == Role::Reader).then_some(Refusal::Change),
         sys::SQLITE_ALTER_TABLE => refused_schema_change(role, second, third),
         sys::SQLITE_DROP_INDEX
         | sys::SQLITE_DROP_TABLE
