@@ -52,6 +52,12 @@ impl<'r> Row<'r> {
     }
 }
 
+/// Whether the connection is better opened anew: the engine does not look whether the schema has changed before it
+/// asks the guard, so that what was refused would stay so.
+const fn is_stale(result: &Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Refused(_)))
+}
+
 impl Databases {
     /// Reads with one statement of the data plane, whose parameters are bare `?`, and hands each row to `each`
     /// until it breaks.
@@ -69,7 +75,9 @@ impl Databases {
         let connection = lease.connection()?;
         let (watch, limit) = (connection.watch(), connection.limits().statement);
         let read = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
-        lease.settle();
+        if !is_stale(&read) {
+            lease.settle();
+        }
         read
     }
 
@@ -89,7 +97,7 @@ pub(crate) struct RowsWriter {
     lease: Option<Lease>,
     /// Until when the open transaction may last, where one is open.
     until: Option<Instant>,
-    /// Set while the engine works for us, and for ever where that was broken off.
+    /// Set while the engine works for us, and for ever where the connection is not to be used again.
     working: bool,
 }
 
@@ -125,7 +133,7 @@ impl RowsWriter {
         let (watch, most) = (connection.watch(), connection.limits().statement);
         let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
         let result = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
-        self.working = watch.abandoned();
+        self.working = watch.abandoned() || is_stale(&result);
         result
     }
 
