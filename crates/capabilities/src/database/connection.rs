@@ -19,8 +19,9 @@ use super::error::Error;
 use super::guard::{self, Rejected, Statement};
 use super::limits::Limits;
 use super::policy::{Refusal, Role};
-use super::template::APPLICATION;
+use super::template::{self, APPLICATION, LAYOUT};
 use super::values;
+use super::writer::Switch;
 
 /// What a statement gave.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -107,7 +108,7 @@ impl Connection {
     /// Opens the database file of `env` at `path`.
     ///
     /// # Errors
-    /// `Damaged` where it is not a database of ours.
+    /// `Damaged` where it is not a database of ours, `Newer` where a later program has changed it.
     pub async fn open(env: EnvId, path: &Path, kind: Kind, limits: &Arc<Limits>) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -133,9 +134,17 @@ impl Connection {
         let mut connection =
             Self { sqlx, watch, role: None, env, path: path.to_owned(), limits: Arc::clone(limits) };
         connection.defend().await?;
-        let found = connection.run(Role::Platform, "PRAGMA application_id", &[], limits.statement).await?;
-        if found.rows != [[Value::from(APPLICATION)]] {
-            return Err(Error::Damaged(env));
+        match connection.marks().await? {
+            (APPLICATION, LAYOUT) => {}
+            (APPLICATION, older) if older < LAYOUT => {
+                connection.query_only(Switch::Off).await?;
+                template::upgrade(&mut connection).await?;
+                if kind.reads() {
+                    connection.query_only(Switch::On).await?;
+                }
+            }
+            (APPLICATION, _) => return Err(Error::Newer(env)),
+            _ => return Err(Error::Damaged(env)),
         }
         if let Some(role) = kind.role() {
             connection.assume(role).await?;
@@ -148,6 +157,22 @@ impl Connection {
         guard::assume(&mut handle, role, &self.limits);
         self.role = Some(role);
         Ok(())
+    }
+
+    /// The marks in the file's header: whose it is, and the layout of the platform's tables.
+    async fn marks(&mut self) -> Result<(i64, i64), Error> {
+        let sql = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version";
+        let found = self.run(Role::Platform, sql, &[], self.limits.statement).await?.rows;
+        let mark = |at: usize| found.first().and_then(|row| row.get(at)?.as_i64()).unwrap_or_default();
+        Ok((mark(0), mark(1)))
+    }
+
+    async fn query_only(&mut self, switch: Switch) -> Result<(), Error> {
+        let sql = match switch {
+            Switch::On => "PRAGMA query_only = 1",
+            Switch::Off => "PRAGMA query_only = 0",
+        };
+        self.run(Role::Platform, sql, &[], self.limits.statement).await.map(drop)
     }
 
     async fn defend(&mut self) -> Result<(), Error> {
