@@ -4,6 +4,7 @@
 
 mod app_accounts;
 mod app_attacks;
+mod app_chance;
 mod app_cursors;
 mod app_doors;
 mod app_filters;
