@@ -14,4 +14,4 @@ pub use app_task::{Attack, MARK, Scene, Task, Usage};
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
 pub use liar::liar;
-pub use model::{LAST_WORDS, Model, Wire};
+pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};

@@ -34,3 +34,4 @@ mod clients_whole_app;
 mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
+mod sdk_client;

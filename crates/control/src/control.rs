@@ -15,8 +15,8 @@ use crate::remembered::Remembered;
 use crate::signing::Signing;
 use crate::vault::{Master, Vault};
 use crate::{
-    Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment, OpenError,
-    Replays, Secrets, Tenants, Tokens, Usage, private,
+    AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
+    OpenError, Replays, Secrets, Tenants, Tokens, Usage, private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);
@@ -39,6 +39,7 @@ pub struct Control {
     environments: Environments,
     keys: Keys,
     secrets: Secrets,
+    app_keys: Arc<AppKeys>,
     confirmations: Arc<Confirmations>,
     limits: Limits,
     ledger: Ledger,
@@ -79,6 +80,7 @@ impl Control {
         let names = Arc::new(Names::new(store.clone()));
         let credentials = Arc::new(Credentials::new());
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
+        let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&vault)));
         let default_tenant = default_tenant(&store).await.map_err(failed)?;
         let control = Self {
             tokens: Tokens {
@@ -93,6 +95,7 @@ impl Control {
                 names: Arc::clone(&names),
                 credentials: Arc::clone(&credentials),
                 confirmations: Arc::clone(&confirmations),
+                app_keys: Arc::clone(&app_keys),
                 templates: config.templates.clone(),
             },
             keys: Keys {
@@ -101,6 +104,7 @@ impl Control {
                 operator_file: config.data_dir.join("operator.key"),
             },
             secrets: Secrets { store: store.clone(), vault },
+            app_keys,
             confirmations,
             limits: Limits::new(config.limits),
             ledger: Ledger::start(store.clone()),
@@ -146,6 +150,12 @@ impl Control {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// The keys that sign the tokens of apps' users.
+    #[must_use]
+    pub fn app_keys(&self) -> &AppKeys {
+        &self.app_keys
     }
 
     /// Confirmation tokens.

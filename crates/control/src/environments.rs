@@ -8,7 +8,7 @@ use store::{EnvState, Environment, EnvironmentFilter, Insertion, Store};
 
 use crate::credentials::Credentials;
 use crate::names::{Names, Place, canonical};
-use crate::{Confirmation, Confirmations};
+use crate::{AppKeys, Confirmation, Confirmations};
 
 const MAX_NAME: usize = 100;
 const MAX_EXTERNAL_ID: usize = 255;
@@ -63,6 +63,7 @@ pub struct Environments {
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) confirmations: Arc<Confirmations>,
+    pub(crate) app_keys: Arc<AppKeys>,
     pub(crate) templates: Vec<String>,
 }
 
@@ -207,13 +208,14 @@ impl Environments {
         Ok(Environment { state: EnvState::Deleting, external_id: None, ..env })
     }
 
-    /// Ends a deletion whose files are gone: removes the record and its secrets, and frees the slug. A repeat
+    /// Ends a deletion whose files are gone: removes the record, its secrets and its signing key, and frees the slug. A repeat
     /// changes nothing.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn finish_delete(&self, environment: &Environment) -> Result<()> {
         self.store.environments().remove(environment.id).await?;
+        self.app_keys.forget(environment.id);
         self.names.changed(environment);
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! [`Control::open`] reads and makes what is on disk; each part then answers by a method of [`Control`]. What a
 //! call meets on its way (credentials, names of environments, limits, records of reads) is answered from memory.
 
+mod app_keys;
 mod authentication;
 mod config;
 mod confirmations;
@@ -23,6 +24,7 @@ mod tenants;
 mod tokens;
 mod vault;
 
+pub use app_keys::AppKeys;
 pub use config::{ControlConfig, RateLimit, RateLimits};
 pub use confirmations::{Confirmation, Confirmations};
 pub use control::{Bootstrap, Control};

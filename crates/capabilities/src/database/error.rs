@@ -123,6 +123,9 @@ pub enum Error {
     /// The file is damaged or not ours.
     #[error("the database of the environment {0} is damaged")]
     Damaged(EnvId),
+    /// A later version of this program has changed the platform's tables.
+    #[error("the database of the environment {0} belongs to a later version of this program")]
+    Newer(EnvId),
     /// The name is taken by a migration with other content.
     #[error("the migration {0} was applied before with other content")]
     MigrationChanged(String),
@@ -233,6 +236,9 @@ impl From<Error> for kernel::Error {
             Error::Exists(_) => new(Code::Conflict),
             Error::Missing(_) | Error::Damaged(_) => {
                 new(Code::Unavailable).hint("restore it from a backup, or delete the environment")
+            }
+            Error::Newer(_) => {
+                new(Code::Unavailable).hint("run the version that served it last, or a later one")
             }
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")

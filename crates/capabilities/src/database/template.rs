@@ -6,7 +6,9 @@ use std::path::Path;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
+use super::connection::Connection;
 use super::error::Error;
+use super::policy::Role;
 
 /// What the name of a database begins with while it is written.
 const HALF: &str = "main.db.new-";
@@ -14,9 +16,12 @@ const HALF: &str = "main.db.new-";
 /// Marks the file as a database of ours: `STDG` as a big-endian number, in the header's application id.
 pub(super) const APPLICATION: i64 = 0x5354_4447;
 
-/// The platform's own tables. The guard keeps callers from them, and each change of the schema is held against
-/// this list.
-pub(super) const TABLES: [(&str, &str); 4] = [
+/// The version of the platform's own tables, in the header's user version. 0 lacks those of the app's users.
+pub(super) const LAYOUT: i64 = 1;
+
+/// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
+/// change of the schema is held against this list.
+pub(super) const TABLES: [(&str, &str); 7] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -32,7 +37,46 @@ pub(super) const TABLES: [(&str, &str); 4] = [
          created_at INTEGER NOT NULL, note TEXT) STRICT",
     ),
     ("_steading_state", "CREATE TABLE _steading_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT"),
+    (
+        "_steading_user",
+        "CREATE TABLE _steading_user (id TEXT PRIMARY KEY, email TEXT UNIQUE, password TEXT, role TEXT NOT NULL, \
+         claims TEXT NOT NULL, disabled INTEGER NOT NULL, created_at INTEGER NOT NULL, last_seen_at INTEGER) STRICT",
+    ),
+    (
+        "_steading_session",
+        "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, family TEXT NOT NULL UNIQUE, \
+         refresh TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+    ),
+    (
+        "_steading_session_by_user",
+        "CREATE INDEX _steading_session_by_user ON _steading_session (user, created_at)",
+    ),
 ];
+
+/// More pages than a database may have that is at its quota and lacks a table of ours.
+const ROOM: u32 = 64;
+
+/// Brings the platform's own tables of an older layout up to this one, before anything else uses the connection, in
+/// one transaction; whoever opens the same database at the same moment waits for it.
+pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
+    let (limit, pages) = (connection.limits().migration, connection.limits().pages);
+    let room = format!("PRAGMA max_page_count = {}", pages.saturating_add(ROOM));
+    for sql in [room.as_str(), "BEGIN IMMEDIATE"] {
+        connection.run(Role::Platform, sql, &[], limit).await?;
+    }
+    let names = connection.run(Role::Platform, "SELECT name FROM sqlite_schema", &[], limit).await?.rows;
+    for (name, sql) in TABLES {
+        if !names.iter().any(|row| row.first().is_some_and(|found| found == name)) {
+            connection.run(Role::Platform, sql, &[], limit).await?;
+        }
+    }
+    let (version, quota) =
+        (format!("PRAGMA user_version = {LAYOUT}"), format!("PRAGMA max_page_count = {pages}"));
+    for sql in [version.as_str(), "COMMIT", quota.as_str()] {
+        connection.run(Role::Platform, sql, &[], limit).await?;
+    }
+    Ok(())
+}
 
 /// The bytes of an empty environment's database.
 pub(super) async fn prepare() -> Result<Vec<u8>, Error> {
@@ -49,6 +93,8 @@ pub(super) async fn prepare() -> Result<Vec<u8>, Error> {
         .await
         .map_err(Error::Engine)?;
     connection.execute("PRAGMA application_id = 0x53544447").await.map_err(Error::Engine)?;
+    let layout = format!("PRAGMA user_version = {LAYOUT}");
+    connection.execute(sqlx::AssertSqlSafe(layout)).await.map_err(Error::Engine)?;
     for (_, sql) in TABLES {
         connection.execute(sql).await.map_err(Error::Engine)?;
     }

@@ -3,6 +3,7 @@
 mod files;
 mod fixture;
 mod guard;
+mod layouts;
 mod loads;
 mod migrations;
 mod pages;

@@ -8,6 +8,7 @@ use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::{AuthSpec, Table};
 use super::rehearsal::Release;
+use crate::access::Preset;
 use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, TableModel, Type};
 
 impl Release {
@@ -49,7 +50,11 @@ impl Table {
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
-        TableModel { name: self.name.to_string(), columns, access: self.access }
+        TableModel {
+            name: self.name.to_string(),
+            columns,
+            access: self.access.map(Preset::rules).unwrap_or_default(),
+        }
     }
 }
 

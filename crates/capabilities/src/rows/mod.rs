@@ -5,5 +5,6 @@ mod model;
 mod service;
 
 pub use kind::Type;
+pub(crate) use kind::time_text;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use service::Rows;

@@ -18,6 +18,7 @@ macro_rules! store_suite {
             races: each_setting_of_a_secret_counts,
             races: usage_of_many_writers_adds_up,
             races: of_many_first_signing_keys_one_is_current,
+            races: of_many_first_keys_of_an_environment_one_is_current,
             races: a_setting_is_made_once,
             races: many_programs_that_open_a_new_database_agree,
             lives: a_tenant_is_found_by_id_and_by_slug,

@@ -197,6 +197,32 @@ pub async fn of_many_first_signing_keys_one_is_current(place: &Place) {
     assert_eq!(store.signing_keys().current("other").await.unwrap(), None);
 }
 
+pub async fn of_many_first_keys_of_an_environment_one_is_current(place: &Place) {
+    let (store, tenant) = place.with_tenant().await;
+    let env = environment(tenant, "shop");
+    store.environments().insert(&env).await.unwrap();
+    let key = |number: usize| SigningKeyRow {
+        id: format!("kid-{number}"),
+        purpose: env.id.to_string(),
+        public: "p".into(),
+        sealed: "s".into(),
+        created: Timestamp::from_micros(1),
+    };
+    assert_eq!(store.signing_keys().get_or_insert_of(env.id, &key(0)).await.unwrap(), None, "not ready yet");
+    store.environments().ready(env.id).await.unwrap();
+    let outcomes = race(|number| {
+        let (store, key, env) = (store.clone(), key(number), env.id);
+        async move { store.signing_keys().get_or_insert_of(env, &key).await.unwrap() }
+    })
+    .await;
+    assert!(outcomes[0].is_some() && outcomes.iter().all(|key| *key == outcomes[0]), "{outcomes:?}");
+    let purpose = env.id.to_string();
+    assert_eq!(store.signing_keys().current(&purpose).await.unwrap(), outcomes[0]);
+    store.environments().begin_delete(env.id).await.unwrap();
+    assert!(store.environments().remove(env.id).await.unwrap());
+    assert_eq!(store.signing_keys().current(&purpose).await.unwrap(), None, "it goes with its environment");
+}
+
 pub async fn a_setting_is_made_once(place: &Place) {
     let store = place.open().await;
     assert_eq!(store.settings().get("a").await.unwrap(), None);

@@ -1,0 +1,117 @@
+//! Databases whose platform tables are of another layout.
+
+use std::path::PathBuf;
+
+use expect_test::expect;
+use serde_json::json;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+
+use super::fixture::{Fixture, told};
+use super::{fill, with_todo};
+use crate::database::template::{LAYOUT, TABLES};
+use crate::database::{Limits, Mode};
+
+fn path(fixture: &Fixture) -> PathBuf {
+    fixture.directory.path().join(fixture.env.id().to_string()).join("main.db")
+}
+
+async fn raw(fixture: &Fixture) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path(fixture)).connect().await.unwrap()
+}
+
+/// Makes the fixture's database what it was before the first change of the layout.
+async fn grow_old(fixture: &Fixture) {
+    fixture.databases.close().await;
+    let mut connection = raw(fixture).await;
+    for sql in ["DROP TABLE _steading_session", "DROP TABLE _steading_user", "PRAGMA user_version = 0"] {
+        connection.execute(sql).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+async fn ours(fixture: &Fixture) -> Vec<(String, String)> {
+    let sql =
+        "SELECT name, sql FROM sqlite_schema WHERE name LIKE '\\_steading\\_%' ESCAPE '\\' ORDER BY name";
+    let rows = fixture.platform(sql).await;
+    rows.iter().map(|row| (row[0].as_str().unwrap().into(), row[1].as_str().unwrap().into())).collect()
+}
+
+fn expected() -> Vec<(String, String)> {
+    let mut tables = TABLES.map(|(name, sql)| (name.to_owned(), sql.to_owned()));
+    tables.sort();
+    tables.into()
+}
+
+#[tokio::test]
+async fn a_new_database_has_the_tables_of_the_list() {
+    let fixture = Fixture::new().await;
+    assert_eq!(ours(&fixture).await, expected());
+    assert_eq!(fixture.platform("PRAGMA user_version").await, [[json!(LAYOUT)]]);
+}
+
+#[tokio::test]
+async fn an_older_database_gets_what_it_lacks_before_anything_reads_it() {
+    let fixture = with_todo().await;
+    fill(&fixture, 3).await;
+    grow_old(&fixture).await;
+    assert_eq!(ours(&fixture).await, expected());
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(3)]]);
+    // A connection that reads does only that afterwards, and changes of the schema pass the seal.
+    let deleted = fixture.databases.platform_query(&fixture.env, "DELETE FROM todo", &[]).await;
+    assert!(deleted.is_err(), "{deleted:?}");
+    fixture.migrate("more", "CREATE TABLE more (a)", Mode::Apply).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_database_gets_what_it_lacks_before_anything_writes_it() {
+    let fixture = with_todo().await;
+    grow_old(&fixture).await;
+    fixture.migrate("more", "CREATE TABLE more (a)", Mode::Apply).await.unwrap();
+    assert_eq!(ours(&fixture).await, expected());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_who_open_an_older_database_at_once_agree() {
+    for _ in 0..5 {
+        let fixture = Fixture::with(Limits { readers: 4, ..Limits::default() }).await;
+        grow_old(&fixture).await;
+        let reads = (0..8).map(|_| ours(&fixture));
+        let writes = (0..4).map(async |n| {
+            fixture.execute(&format!("CREATE TABLE t{n} (a)"), &[]).await.unwrap();
+        });
+        let (reads, _) = futures::join!(futures::future::join_all(reads), futures::future::join_all(writes));
+        assert!(reads.iter().all(|found| *found == expected()), "{reads:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_database_at_its_quota_is_brought_up_to_date_too() {
+    let limits = Limits { pages: 40, ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    grow_old(&fixture).await;
+    let mut connection = raw(&fixture).await;
+    connection.execute("CREATE TABLE t (a)").await.unwrap();
+    while sqlx::query_scalar::<_, i64>("PRAGMA page_count").fetch_one(&mut connection).await.unwrap() < 40 {
+        connection.execute(AssertSqlSafe("INSERT INTO t VALUES (zeroblob(3000))")).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    assert_eq!(ours(&fixture).await, expected());
+    expect!["quota_exceeded: the database has reached its size quota"]
+        .assert_eq(&told(fixture.execute("INSERT INTO t VALUES (zeroblob(100000))", &[]).await));
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_program_is_not_touched() {
+    let fixture = with_todo().await;
+    fixture.databases.close().await;
+    let mut connection = raw(&fixture).await;
+    connection.execute(AssertSqlSafe(format!("PRAGMA user_version = {}", LAYOUT + 1))).await.unwrap();
+    connection.close().await.unwrap();
+    let expected = format!(
+        "unavailable: the database of the environment {} belongs to a later version of this program",
+        fixture.env.id()
+    );
+    assert_eq!(told(fixture.query("SELECT 1").await), expected);
+    assert_eq!(told(fixture.execute("DELETE FROM todo", &[]).await), expected);
+}

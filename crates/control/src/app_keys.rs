@@ -1,0 +1,95 @@
+//! The keys that sign the tokens of apps' users: one for each environment, made when it is first needed.
+
+use std::sync::Arc;
+
+use kernel::{Env, EnvId, Error, Result, Secret, Timestamp};
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{SigningKeyRow, Store};
+
+use crate::signing::Signing;
+use crate::vault::Vault;
+
+/// How many opened keys stay in memory.
+const OPENED: usize = 1_024;
+
+/// The environments' signing keys. They go with their environments.
+pub struct AppKeys {
+    store: Store,
+    vault: Arc<Vault>,
+    opened: Cache<EnvId, Arc<Signing>>,
+}
+
+impl AppKeys {
+    pub(crate) fn new(store: Store, vault: Arc<Vault>) -> Self {
+        Self { store, vault, opened: Cache::new(OPENED) }
+    }
+
+    /// Signs claims with the environment's key, as a compact JWS of type `at+jwt` (RFC 7515, RFC 9068).
+    ///
+    /// # Errors
+    /// `not_found` where the environment is not a ready one; `internal` where its key does not open.
+    pub async fn sign<T: Serialize + Sync>(&self, env: &Env, claims: &T) -> Result<Secret> {
+        let signing = self.key(env).await?;
+        Ok(Secret::new(signing.sign(claims).map_err(Error::internal)?))
+    }
+
+    /// The claims of a token that the environment's key signed; `None` where it did not. What they say is still
+    /// to be looked at.
+    ///
+    /// # Errors
+    /// As [`AppKeys::sign`].
+    pub async fn verify<T: for<'de> Deserialize<'de>>(&self, env: &Env, token: &str) -> Result<Option<T>> {
+        Ok(self.key(env).await?.verify(token).ok())
+    }
+
+    /// The public half as a key set (RFC 7517 §5).
+    ///
+    /// # Errors
+    /// As [`AppKeys::sign`].
+    pub async fn jwks(&self, env: &Env) -> Result<Value> {
+        Ok(self.key(env).await?.jwks())
+    }
+
+    /// What the key is called in tokens: the thumbprint of its public half (RFC 7638).
+    ///
+    /// # Errors
+    /// As [`AppKeys::sign`].
+    pub async fn kid(&self, env: &Env) -> Result<String> {
+        Ok(self.key(env).await?.kid().to_owned())
+    }
+
+    /// Drops an environment's key from memory; to be called after it has begun to go.
+    pub(crate) fn forget(&self, env: EnvId) {
+        self.opened.remove(&env);
+    }
+
+    async fn key(&self, env: &Env) -> Result<Arc<Signing>> {
+        if let Some(signing) = self.opened.get(&env.id()) {
+            return Ok(signing);
+        }
+        let purpose = env.id().to_string();
+        let row = match self.store.signing_keys().current(&purpose).await? {
+            Some(row) => row,
+            None => self.make(env, &purpose).await?,
+        };
+        let signing = Signing::open(&self.vault, &purpose, &row.id, &row.sealed).map_err(Error::internal)?;
+        let signing = Arc::new(signing);
+        self.opened.insert(env.id(), Arc::clone(&signing));
+        Ok(signing)
+    }
+
+    async fn make(&self, env: &Env, purpose: &str) -> Result<SigningKeyRow> {
+        let new = Signing::generate().map_err(Error::internal)?;
+        let row = SigningKeyRow {
+            id: new.kid().to_owned(),
+            purpose: purpose.to_owned(),
+            public: new.public(),
+            sealed: new.seal(&self.vault, purpose)?,
+            created: Timestamp::now(),
+        };
+        let current = self.store.signing_keys().get_or_insert_of(env.id(), &row).await?;
+        current.ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))
+    }
+}
