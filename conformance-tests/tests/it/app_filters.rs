@@ -10,7 +10,6 @@ use crate::app_todo::LIST;
 fn both(person: &Person, name: &str, value: &str) -> anyhow::Result<[Reply; 2]> {
     let body = match name {
         "limit" => json!({ name: value.parse::<i64>().ok() }),
-        "select" => json!({ name: value.split(',').collect::<Vec<_>>() }),
         _ => json!({ name: value }),
     };
     Ok([person.list("todos", &[(name, value)])?, person.send("POST", "/_/db/todos/query", &body)?])

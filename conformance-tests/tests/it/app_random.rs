@@ -1,6 +1,7 @@
 //! Random operations by random people on random presets, held against a reference model: nothing more is read or
 //! changed than the presets say, and nothing less.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
@@ -16,9 +17,38 @@ struct World {
     place: Place,
     people: [Person; 4],
     tables: Vec<Table>,
-    /// The last cursors that anybody was given, with their tables and orders.
-    cursors: Vec<(usize, String, String)>,
+    /// The last cursors that anybody was given, and for which list.
+    cursors: Vec<(List, String)>,
     chance: Chance,
+}
+
+/// A list that is asked for, page by page.
+#[derive(Debug, Clone)]
+struct List {
+    table: usize,
+    filter: Filter,
+    /// Columns, and whether each is turned.
+    order: Vec<(&'static str, bool)>,
+}
+
+impl List {
+    fn text(&self) -> String {
+        format!("{} where {} by {}", TABLES[self.table], self.filter.text(), self.by())
+    }
+
+    fn by(&self) -> String {
+        let column = |(column, down): &(&str, bool)| format!("{}{column}", if *down { "-" } else { "" });
+        self.order.iter().map(column).collect::<Vec<_>>().join(",")
+    }
+
+    /// Which of two rows comes first, as far as the order says.
+    fn places(&self, one: &Value, other: &Value) -> Ordering {
+        let columns = self.order.iter().map(|(column, down)| {
+            let order = place(&one[*column], &other[*column]);
+            if *down { order.reverse() } else { order }
+        });
+        columns.fold(Ordering::Equal, Ordering::then)
+    }
 }
 
 const ACTORS: [Actor; 4] = [Actor::Visitor, Actor::Ann, Actor::Ben, Actor::Admin];
@@ -129,57 +159,51 @@ impl World {
         rows[self.chance.below(rows.len())].id.clone()
     }
 
-    /// Walks through a list, and sometimes into it with somebody's cursor.
-    fn list(&mut self, actor: Actor) -> anyhow::Result<()> {
-        let at = self.chance.below(self.tables.len());
-        let filter = self.chance.filter(self.tables[at].preset.has_owner(), 2);
-        let mut order: Vec<(&str, bool)> = Vec::new();
+    /// A list that somebody might ask for.
+    fn wanted(&mut self) -> List {
+        let table = self.chance.below(self.tables.len());
+        let filter = self.chance.filter(self.tables[table].preset.has_owner(), 2);
+        let mut order = Vec::new();
         for column in ["n", "title", "note", "done", "created_at"] {
             if self.chance.once_in(4) {
                 order.push((column, self.chance.once_in(2)));
             }
         }
-        let by: Vec<String> =
-            order.iter().map(|(column, down)| format!("{}{column}", if *down { "-" } else { "" })).collect();
-        let by = by.join(",");
+        List { table, filter, order }
+    }
+
+    /// Walks through a list from its beginning, or from where somebody else has stopped.
+    fn list(&mut self, actor: Actor) -> anyhow::Result<()> {
+        let foreign =
+            (!self.cursors.is_empty() && self.chance.once_in(4)).then(|| self.chance.of(&self.cursors));
+        let whole = foreign.is_none();
+        let (list, mut cursor) = match foreign {
+            Some((list, cursor)) => (list, Some(cursor)),
+            None => (self.wanted(), None),
+        };
         let limit = if self.chance.once_in(3) { 50 } else { 1 + self.chance.below(4) };
-        let mut cursor = None;
-        let foreign: Vec<String> =
-            self.cursors.iter().filter(|c| c.0 == at && c.1 == by).map(|c| c.2.clone()).collect();
-        if !foreign.is_empty() && self.chance.once_in(2) {
-            cursor = Some(self.chance.of(&foreign));
-        }
-        let whole = cursor.is_none();
-        let what = format!("list {} as {actor:?} where {} by {by} limit {limit}", TABLES[at], filter.text());
+        let what = format!("list {} as {actor:?}, {limit} at once, from {cursor:?}", list.text());
         let mut rows = Vec::new();
         for _ in 0..500 {
-            let reply = self.page(actor, at, &filter, &by, limit, cursor.as_deref()).context(what.clone())?;
-            if !whole && reply.status == 400 {
-                return reply.refuses(400, "invalid_input");
-            }
+            let reply = self.page(actor, &list, limit, cursor.as_deref()).context(what.clone())?;
             ensure!(reply.status == 200, "{what}: {reply:?}");
             let page = reply.body["rows"].as_array().with_context(|| format!("{what}: {reply:?}"))?;
             ensure!(page.len() <= limit, "{what}: {} rows", page.len());
             rows.extend(page.iter().cloned());
             cursor = reply.body["cursor"].as_str().map(str::to_owned);
             let Some(cursor) = &cursor else { break };
-            self.cursors.push((at, by.clone(), cursor.clone()));
+            self.cursors.push((list.clone(), cursor.clone()));
             self.cursors.drain(..self.cursors.len().saturating_sub(20));
         }
         ensure!(cursor.is_none(), "{what}: it does not end");
         for pair in rows.windows(2) {
-            let sorted = order.iter().map(|(column, down)| {
-                let order = place(&pair[0][*column], &pair[1][*column]);
-                if *down { order.reverse() } else { order }
-            });
-            let first = sorted.into_iter().find(|order| order.is_ne());
-            ensure!(first.is_none_or(std::cmp::Ordering::is_lt), "{what}: not in order: {pair:?}");
+            ensure!(list.places(&pair[0], &pair[1]).is_le(), "{what}: not in order: {pair:?}");
         }
         let told: BTreeMap<String, Value> =
             rows.iter().map(|row| (row["id"].to_string(), without_times(row))).collect();
         ensure!(told.len() == rows.len(), "{what}: rows twice: {rows:?}");
-        let table = &self.tables[at];
-        let expected = table.list(actor, &filter).into_iter();
+        let table = &self.tables[list.table];
+        let expected = table.list(actor, &list.filter).into_iter();
         let expected: BTreeMap<String, Value> =
             expected.map(|row| (json!(row.id).to_string(), self.told(table, row))).collect();
         let right =
@@ -191,13 +215,12 @@ impl World {
     fn page(
         &mut self,
         actor: Actor,
-        at: usize,
-        filter: &Filter,
-        by: &str,
+        list: &List,
         limit: usize,
         cursor: Option<&str>,
     ) -> anyhow::Result<Reply> {
-        let (name, filter, as_query) = (self.tables[at].name, filter.text(), self.chance.once_in(2));
+        let (name, filter, by) = (TABLES[list.table], list.filter.text(), list.by());
+        let as_query = self.chance.once_in(2);
         let person = self.person(actor);
         if as_query {
             let mut query = json!({ "where": filter, "limit": limit });
@@ -211,7 +234,7 @@ impl World {
         }
         let limit = limit.to_string();
         let mut parameters = vec![("where", filter.as_str()), ("limit", &limit)];
-        parameters.extend((!by.is_empty()).then_some(("order", by)));
+        parameters.extend((!by.is_empty()).then_some(("order", by.as_str())));
         parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
         person.list(name, &parameters)
     }
