@@ -215,7 +215,8 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-fn request(method: &str, host: &str, path: &str, authorization: &str, body: Option<&Value>) -> String {
+/// A whole request.
+pub fn request(method: &str, host: &str, path: &str, authorization: &str, body: Option<&Value>) -> String {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n");
     if !authorization.is_empty() {
         request.push_str(&format!("authorization: {authorization}\r\n"));
