@@ -129,6 +129,43 @@ fn log_out(scene: &Scene, session: &Session, body: &Value) -> anyhow::Result<()>
     Ok(())
 }
 
+const SECRETS: &[Attack] = &[Attack {
+    name: "read what is stored of passwords and tokens",
+    attempt: |scene| {
+        let email = format!("{}@example.com", scene.mallory.id());
+        let person = scene.app.sign_up(&email, "a word that is long enough")?;
+        let session = session_of(&person)?;
+        for table in ["_steading_user", "_steading_session", "main._steading_user", "\"_STEADING_USER\""] {
+            for sql in [format!("SELECT * FROM {table}"), format!("SELECT count(*) FROM {table}")] {
+                let answer = scene.place.client.call("db_query", &json!({ "sql": sql }))?;
+                ensure!((400..500).contains(&answer.status), "{sql}: {answer:?}");
+            }
+            for sql in [format!("DELETE FROM {table}"), format!("UPDATE {table} SET role = 'admin'")] {
+                let answer = scene.place.client.call("db_execute", &json!({ "sql": sql }))?;
+                ensure!((400..500).contains(&answer.status), "{sql}: {answer:?}");
+            }
+        }
+        // Nor does any tool tell them.
+        for (tool, input) in [
+            ("auth_users", json!({})),
+            ("auth_users", json!({ "user": email })),
+            ("app_describe", json!({})),
+            ("logs_query", json!({ "limit": 50 })),
+        ] {
+            let told = scene.place.output(tool, &input)?.to_string();
+            for secret in ["$argon2", "a word that is long", &session.refresh, &session.access] {
+                ensure!(!told.contains(secret), "{tool} tells {secret}: {told}");
+            }
+        }
+        let log = scene.place.steading.log();
+        for secret in ["a word that is long", &session.refresh, &session.access] {
+            ensure!(!log.contains(secret), "the log tells {secret}");
+        }
+        ensure!(holds(&scene.app, &session)?, "the session has ended");
+        Ok(())
+    },
+}];
+
 const ENDS: &[Attack] = &[
     Attack {
         name: "go on after logging out",
@@ -218,6 +255,11 @@ const ENDS: &[Attack] = &[
 #[test]
 fn a_stolen_refresh_token_ends_its_whole_family() {
     LIST.withstands(THEFT).unwrap();
+}
+
+#[test]
+fn passwords_and_tokens_are_told_to_nobody() {
+    LIST.withstands(SECRETS).unwrap();
 }
 
 #[test]
