@@ -1,5 +1,6 @@
 //! From an expression to a condition in SQL: values are bound, names come from the model, unknown stays unknown.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 
 use kernel::Timestamp;
@@ -51,7 +52,13 @@ pub(crate) enum New<'a> {
 /// Appends `expr` as a condition that is 1, 0 or null. Columns are written `"table"."column"`, so that the table
 /// must be in scope under its own name, but for [`New::Created`], which needs none.
 pub(crate) fn compile(expr: &Expr, view: &View<'_>, sql: &mut Sql) {
-    view.emit(expr, Some(Class::Bool), sql);
+    Compiler { view, now: OnceCell::new() }.emit(expr, Some(Class::Bool), sql);
+}
+
+struct Compiler<'a> {
+    view: &'a View<'a>,
+    /// One time for all that an expression asks of it.
+    now: OnceCell<Value>,
 }
 
 /// What a value whose kind is not known beforehand must be, to be compared.
@@ -74,10 +81,17 @@ impl Class {
     }
 }
 
-/// Any time that the engine reads, in the form that columns hold; null for what is no time.
-const AS_TIME: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', ";
+/// A time in any form that the engine reads, in the form that columns hold; null for what is no time. The engine would
+/// also read numbers, and "now".
+fn as_time(sql: &mut Sql, text: impl Fn(&mut Sql)) {
+    sql.push("CASE WHEN ");
+    text(sql);
+    sql.push(" GLOB '[0-9][0-9][0-9][0-9]-[0-9]*' THEN strftime('%Y-%m-%dT%H:%M:%fZ', ");
+    text(sql);
+    sql.push(") END");
+}
 
-impl View<'_> {
+impl Compiler<'_> {
     fn emit(&self, expr: &Expr, want: Option<Class>, sql: &mut Sql) {
         match expr {
             Expr::Bool(value) => sql.push(if *value { "1" } else { "0" }),
@@ -85,11 +99,14 @@ impl View<'_> {
             Expr::Real(value) => sql.bind((*value).into()),
             Expr::Text(text) | Expr::Time(text) => sql.bind(text.as_str().into()),
             Expr::Null => sql.push("NULL"),
-            Expr::Now => sql.bind(time_text(Timestamp::now()).into()),
-            Expr::Auth(auth) => match fitting(&self.auth(auth), want) {
-                Value::Null => sql.push("NULL"),
-                value => sql.bind(value),
-            },
+            Expr::Now => sql.bind(self.now()),
+            Expr::Auth(auth) => {
+                let value = self.auth(auth);
+                match fitting(&value, want.or(class_of(&value))) {
+                    Value::Null => sql.push("NULL"),
+                    value => sql.bind(value),
+                }
+            }
             Expr::Column(column) if column.path.is_empty() => self.column(column, sql),
             Expr::Column(column) => self.part(column, want, sql),
             Expr::Not(of) => {
@@ -166,39 +183,38 @@ impl View<'_> {
     fn column(&self, column: &ColumnRef, sql: &mut Sql) {
         // What callers' SQL has written may be a time in another form, of which a rule must not be wrong. A filter
         // leaves the column alone, so that an index helps; it only narrows.
-        let any_form = column.kind == Type::Timestamp && column.of != Source::Bare;
-        if any_form {
-            sql.push(AS_TIME);
-        }
-        self.value(column, sql);
-        if any_form {
-            sql.push(")");
+        if column.kind == Type::Timestamp && column.of != Source::Bare {
+            as_time(sql, |sql| self.value(column, sql));
+        } else {
+            self.value(column, sql);
         }
     }
 
     /// The value of a whole column.
     fn value(&self, column: &ColumnRef, sql: &mut Sql) {
-        let given = match (column.of, self.new) {
+        let given = match (column.of, self.view.new) {
             (Source::New, New::Created(new) | New::Changed(new)) => new.get(&column.name),
             _ => None,
         };
-        match (column.of, self.new) {
+        match (column.of, self.view.new) {
             (Source::New, _) if given.is_some() => match given.map(|value| stored_form(column.kind, value)) {
                 Some(Value::Null) | None => sql.push("NULL"),
                 Some(value) => sql.bind(value),
             },
             (Source::New, New::None) => sql.push("NULL"),
-            (Source::New, New::Created(_)) => match self.table.column(&column.name).map(|c| &c.default) {
-                Some(Some(DefaultValue::Constant(literal))) => sql.push(literal),
-                Some(Some(DefaultValue::Now)) => sql.bind(time_text(Timestamp::now()).into()),
-                _ => sql.push("NULL"),
-            },
+            (Source::New, New::Created(_)) => {
+                match self.view.table.column(&column.name).map(|c| &c.default) {
+                    Some(Some(DefaultValue::Constant(literal))) => sql.push(literal),
+                    Some(Some(DefaultValue::Now)) => sql.bind(self.now()),
+                    _ => sql.push("NULL"),
+                }
+            }
             (Source::New, New::Changed(_)) if column.name == "updated_at" => {
-                sql.bind(time_text(Timestamp::now()).into());
+                sql.bind(self.now());
             }
             (Source::Row | Source::Bare, New::Created(_)) => sql.push("NULL"),
             _ => {
-                let _ = write!(sql.text, "{}.{}", quoted(&self.table.name), quoted(&column.name));
+                let _ = write!(sql.text, "{}.{}", quoted(&self.view.table.name), quoted(&column.name));
             }
         }
     }
@@ -207,16 +223,13 @@ impl View<'_> {
     fn part(&self, column: &ColumnRef, want: Option<Class>, sql: &mut Sql) {
         let Some(want) = want else { return sql.push("NULL") };
         if want == Class::Time {
-            sql.push(AS_TIME);
+            return as_time(sql, |sql| self.part(column, Some(Class::Text), sql));
         }
         sql.push("CASE WHEN json_type(");
         self.value(column, sql);
         let _ = write!(sql.text, ", {}) IN {} THEN json_extract(", path(column), want.json_types());
         self.value(column, sql);
         let _ = write!(sql.text, ", {}) END", path(column));
-        if want == Class::Time {
-            sql.push(")");
-        }
     }
 
     /// `of in list`. Unknown where there is no list or nothing to look for, also where the list is empty.
@@ -256,26 +269,20 @@ impl View<'_> {
     fn size(&self, of: &Expr, sql: &mut Sql) {
         match of {
             Expr::Column(column) if column.kind == Type::Json => {
-                let path = path(column);
-                sql.push("CASE json_type(");
+                sql.push("CASE WHEN json_type(");
                 self.value(column, sql);
-                let _ = write!(sql.text, ", {path}) WHEN 'array' THEN json_array_length(");
+                let _ = write!(sql.text, ", {}) = 'array' THEN json_array_length(", path(column));
                 self.value(column, sql);
-                let _ = write!(sql.text, ", {path}) WHEN 'text' THEN length(replace(json_extract(");
-                self.value(column, sql);
-                let _ = write!(sql.text, ", {path}), char(0), ' ')) END");
+                let _ = write!(sql.text, ", {}) ELSE ", path(column));
+                characters(sql, |sql| self.part(column, Some(Class::Text), sql));
+                sql.push(" END");
             }
             Expr::Column(column) if column.kind == Type::Blob => {
                 sql.push("length(");
                 self.value(column, sql);
                 sql.push(")");
             }
-            // The engine's own length ends at a zero character.
-            text => {
-                sql.push("length(replace(");
-                self.emit(text, Some(Class::Text), sql);
-                sql.push(", char(0), ' '))");
-            }
+            text => characters(sql, |sql| self.emit(text, Some(Class::Text), sql)),
         }
     }
 
@@ -301,8 +308,12 @@ impl View<'_> {
         }
     }
 
+    fn now(&self) -> Value {
+        self.now.get_or_init(|| time_text(Timestamp::now()).into()).clone()
+    }
+
     fn auth(&self, auth: &Auth) -> Value {
-        let Subject::User(user) = self.subject else { return Value::Null };
+        let Subject::User(user) = self.view.subject else { return Value::Null };
         match auth {
             Auth::Uid => user.id.to_string().into(),
             Auth::Role => user.role.as_str().into(),
@@ -314,6 +325,15 @@ impl View<'_> {
             }
         }
     }
+}
+
+/// How many characters a text has. The engine's own length ends at a zero character: a text with one is of no size.
+fn characters(sql: &mut Sql, text: impl Fn(&mut Sql)) {
+    sql.push("CASE WHEN instr(");
+    text(sql);
+    sql.push(", char(0)) = 0 THEN length(");
+    text(sql);
+    sql.push(") END");
 }
 
 fn class_of(value: &Value) -> Option<Class> {

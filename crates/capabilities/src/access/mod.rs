@@ -6,6 +6,7 @@ mod lexer;
 mod parse;
 mod preset;
 mod rules;
+mod spec;
 mod subject;
 mod typing;
 
@@ -14,6 +15,7 @@ mod tests;
 
 pub use preset::Preset;
 pub use rules::Rules;
+pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};
 
 pub(crate) use compile::{New, Sql, View, compile};

@@ -28,6 +28,10 @@ pub(super) fn compare(op: Op, left: Expr, right: Expr, at: usize) -> Parsed {
         if op.orders() {
             return Err(Wrong::new(at, format!("null has no order: {} does not fit", op.as_str())));
         }
+        let of = if l == Kind::Null { &right } else { &left };
+        if !matches!(of, Expr::Column(_) | Expr::Auth(_)) {
+            return Err(Wrong::new(at, format!("{of} is never null: ask a column, or something of auth")));
+        }
         return Ok(Expr::Compare(op, Box::new(left), Box::new(right)));
     }
     for (kind, of) in [(l, &left), (r, &right)] {
@@ -43,7 +47,7 @@ pub(super) fn compare(op: Op, left: Expr, right: Expr, at: usize) -> Parsed {
     let known = |kind: Kind| !matches!(kind, Kind::Claim | Kind::Part);
     let fits = match (known(l), known(r)) {
         (true, true) => l == r,
-        (false, false) => l != r,
+        (false, false) => l == Kind::Claim || r == Kind::Claim,
         _ => true,
     };
     if !fits {
@@ -75,10 +79,10 @@ pub(super) fn within(of: Expr, list: Expr, at: usize) -> Parsed {
         let message = format!("{list} is {}, not a list", list.kind().words());
         return Err(Wrong::new(at, message).hint("a list is [a, b], a json column, or a claim"));
     }
-    let of_claim = of.kind() == Kind::Claim;
-    let fits = match list.kind() {
-        Kind::Claim => matches!(of.kind(), Kind::Bool | Kind::Number | Kind::Text | Kind::Time | Kind::Part),
-        _ => matches!(of.kind(), Kind::Bool | Kind::Number | Kind::Text) || of_claim,
+    let fits = match of.kind() {
+        Kind::Bool | Kind::Number | Kind::Text | Kind::Claim => true,
+        Kind::Time | Kind::Part => list.kind() == Kind::Claim,
+        Kind::Json | Kind::Blob | Kind::Null => false,
     };
     if !fits {
         return Err(Wrong::new(

@@ -8,7 +8,6 @@ use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::{AuthSpec, Table};
 use super::rehearsal::Release;
-use crate::access::Preset;
 use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, TableModel, Type};
 
 impl Release {
@@ -28,7 +27,8 @@ impl Release {
 }
 
 impl Table {
-    fn model(&self) -> TableModel {
+    /// What the data plane knows of it.
+    pub(crate) fn model(&self) -> TableModel {
         let mut columns = vec![built_in("id", Type::Text, Some(DefaultValue::NewId))];
         if self.has_owner {
             columns.push(built_in("owner", Type::Text, None));
@@ -50,11 +50,7 @@ impl Table {
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
-        TableModel {
-            name: self.name.to_string(),
-            columns,
-            access: self.access.map(Preset::rules).unwrap_or_default(),
-        }
+        TableModel { name: self.name.to_string(), columns, access: self.rules.clone() }
     }
 }
 

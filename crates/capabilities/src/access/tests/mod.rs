@@ -1,6 +1,8 @@
 //! Rules and filters: what is read, what is refused, and what the database makes of them.
 
+mod oracle;
 mod parsing;
+mod wild;
 
 use serde_json::{Map, Value, json};
 

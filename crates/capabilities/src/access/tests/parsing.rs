@@ -86,6 +86,8 @@ fn a_wrong_filter_is_refused_with_its_place() {
             "data.a < auth.claims.b",
             "title.x == 1",
             "title < null",
+            "(title == 'a') == null",
+            "null == null",
             "count in [1, 'a']",
             "count in [1, null]",
             "count in [data.a]",
@@ -138,6 +140,8 @@ fn a_wrong_filter_is_refused_with_its_place() {
             at byte 7: data.a and auth.claims.b have no order: use == or !=
             at byte 6: title is a text and has no parts
             at byte 6: null has no order: < does not fit
+            at byte 15: title == "a" is never null: ask a column, or something of auth
+            at byte 5: null is never null: ask a column, or something of auth
             at byte 13: count is a number and "a" is a text: they do not compare
             at byte 13: null is null and cannot stand in a list
             at byte 10: data.a is a part of a json and cannot stand in a list
