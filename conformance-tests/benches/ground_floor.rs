@@ -4,21 +4,18 @@
 //! same run, by the same client. `cargo xtask bench ground_floor` runs it on the optimised product.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
+mod bare;
+mod load;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use axum::routing::post;
-use axum::serve::ListenerExt;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use testkit::{Steading, eventually, require, temporary};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
-/// With this argument, this program is the bare server.
-const ECHO: &str = "bare-echo-server";
+use crate::bare::Echo;
+use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
 
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 10;
@@ -26,8 +23,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const ENVIRONMENTS: usize = 1_000;
 
 fn main() -> ExitCode {
-    if std::env::args().any(|argument| argument == ECHO) {
-        runtime().block_on(echo());
+    if bare::served() {
         return ExitCode::SUCCESS;
     }
     let mut table = Table::default();
@@ -38,40 +34,6 @@ fn main() -> ExitCode {
     environments(&mut table);
     println!("\n{}", if table.missed == 0 { "all targets are met" } else { "targets are missed" });
     if table.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The results, printed as they come.
-#[derive(Default)]
-struct Table {
-    missed: u32,
-}
-
-impl Table {
-    fn most(&mut self, what: &str, measured: f64, target: f64, unit: &str) {
-        self.row(what, measured, &format!("<= {target}"), unit, measured <= target);
-    }
-
-    /// A number that explains another, and has no target.
-    fn note(&self, what: &str, measured: f64, unit: &str) {
-        println!("{what:<58} {measured:>10.2} {unit:<8}");
-    }
-
-    fn row(&mut self, what: &str, measured: f64, target: &str, unit: &str, met: bool) {
-        self.missed += u32::from(!met);
-        let verdict = if met { "pass" } else { "FAIL" };
-        println!("{what:<58} {measured:>10.2} {unit:<8} {target:>8}  {verdict}");
-    }
-}
-
-/// A platform whose limits let everything through.
-fn unlimited() -> Steading {
-    let mut launch = Steading::launch();
-    for limit in ["KEY", "TOKEN", "TENANT"] {
-        launch = launch
-            .env(format!("STEADING_LIMITS_{limit}_PER_SECOND"), "100000000")
-            .env(format!("STEADING_LIMITS_{limit}_BURST"), "100000000");
-    }
-    require(launch.start())
 }
 
 fn starts(table: &mut Table) {
@@ -104,7 +66,7 @@ fn calls(table: &mut Table) {
         |tool: &str, input: &Value| Load::new(steading.authority(), "/mcp", &key, &call(tool, input));
     let pid = steading.id();
     let mut loads = [
-        ("bare axum echo", Load::new(&echo.address, "/", &key, &call("db_query", &query)), echo.child.id()),
+        ("bare axum echo", Load::new(echo.address(), "/", &key, &call("db_query", &query)), echo.pid()),
         ("db_query by MCP, a tool", by_mcp("db_query", &query), pid),
         ("env_list by MCP, a tool", by_mcp("env_list", &json!({})), pid),
         ("logs_query by MCP, a tool", by_mcp("logs_query", &json!({})), pid),
@@ -122,7 +84,7 @@ fn calls(table: &mut Table) {
         ("db_query by JSON", Load::new(steading.authority(), "/v1/tools/db_query", &key, &query), pid),
     ]
     .map(|(name, load, pid)| (name, load, pid, Vec::new()));
-    let runtime = runtime();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     // The first rounds warm everything up; the others take turns, so that all have the same neighbours.
     for round in 0..=ROUNDS {
         for (_, load, pid, rounds) in &mut loads {
@@ -248,13 +210,11 @@ impl Load {
     async fn round(&self, pid: u32) -> Round {
         let (began, processor) = (Instant::now(), processor_time(pid));
         let connections = (0..CONNECTIONS).map(|_| async {
-            let mut socket = TcpStream::connect(&self.address).await.unwrap();
-            socket.set_nodelay(true).unwrap();
-            let mut answer = Vec::with_capacity(4_096);
+            let mut connection = Connection::open(&self.address).await;
             let mut calls = 0_u32;
             while began.elapsed() < ROUND {
-                socket.write_all(&self.request).await.unwrap();
-                read(&mut socket, &mut answer).await;
+                let (head, body) = connection.call(&self.request).await;
+                assert!(head.starts_with("HTTP/1.1 200") && body.contains("hello"), "{head} {body}");
                 calls += 1;
             }
             calls
@@ -263,70 +223,6 @@ impl Load {
         let processor = processor_time(pid) - processor;
         Round { calls: calls.into(), seconds: began.elapsed().as_secs_f64(), processor }
     }
-}
-
-/// Reads one answer, up to the length it announces or to its last chunk.
-async fn read(socket: &mut TcpStream, answer: &mut Vec<u8>) {
-    answer.clear();
-    loop {
-        assert_ne!(socket.read_buf(answer).await.unwrap(), 0, "the server closed the connection");
-        let text = std::str::from_utf8(answer).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let whole = length.map_or_else(|| body.ends_with("0\r\n\r\n"), |length: usize| body.len() >= length);
-        if whole {
-            assert!(head.starts_with("HTTP/1.1 200") && body.contains("hello"), "{text}");
-            return;
-        }
-    }
-}
-
-/// The bare server, as a process of its own.
-struct Echo {
-    child: Child,
-    address: String,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let mut child = command.arg(ECHO).stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap();
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { child, address: address.trim().to_owned() }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Serves until its parent is gone.
-async fn echo() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
-    let listener = listener.tap_io(|socket| socket.set_nodelay(true).unwrap());
-    let router = Router::new().route("/", post(async |Json(body): Json<Value>| Json(body)));
-    let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    tokio::select! {
-        served = axum::serve(listener, router) => served.unwrap(),
-        _ = parent => {}
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
-}
-
-/// User and system time of a process in seconds (proc_pid_stat(5), fields 14 and 15).
-fn processor_time(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
-    (ticks(14) + ticks(15)) / 100.0
 }
 
 fn megabytes(steading: &Steading) -> f64 {
@@ -351,20 +247,4 @@ fn highest_megabytes(steading: &Steading) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", steading.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1_024.0
-}
-
-fn timed(work: impl FnOnce()) -> f64 {
-    let began = Instant::now();
-    work();
-    milliseconds(began.elapsed())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1_000.0
-}
-
-/// Sorts, and gives the middle.
-fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

@@ -1,5 +1,6 @@
 //! A client of another language's SDK, driven line by line.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -40,6 +41,8 @@ pub struct Greeting {
     pub protocol: Option<String>,
     /// What the server says of itself.
     pub instructions: Option<String>,
+    /// The text of each prompt, by its name.
+    pub prompts: BTreeMap<String, String>,
     /// The names of the tools, in order.
     pub tools: Vec<String>,
     /// Those whose output the client cannot check.

@@ -1,4 +1,4 @@
-//! A model for coding agents, played by a test: it asks for one tool call, and ends when it has seen the result.
+//! A model for coding agents, played by a test: it asks for one tool call after another, and ends.
 
 use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,6 +22,27 @@ pub enum Wire {
     Chat,
 }
 
+/// What a model knows when it is asked: what it was told, and what came of its calls.
+#[derive(Debug)]
+pub struct Heard {
+    /// Every text but the descriptions of tools.
+    pub told: String,
+    /// The results of its calls, in order.
+    pub results: Vec<String>,
+}
+
+/// A tool call that a model asks for.
+#[derive(Debug)]
+pub struct Ask {
+    /// The end of the tool's name: agents put the server's before it.
+    pub tool: String,
+    /// Its input.
+    pub input: Value,
+}
+
+/// Decides on the next call; none ends the conversation.
+type Mind = dyn Fn(&Heard) -> Option<Ask> + Send + Sync;
+
 /// A model on a loopback port, until the test process ends.
 #[derive(Debug)]
 pub struct Model {
@@ -37,27 +58,45 @@ impl Model {
     /// # Errors
     /// Where no port is free.
     pub fn start(wire: Wire, tool: &'static str) -> anyhow::Result<Self> {
+        Self::thinking(wire, move |heard| {
+            heard.results.is_empty().then(|| Ask { tool: tool.to_owned(), input: json!({}) })
+        })
+    }
+
+    /// Starts a model that makes the calls that `mind` decides on, as far as it is offered the tools.
+    ///
+    /// # Errors
+    /// Where no port is free.
+    pub fn thinking(
+        wire: Wire,
+        mind: impl Fn(&Heard) -> Option<Ask> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let mind: Arc<Mind> = Arc::new(mind);
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let heard = Arc::clone(&heard);
+                let (heard, mind) = (Arc::clone(&heard), Arc::clone(&mind));
                 // An agent that goes away in the middle has its own test to answer to.
-                std::thread::spawn(move || drop(converse(stream, wire, tool, &heard)));
+                std::thread::spawn(move || drop(converse(stream, wire, &*mind, &heard)));
             }
         });
         Ok(Self { url, asked, wire })
     }
 
-    /// What the agent gave as the result of the call, in the request that followed it.
+    /// What the agent gave as the result of the first call, in the request that followed it.
     #[must_use]
     pub fn result(&self) -> Option<String> {
-        self.asked().iter().find_map(|request| self.wire.result(request)).map(|result| match result {
-            Value::String(text) => text,
-            other => other.to_string(),
-        })
+        self.results().into_iter().next()
+    }
+
+    /// What the agent gave as the results of all calls, in order.
+    #[must_use]
+    pub fn results(&self) -> Vec<String> {
+        let asked = self.asked();
+        asked.iter().map(|request| self.wire.results(request)).max_by_key(Vec::len).unwrap_or_default()
     }
 
     /// The names of all tools that end in one of `names`, as the agent offered them.
@@ -100,39 +139,84 @@ fn offers(tools: &Value) -> Vec<Offer> {
 }
 
 impl Wire {
-    fn result(self, request: &Value) -> Option<Value> {
-        let find =
-            |list: &Value, found: &dyn Fn(&Value) -> Option<Value>| list.as_array()?.iter().find_map(found);
-        match self {
-            Self::Messages => find(&request["messages"], &|message| {
-                find(&message["content"], &|block| {
-                    (block["type"] == "tool_result").then(|| block["content"].clone())
-                })
-            }),
-            Self::Responses => find(&request["input"], &|item| {
-                (item["type"] == "function_call_output").then(|| item["output"].clone())
-            }),
-            Self::Chat => find(&request["messages"], &|message| {
-                (message["role"] == "tool").then(|| message["content"].clone())
-            }),
-        }
+    fn results(self, request: &Value) -> Vec<String> {
+        let list = |list: &Value| list.as_array().cloned().unwrap_or_default();
+        let found: Vec<Value> = match self {
+            Self::Messages => list(&request["messages"])
+                .iter()
+                .flat_map(|message| list(&message["content"]))
+                .filter(|block| block["type"] == "tool_result")
+                .map(|block| block["content"].clone())
+                .collect(),
+            Self::Responses => list(&request["input"])
+                .iter()
+                .filter(|item| item["type"] == "function_call_output")
+                .map(|item| item["output"].clone())
+                .collect(),
+            Self::Chat => list(&request["messages"])
+                .iter()
+                .filter(|message| message["role"] == "tool")
+                .map(|message| message["content"].clone())
+                .collect(),
+        };
+        found.iter().map(plain).collect()
     }
 
-    /// The stream of one answer: a call of `offer`, else the last words.
-    fn answer(self, offer: Option<&Offer>) -> String {
+    fn heard(self, request: &Value) -> Heard {
+        let mut told = String::new();
+        for part in ["system", "instructions", "messages", "input"] {
+            texts(&request[part], &mut told);
+        }
+        Heard { told, results: self.results(request) }
+    }
+
+    /// The stream of one answer: a call, else the last words.
+    fn answer(self, call: Option<&ToolCall<'_>>) -> String {
         match self {
-            Self::Messages => messages(offer),
-            Self::Responses => responses(offer),
-            Self::Chat => chat(offer),
+            Self::Messages => messages(call),
+            Self::Responses => responses(call),
+            Self::Chat => chat(call),
         }
     }
 }
 
-fn messages(offer: Option<&Offer>) -> String {
-    let (block, delta, stop) = match offer {
-        Some(Offer { name, .. }) => (
-            json!({ "type": "tool_use", "id": "toolu_1", "name": name, "input": {} }),
-            json!({ "type": "input_json_delta", "partial_json": "{}" }),
+/// A call of a tool that was offered.
+struct ToolCall<'a> {
+    offer: &'a Offer,
+    input: String,
+    /// Which of the conversation it is.
+    number: usize,
+}
+
+/// Every text in a part of a request, one a line.
+fn texts(part: &Value, told: &mut String) {
+    match part {
+        Value::String(text) => {
+            told.push_str(text);
+            told.push('\n');
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, told)),
+        Value::Object(fields) => fields.values().for_each(|field| texts(field, told)),
+        _ => {}
+    }
+}
+
+/// A result's text, whether it comes as one or in blocks.
+fn plain(result: &Value) -> String {
+    match result {
+        Value::String(text) => text.clone(),
+        Value::Array(blocks) if blocks.iter().all(|block| block["text"].is_string()) => {
+            blocks.iter().filter_map(|block| block["text"].as_str()).collect()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn messages(call: Option<&ToolCall<'_>>) -> String {
+    let (block, delta, stop) = match call {
+        Some(ToolCall { offer, input, number }) => (
+            json!({ "type": "tool_use", "id": format!("toolu_{number}"), "name": offer.name, "input": {} }),
+            json!({ "type": "input_json_delta", "partial_json": input }),
             "tool_use",
         ),
         None => (
@@ -159,11 +243,11 @@ fn messages(offer: Option<&Offer>) -> String {
     ])
 }
 
-fn responses(offer: Option<&Offer>) -> String {
-    let item = match offer {
-        Some(Offer { name, namespace }) => json!({
-            "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": name, "namespace": namespace,
-            "arguments": "{}", "status": "completed",
+fn responses(call: Option<&ToolCall<'_>>) -> String {
+    let item = match call {
+        Some(ToolCall { offer: Offer { name, namespace }, input, number }) => json!({
+            "type": "function_call", "id": format!("fc_{number}"), "call_id": format!("call_{number}"),
+            "name": name, "namespace": namespace, "arguments": input, "status": "completed",
         }),
         None => json!({
             "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
@@ -182,11 +266,12 @@ fn responses(offer: Option<&Offer>) -> String {
     ])
 }
 
-fn chat(offer: Option<&Offer>) -> String {
-    let (delta, reason) = match offer {
-        Some(Offer { name, .. }) => {
-            let call = json!({ "name": name, "arguments": "{}" });
-            let calls = json!([{ "index": 0, "id": "call_1", "type": "function", "function": call }]);
+fn chat(call: Option<&ToolCall<'_>>) -> String {
+    let (delta, reason) = match call {
+        Some(ToolCall { offer, input, number }) => {
+            let call = json!({ "name": offer.name, "arguments": input });
+            let id = format!("call_{number}");
+            let calls = json!([{ "index": 0, "id": id, "type": "function", "function": call }]);
             (json!({ "role": "assistant", "tool_calls": calls }), "tool_calls")
         }
         None => (json!({ "role": "assistant", "content": LAST_WORDS }), "stop"),
@@ -211,7 +296,7 @@ fn named(events: &[Value]) -> String {
 }
 
 /// Answers the requests of one connection.
-fn converse(stream: TcpStream, wire: Wire, tool: &str, heard: &Mutex<Vec<Value>>) -> anyhow::Result<()> {
+fn converse(stream: TcpStream, wire: Wire, mind: &Mind, heard: &Mutex<Vec<Value>>) -> anyhow::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(incoming) = Incoming::read(&mut stream)? {
         let request: Value = serde_json::from_slice(&incoming.body).unwrap_or_default();
@@ -220,9 +305,14 @@ fn converse(stream: TcpStream, wire: Wire, tool: &str, heard: &Mutex<Vec<Value>>
         let (status, answer) = match asks {
             true => {
                 let offers = offers(&request["tools"]);
-                let offer = offers.iter().find(|offer| offer.name.ends_with(tool));
-                let offer = offer.filter(|_| wire.result(&request).is_none());
-                ("200 OK", wire.answer(offer))
+                let known = wire.heard(&request);
+                // Agents also ask for titles and the like, and offer nothing then.
+                let ask = (!offers.is_empty()).then(|| mind(&known)).flatten();
+                let call = ask.and_then(|ask| {
+                    let offer = offers.iter().find(|offer| offer.name.ends_with(&ask.tool))?;
+                    Some(ToolCall { offer, input: ask.input.to_string(), number: known.results.len() + 1 })
+                });
+                ("200 OK", wire.answer(call.as_ref()))
             }
             // Agents probe for more than a model needs to have.
             false => ("404 Not Found", String::new()),

@@ -8,6 +8,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod platform;
+pub mod skills;
 pub mod stdio;
 pub mod tools;
 

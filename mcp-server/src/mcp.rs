@@ -4,6 +4,7 @@ mod calls;
 mod handler;
 mod plain;
 mod sessions;
+mod skills;
 mod wire;
 
 use std::sync::Arc;
@@ -30,9 +31,10 @@ use tool::{Call, Host, Selection};
 use crate::auth;
 use crate::doors::Doors;
 use crate::extract::Path;
-use handler::{Handler, Nothing};
+use handler::Handler;
 use plain::Plain;
 use sessions::Owners;
+use skills::Skills;
 use web::body;
 use web::problem::{Problem, REQUEST_ID};
 
@@ -82,12 +84,13 @@ struct Visit {
     id: CallId,
 }
 
-/// The routes of the MCP door: `/mcp` (the environment is the credential's) and `/mcp/{env}`.
+/// The routes of the MCP door: `/mcp` (the environment is the credential's) and `/mcp/{env}`. Beside the registry's
+/// tools it serves the skills.
 ///
 /// The listener's owner sets `TCP_NODELAY` on what it accepts: without it, streamed answers wait for the
 /// client's delayed acknowledgement, 44 ms each. To be called within a tokio runtime.
 pub fn router<P: Host>(doors: Arc<Doors<P>>, options: McpOptions) -> Router {
-    router_with(doors, options, Nothing)
+    router_with(doors, options, Skills::new())
 }
 
 /// The routes of the MCP door, with what `beside` serves next to the registry's tools: more tools, prompts,

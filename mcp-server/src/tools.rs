@@ -19,6 +19,7 @@ mod outcome;
 mod resource_delete;
 mod secret_set;
 mod site_deploy;
+mod skill_read;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use tool::{Registry, registry};
@@ -44,6 +45,7 @@ pub fn registry() -> Registry<Platform> {
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,
+        skill_read::SkillRead,
     ]
 }
 

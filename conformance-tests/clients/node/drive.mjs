@@ -32,9 +32,15 @@ const client = new Client(
 );
 await client.connect(transport);
 const { tools } = await client.listTools();
+const prompts = {};
+for (const { name } of (await client.listPrompts()).prompts) {
+  const { messages } = await client.getPrompt({ name });
+  prompts[name] = messages.map((message) => message.content.text).join("");
+}
 say({
   protocol: first ? (transport.protocolVersion ?? seen) : client.getNegotiatedProtocolVersion(),
   instructions: client.getInstructions(),
+  prompts,
   tools: tools.map((tool) => tool.name),
   without_output_schema: tools.filter((tool) => !tool.outputSchema).map((tool) => tool.name),
 });

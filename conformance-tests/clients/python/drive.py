@@ -48,10 +48,15 @@ async def main(target):
         )
     async with Client(server, mode=target["mode"]) as client:
         tools = (await client.list_tools()).tools
+        prompts = {}
+        for prompt in (await client.list_prompts()).prompts:
+            got = await client.get_prompt(prompt.name)
+            prompts[prompt.name] = "".join(message.content.text for message in got.messages)
         say(
             {
                 "protocol": client.protocol_version,
                 "instructions": client.instructions,
+                "prompts": prompts,
                 "tools": [tool.name for tool in tools],
                 "without_output_schema": [tool.name for tool in tools if not tool.output_schema],
             }

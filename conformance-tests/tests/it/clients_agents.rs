@@ -8,24 +8,28 @@ use serde_json::{Value, json};
 use testkit::{Finished, NodeTool, finish, require};
 
 /// Longer than an agent takes for two answers of its model on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// An agent in a home and project of its own, with the settings that `connect` wrote for it.
-struct Agent {
-    place: Place,
+pub struct Agent {
+    pub place: Place,
     home: tempfile::TempDir,
-    model: Model,
+    pub model: Model,
 }
 
 impl Agent {
     fn new(client: &str, wire: Wire) -> Self {
+        Self::of(client, Model::start(wire, "app_describe").unwrap())
+    }
+
+    pub fn of(client: &str, model: Model) -> Self {
         let place = Place::new(client).unwrap();
         let home = testkit::temporary().unwrap();
         let mut connect = place.command(&["connect", client, "--write"]);
         connect.current_dir(home.path()).env("HOME", home.path());
         let connected = finish(connect, LIMIT).unwrap();
         assert!(connected.success(), "{connected:?}");
-        Self { place, home, model: Model::start(wire, "app_describe").unwrap() }
+        Self { place, home, model }
     }
 
     fn write(&self, path: &str, content: &Value) {
@@ -66,17 +70,24 @@ impl Agent {
     }
 }
 
-#[test]
-fn claude_code_gives_its_model_what_the_tool_answered() {
-    let agent = Agent::new("claude-code", Wire::Messages);
+/// Claude Code, asked to do something, and what it may call without asking back.
+pub fn claude(agent: &Agent, wish: &str, allowed: &str) -> Command {
     // What its approval dialogue writes for the servers of a project.
     agent.write(".claude/settings.local.json", &json!({ "enabledMcpjsonServers": ["steading"] }));
     let mut claude = agent.command("claude");
     claude
-        .args(["--print", "What is here?", "--allowedTools", "mcp__steading__app_describe"])
+        .args(["--print", wish, "--allowedTools", allowed])
         .env("ANTHROPIC_BASE_URL", &agent.model.url)
         .env("ANTHROPIC_API_KEY", "none")
-        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    claude
+}
+
+#[test]
+fn claude_code_gives_its_model_what_the_tool_answered() {
+    let agent = Agent::new("claude-code", Wire::Messages);
+    let mut claude = claude(&agent, "What is here?", "mcp__steading__app_describe");
+    claude
         // Otherwise the tools are named to the model, and shown when it searches for them.
         .env("ENABLE_TOOL_SEARCH", "false");
     agent.check(claude);

@@ -46,6 +46,13 @@ fn check(door: Door, era: &str) {
     assert!(called.success(), "{called:?}");
     let called: Value = serde_json::from_str(&called.stdout).unwrap();
     assert_eq!(called["structuredContent"], json!({ "columns": ["one"], "rows": [[1]] }));
+    let verify = ["--method", "skills/list", "--verify", "--require-digests"];
+    let verified = inspect(&place, door, &[&["--protocol-era", era][..], &verify].concat());
+    assert!(verified.success(), "{verified:?}");
+    let skills: Vec<Value> =
+        verified.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(skills.len(), 5, "{skills:?}");
+    assert!(skills.iter().all(|skill| skill["outcome"] == "verified"), "{skills:?}");
 }
 
 #[test]

@@ -37,6 +37,10 @@ fn greets(place: &Place, greeting: &Greeting, protocol: Option<&str>) {
     let names: Vec<_> = tools["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
     assert_eq!(json!(greeting.tools), json!(names), "the doors list different tools");
     assert_eq!(greeting.without_output_schema, Vec::<String>::new());
+    assert!(greeting.prompts.contains_key("start-here"), "{:?}", greeting.prompts.keys());
+    for (name, text) in &greeting.prompts {
+        assert_eq!(place.output("skill_read", &json!({ "name": name })).unwrap()["text"], *text);
+    }
 }
 
 fn applies(place: &Place, driver: &mut Driver) {

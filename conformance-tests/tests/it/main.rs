@@ -2,6 +2,17 @@
 
 #![cfg(test)]
 
+mod app_accounts;
+mod app_attacks;
+mod app_chance;
+mod app_cursors;
+mod app_doors;
+mod app_filters;
+mod app_forgeries;
+mod app_random;
+mod app_reference;
+mod app_sessions;
+mod app_todo;
 mod assault_credentials;
 mod assault_damage;
 mod assault_disk;
@@ -23,3 +34,4 @@ mod clients_whole_app;
 mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
+mod sdk_client;

@@ -15,8 +15,8 @@ use crate::remembered::Remembered;
 use crate::signing::Signing;
 use crate::vault::{Master, Vault};
 use crate::{
-    AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment, OpenError,
-    Replays, Secrets, Tenants, Tokens, Usage, private,
+    AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
+    OpenError, Replays, Secrets, Tenants, Tokens, Usage, private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);

@@ -19,9 +19,10 @@ const PYTHON_FILES: [(&str, &[u8]); 1] =
     [("requirements.txt", include_bytes!("../../../conformance-tests/clients/python/requirements.txt"))];
 
 /// Programs that their packages keep out of `node_modules/.bin`.
-const NATIVE: [(&str, &str); 2] = [
+const NATIVE: [(&str, &str); 3] = [
     ("claude", "@anthropic-ai/claude-code-linux-x64/claude"),
     ("opencode", "opencode-linux-x64/bin/opencode"),
+    ("tsc", "@typescript/typescript-linux-x64/lib/tsc"),
 ];
 
 /// The clients of `conformance-tests/clients/node` and the Node.js that runs them.
@@ -30,7 +31,8 @@ pub struct NodeTool {
     directory: PathBuf,
 }
 
-/// The Python of `conformance-tests/clients/python`, with the MCP client library.
+/// The Python of `conformance-tests/clients/python`, with the MCP client library, and the PocketBase that benchmarks
+/// compare with.
 #[derive(Debug, Clone)]
 pub struct PythonTool {
     directory: PathBuf,
@@ -60,7 +62,7 @@ impl NodeTool {
     }
 
     /// A command that runs one of the installed programs: `node`, `claude`, `codex`, `opencode`, `conformance`,
-    /// `mcp-inspector`. It sees `home` as its home directory and little else of this machine's environment.
+    /// `mcp-inspector`, `tsc`. It sees `home` as its home directory and little else of this machine's environment.
     ///
     /// # Errors
     /// Where no installed package has that program.
@@ -106,6 +108,11 @@ impl PythonTool {
     pub fn command(&self, home: &Path) -> anyhow::Result<Command> {
         let programs = self.directory.join("bin");
         command(&programs.join("python"), home, &programs)
+    }
+
+    /// Where the environment has this program of one of its packages.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.directory.join("bin").join(name)
     }
 }
 

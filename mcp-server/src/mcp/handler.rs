@@ -8,10 +8,12 @@ use kernel::{CallId, Code, Error};
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
     CompleteResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData, GetPromptRequestParams,
-    GetPromptResponse, Implementation, JsonObject, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams, ProgressNotificationParam,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams,
-    SubscribeRequestParams, SubscriptionFilter, Tool, ToolAnnotations, UnsubscribeRequestParams,
+    GetPromptResponse, GetSkillRequestParams, GetSkillResult, Implementation, JsonObject, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult, MetaObject,
+    PaginatedRequestParams, ProgressNotificationParam, ReadResourceDirectoryRequestParams,
+    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, ToolAnnotations,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
@@ -24,21 +26,23 @@ use super::calls::Calls;
 use crate::doors::Doors;
 
 /// What a model is told of the server as a whole.
-pub(super) const INSTRUCTIONS: &str = "Steading hosts an app: its database, site and releases. \
-    Start with app_describe. Unknown input fields are refused. \
+pub(super) const INSTRUCTIONS: &str = "Steading hosts a whole app: tables with access rules, sign-in of its users, \
+    a site. One app_apply with the whole manifest makes it or changes it, all or nothing, checked live. \
+    For a new app call skill_read {\"name\":\"start-here\"} first: it has a complete manifest that works as it is. \
+    For an app that is there call app_describe first. Unknown input fields are refused. \
     A failed call says what to do next in hint.";
 
 /// Where a client puts its idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "steading/idempotency-key";
 
 /// How long a client may keep a list, in milliseconds. It changes only when the platform is replaced.
-const LIST_TTL_MS: u64 = 60_000;
+pub(super) const LIST_TTL_MS: u64 = 60_000;
 
 /// Steps that a slow client has not taken yet; later ones are left out.
 const STEPS: usize = 16;
 
-type Answer<T> = Result<T, ErrorData>;
-type Context = RequestContext<RoleServer>;
+pub(super) type Answer<T> = Result<T, ErrorData>;
+pub(super) type Context = RequestContext<RoleServer>;
 
 /// Answers one client; a cheap clone for each request.
 pub(super) struct Handler<P, X>(Arc<Shared<P, X>>);
@@ -273,6 +277,26 @@ impl<P: Host, X: ServerHandler> ServerHandler for Handler<P, X> {
         self.0.beside.read_resource(request, context).await
     }
 
+    async fn list_skills(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: Context,
+    ) -> Answer<ListSkillsResult> {
+        self.0.beside.list_skills(request, context).await
+    }
+
+    async fn get_skill(&self, request: GetSkillRequestParams, context: Context) -> Answer<GetSkillResult> {
+        self.0.beside.get_skill(request, context).await
+    }
+
+    async fn read_resource_directory(
+        &self,
+        request: ReadResourceDirectoryRequestParams,
+        context: Context,
+    ) -> Answer<ReadResourceDirectoryResult> {
+        self.0.beside.read_resource_directory(request, context).await
+    }
+
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         self.0.beside.accepted_subscription_filter(requested)
     }
@@ -290,41 +314,7 @@ impl<P: Host, X: ServerHandler> ServerHandler for Handler<P, X> {
     }
 }
 
-/// What the product serves beside its tools.
-pub(super) struct Nothing;
-
-impl ServerHandler for Nothing {
-    async fn call_tool(&self, request: CallToolRequestParams, _: Context) -> Answer<CallToolResponse> {
-        let name: String = request.name.chars().take(64).collect();
-        Err(ErrorData::invalid_params(format!("there is no tool {name:?}"), None))
-    }
-
-    async fn complete(&self, _: CompleteRequestParams, _: Context) -> Answer<CompleteResult> {
-        Err(unknown("completion/complete"))
-    }
-
-    async fn list_prompts(&self, _: Option<PaginatedRequestParams>, _: Context) -> Answer<ListPromptsResult> {
-        Err(unknown("prompts/list"))
-    }
-
-    async fn list_resources(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: Context,
-    ) -> Answer<ListResourcesResult> {
-        Err(unknown("resources/list"))
-    }
-
-    async fn list_resource_templates(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: Context,
-    ) -> Answer<ListResourceTemplatesResult> {
-        Err(unknown("resources/templates/list"))
-    }
-}
-
-/// rmcp answers these with empty lists where a handler says nothing.
-fn unknown(method: &'static str) -> ErrorData {
+/// rmcp answers some methods with nothing where a handler says nothing.
+pub(super) fn unknown(method: &'static str) -> ErrorData {
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)
 }

@@ -1,5 +1,7 @@
 //! What holds for every tool, tried on a platform with real engines.
 
+mod skills;
+
 use std::sync::Arc;
 
 use capabilities::database::{Databases, Limits};

@@ -9,5 +9,6 @@ mod gate;
 mod json_door;
 mod mcp_door;
 mod plain_calls;
+mod skills;
 mod stdio;
 mod world;

@@ -94,7 +94,9 @@ async fn a_client_of_2026_07_28_discovers_and_calls() {
     let world = World::start().await;
     let mut client = Client::to(&world);
     client.say(modern(json!({ "jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {} }))).await;
-    assert_eq!(client.hear().await["result"]["capabilities"], json!({ "tools": {} }));
+    assert_eq!(client.hear().await["result"]["capabilities"]["tools"], json!({}));
+    client.say(modern(json!({ "jsonrpc": "2.0", "id": 5, "method": "skills/list", "params": {} }))).await;
+    assert_eq!(client.hear().await["result"]["skills"][0]["uri"], "skill://start-here/SKILL.md");
     client.say(modern(call(json!(2), "echo", json!({ "text": "hello" })))).await;
     assert_eq!(client.hear().await["result"]["resultType"], "complete");
     // A name that no header can hold travels encoded, and is unknown rather than a mismatch.

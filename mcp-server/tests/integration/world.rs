@@ -313,6 +313,15 @@ fn registry() -> Registry<Memory> {
         .with::<Panics>("panics")
 }
 
+/// The same routes for clients that have no key.
+fn open_to_all(router: Router) -> Router {
+    let key = format!("Bearer {ENV_KEY}").parse::<::http::HeaderValue>().unwrap();
+    router.layer(axum::middleware::map_request(move |mut request: axum::extract::Request| {
+        request.headers_mut().entry("authorization").or_insert(key.clone());
+        std::future::ready(request)
+    }))
+}
+
 /// A running server.
 pub struct World {
     pub address: SocketAddr,
@@ -337,13 +346,14 @@ impl World {
         let doors = Self::doors();
         let platform = Arc::clone(&doors.platform);
         let router = http::router(Arc::clone(&doors)).merge(mcp::router_with(doors, options, beside));
-        let key = format!("Bearer {ENV_KEY}").parse::<::http::HeaderValue>().unwrap();
-        let router =
-            router.layer(axum::middleware::map_request(move |mut request: axum::extract::Request| {
-                request.headers_mut().entry("authorization").or_insert(key.clone());
-                std::future::ready(request)
-            }));
-        Self::serve(router, platform).await
+        Self::serve(open_to_all(router), platform).await
+    }
+
+    /// As the product is, and everybody let in with [`ENV_KEY`].
+    pub async fn open(options: McpOptions) -> Self {
+        let doors = Self::doors();
+        let platform = Arc::clone(&doors.platform);
+        Self::serve(open_to_all(mcp_server::router(doors, options)), platform).await
     }
 
     fn doors() -> Arc<Doors<Memory>> {
@@ -395,7 +405,7 @@ impl World {
     /// One JSON-RPC request as clients of 2026-07-28 send it.
     pub async fn modern(&self, path: &str, key: &str, method: &str, params: Value) -> reqwest::Response {
         let mut params = params;
-        let name = params["name"].as_str().map(str::to_owned);
+        let name = params["name"].as_str().or(params["uri"].as_str()).map(str::to_owned);
         let meta = params.as_object_mut().unwrap().entry("_meta").or_insert_with(|| json!({}));
         meta["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
         meta["io.modelcontextprotocol/clientCapabilities"] = json!({});

@@ -1,10 +1,25 @@
 //! Who may do what with rows: rules, what they mean to the database, and who asks.
 
+mod compile;
+mod expr;
+mod lexer;
+mod parse;
 mod preset;
+mod rules;
+mod spec;
 mod subject;
+mod typing;
+
+#[cfg(test)]
+mod tests;
 
 pub use preset::Preset;
+pub use rules::Rules;
+pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};
+
+pub(crate) use compile::{New, Sql, View, compile};
+pub(crate) use expr::Expr;
 
 use std::fmt;
 use std::str::FromStr;

@@ -18,16 +18,15 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Every preset.
+    pub const ALL: [Preset; 4] = [Preset::Private, Preset::PublicRead, Preset::AdminWrite, Preset::AdminOnly];
+
     /// Whether rows have an owner under this preset.
     pub(crate) const fn has_owner(self) -> bool {
         matches!(self, Preset::Private | Preset::PublicRead)
     }
 
-    /// Whether people without a session can read rows.
-    pub(crate) const fn is_public(self) -> bool {
-        matches!(self, Preset::PublicRead | Preset::AdminWrite)
-    }
-
+    /// The name in a manifest.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Preset::Private => "private",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::TryStreamExt as _;
 use kernel::EnvId;
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 use sqlx::{Column as _, SqlSafeStr as _};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -18,7 +18,7 @@ use super::engine_error::{self, Told};
 use super::error::Error;
 use super::guard::{self, Rejected, Statement};
 use super::limits::Limits;
-use super::policy::Role;
+use super::policy::{Refusal, Role};
 use super::template::{self, APPLICATION, LAYOUT};
 use super::values;
 use super::writer::Switch;
@@ -34,11 +34,39 @@ pub struct Outcome {
     pub changed: u64,
 }
 
-/// Whether a connection is for reading alone.
+/// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Reads, in one role after the other.
     Reader,
+    /// Writes, in one role after the other.
     Writer,
+    /// Reads for the data plane, in its role for life, and keeps the statements compiled.
+    RowsReader,
+    /// Writes for the data plane, likewise.
+    RowsWriter,
+}
+
+impl Kind {
+    const fn reads(self) -> bool {
+        matches!(self, Kind::Reader | Kind::RowsReader)
+    }
+
+    /// The role it keeps for life.
+    const fn role(self) -> Option<Role> {
+        match self {
+            Kind::Reader | Kind::Writer => None,
+            Kind::RowsReader => Some(Role::Rows),
+            Kind::RowsWriter => Some(Role::Turn),
+        }
+    }
+}
+
+/// What becomes of the compiled form of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compiled {
+    Once,
+    Kept,
 }
 
 /// How much of a text is a statement to run.
@@ -52,6 +80,13 @@ pub(super) enum Text {
 
 /// A text of at most this many bytes compiles in no time.
 const SHORT: usize = 200;
+
+/// How many compiled statements a connection of the data plane keeps, the least used dropped first.
+const KEPT: usize = 32;
+
+/// How many rows the engine may be ahead of us.
+const AHEAD: usize = 8;
+const AHEAD_FOR_ROWS: usize = 32;
 
 /// After how many of the engine's operations the bounds are looked at.
 const OPERATIONS: i32 = 200;
@@ -79,8 +114,8 @@ impl Connection {
             .filename(path)
             .create_if_missing(false)
             .busy_timeout(limits.turn)
-            .statement_cache_capacity(0)
-            .row_buffer_size(8)
+            .statement_cache_capacity(if kind.role().is_some() { KEPT } else { 0 })
+            .row_buffer_size(if kind.role().is_some() { AHEAD_FOR_ROWS } else { AHEAD })
             .foreign_keys(true)
             .pragma("trusted_schema", "0")
             // 256 KiB for each connection, so that many open environments stay small.
@@ -89,7 +124,9 @@ impl Connection {
             .pragma("temp_store", "2")
             .pragma("journal_size_limit", "1048576")
             .pragma("max_page_count", limits.pages.to_string())
-            .pragma("query_only", if kind == Kind::Reader { "1" } else { "0" })
+            .pragma("query_only", if kind.reads() { "1" } else { "0" })
+            // Whoever needs more says so for each transaction.
+            .pragma("synchronous", "NORMAL")
             .disable_statement_logging();
         let sqlx =
             options.connect().await.map_err(|error| engine_error::of_engine(env, Told::nothing(), error))?;
@@ -102,14 +139,24 @@ impl Connection {
             (APPLICATION, older) if older < LAYOUT => {
                 connection.query_only(Switch::Off).await?;
                 template::upgrade(&mut connection).await?;
-                if kind == Kind::Reader {
+                if kind.reads() {
                     connection.query_only(Switch::On).await?;
                 }
             }
             (APPLICATION, _) => return Err(Error::Newer(env)),
             _ => return Err(Error::Damaged(env)),
         }
+        if let Some(role) = kind.role() {
+            connection.assume(role).await?;
+        }
         Ok(connection)
+    }
+
+    async fn assume(&mut self, role: Role) -> Result<(), Error> {
+        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        guard::assume(&mut handle, role, &self.limits);
+        self.role = Some(role);
+        Ok(())
     }
 
     /// The marks in the file's header: whose it is, and the layout of the platform's tables.
@@ -185,22 +232,50 @@ impl Connection {
         statement: &Statement,
         sql: &str,
         params: &[Value],
-        mut each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
+        each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
     ) -> Result<u64, Error> {
         let sql = sql.get(..statement.end).unwrap_or(sql);
         let arguments = values::bind(&statement.parameters, params)?;
+        let changed = self.drive(sql, arguments, Compiled::Once, each).await?;
+        // Of a statement that changes no rows the engine tells an earlier one's count.
+        Ok(if statement.changes_schema || statement.read_only { 0 } else { changed })
+    }
+
+    /// Runs a statement of the data plane, under the role that this connection keeps, and hands each row to `each`
+    /// until it breaks. A statement that is known is not compiled again.
+    pub async fn step_kept(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        if !matches!(self.role, Some(Role::Rows | Role::Turn)) {
+            return Err(Error::Refused(Refusal::Kind));
+        }
+        if sql.len() > self.limits.sql_bytes {
+            return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
+        }
+        let arguments = values::arguments(params)?;
+        self.drive(sql, arguments, Compiled::Kept, each).await.map(drop)
+    }
+
+    async fn drive(
+        &mut self,
+        sql: &str,
+        arguments: SqliteArguments,
+        compiled: Compiled,
+        mut each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<u64, Error> {
         let (env, path, watch) = (self.env, self.path.as_path(), Arc::clone(&self.watch));
         let told = |error| {
             let told = Told { sql, stop: watch.stopped(), limit: watch.limit() };
             full_disk(path, engine_error::of_engine(env, told, error))
         };
-        let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments).persistent(false);
-        let mut stream = self.sqlx.fetch_many(query);
+        let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments);
+        let mut stream = self.sqlx.fetch_many(query.persistent(compiled == Compiled::Kept));
         let mut changed = 0;
         while let Some(item) = stream.try_next().await.map_err(told)? {
             match item {
-                // Of a statement that changes no rows the engine tells an earlier one's count.
-                Either::Left(_) if statement.changes_schema || statement.read_only => {}
                 Either::Left(done) => changed += done.rows_affected(),
                 Either::Right(row) => {
                     if each(&row)?.is_break() {

@@ -28,13 +28,44 @@ pub(super) struct Environments {
 
 /// One open environment: its connections, lent out one by one.
 struct Slot {
-    writer: Arc<tokio::sync::Mutex<Option<Connection>>>,
+    /// Held by the one whose turn it is to write, on whichever of the two connections.
+    writers: Arc<tokio::sync::Mutex<Writers>>,
     readers: Arc<Semaphore>,
-    spare: Mutex<Vec<Connection>>,
+    spare: Mutex<Spare>,
     used: Mutex<Instant>,
     _room: OwnedSemaphorePermit,
     // Dropped after the room is free again.
     _wake: Wake,
+}
+
+/// The connections that write.
+#[derive(Default)]
+struct Writers {
+    sql: Option<Connection>,
+    rows: Option<Connection>,
+}
+
+impl Writers {
+    fn of(&mut self, kind: Kind) -> &mut Option<Connection> {
+        if kind == Kind::RowsWriter { &mut self.rows } else { &mut self.sql }
+    }
+}
+
+/// The connections that read and are not on loan.
+#[derive(Default)]
+struct Spare {
+    sql: Vec<Connection>,
+    rows: Vec<Connection>,
+}
+
+impl Spare {
+    fn of(&mut self, kind: Kind) -> &mut Vec<Connection> {
+        if kind == Kind::RowsReader { &mut self.rows } else { &mut self.sql }
+    }
+
+    fn others(&mut self, kind: Kind) -> &mut Vec<Connection> {
+        if kind == Kind::RowsReader { &mut self.sql } else { &mut self.rows }
+    }
 }
 
 /// Wakes one caller that waits for room, when it is dropped.
@@ -49,6 +80,7 @@ impl Drop for Wake {
 /// A connection on loan. One that is not given back in a known state is closed, which rolls back what it had
 /// open.
 pub(super) struct Lease {
+    kind: Kind,
     connection: Option<Connection>,
     place: Option<Place>,
     slot: Option<Arc<Slot>>,
@@ -57,7 +89,7 @@ pub(super) struct Lease {
 
 enum Place {
     Reader { _permit: OwnedSemaphorePermit },
-    Writer(OwnedMutexGuard<Option<Connection>>),
+    Writer(OwnedMutexGuard<Writers>),
 }
 
 impl Environments {
@@ -86,26 +118,36 @@ impl Environments {
         self.root.join(env.to_string()).join("main.db")
     }
 
-    /// A connection of `env` that reads.
-    pub async fn reader(self: &Arc<Self>, env: EnvId) -> Result<Lease, Error> {
+    /// A connection of `env` that reads; `kind` says for whom.
+    pub async fn reader(self: &Arc<Self>, env: EnvId, kind: Kind) -> Result<Lease, Error> {
         let until = tokio::time::Instant::now() + self.limits.turn;
         let slot = self.slot(env, until).await?;
-        let permit = timeout_at(until, Arc::clone(&slot.readers).acquire_owned())
-            .await
-            .map_err(|_| Error::Busy)?
-            .map_err(|_| Error::Unknown(env))?;
-        let spare = lock(&slot.spare).pop();
-        self.lend(env, slot, Place::Reader { _permit: permit }, spare).await
+        let permit = match Arc::clone(&slot.readers).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => timeout_at(until, Arc::clone(&slot.readers).acquire_owned())
+                .await
+                .map_err(|_| Error::Busy)?
+                .map_err(|_| Error::Unknown(env))?,
+        };
+        let (spare, surplus) = slot.spare_reader(kind, self.limits.readers);
+        if let Some(surplus) = surplus {
+            surplus.close().await;
+        }
+        self.lend(env, slot, Place::Reader { _permit: permit }, kind, spare).await
     }
 
-    /// The connection of `env` that writes, when it is this caller's turn.
-    pub async fn writer(self: &Arc<Self>, env: EnvId) -> Result<Lease, Error> {
+    /// A connection of `env` that writes, when it is this caller's turn; `kind` says for whom.
+    pub async fn writer(self: &Arc<Self>, env: EnvId, kind: Kind) -> Result<Lease, Error> {
         let until = tokio::time::Instant::now() + self.limits.turn;
         let slot = self.slot(env, until).await?;
-        let mut guard =
-            timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await.map_err(|_| Error::Busy)?;
-        let spare = guard.take();
-        self.lend(env, slot, Place::Writer(guard), spare).await
+        let mut guard = match Arc::clone(&slot.writers).try_lock_owned() {
+            Ok(guard) => guard,
+            Err(_) => {
+                timeout_at(until, Arc::clone(&slot.writers).lock_owned()).await.map_err(|_| Error::Busy)?
+            }
+        };
+        let spare = guard.of(kind).take();
+        self.lend(env, slot, Place::Writer(guard), kind, spare).await
     }
 
     async fn lend(
@@ -113,14 +155,11 @@ impl Environments {
         env: EnvId,
         slot: Arc<Slot>,
         place: Place,
+        kind: Kind,
         spare: Option<Connection>,
     ) -> Result<Lease, Error> {
-        let kind = match place {
-            Place::Reader { .. } => Kind::Reader,
-            Place::Writer(_) => Kind::Writer,
-        };
         let returned = Arc::clone(&self.returned);
-        let mut lease = Lease { connection: spare, place: Some(place), slot: Some(slot), returned };
+        let mut lease = Lease { kind, connection: spare, place: Some(place), slot: Some(slot), returned };
         if lease.connection.is_none() {
             let opened = Connection::open(env, &self.path(env), kind, &self.limits).await;
             lease.connection = Some(opened.map_err(|error| self.without_file(env, error))?);
@@ -163,7 +202,7 @@ impl Environments {
 
     fn insert(self: &Arc<Self>, env: EnvId, room: OwnedSemaphorePermit) -> Arc<Slot> {
         let slot = Arc::new(Slot {
-            writer: Arc::default(),
+            writers: Arc::default(),
             readers: Arc::new(Semaphore::new(self.limits.readers.max(1) as usize)),
             spare: Mutex::default(),
             used: Mutex::new(Instant::now()),
@@ -207,7 +246,7 @@ impl Environments {
     pub async fn close(&self, env: EnvId) {
         let Some(slot) = lock(&self.open).remove(&env) else { return };
         let until = tokio::time::Instant::now() + self.limits.statement;
-        let writer = timeout_at(until, Arc::clone(&slot.writer).lock_owned()).await;
+        let writer = timeout_at(until, Arc::clone(&slot.writers).lock_owned()).await;
         let readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
         drop((writer, readers));
         slot.close().await;
@@ -229,14 +268,27 @@ impl Environments {
 }
 
 impl Slot {
+    /// A connection of that kind to lend to the holder of a permit, where one is spare; and one of the other kind
+    /// that is closed first, where another would be one too many.
+    fn spare_reader(&self, kind: Kind, most: u32) -> (Option<Connection>, Option<Connection>) {
+        let mut spare = lock(&self.spare);
+        if let Some(connection) = spare.of(kind).pop() {
+            return (Some(connection), None);
+        }
+        let lent = (most.max(1) as usize).saturating_sub(self.readers.available_permits());
+        let surplus = lent + spare.others(kind).len() > most.max(1) as usize;
+        (None, if surplus { spare.others(kind).pop() } else { None })
+    }
+
     async fn close(&self) {
-        let spare = std::mem::take(&mut *lock(&self.spare));
-        for reader in spare {
+        let Spare { sql, rows } = std::mem::take(&mut *lock(&self.spare));
+        for reader in sql.into_iter().chain(rows) {
             reader.close().await;
         }
         // One that is still on loan is closed when the last loan ends.
-        let writer = self.writer.try_lock().ok().and_then(|mut writer| writer.take());
-        if let Some(writer) = writer {
+        let writers = self.writers.try_lock().map(|mut writers| std::mem::take(&mut *writers));
+        let Writers { sql, rows } = writers.unwrap_or_default();
+        for writer in sql.into_iter().chain(rows) {
             writer.close().await;
         }
     }
@@ -279,8 +331,8 @@ impl Lease {
     pub fn give_back(mut self) {
         let Some(connection) = self.connection.take() else { return };
         match (&mut self.place, &self.slot) {
-            (Some(Place::Writer(guard)), _) => **guard = Some(connection),
-            (Some(Place::Reader { .. }), Some(slot)) => lock(&slot.spare).push(connection),
+            (Some(Place::Writer(guard)), _) => *guard.of(self.kind) = Some(connection),
+            (Some(Place::Reader { .. }), Some(slot)) => lock(&slot.spare).of(self.kind).push(connection),
             (_, None) | (None, _) => {}
         }
     }

@@ -237,7 +237,9 @@ impl From<Error> for kernel::Error {
             Error::Missing(_) | Error::Damaged(_) => {
                 new(Code::Unavailable).hint("restore it from a backup, or delete the environment")
             }
-            Error::Newer(_) => new(Code::Unavailable).hint("run the version that served it last, or a later one"),
+            Error::Newer(_) => {
+                new(Code::Unavailable).hint("run the version that served it last, or a later one")
+            }
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")
                 .hint("an applied migration does not change: write the difference as a new one"),

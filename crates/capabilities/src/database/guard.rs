@@ -109,7 +109,7 @@ pub(super) fn assume(handle: &mut LockedSqliteHandle<'_>, role: Role, limits: &L
     let bound = |bytes: usize| c_int::try_from(bytes).unwrap_or(c_int::MAX);
     let length = match role {
         Role::Platform => PLATFORM_LENGTH,
-        Role::Reader | Role::Writer | Role::Migrator => bound(limits.value_bytes),
+        Role::Reader | Role::Writer | Role::Migrator | Role::Rows | Role::Turn => bound(limits.value_bytes),
     };
     let bounds = [
         (sys::SQLITE_LIMIT_LENGTH, length),
@@ -261,6 +261,8 @@ fn authorize(db: NonNull<sys::sqlite3>, role: Role, seen: *mut c_void) {
         Role::Reader => reader,
         Role::Writer => writer,
         Role::Migrator => migrator,
+        Role::Rows => rows,
+        Role::Turn => turn,
         Role::Platform => platform,
     };
     // SAFETY: the handle is locked by the caller; the callback is a plain function that lives for ever, and
@@ -290,6 +292,8 @@ callbacks! {
     reader = Role::Reader,
     writer = Role::Writer,
     migrator = Role::Migrator,
+    rows = Role::Rows,
+    turn = Role::Turn,
     platform = Role::Platform,
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Bounds for one process and for each of its environments.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Environments whose databases are open at once. Each takes at most one connection that writes and
-    /// [`Limits::readers`] that read.
+    /// Environments whose databases are open at once. Each takes at most two connections that write, one for the
+    /// data plane, and [`Limits::readers`] that read.
     pub open: usize,
     /// Connections that read, for each open environment.
     pub readers: u32,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Kind;
 use super::effects::{self, Effect, Lineage};
 use super::error::Error;
 use super::policy::Role;
@@ -167,7 +168,7 @@ impl Databases {
         }
         let after = writer.schema_counting(Counting::All).await?;
         // A reader still sees the committed state, and the writer is held: that state stays as it is.
-        let mut reader = self.environments.reader(env.id()).await?;
+        let mut reader = self.environments.reader(env.id(), Kind::Reader).await?;
         let effects = effects::between(&before, &after, &lineage, reader.connection()?).await;
         reader.settle();
         Ok((effects?, changed))

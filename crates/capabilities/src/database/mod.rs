@@ -12,6 +12,7 @@ mod migrate;
 mod page;
 mod policy;
 mod postgresisms;
+mod rows;
 mod schema;
 mod template;
 mod values;
@@ -40,9 +41,10 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::rows::{Cell, Row, RowsWriter};
 pub(crate) use self::schema::quoted;
 
-use self::connection::{Stop, Watch};
+use self::connection::{Kind, Stop, Watch};
 use self::environments::Environments;
 use self::schema::Counting;
 
@@ -157,7 +159,7 @@ impl Databases {
         sql: &str,
         params: &[Value],
     ) -> Result<Vec<Vec<Value>>, Error> {
-        let mut lease = self.environments.reader(env.id()).await?;
+        let mut lease = self.environments.reader(env.id(), Kind::Reader).await?;
         let limit = self.environments.limits().statement;
         let result = lease.connection()?.run(Role::Platform, sql, params, limit).await;
         lease.settle();
@@ -169,7 +171,7 @@ impl Databases {
     /// # Errors
     /// Of the engine alone.
     pub async fn schema(&self, env: &Env) -> Result<Schema, Error> {
-        let mut lease = self.environments.reader(env.id()).await?;
+        let mut lease = self.environments.reader(env.id(), Kind::Reader).await?;
         let limit = self.environments.limits().statement;
         let connection = lease.connection()?;
         // One transaction, so that all parts are of one moment. After an error the connection is closed with it.
@@ -185,7 +187,7 @@ impl Databases {
     /// # Errors
     /// `Busy` where others hold it for longer than a call may wait.
     pub async fn writer(&self, env: &Env) -> Result<Writer, Error> {
-        let lease = self.environments.writer(env.id()).await?;
+        let lease = self.environments.writer(env.id(), Kind::Writer).await?;
         Ok(Writer::new(env.id(), self.environments.shared_limits(), lease))
     }
 }

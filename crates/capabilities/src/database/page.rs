@@ -8,7 +8,7 @@ use kernel::{BlobHash, Env};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Text, names};
+use super::connection::{Connection, Kind, Text, names};
 use super::error::Error;
 use super::guard::Statement;
 use super::policy::Role;
@@ -51,7 +51,7 @@ impl Databases {
     /// # Errors
     /// What the guard or the engine holds against the statement, a cursor of another one, a row too wide.
     pub async fn query(&self, env: &Env, query: Query, cancel: &CancellationToken) -> Result<Page, Error> {
-        let mut lease = self.environments.reader(env.id()).await?;
+        let mut lease = self.environments.reader(env.id(), Kind::Reader).await?;
         let connection = lease.connection()?;
         let watch = connection.watch();
         let limit = self.environments.limits().statement;

@@ -13,6 +13,10 @@ pub enum Role {
     Writer,
     /// Changes the schema in any way.
     Migrator,
+    /// Reads and changes rows of the app's tables, and nothing else. Never text that a caller wrote.
+    Rows,
+    /// As [`Role::Rows`], and begins and ends transactions: the data plane's own connection.
+    Turn,
     /// The platform's own statements. Never text that a caller wrote.
     Platform,
 }
@@ -114,6 +118,8 @@ pub(super) fn refusal(role: Role, action: &Action<'_>) -> Option<Refusal> {
     match role {
         Role::Platform => refused_to_the_platform(action),
         Role::Reader | Role::Writer | Role::Migrator => refused_to_a_caller(role, action),
+        Role::Turn if action.code == sys::SQLITE_TRANSACTION => None,
+        Role::Rows | Role::Turn => refused_to_the_data_plane(role, action),
     }
 }
 
@@ -129,6 +135,33 @@ fn refused_to_the_platform(action: &Action<'_>) -> Option<Refusal> {
             Some(Refusal::Platform(action.first.to_owned()))
         }
         _ => None,
+    }
+}
+
+/// The data plane's statements are put together here, of parts that are checked; this holds where one is not.
+fn refused_to_the_data_plane(role: Role, action: &Action<'_>) -> Option<Refusal> {
+    match action.code {
+        sys::SQLITE_READ if starts_with(action.first, "sqlite_") => {
+            Some(Refusal::EngineTable(action.first.to_owned()))
+        }
+        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE
+            if starts_with(action.first, "sqlite_") =>
+        {
+            Some(Refusal::EngineTable(action.first.to_owned()))
+        }
+        sys::SQLITE_PRAGMA => Some(Refusal::Pragma(action.first.to_owned())),
+        sys::SQLITE_SELECT
+        | sys::SQLITE_RECURSIVE
+        | sys::SQLITE_READ
+        | sys::SQLITE_FUNCTION
+        | sys::SQLITE_INSERT
+        | sys::SQLITE_UPDATE
+        | sys::SQLITE_DELETE
+        | sys::SQLITE_TRANSACTION
+        | sys::SQLITE_SAVEPOINT
+        | sys::SQLITE_ATTACH
+        | sys::SQLITE_DETACH => refused_to_a_caller(role, action),
+        _ => Some(Refusal::Kind),
     }
 }
 
@@ -156,8 +189,9 @@ fn refused_to_a_caller(role: Role, action: &Action<'_>) -> Option<Refusal> {
         sys::SQLITE_CREATE_INDEX
         | sys::SQLITE_CREATE_TABLE
         | sys::SQLITE_CREATE_TRIGGER
-        | sys::SQLITE_CREATE_VIEW
-        | sys::SQLITE_REINDEX => refused_schema_change(role, first, second),
+        | sys::SQLITE_CREATE_VIEW => refused_schema_change(role, first, second),
+        // It brings every index in order, ours among them, and changes nothing that is in them.
+        sys::SQLITE_REINDEX => (role == Role::Reader).then_some(Refusal::Change),
         sys::SQLITE_ALTER_TABLE => refused_schema_change(role, second, third),
         sys::SQLITE_DROP_INDEX
         | sys::SQLITE_DROP_TABLE
@@ -243,8 +277,8 @@ fn refused_function(role: Role, name: &str) -> Option<Refusal> {
     if one_of(name, DROPPING) && role == Role::Writer {
         return Some(Refusal::Drop);
     }
-    let known = one_of(name, FUNCTIONS)
-        || (role != Role::Reader && (one_of(name, DROPPING) || one_of(name, ALTERING)));
+    let alters = matches!(role, Role::Writer | Role::Migrator);
+    let known = one_of(name, FUNCTIONS) || (alters && (one_of(name, DROPPING) || one_of(name, ALTERING)));
     (!known).then(|| Refusal::Function(name.to_owned()))
 }
 

@@ -163,7 +163,7 @@ impl Writer {
         // Rewriting a table is the platform's, and takes as long as a migration that does it.
         let limit = match role {
             Role::Migrator | Role::Platform => self.limits.migration,
-            Role::Reader | Role::Writer => self.limits.statement,
+            Role::Reader | Role::Writer | Role::Rows | Role::Turn => self.limits.statement,
         };
         self.working = true;
         let connection = self.lease.as_mut().ok_or(Error::Transaction("over"))?.connection()?;

@@ -27,7 +27,8 @@ impl Release {
 }
 
 impl Table {
-    fn model(&self) -> TableModel {
+    /// What the data plane knows of it.
+    pub(crate) fn model(&self) -> TableModel {
         let mut columns = vec![built_in("id", Type::Text, Some(DefaultValue::NewId))];
         if self.has_owner {
             columns.push(built_in("owner", Type::Text, None));
@@ -49,7 +50,7 @@ impl Table {
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
-        TableModel { name: self.name.to_string(), columns, access: self.access }
+        TableModel { name: self.name.to_string(), columns, access: self.rules.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Releases;
 use super::manifest::{Kind, Table};
 use super::rehearsal::Release;
+use crate::access::AccessSpec;
 use crate::database::Table as LiveTable;
 
 /// How many paths of a site are named.
@@ -57,9 +58,9 @@ pub struct TableInfo {
     pub columns: IndexMap<String, String>,
     /// How many rows it has, counted up to 100,000.
     pub rows: u64,
-    /// Its access preset.
+    /// Its access: a preset's name, or expressions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub access: Option<&'static str>,
+    pub access: Option<AccessSpec>,
     /// Columns that are indexed; `!` where they are unique.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<String>,
@@ -103,7 +104,7 @@ impl Releases {
             let spec =
                 database.tables.iter().find(|(name, _)| name.as_str().eq_ignore_ascii_case(&live.name));
             let mut info = table_info(live, managed.get(&live.name.to_ascii_lowercase()));
-            info.access = spec.and_then(|(_, spec)| spec.access).map(crate::access::Preset::as_str);
+            info.access = spec.and_then(|(_, spec)| spec.access.clone());
             if spec.is_some_and(|(_, spec)| spec.kind == Kind::Documents) {
                 info.columns.insert("data".to_owned(), "json! (one document)".to_owned());
             }

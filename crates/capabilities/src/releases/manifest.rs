@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
-use crate::access::Preset;
+use crate::access::{AccessSpec, Rules};
 use crate::hosting::SiteSpec;
 use crate::rows::Method;
 
@@ -92,9 +92,10 @@ pub struct TableSpec {
     #[serde(default)]
     #[schemars(with = "BTreeMap<ColumnName, ColumnSpec>")]
     pub columns: IndexMap<ColumnName, ColumnSpec>,
-    /// Who may do what; nobody where it is left out.
+    /// Who may do what: private public_read admin_write admin_only, or an object of expressions for list get create
+    /// update delete; nobody where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access: Option<Preset>,
+    pub access: Option<AccessSpec>,
     /// Columns, or lists of columns, to index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Columns>,
@@ -149,7 +150,9 @@ impl Columns {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table {
     pub name: TableName,
-    pub access: Option<Preset>,
+    pub access: Option<AccessSpec>,
+    /// What `access` says.
+    pub rules: Rules,
     pub has_owner: bool,
     /// The app's own columns, in the manifest's order.
     pub columns: Vec<Column>,
@@ -202,10 +205,18 @@ impl DatabaseSpec {
             }
             columns.push(column);
         }
-        let has_owner = spec.access.is_some_and(Preset::has_owner);
-        let mut table =
-            Table { name: name.clone(), access: spec.access, has_owner, columns, indexes: Vec::new() };
+        let mut table = Table {
+            name: name.clone(),
+            access: spec.access.clone(),
+            rules: Rules::default(),
+            has_owner: spec.access.as_ref().is_some_and(AccessSpec::has_owner),
+            columns,
+            indexes: Vec::new(),
+        };
         table.indexes = table.all_indexes(spec)?;
+        if let Some(access) = &spec.access {
+            table.rules = access.rules(&table.model()).map_err(|e| e.under("/access"))?;
+        }
         Ok(table)
     }
 }

@@ -195,10 +195,8 @@ async fn draft(
             drop_unmanaged(db, &live, name, &mut draft).await?;
         }
     }
-    let none = DatabaseSpec::default();
-    let database = |release: &'_ Release| release.manifest.database.clone();
-    let (before, after) = (database(base), database(release));
-    tables::privileges(before.as_ref().unwrap_or(&none), after.as_ref().unwrap_or(&none), &mut draft);
+    let after = release.tables().map_err(|e| e.under("/database"))?;
+    tables::privileges(&base.tables()?, &after, &mut draft);
     others(base, release, &mut draft);
     Ok(draft)
 }

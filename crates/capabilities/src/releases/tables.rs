@@ -4,9 +4,9 @@ use kernel::{Code, Error, Result};
 
 use super::alter::Alteration;
 use super::change::{Action, Draft, EffectKind};
-use super::manifest::{DatabaseSpec, Table};
+use super::manifest::Table;
 use super::names::TableName;
-use crate::access::Preset;
+use crate::access::{Expr, Operation, Rules};
 use crate::database::{Role, Schema, Table as LiveTable, Writer, quoted};
 
 /// What becomes of data that the wanted tables have no place for.
@@ -113,26 +113,66 @@ async fn drop_table(
     Ok(())
 }
 
-/// What changes for those who read and write, where presets differ.
-pub(crate) fn privileges(before: &DatabaseSpec, after: &DatabaseSpec, draft: &mut Draft) {
-    for (name, table) in &after.tables {
-        let old = before.tables.iter().find(|(old, _)| same(old, name)).map(|(_, table)| table);
-        let (was, is) = (old.and_then(|t| t.access), table.access);
-        if was == is {
-            continue;
+/// What changes for those who read and write.
+pub(crate) fn privileges(before: &[Table], after: &[Table], draft: &mut Draft) {
+    let nobody = Rules::default();
+    for table in after {
+        let old = before.iter().find(|old| same(&old.name, &table.name));
+        let target = format!("table {}", table.name);
+        let words = |table: &Table| table.access.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+        let (was, is) = (old.map_or("nobody".to_owned(), words), words(table));
+        let rules = old.map_or(&nobody, |old| &old.rules);
+        let mut detail = if was == is { String::new() } else { format!("access {was} → {is}") };
+        if was == is || [&was, &is].iter().any(|words| *words == "expressions") {
+            for (operation, before, after) in changed(rules, &table.rules) {
+                let comma = if detail.is_empty() { "access: " } else { "; " };
+                detail.push_str(&format!("{comma}{operation} {} → {}", brief(before), brief(after)));
+            }
         }
-        let words = |preset: Option<Preset>| preset.map_or("nobody", Preset::as_str);
-        let target = format!("table {name}");
-        if old.is_some() {
-            let detail = format!("access {} → {}", words(was), words(is));
-            draft.change(Action::Alter, &target, Some(detail));
+        if old.is_some_and(|old| old.access != table.access) {
+            draft.change(Action::Alter, &target, Some(detail.clone()));
         }
-        if is.is_some_and(Preset::is_public) && !was.is_some_and(Preset::is_public) {
-            let message = format!("everybody may read it ({})", words(is));
-            draft.effect(EffectKind::Privilege, target, message);
-        } else if was.is_some() {
-            draft.effect(EffectKind::Privilege, target, format!("access {} → {}", words(was), words(is)));
+        let open =
+            |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
+        let opened: Vec<_> = changed(rules, &table.rules)
+            .into_iter()
+            .filter(|(_, before, after)| open(*after) && !open(*before))
+            .filter_map(|(operation, _, after)| Some((operation, after?)))
+            .collect();
+        let all = |operation| opened.contains(&(operation, &Expr::Bool(true)));
+        if all(Operation::List) && all(Operation::Get) {
+            draft.effect(EffectKind::Privilege, &target, format!("everybody may read it ({is})"));
         }
+        for (operation, rule) in &opened {
+            let message = match (operation, rule) {
+                (Operation::List | Operation::Get, Expr::Bool(_))
+                    if all(Operation::List) && all(Operation::Get) =>
+                {
+                    continue;
+                }
+                (_, Expr::Bool(_)) => format!("everybody may {operation} rows"),
+                (_, rule) => format!("everybody may {operation} rows where {rule}"),
+            };
+            draft.effect(EffectKind::Privilege, &target, message);
+        }
+        if opened.is_empty() && old.is_some_and(|old| old.rules != table.rules) {
+            draft.effect(EffectKind::Privilege, target, detail);
+        }
+    }
+}
+
+/// The operations whose rules differ, with both.
+fn changed<'a>(before: &'a Rules, after: &'a Rules) -> Vec<(Operation, Option<&'a Expr>, Option<&'a Expr>)> {
+    let both = Operation::ALL.map(|operation| (operation, before.of(operation), after.of(operation)));
+    both.into_iter().filter(|(_, before, after)| before != after).collect()
+}
+
+/// A rule, or its beginning.
+fn brief(rule: Option<&Expr>) -> String {
+    let text = rule.map_or("nobody".to_owned(), ToString::to_string);
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

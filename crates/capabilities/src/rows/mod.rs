@@ -1,9 +1,26 @@
 //! The rows of an app's tables, as its users reach them: by rules, never by SQL of theirs.
 
+mod batch;
+mod change;
+mod encode;
+mod error;
+mod etag;
+mod given;
 mod kind;
 mod model;
+mod order;
 mod service;
+mod statement;
 
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Step};
+pub use etag::IfMatch;
 pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
-pub use service::Rows;
+pub use service::{ListQuery, Rows, Stored};
+
+pub(crate) use given::{Given, changes, new_row};
+pub(crate) use kind::time_text;
+pub(crate) use statement::Statements;

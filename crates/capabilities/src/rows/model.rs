@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Type;
-use crate::access::Preset;
+use crate::access::Rules;
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,8 +63,8 @@ pub struct TableModel {
     pub name: String,
     /// All its columns in order, `id` first, `created_at` and `updated_at` last.
     pub columns: Vec<ColumnModel>,
-    /// Who may do what; nobody where it is none.
-    pub access: Option<Preset>,
+    /// Who may do what.
+    pub access: Rules,
 }
 
 impl TableModel {

@@ -1,14 +1,63 @@
 //! Rows, read and changed by whom the rules let.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use kernel::{Code, Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::change::{self, Change};
+use super::encode;
+use super::error::told;
+use super::etag::IfMatch;
+use super::given::{changes, new_row, unknown};
+use super::order::{List, Order};
+use super::statement::{Statements, Wanted};
+use super::{App, ColumnModel, TableModel};
+use crate::access::{Expr, Guest};
 use crate::database::Databases;
 
-/// The rows of every environment's app.
+/// How many rows a list has where nothing is said, and at most.
+pub(crate) const LIMIT: u32 = 50;
+pub(crate) const LIMIT_MOST: u32 = 200;
+
+/// After how many bytes a list ends, with a cursor.
+const LIST_BYTES: usize = 4 << 20;
+
+/// The rows of every environment's app. Clones share everything.
 #[derive(Clone)]
 pub struct Rows {
-    #[expect(dead_code, reason = "the operations come with it")]
-    databases: Arc<Databases>,
+    pub(super) databases: Arc<Databases>,
+}
+
+/// Which rows are wanted, and what of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// The columns, separated by commas; all of them without it.
+    pub select: Option<String>,
+    /// The condition that rows must meet.
+    #[serde(rename = "where")]
+    pub filter: Option<String>,
+    /// By which columns, `-` before one turns it; by `id` without it.
+    pub order: Option<String>,
+    /// At most this many rows, 1 to 200; 50 without it.
+    pub limit: Option<u32>,
+    /// Where to go on: the cursor of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A row as it is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: String,
+    /// The row as a JSON object, columns in the order of the table.
+    pub json: Bytes,
+    /// Its strong entity tag, with the quotes.
+    pub etag: String,
 }
 
 impl Rows {
@@ -17,4 +66,170 @@ impl Rows {
     pub const fn new(databases: Arc<Databases>) -> Self {
         Self { databases }
     }
+
+    /// The rows that `guest` may list, as the JSON of `{"rows": […], "cursor"?}`. Rows that are hidden are left out.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown table; `invalid_input` with a pointer to the part of the query.
+    pub async fn list(&self, guest: &Guest, app: &App, table: &str, query: &ListQuery) -> Result<Bytes> {
+        let table = known(app, table)?;
+        let limit = query.limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MOST).contains(&limit) {
+            return Err(Error::invalid("/limit", format!("the limit is 1 to {LIMIT_MOST}")));
+        }
+        let columns = selected(table, query.select.as_deref())?;
+        let filter = query.filter.as_deref().map(|text| Expr::parse_where(text, table)).transpose();
+        let filter = filter.map_err(|error| error.field("/where"))?;
+        let order = Order::parse(query.order.as_deref(), table)?;
+        let list = List { table: &table.name, filter: query.filter.as_deref() };
+        let after = query.cursor.as_deref().map(|cursor| order.read_cursor(cursor, &list)).transpose()?;
+        let wanted = Wanted {
+            columns: &columns,
+            filter: filter.as_ref(),
+            order: &order,
+            after: after.as_ref(),
+            most: limit + 1,
+        };
+        let sql = Statements { table, subject: guest.subject() }.list(&wanted);
+
+        let mut json = b"{\"rows\":[".to_vec();
+        let (mut rows, mut last, mut more) = (0, None, false);
+        let read = self.databases.read_rows(guest.env(), &sql.text, &sql.params, |row| {
+            if rows == limit || json.len() > LIST_BYTES {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            if rows > 0 {
+                json.push(b',');
+            }
+            encode::object(&columns, row, &mut json)?;
+            rows += 1;
+            if rows == limit || json.len() > LIST_BYTES {
+                last = order.place(row, columns.len())?;
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        read.await.map_err(|error| told(error, table))?;
+        json.push(b']');
+        if more {
+            let place = last.ok_or_else(|| {
+                Error::invalid("/order", "the values of these columns are too long to go on after them")
+                    .hint("order by another column, or ask for fewer rows with a where")
+            })?;
+            json.extend_from_slice(b",\"cursor\":\"");
+            json.extend_from_slice(order.cursor(&place, &list).as_bytes());
+            json.push(b'"');
+        }
+        json.push(b'}');
+        Ok(json.into())
+    }
+
+    /// The row with this id.
+    ///
+    /// # Errors
+    /// `not_found` where there is none that `guest` may read.
+    pub async fn get(&self, guest: &Guest, app: &App, table: &str, id: &str) -> Result<Stored> {
+        let table = known(app, table)?;
+        let sql = Statements { table, subject: guest.subject() }.get(id);
+        let mut found = None;
+        let read = self.databases.read_rows(guest.env(), &sql.text, &sql.params, |row| {
+            found = Some(change::stored(table, row)?);
+            Ok(ControlFlow::Continue(()))
+        });
+        read.await.map_err(|error| told(error, table))?;
+        found.ok_or_else(|| change::hidden(table))
+    }
+
+    /// Makes a row of these values and returns it.
+    ///
+    /// # Errors
+    /// `invalid_input` with a pointer to the column, `forbidden` where the rules refuse, `conflict` with a row that
+    /// is there.
+    pub async fn create(
+        &self,
+        guest: &Guest,
+        app: &App,
+        table: &str,
+        row: Map<String, Value>,
+    ) -> Result<Stored> {
+        let table = known(app, table)?;
+        let new = new_row(table, guest.subject(), row)?;
+        let row = self.alone(guest, table, Change::Create { new }).await?;
+        row.ok_or_else(|| Error::internal("a row that was made is not returned"))
+    }
+
+    /// Changes these values of a row and returns it.
+    ///
+    /// # Errors
+    /// `not_found` where the row is hidden, `forbidden` where the rules refuse, 412 where `if_match` does not hold;
+    /// else as [`Rows::create`].
+    pub async fn update(
+        &self,
+        guest: &Guest,
+        app: &App,
+        table: &str,
+        id: &str,
+        row: Map<String, Value>,
+        if_match: Option<IfMatch>,
+    ) -> Result<Stored> {
+        let table = known(app, table)?;
+        let changes = changes(table, guest.subject(), row)?;
+        let row = self.alone(guest, table, Change::Update { id: id.to_owned(), changes, if_match }).await?;
+        row.ok_or_else(|| Error::internal("a row that was changed is not returned"))
+    }
+
+    /// Removes a row.
+    ///
+    /// # Errors
+    /// As [`Rows::update`]; `conflict` where other rows refer to it.
+    pub async fn delete(
+        &self,
+        guest: &Guest,
+        app: &App,
+        table: &str,
+        id: &str,
+        if_match: Option<IfMatch>,
+    ) -> Result<()> {
+        let table = known(app, table)?;
+        self.alone(guest, table, Change::Delete { id: id.to_owned(), if_match }).await.map(drop)
+    }
+
+    /// Makes one change by itself, in a transaction of several statements only where it needs one.
+    async fn alone(&self, guest: &Guest, table: &TableModel, change: Change) -> Result<Option<Stored>> {
+        let statements = Statements { table, subject: guest.subject() };
+        let mut writer = self.databases.rows_writer(guest.env()).await.map_err(|error| told(error, table))?;
+        if !change.is_conditional() {
+            return change::make(&mut writer, &statements, &change).await;
+        }
+        writer.begin().await.map_err(|error| told(error, table))?;
+        match change::make(&mut writer, &statements, &change).await {
+            Ok(row) => {
+                writer.commit().await.map_err(|error| told(error, table))?;
+                Ok(row)
+            }
+            Err(refusal) => {
+                writer.rollback().await.map_err(|error| told(error, table))?;
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// The table of that name.
+pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>> {
+    app.table(name).ok_or_else(|| Error::new(Code::NotFound, "there is no such table"))
+}
+
+/// The columns that are wanted, as the query orders them.
+fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
+    let Some(select) = select else { return Ok(table.columns.iter().collect()) };
+    let mut columns: Vec<&ColumnModel> = Vec::new();
+    for name in select.split(',').map(str::trim) {
+        let column = table.column(name).ok_or_else(|| unknown(table, "/select", name))?;
+        if columns.iter().any(|known| known.name == column.name) {
+            return Err(Error::invalid("/select", format!("{} is named twice", column.name)));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
 }

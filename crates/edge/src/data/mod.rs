@@ -164,7 +164,6 @@ impl Ask<'_> {
     ///
     /// # Errors
     /// `invalid_input` with a pointer to what is wrong; `too_large`.
-    #[expect(dead_code, reason = "for the routes with bodies")]
     pub async fn json<T: DeserializeOwned>(&self, body: Body) -> Result<T> {
         let bytes = self.bytes(body).await?;
         let value = web::body::json(&self.parts.headers, &bytes)?;

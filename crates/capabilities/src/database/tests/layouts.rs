@@ -31,7 +31,8 @@ async fn grow_old(fixture: &Fixture) {
 }
 
 async fn ours(fixture: &Fixture) -> Vec<(String, String)> {
-    let sql = "SELECT name, sql FROM sqlite_schema WHERE name LIKE '\\_steading\\_%' ESCAPE '\\' ORDER BY name";
+    let sql =
+        "SELECT name, sql FROM sqlite_schema WHERE name LIKE '\\_steading\\_%' ESCAPE '\\' ORDER BY name";
     let rows = fixture.platform(sql).await;
     rows.iter().map(|row| (row[0].as_str().unwrap().into(), row[1].as_str().unwrap().into())).collect()
 }

@@ -1,5 +1,6 @@
 //! Releases on real databases and blobs: plans, applies, rollbacks.
 
+mod access;
 mod apply;
 mod back;
 mod tables;

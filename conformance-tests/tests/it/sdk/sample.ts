@@ -1,0 +1,76 @@
+// What an app written in TypeScript says, and what the types must refuse.
+import { createClient, SteadingError, where, type Client, type Row, type User } from "./sdk.js";
+
+interface Todo {
+  title: string;
+  done: boolean;
+  note: string | null;
+}
+
+const app: Client = createClient();
+createClient({ url: "https://app.example.com", key: "pk_1" });
+
+const todos = app.db<Todo>("todos");
+
+export async function uses(): Promise<string[]> {
+  const user: User = app.auth.user ?? (await app.auth.anonymous());
+  const unsubscribe = app.auth.onChange((now) => console.log(now?.email ?? "nobody"));
+  unsubscribe();
+  await app.auth.signUp({ email: "a@example.com", password: "long enough" });
+  await app.auth.logout({ everywhere: true });
+
+  const { rows, cursor } = await todos.list({
+    select: ["id", "title"],
+    where: where`done == ${false} && owner == ${user.id} && id in ${["a", "b"]}`,
+    order: ["-created_at", "title"],
+    limit: 20,
+  });
+  const titles: string[] = rows.map((row) => row.title);
+  // @ts-expect-error this column was not selected
+  rows.map((row) => row.done);
+  if (cursor) await todos.list({ cursor });
+
+  const row: Row<Todo> = await todos.create({ title: "milk" });
+  await todos.update(row.id, { done: true }, { ifMatch: row });
+  await todos.delete(row.id, { ifMatch: '"etag"' });
+  for await (const { title, done, created_at } of todos.all({ order: "title" })) titles.push(`${title} ${done} ${created_at}`);
+  const [created] = await app.batch([
+    { do: "create", on: "todos", new: { title: "x" } },
+    { do: "update", on: "todos", id: row.id, new: { done: true }, ifMatch: row },
+    { do: "delete", on: "todos", id: row.id },
+  ]);
+  titles.push(String(created?.row?.["title"]));
+  const loose = await app.db("anything").get("id");
+  const value: unknown = loose["whatever"];
+  titles.push(String(value));
+
+  try {
+    await todos.get("x");
+  } catch (error) {
+    if (error instanceof SteadingError && error.code === "not_found") titles.push(error.hint ?? "", String(error.status));
+  }
+  return titles;
+}
+
+export async function refused(): Promise<void> {
+  // @ts-expect-error no such column
+  await todos.create({ titel: "milk" });
+  // @ts-expect-error a column of another type
+  await todos.update("id", { done: "yes" });
+  // @ts-expect-error no such column to sort by
+  await todos.list({ order: "-age" });
+  // @ts-expect-error a misspelt option
+  await todos.list({ orderBy: "title" });
+  // @ts-expect-error a row without an id cannot be updated
+  await todos.update({ done: true });
+  // @ts-expect-error a password is needed
+  await app.auth.login({ email: "a@example.com" });
+  // @ts-expect-error the user is read, not set
+  app.auth.user = null;
+  // @ts-expect-error no such operation
+  await app.batch([{ do: "upsert", on: "todos", new: {} }]);
+  // @ts-expect-error an object is no value of a filter
+  where`title == ${{ title: "x" }}`;
+  // @ts-expect-error nor is what may be missing
+  where`title == ${undefined}`;
+}

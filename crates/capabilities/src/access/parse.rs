@@ -1,0 +1,465 @@
+//! From the text of a rule or a filter to an expression whose names and types are known to be right.
+
+use kernel::{Code, Error, Result};
+
+use super::Operation;
+use super::expr::{Auth, ColumnRef, Expr, Kind, Op, Source};
+use super::lexer::{Token, tokens};
+use super::typing::{alike, compare, predicate, size, starts_with, within};
+use crate::rows::{TableModel, Type};
+
+/// How long a text may be, in bytes.
+const LONGEST: usize = 4096;
+/// How many parts an expression may have; a list counts as one.
+const NODES: usize = 64;
+/// How deep parts may be inside each other.
+const DEPTH: usize = 8;
+/// How many values a list may have.
+const LISTED: usize = 100;
+
+/// What is wrong with a text, and at which byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    at: usize,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    pub(super) fn new(at: usize, message: impl Into<String>) -> Self {
+        Self { at, message: message.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Wrong> for Error {
+    fn from(wrong: Wrong) -> Self {
+        let error = Error::new(Code::InvalidInput, format!("at byte {}: {}", wrong.at, wrong.message));
+        match wrong.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// How columns are named.
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    /// By their bare names.
+    Where,
+    /// Behind `row.` and `new.`, those of them that the operation has.
+    Rule(Operation),
+}
+
+impl Expr {
+    /// Reads a `where` over `table`: columns by their bare names.
+    ///
+    /// # Errors
+    /// `invalid_input` without a pointer, with the byte and what was expected there.
+    pub(crate) fn parse_where(text: &str, table: &TableModel) -> Result<Expr> {
+        parse(text, table, Mode::Where)
+    }
+
+    /// Reads the rule of an operation on `table`: `row.` is the stored row, `new.` the row as it is going to be.
+    ///
+    /// # Errors
+    /// As [`Expr::parse_where`].
+    pub(crate) fn parse_rule(text: &str, table: &TableModel, operation: Operation) -> Result<Expr> {
+        parse(text, table, Mode::Rule(operation))
+    }
+}
+
+fn parse(text: &str, table: &TableModel, mode: Mode) -> Result<Expr> {
+    if text.len() > LONGEST {
+        let message = format!("an expression is at most {LONGEST} bytes, this has {}", text.len());
+        return Err(Error::new(Code::InvalidInput, message));
+    }
+    let mut parser = Parser { tokens: tokens(text)?, next: 0, table, mode, nodes: 0, depth: 0 };
+    let at = parser.at();
+    let expr = parser.expression(0)?;
+    parser.expect_end()?;
+    predicate(&expr, at)?;
+    Ok(expr)
+}
+
+struct Parser<'a> {
+    tokens: Vec<(usize, Token)>,
+    next: usize,
+    table: &'a TableModel,
+    mode: Mode,
+    nodes: usize,
+    depth: usize,
+}
+
+pub(super) type Parsed<T = Expr> = Result<T, Wrong>;
+
+const OPERATORS: [(&str, Op); 6] =
+    [("==", Op::Eq), ("!=", Op::Ne), ("<=", Op::Le), (">=", Op::Ge), ("<", Op::Lt), (">", Op::Gt)];
+
+/// How tight operators bind.
+const OR: u8 = 1;
+const AND: u8 = 2;
+const COMPARE: u8 = 3;
+
+impl Parser<'_> {
+    fn at(&self) -> usize {
+        self.tokens.get(self.next).map_or(0, |(at, _)| *at)
+    }
+
+    fn peek(&self) -> &Token {
+        self.tokens.get(self.next).map_or(&Token::End, |(_, token)| token)
+    }
+
+    fn take(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.next += 1;
+        token
+    }
+
+    fn is(&self, sign: &str) -> bool {
+        matches!(self.peek(), Token::Sign(found) if *found == sign)
+    }
+
+    fn takes(&mut self, sign: &str) -> bool {
+        let is = self.is(sign);
+        self.next += usize::from(is);
+        is
+    }
+
+    fn expect(&mut self, sign: &str) -> Parsed<()> {
+        if self.takes(sign) { Ok(()) } else { Err(self.unexpected(&format!("`{sign}`"))) }
+    }
+
+    fn unexpected(&self, wanted: &str) -> Wrong {
+        Wrong::new(self.at(), format!("expected {wanted}, found {}", self.peek().words()))
+    }
+
+    fn expect_end(&self) -> Parsed<()> {
+        match self.peek() {
+            Token::End => Ok(()),
+            _ => Err(self.unexpected("an operator or the end")),
+        }
+    }
+
+    fn count(&mut self, at: usize) -> Parsed<()> {
+        self.nodes += 1;
+        if self.nodes > NODES {
+            return Err(Wrong::new(at, format!("an expression has at most {NODES} parts")));
+        }
+        Ok(())
+    }
+
+    fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(Wrong::new(self.at(), format!("parts are at most {DEPTH} deep inside each other")));
+        }
+        let outcome = inside(self);
+        self.depth -= 1;
+        outcome
+    }
+
+    /// An expression of operators that bind tighter than `floor`.
+    fn expression(&mut self, floor: u8) -> Parsed {
+        let start = self.at();
+        let mut left = self.operand()?;
+        loop {
+            let at = self.at();
+            if floor < OR && self.is("||") {
+                left = self.joined(left, start, "||", OR)?;
+            } else if floor < AND && self.is("&&") {
+                left = self.joined(left, start, "&&", AND)?;
+            } else if floor < COMPARE && matches!(self.peek(), Token::Name(name) if name == "in") {
+                self.next += 1;
+                self.count(at)?;
+                left = self.membership(left, at)?;
+                self.one_comparison()?;
+            } else if floor < COMPARE
+                && let Some((_, op)) = OPERATORS.into_iter().find(|(sign, _)| self.is(sign))
+            {
+                self.next += 1;
+                self.count(at)?;
+                let right = self.expression(COMPARE)?;
+                left = compare(op, left, right, at)?;
+                self.one_comparison()?;
+            } else {
+                return Ok(left);
+            }
+        }
+    }
+
+    fn one_comparison(&self) -> Parsed<()> {
+        let again = OPERATORS.iter().any(|(sign, _)| self.is(sign));
+        if again || matches!(self.peek(), Token::Name(name) if name == "in") {
+            return Err(Wrong::new(self.at(), "comparisons do not follow each other: join them with &&"));
+        }
+        Ok(())
+    }
+
+    /// All operands that `sign` joins.
+    fn joined(&mut self, first: Expr, start: usize, sign: &str, level: u8) -> Parsed {
+        self.count(self.at())?;
+        predicate(&first, start)?;
+        let mut parts = vec![first];
+        while self.takes(sign) {
+            let at = self.at();
+            let part = self.expression(level)?;
+            predicate(&part, at)?;
+            parts.push(part);
+        }
+        // What parentheses held is of the same kind: the tree is as flat as what it says.
+        let flat = parts.into_iter().flat_map(|part| match part {
+            Expr::All(inner) if level == AND => inner,
+            Expr::Any(inner) if level == OR => inner,
+            part => vec![part],
+        });
+        Ok(if level == AND { Expr::All(flat.collect()) } else { Expr::Any(flat.collect()) })
+    }
+
+    fn membership(&mut self, of: Expr, at: usize) -> Parsed {
+        if !self.is("[") {
+            let list = self.expression(COMPARE)?;
+            return within(of, list, at);
+        }
+        self.next += 1;
+        let mut list = Vec::new();
+        while !self.is("]") {
+            let at = self.at();
+            let nodes = self.nodes;
+            let item = self.deeper(|p| p.expression(COMPARE))?;
+            self.nodes = nodes;
+            let plain = item.parts().is_empty()
+                && matches!(item.kind(), Kind::Bool | Kind::Number | Kind::Text | Kind::Time | Kind::Claim);
+            if !plain {
+                let message = format!("{item} is {} and cannot stand in a list", item.kind().words());
+                return Err(Wrong::new(at, message));
+            }
+            let Expr::Compare(_, _, item) = compare(Op::Eq, of.clone(), item, at)? else {
+                return Err(Wrong::new(at, "expected a value"));
+            };
+            if let Some(other) = list.iter().find(|other: &&Expr| !alike(other.kind(), item.kind())) {
+                let (one, other) = (item.kind().words(), other.kind().words());
+                return Err(Wrong::new(at, format!("the list has {other} and {one}")));
+            }
+            list.push(*item);
+            if list.len() > LISTED {
+                return Err(Wrong::new(at, format!("a list has at most {LISTED} values")));
+            }
+            if !self.takes(",") {
+                break;
+            }
+        }
+        if list.is_empty() {
+            return Err(self.unexpected("a value"));
+        }
+        self.expect("]")?;
+        Ok(Expr::In(Box::new(of), list))
+    }
+
+    fn operand(&mut self) -> Parsed {
+        let at = self.at();
+        self.count(at)?;
+        match self.take() {
+            Token::Int(number) => Ok(Expr::Int(number)),
+            Token::Real(number) => Ok(Expr::Real(number)),
+            Token::Text(text) => Ok(Expr::Text(text)),
+            Token::Sign("-") => match self.take() {
+                Token::Int(number) => Ok(Expr::Int(-number)),
+                Token::Real(number) => Ok(Expr::Real(-number)),
+                _ => Err(Wrong::new(at, "expected a number after `-`")),
+            },
+            Token::Sign("!") => {
+                let of = self.deeper(Self::operand)?;
+                predicate(&of, at + 1)?;
+                Ok(Expr::Not(Box::new(of)))
+            }
+            Token::Sign("(") => {
+                self.nodes -= 1;
+                let inner = self.deeper(|p| p.expression(0))?;
+                self.expect(")")?;
+                Ok(inner)
+            }
+            Token::Name(name) => self.named(&name, at),
+            _ => {
+                self.next -= 1;
+                Err(self.unexpected("a value"))
+            }
+        }
+    }
+
+    fn named(&mut self, name: &str, at: usize) -> Parsed {
+        if self.is("(") {
+            return self.function(name, at);
+        }
+        match name {
+            "true" => return Ok(Expr::Bool(true)),
+            "false" => return Ok(Expr::Bool(false)),
+            "null" => return Ok(Expr::Null),
+            "auth" if self.is(".") => return self.auth(),
+            "in" => {
+                self.next -= 1;
+                return Err(self.unexpected("a value"));
+            }
+            _ => {}
+        }
+        match (self.mode, name) {
+            (Mode::Where, name) => self.column(Source::Bare, name, at),
+            (Mode::Rule(_), "row" | "new") if self.is(".") => {
+                let of = if name == "row" { Source::Row } else { Source::New };
+                self.available(of, at)?;
+                self.next += 1;
+                let at = self.at();
+                let column = self.name("the name of a column")?;
+                self.column(of, &column, at)
+            }
+            (Mode::Rule(_), name) => {
+                let known =
+                    self.table.column(name).map(|column| format!("write row.{0} or new.{0}", column.name));
+                let hint = known.unwrap_or_else(|| "names are row.…, new.…, auth.…, now()".to_owned());
+                Err(Wrong::new(at, format!("there is no {name:?} here")).hint(hint))
+            }
+        }
+    }
+
+    /// Refuses the row that an operation does not have.
+    fn available(&self, of: Source, at: usize) -> Parsed<()> {
+        let Mode::Rule(operation) = self.mode else { return Ok(()) };
+        match (operation, of) {
+            (Operation::Create, Source::Row) => {
+                Err(Wrong::new(at, "there is no row before it is created").hint("write new. for its values"))
+            }
+            (Operation::List | Operation::Get | Operation::Delete, Source::New) => {
+                let message = format!("{operation} brings no new values");
+                Err(Wrong::new(at, message).hint("write row. for the stored row"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn name(&mut self, wanted: &str) -> Parsed<String> {
+        match self.peek().clone() {
+            Token::Name(name) => {
+                self.next += 1;
+                Ok(name)
+            }
+            _ => Err(self.unexpected(wanted)),
+        }
+    }
+
+    fn column(&mut self, of: Source, name: &str, at: usize) -> Parsed {
+        let Some(column) = self.table.column(name) else {
+            let names: Vec<_> = self.table.columns.iter().map(|c| c.name.as_str()).collect();
+            let message = format!("there is no column {name:?} in {}", self.table.name);
+            return Err(Wrong::new(at, message).hint(format!("its columns are {}", names.join(", "))));
+        };
+        if of == Source::New && column.name == "id" {
+            return Err(Wrong::new(at, "the id of a new row is not known before it is there"));
+        }
+        let mut column = ColumnRef { of, name: column.name.clone(), kind: column.kind, path: Vec::new() };
+        while self.takes(".") {
+            let at = self.at();
+            let key = self.name("a name after the dot")?;
+            if self.is("(") {
+                return self.method(Expr::Column(column), &key, at);
+            }
+            if column.kind != Type::Json {
+                let kind = Expr::Column(column).kind().words();
+                return Err(Wrong::new(at, format!("{name} is {kind} and has no parts")));
+            }
+            column.path.push(key);
+        }
+        Ok(Expr::Column(column))
+    }
+
+    fn auth(&mut self) -> Parsed {
+        self.next += 1;
+        let at = self.at();
+        let name = self.name("uid, role, email or claims")?;
+        let auth = match name.as_str() {
+            "uid" => Auth::Uid,
+            "role" => Auth::Role,
+            "email" => Auth::Email,
+            "claims" => {
+                let mut path = Vec::new();
+                self.expect(".")?;
+                loop {
+                    let at = self.at();
+                    let key = self.name("the name of a claim")?;
+                    if self.is("(") && !path.is_empty() {
+                        return self.method(Expr::Auth(Auth::Claim(path)), &key, at);
+                    }
+                    path.push(key);
+                    if !self.takes(".") {
+                        return Ok(Expr::Auth(Auth::Claim(path)));
+                    }
+                }
+            }
+            other => {
+                let message = format!("there is no auth.{other}");
+                return Err(
+                    Wrong::new(at, message).hint("use auth.uid, auth.role, auth.email, auth.claims.…")
+                );
+            }
+        };
+        if self.takes(".") {
+            let at = self.at();
+            let name = self.name("a name after the dot")?;
+            if self.is("(") {
+                return self.method(Expr::Auth(auth), &name, at);
+            }
+            return Err(Wrong::new(at, "a text has no parts"));
+        }
+        Ok(Expr::Auth(auth))
+    }
+
+    /// `a.startsWith(b)`, `a.size()`.
+    fn method(&mut self, of: Expr, name: &str, at: usize) -> Parsed {
+        self.count(at)?;
+        self.next += 1;
+        let made = match name {
+            "startsWith" => {
+                let start = self.deeper(|p| p.expression(COMPARE))?;
+                starts_with(of, start, at)?
+            }
+            "size" => size(of, at)?,
+            _ => return Err(unknown_function(name, at)),
+        };
+        self.expect(")")?;
+        Ok(made)
+    }
+
+    fn function(&mut self, name: &str, at: usize) -> Parsed {
+        self.next += 1;
+        let made = match name {
+            "now" => Expr::Now,
+            "size" => {
+                let of = self.deeper(|p| p.expression(COMPARE))?;
+                size(of, at)?
+            }
+            "startsWith" => {
+                let text = self.deeper(|p| p.expression(COMPARE))?;
+                self.expect(",")?;
+                let start = self.deeper(|p| p.expression(COMPARE))?;
+                starts_with(text, start, at)?
+            }
+            _ => return Err(unknown_function(name, at)),
+        };
+        self.expect(")")?;
+        Ok(made)
+    }
+}
+
+fn unknown_function(name: &str, at: usize) -> Wrong {
+    let wrong =
+        Wrong::new(at, format!("there is no function {name:?}")).hint("functions are now, size, startsWith");
+    match name {
+        "exists" => Wrong::new(at, "exists(…) is not offered: a rule sees its own row only")
+            .hint("keep what the rule needs in the row: a column with the user's id, or a json list of ids"),
+        "contains" | "has" => wrong.hint("write value in list"),
+        _ => wrong,
+    }
+}

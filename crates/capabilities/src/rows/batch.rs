@@ -1,0 +1,177 @@
+//! Several changes as one: all of them, or none.
+
+use bytes::Bytes;
+use kernel::{Code, Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::change::{self, Change};
+use super::error::told;
+use super::etag::IfMatch;
+use super::given::{changes, new_row};
+use super::service::{Rows, Stored, known};
+use super::statement::Statements;
+use super::{App, TableModel, encode};
+use crate::access::{Guest, Operation};
+use crate::database::RowsWriter;
+
+/// How many operations a batch may have.
+pub(crate) const OPERATIONS: usize = 50;
+
+/// The most bytes that the rows of a batch may be.
+const BYTES: usize = 4 << 20;
+
+/// Several operations, made in order in one transaction.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// The operations, at most 50.
+    pub operations: Vec<Step>,
+}
+
+/// One operation on one row.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// `create`, `get`, `update` or `delete`.
+    pub r#do: Operation,
+    /// The table.
+    pub on: String,
+    /// The row; not for `create`.
+    pub id: Option<String>,
+    /// The values; for `create` and `update`.
+    pub new: Option<Map<String, Value>>,
+    /// The entity tag that the row must have, or `*`; for `update` and `delete`.
+    pub if_match: Option<String>,
+}
+
+/// A step, checked.
+struct Ready<'a> {
+    table: &'a TableModel,
+    what: What,
+}
+
+enum What {
+    Read(String),
+    Change(Change),
+}
+
+impl Rows {
+    /// Makes all operations in one transaction, as the JSON of `{"results": [{"status", "row"?, "etag"?}]}`.
+    ///
+    /// # Errors
+    /// That of the first operation that fails, with a pointer to it; nothing has changed then.
+    pub async fn batch(&self, guest: &Guest, app: &App, batch: Batch) -> Result<Bytes> {
+        if batch.operations.len() > OPERATIONS {
+            return Err(Error::invalid("/operations", format!("at most {OPERATIONS} operations at once")));
+        }
+        let mut ready = Vec::with_capacity(batch.operations.len());
+        for (index, step) in batch.operations.into_iter().enumerate() {
+            ready.push(step.check(guest, app).map_err(|error| at(index, error))?);
+        }
+        let Some(first) = ready.first() else { return Ok(Bytes::from_static(b"{\"results\":[]}")) };
+        let table = first.table;
+        let mut writer = self.databases.rows_writer(guest.env()).await.map_err(|error| told(error, table))?;
+        writer.begin().await.map_err(|error| told(error, table))?;
+        match made(&mut writer, guest, &ready).await {
+            Ok(results) => {
+                writer.commit().await.map_err(|error| told(error, table))?;
+                Ok(results)
+            }
+            Err(refusal) => {
+                writer.rollback().await.map_err(|error| told(error, table))?;
+                Err(refusal)
+            }
+        }
+    }
+}
+
+async fn made(writer: &mut RowsWriter, guest: &Guest, ready: &[Ready<'_>]) -> Result<Bytes> {
+    let mut json = b"{\"results\":[".to_vec();
+    for (index, Ready { table, what }) in ready.iter().enumerate() {
+        let statements = Statements { table, subject: guest.subject() };
+        let (status, row) = match what {
+            What::Read(id) => (200, change::read(writer, &statements, id).await.map(Some)),
+            What::Change(change) => {
+                let status = match change {
+                    Change::Create { .. } => 201,
+                    Change::Update { .. } => 200,
+                    Change::Delete { .. } => 204,
+                };
+                (status, change::make(writer, &statements, change).await)
+            }
+        };
+        let row = row.map_err(|error| at(index, below_new(what, error)))?;
+        if index > 0 {
+            json.push(b',');
+        }
+        result(status, row.filter(|_| status != 204), &mut json).map_err(|error| told(error, table))?;
+        if json.len() > BYTES {
+            let message = format!("the rows of the batch are more than {BYTES} bytes");
+            return Err(at(index, Error::new(Code::TooLarge, message).hint("send fewer operations at once")));
+        }
+    }
+    json.extend_from_slice(b"]}");
+    Ok(json.into())
+}
+
+fn result(status: u16, row: Option<Stored>, to: &mut Vec<u8>) -> Result<(), crate::database::Error> {
+    to.extend_from_slice(format!("{{\"status\":{status}").as_bytes());
+    if let Some(row) = row {
+        to.extend_from_slice(b",\"row\":");
+        to.extend_from_slice(&row.json);
+        to.extend_from_slice(b",\"etag\":");
+        encode::json(&row.etag, to)?;
+    }
+    to.push(b'}');
+    Ok(())
+}
+
+impl Step {
+    fn check<'a>(self, guest: &Guest, app: &'a App) -> Result<Ready<'a>> {
+        let Step { r#do, on, id, new, if_match } = self;
+        if r#do == Operation::List {
+            let error = Error::invalid("/do", "a batch does not list");
+            return Err(error.hint("list rows with GET /_/db/{table}"));
+        }
+        let table = known(app, &on).map_err(|error| error.field("/on"))?;
+        let refuse = |field: &str, given: bool, why: &str| match given {
+            true => Err(Error::invalid(format!("/{field}"), format!("{field} {why} {do}"))),
+            false => Ok(()),
+        };
+        let has_id = r#do != Operation::Create;
+        refuse("id", id.is_some() != has_id, if has_id { "is needed for" } else { "is not for" })?;
+        let has_new = matches!(r#do, Operation::Create | Operation::Update);
+        refuse("new", new.is_some() != has_new, if has_new { "is needed for" } else { "is not for" })?;
+        let has_tag = matches!(r#do, Operation::Update | Operation::Delete);
+        refuse("if_match", if_match.is_some() && !has_tag, "is not for")?;
+        let (id, new) = (id.unwrap_or_default(), new.unwrap_or_default());
+        let if_match = if_match.as_deref().map(IfMatch::parse);
+        let under = |error: Error| error.under("/new");
+        let what = match r#do {
+            Operation::Get | Operation::List => What::Read(id),
+            Operation::Create => {
+                What::Change(Change::Create { new: new_row(table, guest.subject(), new).map_err(under)? })
+            }
+            Operation::Update => {
+                let changes = changes(table, guest.subject(), new).map_err(under)?;
+                What::Change(Change::Update { id, changes, if_match })
+            }
+            Operation::Delete => What::Change(Change::Delete { id, if_match }),
+        };
+        Ok(Ready { table, what })
+    }
+}
+
+/// A column that the engine objects to is one of the values given.
+fn below_new(what: &What, error: Error) -> Error {
+    let of_values = matches!(what, What::Change(Change::Create { .. } | Change::Update { .. }));
+    match error.pointer() {
+        Some(pointer) if of_values && pointer != "/if_match" => error.under("/new"),
+        _ => error,
+    }
+}
+
+fn at(index: usize, error: Error) -> Error {
+    error.under(&format!("/operations/{index}"))
+}

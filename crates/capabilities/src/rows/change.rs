@@ -1,0 +1,165 @@
+//! Changes to rows, made in a turn of the writer: alone or one of several.
+
+use std::ops::ControlFlow;
+
+use kernel::{Code, Error, Result};
+
+use super::encode;
+use super::error::told;
+use super::etag::{self, IfMatch};
+use super::given::{Given, parameter};
+use super::service::Stored;
+use super::statement::Statements;
+use super::{TableModel, Type};
+use crate::access::{Operation, Sql};
+use crate::database::{self, Cell, Row, RowsWriter, quoted};
+
+/// What is done with one row, its values checked.
+#[derive(Debug)]
+pub(super) enum Change {
+    Create { new: Given },
+    Update { id: String, changes: Given, if_match: Option<IfMatch> },
+    Delete { id: String, if_match: Option<IfMatch> },
+}
+
+impl Change {
+    /// Whether it may turn out after the fact that nothing is to be changed.
+    pub fn is_conditional(&self) -> bool {
+        match self {
+            Change::Create { .. } => false,
+            Change::Update { if_match, .. } | Change::Delete { if_match, .. } => if_match.is_some(),
+        }
+    }
+}
+
+/// Makes the change and returns the row as it is then, or as it was. On an error the caller rolls back where it has
+/// a transaction open, which it must have for a conditional change.
+pub(super) async fn make(
+    writer: &mut RowsWriter,
+    statements: &Statements<'_>,
+    change: &Change,
+) -> Result<Option<Stored>> {
+    let table = statements.table;
+    match change {
+        Change::Create { new } => match one(writer, table, &statements.create(new)).await {
+            Ok(Some(row)) => Ok(Some(row)),
+            Ok(None) => Err(refused(table, Operation::Create)),
+            Err(database::Error::ForeignKey) => Err(dangling(writer, table, new).await),
+            Err(error) => Err(told(error, table)),
+        },
+        Change::Update { id, changes, if_match } => {
+            let before = match if_match {
+                Some(_) => Some(read(writer, statements, id).await?),
+                None => None,
+            };
+            match one(writer, table, &statements.update(id, changes)).await {
+                Ok(Some(row)) => condition(if_match.as_ref(), before.as_ref()).map(|()| Some(row)),
+                Ok(None) => Err(not_permitted(writer, statements, id, Operation::Update).await),
+                Err(database::Error::ForeignKey) => Err(dangling(writer, table, changes).await),
+                Err(error) => Err(told(error, table)),
+            }
+        }
+        Change::Delete { id, if_match } => match one(writer, table, &statements.delete(id)).await {
+            Ok(Some(row)) => condition(if_match.as_ref(), Some(&row)).map(|()| Some(row)),
+            Ok(None) => Err(not_permitted(writer, statements, id, Operation::Delete).await),
+            Err(database::Error::ForeignKey) => {
+                Err(Error::new(Code::Conflict, "other rows refer to this row")
+                    .hint("remove or change those first"))
+            }
+            Err(error) => Err(told(error, table)),
+        },
+    }
+}
+
+/// The row with this id, as the turn sees it.
+///
+/// # Errors
+/// `not_found` where it is hidden.
+pub(super) async fn read(writer: &mut RowsWriter, statements: &Statements<'_>, id: &str) -> Result<Stored> {
+    let row = one(writer, statements.table, &statements.get(id)).await;
+    row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
+}
+
+/// `row`, which has all columns of its table.
+pub(super) fn stored(table: &TableModel, row: &Row<'_>) -> Result<Stored, database::Error> {
+    let mut json = Vec::with_capacity(256);
+    let columns: Vec<_> = table.columns.iter().collect();
+    encode::object(&columns, row, &mut json)?;
+    let id = match row.cell(0)? {
+        Cell::Text(id) => id.to_owned(),
+        _ => String::new(),
+    };
+    Ok(Stored { id, etag: etag::of(&json), json: json.into() })
+}
+
+/// There is no such row, or none that may be read: one answer for both.
+pub(super) fn hidden(table: &TableModel) -> Error {
+    Error::not_found(format!("such row in {}", table.name))
+}
+
+async fn one(
+    writer: &mut RowsWriter,
+    table: &TableModel,
+    sql: &Sql,
+) -> Result<Option<Stored>, database::Error> {
+    let mut found = None;
+    let run = writer.run(&sql.text, &sql.params, |row| {
+        found = Some(stored(table, row)?);
+        Ok(ControlFlow::Continue(()))
+    });
+    run.await?;
+    Ok(found)
+}
+
+/// What comes last: a condition counts only where all else would go well (RFC 9110 §13.2.1).
+fn condition(if_match: Option<&IfMatch>, row: Option<&Stored>) -> Result<()> {
+    match (if_match, row) {
+        (Some(condition), Some(row)) if !condition.holds(&row.etag) => {
+            Err(Error::precondition("the row has changed since it was read")
+                .field("/if_match")
+                .hint("read it again, and send its new etag"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Nothing was changed: the row is hidden, or may be seen and no more.
+async fn not_permitted(
+    writer: &mut RowsWriter,
+    statements: &Statements<'_>,
+    id: &str,
+    operation: Operation,
+) -> Error {
+    match read(writer, statements, id).await {
+        Ok(_) => refused(statements.table, operation),
+        Err(error) => error,
+    }
+}
+
+fn refused(table: &TableModel, operation: Operation) -> Error {
+    Error::new(Code::Forbidden, format!("the rules of {} do not allow this {operation}", table.name))
+}
+
+/// Names the reference that points at nothing; the engine does not say it.
+async fn dangling(writer: &mut RowsWriter, table: &TableModel, given: &Given) -> Error {
+    for column in &table.columns {
+        let (Some(target), Some(value)) = (&column.references, given.get(&column.name)) else { continue };
+        let text = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(target));
+        let (mut found, params) = (value.is_null(), [parameter(Type::Text, value)]);
+        let looked = writer.run(&text, &params, |_| {
+            found = true;
+            Ok(ControlFlow::Continue(()))
+        });
+        if let Err(error) = looked.await {
+            return told(error, table);
+        }
+        if !found {
+            return Error::new(
+                Code::Conflict,
+                format!("{} refers to a row of {target} that is not there", column.name),
+            )
+            .field(format!("/{}", column.name));
+        }
+    }
+    told(database::Error::ForeignKey, table)
+}

@@ -1,0 +1,145 @@
+// Types of /_/sdk.js.
+
+/** Somebody who uses the app. */
+export interface User {
+  readonly id: string;
+  readonly email: string | null;
+  readonly role: string;
+  /** Signed in without an address; `signUp` makes an account of it and keeps its rows. */
+  readonly anonymous: boolean;
+  readonly created_at: string;
+}
+
+export interface Credentials {
+  email: string;
+  password: string;
+}
+
+export interface Auth {
+  /** Who is signed in, as far as this browser knows. */
+  readonly user: User | null;
+  /** Settles once a session that was kept from before has been renewed or given up. Never rejects. */
+  readonly ready: Promise<User | null>;
+  /** Calls `listener` when another user is signed in, nobody any more, or the user has changed; in any tab. */
+  onChange(listener: (user: User | null) => void): () => void;
+  /** The user who is signed in, else a new anonymous one. */
+  anonymous(): Promise<User>;
+  /** A new account. An anonymous user becomes that account, with the same id and rows. */
+  signUp(credentials: Credentials): Promise<User>;
+  login(credentials: Credentials): Promise<User>;
+  /** Signs out here, also where the app cannot be reached (then it rejects, for the server does not know). */
+  logout(options?: { everywhere?: boolean }): Promise<void>;
+}
+
+/** What every row has by itself. */
+export interface Stored {
+  readonly id: string;
+  /** The id of the user whose row it is, in tables whose access rules mention an owner. */
+  readonly owner?: string | null;
+  readonly created_at: string;
+  readonly updated_at: string;
+}
+
+export type Row<T> = T & Stored;
+export type Column<T> = Extract<keyof Row<T>, string>;
+export type Order<T> = Column<T> | `-${Column<T>}`;
+
+/** A filter made by `where`. */
+export interface Where {
+  toString(): string;
+  /** Keeps plain text apart: an expression put together by hand is a `string`. */
+  readonly text: string;
+}
+
+export type Literal = string | number | bigint | boolean | null | Date | Where | readonly Literal[];
+
+export interface ListOptions<T, K extends Column<T> = Column<T>> {
+  /** Columns; all by default. */
+  select?: readonly K[];
+  /** Which rows, e.g. where`done == ${false}`. */
+  where?: Where | string;
+  /** Columns to sort by; a minus sign in front sorts from the greatest down. */
+  order?: Order<T> | readonly Order<T>[];
+  /** Rows of a page: 50 by default, at most 200. */
+  limit?: number;
+  /** Where the page before this one ended. */
+  cursor?: string;
+}
+
+export interface Page<R> {
+  rows: R[];
+  /** Missing on the last page. */
+  cursor?: string;
+}
+
+export interface Versioned {
+  /** Only if the row is still as `get`, `create` or `update` gave it (or its ETag): else status 412. */
+  ifMatch?: object | string;
+}
+
+export interface Table<T extends object> {
+  list<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): Promise<Page<Pick<Row<T>, K>>>;
+  /** Every row, page by page. */
+  all<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): AsyncGenerator<Pick<Row<T>, K>, void, void>;
+  get(id: string): Promise<Row<T>>;
+  create(row: Partial<T>): Promise<Row<T>>;
+  update(id: string, patch: Partial<T>, options?: Versioned): Promise<Row<T>>;
+  delete(id: string, options?: Versioned): Promise<void>;
+}
+
+/** One step of a batch; a batch has at most 50 and is done wholly or not at all. */
+export type Operation =
+  | { do: "get"; on: string; id: string }
+  | { do: "create"; on: string; new: object }
+  | ({ do: "update"; on: string; id: string; new: object } & Versioned)
+  | ({ do: "delete"; on: string; id: string } & Versioned);
+
+export interface Result {
+  status: number;
+  row?: Row<Record<string, unknown>>;
+  etag?: string;
+}
+
+export interface Client {
+  readonly auth: Auth;
+  db<T extends object = Record<string, unknown>>(table: string): Table<T>;
+  batch(operations: readonly Operation[]): Promise<Result[]>;
+}
+
+export interface ClientOptions {
+  /** Where the app is; the page's own origin by default. */
+  url?: string;
+  /** The publishable key, which the app asks for from pages of other origins. */
+  key?: string;
+}
+
+export function createClient(options?: ClientOptions): Client;
+
+/** A filter whose values cannot become part of the expression. */
+export function where(parts: TemplateStringsArray, ...values: readonly Literal[]): Where;
+
+export type Code =
+  | "invalid_input"
+  | "unauthenticated"
+  | "forbidden"
+  | "not_found"
+  | "conflict"
+  | "too_large"
+  | "rate_limited"
+  | "quota_exceeded"
+  | "budget_exceeded"
+  | "unavailable"
+  | "timeout"
+  | "internal";
+
+/** What the app answered instead of what was asked for. */
+export class SteadingError extends Error {
+  /** The HTTP status; 0 where nothing answered. */
+  readonly status: number;
+  readonly code: Code;
+  /** What to do about it. */
+  readonly hint?: string;
+  /** What was wrong with the input, as a JSON pointer. */
+  readonly field?: string;
+  readonly requestId?: string;
+}

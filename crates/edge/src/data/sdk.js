@@ -1,0 +1,298 @@
+// The browser's side of a Steading app: sign-in, rows and batches. One ES module without dependencies.
+//
+//   import { createClient, where } from "/_/sdk.js";
+//   const app = createClient();
+//   await app.auth.anonymous();
+//   const { rows } = await app.db("todos").list({ where: where`done == ${false}`, order: "-created_at" });
+//
+// Types: /_/sdk.d.ts
+
+/** An access token is exchanged this long before its end, or after half of its life if that is later. */
+const AHEAD_MS = 60_000;
+/** The longest that one request may take; a refresh that hangs would hold up every tab. */
+const PATIENCE_MS = 30_000;
+
+/** What the app answered instead of what was asked for; `status` is 0 where nothing answered. */
+export class SteadingError extends Error {
+  constructor(status, problem, options) {
+    super(problem.message ?? `the app answered ${status}`, options);
+    this.name = "SteadingError";
+    this.status = status;
+    this.code = problem.code ?? (status >= 502 ? "unavailable" : "internal");
+    this.hint = problem.hint;
+    this.field = problem.field;
+    this.requestId = problem.request_id;
+  }
+}
+
+class Where {
+  constructor(text) {
+    this.text = text;
+  }
+  toString() {
+    return this.text;
+  }
+}
+
+/** A filter whose values cannot become part of the expression: where`title == ${title} && id in ${ids}`. */
+export function where(parts, ...values) {
+  return new Where(parts.reduce((text, part, i) => text + literal(values[i - 1]) + part));
+}
+
+function literal(value) {
+  if (value instanceof Where) return `(${value})`;
+  if (value instanceof Date) return JSON.stringify(value.toISOString());
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (value === null || typeof value === "boolean" || typeof value === "bigint" || Number.isFinite(value)) return `${value}`;
+  if (typeof value === "string") return JSON.stringify(value);
+  throw new TypeError(`a filter takes no ${typeof value}: ${String(value)}`);
+}
+
+/** Versions of rows that came alone, for `ifMatch: row`. */
+const versions = new WeakMap();
+
+function remember(row, etag) {
+  if (row && etag) versions.set(row, etag);
+  return row;
+}
+
+function version(given) {
+  const etag = typeof given === "object" ? versions.get(given) : given;
+  if (etag === undefined) throw new TypeError("ifMatch takes a row as get, create or update gave it, or its ETag");
+  return etag;
+}
+
+/** A session that all tabs share, or one in memory where the browser keeps no storage for this page. */
+function sessionStore(name) {
+  let memory = null;
+  let area = null;
+  const guarded = (use) => {
+    try {
+      return use();
+    } catch {
+      area = null;
+      return memory;
+    }
+  };
+  guarded(() => {
+    area = globalThis.localStorage ?? null;
+    area?.setItem(`${name}:probe`, "");
+    area?.removeItem(`${name}:probe`);
+  });
+  return {
+    isShared: () => area !== null,
+    read: () => (area ? guarded(() => parsed(area.getItem(name))) : memory),
+    write(session) {
+      memory = session;
+      // What does not fit must not leave the session before it behind.
+      guarded(() => area?.removeItem(name));
+      guarded(() => session && area?.setItem(name, JSON.stringify(session)));
+    },
+  };
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+let queue = Promise.resolve();
+
+/** Runs `work` alone: in all tabs where the browser has Web Locks (secure contexts), else in this one. */
+function alone(name, isShared, work) {
+  if (isShared && globalThis.navigator?.locks) return navigator.locks.request(name, work);
+  const turn = queue.then(work);
+  queue = turn.catch(() => {});
+  return turn;
+}
+
+/** A client of the app at `url`, the page's own origin by default; another origin needs the publishable `key`. */
+export function createClient({ url = globalThis.location?.origin, key } = {}) {
+  if (!url) throw new TypeError("createClient needs the url of the app outside of a page");
+  const { origin } = new URL(url);
+  const name = `steading:${origin}`;
+  const store = sessionStore(name);
+  const listeners = new Set();
+  const user = () => store.read()?.user ?? null;
+  let announced = JSON.stringify(user());
+
+  function announce() {
+    const now = user();
+    if (announced === JSON.stringify(now)) return;
+    announced = JSON.stringify(now);
+    for (const listener of listeners) queueMicrotask(() => listener(now));
+  }
+
+  function save(session) {
+    store.write(session);
+    announce();
+  }
+
+  // Another tab signed in or out; the key is null when everything was cleared.
+  globalThis.addEventListener?.("storage", (event) => {
+    if (event.key === name || event.key === null) announce();
+  });
+
+  // Whoever changes the session holds this lock and reads the session again inside: a refresh token works once,
+  // and the server ends the whole session when it sees a spent one.
+  const locked = (work) => alone(name, store.isShared(), work);
+  const unlocked = (work) => work();
+
+  /** One request as it stands: no session, no repetition. */
+  async function ask(method, path, { body, ifMatch, token } = {}) {
+    const headers = {};
+    if (body !== undefined) headers["content-type"] = "application/json";
+    if (token) headers.authorization = `Bearer ${token}`;
+    if (key) headers["steading-key"] = key;
+    if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
+    const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store" };
+    let answer, data;
+    try {
+      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+      data = await answer.text();
+    } catch (cause) {
+      const problem = { code: "unavailable", message: "the app cannot be reached", hint: "check the connection" };
+      throw new SteadingError(0, problem, { cause });
+    }
+    try {
+      data = data === "" ? null : JSON.parse(data);
+    } catch (cause) {
+      // Something between here and the app has answered in its place.
+      throw new SteadingError(answer.status, {}, { cause });
+    }
+    if (!answer.ok) throw new SteadingError(answer.status, data ?? {});
+    return { data, etag: answer.headers.get("etag") };
+  }
+
+  function accept({ data: { access_token, refresh_token, expires_in, user } }) {
+    const life = expires_in * 1000;
+    const session = { access_token, refresh_token, user, renew_at: Date.now() + Math.max(life - AHEAD_MS, life / 2) };
+    save(session);
+    return session;
+  }
+
+  /** The session after `spent`: another tab's, or a new one; null where there is none any more. Needs the lock. */
+  async function renew(spent) {
+    const held = store.read();
+    if (held?.access_token !== spent.access_token) return held;
+    try {
+      return accept(await ask("POST", "/_/auth/refresh", { body: { refresh_token: held.refresh_token } }));
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      save(null);
+      return null;
+    }
+  }
+
+  /** One request as the user who is signed in as it begins, and never as another one or as nobody. */
+  async function call(method, path, options, exclusively = locked) {
+    const meant = store.read();
+    if (!meant) return ask(method, path, options);
+    const renewed = async (spent) => {
+      const held = await exclusively(() => renew(spent));
+      if (held?.user.id === meant.user.id) return held;
+      throw new SteadingError(401, { code: "unauthenticated", message: "the session has ended", hint: "sign in again" });
+    };
+    let held = meant;
+    if (Date.now() >= meant.renew_at) {
+      held = await renewed(meant).catch((error) => {
+        // The token may still do; if not, the request itself says so.
+        if (error.status === 401) throw error;
+        return meant;
+      });
+    }
+    try {
+      return await ask(method, path, { ...options, token: held.access_token });
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      const { access_token: token } = await renewed(held);
+      return ask(method, path, { ...options, token });
+    }
+  }
+
+  const enter = async (path, body) => accept(await ask("POST", `/_/auth/${path}`, { body })).user;
+
+  const auth = {
+    get user() {
+      return user();
+    },
+    ready: (async () => {
+      const held = store.read();
+      // Without a network the user stays who they are.
+      if (held && Date.now() >= held.renew_at) await locked(() => renew(held)).catch(() => {});
+      return user();
+    })(),
+    onChange(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    anonymous: () => locked(async () => user() ?? enter("anonymous", {})),
+    signUp: ({ email, password }) =>
+      locked(async () => {
+        const body = { email, password };
+        if (!user()?.anonymous) return enter("signup", body);
+        return accept(await call("POST", "/_/auth/signup", { body }, unlocked)).user;
+      }),
+    login: ({ email, password }) => locked(() => enter("login", { email, password })),
+    logout: ({ everywhere } = {}) =>
+      locked(async () => {
+        if (!user()) return;
+        try {
+          await call("POST", "/_/auth/logout", { body: everywhere ? { everywhere } : undefined }, unlocked);
+        } catch (error) {
+          // A session that has ended already is what was asked for.
+          if (error.status !== 401) throw error;
+        } finally {
+          save(null);
+        }
+      }),
+  };
+
+  function db(table) {
+    const path = `/_/db/${segment(table)}`;
+    const one = (id) => `${path}/${segment(id)}`;
+    const row = async (...request) => {
+      const { data, etag } = await call(...request);
+      return remember(data, etag);
+    };
+    const list = async ({ select, where: filter, order, ...options } = {}) => {
+      const body = { select: joined(select), where: filter?.toString(), order: joined(order), ...options };
+      return (await call("POST", `${path}/query`, { body })).data;
+    };
+    return {
+      list,
+      async *all(options) {
+        let page = { cursor: options?.cursor };
+        do {
+          page = await list({ limit: 200, ...options, cursor: page.cursor });
+          yield* page.rows;
+        } while (page.cursor);
+      },
+      get: async (id) => row("GET", one(id)),
+      create: (body) => row("POST", path, { body }),
+      update: async (id, body, { ifMatch } = {}) => row("PATCH", one(id), { body, ifMatch }),
+      delete: async (id, { ifMatch } = {}) => void (await call("DELETE", one(id), { ifMatch })),
+    };
+  }
+
+  async function batch(operations) {
+    const wire = ({ ifMatch, ...operation }) =>
+      ifMatch === undefined ? operation : { ...operation, if_match: version(ifMatch) };
+    const { data } = await call("POST", "/_/batch", { body: { operations: operations.map(wire) } });
+    for (const { row, etag } of data.results) remember(row, etag);
+    return data.results;
+  }
+
+  return { auth, db, batch };
+}
+
+const joined = (names) => (Array.isArray(names) ? names.join(",") : names);
+
+/** A table's name or a row's id; anything else could lead to another path. */
+function segment(text) {
+  if (typeof text === "string" && /^[\w-]+$/.test(text)) return text;
+  throw new TypeError(`not the name of a table or the id of a row: ${String(text)}`);
+}
