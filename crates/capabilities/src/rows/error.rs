@@ -33,6 +33,7 @@ pub(super) fn told(error: database::Error, table: &TableModel) -> Error {
         | E::Unknown(_)
         | E::Missing(_)
         | E::Damaged(_)
+        | E::Newer(_)
         | E::Engine(_)
         | E::File(_) => Error::from(error),
         E::Several
