@@ -99,8 +99,7 @@ impl Stored {
             anonymous: email.is_none(),
             email,
             role: text(role).ok_or_else(unreadable)?,
-            claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?)
-                .map_err(Error::internal)?,
+            claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
             disabled: disabled.as_i64() != Some(0),
             created_at: time(created).ok_or_else(unreadable)?,
             last_seen_at: time(seen),
@@ -180,8 +179,7 @@ pub(super) async fn open_session(
     let sql = "DELETE FROM _steading_session WHERE user = ?1 AND (expires_at <= ?2 OR id NOT IN \
                (SELECT id FROM _steading_session WHERE user = ?1 ORDER BY created_at DESC, id DESC LIMIT ?3)) \
                RETURNING id";
-    let params =
-        [user.to_string().into(), now.as_micros().into(), most.max(1).saturating_sub(1).into()];
+    let params = [user.to_string().into(), now.as_micros().into(), most.max(1).saturating_sub(1).into()];
     let ended = ids(&db.run(Role::Platform, sql, &params).await?.rows);
     let (id, refresh) = (Uuid::now_v7().simple().to_string(), Refresh::first()?);
     let sql = "INSERT INTO _steading_session (id, user, family, refresh, created_at, expires_at) \

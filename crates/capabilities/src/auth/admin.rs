@@ -102,13 +102,16 @@ impl Auth {
     pub async fn users(&self, env: &Env, wanted: &Users) -> Result<UserPage> {
         if let Some(user) = &wanted.user {
             let found = Named::parse(user)?.key().find(&self.0.databases, env).await?;
-            return Ok(UserPage { users: found.into_iter().map(|found| found.account).collect(), cursor: None });
+            return Ok(UserPage {
+                users: found.into_iter().map(|found| found.account).collect(),
+                cursor: None,
+            });
         }
         let before = match &wanted.cursor {
             Some(cursor) => {
-                let id: UserId = cursor
-                    .parse()
-                    .map_err(|_| Error::invalid("/cursor", "this is not a cursor that a page of users returned"))?;
+                let id: UserId = cursor.parse().map_err(|_| {
+                    Error::invalid("/cursor", "this is not a cursor that a page of users returned")
+                })?;
                 Value::from(id.to_string())
             }
             None => Value::Null,
@@ -156,9 +159,7 @@ impl Auth {
             (None, Named::Id(_), None) => None,
         };
         let password = match &change.password {
-            Some(password) => {
-                Some(self.0.passwords.hash(Password::new(password, address.as_ref())?).await?)
-            }
+            Some(password) => Some(self.0.passwords.hash(Password::new(password, address.as_ref())?).await?),
             None => None,
         };
         let (inner, env) = (Arc::clone(&self.0), env.clone());
@@ -216,8 +217,9 @@ fn check(change: &UserChange) -> Result<()> {
         let plain = role.starts_with(|c: char| c.is_ascii_lowercase())
             && role.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
         if !plain || role.len() > ROLE {
-            let message =
-                format!("a role is a lower-case letter, then letters, digits, - and _, at most {ROLE} together");
+            let message = format!(
+                "a role is a lower-case letter, then letters, digits, - and _, at most {ROLE} together"
+            );
             return Err(Error::invalid("/role", message));
         }
     }

@@ -12,7 +12,8 @@ const LONGEST: usize = 300;
 /// `invalid_input` where it is more or less than `scheme://host[:port]`, or stands for many.
 pub fn origin(written: &str) -> Result<String> {
     let refuse = |message: &str| {
-        Err(Error::invalid("", message.to_owned()).hint("write it as https://example.org, with its port where it has one"))
+        Err(Error::invalid("", message.to_owned())
+            .hint("write it as https://example.org, with its port where it has one"))
     };
     let Some((scheme, authority)) = written.split_once("://") else {
         return refuse("an origin is scheme://host or scheme://host:port");

@@ -181,7 +181,8 @@ mod tests {
         let older = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
         let hash = older.hash_password_with_salt("pass word".as_bytes(), &[7; SALT]).unwrap().to_string();
         let passwords = passwords();
-        let tried = async |text: &str| passwords.try_out(read(text), Some(Secret::new(&*hash))).await.unwrap();
+        let tried =
+            async |text: &str| passwords.try_out(read(text), Some(Secret::new(&*hash))).await.unwrap();
         assert_eq!(tried("pass word").await, Tried::Outdated);
         assert_eq!(tried("pass Word").await, Tried::Wrong);
     }

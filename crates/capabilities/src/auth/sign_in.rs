@@ -84,7 +84,9 @@ impl Auth {
         let email = Address::parse("/email", &typed.email)?;
         let password = Password::new(&typed.password, Some(&email))?;
         if before.as_ref().is_some_and(|known| !known.profile.anonymous) {
-            return Err(Error::new(Code::Conflict, "this session is of an account already").hint("log out first"));
+            return Err(
+                Error::new(Code::Conflict, "this session is of an account already").hint("log out first")
+            );
         }
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {
             return Err(taken());
@@ -148,7 +150,8 @@ impl Auth {
     pub async fn refresh(&self, asking: &Asking<'_>, token: &Secret) -> Result<Session> {
         self.0.throttles.refreshes.admit(asking.client())?;
         let ended = || {
-            Error::new(Code::Unauthenticated, "the refresh token is not valid (any more)").hint("log in again")
+            Error::new(Code::Unauthenticated, "the refresh token is not valid (any more)")
+                .hint("log in again")
         };
         let token = Refresh::parse(token).ok_or_else(ended)?;
         let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
@@ -214,8 +217,9 @@ impl Inner {
                 let alive = !db.run(Role::Platform, sql, &[session.into()]).await?.rows.is_empty();
                 let before = user.find_in(db).await?.filter(|user| alive && user.account.anonymous);
                 let Some(mut user) = before else {
-                    return Err(Error::new(Code::Conflict, "this session has changed meanwhile")
-                        .hint("log in again"));
+                    return Err(
+                        Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again")
+                    );
                 };
                 account::end_sessions(db, user.account.id).await?;
                 user.account.email = Some(email.as_str().to_owned());
@@ -284,7 +288,8 @@ impl Inner {
         };
         let mut user = Stored::read(user)?;
         let id = id.as_str().unwrap_or_default().to_owned();
-        let live = expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
+        let live =
+            expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
         if !live || current.as_str() != Some(token.hash().as_str()) {
             account::end_session(db, &id).await?;
             return Ok(Err(Some(id)));
