@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn what_mail_could_not_reach_is_refused() {
         let long_local = format!("{}@example.org", "a".repeat(65));
-        let long = format!("a@{}", ["b".repeat(60); 5].join("."));
+        let long = format!("a@{}", vec!["b".repeat(60); 5].join("."));
         for bad in [
             "",
             "@",
