@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use capabilities::rows::Method;
 use kernel::{Env, Result, Scope};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
@@ -15,9 +15,14 @@ pub struct AuthConfigure;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
+    #[schemars(schema_with = "methods")]
     methods: Option<BTreeSet<Method>>,
-    /// Other sites whose pages may call the app: https://example.org
+    /// Other sites whose pages may call the app.
     origins: Option<Vec<String>>,
+}
+
+fn methods(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password"] } })
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -14,18 +14,14 @@ pub struct AuthUserSet;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Id or address; a new address makes a user.
+    /// Id or address.
     user: String,
-    /// user, admin or your own.
     role: Option<String>,
-    /// Replaces auth.claims.
     claims: Option<Map<String, Value>>,
     disabled: Option<bool>,
-    /// A new address.
     email: Option<String>,
     #[schemars(with = "Option<String>")]
     password: Option<Secret>,
-    /// Ends all sessions.
     sign_out: Option<bool>,
 }
 
@@ -45,7 +41,7 @@ impl Tool<Platform> for AuthUserSet {
 
     const SPEC: Spec = Spec {
         title: "Set a user",
-        about: "Changes one of the app's users at once, or makes one. A password cannot be read back.",
+        about: "Changes a user of the app, or makes one with a new address. Roles: user, admin, or any.",
         scopes: &[Scope::AuthWrite],
         effect: Effect::Idempotent,
         examples: &[r#"{"user":"ada@example.org","role":"admin"}"#],

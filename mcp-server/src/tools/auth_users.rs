@@ -18,10 +18,9 @@ const USERS: usize = 3_500;
 pub struct Input {
     /// Part of an address.
     query: Option<String>,
-    /// One user: id or address.
+    /// Id or address.
     user: Option<String>,
-    /// Default 50, at most 100.
-    #[schemars(range(min = 1, max = 100))]
+    /// Default 50.
     limit: Option<u32>,
     cursor: Option<String>,
 }
