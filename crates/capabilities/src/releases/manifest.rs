@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
-use crate::access::{AccessSpec, Rules};
+use crate::access::{AccessSpec, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
 use crate::rows::Method;
@@ -34,6 +34,9 @@ pub struct Manifest {
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
+    /// Who may do what, tried before a release is switched to: one that fails refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tests: Option<Vec<TestSpec>>,
 }
 
 /// The manifest's `auth`.
@@ -288,6 +291,7 @@ impl Manifest {
             auth: self.auth.or_else(|| base.auth.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
+            tests: self.tests.or_else(|| base.tests.clone()),
         }
     }
 }
