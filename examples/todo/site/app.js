@@ -41,7 +41,8 @@ function render() {
   $("count-open").textContent = open || "";
   $("count-done").textContent = done || "";
   $("summary").textContent = summary(open, done);
-  $("ring").setAttribute("stroke-dashoffset", rows.length ? 100 - (100 * done) / rows.length : 100);
+  $("progress").classList.toggle("idle", rows.length === 0);
+  $("ring").setAttribute("stroke-dashoffset", 100 - (100 * done) / (rows.length || 1));
   $("clear").hidden = done === 0;
   $("clear").textContent = `Clear ${done} done`;
 
@@ -380,7 +381,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "/" && !isText) {
     $("search").focus();
   } else if (isText && key === "ArrowDown" && shown.length) {
-    focus(current);
+    focus(shown[0]);
   } else if (isText && key === "Escape" && target.value) {
     target.value = "";
     target.dispatchEvent(new Event("input"));
