@@ -4,24 +4,18 @@
 //! same run, by the same client. `cargo xtask bench ground_floor` runs it on the optimised product.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
+mod bare;
 mod load;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use axum::routing::post;
-use axum::serve::ListenerExt;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use testkit::{Steading, eventually, require, temporary};
-use tokio::net::TcpListener;
 
+use crate::bare::Echo;
 use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
-
-/// With this argument, this program is the bare server.
-const ECHO: &str = "bare-echo-server";
 
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 10;
@@ -29,8 +23,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const ENVIRONMENTS: usize = 1_000;
 
 fn main() -> ExitCode {
-    if std::env::args().any(|argument| argument == ECHO) {
-        runtime().block_on(echo());
+    if bare::served() {
         return ExitCode::SUCCESS;
     }
     let mut table = Table::default();
@@ -73,7 +66,7 @@ fn calls(table: &mut Table) {
         |tool: &str, input: &Value| Load::new(steading.authority(), "/mcp", &key, &call(tool, input));
     let pid = steading.id();
     let mut loads = [
-        ("bare axum echo", Load::new(&echo.address, "/", &key, &call("db_query", &query)), echo.child.id()),
+        ("bare axum echo", Load::new(echo.address(), "/", &key, &call("db_query", &query)), echo.pid()),
         ("db_query by MCP, a tool", by_mcp("db_query", &query), pid),
         ("env_list by MCP, a tool", by_mcp("env_list", &json!({})), pid),
         ("logs_query by MCP, a tool", by_mcp("logs_query", &json!({})), pid),
@@ -91,7 +84,7 @@ fn calls(table: &mut Table) {
         ("db_query by JSON", Load::new(steading.authority(), "/v1/tools/db_query", &key, &query), pid),
     ]
     .map(|(name, load, pid)| (name, load, pid, Vec::new()));
-    let runtime = runtime();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     // The first rounds warm everything up; the others take turns, so that all have the same neighbours.
     for round in 0..=ROUNDS {
         for (_, load, pid, rounds) in &mut loads {
@@ -230,46 +223,6 @@ impl Load {
         let processor = processor_time(pid) - processor;
         Round { calls: calls.into(), seconds: began.elapsed().as_secs_f64(), processor }
     }
-}
-
-/// The bare server, as a process of its own.
-struct Echo {
-    child: Child,
-    address: String,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let mut child = command.arg(ECHO).stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap();
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { child, address: address.trim().to_owned() }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Serves until its parent is gone.
-async fn echo() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.local_addr().unwrap());
-    let listener = listener.tap_io(|socket| socket.set_nodelay(true).unwrap());
-    let router = Router::new().route("/", post(async |Json(body): Json<Value>| Json(body)));
-    let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    tokio::select! {
-        served = axum::serve(listener, router) => served.unwrap(),
-        _ = parent => {}
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
 fn megabytes(steading: &Steading) -> f64 {

@@ -5,6 +5,7 @@
 //! connections, each with the same number of requests. `cargo xtask bench rows` runs it on the optimised product.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
+mod bare;
 mod load;
 mod todo;
 
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
+use crate::bare::Echo;
 use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
 use crate::todo::{OnPocketBase, OnSteading, People, Todo};
 
@@ -60,6 +63,9 @@ const OPERATIONS: [Operation; 3] = [
 ];
 
 fn main() -> ExitCode {
+    if bare::served() {
+        return ExitCode::SUCCESS;
+    }
     let mut table = Table::default();
     applies(&mut table);
     rows(&mut table);
@@ -84,9 +90,10 @@ fn applies(table: &mut Table) {
 }
 
 fn rows(table: &mut Table) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    floor(table, &runtime);
     let (steading, pocketbase) = (OnSteading::start(), OnPocketBase::start());
     let sides: [&dyn Todo; 2] = [&steading, &pocketbase];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let people = sides.map(|todo| runtime.block_on(settle(todo, table)));
     for operation in &OPERATIONS {
         let requests: [Vec<Vec<u8>>; 2] = [0, 1].map(|side| {
@@ -98,7 +105,12 @@ fn rows(table: &mut Table) {
         for round in 0..=ROUNDS {
             for turn in 0..2 {
                 let side = (round + turn) % 2;
-                let done = runtime.block_on(Round::of(sides[side], &requests[side], operation.status));
+                let done = runtime.block_on(Round::of(
+                    sides[side].address(),
+                    sides[side].pid(),
+                    &requests[side],
+                    operation.status,
+                ));
                 if round > 0 {
                     rounds[side].push(done);
                 }
@@ -112,12 +124,29 @@ fn rows(table: &mut Table) {
     }
 }
 
+/// What no server can be below: a bare axum server that reads a row and writes it back.
+fn floor(table: &Table, runtime: &Runtime) {
+    let echo = Echo::start();
+    let row = todo::request("POST", echo.address(), "/", "", Some(&json!({ "title": "Todo number 1" })));
+    let requests = vec![row.into_bytes(); 10_000];
+    let round = || runtime.block_on(Round::of(echo.address(), echo.pid(), &requests, "HTTP/1.1 200"));
+    round();
+    let round = round();
+    table.note("bare axum echo of a row: requests per second", round.rate(), "/s");
+    table.note(
+        "bare axum echo of a row: processor time of one",
+        round.processor / round.requests * 1e6,
+        "us",
+    );
+}
+
 /// Signs people up, and gives each of them rows.
 async fn settle(todo: &dyn Todo, table: &Table) -> People {
     let mut connection = Connection::open(todo.address()).await;
     let mut tokens = Vec::new();
-    let began = Instant::now();
+    let mut took = Vec::new();
     for n in 0..PEOPLE {
+        let began = Instant::now();
         let mut session = Value::Null;
         for request in todo.sign_up(n) {
             let (head, body) = connection.call(request.as_bytes()).await;
@@ -125,9 +154,10 @@ async fn settle(todo: &dyn Todo, table: &Table) -> People {
             session = serde_json::from_str(body).unwrap();
         }
         tokens.push(todo.person(&session));
+        took.push(milliseconds(began.elapsed()));
     }
-    let each = milliseconds(began.elapsed()) / PEOPLE as f64;
-    table.note(&format!("one person signs up and in on {}", todo.name()), each, "ms");
+    let with_passwords = median(&mut took[..todo::WITH_PASSWORDS]);
+    table.note(&format!("sign up with a password and log in, {}", todo.name()), with_passwords, "ms");
     let mut people = People { people: tokens, rows: Vec::new() };
     for n in 0..PEOPLE * ROWS {
         let (head, body) = connection.call(todo.insert(people.person(n), n).as_bytes()).await;
@@ -151,11 +181,10 @@ struct Round {
 }
 
 impl Round {
-    async fn of(todo: &dyn Todo, requests: &[Vec<u8>], status: &str) -> Self {
-        let connections =
-            futures::future::join_all((0..CONNECTIONS).map(|_| Connection::open(todo.address())));
+    async fn of(address: &str, pid: u32, requests: &[Vec<u8>], status: &str) -> Self {
+        let connections = futures::future::join_all((0..CONNECTIONS).map(|_| Connection::open(address)));
         let connections = connections.await;
-        let (began, processor, client) = (Instant::now(), processor_time(todo.pid()), own_time());
+        let (began, processor, client) = (Instant::now(), processor_time(pid), own_time());
         let share = requests.len() / CONNECTIONS;
         let work = connections.into_iter().enumerate().map(async |(n, mut connection)| {
             let mut latencies = Vec::with_capacity(share);
@@ -171,7 +200,7 @@ impl Round {
         Self {
             requests: latencies.len() as f64,
             seconds: began.elapsed().as_secs_f64(),
-            processor: processor_time(todo.pid()) - processor,
+            processor: processor_time(pid) - processor,
             client: own_time() - client,
             latencies,
         }

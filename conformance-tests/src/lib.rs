@@ -1,5 +1,7 @@
 //! What the black-box tests share: the ground they stand on, clients they drive, and models they play.
 
+mod app;
+mod app_task;
 mod driver;
 mod ground;
 mod incoming;
@@ -7,6 +9,8 @@ mod liar;
 mod model;
 mod shared;
 
+pub use app::{App, Person, Reply, Session, encoded};
+pub use app_task::{Attack, MARK, Scene, Task, Usage};
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
 pub use liar::liar;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
@@ -17,6 +18,7 @@ use capabilities::rows::Rows;
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
+use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
@@ -25,6 +27,7 @@ use tower::ServiceExt as _;
 use web::problem;
 
 use crate::api;
+
 use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
@@ -96,7 +99,10 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
     };
-    let platform = Arc::new(Platform { control, databases, releases, blobs, logs, urls, environments_dir });
+    let keys = Arc::new(AppKeys(Arc::clone(&control)));
+    let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+    let platform =
+        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -127,7 +133,7 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
 fn edge(platform: &Arc<Platform>) -> Edge {
     let residents =
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
-    let data = Data { auth: Arc::default(), rows: Rows::new(Arc::clone(&platform.databases)) };
+    let data = Data { auth: platform.auth.clone(), rows: Rows::new(Arc::clone(&platform.databases)) };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
@@ -19,6 +20,8 @@ pub struct Platform {
     pub databases: Arc<Databases>,
     /// Their releases.
     pub releases: Arc<Releases>,
+    /// Their apps' users.
+    pub auth: Auth,
     /// Their blobs.
     pub blobs: Blobs,
     /// Their logs.
@@ -123,6 +126,7 @@ impl Platform {
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
         self.releases.forget(environment.id);
+        self.auth.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
         // Under another name first: who still writes to the environment, its log for one, finds it gone.

@@ -2,6 +2,17 @@
 
 #![cfg(test)]
 
+mod app_accounts;
+mod app_attacks;
+mod app_chance;
+mod app_cursors;
+mod app_doors;
+mod app_filters;
+mod app_forgeries;
+mod app_random;
+mod app_reference;
+mod app_sessions;
+mod app_todo;
 mod assault_credentials;
 mod assault_damage;
 mod assault_disk;
@@ -14,13 +25,16 @@ mod assault_secrets;
 mod assault_tenants;
 mod clients_agents;
 mod clients_cli;
+mod clients_cold_agent;
 mod clients_connect;
 mod clients_hello;
 mod clients_inspector;
 mod clients_python;
+mod clients_todo;
 mod clients_typescript;
 mod clients_whole_app;
 mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
 mod sdk_client;
+mod skills_hold;

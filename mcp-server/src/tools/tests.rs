@@ -1,9 +1,11 @@
 //! What holds for every tool, tried on a platform with real engines.
 
+mod auth;
 mod skills;
 
 use std::sync::Arc;
 
+use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use tool::{Call, Effect, Selection};
 
 use super::registry;
+use crate::app_keys::AppKeys;
 use crate::platform::{Platform, Urls};
 
 /// What a model may have to read for one tool on average, in tokens of the o200k vocabulary.
@@ -49,8 +52,10 @@ impl Ground {
         let releases =
             Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting)));
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
-        let platform =
-            Platform { control: Arc::new(control), databases, releases, blobs, logs, urls, environments_dir };
+        let control = Arc::new(control);
+        let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -1,35 +1,207 @@
 //! The users of an app: how they sign in, and how their requests are recognized.
+//!
+//! Users and sessions are rows of the environment's own database; the key that signs its access tokens lies behind
+//! [`TokenKeys`]. An access token is a short-lived JWT that is looked up in the database when it is first seen and then
+//! remembered, until it ends or something about its user changes. A refresh token is used once; one that is shown again
+//! ends its session.
 
-use kernel::{Code, Env, Error, Result, Secret};
+mod account;
+mod address;
+mod admin;
+mod limits;
+mod origin;
+mod password;
+mod recognized;
+mod sign_in;
+mod throttle;
+mod token;
 
-use crate::access::Guest;
+#[cfg(test)]
+mod tests;
 
-/// The users of every environment's app.
-#[derive(Debug, Default)]
-pub struct Auth {}
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp};
+use serde_json::Value;
+
+pub use account::{Account, Profile};
+pub use admin::{UserChange, UserPage, UserSet, Users};
+pub use limits::{AuthLimits, Rate};
+pub use origin::origin;
+pub use token::{Claims, TokenKeys};
+
+use crate::access::{Guest, Subject};
+use crate::database::Databases;
+use crate::rows::Method;
+use account::{COLUMNS, Stored};
+use address::Address;
+use password::Passwords;
+use recognized::{Known, Recognized};
+use throttle::Throttle;
+
+/// The users of every environment's app. Clones share everything.
+#[derive(Clone)]
+pub struct Auth(Arc<Inner>);
+
+struct Inner {
+    databases: Arc<Databases>,
+    keys: Arc<dyn TokenKeys>,
+    limits: AuthLimits,
+    recognized: Recognized,
+    passwords: Passwords,
+    throttles: Throttles,
+}
+
+/// Who is behind a request that has no session yet.
+type Client = (EnvId, Option<IpAddr>);
+
+struct Throttles {
+    wrong_passwords: Throttle<(EnvId, Address)>,
+    passwords: Throttle<Client>,
+    anonymous: Throttle<Client>,
+    refreshes: Throttle<Client>,
+}
+
+/// A request to sign in: to which app, by which methods, from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The environment of the app.
+    pub env: &'a Env,
+    /// The methods that its live release lists.
+    pub methods: &'a BTreeSet<Method>,
+    /// The network address that the request comes from, where it is known.
+    pub client: Option<IpAddr>,
+}
+
+/// An address and a password, as somebody has typed them.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The address.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// A session that was opened or refreshed.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Opens the data plane, for a short time.
+    pub access_token: Secret,
+    /// Gets the next pair of tokens, once.
+    pub refresh_token: Secret,
+    /// How long the access token lives.
+    pub expires_in: Duration,
+    /// Whose it is.
+    pub user: Profile,
+}
+
+/// Which sessions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The one whose access token is shown.
+    This,
+    /// All of its user.
+    Everywhere,
+}
 
 impl Auth {
+    /// The users in `databases`, with access tokens that `keys` sign.
+    #[must_use]
+    pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, limits: AuthLimits) -> Self {
+        let throttles = Throttles {
+            wrong_passwords: Throttle::new("wrong-passwords", limits.wrong_passwords, limits.minded),
+            passwords: Throttle::new("passwords", limits.passwords, limits.minded),
+            anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
+            refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
+        };
+        Self(Arc::new(Inner {
+            recognized: Recognized::new(limits.remembered),
+            passwords: Passwords::new(limits.hashing, limits.hashing_wait),
+            throttles,
+            databases,
+            keys,
+            limits,
+        }))
+    }
+
     /// Who sends `token`, an access token of this environment.
     ///
     /// # Errors
-    /// `unauthenticated` where it does not hold.
-    pub async fn recognize(&self, _env: &Env, _token: &Secret) -> Result<Guest> {
-        Err(Error::new(Code::Unauthenticated, "the access token is not valid (any more)"))
+    /// `unauthenticated` where it does not hold (any more), or is of another environment.
+    pub async fn recognize(&self, env: &Env, token: &Secret) -> Result<Guest> {
+        Ok(self.0.known(env, token).await?.guest.clone())
+    }
+
+    /// The user who sends `token`.
+    ///
+    /// # Errors
+    /// As [`Auth::recognize`].
+    pub async fn me(&self, env: &Env, token: &Secret) -> Result<Profile> {
+        Ok(self.0.known(env, token).await?.profile.clone())
     }
 
     /// What pages of other origins show with each request: public, and the same for an environment's whole life.
     ///
     /// # Errors
     /// Where the control plane fails.
-    pub async fn publishable_key(&self, _env: &Env) -> Result<String> {
-        Err(Error::new(Code::Unavailable, "there is no key"))
+    pub async fn publishable_key(&self, env: &Env) -> Result<String> {
+        Ok(format!("pk_{}", self.0.keys.kid(env).await?))
     }
 
     /// The public keys that access tokens are verified by (RFC 7517).
     ///
     /// # Errors
     /// Where the control plane fails.
-    pub async fn jwks(&self, _env: &Env) -> Result<serde_json::Value> {
-        Ok(serde_json::json!({ "keys": [] }))
+    pub async fn jwks(&self, env: &Env) -> Result<Value> {
+        self.0.keys.jwks(env).await
     }
+
+    /// Drops what is remembered of an environment; to be called after its database is closed for good.
+    pub fn forget(&self, env: EnvId) {
+        self.0.recognized.forget(|known| known.guest.env().id() == env);
+    }
+}
+
+impl Inner {
+    /// Whose the token is.
+    async fn known(&self, env: &Env, token: &Secret) -> Result<Arc<Known>> {
+        let refused = || {
+            Error::new(Code::Unauthenticated, "the access token is not valid (any more)")
+                .hint("get another one with /_/auth/refresh, or log in again")
+        };
+        if token.expose().len() > token::LONGEST {
+            return Err(refused());
+        }
+        let (now, hash) = (Timestamp::now(), token::hash(token.expose().as_bytes()));
+        if let Some(known) = self.recognized.get(env.id(), &hash, now) {
+            return Ok(known);
+        }
+        let claims = self.keys.verify(env, token).await?.filter(|claims| claims.hold(env, now));
+        let claims = claims.ok_or_else(refused)?;
+        let asked = self.recognized.asking();
+        // What is said of the user comes from here: the token may have been signed before it changed.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
+             WHERE s.id = ?1 AND s.user = ?2 AND s.expires_at > ?3 AND u.disabled = 0"
+        );
+        let params = [claims.sid.clone().into(), claims.sub.to_string().into(), now.as_micros().into()];
+        let rows = self.databases.platform_query(env, &sql, &params).await?;
+        let account = Stored::read(rows.first().ok_or_else(refused)?)?.account;
+        let known = Arc::new(Known {
+            guest: Guest::new(env.clone(), Subject::User(account.user())),
+            profile: account.profile(),
+            session: claims.sid,
+            expires: claims.exp,
+        });
+        self.recognized.keep(asked, hash, Arc::clone(&known));
+        Ok(known)
+    }
+}
+
+/// Runs `work` to its end, also where its caller goes away: between a commit and what has to follow it nothing comes.
+async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(Error::internal)?
 }

@@ -57,7 +57,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 #[derive(Clone)]
 pub struct Data {
     /// Who asks.
-    pub auth: Arc<Auth>,
+    pub auth: Auth,
     /// What they ask for.
     pub rows: Rows,
 }
@@ -121,8 +121,8 @@ impl Data {
         let path = segments(raw).ok_or_else(unknown)?;
         let ask = Ask { env, app, parts, id, path };
         match ask.path().as_slice() {
-            ["sdk.js"] => sdk::script(parts),
-            ["sdk.d.ts"] => sdk::types(parts),
+            ["sdk.js"] => Ok(sdk::script(&ask)),
+            ["sdk.d.ts"] => Ok(sdk::types(&ask)),
             ["openapi.json"] => openapi::answer(&ask),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
@@ -148,14 +148,18 @@ impl Ask<'_> {
     /// Who asks: by a bearer token that holds, or without one. A token that does not hold is refused, so that a
     /// session that has ended shows.
     pub async fn guest(&self, data: &Data) -> Result<Guest> {
-        match bearer(&self.parts.headers)? {
+        match self.token()? {
             Some(token) => data.auth.recognize(self.env, &token).await,
             None => Ok(Guest::visitor(self.env.clone())),
         }
     }
 
+    /// The token that the request carries.
+    pub fn token(&self) -> Result<Option<Secret>> {
+        bearer(&self.parts.headers)
+    }
+
     /// The address the request comes from, as far as this process sees it.
-    #[expect(dead_code, reason = "sign-in is bounded by it")]
     pub fn peer(&self) -> Option<std::net::IpAddr> {
         self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
     }

@@ -9,6 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Router, extract::State};
 use bytes::Bytes;
+use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
@@ -16,7 +17,7 @@ use capabilities::rows::Rows;
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kernel::{Code, Env, EnvId, Error, Result, Slug, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,6 +53,27 @@ impl Apps for Known {
     }
 }
 
+/// Nobody signs in here.
+struct NoKeys;
+
+impl TokenKeys for NoKeys {
+    fn sign<'a>(&'a self, _: &'a Env, _: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
+        async { Err(Error::internal("no keys")) }.boxed()
+    }
+
+    fn verify<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {
+        async { Err(Error::internal("no keys")) }.boxed()
+    }
+
+    fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+        async { Ok("kid".to_owned()) }.boxed()
+    }
+}
+
 pub struct Ground {
     dir: TempDir,
     address: SocketAddr,
@@ -80,7 +102,10 @@ impl Ground {
             apps.apps.lock().unwrap().insert(slug.parse().unwrap(), App { env, releases: Vec::new() });
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
-        let data = Data { auth: Arc::default(), rows: Rows::new(databases) };
+        let data = Data {
+            auth: Auth::new(Arc::clone(&databases), Arc::new(NoKeys), AuthLimits::default()),
+            rows: Rows::new(databases),
+        };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
         let router = Router::new().fallback(answer).with_state((hosts, edge));

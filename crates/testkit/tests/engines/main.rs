@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod chromium;
+mod pocketbase;
 mod postgres;
 mod process;
 mod steading;

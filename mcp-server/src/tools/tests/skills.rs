@@ -54,21 +54,10 @@ fn manifests() -> Vec<(&'static File, Value)> {
     blocks.map(|(file, _, manifest)| (file, manifest)).collect()
 }
 
-/// TEMPORARY: sections that are landing.
-fn lands(manifest: &Value) -> bool {
-    let tables = manifest["database"]["tables"].as_object().into_iter().flatten();
-    !manifest["auth"].is_null()
-        || !manifest["tests"].is_null()
-        || tables.into_iter().any(|(_, table)| table["access"].is_object())
-}
-
 #[tokio::test]
 async fn every_manifest_in_a_skill_can_be_applied() {
     assert!(manifests().len() >= 5);
     for (file, manifest) in manifests() {
-        if lands(&manifest) {
-            continue;
-        }
         let parsed = tool::decode::<Manifest>(manifest.clone());
         assert!(parsed.is_ok(), "{}: {:?}", file.path, parsed.err());
         let ground = Ground::new().await;
@@ -104,6 +93,47 @@ async fn every_call_in_a_skill_is_one_that_its_tool_takes() {
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.trim_matches('_').contains('_') && !word.chars().any(|c| c.is_ascii_uppercase()))
+}
+
+/// The paths that a text names, each with the method that stands before it.
+fn paths(text: &str) -> Vec<(Option<&str>, &str)> {
+    let roots = ["/_/", "/v1/", "/.well-known/", "/mcp/", "/oauth/"];
+    let of_path = |c: char| c.is_ascii_alphanumeric() || "/_.{}-".contains(c);
+    let words: Vec<&str> = text.split(|c: char| !of_path(c)).filter(|word| !word.is_empty()).collect();
+    let method = |at: usize| -> Option<&str> {
+        let before = words[at.checked_sub(1)?];
+        ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"].contains(&before).then_some(before)
+    };
+    let path = |word: &'_ str| roots.iter().filter_map(|root| word.find(root)).min();
+    let found = words.iter().enumerate().filter_map(|(at, word)| Some((method(at), &word[path(word)?..])));
+    found.filter(|(_, path)| *path != "/_/").collect()
+}
+
+/// Whether a path is one of a route's: `{id}` stands for any segment.
+fn is_of(path: &str, route: &str) -> bool {
+    let (path, route): (Vec<_>, Vec<_>) = (path.split('/').collect(), route.split('/').collect());
+    let fits = |(part, of): (&&str, &&str)| part == of || of.starts_with('{') && !part.is_empty();
+    path.len() == route.len() && path.iter().zip(&route).all(fits)
+}
+
+#[test]
+fn every_route_in_a_skill_is_one_of_the_product() {
+    let platform: Value = serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
+    let mut routes: Vec<(String, &str)> = vec![("POST".to_owned(), "/mcp/{env}")];
+    for (path, methods) in platform["paths"].as_object().unwrap() {
+        routes.extend(methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), &**path)));
+    }
+    routes.extend(edge::ROUTES.iter().map(|(method, path)| ((*method).to_owned(), *path)));
+    let mut seen = 0;
+    for file in skills::FILES {
+        for (method, path) in paths(file.text) {
+            let is =
+                |(of, route): &(String, &str)| method.is_none_or(|method| method == of) && is_of(path, route);
+            assert!(routes.iter().any(is), "{}: {method:?} {path}", file.path);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen} routes");
 }
 
 /// Names of fields and fixed values in a schema.

@@ -4,6 +4,7 @@ mod access;
 mod apply;
 mod back;
 mod guarding;
+mod sign_in;
 mod tables;
 
 use std::sync::Mutex;

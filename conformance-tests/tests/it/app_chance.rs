@@ -1,0 +1,79 @@
+//! What random attacks are made of: numbers, values and filters that depend on a seed alone.
+
+use serde_json::{Map, Value, json};
+
+use crate::app_reference::Filter;
+
+const TEXTS: [&str; 12] =
+    ["", "a", "ab", "abc", "b", "B", "é", "日本", "%", "_", "x' OR 1=1 --", "say \"it\""];
+const OPERATORS: [&str; 6] = ["==", "!=", "<", "<=", ">", ">="];
+
+/// A generator of numbers that depend on nothing but the seed (SplitMix64).
+pub struct Chance(pub u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn of<T: Clone>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())].clone()
+    }
+
+    /// Values of a row; where it is whole, with all that a new row needs.
+    pub fn values(&mut self, whole: bool) -> Map<String, Value> {
+        let mut values = Map::new();
+        if whole || self.once_in(2) {
+            values.insert("title".to_owned(), self.of(&TEXTS).into());
+        }
+        if self.once_in(2) {
+            values.insert("n".to_owned(), self.number());
+        }
+        if self.once_in(2) {
+            values.insert("done".to_owned(), self.once_in(2).into());
+        }
+        if self.once_in(3) || values.is_empty() {
+            let note = if self.once_in(3) { Value::Null } else { self.of(&TEXTS).into() };
+            values.insert("note".to_owned(), note);
+        }
+        values
+    }
+
+    fn number(&mut self) -> Value {
+        if self.once_in(5) { Value::Null } else { (self.below(9) as i64 - 3).into() }
+    }
+
+    /// A filter, with others inside it down to this depth.
+    pub fn filter(&mut self, owner: bool, depth: usize) -> Filter {
+        let text = if self.once_in(2) { "title" } else { "note" };
+        match self.below(if depth == 0 { 10 } else { 15 }) {
+            0 => Filter::Constant(self.once_in(2)),
+            1 | 2 => Filter::Compare(text, self.of(&OPERATORS), self.of(&TEXTS).into()),
+            3 => Filter::Compare("n", self.of(&OPERATORS), json!(self.below(9) as i64 - 3)),
+            4 => Filter::Compare("done", self.of(&OPERATORS[..2]), self.once_in(2).into()),
+            5 => Filter::Absent(self.of(&["n", "note", "title"]), self.once_in(2)),
+            6 => Filter::StartsWith(text, self.of(&["a", "ab", "é", "%", "日", ""])),
+            7 => Filter::Longer(text, self.below(4)),
+            8 if owner => Filter::Mine,
+            9 => Filter::In("n", (0..1 + self.below(4)).map(|_| json!(self.below(6))).collect()),
+            10 => Filter::Not(self.filter(owner, depth - 1).into()),
+            11 | 12 => {
+                Filter::All(self.filter(owner, depth - 1).into(), self.filter(owner, depth - 1).into())
+            }
+            _ => Filter::Any(self.filter(owner, depth - 1).into(), self.filter(owner, depth - 1).into()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! That what the skills tell an agent works: their app, their pages, their requests, as they stand there.
+
+use conformance_tests::{Place, browser};
+use serde_json::{Value, json};
+use testkit::http::Request;
+
+/// A file of the skills, as an agent reads it.
+fn skill(place: &Place, name: &str) -> String {
+    place.output("skill_read", &json!({ "name": name })).unwrap()["text"].as_str().unwrap().to_owned()
+}
+
+/// The blocks of code that are marked so.
+fn blocks(text: &str, mark: &str) -> Vec<String> {
+    let fences = text.split("```").skip(1).step_by(2).filter_map(|fence| fence.split_once('\n'));
+    fences.filter(|(info, _)| *info == mark).map(|(_, code)| code.to_owned()).collect()
+}
+
+/// A place with the app that `start-here` has whole.
+fn place_with_app(name: &str) -> Place {
+    let place = Place::new(name).unwrap();
+    let [manifest] = blocks(&skill(&place, "start-here"), "json manifest").try_into().unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let applied = place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    assert_eq!((&applied["release"], &applied["changed"]), (&json!(1), &json!(true)));
+    let again = place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    assert_eq!((&again["release"], &again["changed"]), (&json!(1), &json!(false)));
+    place
+}
+
+#[test]
+fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
+    let files = ["start-here", "start-here/references/more-apps.md", "build-a-web-app", "data-and-access"];
+    for file in files.into_iter().chain(["data-and-access/references/manifest.md"]) {
+        let found = blocks(&skill(&Place::new("skill").unwrap(), file), "json manifest");
+        assert!(!found.is_empty(), "{file}");
+        for manifest in found {
+            let place = Place::new("skill").unwrap();
+            let manifest: Value = serde_json::from_str(&manifest).unwrap();
+            let applied = place.output("app_apply", &json!({ "manifest": manifest }));
+            assert!(applied.is_ok(), "{file}: {applied:?}");
+        }
+    }
+}
+
+#[test]
+fn the_first_page_keeps_a_todo_list_and_makes_an_account_of_it() {
+    let place = place_with_app("page");
+    let seen = browser(|browser| {
+        browser.goto(&place.url)?;
+        browser.evaluate(&until("document.querySelector('#note').textContent === 'Nothing to do yet.'"))?;
+        for title in ["Milk", "<b>Tea</b>"] {
+            browser.type_into("#title", title)?;
+            browser.click("#add button")?;
+            let shown = json!(title);
+            browser
+                .evaluate(&until(&format!("document.querySelector('#list').innerText.includes({shown})")))?;
+        }
+        // The box is checked by the click itself, and drawn again once the server has it.
+        browser.evaluate("window.clicked = document.querySelector('#list li:last-child input')")?;
+        browser.click("#list li:last-child input")?;
+        browser.evaluate(&until(
+            "!clicked.isConnected && document.querySelectorAll('#list input:checked').length === 1",
+        ))?;
+        browser.click("#list li:first-child button")?;
+        browser.evaluate(&until("document.querySelectorAll('#list li').length === 1"))?;
+        browser.type_into("#account [name=email]", "ada@example.com")?;
+        browser.type_into("#account [name=password]", "correct horse battery")?;
+        browser.click("#account [value=signUp]")?;
+        browser.evaluate(&until("document.querySelector('#account').hidden"))?;
+        browser.goto(&place.url)?;
+        browser.evaluate(&until("document.querySelector('#account').hidden"))?;
+        Ok((browser.text("#list")?, browser.console()?))
+    });
+    let (list, console) = seen.unwrap();
+    assert!(list.contains("Milk") && !list.contains("Tea"), "{list}");
+    assert_eq!(console, Vec::<String>::new());
+    let query = json!({ "sql": "SELECT title, done FROM todos" });
+    assert_eq!(place.output("db_query", &query).unwrap()["rows"], json!([["Milk", 1]]));
+}
+
+/// A script that ends once `condition` holds in the page.
+fn until(condition: &str) -> String {
+    format!(
+        "return new Promise((done, failed) => {{
+            const begun = Date.now();
+            const look = () => {{
+                if ({condition}) done(true);
+                else if (Date.now() - begun > 10000) failed(new Error(document.body.innerText));
+                else requestAnimationFrame(look);
+            }};
+            look();
+        }})"
+    )
+}
+
+#[test]
+fn the_code_for_the_browser_runs_as_it_stands() {
+    let place = place_with_app("sdk");
+    let script = |file: &str| {
+        let code = blocks(&skill(&place, file), "js").concat();
+        let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("import ")).collect();
+        let code = code.join("\n").replace("createClient();", "createClient();\nawait app.auth.anonymous();");
+        format!(
+            "return (async () => {{ const {{ createClient, where }} = await import('/_/sdk.js');\n{code}\n\
+             return app.auth.user.anonymous; }})()"
+        )
+    };
+    for file in ["build-a-web-app", "build-a-web-app/references/sdk.md"] {
+        let script = script(file);
+        let ran = browser(|browser| {
+            browser.goto(&place.url)?;
+            browser.evaluate(&script)
+        });
+        assert_eq!(ran.unwrap_or_else(|e| panic!("{e:#}\n{script}")), json!(true));
+    }
+}
+
+#[test]
+fn the_requests_are_answered_as_they_stand() {
+    let place = place_with_app("requests");
+    let (mut token, mut refresh, mut id) = (None::<String>, String::new(), String::new());
+    let requests = blocks(&skill(&place, "build-a-web-app/references/http.md"), "http");
+    assert!(requests.len() >= 8, "{requests:?}");
+    for request in requests {
+        let (line, body) = request.split_once('\n').unwrap();
+        let (method, path) = line.split_once(' ').unwrap();
+        let path = path.replace("{id}", &id).replace(' ', "%20");
+        let body =
+            body.replace("\"0190…\"", &json!(id).to_string()).replace("\"…\"", &json!(refresh).to_string());
+        let sent = Request::new(method, &format!("{}{path}", place.url));
+        let sent = if body.trim().is_empty() {
+            sent
+        } else {
+            sent.json(&serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")))
+        };
+        let sent = token.iter().fold(sent, |sent, token| sent.bearer(token));
+        let answer = sent.send().unwrap();
+        assert!((200..300).contains(&answer.status), "{request}{answer:?}");
+        let answer = answer.json().unwrap();
+        if let Some(new) = answer["access_token"].as_str() {
+            token = Some(new.to_owned());
+            refresh = answer["refresh_token"].as_str().unwrap().to_owned();
+        } else if let Some(new) = answer["id"].as_str() {
+            id = new.to_owned();
+        }
+    }
+}

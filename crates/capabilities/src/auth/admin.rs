@@ -1,0 +1,234 @@
+//! Users, as an app's makers list and change them.
+
+use std::sync::Arc;
+
+use kernel::{Code, Env, Error, Result, Secret, UserId};
+use serde_json::{Map, Value};
+
+use super::account::{self, Account, COLUMNS, Key, Stored, settle};
+use super::address::Address;
+use super::password::Password;
+use super::{Auth, Inner, whole};
+use crate::database::{COUNTED, Databases};
+
+const MOST: u32 = 100;
+const ROLE: usize = 32;
+
+/// What may be noted about one user, in bytes of JSON.
+const CLAIMS: usize = 4 * 1024;
+
+/// Which users to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Users {
+    /// The one with this id or address.
+    pub user: Option<String>,
+    /// Those whose address contains this.
+    pub query: Option<String>,
+    /// At most this many, and at most 100.
+    pub limit: Option<u32>,
+    /// Where the page begins.
+    pub cursor: Option<String>,
+}
+
+/// A page of users.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserPage {
+    /// The users.
+    pub users: Vec<Account>,
+    /// Where the next page begins; none on the last.
+    pub cursor: Option<String>,
+}
+
+/// What becomes of a user. What is none stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    /// The user's id or address. An address that has no account yet gets one.
+    pub user: String,
+    /// The role.
+    pub role: Option<String>,
+    /// What is noted about the user, all of it.
+    pub claims: Option<Map<String, Value>>,
+    /// Whether the user cannot sign in; then all sessions end.
+    pub disabled: Option<bool>,
+    /// Another address.
+    pub email: Option<String>,
+    /// A password; all sessions end.
+    pub password: Option<Secret>,
+    /// Whether all sessions end.
+    pub sign_out: bool,
+}
+
+/// What has become of a user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserSet {
+    /// The user.
+    pub user: Account,
+    /// Whether the user is new.
+    pub created: bool,
+    /// How many sessions have ended.
+    pub signed_out: u64,
+}
+
+/// Whom a text names.
+enum Named {
+    Id(UserId),
+    Email(Address),
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Self> {
+        match text.trim().parse() {
+            Ok(id) => Ok(Named::Id(id)),
+            Err(_) => Address::parse("/user", text).map(Named::Email).map_err(|_| {
+                Error::invalid("/user", "this is neither a user's id nor an address")
+                    .hint("write usr_…, or name@example.org")
+            }),
+        }
+    }
+
+    fn key(&self) -> Key<'_> {
+        match self {
+            Named::Id(id) => Key::Id(*id),
+            Named::Email(address) => Key::Email(address),
+        }
+    }
+}
+
+impl Auth {
+    /// A page of users.
+    ///
+    /// # Errors
+    /// `invalid_input` at `/user` or `/cursor`.
+    pub async fn users(&self, env: &Env, wanted: &Users) -> Result<UserPage> {
+        if let Some(user) = &wanted.user {
+            let found = Named::parse(user)?.key().find(&self.0.databases, env).await?;
+            return Ok(UserPage {
+                users: found.into_iter().map(|found| found.account).collect(),
+                cursor: None,
+            });
+        }
+        let before = match &wanted.cursor {
+            Some(cursor) => {
+                let id: UserId = cursor.parse().map_err(|_| {
+                    Error::invalid("/cursor", "this is not a cursor that a page of users returned")
+                })?;
+                Value::from(id.to_string())
+            }
+            None => Value::Null,
+        };
+        let limit = wanted.limit.unwrap_or(50).clamp(1, MOST);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM _steading_user u WHERE (?1 IS NULL OR u.id < ?1) \
+             AND (?2 IS NULL OR instr(u.email, ?2) > 0) ORDER BY u.id DESC LIMIT ?3"
+        );
+        let query = wanted.query.as_ref().map(|query| query.trim().to_lowercase());
+        let params = [before, query.into(), (limit + 1).into()];
+        let rows = self.0.databases.platform_query(env, &sql, &params).await?;
+        let users = rows.iter().map(|row| Ok(Stored::read(row)?.account));
+        let mut users: Vec<Account> = users.collect::<Result<_>>()?;
+        let more = users.len() > limit as usize;
+        users.truncate(limit as usize);
+        let cursor = users.last().filter(|_| more).map(|user| user.id.to_string());
+        Ok(UserPage { users, cursor })
+    }
+
+    /// How many users there are, counted up to 100,000.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub(crate) async fn count(databases: &Databases, env: &Env) -> Result<u64> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM _steading_user LIMIT ?1)";
+        let rows = databases.platform_query(env, sql, &[COUNTED.into()]).await?;
+        Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
+    }
+
+    /// Changes a user, or makes one. When this returns, no access token opens what the user may not do any more.
+    ///
+    /// # Errors
+    /// `not_found` for an id that is no user's; `invalid_input` naming the field; `conflict` where another user has
+    /// the address.
+    pub async fn set_user(&self, env: &Env, change: UserChange) -> Result<UserSet> {
+        let named = Named::parse(&change.user)?;
+        check(&change)?;
+        let email = change.email.as_deref().map(|email| Address::parse("/email", email)).transpose()?;
+        let before = named.key().find(&self.0.databases, env).await?.map(|found| found.account);
+        let address = match (&email, &named, before.and_then(|account| account.email)) {
+            (Some(email), _, _) => Some(email.clone()),
+            (None, Named::Email(address), _) => Some(address.clone()),
+            (None, Named::Id(_), Some(email)) => Some(Address::parse("/user", &email)?),
+            (None, Named::Id(_), None) => None,
+        };
+        let password = match &change.password {
+            Some(password) => Some(self.0.passwords.hash(Password::new(password, address.as_ref())?).await?),
+            None => None,
+        };
+        let (inner, env) = (Arc::clone(&self.0), env.clone());
+        whole(async move { inner.set_user(&env, &named, change, email, password).await }).await
+    }
+}
+
+impl Inner {
+    async fn set_user(
+        &self,
+        env: &Env,
+        named: &Named,
+        change: UserChange,
+        email: Option<Address>,
+        password: Option<Secret>,
+    ) -> Result<UserSet> {
+        let mut db = self.begin(env).await?;
+        let set = async {
+            let (mut user, created) = match (named.key().find_in(&mut db).await?, named) {
+                (Some(found), _) => (found, false),
+                (None, Named::Email(address)) if email.as_ref().is_none_or(|email| email == address) => {
+                    (Stored { account: Account::new(Some(address)), password: None }, true)
+                }
+                (None, Named::Email(_)) => {
+                    return Err(Error::invalid("/email", "a new user has the address in `user`"));
+                }
+                (None, Named::Id(id)) => return Err(Error::not_found(format!("user {id}")).field("/user")),
+            };
+            if let Some(email) = email {
+                let other = Key::Email(&email).find_in(&mut db).await?;
+                if other.is_some_and(|other| other.account.id != user.account.id) {
+                    return Err(Error::new(Code::Conflict, "another user has this address").field("/email"));
+                }
+                user.account.email = Some(email.as_str().to_owned());
+                user.account.anonymous = false;
+            }
+            let ends = change.sign_out || password.is_some() || change.disabled == Some(true);
+            user.account.role = change.role.unwrap_or(user.account.role);
+            user.account.claims = change.claims.unwrap_or(user.account.claims);
+            user.account.disabled = change.disabled.unwrap_or(user.account.disabled);
+            user.password = password.or(user.password);
+            account::put(&mut db, &user).await?;
+            let signed_out = if ends { account::end_sessions(&mut db, user.account.id).await? } else { 0 };
+            Ok(UserSet { user: user.account, created, signed_out })
+        }
+        .await;
+        let set = settle(db, set).await?;
+        self.recognized.forget(|known| known.is_of_user(env.id(), set.user.id));
+        Ok(set)
+    }
+}
+
+fn check(change: &UserChange) -> Result<()> {
+    if let Some(role) = &change.role {
+        let plain = role.starts_with(|c: char| c.is_ascii_lowercase())
+            && role.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+        if !plain || role.len() > ROLE {
+            let message = format!(
+                "a role is a lower-case letter, then letters, digits, - and _, at most {ROLE} together"
+            );
+            return Err(Error::invalid("/role", message));
+        }
+    }
+    if let Some(claims) = &change.claims {
+        let bytes = serde_json::to_string(claims).map_err(Error::internal)?.len();
+        if bytes > CLAIMS {
+            let message = format!("the claims are {bytes} bytes of JSON and at most {CLAIMS} are allowed");
+            return Err(Error::new(Code::TooLarge, message).field("/claims"));
+        }
+    }
+    Ok(())
+}

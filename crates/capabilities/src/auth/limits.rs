@@ -1,0 +1,68 @@
+//! The bounds of signing in.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// How often something may be done: `burst` times at once, then once in each `every`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How often at once, after a rest.
+    pub burst: NonZeroU32,
+    /// How long until one more.
+    pub every: Duration,
+}
+
+const fn rate(burst: u32, every: Duration) -> Rate {
+    match NonZeroU32::new(burst) {
+        Some(burst) => Rate { burst, every },
+        None => panic!("a rate of nothing"),
+    }
+}
+
+/// Bounds for one process. Whom a rate is for is said with it; environments never share one.
+#[derive(Debug, Clone)]
+pub struct AuthLimits {
+    /// How long an access token lives.
+    pub access: Duration,
+    /// How long a session lives without being refreshed.
+    pub session: Duration,
+    /// Sessions of one user; the oldest end where there would be more.
+    pub sessions: u32,
+    /// Access tokens that are known again without asking the database.
+    pub remembered: usize,
+    /// Passwords that are hashed at once; each takes a core and 19 MiB.
+    pub hashing: usize,
+    /// How long a call waits until its password is hashed.
+    pub hashing_wait: Duration,
+    /// Wrong passwords for one address, whether or not it has an account.
+    pub wrong_passwords: Rate,
+    /// Sign-ups and log-ins from one network address.
+    pub passwords: Rate,
+    /// Anonymous sign-ins from one network address.
+    pub anonymous: Rate,
+    /// Refreshes from one network address.
+    pub refreshes: Rate,
+    /// Addresses that each rate keeps in mind at once; beyond it newcomers wait.
+    pub minded: usize,
+}
+
+impl Default for AuthLimits {
+    fn default() -> Self {
+        const WRONG_PASSWORDS: Rate = rate(5, Duration::from_secs(30));
+        const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
+        const OFTEN: Rate = rate(300, Duration::from_millis(50));
+        Self {
+            access: Duration::from_secs(15 * 60),
+            session: Duration::from_secs(30 * 24 * 60 * 60),
+            sessions: 50,
+            remembered: 16_384,
+            hashing: std::thread::available_parallelism().map_or(2, usize::from),
+            hashing_wait: Duration::from_secs(5),
+            wrong_passwords: WRONG_PASSWORDS,
+            passwords: PASSWORDS,
+            anonymous: OFTEN,
+            refreshes: OFTEN,
+            minded: 100_000,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Passwords: what makes one, and hashing them (Argon2id, RFC 9106) beside the threads that serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
+use kernel::{Code, Error, Result, Secret};
+use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::address::Address;
+
+/// What is hashed with: 19 MiB, two passes, one lane (OWASP Password Storage Cheat Sheet, 2024).
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+const SALT: usize = 16;
+
+/// How many characters.
+const SHORTEST: usize = 8;
+const LONGEST: usize = 128;
+
+/// A password in the one form in which it is hashed: compatibility-composed (NIST SP 800-63B §5.1.1.2), so that every
+/// keyboard's way to write it is the same.
+#[derive(Clone)]
+pub(super) struct Password(Secret);
+
+impl Password {
+    /// Reads a password that is to be set.
+    ///
+    /// # Errors
+    /// `invalid_input` at `/password` for its length, or where it is the address.
+    pub fn new(typed: &Secret, address: Option<&Address>) -> Result<Self> {
+        let password = Self::typed(typed)?;
+        let text = password.0.expose();
+        let refuse = |message: String| Err(Error::invalid("/password", message));
+        if text.chars().count() < SHORTEST {
+            return refuse(format!("a password has at least {SHORTEST} characters"));
+        }
+        if address.is_some_and(|address| text.trim().to_lowercase() == address.as_str()) {
+            return refuse("the password must not be the address".to_owned());
+        }
+        Ok(password)
+    }
+
+    /// Reads a password that is to be tried.
+    ///
+    /// # Errors
+    /// `invalid_input` at `/password` where it is longer than any is.
+    pub fn typed(typed: &Secret) -> Result<Self> {
+        let long = || Error::invalid("/password", format!("a password has at most {LONGEST} characters"));
+        if typed.expose().len() > 16 * LONGEST {
+            return Err(long());
+        }
+        let text: String = typed.expose().nfkc().collect();
+        if text.chars().count() > LONGEST { Err(long()) } else { Ok(Self(Secret::new(text))) }
+    }
+}
+
+/// What trying a password has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    Wrong,
+    Right,
+    /// Right, and to be hashed again: what is stored was made with other parameters.
+    Outdated,
+}
+
+/// Hashes passwords, a bounded number at once.
+pub(super) struct Passwords {
+    turns: Arc<Semaphore>,
+    wait: Duration,
+}
+
+impl Passwords {
+    pub fn new(at_once: usize, wait: Duration) -> Self {
+        Self { turns: Arc::new(Semaphore::new(at_once.max(1))), wait }
+    }
+
+    /// What is stored of a password.
+    ///
+    /// # Errors
+    /// `unavailable` where too many others are being hashed.
+    pub async fn hash(&self, password: Password) -> Result<Secret> {
+        let mut salt = [0; SALT];
+        getrandom::fill(&mut salt).map_err(Error::internal)?;
+        self.work(move || {
+            let hash = hasher()?.hash_password_with_salt(password.0.expose().as_bytes(), &salt);
+            Ok(Secret::new(hash.map_err(failed)?.to_string()))
+        })
+        .await
+    }
+
+    /// Tries a password against what is stored. Where nothing is, the same work is done for nothing, so that the time
+    /// it takes does not tell.
+    ///
+    /// # Errors
+    /// As [`Passwords::hash`]; `internal` where what is stored cannot be read.
+    pub async fn try_out(&self, password: Password, stored: Option<Secret>) -> Result<Tried> {
+        self.work(move || {
+            let password = password.0.expose().as_bytes();
+            let Some(stored) = stored else {
+                let mut nothing = [0; Params::DEFAULT_OUTPUT_LEN];
+                hasher()?.hash_password_into(password, &[0; SALT], &mut nothing).map_err(failed)?;
+                return Ok(Tried::Wrong);
+            };
+            let stored = PasswordHash::new(stored.expose()).map_err(failed)?;
+            match hasher()?.verify_password(password, &stored) {
+                Ok(()) if is_current(&stored) => Ok(Tried::Right),
+                Ok(()) => Ok(Tried::Outdated),
+                Err(argon2::password_hash::Error::PasswordInvalid) => Ok(Tried::Wrong),
+                Err(error) => Err(failed(error)),
+            }
+        })
+        .await
+    }
+
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let busy = || {
+            Error::new(Code::Unavailable, "too many people sign in at this moment")
+                .retry_after(Duration::from_secs(2))
+                .hint("try again in a moment")
+        };
+        let turn = tokio::time::timeout(self.wait, Arc::clone(&self.turns).acquire_owned());
+        let turn = turn.await.map_err(|_| busy())?.map_err(Error::internal)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            // The turn is over when the work is, also where nobody waits for it any more.
+            drop(turn);
+            done
+        });
+        done.await.map_err(Error::internal)?
+    }
+}
+
+fn hasher() -> Result<Argon2<'static>> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(failed)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn is_current(stored: &PasswordHash) -> bool {
+    let params = Params::try_from(stored)
+        .is_ok_and(|p| (p.m_cost(), p.t_cost(), p.p_cost()) == (MEMORY_KIB, PASSES, LANES));
+    params && stored.algorithm == Algorithm::Argon2id.ident() && stored.version == Some(Version::V0x13.into())
+}
+
+/// The library's errors say nothing of a password; they are kept as words.
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::internal(format!("hashing a password failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passwords() -> Passwords {
+        Passwords::new(2, Duration::from_secs(60))
+    }
+
+    fn read(text: &str) -> Password {
+        Password::typed(&Secret::new(text)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_password_is_hashed_with_the_parameters_and_known_again() {
+        let passwords = passwords();
+        let hash = passwords.hash(read("correct horse")).await.unwrap();
+        assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.expose());
+        let tried = async |text: &str| passwords.try_out(read(text), Some(hash.clone())).await.unwrap();
+        assert_eq!(tried("correct horse").await, Tried::Right);
+        assert_eq!(tried("correct horse ").await, Tried::Wrong);
+        assert_eq!(passwords.try_out(read("correct horse"), None).await.unwrap(), Tried::Wrong);
+        let again = passwords.hash(read("correct horse")).await.unwrap();
+        assert_ne!(again, hash, "each has its own salt");
+    }
+
+    #[tokio::test]
+    async fn other_parameters_are_noticed() {
+        let older = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+        let hash = older.hash_password_with_salt("pass word".as_bytes(), &[7; SALT]).unwrap().to_string();
+        let passwords = passwords();
+        let tried =
+            async |text: &str| passwords.try_out(read(text), Some(Secret::new(&*hash))).await.unwrap();
+        assert_eq!(tried("pass word").await, Tried::Outdated);
+        assert_eq!(tried("pass Word").await, Tried::Wrong);
+    }
+
+    #[tokio::test]
+    async fn every_way_to_write_a_password_is_the_same() {
+        let passwords = passwords();
+        let hash = passwords.hash(read("se\u{301}same-ﬁn")).await.unwrap();
+        assert_eq!(passwords.try_out(read("sésame-fin"), Some(hash)).await.unwrap(), Tried::Right);
+    }
+
+    #[test]
+    fn a_new_password_has_a_length_and_is_not_the_address() {
+        let address = Address::parse("", "ada@example.org").unwrap();
+        let refused = |text: &str| {
+            let refused = Password::new(&Secret::new(text), Some(&address));
+            refused.err().map(|error| error.message().to_owned())
+        };
+        assert_eq!(refused(&"é".repeat(8)), None);
+        assert_eq!(refused(&"é".repeat(128)), None);
+        assert_eq!(refused(&"é".repeat(7)).as_deref(), Some("a password has at least 8 characters"));
+        assert_eq!(refused(&"é".repeat(129)).as_deref(), Some("a password has at most 128 characters"));
+        assert_eq!(refused(&"e".repeat(1 << 20)).as_deref(), Some("a password has at most 128 characters"));
+        assert_eq!(refused(" Ada@example.org").as_deref(), Some("the password must not be the address"));
+    }
+
+    #[tokio::test]
+    async fn who_would_wait_too_long_is_sent_away() {
+        let passwords = Passwords::new(1, Duration::from_millis(1));
+        let _turn = passwords.turns.acquire().await.unwrap();
+        let refused = passwords.hash(read("whatever")).await.unwrap_err();
+        assert_eq!((refused.code(), refused.retry_after_secs()), (Code::Unavailable, Some(2)));
+    }
+}

@@ -1,0 +1,30 @@
+//! The keys that sign the tokens of apps' users, out of the control plane.
+
+use std::sync::Arc;
+
+use capabilities::auth::{Claims, TokenKeys};
+use control::Control;
+use futures::future::BoxFuture;
+use kernel::{Env, Result, Secret};
+use serde_json::Value;
+
+/// The control plane's keys, one for each environment.
+pub struct AppKeys(pub Arc<Control>);
+
+impl TokenKeys for AppKeys {
+    fn sign<'a>(&'a self, env: &'a Env, claims: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
+        Box::pin(self.0.app_keys().sign(env, claims))
+    }
+
+    fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
+        Box::pin(self.0.app_keys().verify(env, token.expose()))
+    }
+
+    fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>> {
+        Box::pin(self.0.app_keys().jwks(env))
+    }
+
+    fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
+        Box::pin(self.0.app_keys().kid(env))
+    }
+}
