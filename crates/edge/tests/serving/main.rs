@@ -3,5 +3,6 @@
 
 mod attacks;
 mod ground;
+mod sdk;
 mod sign_in;
 mod sites;

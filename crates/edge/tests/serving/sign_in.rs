@@ -158,18 +158,18 @@ async fn bodies_are_read_strictly() {
     }
     expect![[r#"
         anonymous 400 invalid_input /role: unknown field `role`, there are no fields
-        anonymous 201
+        anonymous 400 invalid_input : the body must be a JSON object
         signup 400 invalid_input /role: unknown field `role`, expected `email` or `password`
-        signup 400 invalid_input : expected a text
+        signup 400 invalid_input : missing field `password`
         signup 400 invalid_input /email: invalid type: integer `1`, expected a string
         signup 400 invalid_input /password: expected a text
         signup 400 invalid_input /email: this is not an email address
         signup 400 invalid_input /password: a password has at least 8 characters
         signup 400 invalid_input /password: a password has at most 128 characters
         signup 400 invalid_input /email: this is not an email address
-        login 400 invalid_input /password: expected a text
-        refresh 400 invalid_input : expected a text
-        refresh 400 invalid_input /refresh_token: expected a text
+        login 400 invalid_input /password: invalid type: sequence, expected a text
+        refresh 400 invalid_input : missing field `refresh_token`
+        refresh 400 invalid_input /refresh_token: invalid type: null, expected a text
         logout 401 unauthenticated: there is no session
         logout 400 invalid_input /everywhere: invalid type: string "yes", expected a boolean
         logout 400 invalid_input /user: unknown field `user`, expected `everywhere`
