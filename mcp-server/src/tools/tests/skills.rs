@@ -69,7 +69,7 @@ async fn every_manifest_in_a_skill_can_be_applied() {
 #[tokio::test]
 async fn every_call_in_a_skill_is_one_that_its_tool_takes() {
     let ground = Ground::new().await;
-    let columns = json!({ "title": "text", "name": "text", "last": "text", "price": "int" });
+    let columns = json!({ "title": "text", "done": "bool", "name": "text", "last": "text", "price": "int" });
     let table = json!({ "columns": columns, "access": "private" });
     let tables = json!({ "todos": table, "people": table, "products": table });
     let app = json!({ "database": { "tables": tables } });
