@@ -59,7 +59,7 @@ impl Chance {
     /// A filter, with others inside it down to this depth.
     pub fn filter(&mut self, owner: bool, depth: usize) -> Filter {
         let text = if self.once_in(2) { "title" } else { "note" };
-        match self.below(if depth == 0 { 9 } else { 14 }) {
+        match self.below(if depth == 0 { 10 } else { 15 }) {
             0 => Filter::Constant(self.once_in(2)),
             1 | 2 => Filter::Compare(text, self.of(&OPERATORS), self.of(&TEXTS).into()),
             3 => Filter::Compare("n", self.of(&OPERATORS), json!(self.below(9) as i64 - 3)),
@@ -67,10 +67,10 @@ impl Chance {
             5 => Filter::Absent(self.of(&["n", "note", "title"]), self.once_in(2)),
             6 => Filter::StartsWith(text, self.of(&["a", "ab", "é", "%", "日", ""])),
             7 => Filter::Longer(text, self.below(4)),
-            8 if owner && self.once_in(2) => Filter::Mine,
-            8 => Filter::In("n", (0..1 + self.below(4)).map(|_| json!(self.below(6))).collect()),
-            9 => Filter::Not(self.filter(owner, depth - 1).into()),
-            10 | 11 => {
+            8 if owner => Filter::Mine,
+            9 => Filter::In("n", (0..1 + self.below(4)).map(|_| json!(self.below(6))).collect()),
+            10 => Filter::Not(self.filter(owner, depth - 1).into()),
+            11 | 12 => {
                 Filter::All(self.filter(owner, depth - 1).into(), self.filter(owner, depth - 1).into())
             }
             _ => Filter::Any(self.filter(owner, depth - 1).into(), self.filter(owner, depth - 1).into()),

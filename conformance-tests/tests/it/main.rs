@@ -30,6 +30,7 @@ mod clients_connect;
 mod clients_hello;
 mod clients_inspector;
 mod clients_python;
+mod clients_todo;
 mod clients_typescript;
 mod clients_whole_app;
 mod golden_authorization;

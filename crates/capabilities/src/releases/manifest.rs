@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
 use crate::access::{AccessSpec, Rules, TestSpec};
+use crate::auth::origin;
 use crate::hosting::SiteSpec;
 use crate::rows::Method;
 
@@ -46,8 +47,25 @@ pub struct AuthSpec {
     #[serde(default)]
     pub methods: BTreeSet<Method>,
     /// Other origins whose pages may call the app: `https://example.org`.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub origins: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+}
+
+/// How many other origins an app may name.
+const ORIGINS: usize = 20;
+
+impl AuthSpec {
+    /// The same with its origins as browsers write them, each once and in order; or the first that is none, with its
+    /// place below `/auth`.
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.origins.len() > ORIGINS {
+            return Err(Error::invalid("/origins", format!("an app names at most {ORIGINS} origins")));
+        }
+        let origins = self.origins.iter().enumerate();
+        let origins = origins.map(|(i, text)| origin(text).map_err(|e| e.under(&format!("/origins/{i}"))));
+        let origins: BTreeSet<String> = origins.collect::<Result<_>>()?;
+        Ok(Self { methods: self.methods, origins: origins.into_iter().collect() })
+    }
 }
 
 impl fmt::Display for AuthSpec {
