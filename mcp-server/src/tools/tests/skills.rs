@@ -11,8 +11,7 @@ use crate::skills::{self, File};
 use crate::tools::registry;
 
 /// TEMPORARY, until what they name has landed: tools, and what manifests and answers get.
-const LANDING: [&str; 6] =
-    ["access_set", "access_explain", "auth_configure", "auth_users", "auth_user_set", "created_at"];
+const LANDING: [&str; 2] = ["access_set", "access_explain"];
 
 /// What apps answer beside rows (the tools and the manifest do not know of it).
 const OF_APPS: [&str; 5] = ["access_token", "token_type", "refresh_token", "expires_in", "request_id"];
