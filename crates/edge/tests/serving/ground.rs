@@ -13,7 +13,7 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use capabilities::rows::Rows;
+use capabilities::rows::{LiveApps, Rows};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -50,6 +50,15 @@ impl Apps for Known {
             Which::Number(number) => app.releases.iter().find(|served| served.release == number).cloned(),
         });
         async { Ok(found) }.boxed()
+    }
+}
+
+/// There are no rows here.
+struct NoTables;
+
+impl LiveApps for NoTables {
+    fn app<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Arc<capabilities::rows::App>>> {
+        async { Ok(Arc::default()) }.boxed()
     }
 }
 
@@ -104,7 +113,7 @@ impl Ground {
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let data = Data {
             auth: Auth::new(Arc::clone(&databases), Arc::new(NoKeys), AuthLimits::default()),
-            rows: Rows::new(databases),
+            rows: Rows::new(databases, Arc::new(NoTables)),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
