@@ -68,7 +68,7 @@ impl Chance {
             6 => Filter::StartsWith(text, self.of(&["a", "ab", "é", "%", "日", ""])),
             7 => Filter::Longer(text, self.below(4)),
             8 if owner => Filter::Mine,
-            9 => Filter::In("n", (0..1 + self.below(4)).map(|_| json!(self.below(6))).collect()),
+            8 | 9 => Filter::In("n", (0..1 + self.below(4)).map(|_| json!(self.below(6))).collect()),
             10 => Filter::Not(self.filter(owner, depth - 1).into()),
             11 | 12 => {
                 Filter::All(self.filter(owner, depth - 1).into(), self.filter(owner, depth - 1).into())
