@@ -4,6 +4,9 @@ mod app_apply;
 mod app_describe;
 mod app_plan;
 mod app_rollback;
+mod auth_configure;
+mod auth_user_set;
+mod auth_users;
 mod confirm;
 mod db_execute;
 mod db_load;
@@ -41,6 +44,9 @@ pub fn registry() -> Registry<Platform> {
         db_execute::DbExecute,
         db_migrate::DbMigrate,
         db_load::DbLoad,
+        auth_configure::AuthConfigure,
+        auth_users::AuthUsers,
+        auth_user_set::AuthUserSet,
         site_deploy::SiteDeploy,
         secret_set::SecretSet,
         resource_delete::ResourceDelete,

@@ -1,14 +1,16 @@
-//! The browser client by itself: its logic in Node against a small app, its types by the TypeScript compiler.
+//! The browser client: its logic in Node against a small app and the real one, its types by the TypeScript compiler.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use conformance_tests::Place;
+use serde_json::json;
 use testkit::{Finished, NodeTool, finish, require};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs one of the pinned programs where the client and the named files lie side by side.
-fn run(program: &str, arguments: &[&str], files: &[&str]) -> Finished {
+fn run(program: &str, arguments: &[&str], files: &[&str], app: &str) -> Finished {
     let home = testkit::temporary().unwrap();
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let copy = |from: PathBuf, name: &str| {
@@ -22,31 +24,44 @@ fn run(program: &str, arguments: &[&str], files: &[&str]) -> Finished {
         copy(here.join("tests/it/sdk").join(file), file);
     }
     let mut command = require(NodeTool::install()).command(program, home.path()).unwrap();
-    command.args(arguments);
+    command.args(arguments).env("APP", app);
     finish(command, LIMIT).unwrap()
 }
 
-fn passes(test: &str) {
-    let ran = run("node", &["--test", "--test-reporter=spec", test], &["app.mjs", test]);
+fn passes(test: &str, app: &str) {
+    let ran = run("node", &["--test", "--test-reporter=spec", test], &["app.mjs", test], app);
     assert!(ran.success(), "{}\n{}", ran.stdout, ran.stderr);
     assert!(!ran.stdout.contains("tests 0\n"), "{}", ran.stdout);
 }
 
 #[test]
 fn a_session_survives_tabs_ends_of_tokens_and_lost_networks() {
-    passes("client.test.mjs");
+    passes("client.test.mjs", "");
 }
 
 #[test]
 fn rows_versions_pages_and_filters_become_the_right_requests() {
-    passes("rows.test.mjs");
+    passes("rows.test.mjs", "");
+}
+
+#[test]
+fn the_client_and_the_app_understand_each_other() {
+    let place = Place::new("sdk").unwrap();
+    let columns = json!({ "title": "text!", "done": "bool = false", "position": "real = 0" });
+    let manifest = json!({
+        "database": { "tables": { "todos": { "columns": columns, "access": "private" } } },
+        "auth": { "methods": ["anonymous", "password"] },
+        "site": { "files": {} },
+    });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    passes("live.test.mjs", &place.url);
 }
 
 #[test]
 fn the_types_take_what_an_app_says_and_refuse_its_mistakes() {
     let options = ["--strict", "--noEmit", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess"];
     let target = ["--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler", "sample.ts"];
-    let ran = run("tsc", &[&options[..], &target[..]].concat(), &["sample.ts"]);
+    let ran = run("tsc", &[&options[..], &target[..]].concat(), &["sample.ts"], "");
     assert!(ran.success(), "{}\n{}", ran.stdout, ran.stderr);
 }
 

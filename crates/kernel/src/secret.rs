@@ -29,7 +29,8 @@ impl fmt::Debug for Secret {
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from).map(Self)
+        // What came instead may be the secret in another form: the error does not repeat it.
+        String::deserialize(from).map(Self).map_err(|_| serde::de::Error::custom("expected a text"))
     }
 }
 
@@ -54,5 +55,11 @@ mod tests {
     #[test]
     fn debug_says_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(…)");
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_without_being_repeated() {
+        let refused = serde_json::from_str::<Secret>("12345678").map_err(|e| e.to_string());
+        assert_eq!(refused, Err("expected a text".to_owned()));
     }
 }

@@ -41,7 +41,8 @@ function render() {
   $("count-open").textContent = open || "";
   $("count-done").textContent = done || "";
   $("summary").textContent = summary(open, done);
-  $("ring").setAttribute("stroke-dashoffset", rows.length ? 100 - (100 * done) / rows.length : 100);
+  $("progress").classList.toggle("idle", rows.length === 0);
+  $("ring").setAttribute("stroke-dashoffset", 100 - (100 * done) / (rows.length || 1));
   $("clear").hidden = done === 0;
   $("clear").textContent = `Clear ${done} done`;
 
@@ -183,11 +184,13 @@ const add = (row) => rows.push(row);
 const drop = (gone) => (rows = rows.filter((row) => !gone.includes(row)));
 const content = ({ title, done, position }) => ({ title, done, position });
 
-/** Up to fifty operations are one batch, done wholly or not at all. */
-async function inBatches(operations) {
-  const results = [];
-  for (let i = 0; i < operations.length; i += 50) results.push(...(await app.batch(operations.slice(i, i + 50))));
-  return results;
+/** One operation for each row. Up to fifty are one batch, which is done wholly or not at all. */
+async function inBatches(all, operation, done) {
+  for (let i = 0; i < all.length; i += 50) {
+    const part = all.slice(i, i + 50);
+    const results = await app.batch(part.map(operation));
+    part.forEach((row, n) => done(row, results[n]));
+  }
 }
 
 function create(title) {
@@ -197,16 +200,18 @@ function create(title) {
 
 /** Adds rows that the app does not have. The first one makes the visitor an anonymous user. */
 function store(fresh, failed) {
+  const missing = () => fresh.filter((row) => !row.id);
   return attempt({
-    show: () => fresh.forEach((row) => add(Object.assign(row, { pending: true }))),
+    show: () => missing().forEach((row) => add(Object.assign(row, { pending: true }))),
     ask: async () => {
       await app.auth.anonymous();
-      const results = await inBatches(fresh.map((row) => ({ do: "create", on: "todos", new: content(row) })));
-      results.forEach((result, i) => Object.assign(fresh[i], result.row, { pending: false }));
+      const operation = (row) => ({ do: "create", on: "todos", new: content(row) });
+      await inBatches(missing(), operation, (row, result) => Object.assign(row, result.row, { pending: false }));
+      // The list may have been read in between, with the same rows in it.
       const ids = new Set(fresh.map((row) => row.id));
       rows = rows.filter((row) => fresh.includes(row) || !ids.has(row.id));
     },
-    back: () => drop(fresh),
+    back: () => drop(missing()),
     failed,
   });
 }
@@ -222,11 +227,11 @@ function toggle(row) {
 }
 
 function remove(gone) {
-  const operations = gone.map(({ id }) => ({ do: "delete", on: "todos", id }));
+  const left = new Set(gone);
   attempt({
     show: () => drop(gone),
-    ask: () => inBatches(operations),
-    back: () => gone.forEach(add),
+    ask: () => inBatches([...left], ({ id }) => ({ do: "delete", on: "todos", id }), (row) => left.delete(row)),
+    back: () => left.forEach(add),
     failed: "Not removed",
   });
   const what = gone.length === 1 ? `“${gone[0].title}”` : count(gone.length);
@@ -380,7 +385,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "/" && !isText) {
     $("search").focus();
   } else if (isText && key === "ArrowDown" && shown.length) {
-    focus(current);
+    focus(shown[0]);
   } else if (isText && key === "Escape" && target.value) {
     target.value = "";
     target.dispatchEvent(new Event("input"));
@@ -403,8 +408,8 @@ function userChanged(user) {
   const before = who;
   who = user?.id ?? null;
   if (before === who) return;
-  // Nobody sees the rows of the one before; what a visitor has just written becomes the new user's.
-  if (before) [rows, phase, editing] = [[], "loading", null];
+  // Nobody sees the rows of the one before. What a visitor has just written stays: it made them a user.
+  if (before || !user.anonymous) [rows, phase, editing] = [[], "loading", null];
   render();
   load();
 }

@@ -48,7 +48,7 @@ impl Tool<Platform> for AppDescribe {
 
     const SPEC: Spec = Spec {
         title: "Describe the app",
-        about: "Shows what is there: tables and columns, site, releases, secrets' names, URL, advice. Call it first.",
+        about: "Shows what is there: tables and columns, sign-in, site, releases, secrets' names, URL, advice. Call it first.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
         examples: &["{}"],
@@ -77,6 +77,9 @@ impl Tool<Platform> for AppDescribe {
         let secrets = fit("secrets", platform.secrets(cx.env()).await?);
         if let Some(site) = &mut app.site {
             site.paths = fit("paths", std::mem::take(&mut site.paths));
+        }
+        if let Some(auth) = &mut app.auth {
+            auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
         app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
         let url = platform.urls.app(&slug);

@@ -177,18 +177,38 @@ test("a token that still works is used while the exchange fails", async () => {
   assert.equal((await todos(client).get("one")).as, "usr_1");
 });
 
+/** Holds back every exchange of a token until `release` is called. */
+function holdExchanges() {
+  let release;
+  const held = new Promise((go) => (release = go));
+  app.rule = async ({ line }) => void (line.includes("refresh") && (await held));
+  return release;
+}
+
 test("signing out while a token is being exchanged stays signed out", async () => {
   const [one, two] = [await tab(), await tab()];
   await one.auth.anonymous();
   later(16 * MINUTE);
-  let release;
-  const held = new Promise((go) => (release = go));
-  app.rule = async ({ line }) => void (line.includes("refresh") && (await held));
+  const release = holdExchanges();
   const request = todos(one).get("one").catch((error) => error);
   const out = two.auth.logout();
   release();
   await Promise.all([request, out]);
-  assert.deepEqual([one.auth.user, two.auth.user, stored(), app.alive.size], [null, null, null, 0]);
+  assert.deepEqual([one.auth.user, two.auth.user, stored(), app.alive.size, refreshes()], [null, null, null, 0, 1]);
+});
+
+test("signing in while a token is being exchanged is not undone by it", async () => {
+  const [one, two] = [await tab(), await tab()];
+  await one.auth.anonymous();
+  later(16 * MINUTE);
+  const release = holdExchanges();
+  const request = todos(one).get("one").catch((error) => error);
+  const entered = two.auth.login({ email: "b@x.test", password: "right" });
+  // What needs no lock has long been answered when this is.
+  await (await fetch(`${app.url}/_/db/todos/one`)).json();
+  release();
+  await Promise.all([request, entered]);
+  assert.deepEqual([one.auth.user.email, two.auth.user.email], ["b@x.test", "b@x.test"]);
 });
 
 test("a request of one user is not repeated as another", async () => {

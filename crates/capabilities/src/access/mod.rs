@@ -3,23 +3,33 @@
 mod compile;
 mod expr;
 mod lexer;
+mod matrix;
 mod parse;
+mod persona;
 mod preset;
 mod rules;
 mod spec;
 mod subject;
+mod test_spec;
+mod trial;
 mod typing;
 
 #[cfg(test)]
 mod tests;
 
+pub use matrix::Matrix;
+pub use persona::Persona;
 pub use preset::Preset;
 pub use rules::Rules;
 pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};
+pub use test_spec::{Expect, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
 pub(crate) use expr::Expr;
+pub(crate) use matrix::matrix;
+pub(crate) use test_spec::run as run_tests;
+pub(crate) use trial::{Target, Trial, Verdict};
 
 use std::fmt;
 use std::str::FromStr;

@@ -9,7 +9,7 @@ use super::account::{self, Account, COLUMNS, Key, Stored, settle};
 use super::address::Address;
 use super::password::Password;
 use super::{Auth, Inner, whole};
-use crate::database::COUNTED;
+use crate::database::{COUNTED, Databases};
 
 const MOST: u32 = 100;
 const ROLE: usize = 32;
@@ -136,9 +136,9 @@ impl Auth {
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub async fn count(&self, env: &Env) -> Result<u64> {
+    pub(crate) async fn count(databases: &Databases, env: &Env) -> Result<u64> {
         let sql = "SELECT count(*) FROM (SELECT 1 FROM _steading_user LIMIT ?1)";
-        let rows = self.0.databases.platform_query(env, sql, &[COUNTED.into()]).await?;
+        let rows = databases.platform_query(env, sql, &[COUNTED.into()]).await?;
         Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
     }
 

@@ -249,7 +249,8 @@ impl Connection {
         params: &[Value],
         each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        if !matches!(self.role, Some(Role::Rows | Role::Turn)) {
+        // At a zero byte the engine ends and the driver does not.
+        if !matches!(self.role, Some(Role::Rows | Role::Turn)) || sql.contains('\0') {
             return Err(Error::Refused(Refusal::Kind));
         }
         if sql.len() > self.limits.sql_bytes {

@@ -260,6 +260,19 @@ impl Environments {
         }
     }
 
+    /// How many connections of `env` are open and not on loan.
+    #[cfg(test)]
+    pub fn connections(&self, env: EnvId) -> usize {
+        let open = lock(&self.open);
+        let Some(slot) = open.get(&env) else { return 0 };
+        let spare = lock(&slot.spare);
+        let writers = slot
+            .writers
+            .try_lock()
+            .map_or(0, |it| usize::from(it.sql.is_some()) + usize::from(it.rows.is_some()));
+        spare.sql.len() + spare.rows.len() + writers
+    }
+
     /// How many environments are open.
     #[cfg(test)]
     pub fn open(&self) -> usize {

@@ -134,7 +134,8 @@ impl RowsWriter {
         let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
         let result = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
         self.working = watch.abandoned() || is_stale(&result);
-        result
+        // What is left of the transaction's time is not what the caller was given.
+        result.map_err(|error| if matches!(error, Error::TooSlow(_)) { Error::TooSlow(most) } else { error })
     }
 
     /// Makes everything since [`RowsWriter::begin`] permanent.

@@ -22,7 +22,8 @@ impl Release {
         let tables = self.tables()?;
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
-        Ok(App { tables: tables.collect(), auth: AuthSettings { methods, origins } })
+        let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
+        Ok(App { tables: tables.collect(), auth })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an environment holds, in few words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 use kernel::{Env, Result, Timestamp};
@@ -9,10 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Releases;
-use super::manifest::{Kind, Table};
+use super::manifest::{AuthSpec, Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
+use crate::auth::Auth;
 use crate::database::Table as LiveTable;
+use crate::rows::Method;
 
 /// How many paths of a site are named.
 const PATHS: usize = 20;
@@ -38,8 +40,26 @@ pub struct Description {
     /// The site, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteInfo>,
+    /// How people sign in, where the app says so or has users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthInfo>,
     /// What to look at next.
     pub advice: Vec<String>,
+}
+
+/// Sign-in.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct AuthInfo {
+    /// Ways to sign in that are on.
+    pub methods: BTreeSet<Method>,
+    /// Other origins whose pages may call the app.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+    /// How many users there are, counted up to 100,000.
+    pub users: u64,
+    /// What pages of those origins pass to createClient; may be public.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publishable_key: Option<String>,
 }
 
 /// One release.
@@ -116,6 +136,12 @@ impl Releases {
             paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
             spa: site.spa,
         });
+        let users = Auth::count(&self.databases, env).await?;
+        let auth = current.manifest.auth.clone();
+        let auth = (auth.is_some() || users > 0).then(|| {
+            let AuthSpec { methods, origins } = auth.unwrap_or_default();
+            AuthInfo { methods, origins, users, publishable_key: None }
+        });
         let mut description = Description {
             name: current.manifest.name,
             release: (current.number > 0).then_some(current.number),
@@ -123,6 +149,7 @@ impl Releases {
             tables,
             migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
             site,
+            auth,
             advice: Vec::new(),
         };
         description.advice = advice(&description);

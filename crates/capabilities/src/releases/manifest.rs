@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
-use crate::access::{AccessSpec, Rules};
+use crate::access::{AccessSpec, Rules, TestSpec};
+use crate::auth::origin;
 use crate::hosting::SiteSpec;
 use crate::rows::Method;
 
@@ -33,6 +34,9 @@ pub struct Manifest {
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
+    /// Who may do what, tried before a release is switched to: one that fails refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tests: Option<Vec<TestSpec>>,
 }
 
 /// The manifest's `auth`.
@@ -43,8 +47,25 @@ pub struct AuthSpec {
     #[serde(default)]
     pub methods: BTreeSet<Method>,
     /// Other origins whose pages may call the app: `https://example.org`.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub origins: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+}
+
+/// How many other origins an app may name.
+const ORIGINS: usize = 20;
+
+impl AuthSpec {
+    /// The same with its origins as browsers write them, each once and in order; or the first that is none, with its
+    /// place below `/auth`.
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.origins.len() > ORIGINS {
+            return Err(Error::invalid("/origins", format!("an app names at most {ORIGINS} origins")));
+        }
+        let origins = self.origins.iter().enumerate();
+        let origins = origins.map(|(i, text)| origin(text).map_err(|e| e.under(&format!("/origins/{i}"))));
+        let origins: BTreeSet<String> = origins.collect::<Result<_>>()?;
+        Ok(Self { methods: self.methods, origins: origins.into_iter().collect() })
+    }
 }
 
 impl fmt::Display for AuthSpec {
@@ -270,6 +291,7 @@ impl Manifest {
             auth: self.auth.or_else(|| base.auth.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
+            tests: self.tests.or_else(|| base.tests.clone()),
         }
     }
 }

@@ -15,20 +15,21 @@ mod plans;
 mod rehearsal;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
+use crate::rows::Method;
 use live::Live;
 use plans::{Stored, lossy};
 use rehearsal::{Goal, Rehearsal, Release, rehearse};
@@ -287,6 +288,30 @@ impl Releases {
         self.finish(env, db, rehearsal, cancel).await
     }
 
+    /// Changes how people sign in, as a new release; what is none stays.
+    ///
+    /// # Errors
+    /// As [`Releases::apply`]; `invalid_input` at `/origins/<i>`.
+    pub async fn configure_auth(
+        &self,
+        env: &Env,
+        methods: Option<BTreeSet<Method>>,
+        origins: Option<Vec<String>>,
+        cancel: &CancellationToken,
+    ) -> Result<(Applied, AuthSpec)> {
+        let mut db = self.writer(env, cancel).await?;
+        db.begin(Durability::Normal).await?;
+        let current = Release::current(&mut db).await?;
+        db.rollback().await?;
+        let mut auth = current.manifest.auth.unwrap_or_default();
+        auth.methods = methods.unwrap_or(auth.methods);
+        auth.origins = origins.unwrap_or(auth.origins);
+        let auth = auth.checked()?;
+        let manifest = Manifest { auth: Some(auth.clone()), ..Manifest::default() };
+        let rehearsal = rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;
+        Ok((self.finish(env, db, rehearsal, cancel).await?, auth))
+    }
+
     /// Returns to an earlier release: its tables and its site. No row written since is lost: what the release
     /// does not know stays beside it, and what cannot be undone without loss is refused. Migrations are not
     /// undone.
@@ -363,6 +388,9 @@ impl Releases {
                 return Err(Error::invalid(format!("/secrets/{i}"), format!("the secret {name} is not set"))
                     .hint("set it with secret_set first"));
             }
+        }
+        if let Some(auth) = manifest.auth.take() {
+            manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {

@@ -10,6 +10,7 @@ use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
+use crate::access;
 use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
 
@@ -165,6 +166,7 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
     if draft.foreign_keys_off {
         dangling(db).await?;
     }
+    access::run_tests(db, &release.app()?, release.manifest.tests.as_deref().unwrap_or_default()).await?;
     match goal {
         Goal::Back { .. } => point_at(db, release.number).await?,
         _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
@@ -217,6 +219,9 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
             if let Some(database) = &mut release.manifest.database {
                 database.tables.retain(|table, _| !table.as_str().eq_ignore_ascii_case(name));
             }
+            if let Some(tests) = &mut release.manifest.tests {
+                tests.retain(|test| !test.on.eq_ignore_ascii_case(name));
+            }
             (release, Surplus::Drop)
         }
         Goal::Back { release } => (Release::numbered(db, *release).await?, Surplus::Keep),
@@ -268,6 +273,10 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();
         draft.change(Action::Alter, "secrets", Some(names.join(", ")));
+    }
+    if base.manifest.tests != release.manifest.tests {
+        let tests = release.manifest.tests.as_ref().map_or(0, Vec::len);
+        draft.change(Action::Alter, "tests", Some(format!("{tests} tests of access")));
     }
     match (&base.site, &release.site) {
         (None, Some(site)) => {

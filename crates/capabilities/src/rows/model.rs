@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Type;
-use crate::access::Rules;
+use crate::access::{Operation, Rules};
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,6 +72,12 @@ impl TableModel {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&ColumnModel> {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether there is somebody who may do this.
+    #[must_use]
+    pub fn allows(&self, operation: Operation) -> bool {
+        self.access.of(operation).is_some()
     }
 
     /// Whether its rows have an owner.

@@ -19,13 +19,13 @@ struct Nothing {}
 #[serde(deny_unknown_fields)]
 struct Typed {
     email: String,
-    password: String,
+    password: Secret,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Refreshing {
-    refresh_token: String,
+    refresh_token: Secret,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct Leaving {
 
 impl From<Typed> for Credentials {
     fn from(typed: Typed) -> Self {
-        Self { email: typed.email, password: Secret::new(typed.password) }
+        Self { email: typed.email, password: typed.password }
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         }
         "refresh" => {
             let Refreshing { refresh_token } = ask.json(body).await?;
-            session(StatusCode::OK, auth.refresh(&asking, &Secret::new(refresh_token)).await?)
+            session(StatusCode::OK, auth.refresh(&asking, &refresh_token).await?)
         }
         _ => {
             let Leaving { everywhere } = ask.json(body).await?;

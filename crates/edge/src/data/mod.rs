@@ -121,8 +121,8 @@ impl Data {
         let path = segments(raw).ok_or_else(unknown)?;
         let ask = Ask { env, app, parts, id, path };
         match ask.path().as_slice() {
-            ["sdk.js"] => sdk::script(parts),
-            ["sdk.d.ts"] => sdk::types(parts),
+            ["sdk.js"] => Ok(sdk::script(&ask)),
+            ["sdk.d.ts"] => Ok(sdk::types(&ask)),
             ["openapi.json"] => openapi::answer(&ask),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,

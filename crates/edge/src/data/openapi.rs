@@ -1,10 +1,281 @@
-//! The interface as an OpenAPI document.
+//! The interface as an OpenAPI document (OpenAPI 3.1): what this app has, and no more.
 
 use axum::response::Response;
+use capabilities::access::Operation;
+use capabilities::rows::{App, ColumnModel, Method as SignIn, TableModel, Type};
+use http::{Method, StatusCode};
 use kernel::Result;
+use serde_json::{Map, Value, json};
 
-use super::{Ask, unknown};
+use super::{Ask, json as answer_json};
 
-pub(super) fn answer(_ask: &Ask<'_>) -> Result<Response> {
-    Err(unknown())
+pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
+    match ask.parts.method {
+        Method::GET | Method::HEAD => Ok(answer_json(StatusCode::OK, &document(ask.app))),
+        _ => Ok(ask.only("GET, HEAD")),
+    }
+}
+
+/// The document of an app.
+fn document(app: &App) -> Value {
+    let (mut paths, mut schemas) = (Map::new(), common_schemas());
+    for table in app.tables.values().filter(|table| Operation::ALL.iter().any(|it| table.allows(*it))) {
+        table_paths(table, &mut paths);
+        table_schemas(table, &mut schemas);
+    }
+    if !paths.is_empty() {
+        paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
+    }
+    auth_paths(app, &mut paths, &mut schemas);
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "The interface of this app", "version": "1" },
+        "servers": [{ "url": "/" }],
+        "security": [{}, { "session": [] }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": { "session": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "responses": { "problem": {
+                "description": "A refusal.",
+                "content": { "application/problem+json": { "schema": reference("steading.Problem") } },
+            } },
+        },
+    })
+}
+
+fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
+    let name = &table.name;
+    let (mut rows, mut row) = (Map::new(), Map::new());
+    if table.allows(Operation::List) {
+        let list = json!({ "type": "object", "required": ["rows"], "properties": {
+            "rows": { "type": "array", "items": reference(name) },
+            "cursor": { "type": "string", "description": "There where more rows follow." },
+        } });
+        let parameters: Vec<Value> = LIST
+            .iter()
+            .map(|(parameter, kind, about)| {
+                json!({ "in": "query", "name": parameter, "description": about, "schema": { "type": kind } })
+            })
+            .collect();
+        let mut get = operation(&format!("Lists {name}."), 200, Some(list.clone()));
+        get["parameters"] = parameters.into();
+        rows.insert("get".to_owned(), get);
+        let mut query = operation(&format!("Lists {name}, asked in the body."), 200, Some(list));
+        let properties: Map<String, Value> = LIST
+            .iter()
+            .map(|(parameter, kind, about)| {
+                ((*parameter).to_owned(), json!({ "type": kind, "description": about }))
+            })
+            .collect();
+        query["requestBody"] =
+            body(json!({ "type": "object", "additionalProperties": false, "properties": properties }));
+        paths.insert(format!("/_/db/{name}/query"), json!({ "post": query }));
+    }
+    if table.allows(Operation::Create) {
+        let mut create = operation(&format!("Makes a row of {name}."), 201, Some(reference(name)));
+        create["requestBody"] = body(reference(&format!("{name}.new")));
+        rows.insert("post".to_owned(), create);
+    }
+    if table.allows(Operation::Get) {
+        let get = operation("Reads a row; its ETag names this state of it.", 200, Some(reference(name)));
+        row.insert("get".to_owned(), get);
+    }
+    let if_match = json!([{
+        "in": "header", "name": "If-Match", "schema": { "type": "string" },
+        "description": "The ETag that the row must have.",
+    }]);
+    if table.allows(Operation::Update) {
+        let mut update = operation("Changes these values of a row.", 200, Some(reference(name)));
+        update["requestBody"] = body(reference(&format!("{name}.change")));
+        update["parameters"] = if_match.clone();
+        row.insert("patch".to_owned(), update);
+    }
+    if table.allows(Operation::Delete) {
+        let mut delete = operation("Removes a row.", 204, None);
+        delete["parameters"] = if_match;
+        row.insert("delete".to_owned(), delete);
+    }
+    if !rows.is_empty() {
+        paths.insert(format!("/_/db/{name}"), rows.into());
+    }
+    if !row.is_empty() {
+        let id = json!([{ "in": "path", "name": "id", "required": true, "schema": { "type": "string" } }]);
+        row.insert("parameters".to_owned(), id);
+        paths.insert(format!("/_/db/{name}/{{id}}"), row.into());
+    }
+}
+
+const LIST: [(&str, &str, &str); 5] = [
+    ("select", "string", "Columns, separated by commas; all without it."),
+    ("where", "string", "A condition such as done == false && startsWith(title, \"a\")."),
+    ("order", "string", "Columns, separated by commas, - before one turns it; id without it."),
+    ("limit", "integer", "1 to 200; 50 without it."),
+    ("cursor", "string", "The cursor of the page before, with the same where and order."),
+];
+
+fn table_schemas(table: &TableModel, schemas: &mut Map<String, Value>) {
+    let properties = |columns: &mut dyn Iterator<Item = &ColumnModel>| -> Map<String, Value> {
+        columns.map(|column| (column.name.clone(), column_schema(column))).collect()
+    };
+    let all: Vec<&String> = table.columns.iter().map(|column| &column.name).collect();
+    let row = json!({
+        "type": "object", "required": all, "properties": properties(&mut table.columns.iter()),
+    });
+    let given = || table.columns.iter().filter(|column| !column.built_in);
+    let needed: Vec<&String> = given()
+        .filter(|column| column.required && column.default.is_none())
+        .map(|column| &column.name)
+        .collect();
+    let change =
+        json!({ "type": "object", "additionalProperties": false, "properties": properties(&mut given()) });
+    let mut new = change.clone();
+    if !needed.is_empty() {
+        new["required"] = json!(needed);
+    }
+    let name = &table.name;
+    schemas.extend([(name.clone(), row), (format!("{name}.new"), new), (format!("{name}.change"), change)]);
+}
+
+fn column_schema(column: &ColumnModel) -> Value {
+    let (kind, mut schema) = match column.kind {
+        Type::Text => ("string", json!({})),
+        Type::Int => ("integer", json!({ "format": "int64" })),
+        Type::Real => ("number", json!({ "format": "double" })),
+        Type::Bool => ("boolean", json!({})),
+        Type::Timestamp => ("string", json!({ "format": "date-time" })),
+        Type::Blob => (
+            "object",
+            json!({
+                "required": ["base64"], "additionalProperties": false,
+                "properties": { "base64": { "type": "string", "contentEncoding": "base64" } },
+            }),
+        ),
+        Type::Json => return json!({ "description": "Any JSON value." }),
+    };
+    schema["type"] = if column.required { json!(kind) } else { json!([kind, "null"]) };
+    if let Some(table) = &column.references {
+        schema["description"] = json!(format!("The id of a row of {table}."));
+    }
+    schema
+}
+
+fn batch() -> Value {
+    let mut batch = operation(
+        "Makes up to 50 operations in one transaction: all, or none.",
+        200,
+        Some(json!({ "type": "object", "required": ["results"], "properties": {
+            "results": { "type": "array", "items": { "type": "object", "required": ["status"], "properties": {
+                "status": { "type": "integer" }, "row": { "type": "object" }, "etag": { "type": "string" },
+            } } },
+        } })),
+    );
+    batch["requestBody"] = body(json!({
+        "type": "object", "required": ["operations"], "additionalProperties": false,
+        "properties": { "operations": { "type": "array", "maxItems": 50, "items": {
+            "type": "object", "required": ["do", "on"], "additionalProperties": false,
+            "properties": {
+                "do": { "enum": ["create", "get", "update", "delete"] },
+                "on": { "type": "string", "description": "The table." },
+                "id": { "type": "string", "description": "The row; not for create." },
+                "new": { "type": "object", "description": "The values; for create and update." },
+                "if_match": { "type": "string", "description": "For update and delete." },
+            },
+        } } },
+    }));
+    batch
+}
+
+fn auth_paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map<String, Value>) {
+    if app.auth.methods.is_empty() {
+        return;
+    }
+    schemas.extend(session_schemas());
+    let mut add = |path: &str, about: &str, status: u16, asked: Option<Value>| {
+        let answered = (status != 204).then(|| reference("steading.Session"));
+        let mut post = operation(about, status, answered);
+        if let Some(asked) = asked {
+            post["requestBody"] = body(asked);
+        }
+        paths.insert(format!("/_/auth/{path}"), json!({ "post": post }));
+    };
+    if app.auth.methods.contains(&SignIn::Anonymous) {
+        add("anonymous", "Signs in without an account, which can be made of it later.", 201, None);
+    }
+    if app.auth.methods.contains(&SignIn::Password) {
+        add(
+            "signup",
+            "Makes an account; of an anonymous session, that user's.",
+            201,
+            Some(reference("steading.Credentials")),
+        );
+        add("login", "Signs in.", 200, Some(reference("steading.Credentials")));
+    }
+    let refresh = json!({
+        "type": "object", "required": ["refresh_token"], "properties": { "refresh_token": { "type": "string" } },
+    });
+    add("refresh", "Gets the next pair of tokens; a refresh token is used once.", 200, Some(refresh));
+    let logout = json!({ "type": "object", "properties": { "everywhere": { "type": "boolean" } } });
+    add("logout", "Ends the session.", 204, Some(logout));
+    let me = operation("Who is signed in.", 200, Some(reference("steading.User")));
+    paths.insert("/_/auth/me".to_owned(), json!({ "get": me }));
+}
+
+fn session_schemas() -> [(String, Value); 3] {
+    let user = json!({
+        "type": "object", "required": ["id", "email", "role", "anonymous", "created_at"],
+        "properties": {
+            "id": { "type": "string" }, "email": { "type": ["string", "null"] }, "role": { "type": "string" },
+            "anonymous": { "type": "boolean" }, "created_at": { "type": "string", "format": "date-time" },
+        },
+    });
+    let session = json!({
+        "type": "object", "required": ["access_token", "token_type", "refresh_token", "expires_in", "user"],
+        "properties": {
+            "access_token": { "type": "string" }, "token_type": { "const": "Bearer" },
+            "refresh_token": { "type": "string" }, "expires_in": { "type": "integer" }, "user": reference("steading.User"),
+        },
+    });
+    let credentials = json!({
+        "type": "object", "required": ["email", "password"], "additionalProperties": false,
+        "properties": { "email": { "type": "string" }, "password": { "type": "string" } },
+    });
+    [("User", user), ("Session", session), ("Credentials", credentials)]
+        .map(|(name, it)| (format!("steading.{name}"), it))
+}
+
+/// Names with a dot are never those of tables.
+fn common_schemas() -> Map<String, Value> {
+    let problem = json!({
+        "type": "object", "required": ["type", "title", "status", "code", "message", "request_id"],
+        "properties": {
+            "type": { "type": "string" }, "title": { "type": "string" }, "status": { "type": "integer" },
+            "code": { "type": "string" }, "message": { "type": "string" }, "hint": { "type": "string" },
+            "field": { "type": "string", "description": "A JSON pointer to what is wrong." },
+            "retry_after": { "type": "integer" }, "request_id": { "type": "string" },
+        },
+    });
+    Map::from_iter([("steading.Problem".to_owned(), problem)])
+}
+
+fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
+    let mut good = json!({ "description": "Done." });
+    if let Some(schema) = answered {
+        good["content"] = json!({ "application/json": { "schema": schema } });
+    }
+    json!({
+        "summary": about,
+        "responses": {
+            status.to_string(): good,
+            "default": { "$ref": "#/components/responses/problem" },
+        },
+    })
+}
+
+fn body(schema: Value) -> Value {
+    json!({ "content": { "application/json": { "schema": schema } } })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }

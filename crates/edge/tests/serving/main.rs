@@ -3,4 +3,5 @@
 
 mod attacks;
 mod ground;
+mod sdk;
 mod sites;

@@ -1,1 +1,7 @@
-//! tests
+//! What people who sign in can do, and what those who attack them cannot.
+
+mod accounts;
+mod fixture;
+mod guesses;
+mod sessions;
+mod tokens;

@@ -1,5 +1,7 @@
 //! Attacks on the SQL guard: by every door, with what they must leave untouched looked at after each.
 
+use std::ops::ControlFlow;
+
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -62,11 +64,36 @@ async fn tried(sql: &str) -> String {
     assert_eq!(guarded(&fixture).await, before, "dry run: {sql}");
     let _ = fixture.migrate("attack", sql, Mode::Apply).await;
     assert_eq!(guarded(&fixture).await, before, "migrate: {sql}");
-    for (door, answer) in [("query", query), ("execute", execute), ("migrate", migrate)] {
+    let (rows, turn) = tried_as_data_plane(sql).await;
+    let doors =
+        [("query", query), ("execute", execute), ("migrate", migrate), ("rows", rows), ("turn", turn)];
+    for (door, answer) in doors {
         let answer = answer.replace("invalid_input /sql: ", "refused: ");
         answers.push_str(&format!("  {door:8}{answer}\n"));
     }
     answers
+}
+
+/// Tries `sql` as if the data plane had put it together so: between other statements, and on its own connections.
+async fn tried_as_data_plane(sql: &str) -> (String, String) {
+    let fixture = app().await;
+    let before = guarded(&fixture).await;
+    let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
+    writer.begin(Durability::Normal).await.unwrap();
+    let rows = told(writer.run(Role::Rows, sql, &[]).await);
+    let _ = writer.commit().await;
+    drop(writer);
+    assert_eq!(guarded(&fixture).await, before, "rows: {sql}");
+    let schema = fixture.databases.schema(&fixture.env).await.unwrap().fingerprint;
+    let _ = fixture.databases.read_rows(&fixture.env, sql, &[], |_| Ok(ControlFlow::Continue(()))).await;
+    assert_eq!(guarded(&fixture).await, before, "read: {sql}");
+    let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    writer.begin().await.unwrap();
+    let turn = told(writer.run(sql, &[], |_| Ok(ControlFlow::Continue(()))).await);
+    let _ = writer.commit().await;
+    assert_eq!(guarded(&fixture).await, before, "turn: {sql}");
+    assert_eq!(fixture.databases.schema(&fixture.env).await.unwrap().fingerprint, schema, "turn: {sql}");
+    (rows, turn)
 }
 
 async fn table(statements: &[&str]) -> String {
@@ -222,7 +249,7 @@ async fn a_trigger_that_reaches_for_the_platforms_tables_fails_when_it_is_set_of
     let insert = "INSERT INTO todo (title) VALUES ('three')";
     expect!["invalid_input /sql: _steading_state belongs to the platform"]
         .assert_eq(&told(fixture.execute(insert, &[]).await));
-    for role in [Role::Writer, Role::Migrator, Role::Platform] {
+    for role in [Role::Writer, Role::Migrator, Role::Rows, Role::Turn, Role::Platform] {
         let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
         writer.begin(Durability::Full).await.unwrap();
         let told = told(writer.run(role, insert, &[]).await);
@@ -434,6 +461,9 @@ fn random_mixes_never_reach_the_platforms_tables_or_another_file() {
                 let _ = fixture.query(&sql).await;
                 let _ = fixture.execute(&sql, &[]).await;
                 let _ = fixture.migrate(&sql, &sql, Mode::DryRun).await;
+                let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+                let _ = writer.run(&sql, &[], |_| Ok(ControlFlow::Continue(()))).await;
+                let _ = writer.rollback().await;
                 prop_assert_eq!(&guarded(&fixture).await, &before, "{}", sql);
                 Ok(())
             })

@@ -123,3 +123,161 @@ fn access_that_is_neither_is_refused_in_words() {
     );
     assert_eq!(told(json!({ "list": true })), "invalid type: boolean `true`, expected a string");
 }
+
+fn tested(access: Value, tests: Value) -> Value {
+    let mut app = guarded(access);
+    app["tests"] = tests;
+    app
+}
+
+fn told<T: std::fmt::Debug>(outcome: Result<T>) -> String {
+    let error = outcome.unwrap_err();
+    format!("{:?} {}: {}", error.code(), error.pointer().unwrap_or_default(), error.message())
+}
+
+#[tokio::test]
+async fn tests_hold_the_presets_to_what_they_say() {
+    let yard = Yard::new().await;
+    let mut number = 0;
+    for (preset, table) in [
+        ("private", "anonymous ----- other --c-- user lgcud admin --c--"),
+        ("public_read", "anonymous lg--- other lgc-- user lgcud admin lgc--"),
+        ("admin_write", "anonymous lg--- other lg--- user lg--- admin lgcud"),
+        ("admin_only", "anonymous ----- other ----- user ----- admin lgcud"),
+    ] {
+        let words: Vec<_> = table.split(' ').collect();
+        let mut tests = Vec::new();
+        for pair in words.chunks(2) {
+            for (letter, operation) in pair[1].chars().zip(Operation::ALL) {
+                let expect = if letter == '-' { "deny" } else { "allow" };
+                tests.push(json!({ "as": pair[0], "do": operation, "on": "todos", "expect": expect }));
+            }
+        }
+        yard.apply(tested(json!(preset), json!(tests))).await.unwrap();
+        number += 1;
+        assert_eq!(yard.releases.live(&yard.env).await.unwrap().unwrap().release, number);
+        for (i, test) in tests.iter().enumerate() {
+            let expect = if test["expect"] == "deny" { "allow" } else { "deny" };
+            let mut wrong = tests.clone();
+            wrong[i]["expect"] = json!(expect);
+            let refused = yard.apply(tested(json!(preset), json!(wrong))).await.unwrap_err();
+            assert_eq!(refused.pointer(), Some(format!("/tests/{i}").as_str()));
+        }
+    }
+    assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[0]]));
+}
+
+#[tokio::test]
+async fn a_release_whose_test_fails_is_refused_and_the_test_named() {
+    let yard = Yard::new().await;
+    yard.apply(tested(json!("private"), json!([]))).await.unwrap();
+    let before = yard.schema().await;
+    let seen = yard.witness.seen.lock().unwrap().len();
+    let deny = json!({ "as": "other", "do": "list", "on": "todos", "expect": "deny" });
+    let update =
+        json!({ "as": "user", "do": "update", "on": "todos", "expect": "allow", "new": { "title": "b" } });
+    let rules = json!({ "list": "row.owner == auth.uid", "get": "row.owner == auth.uid",
+        "update": "row.owner == auth.uid && (row.public == true && new.title != row.title)" });
+    let refused = [
+        yard.apply(tested(json!("public_read"), json!([deny]))).await,
+        yard.apply(tested(rules.clone(), json!([deny, update]))).await,
+        yard.apply(tested(json!({}), json!([update]))).await,
+    ];
+    assert_eq!(
+        refused.map(told),
+        [
+            "InvalidInput /tests/0: the access test fails that other may not list todos: other may, by list: true",
+            "InvalidInput /tests/1: the access test fails that user may update todos: user may not, by update: \
+             row.owner == auth.uid && row.public == true && new.title != row.title, of which row.public == true does not hold",
+            "InvalidInput /tests/0: the access test fails that user may update todos: user may not, by get: no rule",
+        ]
+    );
+    assert_eq!(
+        told(yard.plan(tested(json!("public_read"), json!([deny]))).await.map(|plan| plan.id)),
+        told(yard.apply(tested(json!("public_read"), json!([deny]))).await)
+    );
+    assert_eq!(yard.schema().await, before);
+    assert_eq!(yard.witness.seen.lock().unwrap().len(), seen);
+    let row = json!({ "as": "user", "do": "update", "on": "todos", "expect": "allow", "row": { "public": true, "title": "a" }, "new": { "title": "b" } });
+    yard.apply(tested(rules, json!([deny, row]))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_test_about_nothing_that_is_there_is_refused_at_its_place() {
+    let yard = Yard::new().await;
+    let told = async |test: Value| told(yard.apply(tested(json!("private"), json!([test]))).await);
+    let test = |on: &str, row: Value, new: Value| json!({ "as": "user", "do": "create", "on": on, "expect": "allow", "row": row, "new": new });
+    assert_eq!(
+        told(test("notes", json!({}), json!({}))).await,
+        "InvalidInput /tests/0/on: there is no table \"notes\""
+    );
+    assert_eq!(
+        told(test("todos", json!({}), json!({ "titel": "a" }))).await,
+        "InvalidInput /tests/0/new/titel: todos has no column \"titel\""
+    );
+    let mut get = test("todos", json!({ "public": "yes" }), json!({}));
+    get["do"] = json!("get");
+    assert_eq!(told(get).await, "InvalidInput /tests/0/row/public: public must be true or false");
+    let mut unknown = test("todos", json!({}), json!({}));
+    unknown["as"] = json!("root");
+    assert!(serde_json::from_value::<Manifest>(tested(json!("private"), json!([unknown]))).is_err());
+}
+
+#[tokio::test]
+async fn tests_try_forged_owners_and_rows_of_others() {
+    let yard = Yard::new().await;
+    let members = json!({ "list": "auth.uid in row.members", "get": "auth.uid in row.members", "create": "new.owner == auth.uid" });
+    yard.apply(tested(
+        members,
+        json!([
+            { "as": "user", "do": "create", "on": "todos", "expect": "deny", "new": { "owner": "other" } },
+            { "as": "user", "do": "create", "on": "todos", "expect": "allow", "new": { "owner": "user" } },
+            { "as": "other", "do": "get", "on": "todos", "expect": "allow",
+              "row": { "members": ["usr_00000000000000000000000000000002"] } },
+            { "as": "user", "do": "get", "on": "todos", "expect": "deny",
+              "row": { "owner": "other", "members": ["usr_00000000000000000000000000000002"] } },
+            { "as": "anonymous", "do": "get", "on": "todos", "expect": "deny", "row": { "members": [null] } },
+        ]),
+    ))
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn tests_run_beside_real_rows_and_leave_no_trace() {
+    let yard = Yard::new().await;
+    let tests = json!([
+        { "as": "user", "do": "delete", "on": "lists", "expect": "allow", "row": { "name": "home" } },
+        { "as": "user", "do": "create", "on": "items", "expect": "allow" },
+        { "as": "other", "do": "update", "on": "items", "expect": "deny" },
+    ]);
+    let app = json!({ "database": { "tables": {
+        "lists": { "columns": { "name": { "type": "text", "required": true, "unique": true } }, "access": "private" },
+        "items": { "columns": { "list": "ref:lists!", "n": { "type": "int", "required": true, "unique": true } }, "access": "private" },
+    } }, "tests": tests });
+    yard.apply(app.clone()).await.unwrap();
+    yard.execute("INSERT INTO lists (id, name) VALUES ('a', 'home'), ('b', 'work')").await;
+    yard.execute("INSERT INTO items (list, n) VALUES ('a', 1), ('b', 2)").await;
+    let rows = "SELECT l.*, i.* FROM items i JOIN lists l ON l.id = i.list ORDER BY n";
+    let before = yard.rows(rows).await;
+    let mut next = app;
+    next["name"] = json!("Lists");
+    assert!(yard.apply(next).await.unwrap().changed);
+    assert_eq!(yard.rows(rows).await, before);
+}
+
+#[tokio::test]
+async fn tests_that_were_kept_run_again_and_a_removed_table_takes_its_own_with_it() {
+    let yard = Yard::new().await;
+    let deny = json!([{ "as": "anonymous", "do": "list", "on": "todos", "expect": "deny" }]);
+    yard.apply(tested(json!("private"), deny.clone())).await.unwrap();
+    let opened = yard.apply(guarded(json!("public_read"))).await;
+    assert!(told(opened).starts_with("InvalidInput /tests/0: the access test fails"));
+    yard.apply(tested(json!("public_read"), json!([]))).await.unwrap();
+    assert_eq!(yard.rollback(1).await.unwrap().release, 1);
+    let table = Removal::Table("todos".into());
+    let plan = yard.releases.plan_removal(&yard.env, table.clone()).await.unwrap();
+    yard.releases.remove(&yard.env, &table, &plan.confirmation(), &CancellationToken::new()).await.unwrap();
+    let stored = yard.databases.platform_query(&yard.env, Release::CURRENT, &[]).await.unwrap();
+    assert_eq!(Release::read(stored[0].clone()).unwrap().manifest.tests, Some(vec![]));
+}

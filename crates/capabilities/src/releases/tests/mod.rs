@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod back;
+mod sign_in;
 mod tables;
 
 use std::sync::Mutex;

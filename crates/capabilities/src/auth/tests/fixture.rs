@@ -1,0 +1,142 @@
+//! Users of an environment in a directory of its own, with keys that are no more than a hash.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kernel::{Env, EnvId, Result, Secret, TenantId};
+use serde_json::{Value, json};
+
+use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, TokenKeys, token};
+use crate::database::{Databases, Limits};
+use crate::rows::Method;
+
+pub(super) const PASSWORD: &str = "correct horse battery";
+
+/// Signs with a hash over the environment's id and a secret.
+pub(super) struct Keys;
+
+impl Keys {
+    pub fn signed(env: &Env, claims: &Claims) -> Secret {
+        let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims).unwrap());
+        Secret::new(format!("{text}.{}", Self::signature(env, &text)))
+    }
+
+    fn signature(env: &Env, text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(token::hash(format!("{} secret {text}", env.id()).as_bytes()))
+    }
+
+    pub fn read(env: &Env, token: &Secret) -> Option<Claims> {
+        let (text, signature) = token.expose().split_once('.')?;
+        let holds = signature == Self::signature(env, text);
+        holds.then(|| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap())
+    }
+}
+
+impl TokenKeys for Keys {
+    fn sign<'a>(&'a self, env: &'a Env, claims: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
+        async { Ok(Self::signed(env, claims)) }.boxed()
+    }
+
+    fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
+        async { Ok(Self::read(env, token)) }.boxed()
+    }
+
+    fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {
+        async { Ok(json!({ "keys": [] })) }.boxed()
+    }
+
+    fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
+        async { Ok(env.id().to_string()) }.boxed()
+    }
+}
+
+pub(super) struct Ground {
+    _directory: tempfile::TempDir,
+    pub databases: Arc<Databases>,
+    pub env: Env,
+    pub auth: Auth,
+    pub methods: BTreeSet<Method>,
+    pub client: Option<IpAddr>,
+}
+
+impl Ground {
+    /// Where nobody is held up for the number of requests from one address.
+    pub async fn new() -> Self {
+        let often = Rate { burst: NonZeroU32::MAX, every: Duration::from_nanos(1) };
+        let limits = AuthLimits::default();
+        Self::with(AuthLimits { passwords: often, anonymous: often, refreshes: often, ..limits }).await
+    }
+
+    pub async fn with(limits: AuthLimits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let databases = Arc::new(Databases::new(directory.path().to_owned(), Limits::default()));
+        let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+        databases.create(env.id()).await.unwrap();
+        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), limits);
+        let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
+        let client = Some("192.0.2.1".parse().unwrap());
+        Self { _directory: directory, databases, env, auth, methods, client }
+    }
+
+    /// Another environment beside the first.
+    pub async fn another(&self) -> Env {
+        let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+        self.databases.create(env.id()).await.unwrap();
+        env
+    }
+
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { env: &self.env, methods: &self.methods, client: self.client }
+    }
+
+    pub async fn anonymous(&self) -> Session {
+        self.auth.anonymous(&self.asking()).await.unwrap()
+    }
+
+    pub async fn sign_up(&self, email: &str) -> Result<Session> {
+        self.auth.sign_up(&self.asking(), None, &typed(email, PASSWORD)).await
+    }
+
+    pub async fn upgrade(&self, session: &Session, email: &str) -> Result<Session> {
+        self.auth.sign_up(&self.asking(), Some(&session.access_token), &typed(email, PASSWORD)).await
+    }
+
+    pub async fn log_in(&self, email: &str, password: &str) -> Result<Session> {
+        self.auth.log_in(&self.asking(), &typed(email, password)).await
+    }
+
+    pub async fn refresh(&self, session: &Session) -> Result<Session> {
+        self.auth.refresh(&self.asking(), &session.refresh_token).await
+    }
+
+    /// Whether the session's access token opens anything.
+    pub async fn is_live(&self, session: &Session) -> bool {
+        self.auth.recognize(&self.env, &session.access_token).await.is_ok()
+    }
+
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
+        self.databases.platform_query(&self.env, sql, &[]).await.unwrap()
+    }
+}
+
+pub(super) fn typed(email: &str, password: &str) -> Credentials {
+    Credentials { email: email.to_owned(), password: Secret::new(password) }
+}
+
+/// What a caller is told: the code, where, and the words.
+pub(super) fn told<T>(result: Result<T>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => {
+            let field = error.pointer().map(|field| format!(" {field}")).unwrap_or_default();
+            format!("{}{field}: {}", error.code().as_str(), error.message())
+        }
+    }
+}

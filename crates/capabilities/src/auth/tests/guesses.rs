@@ -1,0 +1,159 @@
+//! Who guesses: what an answer, its time and its number tell.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use argon2::password_hash::PasswordHasher as _;
+use argon2::{Algorithm, Argon2, Params, Version};
+use expect_test::expect;
+use kernel::{Code, Error, Result};
+use serde_json::json;
+
+use super::fixture::{Ground, PASSWORD, told, typed};
+use crate::auth::{AuthLimits, Rate, Session, UserChange};
+
+const WRONG: &str = "unauthenticated: the address or the password is wrong";
+
+/// All that an answer tells but its time.
+fn whole(refused: Result<Session>) -> serde_json::Value {
+    refused.unwrap_err().problem("req")
+}
+
+#[tokio::test]
+async fn an_answer_does_not_tell_whether_there_is_an_account() {
+    let ground = Ground::new().await;
+    ground.sign_up("ada@example.org").await.unwrap();
+    ground.sign_up("off@example.org").await.unwrap();
+    for user in ["off@example.org", "none@example.org"] {
+        let disabled = (user == "off@example.org").then_some(true);
+        let change = UserChange { user: user.into(), disabled, ..UserChange::default() };
+        ground.auth.set_user(&ground.env, change).await.unwrap();
+    }
+    // Six tries each: the last finds the address throttled, whosever it is, and also with the right password.
+    let mut answers = Vec::new();
+    for user in ["ada@example.org", "off@example.org", "none@example.org", "nobody@example.org"] {
+        let mut of_user = Vec::new();
+        for _ in 0..5 {
+            of_user.push(whole(ground.log_in(user, "wrong password").await));
+        }
+        let mut last = whole(ground.log_in(user, PASSWORD).await);
+        let wait = last["retry_after"].take().as_u64().unwrap();
+        assert!((25..=30).contains(&wait), "{wait}");
+        of_user.push(last);
+        answers.push(of_user);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    expect![[r#"{"type":"urn:steading:error:unauthenticated","title":"A valid credential is needed","status":401,"code":"unauthenticated","message":"the address or the password is wrong","request_id":"req"}"#]]
+        .assert_eq(&answers[0][0].to_string());
+    expect![[r#"{"type":"urn:steading:error:rate_limited","title":"Too many calls","status":429,"code":"rate_limited","message":"there were too many attempts","request_id":"req","hint":"wait as long as Retry-After says, then try once more","retry_after":null}"#]]
+        .assert_eq(&answers[0][5].to_string());
+}
+
+#[tokio::test]
+async fn an_answers_time_does_not_tell_whether_there_is_an_account() {
+    let ground = Ground::new().await;
+    ground.sign_up("ada@example.org").await.unwrap();
+    let time = async |user: &str| {
+        let start = Instant::now();
+        assert_eq!(told(ground.log_in(user, "wrong password").await), WRONG);
+        start.elapsed()
+    };
+    let mut best = [Duration::MAX; 2];
+    for n in 0..5 {
+        best[0] = best[0].min(time("ada@example.org").await);
+        best[1] = best[1].min(time(&format!("nobody{n}@example.org")).await);
+    }
+    let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
+    assert!((0.5..2.0).contains(&ratio), "{best:?}");
+}
+
+#[tokio::test]
+async fn right_passwords_do_not_count() {
+    let ground = Ground::new().await;
+    ground.sign_up("ada@example.org").await.unwrap();
+    for _ in 0..12 {
+        ground.log_in("ada@example.org", PASSWORD).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guesses_at_the_same_moment_count_each() {
+    let ground = Arc::new(Ground::new().await);
+    ground.sign_up("ada@example.org").await.unwrap();
+    let guesses = (0..30).map(|n| {
+        let ground = Arc::clone(&ground);
+        tokio::spawn(async move { told(ground.log_in("ada@example.org", &format!("wrong password {n}")).await) })
+    });
+    let told: Vec<_> = futures::future::join_all(guesses).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(told.iter().filter(|told| *told == WRONG).count(), 5, "{told:?}");
+}
+
+#[tokio::test]
+async fn one_environments_guesses_do_not_hold_up_another() {
+    let ground = Ground::new().await;
+    for _ in 0..6 {
+        assert!(ground.log_in("ada@example.org", "wrong password").await.is_err());
+    }
+    let other = ground.another().await;
+    let asking = crate::auth::Asking { env: &other, ..ground.asking() };
+    ground.auth.sign_up(&asking, None, &typed("ada@example.org", PASSWORD)).await.unwrap();
+    ground.auth.log_in(&asking, &typed("ada@example.org", PASSWORD)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_network_address_asks_only_so_often() {
+    let few = Rate { burst: NonZeroU32::new(3).unwrap(), every: Duration::from_secs(60) };
+    let limits = AuthLimits { passwords: few, anonymous: few, refreshes: few, ..AuthLimits::default() };
+    let mut ground = Ground::with(limits).await;
+    let limited = |error: &Error| (error.code(), error.limit_info().map(|info| info.name));
+    let session = ground.anonymous().await;
+    let mut refused = Vec::new();
+    for _ in 0..3 {
+        refused.push(ground.auth.anonymous(&ground.asking()).await.err().map(|e| limited(&e)));
+    }
+    assert_eq!(refused, [None, None, Some((Code::RateLimited, Some("anonymous")))]);
+    for n in 0..3 {
+        let outcome = ground.sign_up(&format!("ada{n}@example.org")).await;
+        assert_eq!(told(outcome), "ok");
+    }
+    // Addresses that are taken cannot be asked for without end, nor passwords of many accounts tried.
+    let refused = ground.sign_up("ada0@example.org").await.unwrap_err();
+    assert_eq!(limited(&refused), (Code::RateLimited, Some("passwords")));
+    assert!(refused.retry_after_secs().is_some_and(|wait| (50..=60).contains(&wait)));
+    let refused = ground.log_in("ada0@example.org", PASSWORD).await.unwrap_err();
+    assert_eq!(limited(&refused), (Code::RateLimited, Some("passwords")));
+    let mut session = session;
+    for _ in 0..3 {
+        session = ground.refresh(&session).await.unwrap();
+    }
+    let refused = ground.refresh(&session).await.unwrap_err();
+    assert_eq!(limited(&refused), (Code::RateLimited, Some("refreshes")));
+    // Another address is not held up, and neither is who has a session.
+    ground.client = Some("192.0.2.2".parse().unwrap());
+    ground.anonymous().await;
+    ground.log_in("ada0@example.org", PASSWORD).await.unwrap();
+    ground.refresh(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_hash_is_replaced_when_its_password_is_shown() {
+    let ground = Ground::new().await;
+    let session = ground.sign_up("ada@example.org").await.unwrap();
+    let older = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+    let hash = older.hash_password_with_salt(PASSWORD.as_bytes(), &[7; 16]).unwrap().to_string();
+    let mut db = ground.databases.writer(&ground.env).await.unwrap();
+    db.begin(crate::database::Durability::Normal).await.unwrap();
+    let sql = "UPDATE _steading_user SET password = ?1";
+    db.run(crate::database::Role::Platform, sql, &[json!(hash)]).await.unwrap();
+    db.commit().await.unwrap();
+    drop(db);
+    let stored = async || ground.rows("SELECT password FROM _steading_user").await[0][0].as_str().unwrap().to_owned();
+    assert!(ground.log_in("ada@example.org", "wrong password").await.is_err());
+    assert_eq!(stored().await, hash);
+    assert_eq!(ground.log_in("ada@example.org", PASSWORD).await.unwrap().user, session.user);
+    let current = stored().await;
+    assert!(current.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{current}");
+    ground.log_in("ada@example.org", PASSWORD).await.unwrap();
+    assert_eq!(stored().await, current);
+}

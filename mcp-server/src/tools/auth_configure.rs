@@ -1,0 +1,70 @@
+//! `auth_configure`: changes how an app's users sign in.
+
+use std::collections::BTreeSet;
+
+use capabilities::rows::Method;
+use kernel::{Env, Result, Scope};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct AuthConfigure;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    #[schemars(schema_with = "methods")]
+    methods: Option<BTreeSet<Method>>,
+    /// Other sites whose pages may call the app.
+    origins: Option<Vec<String>>,
+}
+
+fn methods(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password"] } })
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    /// The current release.
+    release: u64,
+    /// Where the app answers.
+    url: String,
+    /// Whether anything was done.
+    changed: bool,
+    methods: BTreeSet<Method>,
+    origins: Vec<String>,
+    /// What pages of those origins pass to createClient; may be public.
+    publishable_key: String,
+}
+
+impl Tool<Platform> for AuthConfigure {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Configure sign-in",
+        about: "Sets how the app's users sign in, as a new release. What is left out stays.",
+        scopes: &[Scope::AppWrite],
+        effect: Effect::Idempotent,
+        examples: &[r#"{"methods":["anonymous","password"]}"#],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let (platform, env) = (cx.platform(), cx.env());
+        let url = platform.url(env).await?;
+        let publishable_key = platform.auth.publishable_key(env).await?;
+        let (applied, auth) =
+            platform.releases.configure_auth(env, input.methods, input.origins, cx.cancel()).await?;
+        Ok(Output {
+            release: applied.release,
+            url,
+            changed: applied.changed,
+            methods: auth.methods,
+            origins: auth.origins,
+            publishable_key,
+        })
+    }
+}
