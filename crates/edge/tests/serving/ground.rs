@@ -13,7 +13,7 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use capabilities::rows::{App, AuthSettings, Method, Rows};
+use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
@@ -51,6 +51,15 @@ impl Apps for Known {
             Which::Number(number) => app.releases.iter().find(|served| served.release == number).cloned(),
         });
         async { Ok(found) }.boxed()
+    }
+}
+
+/// There are no rows here.
+struct NoTables;
+
+impl LiveApps for NoTables {
+    fn app<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Arc<capabilities::rows::App>>> {
+        async { Ok(Arc::default()) }.boxed()
     }
 }
 
@@ -153,7 +162,7 @@ impl Ground {
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let data = Data {
             auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
-            rows: Rows::new(Arc::clone(&databases)),
+            rows: Rows::new(Arc::clone(&databases), Arc::new(NoTables)),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
