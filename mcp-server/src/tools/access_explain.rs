@@ -25,8 +25,10 @@ pub struct Input {
     r#do: Operation,
     r#as: String,
     id: Option<String>,
+    #[serde(default)]
     #[schemars(schema_with = "object")]
     row: Option<Map<String, Value>>,
+    #[serde(default)]
     #[schemars(schema_with = "object")]
     new: Option<Map<String, Value>>,
 }
