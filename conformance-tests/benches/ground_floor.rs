@@ -7,7 +7,6 @@
 mod bare;
 mod load;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use testkit::{Steading, eventually, require, temporary};
 
 use crate::bare::Echo;
-use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
+use crate::load::{Connection, Table, example, median, milliseconds, processor_time, timed, unlimited};
 
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 10;
@@ -118,7 +117,7 @@ fn creations(table: &mut Table) {
 
 fn applies(table: &mut Table) {
     let steading = unlimited();
-    let hello = hello();
+    let hello = example("hello");
     let mut took: Vec<f64> = (0..11)
         .map(|n| {
             let slug = format!("hello-{n}");
@@ -146,24 +145,6 @@ fn environments(table: &mut Table) {
     table.most("memory after 1,000 environments in turn (VmRSS)", megabytes(&steading), 100.0, "MB");
     table.note("  at its highest (VmHWM)", highest_megabytes(&steading), "MB");
     table.note("  time for each: create, apply, query", milliseconds(took) / 1_000.0, "ms");
-}
-
-/// `examples/hello` with its site inline, as `steading apply` sends it.
-fn hello() -> Value {
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/hello");
-    let text = std::fs::read_to_string(directory.join("steading.json")).unwrap();
-    let mut manifest: Value = serde_json::from_str(&text).unwrap();
-    let site = manifest["site"].as_object_mut().unwrap();
-    let directory = directory.join(site.remove("dir").unwrap().as_str().unwrap());
-    let files: BTreeMap<String, String> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap())
-        })
-        .collect();
-    site.insert("files".to_owned(), json!(files));
-    manifest
 }
 
 /// A request that is sent over and over.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::bare::Echo;
-use crate::load::{Connection, Table, median, milliseconds, processor_time, timed, unlimited};
+use crate::load::{Connection, Table, example, median, milliseconds, processor_time, timed, unlimited};
 use crate::todo::{OnPocketBase, OnSteading, People, Todo};
 
 const PEOPLE: usize = 200;
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 /// From one call to a live app. The time is the caller's, which is more than the server's own.
 fn applies(table: &mut Table) {
     let steading = unlimited();
-    let manifest = todo::manifest();
+    let manifest = example("todo");
     let mut took: Vec<f64> = (0..11)
         .map(|n| {
             let slug = format!("todo-{n}");
@@ -85,8 +85,8 @@ fn applies(table: &mut Table) {
             timed(|| drop(client.output("app_apply", &json!({ "manifest": manifest })).unwrap()))
         })
         .collect();
-    table.most("app_apply of the Todo app, median of 11", median(&mut took), 500.0, "ms");
-    table.note("app_apply of the Todo app, slowest of 11", took[took.len() - 1], "ms");
+    table.most("app_apply of examples/todo, median of 11", median(&mut took), 500.0, "ms");
+    table.note("app_apply of examples/todo, slowest of 11", took[took.len() - 1], "ms");
 }
 
 fn rows(table: &mut Table) {

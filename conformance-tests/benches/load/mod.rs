@@ -1,7 +1,10 @@
 //! What the benches share: a client that costs little, processor times, and a table of measures and targets.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use testkit::{Launch, Steading, require};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,6 +44,24 @@ pub fn unlimited() -> Steading {
             .env(format!("STEADING_LIMITS_{limit}_BURST"), "100000000");
     }
     require(launch.start())
+}
+
+/// The app of this name below `examples` with its site inline, as `steading apply` sends it.
+pub fn example(name: &str) -> Value {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+    let text = std::fs::read_to_string(directory.join("steading.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    let site = manifest["site"].as_object_mut().unwrap();
+    let directory = directory.join(site.remove("dir").unwrap().as_str().unwrap());
+    let files: BTreeMap<String, String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect();
+    site.insert("files".to_owned(), json!(files));
+    manifest
 }
 
 /// A keep-alive connection, which reads no more of an answer than it must.

@@ -12,6 +12,7 @@ mod app_forgeries;
 mod app_races;
 mod app_random;
 mod app_reference;
+mod app_releases;
 mod app_rules;
 mod app_sessions;
 mod app_todo;
