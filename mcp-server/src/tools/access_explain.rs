@@ -25,8 +25,10 @@ pub struct Input {
     r#do: Operation,
     r#as: String,
     id: Option<String>,
+    #[serde(default)]
     #[schemars(schema_with = "object")]
     row: Option<Map<String, Value>>,
+    #[serde(default)]
     #[schemars(schema_with = "object")]
     new: Option<Map<String, Value>>,
 }
@@ -46,8 +48,8 @@ impl Tool<Platform> for AccessExplain {
 
     const SPEC: Spec = Spec {
         title: "Explain access",
-        about: "Tries an operation as anonymous, user (the row's owner), other, admin or a user's id, and says why it \
-                passes or not.",
+        about: "Tries an operation as anonymous, user (the row's owner), other, admin or a user's id; says why it passes \
+                or not.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
         examples: &[],

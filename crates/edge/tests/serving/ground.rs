@@ -54,12 +54,10 @@ impl Apps for Known {
     }
 }
 
-/// There are no rows here.
-struct NoTables;
-
-impl LiveApps for NoTables {
-    fn app<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Arc<capabilities::rows::App>>> {
-        async { Ok(Arc::default()) }.boxed()
+impl LiveApps for Known {
+    fn app<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>> {
+        let live = self.release(env, Which::Live);
+        live.map(|live| Ok(live?.map(|served| Arc::clone(&served.app)).unwrap_or_default())).boxed()
     }
 }
 
@@ -162,7 +160,7 @@ impl Ground {
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let data = Data {
             auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
-            rows: Rows::new(Arc::clone(&databases), Arc::new(NoTables)),
+            rows: Rows::new(Arc::clone(&databases), apps.clone()),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
