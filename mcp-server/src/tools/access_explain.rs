@@ -48,8 +48,8 @@ impl Tool<Platform> for AccessExplain {
 
     const SPEC: Spec = Spec {
         title: "Explain access",
-        about: "Tries an operation as anonymous, user (the row's owner), other, admin or a user's id, and says why it \
-                passes or not.",
+        about: "Tries an operation as anonymous, user (the row's owner), other, admin or a user's id; says why it passes \
+                or not.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
         examples: &[],

@@ -63,8 +63,8 @@ impl Tool<Platform> for AccessSet {
 
     const SPEC: Spec = Spec {
         title: "Set access",
-        about: "Sets who reads and writes a table's rows: private, public_read, admin_write, admin_only, or an expression \
-                each for list, get, create, update, delete. Returns who may do what.",
+        about: "Sets who reads and writes a table: private, public_read, admin_write, admin_only, or an expression each \
+                for list, get, create, update, delete.",
         scopes: &[Scope::AppWrite],
         effect: Effect::Idempotent,
         examples: &[],

@@ -1,5 +1,6 @@
 //! What holds for every tool, tried on a platform with real engines.
 
+mod access;
 mod auth;
 mod skills;
 

@@ -123,7 +123,7 @@ pub(crate) fn privileges(before: &[Table], after: &[Table], draft: &mut Draft) {
         let (was, is) = (old.map_or("nobody".to_owned(), words), words(table));
         let rules = old.map_or(&nobody, |old| &old.rules);
         let mut detail = if was == is { String::new() } else { format!("access {was} → {is}") };
-        if was == is || [&was, &is].iter().any(|words| *words == "expressions") {
+        if is == "expressions" {
             for (operation, before, after) in changed(rules, &table.rules) {
                 let comma = if detail.is_empty() { "access: " } else { "; " };
                 detail.push_str(&format!("{comma}{operation} {} → {}", brief(before), brief(after)));

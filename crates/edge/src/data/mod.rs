@@ -168,6 +168,10 @@ impl Ask<'_> {
     pub async fn json<T: DeserializeOwned>(&self, body: Body) -> Result<T> {
         let bytes = self.bytes(body).await?;
         let value = web::body::json(&self.parts.headers, &bytes)?;
+        // A list would pass for an object whose fields come in order.
+        if !value.is_object() {
+            return Err(Error::invalid("", "the body must be a JSON object"));
+        }
         serde_path_to_error::deserialize(value).map_err(|e| {
             let pointer: String = e.path().iter().fold(String::new(), |mut at, segment| {
                 use serde_path_to_error::Segment;

@@ -155,3 +155,86 @@ async fn a_deploy_leaves_the_tables_as_they_are() {
     assert_eq!(yard.schema().await, before);
     assert_eq!(yard.rows("SELECT count FROM todos").await, json!([["many"]]));
 }
+
+#[tokio::test]
+async fn a_rollback_after_a_hundred_rows_does_to_each_what_was_said() {
+    let yard = Yard::new().await;
+    let tests = json!([{ "as": "other", "do": "get", "on": "todos", "expect": "deny" }]);
+    yard.apply(json!({
+        "database": { "tables": {
+            "todos": { "columns": { "title": "text!", "done": "bool = false" }, "access": "private" },
+        } },
+        "auth": { "methods": ["anonymous"] },
+        "site": { "files": { "index.html": "one" } },
+        "tests": tests,
+    }))
+    .await
+    .unwrap();
+    yard.execute("INSERT INTO todos (id, owner, title) VALUES ('before', 'ann', 'written under 1')").await;
+    yard.apply(json!({
+        "database": { "tables": {
+            "todos": { "columns": { "title": "text!", "done": "bool = false", "rank": "int", "note": "text" },
+                       "access": { "list": "true", "get": "true", "create": "auth.uid != null", "update": "row.rank == 1" } },
+            "tags": { "columns": { "todo": "ref:todos!", "name": "text!" }, "access": "admin_only" },
+            "empty": { "columns": {} },
+        } },
+        "auth": { "methods": ["password"], "origins": ["https://example.org"] },
+        "site": { "files": { "index.html": "two" } },
+        "tests": [{ "as": "other", "do": "get", "on": "todos", "expect": "allow" }],
+    }))
+    .await
+    .unwrap();
+    let hundred = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) ";
+    let todos =
+        "INSERT INTO todos (id, title, done, rank) SELECT 'row ' || i, 'title ' || i, i % 2, i FROM n";
+    yard.execute(&format!("{hundred}{todos}")).await;
+    yard.execute(&format!("{hundred}INSERT INTO tags (todo, name) SELECT 'row ' || i, 'tag ' || i FROM n"))
+        .await;
+    let rows = "SELECT t.id, t.owner, t.title, t.done, t.rank, t.created_at, t.updated_at, g.* FROM todos t LEFT JOIN tags g ON g.todo = t.id ORDER BY t.id";
+    let all = async || yard.databases.platform_query(&yard.env, rows, &[]).await.unwrap();
+    let before = all().await;
+    assert_eq!(before.len(), 101);
+
+    let back = yard.rollback(1).await.unwrap();
+    assert_eq!(
+        changes(&back.changes),
+        [
+            "drop table empty",
+            "keep table tags: it has 100 rows that the release does not know",
+            "keep column todos.rank: it has 100 values that the release does not know",
+            "drop column todos.note",
+            "alter table todos: access expressions → private",
+            "alter auth: sign-in by password, also from https://example.org → sign-in by anonymous",
+            "alter tests: 1 tests of access",
+            "alter site: changed index.html",
+        ]
+    );
+    assert_eq!(
+        effects(&back.effects),
+        [
+            "Privilege table todos: 100 rows have no owner: no rule that asks for one gives them to anybody",
+            "Cost table todos: the table is rewritten: 101 rows",
+            "Privilege table todos: access expressions → private",
+            "Privilege auth: sign-in by password, also from https://example.org → sign-in by anonymous",
+        ]
+    );
+    assert_eq!(all().await, before);
+    let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
+    assert_eq!(live.release, 1);
+    let table = live.app.table("todos").unwrap();
+    assert_eq!(table.access, crate::access::Preset::Private.rules());
+    assert_eq!(
+        table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        ["id", "owner", "title", "done", "created_at", "updated_at"]
+    );
+    assert!(live.app.table("tags").is_none());
+    assert_eq!(live.app.auth.methods.iter().map(|m| m.as_str()).collect::<Vec<_>>(), ["anonymous"]);
+    assert!(live.app.auth.origins.is_empty());
+
+    // The way forward again finds every value where it was left.
+    yard.rollback(2).await.unwrap();
+    assert_eq!(all().await, before);
+    assert_eq!(yard.rows("SELECT count(*), sum(rank) FROM todos").await, json!([[101, 5050]]));
+    let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
+    assert_eq!(live.app.table("tags").unwrap().access, crate::access::Preset::AdminOnly.rules());
+}
