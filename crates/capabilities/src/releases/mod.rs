@@ -308,7 +308,8 @@ impl Releases {
         auth.origins = origins.unwrap_or(auth.origins);
         let auth = auth.checked()?;
         let manifest = Manifest { auth: Some(auth.clone()), ..Manifest::default() };
-        let rehearsal = rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;
+        let rehearsal =
+            rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;
         Ok((self.finish(env, db, rehearsal, cancel).await?, auth))
     }
 

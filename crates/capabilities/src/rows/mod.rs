@@ -21,7 +21,7 @@ pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use service::{ListQuery, Rows, Stored};
 
-pub(crate) use given::{Given, changes, new_row, parameter};
+pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
 pub(crate) use order::Order;
 pub(crate) use statement::{Statements, Wanted};

@@ -45,7 +45,9 @@ async fn sign_in_is_configured_and_described_with_its_key() {
         seen["auth"],
         json!({ "methods": ["password"], "origins": ["https://example.org"], "users": 0, "publishable_key": key })
     );
-    for wrong in [json!({ "methods": ["magic"] }), json!({ "origins": ["https://*.org"] }), json!({ "origin": [] })] {
+    for wrong in
+        [json!({ "methods": ["magic"] }), json!({ "origins": ["https://*.org"] }), json!({ "origin": [] })]
+    {
         let refused = ground.call("auth_configure", wrong.clone()).await.unwrap_err();
         assert_eq!(refused.code(), kernel::Code::InvalidInput, "{wrong}");
     }
@@ -55,7 +57,8 @@ async fn sign_in_is_configured_and_described_with_its_key() {
 async fn a_user_is_made_listed_and_changed_and_the_password_is_never_told() {
     let ground = Ground::new().await;
     ground.call("auth_configure", json!({ "methods": ["password"] })).await.unwrap();
-    let input = json!({ "user": "Ada@example.org", "role": "admin", "claims": { "team": 7 }, "password": PASSWORD });
+    let input =
+        json!({ "user": "Ada@example.org", "role": "admin", "claims": { "team": 7 }, "password": PASSWORD });
     let made = ground.call("auth_user_set", input).await.unwrap();
     let id = made["user"]["id"].clone();
     assert_eq!((&made["created"], &made["user"]["email"]), (&json!(true), &json!("ada@example.org")));
@@ -79,7 +82,10 @@ async fn a_user_is_made_listed_and_changed_and_the_password_is_never_told() {
     let number = json!({ "user": "b@example.org", "password": 12_345_678 });
     let refused = ground.call("auth_user_set", number).await.unwrap_err();
     assert!(!format!("{refused:?} {}", refused.chain()).contains("12345678"), "{refused:?}");
-    assert_eq!(ground.call("auth_users", json!({ "user": "b@example.org" })).await.unwrap()["users"], json!([]));
+    assert_eq!(
+        ground.call("auth_users", json!({ "user": "b@example.org" })).await.unwrap()["users"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -94,7 +100,8 @@ async fn users_with_much_noted_about_them_come_in_pages_without_gap() {
     loop {
         let page = ground.call("auth_users", json!({ "limit": 5, "cursor": cursor })).await.unwrap();
         assert!(cost(&page) <= 4_000);
-        let emails = page["users"].as_array().unwrap().iter().map(|user| user["email"].as_str().unwrap().to_owned());
+        let emails =
+            page["users"].as_array().unwrap().iter().map(|user| user["email"].as_str().unwrap().to_owned());
         seen.extend(emails);
         match page.get("cursor") {
             Some(next) => cursor = next.clone(),

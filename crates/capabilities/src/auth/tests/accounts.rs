@@ -111,15 +111,15 @@ async fn the_apps_makers_make_and_change_users() {
     })
     .await
     .unwrap();
-    assert_eq!((made.created, made.user.email.as_deref(), made.user.role.as_str()), (
-        true,
-        Some("root@example.org"),
-        "admin"
-    ));
+    assert_eq!(
+        (made.created, made.user.email.as_deref(), made.user.role.as_str()),
+        (true, Some("root@example.org"), "admin")
+    );
     let session = ground.log_in("root@example.org", PASSWORD).await.unwrap();
     assert!(ground.is_live(&session).await);
     let id = made.user.id.to_string();
-    let again = set(UserChange { password: Some(Secret::new("another password")), ..change(&id) }).await.unwrap();
+    let again =
+        set(UserChange { password: Some(Secret::new("another password")), ..change(&id) }).await.unwrap();
     assert_eq!((again.created, again.signed_out), (false, 1));
     assert!(!ground.is_live(&session).await, "a new password ends what the old one opened");
     assert!(ground.log_in("root@example.org", PASSWORD).await.is_err());
@@ -133,7 +133,8 @@ async fn the_apps_makers_make_and_change_users() {
     assert!(ground.log_in("new@example.org", "").await.is_err());
 
     let anonymous = ground.anonymous().await;
-    let named = UserChange { email: Some("anna@example.org".into()), ..change(&anonymous.user.id.to_string()) };
+    let named =
+        UserChange { email: Some("anna@example.org".into()), ..change(&anonymous.user.id.to_string()) };
     assert!(!set(named).await.unwrap().user.anonymous);
 
     let mut refused = Vec::new();
@@ -193,7 +194,14 @@ async fn users_are_listed_newest_first_page_by_page() {
             break;
         }
     }
-    let all = ["", "ada4@example.org", "ada3@example.org", "ada2@example.org", "ada1@example.org", "ada0@example.org"];
+    let all = [
+        "",
+        "ada4@example.org",
+        "ada3@example.org",
+        "ada2@example.org",
+        "ada1@example.org",
+        "ada0@example.org",
+    ];
     assert_eq!(seen, all);
     let found = list(Users { query: Some(" ADA3".into()), ..Users::default() }).await.unwrap();
     assert_eq!(emails(found.users), ["ada3@example.org"]);
@@ -203,7 +211,10 @@ async fn users_are_listed_newest_first_page_by_page() {
     }
     let one = list(Users { user: Some(anonymous.user.id.to_string()), ..Users::default() }).await.unwrap();
     assert_eq!(one.users.iter().map(|user| user.id).collect::<Vec<_>>(), [anonymous.user.id]);
-    assert_eq!(list(Users { user: Some("x@example.org".into()), ..Users::default() }).await.unwrap().users, []);
+    assert_eq!(
+        list(Users { user: Some("x@example.org".into()), ..Users::default() }).await.unwrap().users,
+        []
+    );
     expect!["invalid_input /cursor: this is not a cursor that a page of users returned"]
         .assert_eq(&told(list(Users { cursor: Some("2".into()), ..Users::default() }).await));
     assert_eq!(Auth::count(&ground.databases, &ground.env).await.unwrap(), 6);

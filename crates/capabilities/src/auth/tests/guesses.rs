@@ -83,7 +83,9 @@ async fn guesses_at_the_same_moment_count_each() {
     ground.sign_up("ada@example.org").await.unwrap();
     let guesses = (0..30).map(|n| {
         let ground = Arc::clone(&ground);
-        tokio::spawn(async move { told(ground.log_in("ada@example.org", &format!("wrong password {n}")).await) })
+        tokio::spawn(
+            async move { told(ground.log_in("ada@example.org", &format!("wrong password {n}")).await) },
+        )
     });
     let told: Vec<_> = futures::future::join_all(guesses).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(told.iter().filter(|told| *told == WRONG).count(), 5, "{told:?}");
@@ -148,7 +150,8 @@ async fn an_older_hash_is_replaced_when_its_password_is_shown() {
     db.run(crate::database::Role::Platform, sql, &[json!(hash)]).await.unwrap();
     db.commit().await.unwrap();
     drop(db);
-    let stored = async || ground.rows("SELECT password FROM _steading_user").await[0][0].as_str().unwrap().to_owned();
+    let stored =
+        async || ground.rows("SELECT password FROM _steading_user").await[0][0].as_str().unwrap().to_owned();
     assert!(ground.log_in("ada@example.org", "wrong password").await.is_err());
     assert_eq!(stored().await, hash);
     assert_eq!(ground.log_in("ada@example.org", PASSWORD).await.unwrap().user, session.user);

@@ -63,7 +63,8 @@ async fn of_many_who_refresh_with_one_token_at_most_one_goes_on() {
             let (ground, session) = (Arc::clone(&ground), session.clone());
             tokio::spawn(async move { ground.refresh(&session).await.ok() })
         });
-        let won: Vec<_> = futures::future::join_all(racers).await.into_iter().filter_map(Result::unwrap).collect();
+        let won: Vec<_> =
+            futures::future::join_all(racers).await.into_iter().filter_map(Result::unwrap).collect();
         assert_eq!(won.len(), 1);
         // The others have shown a spent token: the family is gone.
         assert!(ground.refresh(&won[0]).await.is_err());
@@ -78,7 +79,9 @@ async fn what_is_no_refresh_token_is_refused_and_ends_nothing() {
     let session = ground.anonymous().await;
     let text = session.refresh_token.expose();
     let other_family = format!("stead_rt_A{}", &text[10..]);
-    for bad in ["", "x", &text[..text.len() - 1], &other_family, session.access_token.expose(), &"a".repeat(1 << 20)] {
+    for bad in
+        ["", "x", &text[..text.len() - 1], &other_family, session.access_token.expose(), &"a".repeat(1 << 20)]
+    {
         let refused = ground.auth.refresh(&ground.asking(), &Secret::new(bad)).await;
         assert_eq!(told(refused), "unauthenticated: the refresh token is not valid (any more)");
     }
@@ -100,7 +103,8 @@ async fn sessions_slide_and_end() {
 
     let ground = Ground::new().await;
     let session = ground.anonymous().await;
-    let expiry = async || ground.rows("SELECT expires_at FROM _steading_session").await[0][0].as_i64().unwrap();
+    let expiry =
+        async || ground.rows("SELECT expires_at FROM _steading_session").await[0][0].as_i64().unwrap();
     let before = expiry().await;
     ground.refresh(&session).await.unwrap();
     assert!(expiry().await > before);
@@ -136,7 +140,8 @@ async fn logging_out_ends_this_session_or_all_of_them() {
     for session in &sessions {
         assert!(ground.is_live(session).await);
     }
-    let log_out = async |at: usize, ending| ground.auth.log_out(&ground.env, &sessions[at].access_token, ending).await;
+    let log_out =
+        async |at: usize, ending| ground.auth.log_out(&ground.env, &sessions[at].access_token, ending).await;
     log_out(0, Ending::This).await.unwrap();
     assert!(!ground.is_live(&sessions[0]).await && ground.refresh(&sessions[0]).await.is_err());
     assert!(ground.is_live(&sessions[1]).await);
@@ -199,8 +204,7 @@ async fn who_goes_away_while_logging_out_is_logged_out_all_the_same() {
         let session = ground.anonymous().await;
         assert!(ground.is_live(&session).await);
         {
-            let mut leaving =
-                Box::pin(ground.auth.log_out(&ground.env, &session.access_token, Ending::This));
+            let mut leaving = Box::pin(ground.auth.log_out(&ground.env, &session.access_token, Ending::This));
             for _ in 0..polls {
                 if futures::poll!(&mut leaving).is_ready() {
                     break;

@@ -76,7 +76,8 @@ async fn a_change_of_its_user_shows_at_once() {
         ground.auth.set_user(&ground.env, UserChange { user: id.clone(), ..change }).await.unwrap()
     };
     let seen = async || {
-        let guest = ground.auth.recognize(&ground.env, &session.access_token).await.map_err(|e| e.to_string())?;
+        let guest =
+            ground.auth.recognize(&ground.env, &session.access_token).await.map_err(|e| e.to_string())?;
         let Subject::User(user) = guest.subject().clone() else { panic!("{guest:?}") };
         Ok::<_, String>((user.role, user.email.unwrap(), serde_json::Value::Object(user.claims)))
     };

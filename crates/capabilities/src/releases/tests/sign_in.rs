@@ -36,7 +36,8 @@ async fn what_is_not_given_stays_and_a_rollback_undoes_it() {
     let (applied, _) = configure(&yard, Some(&[Method::Password]), None).await.unwrap();
     assert_eq!(applied.release, 3);
     assert_eq!(served(&yard).await, json!([["password"], ["https://example.org"]]));
-    let (again, _) = configure(&yard, Some(&[Method::Password]), Some(&["https://example.org"])).await.unwrap();
+    let (again, _) =
+        configure(&yard, Some(&[Method::Password]), Some(&["https://example.org"])).await.unwrap();
     assert_eq!((again.release, again.changed), (3, false));
     let (nothing, auth) = configure(&yard, None, None).await.unwrap();
     assert_eq!((nothing.release, nothing.changed, auth.origins.len()), (3, false, 1));
@@ -74,8 +75,9 @@ async fn what_is_no_origin_is_refused_with_its_place() {
     assert_eq!((refused.pointer(), refused.message()), (Some("/origins"), "an app names at most 20 origins"));
     assert!(yard.releases.live(&yard.env).await.unwrap().is_none());
     // However it is written, the same origin is one.
-    let (_, auth) = configure(&yard, None, Some(&["https://b.example", "https://a.example", "HTTPS://B.example"]))
-        .await
-        .unwrap();
+    let (_, auth) =
+        configure(&yard, None, Some(&["https://b.example", "https://a.example", "HTTPS://B.example"]))
+            .await
+            .unwrap();
     assert_eq!(auth.origins, ["https://a.example", "https://b.example"]);
 }

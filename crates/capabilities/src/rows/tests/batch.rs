@@ -107,7 +107,7 @@ async fn one_operation_that_fails_undoes_all_and_is_named() {
         create todos
           400 invalid_input /operations/1/if_match: if_match is not for create
         list todos
-          400 invalid_input /operations/1/id: id is needed for list
+          400 invalid_input /operations/1/do: a batch does not list
         get todos
           404 not_found /operations/1: there is no such row in todos
         get todos
