@@ -1,5 +1,7 @@
 //! Every tool there is, one file each, in the order that clients see.
 
+mod access_explain;
+mod access_set;
 mod app_apply;
 mod app_describe;
 mod app_plan;
@@ -44,6 +46,8 @@ pub fn registry() -> Registry<Platform> {
         db_execute::DbExecute,
         db_migrate::DbMigrate,
         db_load::DbLoad,
+        access_set::AccessSet,
+        access_explain::AccessExplain,
         auth_configure::AuthConfigure,
         auth_users::AuthUsers,
         auth_user_set::AuthUserSet,

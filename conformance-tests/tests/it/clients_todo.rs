@@ -57,7 +57,11 @@ impl Person {
 
     #[track_caller]
     fn reads(&self, css: &str, text: &str) {
-        self.until(&format!("document.querySelector({}).innerText.trim() === {}", json!(css), json!(text)));
+        let shown = format!(
+            "[...document.querySelectorAll({})].filter(found => found.checkVisibility())",
+            json!(css)
+        );
+        self.until(&format!("{shown}[0]?.innerText.trim() === {}", json!(text)));
     }
 
     fn add(&self, titles: &[&str]) {

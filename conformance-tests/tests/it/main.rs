@@ -11,6 +11,7 @@ mod app_filters;
 mod app_forgeries;
 mod app_random;
 mod app_reference;
+mod app_rules;
 mod app_sessions;
 mod app_todo;
 mod assault_credentials;

@@ -1,11 +1,13 @@
 //! `app_describe`: everything an environment holds, in few words.
 
+use capabilities::access::AccessSpec;
 use capabilities::releases::{Description, TableInfo};
 use kernel::{Env, EnvId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool, budget};
 
+use super::outcome::shorten;
 use crate::platform::Platform;
 
 pub struct AppDescribe;
@@ -19,6 +21,9 @@ pub struct Input {
 /// What tables may cost on one page, in tokens, and what names of secrets and migrations may.
 const TABLES: usize = 2_400;
 const NAMES: usize = 300;
+
+/// How many characters of one rule are shown.
+const RULE: usize = 300;
 
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
@@ -109,6 +114,11 @@ fn narrow(table: &mut TableInfo) {
     table.columns = kept.into_iter().collect();
     if left > 0 {
         table.columns.insert("…".to_owned(), format!("and {left} more: SELECT * FROM pragma_table_info(?1)"));
+    }
+    if let Some(AccessSpec::Rules(rules)) = &mut table.access {
+        for rule in rules.texts_mut() {
+            shorten(rule, RULE);
+        }
     }
     let (kept, left) = budget::fit(std::mem::take(&mut table.indexes), TABLES / 4);
     table.indexes = kept;

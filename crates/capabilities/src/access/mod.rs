@@ -1,8 +1,10 @@
 //! Who may do what with rows: rules, what they mean to the database, and who asks.
 
 mod compile;
+mod explain;
 mod expr;
 mod lexer;
+mod lint;
 mod matrix;
 mod parse;
 mod persona;
@@ -17,6 +19,7 @@ mod typing;
 #[cfg(test)]
 mod tests;
 
+pub use explain::{Explanation, Question, Who};
 pub use matrix::Matrix;
 pub use persona::Persona;
 pub use preset::Preset;
@@ -26,10 +29,11 @@ pub use subject::{Guest, Subject, User};
 pub use test_spec::{Expect, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
+pub(crate) use explain::explain;
 pub(crate) use expr::Expr;
+pub(crate) use lint::lint;
 pub(crate) use matrix::matrix;
 pub(crate) use test_spec::run as run_tests;
-pub(crate) use trial::{Target, Trial, Verdict};
 
 use std::fmt;
 use std::str::FromStr;

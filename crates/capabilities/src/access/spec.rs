@@ -45,6 +45,13 @@ pub struct RulesSpec {
 }
 
 impl RulesSpec {
+    /// The expressions that there are, to be shortened before they are shown.
+    pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        [&mut self.list, &mut self.get, &mut self.create, &mut self.update, &mut self.delete]
+            .into_iter()
+            .flatten()
+    }
+
     fn of(&self, operation: Operation) -> Option<&str> {
         match operation {
             Operation::List => self.list.as_deref(),

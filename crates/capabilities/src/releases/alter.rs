@@ -66,6 +66,11 @@ impl Alteration<'_> {
         } else if found.rebuild && draft.changes.len() == before {
             draft.change(Action::Alter, target, Some("it is made again as it was declared".to_owned()));
         }
+        if self.wanted.has_owner && self.live_column("owner").is_none() && rows > 0 {
+            let message =
+                format!("{rows} rows have no owner: no rule that asks for one gives them to anybody");
+            draft.effect(EffectKind::Privilege, format!("table {}", self.wanted.name), message);
+        }
         if found.rebuild {
             if let Some(column) = found.generated {
                 let message =

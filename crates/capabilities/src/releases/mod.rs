@@ -1,5 +1,6 @@
 //! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
 
+mod access;
 mod alter;
 mod app;
 mod change;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+pub use access::AccessSet;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, Table};
+use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
-use crate::access;
+use crate::access::{self, AccessSpec};
 use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
 
@@ -23,6 +24,8 @@ const KEPT: u64 = 100;
 pub(crate) enum Goal {
     /// What a manifest says, over what is there. Its site has been prepared and is beside it.
     Apply { manifest: Box<Manifest>, site: Option<Site> },
+    /// What is there, with another access of one table.
+    Access { table: String, access: AccessSpec },
     /// What is there, without one table.
     DropTable { name: String },
     /// Back to an earlier release.
@@ -35,13 +38,31 @@ impl Goal {
     fn has_tables(&self) -> bool {
         match self {
             Goal::Apply { manifest, .. } => manifest.database.is_some(),
-            Goal::DropTable { .. } | Goal::Back { .. } => true,
+            Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
+        }
+    }
+
+    /// Whether it says what that table shall be.
+    fn is_about(&self, name: &TableName) -> bool {
+        match self {
+            Goal::Access { table, .. } => name.as_str().eq_ignore_ascii_case(table),
+            Goal::Apply { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
         }
     }
 
     /// A pointer into a manifest that the caller did not write becomes one to what was written.
     fn placed(&self, error: Error) -> Error {
         match self {
+            Goal::Access { .. } if error.pointer().is_some() => {
+                let at = error.pointer().unwrap_or_default();
+                let in_table = at.strip_prefix("/database/tables/").and_then(|at| at.split_once('/'));
+                let at = match in_table {
+                    Some((_, below)) if below.starts_with("access") => format!("/{below}"),
+                    None if at.starts_with("/tests") => "/access".to_owned(),
+                    _ => "/table".to_owned(),
+                };
+                error.field(at)
+            }
             Goal::DropTable { .. } if error.pointer().is_some() => error.field("/name"),
             Goal::Back { .. } if error.pointer().is_some() => error.field("/release"),
             _ => error,
@@ -189,8 +210,11 @@ async fn draft(
         if let Goal::DropTable { name } = goal {
             unreferred(&live, name)?;
         }
-        let tables = release.tables().map_err(|e| e.under("/database"))?;
-        draft = tables::diff(db, &live, &base.tables()?, &tables, surplus)
+        let mut tables = release.tables().map_err(|e| e.under("/database"))?;
+        let mut managed = base.tables()?;
+        tables.retain(|table| goal.is_about(&table.name));
+        managed.retain(|table| goal.is_about(&table.name));
+        draft = tables::diff(db, &live, &managed, &tables, surplus)
             .await
             .map_err(|e| if e.pointer().is_some() { e.under("/database") } else { e })?;
         if let Goal::DropTable { name } = goal {
@@ -214,6 +238,16 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
             };
             (Release { number: base.number, manifest, site }, Surplus::Drop)
         }
+        Goal::Access { table, access } => {
+            let mut release = base.clone();
+            let tables = release.manifest.database.iter_mut().flat_map(|database| &mut database.tables);
+            let mut found = tables.filter(|(name, _)| name.as_str().eq_ignore_ascii_case(table));
+            match found.next() {
+                Some((_, spec)) => spec.access = Some(access.clone()),
+                None => return Err(unmanaged(&db.schema().await?, table)),
+            }
+            (release, Surplus::Keep)
+        }
         Goal::DropTable { name } => {
             let mut release = base.clone();
             if let Some(database) = &mut release.manifest.database {
@@ -226,6 +260,18 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
         }
         Goal::Back { release } => (Release::numbered(db, *release).await?, Surplus::Keep),
     })
+}
+
+/// The refusal to guard a table that no manifest has.
+fn unmanaged(live: &Schema, name: &str) -> Error {
+    match tables::find(live, name) {
+        Some(table) => Error::new(Code::Conflict, format!("no manifest has the table {}", table.name))
+            .field("/table")
+            .hint(
+                "apply a manifest whose database.tables has it with its columns, as app_describe shows them",
+            ),
+        None => Error::not_found(format!("table {name}")).field("/table"),
+    }
 }
 
 /// Refuses to drop a table that another one refers to: nothing could be written there any more.

@@ -8,7 +8,7 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
-use capabilities::rows::{Method, Rows};
+use capabilities::rows::{LiveApps, Method, Rows};
 use edge::{Apps, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -71,7 +71,7 @@ impl LiveCheck for Unchecked {
 /// The one app.
 struct Known {
     env: Env,
-    releases: Releases,
+    releases: Arc<Releases>,
 }
 
 impl Apps for Known {
@@ -94,6 +94,7 @@ impl Ground {
         let (blobs, logs) = (Blobs::new(dir.path()).unwrap(), Logs::new(dir.path()));
         let check = Arc::new(Unchecked);
         let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), check);
+        let releases = Arc::new(releases);
         let manifest = json!({
             "auth": { "methods": ["anonymous", "password"] },
             "database": { "tables": {
@@ -111,7 +112,10 @@ impl Ground {
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), AuthLimits::default());
-        let data = Data { auth: Arc::new(auth.clone()), rows: Rows::new(databases) };
+        let data = Data {
+            auth: auth.clone(),
+            rows: Rows::new(databases, Arc::clone(&releases) as Arc<dyn LiveApps>),
+        };
         let edge = Edge::new(Arc::new(Known { env: env.clone(), releases }), blobs, data, logs);
         Self { _dir: dir, env, auth, edge }
     }

@@ -52,8 +52,11 @@ async fn an_owner_is_there_where_a_rule_mentions_one_and_only_there() {
     let plan = yard.plan(guarded(json!({ "list": "row.Owner == auth.uid" }))).await.unwrap();
     assert_eq!(
         effects(&plan.effects),
-        ["Privilege table todos: access: list true → row.owner == auth.uid; \
-             create auth.uid != null && new.title != \"row.owner\" → nobody"]
+        [
+            "Privilege table todos: 1 rows have no owner: no rule that asks for one gives them to anybody",
+            "Privilege table todos: access: list true → row.owner == auth.uid; \
+             create auth.uid != null && new.title != \"row.owner\" → nobody"
+        ]
     );
     yard.apply_plan(plan.id, None).await.unwrap();
     assert_eq!(yard.rows(owner).await, json!([[1]]));

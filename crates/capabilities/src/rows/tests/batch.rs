@@ -9,7 +9,7 @@ use super::*;
 async fn a_batch_is_made_whole_and_in_order() {
     let field = Field::todos().await;
     let user = field.user();
-    let todo = field.rows.create(&user, &field.app, "todos", map(json!({ "title": "a" }))).await.unwrap();
+    let todo = field.rows.create(&user, "todos", map(json!({ "title": "a" }))).await.unwrap();
     let results = field
         .batch(
             &user,
@@ -29,8 +29,7 @@ async fn a_batch_is_made_whole_and_in_order() {
     assert_eq!(results[1]["row"]["done"], json!(true));
     assert_eq!((&results[2]["row"], &results[2]["etag"]), (&results[1]["row"], &results[1]["etag"]));
     assert_eq!(results[3], json!({ "status": 204 }));
-    let list =
-        field.rows.get(&user, &field.app, "lists", results[0]["row"]["id"].as_str().unwrap()).await.unwrap();
+    let list = field.rows.get(&user, "lists", results[0]["row"]["id"].as_str().unwrap()).await.unwrap();
     assert_eq!(results[0]["etag"], json!(list.etag));
     assert_eq!(
         field.sql("SELECT (SELECT count(*) FROM todos), (SELECT count(*) FROM lists)").await,

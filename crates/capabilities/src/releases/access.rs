@@ -1,0 +1,113 @@
+//! Changing who may do what with one table, and asking why.
+
+use kernel::{Code, Env, Error, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::rehearsal::{Goal, Rehearsal, Release, rehearse};
+use super::{Applied, Releases, lossy};
+use crate::access::{self, AccessSpec, Explanation, Matrix, Question};
+use crate::database::{Durability, Writer};
+
+/// What a change of access has come to, or would come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessSet {
+    /// The release that is current, and what was done.
+    pub applied: Applied,
+    /// Who may do what with a row that `user` owns.
+    pub matrix: Matrix,
+    /// What is likely wrong with it.
+    pub lint: Vec<String>,
+}
+
+impl Releases {
+    /// Makes a release whose table of that name has this access, and else is the current one.
+    ///
+    /// # Errors
+    /// `invalid_input` below `/access`; `not_found` or `conflict` at `/table`, where no manifest has the table; as
+    /// [`Releases::apply`].
+    pub async fn set_access(
+        &self,
+        env: &Env,
+        table: &str,
+        access: AccessSpec,
+        cancel: &CancellationToken,
+    ) -> Result<AccessSet> {
+        let (db, rehearsal, matrix, lint) = self.try_access(env, table, access, cancel).await?;
+        let applied = self.finish(env, db, rehearsal, cancel).await?;
+        Ok(AccessSet { applied, matrix, lint })
+    }
+
+    /// What [`Releases::set_access`] would do; nothing has changed afterwards.
+    ///
+    /// # Errors
+    /// As [`Releases::set_access`].
+    pub async fn plan_access(
+        &self,
+        env: &Env,
+        table: &str,
+        access: AccessSpec,
+        cancel: &CancellationToken,
+    ) -> Result<AccessSet> {
+        let (mut db, rehearsal, matrix, lint) = self.try_access(env, table, access, cancel).await?;
+        db.rollback().await?;
+        let Rehearsal { observed, changes, effects, .. } = rehearsal;
+        let applied = Applied { release: observed.release, changed: false, changes, effects };
+        Ok(AccessSet { applied, matrix, lint })
+    }
+
+    async fn try_access(
+        &self,
+        env: &Env,
+        table: &str,
+        access: AccessSpec,
+        cancel: &CancellationToken,
+    ) -> Result<(Writer, Rehearsal, Matrix, Vec<String>)> {
+        let mut db = self.writer(env, cancel).await?;
+        let goal = Goal::Access { table: table.to_owned(), access };
+        let rehearsal = rehearse(&mut db, &goal, "").await?;
+        let judged = judge(&mut db, &rehearsal, table).await;
+        if judged.is_err() {
+            db.rollback().await?;
+        }
+        let (matrix, lint) = judged?;
+        Ok((db, rehearsal, matrix, lint))
+    }
+
+    /// Why somebody may do something with a row, or may not, by the rules of the current release.
+    ///
+    /// # Errors
+    /// `not_found` for the table, the row or the user; `invalid_input` for values that do not fit.
+    pub async fn explain(
+        &self,
+        env: &Env,
+        question: Question,
+        cancel: &CancellationToken,
+    ) -> Result<Explanation> {
+        let mut db = self.writer(env, cancel).await?;
+        db.begin(Durability::Normal).await?;
+        let explained = async {
+            let app = Release::current(&mut db).await?.app()?;
+            access::explain(&mut db, &app, question).await
+        }
+        .await;
+        db.rollback().await?;
+        explained
+    }
+}
+
+async fn judge(db: &mut Writer, rehearsal: &Rehearsal, name: &str) -> Result<(Matrix, Vec<String>)> {
+    if rehearsal.losses().next().is_some() {
+        return Err(lossy(rehearsal.losses())
+            .field("/table")
+            .hint("apply the manifest with app_plan and app_apply"));
+    }
+    let tables = rehearsal.release.tables()?;
+    let table = tables.iter().find(|table| table.name.as_str().eq_ignore_ascii_case(name));
+    let table = table.ok_or_else(|| Error::new(Code::NotFound, format!("there is no table {name}")))?;
+    let model = table.model();
+    let matrix = access::matrix(db, &model).await.map_err(|e| e.field("/table"))?;
+    let first = |(columns, _): &(Vec<super::names::ColumnName>, bool)| Some(columns.first()?.to_string());
+    let indexed: Vec<_> = table.indexes.iter().filter_map(first).collect();
+    let lint = access::lint(&model, &indexed, &matrix);
+    Ok((matrix, lint))
+}
