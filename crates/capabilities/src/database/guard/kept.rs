@@ -164,7 +164,7 @@ impl Statements {
         let start = sql.as_ptr().cast::<c_char>();
         let length = c_int::try_from(sql.len()).map_err(|_| Failed::Statement(Error::Several))?;
         let (mut raw, mut tail) = (null_mut(), null());
-        let flags = sys::SQLITE_PREPARE_PERSISTENT as u32;
+        let flags = sys::SQLITE_PREPARE_PERSISTENT;
         // SAFETY: the connection is open, the text has that length, both out-pointers are valid for writes.
         let code =
             unsafe { sys::sqlite3_prepare_v3(self.db.0.as_ptr(), start, length, flags, &mut raw, &mut tail) };
