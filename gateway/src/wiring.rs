@@ -14,7 +14,7 @@ use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
-use capabilities::rows::Rows;
+use capabilities::rows::{LiveApps, Rows};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -133,7 +133,9 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
 fn edge(platform: &Arc<Platform>) -> Edge {
     let residents =
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
-    let data = Data { auth: platform.auth.clone(), rows: Rows::new(Arc::clone(&platform.databases)) };
+    let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
+    let rows = Rows::new(Arc::clone(&platform.databases), live);
+    let data = Data { auth: platform.auth.clone(), rows };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 

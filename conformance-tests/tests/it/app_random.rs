@@ -1,5 +1,5 @@
-//! Random operations by random people on random presets, held against a reference model: nothing more is read or
-//! changed than the presets say, and nothing less.
+//! Random operations by random people on random presets and rules, held against a reference model: nothing more is read or
+//! changed than access says, and nothing less.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use conformance_tests::{App, Person, Place, Reply};
 use serde_json::{Map, Value, json};
 
 use crate::app_chance::Chance;
-use crate::app_reference::{Actor, Filter, Preset, Row, Step, Table, Version, place};
+use crate::app_reference::{Actor, Row, Step, Table, Version};
+use crate::app_rules::{Of, Rule, place};
 
 const TABLES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 /// An app, what it should hold, and who uses it.
@@ -26,7 +27,7 @@ struct World {
 #[derive(Debug, Clone)]
 struct List {
     table: usize,
-    filter: Filter,
+    filter: Rule,
     /// Columns, and whether each is turned.
     order: Vec<(&'static str, bool)>,
 }
@@ -51,22 +52,20 @@ impl List {
     }
 }
 
-const ACTORS: [Actor; 4] = [Actor::Visitor, Actor::Ann, Actor::Ben, Actor::Admin];
-
 impl World {
     fn new(seed: u64) -> anyhow::Result<Self> {
         let mut chance = Chance(seed);
         let tables: Vec<Table> = TABLES
             .into_iter()
-            .map(|name| Table { name, preset: chance.of(&Preset::ALL), rows: Vec::new() })
+            .map(|name| Table { name, access: chance.access(), rows: Vec::new() })
             .collect();
         let columns = json!({ "title": "text!", "n": "int", "done": "bool = false", "note": "text" });
         let specs: Map<String, Value> = tables
             .iter()
             .map(|table| {
                 let mut spec = json!({ "columns": columns });
-                if let Some(access) = table.preset.access() {
-                    spec["access"] = access.into();
+                if let Some(access) = table.access.spec() {
+                    spec["access"] = access;
                 }
                 (table.name.to_owned(), spec)
             })
@@ -85,7 +84,7 @@ impl World {
         let mut world = Self { place, people, tables, cursors: Vec::new(), chance };
         // Rows of every kind are there before the first attack.
         for table in 0..TABLES.len() {
-            for actor in ACTORS {
+            for actor in Actor::ALL {
                 for _ in 0..2 {
                     let step = Step::Create { table, values: world.chance.values(true), owner: None };
                     world.alone(actor, &step)?;
@@ -109,14 +108,14 @@ impl World {
         for (column, value) in &row.values {
             told[*column] = value.clone();
         }
-        if table.preset.has_owner() {
+        if table.access.has_owner() {
             told["owner"] = self.uid(row.owner);
         }
         told
     }
 
     fn attack(&mut self) -> anyhow::Result<()> {
-        let actor = self.chance.of(&ACTORS);
+        let actor = self.chance.of(&Actor::ALL);
         match self.chance.below(10) {
             0..=3 => self.list(actor),
             4 => self.batch(actor),
@@ -146,7 +145,7 @@ impl World {
     }
 
     fn owner(&mut self) -> Option<Actor> {
-        self.chance.once_in(4).then(|| ACTORS[1 + self.chance.below(3)])
+        self.chance.once_in(4).then(|| Actor::ALL[1 + self.chance.below(3)])
     }
 
     /// The id of a row of this table; sometimes of another's, or of none.
@@ -162,7 +161,7 @@ impl World {
     /// A list that somebody might ask for.
     fn wanted(&mut self) -> List {
         let table = self.chance.below(self.tables.len());
-        let filter = self.chance.filter(self.tables[table].preset.has_owner(), 2);
+        let filter = self.chance.rule(&[Of::Bare], self.tables[table].access.has_owner(), 2);
         let mut order = Vec::new();
         for column in ["n", "title", "note", "done", "created_at"] {
             if self.chance.once_in(4) {
@@ -241,45 +240,31 @@ impl World {
 
     /// Takes a step that was taken, and holds the row that was told against it.
     fn take(&mut self, actor: Actor, step: &Step, told: &Value, etag: &str) -> anyhow::Result<()> {
-        let (Step::Create { table, .. }
-        | Step::Get { table, .. }
-        | Step::Update { table, .. }
-        | Step::Delete { table, .. }) = step;
-        let tables = &mut self.tables;
-        let rows = &mut tables[*table].rows;
-        let of = |id: &str, rows: &[Row]| rows.iter().position(|row| row.id == id).context("no such row");
+        let table = &mut self.tables[step.table()];
+        let at = |id: &str| table.rows.iter().position(|row| row.id == id).context("no such row");
         let at = match step {
-            Step::Create { table, values, .. } => {
+            Step::Create { values, .. } => {
                 let id = told["id"].as_str().context("no id")?.to_owned();
-                let owner = tables[*table].preset.has_owner().then_some(actor);
-                let rows = &mut tables[*table].rows;
-                ensure!(rows.iter().all(|row| row.id != id), "an id twice: {id}");
-                let blank = [
-                    ("title", Value::Null),
-                    ("n", Value::Null),
-                    ("done", false.into()),
-                    ("note", Value::Null),
-                ];
-                let mut row = Row { id, owner, values: blank.into_iter().collect(), etag: etag.to_owned() };
-                set(&mut row, values);
-                rows.push(row);
-                rows.len() - 1
+                ensure!(table.rows.iter().all(|row| row.id != id), "an id twice: {id}");
+                let made = table.made(actor, values);
+                table.rows.push(Row { id, etag: etag.to_owned(), ..made });
+                table.rows.len() - 1
             }
-            Step::Get { id, .. } => of(id, rows)?,
+            Step::Get { id, .. } => at(id)?,
             Step::Update { id, values, .. } => {
-                let at = of(id, rows)?;
-                ensure!(rows[at].etag != etag, "a change without a new version: {told}");
-                set(&mut rows[at], values);
-                etag.clone_into(&mut rows[at].etag);
+                let at = at(id)?;
+                let row = &mut table.rows[at];
+                ensure!(row.etag != etag, "a change without a new version: {told}");
+                *row = Row { etag: etag.to_owned(), ..row.with(values) };
                 at
             }
             Step::Delete { id, .. } => {
-                let at = of(id, rows)?;
-                rows.remove(at);
+                let at = at(id)?;
+                table.rows.remove(at);
                 return Ok(());
             }
         };
-        let table = &self.tables[*table];
+        let table = &self.tables[step.table()];
         let row = &table.rows[at];
         let expected = self.told(table, row);
         ensure!(without_times(told) == expected, "told {told}, not {expected}");
@@ -342,7 +327,7 @@ impl World {
         let what = format!("{actor:?}: {steps:?}: {reply:?}");
         // Each step meets what those before it have done; a refusal undoes them all.
         let before = self.tables.clone();
-        let malformed = steps.iter().position(|step| step.is_malformed(&self.tables, actor));
+        let malformed = steps.iter().position(|step| step.malformed(&self.tables, actor).is_some());
         let mut changed = Vec::new();
         for (at, step) in steps.iter().enumerate() {
             // The versions were those of the rows before the batch.
@@ -382,15 +367,19 @@ impl World {
 
     /// A step of a batch that is going to be refused, for those after it.
     fn imagine(&mut self, actor: Actor, step: &Step, at: usize) {
+        let table = &mut self.tables[step.table()];
         match step {
-            Step::Create { table, .. } => {
-                let owner = self.tables[*table].preset.has_owner().then_some(actor);
-                let row =
-                    Row { id: format!("imagined {at}"), owner, values: BTreeMap::new(), etag: String::new() };
-                self.tables[*table].rows.push(row);
+            Step::Create { values, .. } => {
+                let made = table.made(actor, values);
+                table.rows.push(Row { id: format!("imagined {at}"), ..made });
             }
-            Step::Delete { table, id, .. } => self.tables[*table].rows.retain(|row| row.id != *id),
-            Step::Get { .. } | Step::Update { .. } => {}
+            Step::Update { id, values, .. } => {
+                for row in table.rows.iter_mut().filter(|row| row.id == *id) {
+                    *row = row.with(values);
+                }
+            }
+            Step::Delete { id, .. } => table.rows.retain(|row| row.id != *id),
+            Step::Get { .. } => {}
         }
     }
 
@@ -416,7 +405,7 @@ impl World {
     /// Holds that every table has exactly the rows of the model, as the operator sees them.
     fn compare(&self) -> anyhow::Result<()> {
         for table in &self.tables {
-            let owner = if table.preset.has_owner() { ", owner" } else { "" };
+            let owner = if table.access.has_owner() { ", owner" } else { "" };
             let name = table.name;
             let sql = format!("SELECT count(*) FROM {name}");
             let count = self.place.output("db_query", &json!({ "sql": sql }))?;
@@ -440,16 +429,8 @@ impl World {
         let [title, n, done, note] = ["title", "n", "done", "note"].map(|column| row.values[column].clone());
         let done = done.as_bool().map(i32::from);
         let mut stored = vec![json!(row.id), title, n, json!(done), note];
-        stored.extend(table.preset.has_owner().then(|| self.uid(row.owner)));
+        stored.extend(table.access.has_owner().then(|| self.uid(row.owner)));
         stored.into()
-    }
-}
-
-fn set(row: &mut Row, values: &Map<String, Value>) {
-    for column in ["title", "n", "done", "note"] {
-        if let Some(value) = values.get(column) {
-            row.values.insert(column, value.clone());
-        }
     }
 }
 
@@ -476,8 +457,10 @@ fn attacks(count: usize, on_each: usize, first_seed: u64) {
         let mut world = World::new(seed).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
         for attack in 0..on_each {
             if let Err(error) = world.attack() {
-                let presets: Vec<_> = world.tables.iter().map(|table| (table.name, table.preset)).collect();
-                panic!("seed {seed}, attack {attack}, {presets:?}: {error:#}");
+                let access =
+                    world.tables.iter().map(|table| (table.name.to_owned(), json!(table.access.spec())));
+                let access: Map<String, Value> = access.collect();
+                panic!("seed {seed}, attack {attack}, {}: {error:#}", Value::from(access));
             }
         }
         world.compare().unwrap_or_else(|error| panic!("seed {seed}, at the end: {error:#}"));
@@ -485,7 +468,7 @@ fn attacks(count: usize, on_each: usize, first_seed: u64) {
 }
 
 #[test]
-fn random_attacks_read_and_change_what_the_presets_say() {
+fn random_attacks_read_and_change_what_access_says() {
     attacks(600, 100, 1);
 }
 

@@ -1,18 +1,20 @@
-//! What presets and filters mean, said once more and in another way: rows in a list, and rules as code.
+//! What presets mean, said once more and in another way: rows in a list, and access as code.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-/// Who may do what, by the name in a manifest; without one, nobody anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
+use crate::app_rules::{Rule, Rules, Sight};
+
+/// Who may do what: a preset, nobody anything, or rules of one's own.
+#[derive(Debug, Clone)]
+pub enum Access {
     Private,
     PublicRead,
     AdminWrite,
     AdminOnly,
     Shut,
+    Rules(Box<Rules>),
 }
 
 /// Who asks.
@@ -36,7 +38,7 @@ pub struct Row {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub name: &'static str,
-    pub preset: Preset,
+    pub access: Access,
     pub rows: Vec<Row>,
 }
 
@@ -48,95 +50,132 @@ pub enum Version {
     Another,
 }
 
-impl Preset {
-    pub const ALL: [Self; 5] =
-        [Self::Private, Self::PublicRead, Self::AdminWrite, Self::AdminOnly, Self::Shut];
+impl Actor {
+    pub const ALL: [Self; 4] = [Self::Visitor, Self::Ann, Self::Ben, Self::Admin];
 
-    pub fn access(self) -> Option<&'static str> {
+    pub fn role(self) -> Option<&'static str> {
         match self {
-            Self::Private => Some("private"),
-            Self::PublicRead => Some("public_read"),
-            Self::AdminWrite => Some("admin_write"),
-            Self::AdminOnly => Some("admin_only"),
+            Self::Visitor => None,
+            Self::Ann | Self::Ben => Some("user"),
+            Self::Admin => Some("admin"),
+        }
+    }
+}
+
+impl Row {
+    /// With these values, and the columns' defaults for the rest.
+    pub fn new(owner: Option<Actor>, values: &Map<String, Value>) -> Self {
+        let blank =
+            [("title", Value::Null), ("n", Value::Null), ("done", false.into()), ("note", Value::Null)];
+        let row = Self { id: String::new(), owner, values: blank.into_iter().collect(), etag: String::new() };
+        row.with(values)
+    }
+
+    /// The same, but for these values.
+    pub fn with(&self, values: &Map<String, Value>) -> Self {
+        let mut row = self.clone();
+        for (column, value) in &mut row.values {
+            if let Some(given) = values.get(*column) {
+                value.clone_from(given);
+            }
+        }
+        row
+    }
+}
+
+fn holds(rule: Option<&Rule>, row: &Row, new: &Row, actor: Actor) -> bool {
+    rule.and_then(|rule| rule.holds(&Sight { row, new, actor })) == Some(true)
+}
+
+impl Access {
+    /// As a manifest writes it.
+    pub fn spec(&self) -> Option<Value> {
+        match self {
+            Self::Private => Some("private".into()),
+            Self::PublicRead => Some("public_read".into()),
+            Self::AdminWrite => Some("admin_write".into()),
+            Self::AdminOnly => Some("admin_only".into()),
             Self::Shut => None,
+            Self::Rules(rules) => Some(rules.access()),
         }
     }
 
-    pub fn has_owner(self) -> bool {
-        matches!(self, Self::Private | Self::PublicRead)
+    pub fn has_owner(&self) -> bool {
+        match self {
+            Self::Private | Self::PublicRead => true,
+            Self::AdminWrite | Self::AdminOnly | Self::Shut => false,
+            Self::Rules(rules) => rules.has_owner(),
+        }
     }
 
-    fn shows(self, row: &Row, to: Actor) -> bool {
+    fn lists(&self, row: &Row, to: Actor) -> bool {
+        match self {
+            Self::Rules(rules) => holds(rules.list.as_ref(), row, row, to),
+            preset => preset.shows(row, to),
+        }
+    }
+
+    fn shows(&self, row: &Row, to: Actor) -> bool {
         match self {
             Self::Private => row.owner == Some(to),
             Self::PublicRead | Self::AdminWrite => true,
             Self::AdminOnly => to == Actor::Admin,
             Self::Shut => false,
+            Self::Rules(rules) => holds(rules.get.as_ref(), row, row, to),
         }
     }
 
-    fn takes_from(self, actor: Actor) -> bool {
+    fn takes(&self, new: &Row, from: Actor) -> bool {
         match self {
-            Self::Private | Self::PublicRead => actor != Actor::Visitor,
-            Self::AdminWrite | Self::AdminOnly => actor == Actor::Admin,
+            Self::Private | Self::PublicRead => from != Actor::Visitor,
+            Self::AdminWrite | Self::AdminOnly => from == Actor::Admin,
             Self::Shut => false,
+            Self::Rules(rules) => holds(rules.create.as_ref(), new, new, from),
         }
     }
 
-    fn gives(self, row: &Row, to: Actor) -> bool {
-        if self.has_owner() { row.owner == Some(to) } else { self.takes_from(to) }
+    fn changes(&self, row: &Row, new: &Row, by: Actor) -> bool {
+        match self {
+            Self::Private | Self::PublicRead => row.owner == Some(by),
+            Self::AdminWrite | Self::AdminOnly => by == Actor::Admin,
+            Self::Shut => false,
+            Self::Rules(rules) => holds(rules.update.as_ref(), row, new, by),
+        }
+    }
+
+    fn removes(&self, row: &Row, by: Actor) -> bool {
+        match self {
+            Self::Rules(rules) => holds(rules.delete.as_ref(), row, row, by),
+            preset => preset.changes(row, row, by),
+        }
     }
 }
 
 impl Table {
-    /// How a new row fares, whose owner is given or not.
-    fn create(&self, actor: Actor, owner: Option<Actor>) -> u16 {
-        match self.owner_given(actor, owner) {
-            Some(refusal) => refusal,
-            None if self.preset.takes_from(actor) => 201,
-            None => 403,
-        }
+    /// The row that somebody makes of these values.
+    pub fn made(&self, by: Actor, values: &Map<String, Value>) -> Row {
+        let owner = (self.access.has_owner() && by != Actor::Visitor).then_some(by);
+        Row::new(owner, values)
     }
 
-    fn get(&self, actor: Actor, id: &str) -> u16 {
-        if self.seen(actor, id).is_some() { 200 } else { 404 }
+    /// The rows of a list, in no order.
+    pub fn list(&self, actor: Actor, filter: &Rule) -> Vec<&Row> {
+        let listed = self.rows.iter().filter(|row| self.access.lists(row, actor));
+        listed.filter(|row| holds(Some(filter), row, row, actor)).collect()
     }
 
-    fn update(&self, actor: Actor, id: &str, owner: Option<Actor>, version: Version) -> u16 {
-        self.owner_given(actor, owner).unwrap_or_else(|| self.write(actor, id, version, 200))
-    }
-
-    fn delete(&self, actor: Actor, id: &str, version: Version) -> u16 {
-        self.write(actor, id, version, 204)
+    fn seen(&self, actor: Actor, id: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.id == id && self.access.shows(row, actor))
     }
 
     /// Refused before the table is looked at; none where the owner is left out or who asks.
     fn owner_given(&self, actor: Actor, owner: Option<Actor>) -> Option<u16> {
         match owner {
             None => None,
-            Some(_) if !self.preset.has_owner() => Some(400),
+            Some(_) if !self.access.has_owner() => Some(400),
             Some(owner) if owner == actor && actor != Actor::Visitor => None,
             Some(_) => Some(403),
         }
-    }
-
-    fn write(&self, actor: Actor, id: &str, version: Version, done: u16) -> u16 {
-        match self.seen(actor, id) {
-            None => 404,
-            Some(row) if !self.preset.gives(row, actor) => 403,
-            Some(_) if version == Version::Another => 412,
-            Some(_) => done,
-        }
-    }
-
-    fn seen(&self, actor: Actor, id: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.id == id && self.preset.shows(row, actor))
-    }
-
-    /// The rows of a list, in no order.
-    pub fn list(&self, actor: Actor, filter: &Filter) -> Vec<&Row> {
-        let shown = self.rows.iter().filter(|row| self.preset.shows(row, actor));
-        shown.filter(|row| filter.holds(row, actor) == Some(true)).collect()
     }
 }
 
@@ -162,115 +201,54 @@ impl Step {
         step
     }
 
+    /// The table.
+    pub fn table(&self) -> usize {
+        match self {
+            Self::Create { table, .. }
+            | Self::Get { table, .. }
+            | Self::Update { table, .. }
+            | Self::Delete { table, .. } => *table,
+        }
+    }
+
     /// The status that should come of it.
     pub fn verdict(&self, tables: &[Table], actor: Actor) -> u16 {
-        match self {
-            Self::Create { table, owner, .. } => tables[*table].create(actor, *owner),
-            Self::Get { table, id } => tables[*table].get(actor, id),
-            Self::Update { table, id, owner, version, .. } => {
-                tables[*table].update(actor, id, *owner, *version)
+        let table = &tables[self.table()];
+        let access = &table.access;
+        if let Some(refusal) = self.malformed(tables, actor) {
+            return refusal;
+        }
+        let (id, allowed, version, done) = match self {
+            Self::Create { values, .. } => {
+                return if access.takes(&table.made(actor, values), actor) { 201 } else { 403 };
             }
-            Self::Delete { table, id, version } => tables[*table].delete(actor, id, *version),
+            Self::Get { id, .. } => (id, true, Version::Unasked, 200),
+            Self::Update { id, values, owner, version, .. } => {
+                // Who is named as the owner must be it: rows do not change hands.
+                let changes = |row: &Row| {
+                    access.changes(row, &row.with(values), actor) && (owner.is_none() || row.owner == *owner)
+                };
+                (id, table.seen(actor, id).is_some_and(changes), *version, 200)
+            }
+            Self::Delete { id, version, .. } => {
+                (id, table.seen(actor, id).is_some_and(|row| access.removes(row, actor)), *version, 204)
+            }
+        };
+        match table.seen(actor, id) {
+            None => 404,
+            Some(_) if !allowed => 403,
+            Some(_) if version == Version::Another => 412,
+            Some(_) => done,
         }
     }
 
-    /// Whether it is refused by what it says alone.
-    pub fn is_malformed(&self, tables: &[Table], actor: Actor) -> bool {
+    /// How it is refused by what it says alone; none where it is not.
+    pub fn malformed(&self, tables: &[Table], actor: Actor) -> Option<u16> {
         match self {
             Self::Create { table, owner, .. } | Self::Update { table, owner, .. } => {
-                tables[*table].owner_given(actor, *owner).is_some()
+                tables[*table].owner_given(actor, *owner)
             }
-            Self::Get { .. } | Self::Delete { .. } => false,
+            Self::Get { .. } | Self::Delete { .. } => None,
         }
     }
-}
-
-/// A filter, and what it means: unknown is neither true nor false.
-#[derive(Debug, Clone)]
-pub enum Filter {
-    Constant(bool),
-    Compare(&'static str, &'static str, Value),
-    Absent(&'static str, bool),
-    StartsWith(&'static str, &'static str),
-    Longer(&'static str, usize),
-    In(&'static str, Vec<Value>),
-    Mine,
-    Not(Box<Filter>),
-    All(Box<Filter>, Box<Filter>),
-    Any(Box<Filter>, Box<Filter>),
-}
-
-impl Filter {
-    /// As a request writes it.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Constant(value) => value.to_string(),
-            Self::Compare(column, operator, value) => format!("{column} {operator} {value}"),
-            Self::Absent(column, absent) => format!("{column} {} null", if *absent { "==" } else { "!=" }),
-            Self::StartsWith(column, start) => format!("startsWith({column}, {})", json!(start)),
-            Self::Longer(column, size) => format!("size({column}) > {size}"),
-            Self::In(column, values) => {
-                let values: Vec<String> = values.iter().map(Value::to_string).collect();
-                format!("{column} in [{}]", values.join(", "))
-            }
-            Self::Mine => "owner == auth.uid".to_owned(),
-            Self::Not(of) => format!("!({})", of.text()),
-            Self::All(one, other) => format!("({}) && ({})", one.text(), other.text()),
-            Self::Any(one, other) => format!("({}) || ({})", one.text(), other.text()),
-        }
-    }
-
-    /// Whether it holds for a row; none where that is unknown.
-    pub fn holds(&self, row: &Row, actor: Actor) -> Option<bool> {
-        let text = |column: &str| row.values[column].as_str();
-        match self {
-            Self::Constant(value) => Some(*value),
-            Self::Compare(column, operator, value) => {
-                let order = order(&row.values[column], value)?;
-                Some(match *operator {
-                    "==" => order.is_eq(),
-                    "!=" => order.is_ne(),
-                    "<" => order.is_lt(),
-                    "<=" => order.is_le(),
-                    ">" => order.is_gt(),
-                    _ => order.is_ge(),
-                })
-            }
-            Self::Absent(column, absent) => Some(row.values[column].is_null() == *absent),
-            Self::StartsWith(column, start) => Some(text(column)?.starts_with(start)),
-            Self::Longer(column, size) => Some(text(column)?.chars().count() > *size),
-            Self::In(column, values) => {
-                let value = Some(&row.values[column]).filter(|value| !value.is_null())?;
-                Some(values.contains(value))
-            }
-            Self::Mine if row.owner.is_none() || actor == Actor::Visitor => None,
-            Self::Mine => Some(row.owner == Some(actor)),
-            Self::Not(of) => of.holds(row, actor).map(|holds| !holds),
-            Self::All(one, other) => match (one.holds(row, actor), other.holds(row, actor)) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                _ => None,
-            },
-            Self::Any(one, other) => match (one.holds(row, actor), other.holds(row, actor)) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), Some(false)) => Some(false),
-                _ => None,
-            },
-        }
-    }
-}
-
-/// How two values of one type compare; unknown where one is not there.
-pub fn order(one: &Value, other: &Value) -> Option<Ordering> {
-    match (one, other) {
-        (Value::String(one), Value::String(other)) => Some(one.cmp(other)),
-        (Value::Bool(one), Value::Bool(other)) => Some(one.cmp(other)),
-        (Value::Number(one), Value::Number(other)) => one.as_i64().partial_cmp(&other.as_i64()),
-        _ => None,
-    }
-}
-
-/// Which of two values comes first in a list: what is not there, then by order.
-pub fn place(one: &Value, other: &Value) -> Ordering {
-    order(one, other).unwrap_or_else(|| (!one.is_null()).cmp(&!other.is_null()))
 }

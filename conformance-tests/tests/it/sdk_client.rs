@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conformance_tests::Place;
-use serde_json::json;
-use testkit::{Finished, NodeTool, finish, require};
+use conformance_tests::{Place, browser};
+use serde_json::{Value, json};
+use testkit::{Chromium, Finished, NodeTool, finish, require};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -28,6 +28,15 @@ fn run(program: &str, arguments: &[&str], files: &[&str], app: &str) -> Finished
     finish(command, LIMIT).unwrap()
 }
 
+fn manifest() -> Value {
+    let columns = json!({ "title": "text!", "done": "bool = false", "position": "real = 0" });
+    json!({
+        "database": { "tables": { "todos": { "columns": columns, "access": "private" } } },
+        "auth": { "methods": ["anonymous", "password"] },
+        "site": { "files": {} },
+    })
+}
+
 fn passes(test: &str, app: &str) {
     let ran = run("node", &["--test", "--test-reporter=spec", test], &["app.mjs", test], app);
     assert!(ran.success(), "{}\n{}", ran.stdout, ran.stderr);
@@ -47,13 +56,7 @@ fn rows_versions_pages_and_filters_become_the_right_requests() {
 #[test]
 fn the_client_and_the_app_understand_each_other() {
     let place = Place::new("sdk").unwrap();
-    let columns = json!({ "title": "text!", "done": "bool = false", "position": "real = 0" });
-    let manifest = json!({
-        "database": { "tables": { "todos": { "columns": columns, "access": "private" } } },
-        "auth": { "methods": ["anonymous", "password"] },
-        "site": { "files": {} },
-    });
-    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    place.output("app_apply", &json!({ "manifest": manifest() })).unwrap();
     passes("live.test.mjs", &place.url);
 }
 
@@ -77,4 +80,53 @@ fn the_client_is_small_and_needs_nothing_else() {
         .sum();
     assert!(code < 9_500, "{code} bytes without comments and indentation");
     assert!(!text.contains("import ") || text.matches("import ").count() == 1, "only the example imports");
+}
+
+/// Uses the app at `url` from whatever page is open: what comes of it, or the status and code of the error.
+fn from_here(browser: &Chromium, url: &str, key: &str) -> Value {
+    let script = format!(
+        "return (async () => {{ \
+           const {{ createClient, where }} = await import('{url}/_/sdk.js'); \
+           const app = createClient({{ url: '{url}', key: {key} }}); \
+           try {{ \
+             await app.auth.anonymous(); \
+             const todos = app.db('todos'); \
+             const row = await todos.create({{ title: 'far away' }}); \
+             await todos.update(row.id, {{ done: true }}, {{ ifMatch: row }}); \
+             const {{ rows }} = await todos.list({{ where: where`id == ${{row.id}}`, select: ['title', 'done'] }}); \
+             await todos.delete(row.id); \
+             await app.auth.logout(); \
+             return rows; \
+           }} catch ({{ status, code }}) {{ return [status, code]; }} \
+         }})()"
+    );
+    browser.evaluate(&script).unwrap()
+}
+
+#[test]
+fn a_page_of_another_origin_needs_to_be_named_and_the_key() {
+    let (app, named, unnamed) =
+        (Place::new("sdk").unwrap(), Place::new("page").unwrap(), Place::new("page").unwrap());
+    let page = json!({ "manifest": { "site": { "files": { "index.html": "<!doctype html><title>page</title>" } } } });
+    for place in [&named, &unnamed] {
+        place.output("app_apply", &page).unwrap();
+    }
+    let mut manifest = manifest();
+    manifest["auth"]["origins"] = json!([named.url]);
+    app.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let described = app.output("app_describe", &json!({})).unwrap();
+    let key = described["auth"]["publishable_key"].to_string();
+    assert!(key.starts_with("\"pk_"), "{described}");
+    // A refusal has no headers for other origins: to their pages it is no answer at all.
+    let unreachable = json!([0, "unavailable"]);
+    browser(|browser| {
+        browser.goto(&named.url)?;
+        assert_eq!(from_here(browser, &app.url, &key), json!([{ "title": "far away", "done": true }]));
+        assert_eq!(from_here(browser, &app.url, "undefined"), unreachable);
+        assert_eq!(from_here(browser, &app.url, "'pk_wrong'"), unreachable);
+        browser.goto(&unnamed.url)?;
+        assert_eq!(from_here(browser, &app.url, &key), unreachable);
+        browser.console().map(drop)
+    })
+    .unwrap();
 }

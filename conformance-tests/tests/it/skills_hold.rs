@@ -138,6 +138,8 @@ fn the_requests_are_answered_as_they_stand() {
         assert!((200..300).contains(&answer.status), "{request}{answer:?}");
         let answer = answer.json().unwrap();
         if let Some(new) = answer["access_token"].as_str() {
+            let fields: Vec<_> = answer.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(fields, ["access_token", "token_type", "refresh_token", "expires_in", "user"]);
             token = Some(new.to_owned());
             refresh = answer["refresh_token"].as_str().unwrap().to_owned();
         } else if let Some(new) = answer["id"].as_str() {

@@ -107,9 +107,11 @@ impl Edge {
     }
 
     async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
-        let mut response = match self.interface(visit, body).await {
-            Some(response) => response,
-            None => self.page(visit).await,
+        let mut response = if Data::takes(visit.request.uri.path()) {
+            // A preview shows an earlier site over the rows as they are, under the rules as they are.
+            self.data.answer(visit.env, visit.request, body, visit.id).await
+        } else {
+            self.page(visit).await
         };
         let headers = response.headers_mut();
         headers.insert(X_RELEASE, HeaderValue::from(visit.served.release));
@@ -117,24 +119,6 @@ impl Edge {
             headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
         }
         response
-    }
-
-    /// The data plane's answer, where the path is its.
-    async fn interface(&self, visit: &Visit<'_>, body: Body) -> Option<Response> {
-        if !Data::takes(visit.request.uri.path()) {
-            return None;
-        }
-        // A preview shows an earlier site over the rows as they are, under the rules as they are.
-        let live = match visit.which {
-            Which::Live => None,
-            Which::Number(_) => match self.apps.release(visit.env, Which::Live).await {
-                Ok(Some(live)) => Some(live),
-                Ok(None) => return Some(page::nothing_here()),
-                Err(error) => return Some(page::problem(&error, visit.id)),
-            },
-        };
-        let app = &live.as_deref().unwrap_or(visit.served).app;
-        Some(self.data.answer(visit.env, app, visit.request, body, visit.id).await)
     }
 
     async fn page(&self, visit: &Visit<'_>) -> Response {

@@ -29,8 +29,45 @@ impl fmt::Debug for Secret {
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // What came instead may be the secret in another form: the error does not repeat it.
-        String::deserialize(from).map(Self).map_err(|_| serde::de::Error::custom("expected a text"))
+        // Asked for a text alone, formats refuse a number themselves, and repeat it.
+        from.deserialize_any(Text)
+    }
+}
+
+/// Takes a text. A number in its place may be the secret itself: unlike serde's own words, the error does not repeat it.
+struct Text;
+
+impl Text {
+    fn refusal<E: serde::de::Error>() -> E {
+        E::custom("expected a text")
+    }
+}
+
+impl serde::de::Visitor<'_> for Text {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Secret, E> {
+        Ok(Secret(text))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Secret, E> {
+        Err(Self::refusal())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Secret, E> {
+        Err(Self::refusal())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Secret, E> {
+        Err(Self::refusal())
     }
 }
 
@@ -59,7 +96,11 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_refused_without_being_repeated() {
-        let refused = serde_json::from_str::<Secret>("12345678").map_err(|e| e.to_string());
-        assert_eq!(refused, Err("expected a text".to_owned()));
+        let read = |text: &str| serde_json::from_str::<Secret>(text).map_err(|e| e.to_string());
+        assert_eq!(read("\"hunter2\""), Ok(Secret::new("hunter2")));
+        for number in ["12345678", "-12345678", "1234.5678"] {
+            let refused = read(number).unwrap_err();
+            assert!(refused.starts_with("expected a text") && !refused.contains("1234"), "{refused}");
+        }
     }
 }

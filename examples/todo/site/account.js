@@ -1,10 +1,9 @@
 // Who is signed in: the button that says it, and the dialog that changes it.
+import { count, sentence, toast } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const count = (n) => (n === 1 ? "1 todo" : `${n} todos`);
-const sentence = ({ message, hint }) => [message, hint].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");
 
-/** `list` gives the rows of an anonymous user, takes rows into another account, and says things. */
+/** `list` gives the rows of an anonymous user and takes rows into another account. */
 export function setUpAccount(app, list) {
   let mode = "signup"; // or "login" or "leave"
   let leaving = false;
@@ -39,7 +38,7 @@ export function setUpAccount(app, list) {
     const credentials = { email: $("email").value.trim(), password: $("password").value };
     if (mode === "signup") {
       const { email } = await app.auth.signUp(credentials);
-      return list.say(`Welcome. Your list is kept under ${email}.`);
+      return toast(`Welcome. Your list is kept under ${email}.`);
     }
     const mine = $("bring-along").checked ? list.guestRows() : [];
     await app.auth.login(credentials);
@@ -51,9 +50,9 @@ export function setUpAccount(app, list) {
     $("dialog").close();
     try {
       await app.auth.logout(options);
-      list.say("Signed out.");
+      toast("Signed out.");
     } catch (error) {
-      list.say(`Signed out here only. ${sentence(error)}`);
+      toast(`Signed out here only. ${sentence(error)}`);
     } finally {
       leaving = false;
     }
@@ -94,7 +93,7 @@ export function setUpAccount(app, list) {
   let before = app.auth.user;
   app.auth.onChange((user) => {
     show(user);
-    if (!user && before && !leaving) list.say("You have been signed out. Sign in to see your list.");
+    if (!user && before && !leaving) toast("You have been signed out. Sign in to see your list.");
     before = user;
   });
   show(app.auth.user);

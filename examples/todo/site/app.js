@@ -1,6 +1,7 @@
 // A todo list: what it holds, how it looks, what hands can do to it. Who is signed in is account.js's matter.
 import { createClient } from "/_/sdk.js";
 import { setUpAccount } from "./account.js";
+import { count, sentence, toast } from "./words.js";
 
 const app = createClient();
 const todos = app.db("todos");
@@ -103,27 +104,6 @@ function focus(row) {
 }
 
 const rowOf = (target) => shown.find((row) => element(row).contains(target));
-const sentence = ({ message, hint }) => [message, hint].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`).join(" ");
-const count = (n) => (n === 1 ? "1 todo" : `${n} todos`);
-
-let toastTimer;
-/** Says something for eight seconds, or for as long as it is pointed at. */
-function toast(text, action, act) {
-  $("toast-text").textContent = text;
-  $("toast-action").hidden = !action;
-  $("toast-action").textContent = action ?? "";
-  $("toast-action").onclick = () => {
-    $("toast").classList.remove("up");
-    act();
-  };
-  $("toast").classList.add("up");
-  waitWithToast();
-}
-
-function waitWithToast() {
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => $("toast").classList.remove("up"), 8000);
-}
 
 // ---- What is kept
 
@@ -362,9 +342,6 @@ $("again").addEventListener("click", () => {
   render();
   load();
 });
-for (const name of ["pointerenter", "focusin"]) $("toast").addEventListener(name, () => clearTimeout(toastTimer));
-for (const name of ["pointerleave", "focusout"]) $("toast").addEventListener(name, waitWithToast);
-
 document.addEventListener("keydown", (event) => {
   const { key, target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || target.closest("dialog")) return;
@@ -417,7 +394,6 @@ function userChanged(user) {
 setUpAccount(app, {
   guestRows: () => (app.auth.user?.anonymous ? rows.filter((row) => !row.pending).map(content) : []),
   bring: (brought) => store(brought, "Not brought along"),
-  say: toast,
 });
 
 showNetwork();

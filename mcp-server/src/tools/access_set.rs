@@ -41,7 +41,7 @@ impl JsonSchema for AccessInput {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "object"] })
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "object" }] })
     }
 }
 

@@ -15,6 +15,7 @@ pub struct AuthConfigure;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
+    #[serde(default)]
     #[schemars(schema_with = "methods")]
     methods: Option<BTreeSet<Method>>,
     /// Other sites whose pages may call the app.

@@ -15,7 +15,7 @@ pub struct SkillRead;
 pub struct Input {
     /// A skill, or a file it refers to.
     name: Option<String>,
-    /// Instead: words to find one by.
+    /// Instead: words.
     query: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Tool<Platform> for SkillRead {
 
     const SPEC: Spec = Spec {
         title: "Read a skill",
-        about: "Tells how things are done here, with complete examples: start-here, build-a-web-app, \
+        about: "How things are done here, with examples: start-here, build-a-web-app, \
                 data-and-access, debug-and-verify, manage-environments.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,

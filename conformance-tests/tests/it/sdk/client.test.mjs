@@ -204,8 +204,9 @@ test("signing in while a token is being exchanged is not undone by it", async ()
   const release = holdExchanges();
   const request = todos(one).get("one").catch((error) => error);
   const entered = two.auth.login({ email: "b@x.test", password: "right" });
-  // What needs no lock has long been answered when this is.
-  await (await fetch(`${app.url}/_/db/todos/one`)).json();
+  // Without the lock it would have been answered long before these are.
+  for (let i = 0; i < 5; i += 1) await (await fetch(`${app.url}/_/db/todos/one`)).json();
+  assert.deepEqual([refreshes(), app.count("POST /_/auth/login")], [1, 0]);
   release();
   await Promise.all([request, entered]);
   assert.deepEqual([one.auth.user.email, two.auth.user.email], ["b@x.test", "b@x.test"]);
@@ -257,6 +258,28 @@ test("signing out forgets the session even where the server does not hear it", a
   await assert.rejects(client.auth.logout(), { status: 0 });
   assert.deepEqual([client.auth.user, stored()], [null, null]);
   await client.auth.logout();
+});
+
+test("signing out ends a session whose access token has ended", async () => {
+  const client = await tab();
+  await client.auth.anonymous();
+  app.spoilAccess();
+  await client.auth.logout();
+  assert.deepEqual(app.seen.slice(1).map(({ line }) => line), ["POST /_/auth/logout", "POST /_/auth/refresh", "POST /_/auth/logout"]);
+  assert.deepEqual([client.auth.user, app.alive.size], [null, 0]);
+  await client.auth.anonymous();
+  app.endAll();
+  await client.auth.logout();
+  assert.equal(client.auth.user, null);
+});
+
+test("whoever signs out is signed out before the server has answered", async () => {
+  const client = await tab();
+  await client.auth.anonymous();
+  let during;
+  app.rule = ({ line }) => void (line.endsWith("logout") && (during = stored()));
+  await client.auth.logout();
+  assert.equal(during, null);
 });
 
 test("changes are told once, in every tab, until one stops listening", async () => {

@@ -18,6 +18,7 @@ pub struct Account {
     #[schemars(with = "String")]
     pub id: UserId,
     /// The address; none for who has signed in anonymously.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// `user`, `admin`, or another.
     pub role: String,
@@ -30,6 +31,7 @@ pub struct Account {
     /// When the user was made.
     pub created_at: Timestamp,
     /// When the user last signed in or refreshed a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use kernel::Result;
+use futures::future::BoxFuture;
+use kernel::{Env, Result};
 
+use super::Releases;
 use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::{AuthSpec, Table};
 use super::rehearsal::Release;
-use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, TableModel, Type};
+use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
 
 impl Release {
     /// What is served for this release.
@@ -24,6 +26,16 @@ impl Release {
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
         let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
         Ok(App { tables: tables.collect(), auth })
+    }
+}
+
+impl LiveApps for Releases {
+    fn app<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>> {
+        Box::pin(async move {
+            let load = self.load(env, Release::CURRENT, &[]);
+            let served = self.live.committed(env.id(), load).await?;
+            Ok(served.map(|served| Arc::clone(&served.app)).unwrap_or_default())
+        })
     }
 }
 

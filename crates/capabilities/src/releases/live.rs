@@ -65,6 +65,15 @@ impl Live {
         if let Some(served) = self.candidates.read().unwrap_or_else(PoisonError::into_inner).get(&env) {
             return Ok(Some(Arc::clone(served)));
         }
+        self.committed(env, load).await
+    }
+
+    /// As [`Live::get`], whatever is on trial.
+    pub(crate) async fn committed(
+        &self,
+        env: EnvId,
+        load: impl Future<Output = Result<Option<Arc<Served>>>>,
+    ) -> Result<Option<Arc<Served>>> {
         // A publication in the meantime takes the place that this load has reserved, so that it cannot bring
         // the earlier release back.
         self.cache.get_or_insert_async(&env, load).await

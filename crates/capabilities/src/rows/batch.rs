@@ -1,5 +1,7 @@
 //! Several changes as one: all of them, or none.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kernel::{Code, Error, Result};
 use serde::Deserialize;
@@ -61,17 +63,18 @@ impl Rows {
     ///
     /// # Errors
     /// That of the first operation that fails, with a pointer to it; nothing has changed then.
-    pub async fn batch(&self, guest: &Guest, app: &App, batch: Batch) -> Result<Bytes> {
+    pub async fn batch(&self, guest: &Guest, batch: Batch) -> Result<Bytes> {
         if batch.operations.len() > OPERATIONS {
             return Err(Error::invalid("/operations", format!("at most {OPERATIONS} operations at once")));
         }
-        let mut ready = Vec::with_capacity(batch.operations.len());
-        for (index, step) in batch.operations.into_iter().enumerate() {
-            ready.push(step.check(guest, app).map_err(|error| at(index, error))?);
-        }
-        let Some(first) = ready.first() else { return Ok(Bytes::from_static(b"{\"results\":[]}")) };
+        let before = self.app(guest.env()).await?;
+        let checked = check(&batch, guest, &before)?;
+        let Some(first) = checked.first() else { return Ok(Bytes::from_static(b"{\"results\":[]}")) };
         let table = first.table;
         let mut writer = self.databases.rows_writer(guest.env()).await.map_err(|error| told(error, table))?;
+        // As for a change by itself: these are the rules that hold.
+        let app = self.app(guest.env()).await?;
+        let ready = if Arc::ptr_eq(&before, &app) { checked } else { check(&batch, guest, &app)? };
         writer.begin().await.map_err(|error| told(error, table))?;
         match made(&mut writer, guest, &ready).await {
             Ok(results) => {
@@ -84,6 +87,11 @@ impl Rows {
             }
         }
     }
+}
+
+fn check<'a>(batch: &Batch, guest: &Guest, app: &'a App) -> Result<Vec<Ready<'a>>> {
+    let steps = batch.operations.iter().cloned().enumerate();
+    steps.map(|(index, step)| step.check(guest, app).map_err(|error| at(index, error))).collect()
 }
 
 async fn made(writer: &mut RowsWriter, guest: &Guest, ready: &[Ready<'_>]) -> Result<Bytes> {

@@ -19,7 +19,7 @@ pub use batch::{Batch, Step};
 pub use etag::IfMatch;
 pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
-pub use service::{ListQuery, Rows, Stored};
+pub use service::{ListQuery, LiveApps, Rows, Stored};
 
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;

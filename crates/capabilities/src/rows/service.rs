@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kernel::{Code, Error, Result};
+use futures::future::BoxFuture;
+use kernel::{Code, Env, Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -26,10 +27,18 @@ pub(crate) const LIMIT_MOST: u32 = 200;
 /// After how many bytes a list ends, with a cursor.
 const LIST_BYTES: usize = 4 << 20;
 
+/// Who knows the app of an environment's live release. A release that is still on trial is not it: nobody reads or
+/// writes by rules that may never hold.
+pub trait LiveApps: Send + Sync + 'static {
+    /// The app; an empty one before the first release. Asked for each request, so it answers from memory.
+    fn app<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>>;
+}
+
 /// The rows of every environment's app. Clones share everything.
 #[derive(Clone)]
 pub struct Rows {
     pub(super) databases: Arc<Databases>,
+    live: Arc<dyn LiveApps>,
 }
 
 /// Which rows are wanted, and what of them.
@@ -61,18 +70,27 @@ pub struct Stored {
 }
 
 impl Rows {
-    /// Rows in `databases`.
+    /// Rows in `databases`, of the apps that `live` knows.
     #[must_use]
-    pub const fn new(databases: Arc<Databases>) -> Self {
-        Self { databases }
+    pub fn new(databases: Arc<Databases>, live: Arc<dyn LiveApps>) -> Self {
+        Self { databases, live }
+    }
+
+    /// The app of the environment's live release; an empty one before the first.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn app(&self, env: &Env) -> Result<Arc<App>> {
+        self.live.app(env).await
     }
 
     /// The rows that `guest` may list, as the JSON of `{"rows": […], "cursor"?}`. Rows that are hidden are left out.
     ///
     /// # Errors
     /// `not_found` for an unknown table; `invalid_input` with a pointer to the part of the query.
-    pub async fn list(&self, guest: &Guest, app: &App, table: &str, query: &ListQuery) -> Result<Bytes> {
-        let table = known(app, table)?;
+    pub async fn list(&self, guest: &Guest, table: &str, query: &ListQuery) -> Result<Bytes> {
+        let app = self.app(guest.env()).await?;
+        let table = known(&app, table)?;
         let limit = query.limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MOST).contains(&limit) {
             return Err(Error::invalid("/limit", format!("the limit is 1 to {LIMIT_MOST}")));
@@ -128,8 +146,9 @@ impl Rows {
     ///
     /// # Errors
     /// `not_found` where there is none that `guest` may read.
-    pub async fn get(&self, guest: &Guest, app: &App, table: &str, id: &str) -> Result<Stored> {
-        let table = known(app, table)?;
+    pub async fn get(&self, guest: &Guest, table: &str, id: &str) -> Result<Stored> {
+        let app = self.app(guest.env()).await?;
+        let table = known(&app, table)?;
         let sql = Statements { table, subject: guest.subject() }.get(id);
         let mut found = None;
         let read = self.databases.read_rows(guest.env(), &sql.text, &sql.params, |row| {
@@ -145,16 +164,10 @@ impl Rows {
     /// # Errors
     /// `invalid_input` with a pointer to the column, `forbidden` where the rules refuse, `conflict` with a row that
     /// is there.
-    pub async fn create(
-        &self,
-        guest: &Guest,
-        app: &App,
-        table: &str,
-        row: Map<String, Value>,
-    ) -> Result<Stored> {
-        let table = known(app, table)?;
-        let new = new_row(table, guest.subject(), row)?;
-        let row = self.alone(guest, table, Change::Create { new }).await?;
+    pub async fn create(&self, guest: &Guest, table: &str, row: Map<String, Value>) -> Result<Stored> {
+        let change =
+            |table: &TableModel| Ok(Change::Create { new: new_row(table, guest.subject(), row.clone())? });
+        let row = self.alone(guest, table, change).await?;
         row.ok_or_else(|| Error::internal("a row that was made is not returned"))
     }
 
@@ -166,15 +179,16 @@ impl Rows {
     pub async fn update(
         &self,
         guest: &Guest,
-        app: &App,
         table: &str,
         id: &str,
         row: Map<String, Value>,
         if_match: Option<IfMatch>,
     ) -> Result<Stored> {
-        let table = known(app, table)?;
-        let changes = changes(table, guest.subject(), row)?;
-        let row = self.alone(guest, table, Change::Update { id: id.to_owned(), changes, if_match }).await?;
+        let change = |table: &TableModel| {
+            let changes = changes(table, guest.subject(), row.clone())?;
+            Ok(Change::Update { id: id.to_owned(), changes, if_match: if_match.clone() })
+        };
+        let row = self.alone(guest, table, change).await?;
         row.ok_or_else(|| Error::internal("a row that was changed is not returned"))
     }
 
@@ -185,19 +199,34 @@ impl Rows {
     pub async fn delete(
         &self,
         guest: &Guest,
-        app: &App,
         table: &str,
         id: &str,
         if_match: Option<IfMatch>,
     ) -> Result<()> {
-        let table = known(app, table)?;
-        self.alone(guest, table, Change::Delete { id: id.to_owned(), if_match }).await.map(drop)
+        let change = |_: &TableModel| Ok(Change::Delete { id: id.to_owned(), if_match: if_match.clone() });
+        self.alone(guest, table, change).await.map(drop)
     }
 
     /// Makes one change by itself, in a transaction of several statements only where it needs one.
-    async fn alone(&self, guest: &Guest, table: &TableModel, change: Change) -> Result<Option<Stored>> {
+    async fn alone(
+        &self,
+        guest: &Guest,
+        name: &str,
+        prepare: impl Fn(&TableModel) -> Result<Change>,
+    ) -> Result<Option<Stored>> {
+        // What is wrong with the request is said before anybody waits for a turn.
+        let before = self.app(guest.env()).await?;
+        let table = known(&before, name)?;
+        let mut change = prepare(table)?;
+        let writer = self.databases.rows_writer(guest.env()).await;
+        let mut writer = writer.map_err(|error| told(error, table))?;
+        // No release is switched to while we have the turn, so that these are the rules that hold.
+        let app = self.app(guest.env()).await?;
+        let table = known(&app, name)?;
+        if !Arc::ptr_eq(&before, &app) {
+            change = prepare(table)?;
+        }
         let statements = Statements { table, subject: guest.subject() };
-        let mut writer = self.databases.rows_writer(guest.env()).await.map_err(|error| told(error, table))?;
         if !change.is_conditional() {
             return change::make(&mut writer, &statements, &change).await;
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod app_keys;
 mod environments;
 mod keys;
 mod platform;

@@ -13,10 +13,10 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
-use capabilities::access::Guest;
+use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
 use capabilities::rows::{App, Rows};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kernel::{CallId, Code, Env, Error, Result, Secret};
@@ -65,7 +65,7 @@ pub struct Data {
 /// One request below `/_/`.
 pub(crate) struct Ask<'a> {
     pub env: &'a Env,
-    /// The live release's app: also where a preview is asked, so that no earlier rules open what is closed.
+    /// The live release's app, also where a preview is asked: no earlier rules open what is closed.
     pub app: &'a Arc<App>,
     pub parts: &'a Parts,
     pub id: CallId,
@@ -80,21 +80,18 @@ impl Data {
     }
 
     /// Answers a request; a refusal is a problem object.
-    pub(crate) async fn answer(
-        &self,
-        env: &Env,
-        app: &Arc<App>,
-        parts: &Parts,
-        body: Body,
-        id: CallId,
-    ) -> Response {
-        let origin = match origin::judge(self, env, app, parts).await {
+    pub(crate) async fn answer(&self, env: &Env, parts: &Parts, body: Body, id: CallId) -> Response {
+        let app = match self.rows.app(env).await {
+            Ok(app) => app,
+            Err(error) => return refused(&error, env, id),
+        };
+        let origin = match origin::judge(self, env, &app, parts).await {
             Ok(origin) => origin,
             Err(refusal) => return refused(&refusal, env, id),
         };
         let answer = match &origin {
             Some(origin) if origin.asks_first(parts) => Ok(origin.preflight()),
-            _ => self.route(env, app, parts, body, id).await,
+            _ => self.route(env, &app, parts, body, id).await,
         };
         let mut response = answer.unwrap_or_else(|error| refused(&error, env, id));
         let headers = response.headers_mut();
@@ -149,7 +146,18 @@ impl Ask<'_> {
     /// session that has ended shows.
     pub async fn guest(&self, data: &Data) -> Result<Guest> {
         match self.token()? {
-            Some(token) => data.auth.recognize(self.env, &token).await,
+            Some(token) => {
+                let guest = data.auth.recognize(self.env, &token).await?;
+                let from_a_page = self.parts.headers.contains_key(ORIGIN);
+                if *guest.subject() == Subject::Service && from_a_page {
+                    return Err(Error::new(
+                        Code::Forbidden,
+                        "a platform key is for servers, and this is a page's request",
+                    )
+                    .hint("revoke the key, which others can see now, and let people sign in"));
+                }
+                Ok(guest)
+            }
             None => Ok(Guest::visitor(self.env.clone())),
         }
     }
@@ -171,6 +179,10 @@ impl Ask<'_> {
     pub async fn json<T: DeserializeOwned>(&self, body: Body) -> Result<T> {
         let bytes = self.bytes(body).await?;
         let value = web::body::json(&self.parts.headers, &bytes)?;
+        // A list would pass for an object whose fields come in order.
+        if !value.is_object() {
+            return Err(Error::invalid("", "the body must be a JSON object"));
+        }
         serde_path_to_error::deserialize(value).map_err(|e| {
             let pointer: String = e.path().iter().fold(String::new(), |mut at, segment| {
                 use serde_path_to_error::Segment;

@@ -16,19 +16,18 @@ use crate::conditional;
 /// Answers for `/_/db/…`.
 pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
     let guest = ask.guest(data).await?;
-    let (app, method) = (ask.app, &ask.parts.method);
-    match (method, ask.path().as_slice()) {
+    match (&ask.parts.method, ask.path().as_slice()) {
         (&Method::GET | &Method::HEAD, [_, table]) => {
             let query = list_query(ask.parts.uri.query())?;
-            Ok(json(StatusCode::OK, data.rows.list(&guest, app, table, &query).await?))
+            Ok(json(StatusCode::OK, data.rows.list(&guest, table, &query).await?))
         }
         (&Method::POST, [_, table, "query"]) => {
             let query: ListQuery = ask.json(body).await?;
-            Ok(json(StatusCode::OK, data.rows.list(&guest, app, table, &query).await?))
+            Ok(json(StatusCode::OK, data.rows.list(&guest, table, &query).await?))
         }
         (&Method::POST, [_, table]) => {
             let new = ask.row(body).await?;
-            let stored = data.rows.create(&guest, app, table, new).await?;
+            let stored = data.rows.create(&guest, table, new).await?;
             let location = format!("/_/db/{table}/{}", utf8_percent_encode(&stored.id, ID));
             let mut response = row(StatusCode::CREATED, stored);
             if let Ok(location) = HeaderValue::try_from(location) {
@@ -38,7 +37,7 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         }
         (&Method::GET | &Method::HEAD, [_, table, id]) => {
             ask.no_query()?;
-            let stored = data.rows.get(&guest, app, table, id).await?;
+            let stored = data.rows.get(&guest, table, id).await?;
             if conditional::client_has(&ask.parts.headers, &stored.etag) {
                 let mut response = row(StatusCode::NOT_MODIFIED, Stored { json: Bytes::new(), ..stored });
                 response.headers_mut().remove(CONTENT_TYPE);
@@ -49,11 +48,11 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         (&Method::PATCH, [_, table, id]) => {
             ask.no_query()?;
             let (changes, condition) = (ask.row(body).await?, ask.if_match()?);
-            Ok(row(StatusCode::OK, data.rows.update(&guest, app, table, id, changes, condition).await?))
+            Ok(row(StatusCode::OK, data.rows.update(&guest, table, id, changes, condition).await?))
         }
         (&Method::DELETE, [_, table, id]) => {
             ask.no_query()?;
-            data.rows.delete(&guest, app, table, id, ask.if_match()?).await?;
+            data.rows.delete(&guest, table, id, ask.if_match()?).await?;
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             Ok(response)
@@ -73,7 +72,7 @@ pub(super) async fn batch(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Resp
     }
     ask.no_query()?;
     let batch: Batch = ask.json(body).await?;
-    Ok(json(StatusCode::OK, data.rows.batch(&guest, ask.app, batch).await?))
+    Ok(json(StatusCode::OK, data.rows.batch(&guest, batch).await?))
 }
 
 impl Ask<'_> {

@@ -142,13 +142,13 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, ifMatch, token } = {}) {
+  async function ask(method, path, { body, ifMatch, token, keepalive } = {}) {
     const headers = {};
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers["steading-key"] = key;
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
-    const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store" };
+    const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store", keepalive };
     let answer, data;
     try {
       answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
@@ -239,14 +239,21 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     login: ({ email, password }) => locked(() => enter("login", { email, password })),
     logout: ({ everywhere } = {}) =>
       locked(async () => {
-        if (!user()) return;
+        const held = store.read();
+        if (!held) return;
+        // Here first: whoever closes the page at once has signed out all the same.
+        save(null);
+        const body = everywhere ? { everywhere } : undefined;
+        const tell = (token) => ask("POST", "/_/auth/logout", { body, token, keepalive: true });
         try {
-          await call("POST", "/_/auth/logout", { body: everywhere ? { everywhere } : undefined }, unlocked);
+          await tell(held.access_token).catch(async (error) => {
+            if (error.status !== 401) throw error;
+            const { data } = await ask("POST", "/_/auth/refresh", { body: { refresh_token: held.refresh_token } });
+            await tell(data.access_token);
+          });
         } catch (error) {
           // A session that has ended already is what was asked for.
           if (error.status !== 401) throw error;
-        } finally {
-          save(null);
         }
       }),
   };

@@ -8,12 +8,12 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
-use capabilities::rows::{Method, Rows};
+use capabilities::rows::{LiveApps, Method, Rows};
 use edge::{Apps, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
-use kernel::{Env, EnvId, Result, Secret, Slug, TenantId};
+use kernel::{Env, EnvId, Result, Scopes, Secret, Slug, TenantId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,10 @@ impl TokenKeys for Keys {
         async { Ok(claims) }.boxed()
     }
 
+    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {
         async { Ok(json!({ "keys": [] })) }.boxed()
     }
@@ -71,7 +75,7 @@ impl LiveCheck for Unchecked {
 /// The one app.
 struct Known {
     env: Env,
-    releases: Releases,
+    releases: Arc<Releases>,
 }
 
 impl Apps for Known {
@@ -94,6 +98,7 @@ impl Ground {
         let (blobs, logs) = (Blobs::new(dir.path()).unwrap(), Logs::new(dir.path()));
         let check = Arc::new(Unchecked);
         let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), check);
+        let releases = Arc::new(releases);
         let manifest = json!({
             "auth": { "methods": ["anonymous", "password"] },
             "database": { "tables": {
@@ -111,7 +116,10 @@ impl Ground {
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), AuthLimits::default());
-        let data = Data { auth: Arc::new(auth.clone()), rows: Rows::new(databases) };
+        let data = Data {
+            auth: auth.clone(),
+            rows: Rows::new(databases, Arc::clone(&releases) as Arc<dyn LiveApps>),
+        };
         let edge = Edge::new(Arc::new(Known { env: env.clone(), releases }), blobs, data, logs);
         Self { _dir: dir, env, auth, edge }
     }

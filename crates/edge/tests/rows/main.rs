@@ -270,6 +270,7 @@ async fn the_document_lists_what_this_app_has() {
     let ground = Ground::new().await;
     let reply = ground.ask("GET", "/_/openapi.json", "", &[]).await;
     assert_eq!((reply.status, reply.header("content-type")), (200, "application/json".into()));
-    expect_file!["golden/openapi.json"].assert_eq(&serde_json::to_string_pretty(&reply.json).unwrap());
+    let document = serde_json::to_string_pretty(&reply.json).unwrap() + "\n";
+    expect_file!["golden/openapi.json"].assert_eq(&document);
     assert!(!reply.json.to_string().contains("locked"));
 }

@@ -13,11 +13,12 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use capabilities::rows::Rows;
+use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
+use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, Scopes, Secret, Slug, TenantId};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,10 +27,10 @@ use tokio::net::TcpStream;
 /// Environments and their releases in memory; the highest release is live.
 #[derive(Default)]
 struct Known {
-    apps: Mutex<HashMap<Slug, App>>,
+    apps: Mutex<HashMap<Slug, Resident>>,
 }
 
-struct App {
+struct Resident {
     env: Env,
     releases: Vec<Arc<Served>>,
 }
@@ -53,6 +54,13 @@ impl Apps for Known {
     }
 }
 
+impl LiveApps for Known {
+    fn app<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>> {
+        let live = self.release(env, Which::Live);
+        live.map(|live| Ok(live?.map(|served| Arc::clone(&served.app)).unwrap_or_default())).boxed()
+    }
+}
+
 /// Nobody signs in here.
 struct NoKeys;
 
@@ -65,12 +73,41 @@ impl TokenKeys for NoKeys {
         async { Ok(None) }.boxed()
     }
 
+    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {
         async { Err(Error::internal("no keys")) }.boxed()
     }
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("kid".to_owned()) }.boxed()
+    }
+}
+
+/// The keys of a control plane.
+struct Keys(Arc<Control>);
+
+impl TokenKeys for Keys {
+    fn sign<'a>(&'a self, env: &'a Env, claims: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
+        self.0.app_keys().sign(env, claims).boxed()
+    }
+
+    fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
+        self.0.app_keys().verify(env, token.expose()).boxed()
+    }
+
+    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        self.0.service(env, key).boxed()
+    }
+
+    fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>> {
+        self.0.app_keys().jwks(env).boxed()
+    }
+
+    fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
+        self.0.app_keys().kid(env).boxed()
     }
 }
 
@@ -81,6 +118,7 @@ pub struct Ground {
     pub blobs: Blobs,
     logs: Logs,
     pub env: Env,
+    pub databases: Arc<Databases>,
 }
 
 pub struct Reply {
@@ -93,18 +131,44 @@ impl Ground {
     /// An environment `shop` without a release, and one `empty` too.
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+        std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
+        Self::open(dir, env, Arc::new(NoKeys)).await
+    }
+
+    /// With one release in which people sign in by every method, and pages of `https://friend.example` may call.
+    /// Also its control plane.
+    pub async fn with_users() -> (Self, Arc<Control>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, _) = Control::open(ControlConfig::new(dir.path().join("control"))).await.unwrap();
+        let environment = control.environments().unfinished().await.unwrap().remove(0);
+        let environment = control.environments().ready(&environment).await.unwrap();
+        let env = Env::for_upkeep(environment.tenant, environment.id);
+        let control = Arc::new(control);
+        let ground = Self::open(dir, env, Arc::new(Keys(Arc::clone(&control)))).await;
+        ground.databases.create(ground.env.id()).await.unwrap();
+        let app = App {
+            auth: AuthSettings {
+                methods: [Method::Anonymous, Method::Password].into(),
+                origins: ["https://friend.example".to_owned()].into(),
+            },
+            ..App::default()
+        };
+        ground.publish(Site::default(), app);
+        (ground, control)
+    }
+
+    async fn open(dir: TempDir, env: Env, keys: Arc<dyn TokenKeys>) -> Self {
         let blobs = Blobs::new(dir.path()).unwrap();
         let logs = Logs::new(dir.path());
         let apps = Arc::new(Known::default());
-        let env = Env::for_upkeep(TenantId::new(), EnvId::new());
-        std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
         for (slug, env) in [("shop", env.clone()), ("empty", Env::for_upkeep(env.tenant(), EnvId::new()))] {
-            apps.apps.lock().unwrap().insert(slug.parse().unwrap(), App { env, releases: Vec::new() });
+            apps.apps.lock().unwrap().insert(slug.parse().unwrap(), Resident { env, releases: Vec::new() });
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let data = Data {
-            auth: Auth::new(Arc::clone(&databases), Arc::new(NoKeys), AuthLimits::default()),
-            rows: Rows::new(databases),
+            auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
+            rows: Rows::new(Arc::clone(&databases), apps.clone()),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
@@ -112,7 +176,7 @@ impl Ground {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async { axum::serve(listener, router).await });
-        Self { dir, address, apps, blobs, logs, env }
+        Self { dir, address, apps, blobs, logs, env, databases }
     }
 
     /// With one release of this site.
@@ -129,10 +193,14 @@ impl Ground {
     }
 
     pub fn serve(&self, site: Site) {
+        self.publish(site, App::default());
+    }
+
+    fn publish(&self, site: Site, app: App) {
         let mut apps = self.apps.apps.lock().unwrap();
-        let app = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
-        let release = app.releases.len() as u64 + 1;
-        app.releases.push(Arc::new(Served { release, site, app: Arc::default() }));
+        let resident = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
+        let release = resident.releases.len() as u64 + 1;
+        resident.releases.push(Arc::new(Served { release, site, app: Arc::new(app) }));
     }
 
     /// Sends these bytes and reads until the other side closes.

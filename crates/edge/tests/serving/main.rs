@@ -4,4 +4,5 @@
 mod attacks;
 mod ground;
 mod sdk;
+mod sign_in;
 mod sites;

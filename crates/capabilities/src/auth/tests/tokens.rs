@@ -167,7 +167,6 @@ async fn a_token_that_is_remembered_costs_next_to_nothing() {
         }
         best
     };
-    println!("a remembered token of {} bytes: {best:?}", token.expose().len());
     let most = if cfg!(debug_assertions) { Duration::from_micros(150) } else { Duration::from_micros(3) };
     assert!(best < most, "{best:?}");
 }

@@ -71,6 +71,32 @@ async fn an_older_database_gets_what_it_lacks_before_anything_writes_it() {
     assert_eq!(ours(&fixture).await, expected());
 }
 
+#[tokio::test]
+async fn an_older_database_gets_what_it_lacks_before_the_data_plane_reads_or_writes_it() {
+    let fixture = with_todo().await;
+    fill(&fixture, 3).await;
+    grow_old(&fixture).await;
+    let mut titles = Vec::new();
+    let databases = &fixture.databases;
+    databases
+        .read_rows(&fixture.env, "SELECT title FROM todo", &[], |row| {
+            titles.push(format!("{:?}", row.cell(0)?));
+            Ok(std::ops::ControlFlow::Continue(()))
+        })
+        .await
+        .unwrap();
+    assert_eq!(titles.len(), 3);
+    assert_eq!(ours(&fixture).await, expected());
+
+    grow_old(&fixture).await;
+    let mut writer = databases.rows_writer(&fixture.env).await.unwrap();
+    writer.begin().await.unwrap();
+    writer.run("DELETE FROM todo", &[], |_| Ok(std::ops::ControlFlow::Continue(()))).await.unwrap();
+    writer.commit().await.unwrap();
+    assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
+    assert_eq!(ours(&fixture).await, expected());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_who_open_an_older_database_at_once_agree() {
     for _ in 0..5 {

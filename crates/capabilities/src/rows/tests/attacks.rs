@@ -149,19 +149,19 @@ fn random_attempts_of_others_change_nothing_and_see_nothing() {
     runner
         .run(&(attempts(), any::<bool>()), |(attempt, signed_in)| {
             let guest = if signed_in { &thief } else { &visitor };
-            let (rows, app) = (&field.rows, &field.app);
+            let rows = &field.rows;
             let seen = runtime.block_on(async {
                 match &attempt {
-                    Attempt::Get(row) => rows.get(guest, app, "todos", &ids[*row]).await.map(|row| row.json),
+                    Attempt::Get(row) => rows.get(guest, "todos", &ids[*row]).await.map(|row| row.json),
                     Attempt::Update(row, new) => {
-                        rows.update(guest, app, "todos", &ids[*row], map(new.clone()), None).await.map(|row| row.json)
+                        rows.update(guest, "todos", &ids[*row], map(new.clone()), None).await.map(|row| row.json)
                     }
                     Attempt::Delete(row, tag) => {
                         let tag = tag.map(IfMatch::parse);
-                        rows.delete(guest, app, "todos", &ids[*row], tag).await.map(|()| "hidden".into())
+                        rows.delete(guest, "todos", &ids[*row], tag).await.map(|()| "hidden".into())
                     }
                     Attempt::Create(new) => {
-                        rows.create(guest, app, "todos", map(new.clone())).await.map(|row| row.json)
+                        rows.create(guest, "todos", map(new.clone())).await.map(|row| row.json)
                     }
                     Attempt::List(filter, order) => {
                         let query = ListQuery {
@@ -169,7 +169,7 @@ fn random_attempts_of_others_change_nothing_and_see_nothing() {
                             order: order.map(str::to_owned),
                             ..ListQuery::default()
                         };
-                        rows.list(guest, app, "todos", &query).await
+                        rows.list(guest, "todos", &query).await
                     }
                     Attempt::Batch(first, second) => {
                         let batch = json!({ "operations": [
@@ -177,7 +177,7 @@ fn random_attempts_of_others_change_nothing_and_see_nothing() {
                             { "do": "update", "on": "todos", "id": ids[*first], "new": { "title": "spoilt" } },
                             { "do": "delete", "on": "todos", "id": ids[*second] },
                         ] });
-                        rows.batch(guest, app, serde_json::from_value(batch).unwrap()).await
+                        rows.batch(guest, serde_json::from_value(batch).unwrap()).await
                     }
                 }
             });

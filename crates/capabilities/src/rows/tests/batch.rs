@@ -9,7 +9,7 @@ use super::*;
 async fn a_batch_is_made_whole_and_in_order() {
     let field = Field::todos().await;
     let user = field.user();
-    let todo = field.rows.create(&user, &field.app, "todos", map(json!({ "title": "a" }))).await.unwrap();
+    let todo = field.rows.create(&user, "todos", map(json!({ "title": "a" }))).await.unwrap();
     let results = field
         .batch(
             &user,
@@ -29,8 +29,7 @@ async fn a_batch_is_made_whole_and_in_order() {
     assert_eq!(results[1]["row"]["done"], json!(true));
     assert_eq!((&results[2]["row"], &results[2]["etag"]), (&results[1]["row"], &results[1]["etag"]));
     assert_eq!(results[3], json!({ "status": 204 }));
-    let list =
-        field.rows.get(&user, &field.app, "lists", results[0]["row"]["id"].as_str().unwrap()).await.unwrap();
+    let list = field.rows.get(&user, "lists", results[0]["row"]["id"].as_str().unwrap()).await.unwrap();
     assert_eq!(results[0]["etag"], json!(list.etag));
     assert_eq!(
         field.sql("SELECT (SELECT count(*) FROM todos), (SELECT count(*) FROM lists)").await,
@@ -107,7 +106,7 @@ async fn one_operation_that_fails_undoes_all_and_is_named() {
         create todos
           400 invalid_input /operations/1/if_match: if_match is not for create
         list todos
-          400 invalid_input /operations/1/id: id is needed for list
+          400 invalid_input /operations/1/do: a batch does not list
         get todos
           404 not_found /operations/1: there is no such row in todos
         get todos

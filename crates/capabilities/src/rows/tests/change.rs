@@ -20,7 +20,7 @@ async fn a_row_comes_back_as_it_was_made_with_all_its_columns_in_order() {
         "text": "it's \"quoted\" \u{0} \u{1f600} </script>", "int": i64::MIN, "real": 0.1, "bool": true,
         "json": { "a": [1, null, { "b": "\"" }] }, "blob": { "base64": "AAH/" }, "at": "2026-01-31T12:00:00+01:00",
     });
-    let stored = field.rows.create(&user, &field.app, "things", map(given.clone())).await.unwrap();
+    let stored = field.rows.create(&user, "things", map(given.clone())).await.unwrap();
     let row: Map<String, Value> = serde_json::from_slice(&stored.json).unwrap();
     let names: Vec<_> = row.keys().cloned().collect();
     assert_eq!(
@@ -49,7 +49,7 @@ async fn a_row_comes_back_as_it_was_made_with_all_its_columns_in_order() {
         (&row["owner"], &row["defaulted"], &row["created_at"]),
         (&uid(&user), &json!("plain"), &row["updated_at"])
     );
-    let got = field.rows.get(&user, &field.app, "things", &stored.id).await.unwrap();
+    let got = field.rows.get(&user, "things", &stored.id).await.unwrap();
     assert_eq!(got, stored);
     let types = "SELECT typeof(text), typeof(int), typeof(real), typeof(bool), typeof(json), typeof(blob) FROM things";
     assert_eq!(field.sql(types).await, json!([["text", "integer", "real", "integer", "text", "blob"]]));
@@ -282,14 +282,14 @@ async fn constraints_name_their_columns() {
 async fn every_change_moves_the_time_and_the_tag() {
     let field = Field::todos().await;
     let user = field.user();
-    let made = field.rows.create(&user, &field.app, "todos", map(json!({ "title": "a" }))).await.unwrap();
+    let made = field.rows.create(&user, "todos", map(json!({ "title": "a" }))).await.unwrap();
     let (mut etag, mut at) = (made.etag.clone(), read(&made)["updated_at"].as_str().unwrap().to_owned());
     for _ in 0..20 {
-        let next = field.rows.update(&user, &field.app, "todos", &made.id, Map::new(), None).await.unwrap();
+        let next = field.rows.update(&user, "todos", &made.id, Map::new(), None).await.unwrap();
         let updated_at = read(&next)["updated_at"].as_str().unwrap().to_owned();
         assert!(updated_at > at, "{updated_at} > {at}");
         assert_ne!(next.etag, etag);
-        let got = field.rows.get(&user, &field.app, "todos", &made.id).await.unwrap();
+        let got = field.rows.get(&user, "todos", &made.id).await.unwrap();
         assert_eq!(got, next, "what a change returns is what is stored");
         (etag, at) = (next.etag, updated_at);
     }
@@ -299,10 +299,10 @@ async fn every_change_moves_the_time_and_the_tag() {
 async fn a_change_for_another_state_of_the_row_is_not_made() {
     let field = Field::todos().await;
     let (user, other) = (field.user(), field.user());
-    let first = field.rows.create(&user, &field.app, "lists", map(json!({ "name": "a" }))).await.unwrap();
+    let first = field.rows.create(&user, "lists", map(json!({ "name": "a" }))).await.unwrap();
     let update = async |guest: &Guest, id: &str, condition: &str| {
         let row = map(json!({ "name": "b" }));
-        field.rows.update(guest, &field.app, "lists", id, row, Some(IfMatch::parse(condition))).await
+        field.rows.update(guest, "lists", id, row, Some(IfMatch::parse(condition))).await
     };
     let gone = "412 conflict /if_match: the row has changed since it was read";
     assert_eq!(told(update(&user, &first.id, "\"other\"").await), gone);
@@ -318,7 +318,7 @@ async fn a_change_for_another_state_of_the_row_is_not_made() {
     assert_eq!(told(update(&user, &first.id, &first.etag).await), gone);
     let third = update(&user, &first.id, "*").await.unwrap();
     let delete = async |guest: &Guest, etag: &str| {
-        field.rows.delete(guest, &field.app, "lists", &first.id, Some(IfMatch::parse(etag))).await
+        field.rows.delete(guest, "lists", &first.id, Some(IfMatch::parse(etag))).await
     };
     assert_eq!(told(delete(&user, &second.etag).await), gone);
     assert_eq!(
@@ -333,12 +333,11 @@ async fn a_change_for_another_state_of_the_row_is_not_made() {
 async fn of_many_changes_for_one_state_exactly_one_is_made() {
     let field = Field::todos().await;
     let user = field.user();
-    let made =
-        field.rows.create(&user, &field.app, "todos", map(json!({ "title": "a", "rank": 0 }))).await.unwrap();
+    let made = field.rows.create(&user, "todos", map(json!({ "title": "a", "rank": 0 }))).await.unwrap();
     let condition = IfMatch::parse(&made.etag);
     let tries = (0..16).map(|rank| {
         let row = map(json!({ "rank": rank }));
-        field.rows.update(&user, &field.app, "todos", &made.id, row, Some(condition.clone()))
+        field.rows.update(&user, "todos", &made.id, row, Some(condition.clone()))
     });
     let won = futures::future::join_all(tries).await.into_iter().filter(Result::is_ok).count();
     assert_eq!(won, 1);

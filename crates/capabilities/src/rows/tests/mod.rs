@@ -5,6 +5,7 @@ mod batch;
 mod change;
 mod lists;
 mod speed;
+mod switch;
 
 use std::sync::Arc;
 
@@ -33,7 +34,6 @@ struct Field {
     _dir: tempfile::TempDir,
     databases: Arc<Databases>,
     env: Env,
-    app: Arc<App>,
     rows: Rows,
 }
 
@@ -44,13 +44,12 @@ impl Field {
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         databases.create(env.id()).await.unwrap();
         let (blobs, logs) = (Blobs::new(dir.path()).unwrap(), Logs::new(dir.path()));
-        let releases = Releases::new(Arc::clone(&databases), blobs, logs, Arc::new(Unchecked));
+        let releases = Arc::new(Releases::new(Arc::clone(&databases), blobs, logs, Arc::new(Unchecked)));
         let manifest = serde_json::from_value(json!({ "database": { "tables": tables } })).unwrap();
         let wanted = Wanted::Manifest(Box::new(manifest));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
-        let app = Arc::clone(&releases.live(&env).await.unwrap().unwrap().app);
-        let rows = Rows::new(Arc::clone(&databases));
-        Self { _dir: dir, databases, env, app, rows }
+        let rows = Rows::new(Arc::clone(&databases), releases);
+        Self { _dir: dir, databases, env, rows }
     }
 
     /// The todo app: lists that everybody reads, todos that are private.
@@ -85,24 +84,24 @@ impl Field {
     }
 
     async fn create(&self, guest: &Guest, table: &str, row: Value) -> Result<Value> {
-        Ok(read(&self.rows.create(guest, &self.app, table, map(row)).await?))
+        Ok(read(&self.rows.create(guest, table, map(row)).await?))
     }
 
     async fn get(&self, guest: &Guest, table: &str, id: &str) -> Result<Value> {
-        Ok(read(&self.rows.get(guest, &self.app, table, id).await?))
+        Ok(read(&self.rows.get(guest, table, id).await?))
     }
 
     async fn update(&self, guest: &Guest, table: &str, id: &str, row: Value) -> Result<Value> {
-        Ok(read(&self.rows.update(guest, &self.app, table, id, map(row), None).await?))
+        Ok(read(&self.rows.update(guest, table, id, map(row), None).await?))
     }
 
     async fn delete(&self, guest: &Guest, table: &str, id: &str) -> Result<()> {
-        self.rows.delete(guest, &self.app, table, id, None).await
+        self.rows.delete(guest, table, id, None).await
     }
 
     async fn list(&self, guest: &Guest, table: &str, query: Value) -> Result<Value> {
         let query = serde_json::from_value(query).unwrap();
-        let json = self.rows.list(guest, &self.app, table, &query).await?;
+        let json = self.rows.list(guest, table, &query).await?;
         Ok(serde_json::from_slice(&json).unwrap())
     }
 
@@ -114,7 +113,7 @@ impl Field {
 
     async fn batch(&self, guest: &Guest, operations: Value) -> Result<Value> {
         let batch = serde_json::from_value(json!({ "operations": operations })).unwrap();
-        Ok(serde_json::from_slice(&self.rows.batch(guest, &self.app, batch).await?).unwrap())
+        Ok(serde_json::from_slice(&self.rows.batch(guest, batch).await?).unwrap())
     }
 
     /// What the database holds, whoever may see it.

@@ -35,17 +35,17 @@ async fn what_an_operation_costs() {
     let new = || map(json!({ "title": "Buy milk and bread", "done": false }));
     let mut ids = Vec::new();
     for _ in 0..500 {
-        ids.push(field.rows.create(&user, &field.app, "todos", new()).await.unwrap().id);
+        ids.push(field.rows.create(&user, "todos", new()).await.unwrap().id);
     }
-    let (rows, app) = (&field.rows, &field.app);
+    let rows = &field.rows;
     measured("get", 20_000, |turn| {
         let id = &ids[turn as usize % ids.len()];
         let user = &user;
-        async move { rows.get(user, app, "todos", id).await.unwrap() }
+        async move { rows.get(user, "todos", id).await.unwrap() }
     })
     .await;
     let query = ListQuery { limit: Some(20), ..ListQuery::default() };
-    measured("list 20", 10_000, |_| async { rows.list(&user, app, "todos", &query).await.unwrap() }).await;
+    measured("list 20", 10_000, |_| async { rows.list(&user, "todos", &query).await.unwrap() }).await;
     let where_query = ListQuery {
         limit: Some(20),
         filter: Some("done == false && title != 'x'".to_owned()),
@@ -53,15 +53,15 @@ async fn what_an_operation_costs() {
         ..ListQuery::default()
     };
     measured("list 20 where order", 5_000, |_| async {
-        rows.list(&user, app, "todos", &where_query).await.unwrap()
+        rows.list(&user, "todos", &where_query).await.unwrap()
     })
     .await;
     measured("update", 10_000, |turn| {
         let id = &ids[turn as usize % ids.len()];
         let row = map(json!({ "done": turn % 2 == 0 }));
         let user = &user;
-        async move { rows.update(user, app, "todos", id, row, None).await.unwrap() }
+        async move { rows.update(user, "todos", id, row, None).await.unwrap() }
     })
     .await;
-    measured("insert", 10_000, |_| async { rows.create(&user, app, "todos", new()).await.unwrap() }).await;
+    measured("insert", 10_000, |_| async { rows.create(&user, "todos", new()).await.unwrap() }).await;
 }
