@@ -18,10 +18,10 @@ use crate::rows::time_text;
 static NOW: LazyLock<Value> = LazyLock::new(|| time_text(Timestamp::now()).into());
 
 /// What there is to ask about.
-struct Case<'a> {
-    subject: &'a Subject,
-    row: Option<&'a Map<String, Value>>,
-    new: Option<&'a Map<String, Value>>,
+pub(super) struct Case<'a> {
+    pub subject: &'a Subject,
+    pub row: Option<&'a Map<String, Value>>,
+    pub new: Option<&'a Map<String, Value>>,
 }
 
 /// A time in any form that the rows below have.
@@ -117,7 +117,7 @@ impl Case<'_> {
         }
     }
 
-    fn holds(&self, expr: &Expr) -> Option<bool> {
+    pub fn holds(&self, expr: &Expr) -> Option<bool> {
         match expr {
             Expr::Not(of) => self.holds(of).map(|holds| !holds),
             Expr::All(parts) => {
@@ -200,7 +200,7 @@ impl Case<'_> {
     }
 }
 
-fn subjects() -> Vec<Subject> {
+pub(super) fn subjects() -> Vec<Subject> {
     let claims = json!({ "n": 5, "t": "a", "b": true, "list": ["a", "5", 5, null, "it's"], "numbers": [1, 5.0, "a"],
         "when": "2026-01-02T04:04:05+01:00", "mixed": { "x": 1 }, "deep": { "er": "admin" }, "empty": [] });
     vec![
@@ -211,7 +211,7 @@ fn subjects() -> Vec<Subject> {
 }
 
 /// Rows that are hard to get right: nothing, zero characters, numbers as texts, times in other forms.
-fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
+pub(super) fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
     let owner = |i: usize| subjects[i].uid();
     let row = |id: &str, owner: Option<String>, rest: Value| {
         let mut row = object(
@@ -249,15 +249,15 @@ fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
     ]
 }
 
-struct Ground {
+pub(super) struct Ground {
     _directory: tempfile::TempDir,
-    databases: Databases,
-    env: Env,
-    runtime: tokio::runtime::Runtime,
+    pub databases: Databases,
+    pub env: Env,
+    pub runtime: tokio::runtime::Runtime,
 }
 
 impl Ground {
-    fn new(rows: &[Map<String, Value>]) -> Self {
+    pub fn new(rows: &[Map<String, Value>]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let databases = Databases::new(directory.path().to_owned(), Limits::default());
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
@@ -266,7 +266,7 @@ impl Ground {
             databases.create(env.id()).await.unwrap();
             let mut db = databases.writer(&env).await.unwrap();
             db.begin(Durability::Normal).await.unwrap();
-            let sql = "CREATE TABLE things (id TEXT NOT NULL PRIMARY KEY, owner TEXT, title TEXT, count INTEGER, \
+            let sql = "CREATE TABLE things (id TEXT NOT NULL PRIMARY KEY, owner TEXT, title TEXT COLLATE NOCASE, count INTEGER, \
                        price REAL, done INTEGER, data TEXT CHECK (json_valid(data)), raw BLOB, due TEXT, \
                        created_at TEXT, updated_at TEXT) STRICT";
             db.run(Role::Platform, sql, &[]).await.unwrap();
@@ -281,6 +281,15 @@ impl Ground {
             db.commit().await.unwrap();
         });
         Self { _directory: directory, databases, env, runtime }
+    }
+
+    fn write(&self, sql: &str) {
+        self.runtime.block_on(async {
+            let mut db = self.databases.writer(&self.env).await.unwrap();
+            db.begin(Durability::Normal).await.unwrap();
+            db.run(Role::Platform, sql, &[]).await.unwrap();
+            db.commit().await.unwrap();
+        });
     }
 
     fn ask(&self, sql: &Sql, from: &str) -> Vec<Option<bool>> {
@@ -381,4 +390,23 @@ fn the_database_reads_a_rule_as_its_words_say() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn an_index_finds_the_rows_of_a_rule_and_a_filter() {
+    let subjects = subjects();
+    let table = TableModel { access: Preset::Private.rules(), ..things() };
+    let ground = Ground::new(&rows(&subjects));
+    let sql = "CREATE INDEX by_owner ON things (owner, created_at)";
+    ground.write(sql);
+    let mut sql = Sql { text: "EXPLAIN QUERY PLAN SELECT id FROM things WHERE ".to_owned(), params: vec![] };
+    let view = View { table: &table, subject: &subjects[1], new: New::None };
+    table.access.compile(Operation::List, &view, &mut sql);
+    sql.text.push_str(" AND ");
+    compile(&Expr::parse_where("created_at > '2026-01-01T00:00:00Z'", &table).unwrap(), &view, &mut sql);
+    let plan = ground
+        .runtime
+        .block_on(ground.databases.platform_query(&ground.env, &sql.text, &sql.params))
+        .unwrap();
+    assert_eq!(plan[0][3], json!("SEARCH things USING INDEX by_owner (owner=? AND created_at>?)"));
 }
