@@ -217,6 +217,7 @@ fn own_time() -> f64 {
 
 fn report(table: &mut Table, operation: &Operation, rounds: &[Vec<Round>; 2]) {
     println!("\n{}", operation.name);
+    let mut processors = [0.0; 2];
     for (side, name) in ["Steading", "PocketBase"].into_iter().enumerate() {
         let rounds = &rounds[side];
         let sum = |of: fn(&Round) -> f64| rounds.iter().map(of).sum::<f64>();
@@ -226,6 +227,7 @@ fn report(table: &mut Table, operation: &Operation, rounds: &[Vec<Round>; 2]) {
         latencies.sort_by(f64::total_cmp);
         let mut rates: Vec<f64> = rounds.iter().map(Round::rate).collect();
         let processor = sum(|round| round.processor) / requests * 1e6;
+        processors[side] = processor;
         let label = |what: &str| format!("  {name}: {what}");
         table.note(&label("requests per second"), median(&mut rates), "/s");
         table.note(&label("p50"), latencies[latencies.len() / 2], "ms");
@@ -250,6 +252,8 @@ fn report(table: &mut Table, operation: &Operation, rounds: &[Vec<Round>; 2]) {
         "x",
         multiple >= operation.multiple,
     );
+    // Neighbours on the machine change this less.
+    table.note("  requests per processor second, times PocketBase's", processors[1] / processors[0], "x");
 }
 
 fn megabytes(pid: u32) -> f64 {
