@@ -162,7 +162,9 @@ impl Auth {
             (None, Named::Id(_), None) => None,
         };
         let password = match &change.password {
-            Some(password) => Some(self.0.passwords.hash(Password::new(password, address.as_ref())?).await?),
+            Some(password) => {
+                Some(self.0.passwords.hash(env.id(), Password::new(password, address.as_ref())?).await?)
+            }
             None => None,
         };
         let (inner, env) = (Arc::clone(&self.0), env.clone());

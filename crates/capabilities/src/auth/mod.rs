@@ -16,6 +16,7 @@ mod recognized;
 mod sign_in;
 mod throttle;
 mod token;
+mod turns;
 
 #[cfg(test)]
 mod tests;

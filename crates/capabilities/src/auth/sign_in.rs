@@ -92,7 +92,7 @@ impl Auth {
             return Err(taken());
         }
         let named = email.clone();
-        let password = self.0.passwords.hash(password).await?;
+        let password = self.0.passwords.hash(env.id(), password).await?;
         let who = match before {
             None => Who::New(Stored { account: Account::new(Some(&email)), password: Some(password) }),
             Some(known) => Who::Upgraded {
@@ -124,7 +124,7 @@ impl Auth {
             let found = Key::Email(&email).find(&inner.databases, env).await?;
             let found = found.filter(|found| !found.account.disabled);
             let stored = found.as_ref().and_then(|found| found.password.clone());
-            let tried = inner.passwords.try_out(password.clone(), stored).await?;
+            let tried = inner.passwords.try_out(env.id(), password.clone(), stored).await?;
             Ok((tried, found))
         }
         .await;
@@ -136,7 +136,7 @@ impl Auth {
         guesses.give_back(&guess);
         guesses.familiar(env.id(), email, network);
         let rehashed = match tried {
-            Tried::Outdated => Some(inner.passwords.hash(password).await?),
+            Tried::Outdated => Some(inner.passwords.hash(env.id(), password).await?),
             Tried::Right | Tried::Wrong => None,
         };
         self.open(env, Who::Tried { user, rehashed }).await
@@ -268,7 +268,6 @@ impl Inner {
             Err(None) => Ok(None),
             Err(Some(stolen)) => {
                 self.recognized.forget(|other| other.is_of_session(env.id(), &stolen));
-                tracing::warn!(env.id = %env.id(), "a spent refresh token was shown again: its session has ended");
                 Ok(None)
             }
         }
@@ -296,6 +295,12 @@ impl Inner {
             expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
         if !live || current.as_str() != Some(token.hash().as_str()) {
             account::end_session(db, &id).await?;
+            if live {
+                tracing::warn!(
+                    env.id = %env.id(),
+                    "a spent refresh token was shown again: its session ends"
+                );
+            }
             return Ok(Err(Some(id)));
         }
         let next = token.next()?;
