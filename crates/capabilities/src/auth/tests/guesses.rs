@@ -53,20 +53,23 @@ async fn an_answer_does_not_tell_whether_there_is_an_account() {
 
 #[tokio::test]
 async fn an_answers_time_does_not_tell_whether_there_is_an_account() {
-    let ground = Ground::new().await;
+    let mut ground = Ground::new().await;
     ground.sign_up("ada@example.org").await.unwrap();
-    let time = async |user: &str| {
-        let start = Instant::now();
-        assert_eq!(told(ground.log_in(user, "wrong password").await), WRONG);
-        start.elapsed()
-    };
     let mut best = [Duration::MAX; 2];
-    for n in 0..5 {
-        best[0] = best[0].min(time("ada@example.org").await);
-        best[1] = best[1].min(time(&format!("nobody{n}@example.org")).await);
+    // A machine that does other things too needs more rounds until both have had a quiet one.
+    for n in 0..40 {
+        ground.client = Some(IpAddr::from([192, 0, 2, n]));
+        for (best, user) in best.iter_mut().zip(["ada@example.org", &format!("nobody{n}@example.org")]) {
+            let start = Instant::now();
+            assert_eq!(told(ground.log_in(user, "wrong password").await), WRONG);
+            *best = start.elapsed().min(*best);
+        }
+        let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
+        if n >= 4 && (0.5..2.0).contains(&ratio) {
+            return;
+        }
     }
-    let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
-    assert!((0.5..2.0).contains(&ratio), "{best:?}");
+    panic!("{best:?}");
 }
 
 #[tokio::test]
