@@ -107,9 +107,11 @@ impl Platform {
         let app = self.releases.describe(&env).await?;
         let mut losses = vec![format!("environment {} with its address", environment.slug)];
         losses.extend(app.tables.iter().map(|(name, table)| {
-            let more = if table.rows < database::COUNTED { "" } else { " or more" };
-            format!("table {name} with {}{more} rows", table.rows)
+            format!("table {name} with {} rows", counted(table.rows))
         }));
+        if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
+            losses.push(format!("{} users with their passwords", counted(users)));
+        }
         if let Some(release) = app.release {
             losses.push(format!("{release} releases"));
         }
@@ -159,6 +161,11 @@ impl Platform {
         }
         Ok(())
     }
+}
+
+fn counted(number: u64) -> String {
+    let more = if number < database::COUNTED { "" } else { " or more" };
+    format!("{number}{more}")
 }
 
 /// That it was not there any more is as good as having removed it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
 use capabilities::hosting::{Blobs, Error, Found, RedirectStatus, RequestPath, SiteFile, SitePath};
 use capabilities::logs::{Entry, Level, Logs, Source};
@@ -90,6 +90,11 @@ impl Edge {
             headers.insert(X_REQUEST_ID, id);
         }
         if request.method == Method::HEAD {
+            // The length that GET would send (RFC 9110 §8.6); the server would write that of the empty body.
+            let length = response.body().size_hint().exact().filter(|length| *length > 0);
+            if let Some(length) = length {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+            }
             *response.body_mut() = Body::empty();
         }
         response

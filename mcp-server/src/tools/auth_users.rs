@@ -1,6 +1,6 @@
 //! `auth_users`: lists an app's users.
 
-use capabilities::auth::{Account, Users};
+use capabilities::auth::{Account, COSTLIEST, Users};
 use kernel::{Env, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,6 @@ use tool::{Cx, Effect, Spec, Tool, budget};
 use crate::platform::Platform;
 
 pub struct AuthUsers;
-
-/// What the users on one page may cost, in tokens.
-const USERS: usize = 3_500;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,7 +47,7 @@ impl Tool<Platform> for AuthUsers {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let Input { query, user, limit, cursor } = input;
         let page = cx.platform().auth.users(cx.env(), &Users { user, query, limit, cursor }).await?;
-        let (users, left) = budget::fit(page.users, USERS);
+        let (users, left) = budget::fit(page.users, COSTLIEST);
         let next = users.last().filter(|_| left > 0).map(|user| user.id.to_string());
         Ok(Output { users, cursor: next.or(page.cursor) })
     }

@@ -15,7 +15,10 @@ const MOST: u32 = 100;
 const ROLE: usize = 32;
 
 /// What may be noted about one user, in bytes of JSON.
-const CLAIMS: usize = 4 * 1024;
+const CLAIMS: usize = 3_000;
+
+/// What an [`Account`] costs a model at most, in tokens.
+pub const COSTLIEST: usize = 3_700;
 
 /// Which users to list, newest first.
 #[derive(Debug, Clone, Default)]
@@ -159,7 +162,9 @@ impl Auth {
             (None, Named::Id(_), None) => None,
         };
         let password = match &change.password {
-            Some(password) => Some(self.0.passwords.hash(Password::new(password, address.as_ref())?).await?),
+            Some(password) => {
+                Some(self.0.passwords.hash(env.id(), Password::new(password, address.as_ref())?).await?)
+            }
             None => None,
         };
         let (inner, env) = (Arc::clone(&self.0), env.clone());

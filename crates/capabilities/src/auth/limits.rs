@@ -34,8 +34,10 @@ pub struct AuthLimits {
     pub hashing: usize,
     /// How long a call waits until its password is hashed.
     pub hashing_wait: Duration,
-    /// Wrong passwords for one address, whether or not it has an account.
+    /// Wrong passwords for one address from one network, whether or not it has an account.
     pub wrong_passwords: Rate,
+    /// The same from all networks together, but for those from which the password was right before.
+    pub strangers_passwords: Rate,
     /// Sign-ups and log-ins from one network address.
     pub passwords: Rate,
     /// Anonymous sign-ins from one network address.
@@ -49,6 +51,7 @@ pub struct AuthLimits {
 impl Default for AuthLimits {
     fn default() -> Self {
         const WRONG_PASSWORDS: Rate = rate(5, Duration::from_secs(30));
+        const STRANGERS_PASSWORDS: Rate = rate(50, Duration::from_secs(30));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
@@ -59,6 +62,7 @@ impl Default for AuthLimits {
             hashing: std::thread::available_parallelism().map_or(2, usize::from),
             hashing_wait: Duration::from_secs(5),
             wrong_passwords: WRONG_PASSWORDS,
+            strangers_passwords: STRANGERS_PASSWORDS,
             passwords: PASSWORDS,
             anonymous: OFTEN,
             refreshes: OFTEN,

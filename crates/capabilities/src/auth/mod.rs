@@ -8,6 +8,7 @@
 mod account;
 mod address;
 mod admin;
+mod guesses;
 mod limits;
 mod origin;
 mod password;
@@ -15,6 +16,7 @@ mod recognized;
 mod sign_in;
 mod throttle;
 mod token;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,7 @@ use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
-pub use admin::{UserChange, UserPage, UserSet, Users};
+pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub use token::{Claims, TokenKeys};
@@ -37,7 +39,7 @@ use crate::access::{Guest, Subject};
 use crate::database::Databases;
 use crate::rows::Method;
 use account::{COLUMNS, Stored};
-use address::Address;
+use guesses::Guesses;
 use password::Passwords;
 use recognized::{Known, Recognized};
 use throttle::Throttle;
@@ -59,7 +61,7 @@ struct Inner {
 type Client = (EnvId, Option<IpAddr>);
 
 struct Throttles {
-    wrong_passwords: Throttle<(EnvId, Address)>,
+    guesses: Guesses,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
     refreshes: Throttle<Client>,
@@ -112,7 +114,7 @@ impl Auth {
     #[must_use]
     pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, limits: AuthLimits) -> Self {
         let throttles = Throttles {
-            wrong_passwords: Throttle::new("wrong-passwords", limits.wrong_passwords, limits.minded),
+            guesses: Guesses::new(&limits),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),

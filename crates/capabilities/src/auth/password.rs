@@ -1,15 +1,14 @@
 //! Passwords: what makes one, and hashing them (Argon2id, RFC 9106) beside the threads that serve.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
-use kernel::{Code, Error, Result, Secret};
-use tokio::sync::Semaphore;
+use kernel::{Code, EnvId, Error, Result, Secret};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::address::Address;
+use super::turns::Turns;
 
 /// What is hashed with: 19 MiB, two passes, one lane (OWASP Password Storage Cheat Sheet, 2024).
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -70,23 +69,23 @@ pub(super) enum Tried {
 
 /// Hashes passwords, a bounded number at once.
 pub(super) struct Passwords {
-    turns: Arc<Semaphore>,
+    turns: Turns,
     wait: Duration,
 }
 
 impl Passwords {
     pub fn new(at_once: usize, wait: Duration) -> Self {
-        Self { turns: Arc::new(Semaphore::new(at_once.max(1))), wait }
+        Self { turns: Turns::new(at_once), wait }
     }
 
     /// What is stored of a password.
     ///
     /// # Errors
     /// `unavailable` where too many others are being hashed.
-    pub async fn hash(&self, password: Password) -> Result<Secret> {
+    pub async fn hash(&self, env: EnvId, password: Password) -> Result<Secret> {
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt).map_err(Error::internal)?;
-        self.work(move || {
+        self.work(env, move || {
             let hash = hasher()?.hash_password_with_salt(password.0.expose().as_bytes(), &salt);
             Ok(Secret::new(hash.map_err(failed)?.to_string()))
         })
@@ -98,8 +97,8 @@ impl Passwords {
     ///
     /// # Errors
     /// As [`Passwords::hash`]; `internal` where what is stored cannot be read.
-    pub async fn try_out(&self, password: Password, stored: Option<Secret>) -> Result<Tried> {
-        self.work(move || {
+    pub async fn try_out(&self, env: EnvId, password: Password, stored: Option<Secret>) -> Result<Tried> {
+        self.work(env, move || {
             let password = password.0.expose().as_bytes();
             let Some(stored) = stored else {
                 let mut nothing = [0; Params::DEFAULT_OUTPUT_LEN];
@@ -117,14 +116,17 @@ impl Passwords {
         .await
     }
 
-    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    async fn work<T: Send + 'static>(
+        &self,
+        env: EnvId,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let busy = || {
             Error::new(Code::Unavailable, "too many people sign in at this moment")
                 .retry_after(Duration::from_secs(2))
                 .hint("try again in a moment")
         };
-        let turn = tokio::time::timeout(self.wait, Arc::clone(&self.turns).acquire_owned());
-        let turn = turn.await.map_err(|_| busy())?.map_err(Error::internal)?;
+        let turn = tokio::time::timeout(self.wait, self.turns.take(env)).await.map_err(|_| busy())??;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             // The turn is over when the work is, also where nobody waits for it any more.
@@ -159,6 +161,10 @@ mod tests {
         Passwords::new(2, Duration::from_secs(60))
     }
 
+    fn env() -> EnvId {
+        EnvId::new()
+    }
+
     fn read(text: &str) -> Password {
         Password::typed(&Secret::new(text)).unwrap()
     }
@@ -166,13 +172,14 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_hashed_with_the_parameters_and_known_again() {
         let passwords = passwords();
-        let hash = passwords.hash(read("correct horse")).await.unwrap();
+        let hash = passwords.hash(env(), read("correct horse")).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.expose());
-        let tried = async |text: &str| passwords.try_out(read(text), Some(hash.clone())).await.unwrap();
+        let tried =
+            async |text: &str| passwords.try_out(env(), read(text), Some(hash.clone())).await.unwrap();
         assert_eq!(tried("correct horse").await, Tried::Right);
         assert_eq!(tried("correct horse ").await, Tried::Wrong);
-        assert_eq!(passwords.try_out(read("correct horse"), None).await.unwrap(), Tried::Wrong);
-        let again = passwords.hash(read("correct horse")).await.unwrap();
+        assert_eq!(passwords.try_out(env(), read("correct horse"), None).await.unwrap(), Tried::Wrong);
+        let again = passwords.hash(env(), read("correct horse")).await.unwrap();
         assert_ne!(again, hash, "each has its own salt");
     }
 
@@ -182,7 +189,7 @@ mod tests {
         let hash = older.hash_password_with_salt("pass word".as_bytes(), &[7; SALT]).unwrap().to_string();
         let passwords = passwords();
         let tried =
-            async |text: &str| passwords.try_out(read(text), Some(Secret::new(&*hash))).await.unwrap();
+            async |text: &str| passwords.try_out(env(), read(text), Some(Secret::new(&*hash))).await.unwrap();
         assert_eq!(tried("pass word").await, Tried::Outdated);
         assert_eq!(tried("pass Word").await, Tried::Wrong);
     }
@@ -190,8 +197,8 @@ mod tests {
     #[tokio::test]
     async fn every_way_to_write_a_password_is_the_same() {
         let passwords = passwords();
-        let hash = passwords.hash(read("se\u{301}same-ﬁn")).await.unwrap();
-        assert_eq!(passwords.try_out(read("sésame-fin"), Some(hash)).await.unwrap(), Tried::Right);
+        let hash = passwords.hash(env(), read("se\u{301}same-ﬁn")).await.unwrap();
+        assert_eq!(passwords.try_out(env(), read("sésame-fin"), Some(hash)).await.unwrap(), Tried::Right);
     }
 
     #[test]
@@ -212,8 +219,9 @@ mod tests {
     #[tokio::test]
     async fn who_would_wait_too_long_is_sent_away() {
         let passwords = Passwords::new(1, Duration::from_millis(1));
-        let _turn = passwords.turns.acquire().await.unwrap();
-        let refused = passwords.hash(read("whatever")).await.unwrap_err();
+        let env = EnvId::new();
+        let _turn = passwords.turns.take(env).await.unwrap();
+        let refused = passwords.hash(env, read("whatever")).await.unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_secs()), (Code::Unavailable, Some(2)));
     }
 }

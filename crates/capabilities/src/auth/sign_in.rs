@@ -94,7 +94,8 @@ impl Auth {
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {
             return Err(taken());
         }
-        let password = self.0.passwords.hash(password).await?;
+        let named = email.clone();
+        let password = self.0.passwords.hash(env.id(), password).await?;
         let who = match before {
             None => Who::New(Stored { account: Account::new(Some(&email)), password: Some(password) }),
             Some(known) => Who::Upgraded {
@@ -104,7 +105,9 @@ impl Auth {
                 password,
             },
         };
-        self.open(env, who).await
+        let session = self.open(env, who).await?;
+        self.0.throttles.guesses.familiar(env.id(), named, network(asking.client));
+        Ok(session)
     }
 
     /// Opens a session for who knows an account's password.
@@ -118,24 +121,25 @@ impl Auth {
         inner.throttles.passwords.admit(asking.client())?;
         let email = Address::parse("/email", &typed.email)?;
         let password = Password::typed(&typed.password)?;
-        let account = (env.id(), email);
-        inner.throttles.wrong_passwords.admit(account.clone())?;
+        let (guesses, network) = (&inner.throttles.guesses, network(asking.client));
+        let guess = guesses.admit(env.id(), email.clone(), network)?;
         let tried = async {
-            let found = Key::Email(&account.1).find(&inner.databases, env).await?;
+            let found = Key::Email(&email).find(&inner.databases, env).await?;
             let found = found.filter(|found| !found.account.disabled);
             let stored = found.as_ref().and_then(|found| found.password.clone());
-            let tried = inner.passwords.try_out(password.clone(), stored).await?;
+            let tried = inner.passwords.try_out(env.id(), password.clone(), stored).await?;
             Ok((tried, found))
         }
         .await;
         let (tried, found) = tried.inspect_err(|_: &Error| {
             // Nothing was tried.
-            inner.throttles.wrong_passwords.give_back(&account);
+            guesses.give_back(&guess);
         })?;
         let (Tried::Right | Tried::Outdated, Some(user)) = (&tried, found) else { return Err(wrong()) };
-        inner.throttles.wrong_passwords.give_back(&account);
+        guesses.give_back(&guess);
+        guesses.familiar(env.id(), email, network);
         let rehashed = match tried {
-            Tried::Outdated => Some(inner.passwords.hash(password).await?),
+            Tried::Outdated => Some(inner.passwords.hash(env.id(), password).await?),
             Tried::Right | Tried::Wrong => None,
         };
         self.open(env, Who::Tried { user, rehashed }).await
@@ -267,7 +271,6 @@ impl Inner {
             Err(None) => Ok(None),
             Err(Some(stolen)) => {
                 self.recognized.forget(|other| other.is_of_session(env.id(), &stolen));
-                tracing::warn!(env.id = %env.id(), "a spent refresh token was shown again: its session has ended");
                 Ok(None)
             }
         }
@@ -295,6 +298,12 @@ impl Inner {
             expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
         if !live || current.as_str() != Some(token.hash().as_str()) {
             account::end_session(db, &id).await?;
+            if live {
+                tracing::warn!(
+                    env.id = %env.id(),
+                    "a spent refresh token was shown again: its session ends"
+                );
+            }
             return Ok(Err(Some(id)));
         }
         let next = token.next()?;

@@ -195,7 +195,7 @@ impl Ask<'_> {
                 }
                 at
             });
-            Error::invalid(pointer, e.into_inner().to_string())
+            Error::invalid(short(&pointer), short(&e.into_inner().to_string()))
         })
     }
 
@@ -257,5 +257,14 @@ fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }
-    problem_response(error, &id.to_string())
+    let mut response = problem_response(error, &id.to_string());
+    // What was refused to one origin or session may be open to the next.
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// The first of a text that may be as long as its sender likes.
+fn short(text: &str) -> String {
+    const MOST: usize = 200;
+    text.chars().take(MOST).collect()
 }

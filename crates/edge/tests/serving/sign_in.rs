@@ -183,6 +183,12 @@ async fn bodies_are_read_strictly() {
         let reply = ground.send(method, path, &[], &Value::Null).await;
         assert_eq!((reply.status, reply.header("allow").as_deref()), (405, Some(allow)), "{method} {path}");
     }
+    let reply = ground.post("/_/auth/login", None, json!({ "/".repeat(100_000): 1 })).await;
+    assert_eq!((reply.status, reply.body.len() < 1_000), (400, true), "little of it comes back");
+    let bearer = format!("Bearer {}", token.unwrap());
+    let get = ground.send("GET", "/_/auth/me", &[("Authorization", &bearer)], &Value::Null).await;
+    let head = ground.send("HEAD", "/_/auth/me", &[("Authorization", &bearer)], &Value::Null).await;
+    assert_eq!((head.status, head.header("content-length")), (200, get.header("content-length")));
     let no_type = "POST /_/auth/login HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(told(&ground.raw(no_type.as_bytes()).await), "400 invalid_input: the body must be JSON");
     assert_eq!(ground.me(token.unwrap()).await.status, 200, "none of it has ended the session");
@@ -355,6 +361,7 @@ async fn other_pages_sign_in_only_where_they_are_named_and_show_the_key() {
     ] {
         let refused = from(origin, shown).await;
         assert_eq!((refused.status, refused.header("access-control-allow-origin")), (403, None), "{origin}");
+        assert_eq!(refused.header("cache-control").as_deref(), Some("no-store"), "{origin}");
     }
     assert_eq!(from("http://shop.localhost", "").await.status, 201, "its own pages need none");
 }

@@ -5,7 +5,7 @@ use kernel::{Secret, UserId};
 use serde_json::json;
 
 use super::fixture::{Ground, PASSWORD, told, typed};
-use crate::auth::{Auth, UserChange, Users};
+use crate::auth::{Auth, COSTLIEST, UserChange, Users};
 
 fn change(user: &str) -> UserChange {
     UserChange { user: user.to_owned(), ..UserChange::default() }
@@ -161,7 +161,7 @@ async fn the_apps_makers_make_and_change_users() {
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together
-        too_large /claims: the claims are 5008 bytes of JSON and at most 4096 are allowed
+        too_large /claims: the claims are 5008 bytes of JSON and at most 3000 are allowed
         conflict /email: another user has this address
         invalid_input /email: this is not an email address
         invalid_input /email: a new user has the address in `user`
@@ -170,6 +170,19 @@ async fn the_apps_makers_make_and_change_users() {
     .assert_eq(&refused.join("\n"));
     let missing = UserId::new().to_string();
     assert_eq!(told(set(change(&missing)).await), format!("not_found /user: there is no user {missing}"));
+}
+
+#[tokio::test]
+async fn a_page_has_room_for_the_costliest_user() {
+    let ground = Ground::new().await;
+    // Nothing costs more than signs, a token each.
+    let address = format!("{}@{}.c", "!".repeat(64), vec!["1.2".repeat(20); 3].join("-"));
+    let claims = json!({ "ab": vec![1; 1_496] }).as_object().cloned();
+    assert_eq!(json!(claims).to_string().len(), 3_000);
+    let costly = UserChange { role: Some(format!("a{}", "_".repeat(31))), claims, ..change(&address) };
+    let made = ground.auth.set_user(&ground.env, costly).await.unwrap();
+    let (kept, left) = tool::budget::fit(vec![made.user], COSTLIEST);
+    assert_eq!((kept.len(), left), (1, 0));
 }
 
 #[tokio::test]

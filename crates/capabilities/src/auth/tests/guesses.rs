@@ -1,5 +1,6 @@
 //! Who guesses: what an answer, its time and its number tell.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,20 +53,23 @@ async fn an_answer_does_not_tell_whether_there_is_an_account() {
 
 #[tokio::test]
 async fn an_answers_time_does_not_tell_whether_there_is_an_account() {
-    let ground = Ground::new().await;
+    let mut ground = Ground::new().await;
     ground.sign_up("ada@example.org").await.unwrap();
-    let time = async |user: &str| {
-        let start = Instant::now();
-        assert_eq!(told(ground.log_in(user, "wrong password").await), WRONG);
-        start.elapsed()
-    };
     let mut best = [Duration::MAX; 2];
-    for n in 0..5 {
-        best[0] = best[0].min(time("ada@example.org").await);
-        best[1] = best[1].min(time(&format!("nobody{n}@example.org")).await);
+    // A machine that does other things too needs more rounds until both have had a quiet one.
+    for n in 0..40 {
+        ground.client = Some(IpAddr::from([192, 0, 2, n]));
+        for (best, user) in best.iter_mut().zip(["ada@example.org", &format!("nobody{n}@example.org")]) {
+            let start = Instant::now();
+            assert_eq!(told(ground.log_in(user, "wrong password").await), WRONG);
+            *best = start.elapsed().min(*best);
+        }
+        let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
+        if n >= 4 && (0.5..2.0).contains(&ratio) {
+            return;
+        }
     }
-    let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
-    assert!((0.5..2.0).contains(&ratio), "{best:?}");
+    panic!("{best:?}");
 }
 
 #[tokio::test]
@@ -89,6 +93,43 @@ async fn guesses_at_the_same_moment_count_each() {
     });
     let told: Vec<_> = futures::future::join_all(guesses).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(told.iter().filter(|told| *told == WRONG).count(), 5, "{told:?}");
+}
+
+#[tokio::test]
+async fn strangers_who_guess_do_not_lock_an_owner_out() {
+    let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
+    let limits =
+        AuthLimits { wrong_passwords: rate(3), strangers_passwords: rate(8), ..AuthLimits::default() };
+    let mut ground = Ground::with(limits).await;
+    let from = |n: u32| Some(IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)));
+    ground.sign_up("ada@example.org").await.unwrap();
+    let home = ground.client;
+    ground.client = from(0);
+    for n in 0..5 {
+        assert_eq!(told(ground.log_in("ada@example.org", "wrong password").await) == WRONG, n < 3);
+    }
+    // Neither at home, nor where she has never been.
+    for place in [home, from(1)] {
+        ground.client = place;
+        ground.log_in("ada@example.org", PASSWORD).await.unwrap();
+    }
+    let mut wrong = 0;
+    for n in 2..9 {
+        ground.client = from(n);
+        for _ in 0..2 {
+            wrong += u32::from(told(ground.log_in("ada@example.org", "wrong password").await) == WRONG);
+        }
+    }
+    assert_eq!(wrong, 5, "three of eight were tried before");
+    assert_eq!(ground.log_in("ada@example.org", PASSWORD).await.unwrap_err().code(), Code::RateLimited);
+    for place in [home, from(1)] {
+        ground.client = place;
+        ground.log_in("ada@example.org", PASSWORD).await.unwrap();
+        // Who knows her network guesses no more often there than anywhere.
+        for n in 0..4 {
+            assert_eq!(told(ground.log_in("ada@example.org", "wrong password").await) == WRONG, n < 3);
+        }
+    }
 }
 
 #[tokio::test]

@@ -161,6 +161,7 @@ async fn lint_finds_what_is_likely_wrong() {
         json!({ "list": "row.team == auth.claims.team || row.public", "get": "row.team in auth.claims.teams",
                 "create": "new.owner == auth.uid", "update": "auth.role == 'user' && row.owner == auth.uid" }),
         json!({ "delete": "auth.role == 'user' || auth.role == 'admin'" }),
+        json!({ "get": "row.owner == auth.uid || row.email == auth.email" }),
     ] {
         let set = yard.set("todos", access.clone()).await.unwrap();
         found.push_str(&format!("{access}\n  {}\n", matrix(&set)));
@@ -186,6 +187,9 @@ async fn lint_finds_what_is_likely_wrong() {
         {"delete":"auth.role == 'user' || auth.role == 'admin'"}
           anonymous -----, other -----, user -----, admin -----
           - nobody may get rows of todos, and a row that is hidden cannot be deleted
+        {"get":"row.owner == auth.uid || row.email == auth.email"}
+          anonymous -----, other -----, user -g---, admin -----
+          - rules of todos ask for auth.email, which nobody has confirmed: whoever is first to sign up with an address has it
     "#]].assert_eq(&found);
 }
 
