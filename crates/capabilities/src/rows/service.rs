@@ -17,7 +17,7 @@ use super::order::{List, Order};
 use super::statement::{Statements, Wanted};
 use super::{App, ColumnModel, TableModel};
 use crate::access::{Expr, Guest};
-use crate::database::Databases;
+use crate::database::{Databases, PARAMETERS};
 
 /// How many rows a list has where nothing is said, and at most.
 pub(crate) const LIMIT: u32 = 50;
@@ -108,6 +108,11 @@ impl Rows {
             most: limit + 1,
         };
         let sql = Statements { table, subject: guest.subject() }.list(&wanted);
+        if sql.params.len() > PARAMETERS {
+            let message =
+                format!("the where has too many values: at most {PARAMETERS} with those of the rules");
+            return Err(Error::invalid("/where", message));
+        }
 
         let read = self.databases.read_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await;
         let read = read.map_err(|error| told(error, table))?;
