@@ -231,6 +231,13 @@ async fn a_list_of_wide_rows_ends_early_and_says_where_it_goes_on() {
         told(by_wide),
         "400 invalid_input /order: the values of these columns are too long to go on after them"
     );
+    // Characters that are six times as long in JSON count as they are answered.
+    let other = field.user();
+    for _ in 0..3 {
+        field.create(&other, "todos", json!({ "title": "\u{1}".repeat(900_000) })).await.unwrap();
+    }
+    let first = field.list(&other, "todos", json!({})).await.unwrap();
+    assert_eq!((first["rows"].as_array().unwrap().len(), first["cursor"].is_string()), (1, true));
 }
 
 #[test]
