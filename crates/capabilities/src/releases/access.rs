@@ -3,9 +3,11 @@
 use kernel::{Code, Env, Error, Result};
 use tokio_util::sync::CancellationToken;
 
+use super::column::{Column, OnDelete};
+use super::manifest::Table;
 use super::rehearsal::{Goal, Rehearsal, Release, rehearse};
 use super::{Applied, Releases, lossy};
-use crate::access::{self, AccessSpec, Explanation, Matrix, Question};
+use crate::access::{self, AccessSpec, Explanation, Matrix, Operation, Question};
 use crate::database::{Durability, Writer};
 
 /// What a change of access has come to, or would come to.
@@ -116,5 +118,29 @@ async fn judge(db: &mut Writer, rehearsal: &Rehearsal, name: &str) -> Result<(Ma
     let first = |(columns, _): &(Vec<super::names::ColumnName>, bool)| Some(columns.first()?.to_string());
     let indexed: Vec<_> = table.indexes.iter().filter_map(first).collect();
     let lint = untried.into_iter().chain(access::lint(&model, &indexed, &matrix));
-    Ok((matrix, lint.collect()))
+    let lint = lint.chain(beyond_rules(table, &tables)).collect();
+    Ok((matrix, lint))
+}
+
+/// What a deletion does to rows of other tables: references act without asking the rules there.
+fn beyond_rules<'a>(table: &'a Table, tables: &'a [Table]) -> impl Iterator<Item = String> + 'a {
+    let deletes = table.rules.of(Operation::Delete).is_some();
+    let refers = move |column: &&Column| {
+        deletes && column.references.as_ref().is_some_and(|to| to.folded() == table.name.folded())
+    };
+    let columns = tables.iter().flat_map(move |other| {
+        other.columns.iter().filter(refers).map(move |column| (other.name.as_str(), column))
+    });
+    columns.filter_map(move |(other, column)| {
+        let (name, by) = (&table.name, &column.name);
+        match column.on_delete? {
+            OnDelete::Cascade => Some(format!(
+                "who deletes a row of {name} deletes the rows of {other} whose {by} it is, also those of others"
+            )),
+            OnDelete::SetNull => Some(format!(
+                "who deletes a row of {name} empties {by} of the rows of {other} that have it, also those of others"
+            )),
+            OnDelete::Restrict => None,
+        }
+    })
 }

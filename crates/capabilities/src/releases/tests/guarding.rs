@@ -368,3 +368,26 @@ async fn triggers_that_refuse_what_is_made_up_do_not_keep_access_from_being_set(
     assert_eq!(yard.schema().await, before);
     assert_eq!(yard.releases.live(&yard.env).await.unwrap().unwrap().release, 2);
 }
+
+#[tokio::test]
+async fn what_a_deletion_takes_along_past_the_rules_is_said() {
+    let yard = Yard::new().await;
+    let list = |on_delete: &str| json!({ "type": "ref:lists", "on_delete": on_delete });
+    let table = |list: Value| json!({ "columns": { "list": list }, "access": "private" });
+    yard.apply(json!({ "database": { "tables": {
+        "lists": { "columns": { "title": "text" } },
+        "tasks": table(list("cascade")), "notes": table(list("set_null")), "tags": table(list("restrict")),
+    } } }))
+    .await
+    .unwrap();
+    assert_eq!(
+        yard.set("lists", json!("private")).await.unwrap().lint,
+        [
+            "who deletes a row of lists empties list of the rows of notes that have it, also those of others",
+            "who deletes a row of lists deletes the rows of tasks whose list it is, also those of others",
+        ]
+    );
+    assert_eq!(yard.set("tasks", json!("private")).await.unwrap().lint, Vec::<String>::new());
+    let readers = json!({ "list": "row.owner == auth.uid", "get": "row.owner == auth.uid" });
+    assert_eq!(yard.set("lists", readers).await.unwrap().lint, Vec::<String>::new());
+}
