@@ -1,7 +1,7 @@
 //! `access_explain`: tries an operation on a row as somebody, and says why it passes or not.
 
 use capabilities::access::{Explanation, Operation, Question, Who};
-use kernel::{Env, Error, Result, Scope};
+use kernel::{Code, Env, Error, Result, Scope};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -65,6 +65,13 @@ impl Tool<Platform> for AccessExplain {
         if input.id.is_some() && input.row.is_some() {
             return Err(Error::invalid("/row", "give either id or row"));
         }
+        // The answer tells what rules ask of a user, and of a row that is there.
+        if matches!(who, Who::User(_)) || input.id.is_some() {
+            needs(cx, Scope::AuthRead, "/as")?;
+        }
+        if input.id.is_some() {
+            needs(cx, Scope::DbRead, "/id")?;
+        }
         let question = Question {
             on: input.on,
             operation: input.r#do,
@@ -83,5 +90,14 @@ impl Tool<Platform> for AccessExplain {
             explanation.params.push(format!("and {left} more").into());
         }
         Ok(explanation)
+    }
+}
+
+fn needs(cx: &Cx<'_, Platform, Env>, scope: Scope, at: &str) -> Result<()> {
+    match cx.caller().scopes.missing(&[scope]) {
+        None => Ok(()),
+        Some(scope) => Err(Error::new(Code::Forbidden, format!("the credential lacks the scope {scope}"))
+            .field(at)
+            .hint("ask about somebody made up and a made-up row, or use a credential that carries it")),
     }
 }

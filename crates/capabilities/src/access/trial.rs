@@ -55,6 +55,12 @@ impl Trial<'_> {
         // A made row may refer to rows that nobody made.
         db.run(Role::Platform, "PRAGMA defer_foreign_keys = ON", &[]).await?;
         let verdict = self.decide(db).await;
+        if !db.is_open() {
+            let name = &self.table.name;
+            let message = format!("a trigger of {name} rolls back all there is, rules cannot be tried on it");
+            return Err(Error::new(Code::Conflict, message)
+                .hint("let the trigger RAISE(ABORT, …), which undoes its own statement and no more"));
+        }
         db.run(Role::Platform, "ROLLBACK TO trial", &[]).await?;
         db.run(Role::Platform, "RELEASE trial", &[]).await?;
         db.run(Role::Platform, "PRAGMA defer_foreign_keys = OFF", &[]).await?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use libsqlite3_sys as sys;
 use sqlx::sqlite::LockedSqliteHandle;
 
-use super::limits::Limits;
+use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
 pub(super) use kept::{Failed, Kept};
@@ -126,7 +126,7 @@ pub(super) fn assume(handle: &mut LockedSqliteHandle<'_>, role: Role, limits: &L
         (sys::SQLITE_LIMIT_FUNCTION_ARG, 100),
         (sys::SQLITE_LIMIT_ATTACHED, 0),
         (sys::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 500),
-        (sys::SQLITE_LIMIT_VARIABLE_NUMBER, 1_000),
+        (sys::SQLITE_LIMIT_VARIABLE_NUMBER, bound(PARAMETERS)),
         (sys::SQLITE_LIMIT_TRIGGER_DEPTH, 20),
         (sys::SQLITE_LIMIT_WORKER_THREADS, 0),
     ];

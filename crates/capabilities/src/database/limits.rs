@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How many values one statement may have.
+pub(crate) const PARAMETERS: usize = 1_000;
+
 /// Bounds for one process and for each of its environments.
 #[derive(Debug, Clone)]
 pub struct Limits {

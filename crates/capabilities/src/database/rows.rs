@@ -120,9 +120,9 @@ impl<'r> Row<'r> {
 }
 
 /// Whether the connection is better opened anew: the engine does not look whether the schema has changed before it
-/// asks the guard, so that what was refused would stay so.
+/// asks the guard, so that what was refused would stay so; and a thread that has ended does not come back.
 const fn is_stale<T>(result: &Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Refused(_)))
+    matches!(result, Err(Error::Refused(_) | Error::Engine(sqlx::Error::WorkerCrashed)))
 }
 
 impl Databases {

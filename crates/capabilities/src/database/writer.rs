@@ -79,6 +79,11 @@ impl Writer {
         self.env
     }
 
+    /// Whether a transaction is open: the engine ends one by itself where a statement cannot be undone alone.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
     /// Starts no further statement once `cancel` is cancelled.
     pub fn heed(&mut self, cancel: &CancellationToken) {
         self.cancel = cancel.clone();

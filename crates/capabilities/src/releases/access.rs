@@ -3,9 +3,11 @@
 use kernel::{Code, Env, Error, Result};
 use tokio_util::sync::CancellationToken;
 
+use super::column::{Column, OnDelete};
+use super::manifest::Table;
 use super::rehearsal::{Goal, Rehearsal, Release, rehearse};
 use super::{Applied, Releases, lossy};
-use crate::access::{self, AccessSpec, Explanation, Matrix, Question};
+use crate::access::{self, AccessSpec, Explanation, Matrix, Operation, Question};
 use crate::database::{Durability, Writer};
 
 /// What a change of access has come to, or would come to.
@@ -13,7 +15,7 @@ use crate::database::{Durability, Writer};
 pub struct AccessSet {
     /// The release that is current, and what was done.
     pub applied: Applied,
-    /// Who may do what with a row that `user` owns.
+    /// Who may do what with a row that `user` owns; empty where none can be made up.
     pub matrix: Matrix,
     /// What is likely wrong with it.
     pub lint: Vec<String>,
@@ -105,9 +107,40 @@ async fn judge(db: &mut Writer, rehearsal: &Rehearsal, name: &str) -> Result<(Ma
     let table = tables.iter().find(|table| table.name.as_str().eq_ignore_ascii_case(name));
     let table = table.ok_or_else(|| Error::new(Code::NotFound, format!("there is no table {name}")))?;
     let model = table.model();
-    let matrix = access::matrix(db, &model).await.map_err(|e| e.field("/table"))?;
+    let (matrix, untried) = match access::matrix(db, &model).await {
+        Ok(matrix) => (matrix, None),
+        // What the app's own SQL wants of rows is more than can be made up.
+        Err(e) if e.pointer() == Some("/row") => {
+            (Matrix::new(), Some(format!("who may do what was not tried: {}", e.message())))
+        }
+        Err(e) => return Err(e.field("/table")),
+    };
     let first = |(columns, _): &(Vec<super::names::ColumnName>, bool)| Some(columns.first()?.to_string());
     let indexed: Vec<_> = table.indexes.iter().filter_map(first).collect();
-    let lint = access::lint(&model, &indexed, &matrix);
+    let lint = untried.into_iter().chain(access::lint(&model, &indexed, &matrix));
+    let lint = lint.chain(beyond_rules(table, &tables)).collect();
     Ok((matrix, lint))
+}
+
+/// What a deletion does to rows of other tables: references act without asking the rules there.
+fn beyond_rules<'a>(table: &'a Table, tables: &'a [Table]) -> impl Iterator<Item = String> + 'a {
+    let deletes = table.rules.of(Operation::Delete).is_some();
+    let refers = move |column: &&Column| {
+        deletes && column.references.as_ref().is_some_and(|to| to.folded() == table.name.folded())
+    };
+    let columns = tables.iter().flat_map(move |other| {
+        other.columns.iter().filter(refers).map(move |column| (other.name.as_str(), column))
+    });
+    columns.filter_map(move |(other, column)| {
+        let (name, by) = (&table.name, &column.name);
+        match column.on_delete? {
+            OnDelete::Cascade => Some(format!(
+                "who deletes a row of {name} deletes the rows of {other} whose {by} it is, also those of others"
+            )),
+            OnDelete::SetNull => Some(format!(
+                "who deletes a row of {name} empties {by} of the rows of {other} that have it, also those of others"
+            )),
+            OnDelete::Restrict => None,
+        }
+    })
 }

@@ -17,7 +17,7 @@ use super::order::{List, Order};
 use super::statement::{Statements, Wanted};
 use super::{App, ColumnModel, TableModel};
 use crate::access::{Expr, Guest};
-use crate::database::Databases;
+use crate::database::{Databases, PARAMETERS};
 
 /// How many rows a list has where nothing is said, and at most.
 pub(crate) const LIMIT: u32 = 50;
@@ -108,26 +108,32 @@ impl Rows {
             most: limit + 1,
         };
         let sql = Statements { table, subject: guest.subject() }.list(&wanted);
+        if sql.params.len() > PARAMETERS {
+            let message =
+                format!("the where has too many values: at most {PARAMETERS} with those of the rules");
+            return Err(Error::invalid("/where", message));
+        }
 
         let read = self.databases.read_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await;
         let read = read.map_err(|error| told(error, table))?;
         let mut json = Vec::with_capacity(1024);
         json.extend_from_slice(b"{\"rows\":[");
-        let rows = read.iter().take(limit as usize);
-        let (last, more) = (rows.len().saturating_sub(1), read.is_cut() || read.iter().len() > rows.len());
-        let mut place = None;
-        for (index, row) in rows.enumerate() {
+        let (mut last, mut more) = (None, read.is_cut() || read.iter().len() > limit as usize);
+        for (index, row) in read.iter().take(limit as usize).enumerate() {
+            // Texts may be several times as long in JSON.
+            if json.len() > LIST_BYTES {
+                more = true;
+                break;
+            }
             if index > 0 {
                 json.push(b',');
             }
             encode::object(&columns, &row, &mut json).map_err(|error| told(error, table))?;
-            if more && index == last {
-                place = order.place(&row, columns.len());
-            }
+            last = Some(row);
         }
         json.push(b']');
         if more {
-            let place = place.ok_or_else(|| {
+            let place = last.and_then(|row| order.place(&row, columns.len())).ok_or_else(|| {
                 Error::invalid("/order", "the values of these columns are too long to go on after them")
                     .hint("order by another column, or ask for fewer rows with a where")
             })?;

@@ -70,3 +70,34 @@ async fn long_rules_are_explained_within_the_budget() {
         assert!(cost <= 4_000, "{tool}: {cost}");
     }
 }
+
+#[tokio::test]
+async fn an_explanation_about_somebody_real_needs_the_scopes_of_what_it_tells() {
+    let ground = Ground::new().await;
+    let tables = json!({ "todos": { "columns": { "title": "text" }, "access": { "get": "auth.email == row.title" } } });
+    ground.call("app_apply", json!({ "manifest": { "database": { "tables": tables } } })).await.unwrap();
+    let user = kernel::UserId::new();
+    let ask = async |scopes: &[kernel::Scope], question: Value| {
+        let scopes = scopes.iter().copied().collect();
+        let caller = kernel::Caller { scopes, ..kernel::Caller::clone(&*ground.operator().await) };
+        let call = Call::new(Arc::new(caller), "access_explain".to_owned(), question);
+        match Arc::new(registry()).call(&ground.platform, call).await {
+            Ok(_) => "told".to_owned(),
+            Err(error) => format!("{} {}", error.pointer().unwrap_or_default(), error.message()),
+        }
+    };
+    use kernel::Scope::{AppRead, AuthRead, DbRead};
+    let about = |who: &str| json!({ "on": "todos", "do": "get", "as": who });
+    assert_eq!(ask(&[AppRead], about("other")).await, "told");
+    assert_eq!(
+        ask(&[AppRead, DbRead], about(&user.to_string())).await,
+        "/as the credential lacks the scope auth:read"
+    );
+    let row = json!({ "on": "todos", "do": "get", "as": "user", "id": "a" });
+    assert_eq!(ask(&[AppRead, AuthRead], row.clone()).await, "/id the credential lacks the scope db:read");
+    assert_eq!(ask(&[AppRead, DbRead], row).await, "/as the credential lacks the scope auth:read");
+    assert_eq!(
+        ask(&[AppRead, AuthRead, DbRead], about(&user.to_string())).await,
+        format!("/as there is no user {user}")
+    );
+}

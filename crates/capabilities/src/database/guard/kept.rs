@@ -80,15 +80,23 @@ impl Kept {
         self.in_transaction
     }
 
-    /// Closes the connection, after what runs on it.
+    /// Closes the connection, after what runs on it. Whoever waits for this may go away: the order stays.
     pub async fn close(mut self) -> Result<(), sqlx::Error> {
+        let ended = tokio::task::spawn_blocking(move || {
+            self.end();
+            self.driver.take()
+        });
+        match ended.await {
+            Ok(Some(driver)) => driver.close().await,
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits for the thread, which ends after what it runs.
+    fn end(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-        match self.driver.take() {
-            Some(driver) => driver.close().await,
-            None => Ok(()),
+            let _ = thread.join();
         }
     }
 }
@@ -96,10 +104,7 @@ impl Kept {
 impl Drop for Kept {
     /// The thread ends before the driver closes what it works with.
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Readers, the one writer, deadlines and cancellation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -7,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fixture::Fixture;
 use super::{TABLE, with_todo};
+use crate::database::connection::{Connection, Kind, Stop};
 use crate::database::{Durability, Error, Limits, Query, Role, Switch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -242,4 +244,32 @@ async fn a_slow_statement_of_the_data_plane_is_stopped_and_its_connection_serves
         usize::MAX,
     );
     assert_eq!(read.await.unwrap().iter().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_waiting_for_it() {
+    let fixture = Fixture::new().await;
+    fixture.execute(TABLE, &[]).await.unwrap();
+    fixture.databases.close().await;
+    let path = fixture.directory.path().join(fixture.env.id().to_string()).join("main.db");
+    let limits = Arc::new(Limits { statement: Duration::from_secs(600), ..Limits::default() });
+    for _ in 0..10 {
+        let env = fixture.env.id();
+        let mut connection = Connection::open(env, &path, Kind::RowsWriter, &limits).await.unwrap();
+        connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), usize::MAX).await.unwrap();
+        let watch = connection.watch();
+        let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), usize::MAX);
+        assert!(tokio::time::timeout(Duration::from_millis(5), slow).await.is_err());
+        let closing = tokio::time::timeout(Duration::from_millis(5), connection.close()).await;
+        assert!(closing.is_err(), "the statement has no end of its own");
+        watch.stop(Stop::Cancelled);
+        // The last connection that closes as it should takes its log along.
+        let log = path.with_extension("db-wal");
+        let gone = async {
+            while log.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    }
 }

@@ -337,3 +337,61 @@ async fn a_real_user_is_tried_with_their_own_role_and_claims() {
     );
     assert_eq!(yard.rows("SELECT count(*) FROM todos").await, json!([[3]]));
 }
+
+#[tokio::test]
+async fn triggers_that_refuse_what_is_made_up_do_not_keep_access_from_being_set() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "title": "text!" }))).await.unwrap();
+    let trigger = |what: &str| {
+        format!("CREATE TRIGGER strict BEFORE INSERT ON todos BEGIN SELECT RAISE({what}, 'no'); END")
+    };
+    yard.execute(&trigger("ABORT")).await;
+    let set = yard.set("todos", json!("private")).await.unwrap();
+    assert_eq!((set.applied.release, matrix(&set)), (2, String::new()));
+    assert_eq!(set.lint, ["who may do what was not tried: no row can be made in todos to try rules on: no"]);
+
+    let gone = Migrate {
+        name: "gone".into(),
+        sql: "DROP TRIGGER strict".into(),
+        mode: Mode::Apply,
+        release: None,
+        accepted: None,
+    };
+    yard.databases.migrate(&yard.env, &gone, &CancellationToken::new()).await.unwrap();
+    yard.execute(&trigger("ROLLBACK")).await;
+    let before = yard.schema().await;
+    let refused = yard.set("todos", json!("public_read")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Conflict, "a trigger of todos rolls back all there is, rules cannot be tried on it")
+    );
+    let mut tested = todos(json!({ "title": "text!", "more": "text" }));
+    tested["tests"] = json!([{ "as": "other", "do": "get", "on": "todos", "expect": "deny" }]);
+    let refused = yard.apply(tested).await.unwrap_err();
+    assert_eq!((refused.code(), refused.pointer()), (Code::Conflict, Some("/tests/0")));
+    assert_eq!(yard.schema().await, before);
+    assert_eq!(yard.releases.live(&yard.env).await.unwrap().unwrap().release, 2);
+}
+
+#[tokio::test]
+async fn what_a_deletion_takes_along_past_the_rules_is_said() {
+    let yard = Yard::new().await;
+    let list = |on_delete: &str| json!({ "type": "ref:lists", "on_delete": on_delete });
+    let table = |list: Value| json!({ "columns": { "list": list }, "access": "private" });
+    yard.apply(json!({ "database": { "tables": {
+        "lists": { "columns": { "title": "text" } },
+        "tasks": table(list("cascade")), "notes": table(list("set_null")), "tags": table(list("restrict")),
+    } } }))
+    .await
+    .unwrap();
+    assert_eq!(
+        yard.set("lists", json!("private")).await.unwrap().lint,
+        [
+            "who deletes a row of lists empties list of the rows of notes that have it, also those of others",
+            "who deletes a row of lists deletes the rows of tasks whose list it is, also those of others",
+        ]
+    );
+    assert_eq!(yard.set("tasks", json!("private")).await.unwrap().lint, Vec::<String>::new());
+    let readers = json!({ "list": "row.owner == auth.uid", "get": "row.owner == auth.uid" });
+    assert_eq!(yard.set("lists", readers).await.unwrap().lint, Vec::<String>::new());
+}

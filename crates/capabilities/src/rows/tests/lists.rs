@@ -116,6 +116,8 @@ async fn a_query_says_what_is_wrong_with_it() {
         let answer = told(field.list(&user, "todos", query.clone()).await);
         answers.push_str(&format!("{query}\n  {answer}\n"));
     }
+    let many = vec![format!("rank in [{}]", vec!["1"; 100].join(",")); 11].join(" || ");
+    answers.push_str(&format!("{}\n", told(field.list(&user, "todos", json!({ "where": many })).await)));
     answers.push_str(&told(field.list(&user, "none", json!({})).await));
     expect![[r#"
         {"limit":0}
@@ -154,6 +156,7 @@ async fn a_query_says_what_is_wrong_with_it() {
           400 invalid_input /cursor: the cursor does not belong to this list
         {"cursor":""}
           400 invalid_input /cursor: the cursor does not belong to this list
+        400 invalid_input /where: the where has too many values: at most 1000 with those of the rules
         404 not_found: there is no such table"#]]
     .assert_eq(&answers);
     assert_eq!(
@@ -228,6 +231,13 @@ async fn a_list_of_wide_rows_ends_early_and_says_where_it_goes_on() {
         told(by_wide),
         "400 invalid_input /order: the values of these columns are too long to go on after them"
     );
+    // Characters that are six times as long in JSON count as they are answered.
+    let other = field.user();
+    for _ in 0..3 {
+        field.create(&other, "todos", json!({ "title": "\u{1}".repeat(900_000) })).await.unwrap();
+    }
+    let first = field.list(&other, "todos", json!({})).await.unwrap();
+    assert_eq!((first["rows"].as_array().unwrap().len(), first["cursor"].is_string()), (1, true));
 }
 
 #[test]
