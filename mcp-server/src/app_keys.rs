@@ -5,7 +5,7 @@ use std::sync::Arc;
 use capabilities::auth::{Claims, TokenKeys};
 use control::Control;
 use futures::future::BoxFuture;
-use kernel::{Env, Result, Secret};
+use kernel::{Env, Result, Scopes, Secret};
 use serde_json::Value;
 
 /// The control plane's keys, one for each environment.
@@ -18,6 +18,10 @@ impl TokenKeys for AppKeys {
 
     fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
         Box::pin(self.0.app_keys().verify(env, token.expose()))
+    }
+
+    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        Box::pin(self.0.service(env, key))
     }
 
     fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernel::{Caller, Code, Error, Principal, Result, Surface, TenantId, Timestamp};
+use kernel::{Caller, Code, Env, Error, Principal, Result, Scopes, Secret, Surface, TenantId, Timestamp};
 use store::{EnvState, EnvironmentFilter, Key, KeyKind};
 
 use crate::credentials::{self, Verified, hash};
@@ -39,6 +39,24 @@ impl Control {
                 .hint("ask who made it for another"));
         }
         Ok(Arc::clone(caller))
+    }
+
+    /// What a tenant's key that is bound to this very environment may do; `None` for any other text.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn service(&self, env: &Env, key: &Secret) -> Result<Option<Scopes>> {
+        if !credentials::is_well_formed(credentials::TENANT, key.expose()) {
+            return Ok(None);
+        }
+        match self.authenticate(key.expose(), Surface::Http).await {
+            Ok(caller) => {
+                let bound = caller.env == Some(env.id()) && caller.tenant == env.tenant();
+                Ok((bound && caller.principal == Principal::Key).then_some(caller.scopes))
+            }
+            Err(error) if error.code() == Code::Unauthenticated => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The caller in the environment (by slug or id) and tenant (by slug or id) that a call names. A credential

@@ -81,6 +81,14 @@ impl Class {
     }
 }
 
+/// Texts are the same where their bytes are, also where SQL has given a column another collation.
+const fn collation(class: Option<Class>) -> &'static str {
+    match class {
+        Some(Class::Text) => " COLLATE BINARY",
+        _ => "",
+    }
+}
+
 /// A time in any form that the engine reads, in the form that columns hold; null for what is no time. The engine would
 /// also read numbers, and "now".
 fn as_time(sql: &mut Sql, text: impl Fn(&mut Sql)) {
@@ -124,9 +132,11 @@ impl Compiler<'_> {
                 }
                 (left, right) => {
                     sql.push("(");
-                    self.emit(left, self.class(right), sql);
+                    let (class, other) = (self.class(left), self.class(right));
+                    self.emit(left, other, sql);
+                    sql.push(collation(class.or(other)));
                     let _ = write!(sql.text, " {} ", op.sql());
-                    self.emit(right, self.class(left), sql);
+                    self.emit(right, class, sql);
                     sql.push(")");
                 }
             },
@@ -134,6 +144,7 @@ impl Compiler<'_> {
                 let class = self.common_class(of, list);
                 sql.push("(");
                 self.emit(of, class, sql);
+                sql.push(collation(class));
                 sql.push(" IN (");
                 for (i, item) in list.iter().enumerate() {
                     sql.push(if i > 0 { ", " } else { "" });
@@ -243,6 +254,7 @@ impl Compiler<'_> {
                 self.value(column, sql);
                 let _ = write!(sql.text, ", {}) = 'array' THEN ", path(column));
                 self.emit(of, Some(class), sql);
+                sql.push(collation(Some(class)));
                 sql.push(" IN (SELECT \"value\" FROM json_each(");
                 self.value(column, sql);
                 let _ =
@@ -254,6 +266,7 @@ impl Compiler<'_> {
                 self.emit(of, class, sql);
                 sql.push(" IS NOT NULL THEN ");
                 self.emit(of, class, sql);
+                sql.push(collation(class));
                 sql.push(" IN (");
                 let items = items.iter().map(|item| fitting(item, class)).filter(|item| !item.is_null());
                 for (i, item) in items.enumerate() {

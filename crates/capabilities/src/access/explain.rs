@@ -1,9 +1,9 @@
 //! Why somebody may do something with a row, or may not.
 
 use kernel::{Error, Result, UserId};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::compile::{New, Sql, View};
 use super::trial::{Target, Trial};
@@ -59,7 +59,14 @@ pub struct Explanation {
     /// The statement that the database decides by.
     pub sql: String,
     /// What its `?` stand for.
+    #[schemars(schema_with = "params")]
     pub params: Vec<Value>,
+}
+
+/// What a statement's parameters can be; official clients warn of a schema that says nothing.
+fn params(_: &mut SchemaGenerator) -> Schema {
+    let types = ["null", "boolean", "number", "string", "object"].map(|name| json!({ "type": name }));
+    json_schema!({ "type": "array", "items": { "anyOf": types } })
 }
 
 /// Answers `question` inside the open transaction of `db`, which is as it was afterwards.

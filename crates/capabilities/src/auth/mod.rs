@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp};
+use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
@@ -127,11 +127,19 @@ impl Auth {
         }))
     }
 
-    /// Who sends `token`, an access token of this environment.
+    /// Who sends `token`: an access token of this environment, or a platform key that is bound to it.
     ///
     /// # Errors
-    /// `unauthenticated` where it does not hold (any more), or is of another environment.
+    /// `unauthenticated` where it does not hold (any more), or is of another environment; `forbidden` where a key
+    /// may not read and write rows.
     pub async fn recognize(&self, env: &Env, token: &Secret) -> Result<Guest> {
+        if token.expose().starts_with(SERVICE) {
+            let scopes = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
+            return match scopes.missing(&[Scope::DbRead, Scope::DbWrite]) {
+                None => Ok(Guest::new(env.clone(), Subject::Service)),
+                Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
+            };
+        }
         Ok(self.0.known(env, token).await?.guest.clone())
     }
 
@@ -168,10 +176,6 @@ impl Auth {
 impl Inner {
     /// Whose the token is.
     async fn known(&self, env: &Env, token: &Secret) -> Result<Arc<Known>> {
-        let refused = || {
-            Error::new(Code::Unauthenticated, "the access token is not valid (any more)")
-                .hint("get another one with /_/auth/refresh, or log in again")
-        };
         if token.expose().len() > token::LONGEST {
             return Err(refused());
         }
@@ -199,6 +203,15 @@ impl Inner {
         self.recognized.keep(asked, hash, Arc::clone(&known));
         Ok(known)
     }
+}
+
+/// What keys begin with that an app's own server shows.
+const SERVICE: &str = "stead_key_";
+
+/// The one answer to a token that opens nothing.
+fn refused() -> Error {
+    Error::new(Code::Unauthenticated, "the access token is not valid (any more)")
+        .hint("get another one with /_/auth/refresh, or log in again")
 }
 
 /// Runs `work` to its end, also where its caller goes away: between a commit and what has to follow it nothing comes.

@@ -65,6 +65,9 @@ impl Auth {
     /// Makes a user with an address and a password, and a session. With the access token of an anonymous user it is
     /// that user who gets them; all sessions from before end.
     ///
+    /// That an address is taken is said, unlike in [`Auth::log_in`]: without mail there is no other way to tell its owner.
+    /// How often it can be asked from one network address is bounded.
+    ///
     /// # Errors
     /// `forbidden`, `rate_limited`; `invalid_input` at `/email` or `/password`; `conflict` where the address has an
     /// account, or the token's user has an address; `unauthenticated` where the token does not hold.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::BoxFuture;
-use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
+use kernel::{Env, Error, Result, Scopes, Secret, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -62,6 +62,10 @@ pub trait TokenKeys: Send + Sync + 'static {
 
     /// The public half as a key set (RFC 7517).
     fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>>;
+
+    /// What a platform key that is bound to this very environment may do; none for any other text. Its holder is the
+    /// app's own server.
+    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>>;
 
     /// What the key is called: public, and the same for as long as it is in use.
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;

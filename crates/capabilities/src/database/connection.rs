@@ -16,9 +16,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::engine_error::{self, Told};
 use super::error::Error;
-use super::guard::{self, Rejected, Statement};
+use super::guard::{self, Failed, Kept, Rejected, Statement};
 use super::limits::Limits;
 use super::policy::{Refusal, Role};
+use super::rows::Rows;
 use super::template::{self, APPLICATION, LAYOUT};
 use super::values;
 use super::writer::Switch;
@@ -62,11 +63,19 @@ impl Kind {
     }
 }
 
-/// What becomes of the compiled form of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compiled {
-    Once,
-    Kept,
+/// Who runs the statements.
+enum Engine {
+    Driver(SqliteConnection),
+    Kept(Kept),
+}
+
+impl Engine {
+    fn driver(&mut self) -> Result<&mut SqliteConnection, Error> {
+        match self {
+            Engine::Driver(driver) => Ok(driver),
+            Engine::Kept(_) => Err(Error::Refused(Refusal::Kind)),
+        }
+    }
 }
 
 /// How much of a text is a statement to run.
@@ -81,13 +90,6 @@ pub(super) enum Text {
 /// A text of at most this many bytes compiles in no time.
 const SHORT: usize = 200;
 
-/// How many compiled statements a connection of the data plane keeps, the least used dropped first.
-const KEPT: usize = 32;
-
-/// How many rows the engine may be ahead of us.
-const AHEAD: usize = 8;
-const AHEAD_FOR_ROWS: usize = 32;
-
 /// After how many of the engine's operations the bounds are looked at.
 const OPERATIONS: i32 = 200;
 
@@ -96,7 +98,7 @@ const OPERATIONS: i32 = 200;
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Connection {
-    sqlx: SqliteConnection,
+    engine: Engine,
     watch: Arc<Watch>,
     role: Option<Role>,
     env: EnvId,
@@ -114,15 +116,16 @@ impl Connection {
             .filename(path)
             .create_if_missing(false)
             .busy_timeout(limits.turn)
-            .statement_cache_capacity(if kind.role().is_some() { KEPT } else { 0 })
-            .row_buffer_size(if kind.role().is_some() { AHEAD_FOR_ROWS } else { AHEAD })
+            .statement_cache_capacity(0)
+            .row_buffer_size(8)
             .foreign_keys(true)
             .pragma("trusted_schema", "0")
             // 256 KiB for each connection, so that many open environments stay small.
             .pragma("cache_size", "-256")
             // In memory they count against the memory bound; as files nothing would bound them.
             .pragma("temp_store", "2")
-            .pragma("journal_size_limit", "1048576")
+            // More than the engine lets it grow by itself, so that it is seldom cut and grown again.
+            .pragma("journal_size_limit", "4194304")
             .pragma("max_page_count", limits.pages.to_string())
             .pragma("query_only", if kind.reads() { "1" } else { "0" })
             // Whoever needs more says so for each transaction.
@@ -131,8 +134,14 @@ impl Connection {
         let sqlx =
             options.connect().await.map_err(|error| engine_error::of_engine(env, Told::nothing(), error))?;
         let watch = Arc::new(Watch::new(limits.memory_bytes));
-        let mut connection =
-            Self { sqlx, watch, role: None, env, path: path.to_owned(), limits: Arc::clone(limits) };
+        let mut connection = Self {
+            engine: Engine::Driver(sqlx),
+            watch,
+            role: None,
+            env,
+            path: path.to_owned(),
+            limits: Arc::clone(limits),
+        };
         connection.defend().await?;
         match connection.marks().await? {
             (APPLICATION, LAYOUT) => {}
@@ -147,16 +156,21 @@ impl Connection {
             _ => return Err(Error::Damaged(env)),
         }
         if let Some(role) = kind.role() {
-            connection.assume(role).await?;
+            return connection.keep(role).await;
         }
         Ok(connection)
     }
 
-    async fn assume(&mut self, role: Role) -> Result<(), Error> {
-        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+    /// For life in this role, with its statements kept.
+    async fn keep(mut self, role: Role) -> Result<Self, Error> {
+        let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
         guard::assume(&mut handle, role, &self.limits);
-        self.role = Some(role);
-        Ok(())
+        drop(handle);
+        let engine = match self.engine {
+            Engine::Driver(driver) => Engine::Kept(Kept::new(driver).await?),
+            kept @ Engine::Kept(_) => kept,
+        };
+        Ok(Self { engine, role: Some(role), ..self })
     }
 
     /// The marks in the file's header: whose it is, and the layout of the platform's tables.
@@ -177,7 +191,7 @@ impl Connection {
 
     async fn defend(&mut self) -> Result<(), Error> {
         let watch = Arc::clone(&self.watch);
-        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
         guard::harden(&mut handle)
             .map_err(|code| Error::Engine(sqlx::Error::Protocol(format!("a defence is refused: {code}"))))?;
         handle.set_progress_handler(OPERATIONS, move || watch.goes_on());
@@ -199,7 +213,7 @@ impl Connection {
         if sql.len() > self.limits.sql_bytes && role != Role::Platform {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
-        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
         if self.role != Some(role) {
             guard::assume(&mut handle, role, &self.limits);
             self.role = Some(role);
@@ -236,35 +250,32 @@ impl Connection {
     ) -> Result<u64, Error> {
         let sql = sql.get(..statement.end).unwrap_or(sql);
         let arguments = values::bind(&statement.parameters, params)?;
-        let changed = self.drive(sql, arguments, Compiled::Once, each).await?;
+        let changed = self.drive(sql, arguments, each).await?;
         // Of a statement that changes no rows the engine tells an earlier one's count.
         Ok(if statement.changes_schema || statement.read_only { 0 } else { changed })
     }
 
-    /// Runs a statement of the data plane, under the role that this connection keeps, and hands each row to `each`
-    /// until it breaks. A statement that is known is not compiled again.
-    pub async fn step_kept(
-        &mut self,
-        sql: &str,
-        params: &[Value],
-        each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        // At a zero byte the engine ends and the driver does not.
-        if !matches!(self.role, Some(Role::Rows | Role::Turn)) || sql.contains('\0') {
-            return Err(Error::Refused(Refusal::Kind));
-        }
+    /// Runs a statement of the data plane, under the role that this connection keeps, until its rows are more than
+    /// `most` bytes. A statement that is known is not compiled again.
+    pub async fn step_kept(&mut self, sql: String, params: Vec<Value>, most: usize) -> Result<Rows, Error> {
         if sql.len() > self.limits.sql_bytes {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
-        let arguments = values::arguments(params)?;
-        self.drive(sql, arguments, Compiled::Kept, each).await.map(drop)
+        let Engine::Kept(kept) = &mut self.engine else { return Err(Error::Refused(Refusal::Kind)) };
+        kept.run(sql, params, most).await.map_err(|failed| match failed {
+            Failed::Engine { code, message } => {
+                let told = Told { sql: "", stop: self.watch.stopped(), limit: self.watch.limit() };
+                full_disk(&self.path, engine_error::of_code(self.env, told, code, &message, None))
+            }
+            Failed::Statement(error) => error,
+            Failed::Gone => Error::Engine(sqlx::Error::WorkerCrashed),
+        })
     }
 
     async fn drive(
         &mut self,
         sql: &str,
         arguments: SqliteArguments,
-        compiled: Compiled,
         mut each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
     ) -> Result<u64, Error> {
         let (env, path, watch) = (self.env, self.path.as_path(), Arc::clone(&self.watch));
@@ -273,7 +284,7 @@ impl Connection {
             full_disk(path, engine_error::of_engine(env, told, error))
         };
         let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments);
-        let mut stream = self.sqlx.fetch_many(query.persistent(compiled == Compiled::Kept));
+        let mut stream = self.engine.driver()?.fetch_many(query.persistent(false));
         let mut changed = 0;
         while let Some(item) = stream.try_next().await.map_err(told)? {
             match item {
@@ -318,13 +329,20 @@ impl Connection {
 
     /// Whether a transaction is open.
     pub async fn in_transaction(&mut self) -> Result<bool, Error> {
-        let mut handle = self.sqlx.lock_handle().await.map_err(Error::Engine)?;
+        if let Engine::Kept(kept) = &self.engine {
+            return Ok(kept.in_transaction());
+        }
+        let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
         Ok(guard::in_transaction(&mut handle))
     }
 
     /// Closes the connection and waits until its thread has ended.
     pub async fn close(self) {
-        if let Err(error) = self.sqlx.close().await {
+        let closed = match self.engine {
+            Engine::Driver(driver) => driver.close().await,
+            Engine::Kept(kept) => kept.close().await,
+        };
+        if let Err(error) = closed {
             tracing::warn!(env.id = %self.env, error = %error, "a database connection did not close cleanly");
         }
     }

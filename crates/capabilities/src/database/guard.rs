@@ -2,11 +2,14 @@
 //!
 //! Every statement is first prepared here, under its role's authorizer, and only then run by sqlx on the same
 //! connection, where the authorizer stays set: the engine asks it again whenever it compiles the statement anew.
+//! The data plane's connections run their statements here.
 
 #![expect(
     unsafe_code,
     reason = "sqlx binds neither the authorizer nor the limits and switches of the engine"
 )]
+
+mod kept;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -18,6 +21,8 @@ use sqlx::sqlite::LockedSqliteHandle;
 
 use super::limits::Limits;
 use super::policy::{Action, Refusal, Role, refusal};
+
+pub(super) use kept::{Failed, Kept};
 
 /// What preparing a statement told.
 #[derive(Debug, Default)]

@@ -3,21 +3,41 @@
 //! What they commit survives the process being killed; after a power loss the last commits may be missing, and
 //! nothing is damaged.
 
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::time::Instant;
 
 use kernel::Env;
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row as _, Sqlite, TypeInfo as _, ValueRef as _};
 
 use super::Databases;
 use super::connection::Kind;
 use super::environments::Lease;
 use super::error::Error;
 
-/// A row that a statement gives.
-pub(crate) struct Row<'r>(&'r SqliteRow);
+/// The rows that a statement gave, copied out of the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    width: usize,
+    held: Vec<Held>,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+#[derive(Debug)]
+enum Held {
+    Null,
+    Int(i64),
+    Real(f64),
+    Text(Range<usize>),
+    Blob(Range<usize>),
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'r> {
+    held: &'r [Held],
+    bytes: &'r [u8],
+}
 
 /// What a row has in one of its columns.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,51 +50,98 @@ pub(crate) enum Cell<'r> {
     Blob(&'r [u8]),
 }
 
+impl Rows {
+    pub(super) fn new(width: usize) -> Self {
+        Self { width, ..Self::default() }
+    }
+
+    pub(super) fn null(&mut self) {
+        self.held.push(Held::Null);
+    }
+
+    pub(super) fn int(&mut self, value: i64) {
+        self.held.push(Held::Int(value));
+    }
+
+    pub(super) fn real(&mut self, value: f64) {
+        self.held.push(Held::Real(value));
+    }
+
+    pub(super) fn text(&mut self, value: &[u8]) {
+        let at = self.hold(value);
+        self.held.push(Held::Text(at));
+    }
+
+    pub(super) fn blob(&mut self, value: &[u8]) {
+        let at = self.hold(value);
+        self.held.push(Held::Blob(at));
+    }
+
+    fn hold(&mut self, value: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        start..self.bytes.len()
+    }
+
+    /// How many bytes its texts and blobs are.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Whether there were more rows than the bytes that were allowed.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// The rows in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+        self.held.chunks_exact(self.width.max(1)).map(|held| Row { held, bytes: &self.bytes })
+    }
+}
+
 impl<'r> Row<'r> {
-    /// What is in the column at `index`, from 0.
-    ///
-    /// # Errors
-    /// Where there is no such column.
-    pub fn cell(&self, index: usize) -> Result<Cell<'r>, Error> {
-        let raw = self.0.try_get_raw(index).map_err(Error::Engine)?;
-        if raw.is_null() {
-            return Ok(Cell::Null);
+    /// What is in the column at `index`, from 0; nothing beyond the last.
+    pub fn cell(&self, index: usize) -> Cell<'r> {
+        let of = |range: &Range<usize>| self.bytes.get(range.clone()).unwrap_or_default();
+        match self.held.get(index) {
+            Some(Held::Int(value)) => Cell::Int(*value),
+            Some(Held::Real(value)) => Cell::Real(*value),
+            Some(Held::Text(range)) => {
+                std::str::from_utf8(of(range)).map_or(Cell::Blob(of(range)), Cell::Text)
+            }
+            Some(Held::Blob(range)) => Cell::Blob(of(range)),
+            Some(Held::Null) | None => Cell::Null,
         }
-        let kind = raw.type_info().into_owned();
-        let cell = match kind.name() {
-            "INTEGER" => <i64 as Decode<'_, Sqlite>>::decode(raw).map(Cell::Int),
-            "REAL" => <f64 as Decode<'_, Sqlite>>::decode(raw).map(Cell::Real),
-            "TEXT" => <&'r [u8] as Decode<'_, Sqlite>>::decode(raw)
-                .map(|bytes| std::str::from_utf8(bytes).map_or(Cell::Blob(bytes), Cell::Text)),
-            _ => <&'r [u8] as Decode<'_, Sqlite>>::decode(raw).map(Cell::Blob),
-        };
-        cell.map_err(|source| Error::Engine(sqlx::Error::Decode(source)))
     }
 }
 
 /// Whether the connection is better opened anew: the engine does not look whether the schema has changed before it
 /// asks the guard, so that what was refused would stay so.
-const fn is_stale(result: &Result<(), Error>) -> bool {
+const fn is_stale<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::Refused(_)))
 }
 
 impl Databases {
-    /// Reads with one statement of the data plane, whose parameters are bare `?`, and hands each row to `each`
-    /// until it breaks.
+    /// Reads with one statement of the data plane, whose parameters are bare `?`, until its rows are more than `most`
+    /// bytes.
     ///
     /// # Errors
     /// Of the engine; a column or a table that is gone meanwhile is `Statement`.
     pub(crate) async fn read_rows(
         &self,
         env: &Env,
-        sql: &str,
-        params: &[Value],
-        mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
+        sql: String,
+        params: Vec<Value>,
+        most: usize,
+    ) -> Result<Rows, Error> {
         let mut lease = self.environments.reader(env.id(), Kind::RowsReader).await?;
         let connection = lease.connection()?;
         let (watch, limit) = (connection.watch(), connection.limits().statement);
-        let read = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
+        let read = watch.within(limit, connection.step_kept(sql, params, most)).await;
         if !is_stale(&read) {
             lease.settle();
         }
@@ -110,29 +177,23 @@ impl RowsWriter {
         if self.until.is_some() {
             return Err(Error::Transaction("open already"));
         }
-        self.run("BEGIN IMMEDIATE", &[], |_| Ok(ControlFlow::Continue(()))).await?;
+        self.run("BEGIN IMMEDIATE".to_owned(), Vec::new()).await?;
         let limit = self.lease()?.connection()?.limits().statement;
         self.until = Instant::now().checked_add(limit);
         Ok(())
     }
 
-    /// Runs one statement of the data plane, whose parameters are bare `?`, and hands each row to `each`. One that
-    /// changes rows has changed all of them before it gives the first.
+    /// Runs one statement of the data plane, whose parameters are bare `?`.
     ///
     /// # Errors
-    /// Of the engine; the statement is undone then. An error of `each` undoes nothing by itself.
-    pub async fn run(
-        &mut self,
-        sql: &str,
-        params: &[Value],
-        mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
+    /// Of the engine; the statement is undone then.
+    pub async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
         let until = self.until;
         self.working = true;
         let connection = self.lease()?.connection()?;
         let (watch, most) = (connection.watch(), connection.limits().statement);
         let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
-        let result = watch.within(limit, connection.step_kept(sql, params, |row| each(&Row(row)))).await;
+        let result = watch.within(limit, connection.step_kept(sql, params, usize::MAX)).await;
         self.working = watch.abandoned() || is_stale(&result);
         // What is left of the transaction's time is not what the caller was given.
         result.map_err(|error| if matches!(error, Error::TooSlow(_)) { Error::TooSlow(most) } else { error })
@@ -144,7 +205,7 @@ impl RowsWriter {
     /// Where the engine cannot commit; the transaction is over then too, and has changed nothing.
     pub async fn commit(mut self) -> Result<(), Error> {
         // On failure the connection is closed with the transaction in it.
-        self.run("COMMIT", &[], |_| Ok(ControlFlow::Continue(()))).await?;
+        self.run("COMMIT".to_owned(), Vec::new()).await?;
         self.until = None;
         Ok(())
     }
@@ -154,9 +215,13 @@ impl RowsWriter {
     /// # Errors
     /// Where the engine cannot; the connection is closed then, which undoes it too.
     pub async fn rollback(mut self) -> Result<(), Error> {
+        if self.working {
+            return Ok(());
+        }
+        // The engine has rolled back by itself after an error that it could not undo alone.
         if self.lease()?.connection()?.in_transaction().await? {
-            self.until = Some(Instant::now() + self.lease()?.connection()?.limits().statement);
-            self.run("ROLLBACK", &[], |_| Ok(ControlFlow::Continue(()))).await?;
+            self.until = None;
+            self.run("ROLLBACK".to_owned(), Vec::new()).await?;
         }
         self.until = None;
         Ok(())

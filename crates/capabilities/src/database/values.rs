@@ -17,14 +17,6 @@ pub(super) fn bind(names: &[Option<String>], params: &[Value]) -> Result<SqliteA
     if expected != params.len() {
         return Err(Error::ParameterCount { expected, given: params.len() });
     }
-    arguments(params)
-}
-
-/// The arguments that bind `params` in order.
-///
-/// # Errors
-/// Where a value has no place in a column.
-pub(super) fn arguments(params: &[Value]) -> Result<SqliteArguments, Error> {
     let mut arguments = SqliteArguments::default();
     for (index, value) in params.iter().enumerate() {
         add(&mut arguments, value).map_err(|why| Error::Parameter { index, why })?;

@@ -1,7 +1,5 @@
 //! Changes to rows, made in a turn of the writer: alone or one of several.
 
-use std::ops::ControlFlow;
-
 use kernel::{Code, Error, Result};
 
 use super::encode;
@@ -41,7 +39,7 @@ pub(super) async fn make(
 ) -> Result<Option<Stored>> {
     let table = statements.table;
     match change {
-        Change::Create { new } => match one(writer, table, &statements.create(new)).await {
+        Change::Create { new } => match one(writer, table, statements.create(new)).await {
             Ok(Some(row)) => Ok(Some(row)),
             Ok(None) => Err(refused(table, Operation::Create)),
             Err(database::Error::ForeignKey) => Err(dangling(writer, table, new).await),
@@ -52,14 +50,14 @@ pub(super) async fn make(
                 Some(_) => Some(read(writer, statements, id).await?),
                 None => None,
             };
-            match one(writer, table, &statements.update(id, changes)).await {
+            match one(writer, table, statements.update(id, changes)).await {
                 Ok(Some(row)) => condition(if_match.as_ref(), before.as_ref()).map(|()| Some(row)),
                 Ok(None) => Err(not_permitted(writer, statements, id, Operation::Update).await),
                 Err(database::Error::ForeignKey) => Err(dangling(writer, table, changes).await),
                 Err(error) => Err(told(error, table)),
             }
         }
-        Change::Delete { id, if_match } => match one(writer, table, &statements.delete(id)).await {
+        Change::Delete { id, if_match } => match one(writer, table, statements.delete(id)).await {
             Ok(Some(row)) => condition(if_match.as_ref(), Some(&row)).map(|()| Some(row)),
             Ok(None) => Err(not_permitted(writer, statements, id, Operation::Delete).await),
             Err(database::Error::ForeignKey) => {
@@ -76,7 +74,7 @@ pub(super) async fn make(
 /// # Errors
 /// `not_found` where it is hidden.
 pub(super) async fn read(writer: &mut RowsWriter, statements: &Statements<'_>, id: &str) -> Result<Stored> {
-    let row = one(writer, statements.table, &statements.get(id)).await;
+    let row = one(writer, statements.table, statements.get(id)).await;
     row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
 }
 
@@ -85,7 +83,7 @@ pub(super) fn stored(table: &TableModel, row: &Row<'_>) -> Result<Stored, databa
     let mut json = Vec::with_capacity(256);
     let columns: Vec<_> = table.columns.iter().collect();
     encode::object(&columns, row, &mut json)?;
-    let id = match row.cell(0)? {
+    let id = match row.cell(0) {
         Cell::Text(id) => id.to_owned(),
         _ => String::new(),
     };
@@ -100,15 +98,10 @@ pub(super) fn hidden(table: &TableModel) -> Error {
 async fn one(
     writer: &mut RowsWriter,
     table: &TableModel,
-    sql: &Sql,
+    sql: Sql,
 ) -> Result<Option<Stored>, database::Error> {
-    let mut found = None;
-    let run = writer.run(&sql.text, &sql.params, |row| {
-        found = Some(stored(table, row)?);
-        Ok(ControlFlow::Continue(()))
-    });
-    run.await?;
-    Ok(found)
+    let rows = writer.run(sql.text, sql.params).await?;
+    rows.iter().next().map(|row| stored(table, &row)).transpose()
 }
 
 /// What comes last: a condition counts only where all else would go well (RFC 9110 §13.2.1).
@@ -145,14 +138,13 @@ async fn dangling(writer: &mut RowsWriter, table: &TableModel, given: &Given) ->
     for column in &table.columns {
         let (Some(target), Some(value)) = (&column.references, given.get(&column.name)) else { continue };
         let text = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(target));
-        let (mut found, params) = (value.is_null(), [parameter(Type::Text, value)]);
-        let looked = writer.run(&text, &params, |_| {
-            found = true;
-            Ok(ControlFlow::Continue(()))
-        });
-        if let Err(error) = looked.await {
-            return told(error, table);
+        if value.is_null() {
+            continue;
         }
+        let found = match writer.run(text, vec![parameter(Type::Text, value)]).await {
+            Ok(rows) => rows.iter().len() > 0,
+            Err(error) => return told(error, table),
+        };
         if !found {
             return Error::new(
                 Code::Conflict,

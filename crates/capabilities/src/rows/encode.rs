@@ -15,7 +15,7 @@ pub(crate) fn object(columns: &[&ColumnModel], row: &Row<'_>, to: &mut Vec<u8>) 
         to.push(b'"');
         to.extend_from_slice(column.name.as_bytes());
         to.extend_from_slice(b"\":");
-        value(column.kind, row.cell(index)?, to)?;
+        value(column.kind, row.cell(index), to)?;
     }
     to.push(b'}');
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::given::unknown;
 use super::{ColumnModel, TableModel, Type};
 use crate::access::Sql;
-use crate::database::{self, Cell, Row, quoted};
+use crate::database::{Cell, Row, quoted};
 
 /// How many columns an order may name.
 const COLUMNS: usize = 8;
@@ -132,19 +132,19 @@ impl<'a> Order<'a> {
 
     /// The place of `row`, whose columns from `first` on are those of the order; none where it is too long to be
     /// told.
-    pub fn place(&self, row: &Row<'_>, first: usize) -> Result<Option<Place>, database::Error> {
+    pub fn place(&self, row: &Row<'_>, first: usize) -> Option<Place> {
         let mut values = Vec::with_capacity(self.columns.len());
         for index in 0..self.columns.len() {
-            values.push(match row.cell(first + index)? {
+            values.push(match row.cell(first + index) {
                 Cell::Null => Value::Null,
                 Cell::Int(number) => number.into(),
                 Cell::Real(number) if number.is_infinite() => json!([number > 0.0]),
                 Cell::Real(number) => number.into(),
                 Cell::Text(text) if text.len() <= LONGEST => text.into(),
-                Cell::Text(_) | Cell::Blob(_) => return Ok(None),
+                Cell::Text(_) | Cell::Blob(_) => return None,
             });
         }
-        Ok(Some(Place(values)))
+        Some(Place(values))
     }
 
     /// `place` as a cursor of this list.

@@ -1,6 +1,5 @@
 //! Rows, read and changed by whom the rules let.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -110,27 +109,25 @@ impl Rows {
         };
         let sql = Statements { table, subject: guest.subject() }.list(&wanted);
 
-        let mut json = b"{\"rows\":[".to_vec();
-        let (mut rows, mut last, mut more) = (0, None, false);
-        let read = self.databases.read_rows(guest.env(), &sql.text, &sql.params, |row| {
-            if rows == limit || json.len() > LIST_BYTES {
-                more = true;
-                return Ok(ControlFlow::Break(()));
-            }
-            if rows > 0 {
+        let read = self.databases.read_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await;
+        let read = read.map_err(|error| told(error, table))?;
+        let mut json = Vec::with_capacity(1024);
+        json.extend_from_slice(b"{\"rows\":[");
+        let rows = read.iter().take(limit as usize);
+        let (last, more) = (rows.len().saturating_sub(1), read.is_cut() || read.iter().len() > rows.len());
+        let mut place = None;
+        for (index, row) in rows.enumerate() {
+            if index > 0 {
                 json.push(b',');
             }
-            encode::object(&columns, row, &mut json)?;
-            rows += 1;
-            if rows == limit || json.len() > LIST_BYTES {
-                last = order.place(row, columns.len())?;
+            encode::object(&columns, &row, &mut json).map_err(|error| told(error, table))?;
+            if more && index == last {
+                place = order.place(&row, columns.len());
             }
-            Ok(ControlFlow::Continue(()))
-        });
-        read.await.map_err(|error| told(error, table))?;
+        }
         json.push(b']');
         if more {
-            let place = last.ok_or_else(|| {
+            let place = place.ok_or_else(|| {
                 Error::invalid("/order", "the values of these columns are too long to go on after them")
                     .hint("order by another column, or ask for fewer rows with a where")
             })?;
@@ -150,13 +147,10 @@ impl Rows {
         let app = self.app(guest.env()).await?;
         let table = known(&app, table)?;
         let sql = Statements { table, subject: guest.subject() }.get(id);
-        let mut found = None;
-        let read = self.databases.read_rows(guest.env(), &sql.text, &sql.params, |row| {
-            found = Some(change::stored(table, row)?);
-            Ok(ControlFlow::Continue(()))
-        });
-        read.await.map_err(|error| told(error, table))?;
-        found.ok_or_else(|| change::hidden(table))
+        let read = self.databases.read_rows(guest.env(), sql.text, sql.params, usize::MAX).await;
+        let found =
+            read.and_then(|rows| rows.iter().next().map(|row| change::stored(table, &row)).transpose());
+        found.map_err(|error| told(error, table))?.ok_or_else(|| change::hidden(table))
     }
 
     /// Makes a row of these values and returns it.

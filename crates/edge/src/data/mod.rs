@@ -13,10 +13,10 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
-use capabilities::access::Guest;
+use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
 use capabilities::rows::{App, Rows};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kernel::{CallId, Code, Env, Error, Result, Secret};
@@ -146,7 +146,18 @@ impl Ask<'_> {
     /// session that has ended shows.
     pub async fn guest(&self, data: &Data) -> Result<Guest> {
         match self.token()? {
-            Some(token) => data.auth.recognize(self.env, &token).await,
+            Some(token) => {
+                let guest = data.auth.recognize(self.env, &token).await?;
+                let from_a_page = self.parts.headers.contains_key(ORIGIN);
+                if *guest.subject() == Subject::Service && from_a_page {
+                    return Err(Error::new(
+                        Code::Forbidden,
+                        "a platform key is for servers, and this is a page's request",
+                    )
+                    .hint("revoke the key, which others can see now, and let people sign in"));
+                }
+                Ok(guest)
+            }
             None => Ok(Guest::visitor(self.env.clone())),
         }
     }

@@ -13,7 +13,7 @@ use edge::{Apps, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
-use kernel::{Env, EnvId, Result, Secret, Slug, TenantId};
+use kernel::{Env, EnvId, Result, Scopes, Secret, Slug, TenantId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,10 @@ impl TokenKeys for Keys {
         });
         let claims = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         async { Ok(claims) }.boxed()
+    }
+
+    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        async { Ok(None) }.boxed()
     }
 
     fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {

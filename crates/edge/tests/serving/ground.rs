@@ -18,7 +18,7 @@ use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, Scopes, Secret, Slug, TenantId};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,6 +73,10 @@ impl TokenKeys for NoKeys {
         async { Ok(None) }.boxed()
     }
 
+    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {
         async { Err(Error::internal("no keys")) }.boxed()
     }
@@ -92,6 +96,10 @@ impl TokenKeys for Keys {
 
     fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
         self.0.app_keys().verify(env, token.expose()).boxed()
+    }
+
+    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        self.0.service(env, key).boxed()
     }
 
     fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>> {

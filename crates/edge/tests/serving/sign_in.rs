@@ -1,15 +1,15 @@
 //! Signing in over HTTP, and tokens that nobody should have been able to make.
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use capabilities::auth::Claims;
-use control::Control;
+use control::{Control, NewEnvironment, NewKey};
 use ed25519_dalek::{Signer as _, SigningKey};
 use expect_test::expect;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use kernel::{Env, EnvId, Timestamp};
+use kernel::{
+    Caller, Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, Surface, Tenant, TenantId, Timestamp,
+};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -221,18 +221,22 @@ fn forged(header: &Value, claims: &Claims, sign: impl Fn(&[u8]) -> Vec<u8>) -> S
     format!("{signed}.{signature}")
 }
 
-async fn key_of_another(control: &Arc<Control>, tenant: kernel::TenantId) -> Env {
-    let new = control::NewEnvironment { slug: "other".parse().ok(), ..control::NewEnvironment::default() };
-    let caller = kernel::Caller {
-        principal: kernel::Principal::Operator,
+fn operator(tenant: TenantId) -> Caller {
+    Caller {
+        principal: Principal::Operator,
         tenant,
         env: None,
-        scopes: kernel::Scopes::all(),
-        surface: kernel::Surface::Http,
-        credential: kernel::KeyId::new(),
+        scopes: Scopes::all(),
+        surface: Surface::Http,
+        credential: KeyId::new(),
         expires: None,
-    };
-    let tenant = <kernel::Tenant as kernel::Proof>::authorize(&caller, &[]).unwrap();
+    }
+}
+
+/// Another environment of the tenant.
+async fn another(control: &Control, tenant: TenantId) -> Env {
+    let new = NewEnvironment { slug: "other".parse().ok(), ..NewEnvironment::default() };
+    let tenant = Tenant::authorize(&operator(tenant), &[]).unwrap();
     let made = control.environments().create(&tenant, new).await.unwrap().environment;
     let made = control.environments().ready(&made).await.unwrap();
     Env::for_upkeep(made.tenant, made.id)
@@ -270,7 +274,7 @@ async fn a_forged_token_opens_nothing() {
         header[name] = value;
         header
     };
-    let other = key_of_another(&control, ground.env.tenant()).await;
+    let other = another(&control, ground.env.tenant()).await;
     let now = Timestamp::now().as_secs();
     let elsewhere = Claims { aud: EnvId::new().to_string(), ..claims.clone() };
     let expired = Claims { iat: now - 1_000, exp: now - 100, ..claims.clone() };
@@ -368,4 +372,63 @@ async fn who_guesses_is_told_to_wait() {
     let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((20..=30).contains(&wait), "{wait}");
     assert_eq!(reply.header("ratelimit-policy").as_deref(), Some("\"wrong-passwords\";q=5;w=150"));
+}
+
+/// A key of the ground's tenant with these scopes, bound to `env` or to none.
+async fn platform_key(control: &Control, maker: &Env, env: Option<EnvId>, scopes: &[Scope]) -> String {
+    let caller = operator(maker.tenant());
+    let new = NewKey {
+        name: "server".into(),
+        env,
+        scopes: Some(scopes.iter().copied().collect()),
+        expires_in: None,
+    };
+    control.keys().create(&caller, new).await.unwrap().secret.expose().to_owned()
+}
+
+#[tokio::test]
+async fn an_apps_own_server_shows_a_key_that_is_bound_to_it() {
+    let (ground, control) = Ground::with_users().await;
+    let other = another(&control, ground.env.tenant()).await;
+    let both = [Scope::DbRead, Scope::DbWrite];
+    let key = async |env, scopes: &[Scope]| platform_key(&control, &ground.env, env, scopes).await;
+    let server = key(Some(ground.env.id()), &both).await;
+    // `/_/db` of a table that is not there: who is let in hears that, nobody else does.
+    let ask = async |key: &str, more: &[(&str, &str)]| {
+        let bearer = format!("Bearer {key}");
+        let mut headers = vec![("Authorization", bearer.as_str())];
+        headers.extend(more);
+        ground.send("GET", "/_/db/nothing", &headers, &Value::Null).await
+    };
+    assert_eq!(ask(&server, &[]).await.status, 404);
+    let refused = "401 unauthenticated: the access token is not valid (any more)";
+    for (name, key) in [
+        ("another environment's", key(Some(other.id()), &both).await),
+        ("the whole tenant's", key(None, &both).await),
+        ("made up", format!("stead_key_{}", BASE64.encode([7; 32]))),
+        ("an operator's", format!("stead_op_{}", BASE64.encode([7; 32]))),
+        ("cut short", server[..server.len() - 1].to_owned()),
+    ] {
+        assert_eq!(told(&ask(&key, &[]).await), refused, "{name}");
+    }
+    let reader = key(Some(ground.env.id()), &[Scope::DbRead]).await;
+    assert_eq!(told(&ask(&reader, &[]).await), "403 forbidden: the key lacks the scope db:write");
+    // Out of a page it is refused, also its own page's.
+    for origin in ["http://shop.localhost", "https://friend.example"] {
+        let public = format!("pk_{}", control.app_keys().kid(&ground.env).await.unwrap());
+        let reply = ask(&server, &[("Origin", origin), ("Steading-Key", &public)]).await;
+        assert_eq!(
+            told(&reply),
+            "403 forbidden: a platform key is for servers, and this is a page's request"
+        );
+    }
+    // A server is no user.
+    assert_eq!(told(&ground.me(&server).await), refused);
+    assert_eq!(told(&ground.post("/_/auth/logout", Some(&server), json!({})).await), refused);
+    // Revoked, it opens nothing from that moment on.
+    let listed = control.keys().list(&operator(ground.env.tenant()), None, 50).await.unwrap();
+    for known in listed.iter().filter(|known| known.name == "server") {
+        control.keys().revoke(&operator(ground.env.tenant()), known.id).await.unwrap();
+    }
+    assert_eq!(told(&ask(&server, &[]).await), refused);
 }

@@ -266,7 +266,7 @@ impl Ground {
             databases.create(env.id()).await.unwrap();
             let mut db = databases.writer(&env).await.unwrap();
             db.begin(Durability::Normal).await.unwrap();
-            let sql = "CREATE TABLE things (id TEXT NOT NULL PRIMARY KEY, owner TEXT, title TEXT, count INTEGER, \
+            let sql = "CREATE TABLE things (id TEXT NOT NULL PRIMARY KEY, owner TEXT, title TEXT COLLATE NOCASE, count INTEGER, \
                        price REAL, done INTEGER, data TEXT CHECK (json_valid(data)), raw BLOB, due TEXT, \
                        created_at TEXT, updated_at TEXT) STRICT";
             db.run(Role::Platform, sql, &[]).await.unwrap();
@@ -281,6 +281,15 @@ impl Ground {
             db.commit().await.unwrap();
         });
         Self { _directory: directory, databases, env, runtime }
+    }
+
+    fn write(&self, sql: &str) {
+        self.runtime.block_on(async {
+            let mut db = self.databases.writer(&self.env).await.unwrap();
+            db.begin(Durability::Normal).await.unwrap();
+            db.run(Role::Platform, sql, &[]).await.unwrap();
+            db.commit().await.unwrap();
+        });
     }
 
     fn ask(&self, sql: &Sql, from: &str) -> Vec<Option<bool>> {
@@ -381,4 +390,23 @@ fn the_database_reads_a_rule_as_its_words_say() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn an_index_finds_the_rows_of_a_rule_and_a_filter() {
+    let subjects = subjects();
+    let table = TableModel { access: Preset::Private.rules(), ..things() };
+    let ground = Ground::new(&rows(&subjects));
+    let sql = "CREATE INDEX by_owner ON things (owner, created_at)";
+    ground.write(sql);
+    let mut sql = Sql { text: "EXPLAIN QUERY PLAN SELECT id FROM things WHERE ".to_owned(), params: vec![] };
+    let view = View { table: &table, subject: &subjects[1], new: New::None };
+    table.access.compile(Operation::List, &view, &mut sql);
+    sql.text.push_str(" AND ");
+    compile(&Expr::parse_where("created_at > '2026-01-01T00:00:00Z'", &table).unwrap(), &view, &mut sql);
+    let plan = ground
+        .runtime
+        .block_on(ground.databases.platform_query(&ground.env, &sql.text, &sql.params))
+        .unwrap();
+    assert_eq!(plan[0][3], json!("SEARCH things USING INDEX by_owner (owner=? AND created_at>?)"));
 }

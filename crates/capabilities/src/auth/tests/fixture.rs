@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kernel::{Env, EnvId, Result, Secret, TenantId};
+use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId};
 use serde_json::{Value, json};
 
 use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, TokenKeys, token};
@@ -46,6 +46,10 @@ impl TokenKeys for Keys {
 
     fn verify<'a>(&'a self, env: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
         async { Ok(Self::read(env, token)) }.boxed()
+    }
+
+    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+        async { Ok(None) }.boxed()
     }
 
     fn jwks<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<Value>> {

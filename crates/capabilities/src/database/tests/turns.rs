@@ -169,8 +169,6 @@ async fn a_function_that_cannot_be_interrupted_does_not_hold_its_caller() {
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }
 
-const GO_ON: std::ops::ControlFlow<()> = std::ops::ControlFlow::Continue(());
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_than_it_may() {
     let limits = Limits { turn: Duration::from_millis(100), ..Limits::default() };
@@ -182,12 +180,12 @@ async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_th
     let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
     assert!(matches!(fixture.databases.writer(&fixture.env).await.err(), Some(Error::Busy)));
     let insert = "INSERT INTO todo (title) VALUES (?)";
-    rows.run(insert, &[json!("a")], |_| Ok(GO_ON)).await.unwrap();
+    rows.run(insert.to_owned(), vec![json!("a")]).await.unwrap();
     drop(rows);
     // One that is dropped with its transaction open leaves nothing.
     let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
     rows.begin().await.unwrap();
-    rows.run(insert, &[json!("b")], |_| Ok(GO_ON)).await.unwrap();
+    rows.run(insert.to_owned(), vec![json!("b")]).await.unwrap();
     drop(rows);
     loop {
         match fixture.databases.rows_writer(&fixture.env).await {
@@ -199,8 +197,18 @@ async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_th
     // Readers of both kinds, all at once, share two places.
     let mut counts = Vec::new();
     for round in 0..20 {
-        let one = fixture.databases.read_rows(&fixture.env, "SELECT title FROM todo", &[], |_| Ok(GO_ON));
-        let two = fixture.databases.read_rows(&fixture.env, "SELECT id FROM todo", &[], |_| Ok(GO_ON));
+        let one = fixture.databases.read_rows(
+            &fixture.env,
+            "SELECT title FROM todo".to_owned(),
+            Vec::new(),
+            usize::MAX,
+        );
+        let two = fixture.databases.read_rows(
+            &fixture.env,
+            "SELECT id FROM todo".to_owned(),
+            Vec::new(),
+            usize::MAX,
+        );
         let (one, two, three) = if round % 2 == 0 {
             let (one, two) = futures::future::join(one, two).await;
             (one, two, fixture.rows("SELECT 1").await)
@@ -218,20 +226,20 @@ async fn a_slow_statement_of_the_data_plane_is_stopped_and_its_connection_serves
     let limits = Limits { readers: 1, statement: Duration::from_millis(100), ..Limits::default() };
     let fixture = Fixture::with(limits).await;
     fixture.execute(TABLE, &[]).await.unwrap();
-    let read = fixture.databases.read_rows(&fixture.env, ENDLESS, &[], |_| Ok(GO_ON)).await;
+    let read = fixture.databases.read_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX).await;
     assert!(matches!(read, Err(Error::TooSlow(_))), "{read:?}");
     let slow = ENDLESS.replace("SELECT count(*)", "INSERT INTO todo (title) SELECT count(*)");
     let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
     rows.begin().await.unwrap();
-    rows.run("INSERT INTO todo (title) VALUES ('first')", &[], |_| Ok(GO_ON)).await.unwrap();
-    assert!(matches!(rows.run(&slow, &[], |_| Ok(GO_ON)).await, Err(Error::TooSlow(_))));
+    rows.run("INSERT INTO todo (title) VALUES ('first')".to_owned(), Vec::new()).await.unwrap();
+    assert!(matches!(rows.run(slow, Vec::new()).await, Err(Error::TooSlow(_))));
     rows.rollback().await.unwrap();
     assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
-    let mut titles = 0;
-    let count = fixture.databases.read_rows(&fixture.env, "SELECT title FROM todo", &[], |_| {
-        titles += 1;
-        Ok(GO_ON)
-    });
-    count.await.unwrap();
-    assert_eq!(titles, 0);
+    let read = fixture.databases.read_rows(
+        &fixture.env,
+        "SELECT title FROM todo".to_owned(),
+        Vec::new(),
+        usize::MAX,
+    );
+    assert_eq!(read.await.unwrap().iter().len(), 0);
 }

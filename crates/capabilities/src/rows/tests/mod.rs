@@ -4,7 +4,6 @@ mod attacks;
 mod batch;
 mod change;
 mod lists;
-mod speed;
 mod switch;
 
 use std::sync::Arc;
