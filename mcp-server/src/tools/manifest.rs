@@ -48,6 +48,21 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["content"], "write the text itself as the file's value"),
 ];
 
+/// How the parts of a manifest look, by where they are.
+const FORMS: [(&str, &str); 8] = [
+    ("/auth", r#"{"methods": ["anonymous", "password"]}"#),
+    ("/methods", r#"["anonymous", "password"]"#),
+    ("/tables", r#"{"todos": {"columns": {"title": "text!"}, "access": "private"}}"#),
+    ("/columns", r#"{"title": "text!", "done": "bool = false"}"#),
+    ("/migrations", r#"[{"name": "001_states", "sql": "UPDATE …"}]"#),
+    ("/site/files", r#"{"index.html": "<h1>Hi</h1>"}"#),
+    ("/secrets", r#"["STRIPE_KEY"]"#),
+    ("/expect", r#""allow", or "deny""#),
+];
+
+/// How a rule looks.
+const EXPRESSION: &str = r#""row.owner == auth.uid", or "true" for everybody"#;
+
 /// What begins the lines that are about what tables have; any other word there is likely a column.
 const OF_TABLES: [&str; 3] = ["rules", "fields", "seed"];
 
@@ -55,6 +70,17 @@ const OF_TABLES: [&str; 3] = ["rules", "fields", "seed"];
 fn advised(error: Error) -> Error {
     if error.advice().is_some() {
         return error;
+    }
+    if error.message().starts_with("invalid type") {
+        let at =
+            error.pointer().unwrap_or_default().trim_end_matches(|c: char| c.is_ascii_digit() || c == '/');
+        let form = FORMS.iter().find(|(place, _)| at.ends_with(place));
+        let form =
+            form.map_or_else(|| at.contains("/access/").then_some(EXPRESSION), |(_, form)| Some(*form));
+        return match form {
+            Some(form) => error.hint(format!("write it like {form}")),
+            None => error,
+        };
     }
     let refused = ["unknown field `", "unknown value `", "invalid value: string \""];
     let rest = refused.into_iter().find_map(|start| error.message().strip_prefix(start));
@@ -113,6 +139,14 @@ mod tests {
             (
                 json!({ "tests": [{ "as": "guest", "do": "get", "on": "t", "expect": "deny" }] }),
                 "/manifest/tests/0/as → write anonymous: somebody without a session",
+            ),
+            (
+                json!({ "auth": true }),
+                r#"/manifest/auth → write it like {"methods": ["anonymous", "password"]}"#,
+            ),
+            (
+                table(json!({ "access": { "list": true } })),
+                r#"/manifest/database/tables/t/access/list → write it like "row.owner == auth.uid", or "true" for everybody"#,
             ),
             (json!({ "unheard_of": 1 }), "/manifest/unheard_of → "),
         ] {
