@@ -124,7 +124,7 @@ impl Connection {
             .pragma("cache_size", "-256")
             // In memory they count against the memory bound; as files nothing would bound them.
             .pragma("temp_store", "2")
-            // More than the engine lets it grow by itself, so that it is seldom cut and grown again.
+            // A little more than what comes together between checkpoints: a log that is cut short must grow again.
             .pragma("journal_size_limit", "4194304")
             .pragma("max_page_count", limits.pages.to_string())
             .pragma("query_only", if kind.reads() { "1" } else { "0" })

@@ -252,8 +252,12 @@ impl DatabaseSpec {
 impl Table {
     fn all_indexes(&self, spec: &TableSpec) -> Result<Vec<(Vec<ColumnName>, bool)>> {
         let mut indexes: Vec<(Vec<ColumnName>, bool)> = Vec::new();
+        // An index finds rows by its first columns, too; a second one for them would only cost every write.
         let mut add = |columns: Vec<ColumnName>, unique: bool| {
-            if !indexes.iter().any(|(have, is_unique)| *have == columns && (*is_unique || !unique)) {
+            let serves = |(have, is_unique): &(Vec<ColumnName>, bool)| {
+                if unique { *is_unique && *have == columns } else { have.starts_with(&columns) }
+            };
+            if !indexes.iter().any(serves) {
                 indexes.push((columns, unique));
             }
         };

@@ -44,7 +44,7 @@ impl TokenKeys for Keys {
 
     fn verify<'a>(&'a self, _: &'a Env, token: &'a Secret) -> BoxFuture<'a, Result<Option<Claims>>> {
         let text = token.expose().as_bytes();
-        let bytes: Option<Vec<u8>> = (text.len() % 2 == 0).then_some(text).and_then(|text| {
+        let bytes: Option<Vec<u8>> = text.len().is_multiple_of(2).then_some(text).and_then(|text| {
             text.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
         });
         let claims = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());

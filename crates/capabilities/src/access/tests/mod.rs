@@ -1,5 +1,6 @@
 //! Rules and filters: what is read, what is refused, and what the database makes of them.
 
+mod leaks;
 mod oracle;
 mod parsing;
 mod wild;

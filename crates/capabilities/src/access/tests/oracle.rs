@@ -18,10 +18,10 @@ use crate::rows::time_text;
 static NOW: LazyLock<Value> = LazyLock::new(|| time_text(Timestamp::now()).into());
 
 /// What there is to ask about.
-struct Case<'a> {
-    subject: &'a Subject,
-    row: Option<&'a Map<String, Value>>,
-    new: Option<&'a Map<String, Value>>,
+pub(super) struct Case<'a> {
+    pub subject: &'a Subject,
+    pub row: Option<&'a Map<String, Value>>,
+    pub new: Option<&'a Map<String, Value>>,
 }
 
 /// A time in any form that the rows below have.
@@ -117,7 +117,7 @@ impl Case<'_> {
         }
     }
 
-    fn holds(&self, expr: &Expr) -> Option<bool> {
+    pub fn holds(&self, expr: &Expr) -> Option<bool> {
         match expr {
             Expr::Not(of) => self.holds(of).map(|holds| !holds),
             Expr::All(parts) => {
@@ -200,7 +200,7 @@ impl Case<'_> {
     }
 }
 
-fn subjects() -> Vec<Subject> {
+pub(super) fn subjects() -> Vec<Subject> {
     let claims = json!({ "n": 5, "t": "a", "b": true, "list": ["a", "5", 5, null, "it's"], "numbers": [1, 5.0, "a"],
         "when": "2026-01-02T04:04:05+01:00", "mixed": { "x": 1 }, "deep": { "er": "admin" }, "empty": [] });
     vec![
@@ -211,7 +211,7 @@ fn subjects() -> Vec<Subject> {
 }
 
 /// Rows that are hard to get right: nothing, zero characters, numbers as texts, times in other forms.
-fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
+pub(super) fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
     let owner = |i: usize| subjects[i].uid();
     let row = |id: &str, owner: Option<String>, rest: Value| {
         let mut row = object(
@@ -249,15 +249,15 @@ fn rows(subjects: &[Subject]) -> Vec<Map<String, Value>> {
     ]
 }
 
-struct Ground {
+pub(super) struct Ground {
     _directory: tempfile::TempDir,
-    databases: Databases,
-    env: Env,
-    runtime: tokio::runtime::Runtime,
+    pub databases: Databases,
+    pub env: Env,
+    pub runtime: tokio::runtime::Runtime,
 }
 
 impl Ground {
-    fn new(rows: &[Map<String, Value>]) -> Self {
+    pub fn new(rows: &[Map<String, Value>]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let databases = Databases::new(directory.path().to_owned(), Limits::default());
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());

@@ -76,22 +76,16 @@ async fn an_older_database_gets_what_it_lacks_before_the_data_plane_reads_or_wri
     let fixture = with_todo().await;
     fill(&fixture, 3).await;
     grow_old(&fixture).await;
-    let mut titles = Vec::new();
     let databases = &fixture.databases;
-    databases
-        .read_rows(&fixture.env, "SELECT title FROM todo", &[], |row| {
-            titles.push(format!("{:?}", row.cell(0)?));
-            Ok(std::ops::ControlFlow::Continue(()))
-        })
-        .await
-        .unwrap();
-    assert_eq!(titles.len(), 3);
+    let titles = "SELECT title FROM todo".to_owned();
+    let titles = databases.read_rows(&fixture.env, titles, Vec::new(), usize::MAX).await.unwrap();
+    assert_eq!(titles.iter().len(), 3);
     assert_eq!(ours(&fixture).await, expected());
 
     grow_old(&fixture).await;
     let mut writer = databases.rows_writer(&fixture.env).await.unwrap();
     writer.begin().await.unwrap();
-    writer.run("DELETE FROM todo", &[], |_| Ok(std::ops::ControlFlow::Continue(()))).await.unwrap();
+    writer.run("DELETE FROM todo".to_owned(), Vec::new()).await.unwrap();
     writer.commit().await.unwrap();
     assert_eq!(fixture.rows("SELECT count(*) FROM todo").await, [[json!(0)]]);
     assert_eq!(ours(&fixture).await, expected());

@@ -278,7 +278,7 @@ async fn an_explanation_names_the_rule_and_the_part_that_does_not_hold() {
             {
               "allowed": true,
               "rule": "get: row.owner == auth.uid || auth.role == \"admin\"",
-              "sql": "SELECT \"id\", \"owner\", \"title\", \"locked\", \"created_at\", \"updated_at\" FROM \"todos\" WHERE \"id\" = ? AND (((\"todos\".\"owner\" = ?) OR (? = ?)))",
+              "sql": "SELECT \"id\", \"owner\", \"title\", \"locked\", \"created_at\", \"updated_at\" FROM \"todos\" WHERE \"id\" = ? AND (((\"todos\".\"owner\" COLLATE BINARY = ?) OR (? COLLATE BINARY = ?)))",
               "params": [
                 "a",
                 "ANN",

@@ -15,6 +15,22 @@ async fn updated_at_follows_every_update() {
 }
 
 #[tokio::test]
+async fn a_column_that_begins_an_index_gets_none_of_its_own() {
+    let yard = Yard::new().await;
+    let mut app = todos(json!({ "title": "text", "list": "ref:lists" }));
+    app["database"]["tables"]["lists"] = json!({ "columns": {} });
+    app["database"]["tables"]["todos"]["access"] = json!("private");
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql NOT NULL AND tbl_name = 'todos' \
+                 ORDER BY name";
+    yard.apply(app.clone()).await.unwrap();
+    assert_eq!(yard.rows(names).await, json!([["todos.list.idx"], ["todos.owner.idx"]]));
+    app["database"]["tables"]["todos"]["indexes"] = json!([["owner", "created_at"], ["title", "list"]]);
+    yard.apply(app).await.unwrap();
+    let left = [["todos.list.idx"], ["todos.owner.created_at.idx"], ["todos.title.list.idx"]];
+    assert_eq!(yard.rows(names).await, json!(left));
+}
+
+#[tokio::test]
 async fn what_nobody_declared_survives_a_rebuild() {
     let yard = Yard::new().await;
     yard.apply(todos(json!({ "title": "text", "count": "text" }))).await.unwrap();
