@@ -295,7 +295,7 @@ async fn an_explanation_names_the_rule_and_the_part_that_does_not_hold() {
     let sql = "INSERT INTO todos (id, title) VALUES ('c', 'loaded')";
     yard.databases.execute(&yard.env, sql, &[], &CancellationToken::new()).await.unwrap();
     told(
-        ask(json!({ "on": "todos", "do": "get", "as": ann, "id": "c" })).await,
+        ask(json!({ "on": "todos", "do": "get", "as": "other", "id": "c" })).await,
         expect![[r#"
             {
               "allowed": false,
