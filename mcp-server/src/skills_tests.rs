@@ -83,6 +83,9 @@ fn a_file_is_found_by_its_path_or_by_the_end_of_it() {
 fn words_find_the_skill_that_is_meant() {
     let name = |query: &str| find(query).map(|skill| skill.name);
     for (query, wanted) in [
+        ("how do I make an admin user", "data-and-access"),
+        ("why is my request forbidden", "debug-and-verify"),
+        ("show logs", "debug-and-verify"),
         ("how do I begin", "start-here"),
         ("complete manifest", "start-here"),
         ("write a page in the browser with the SDK", "build-a-web-app"),

@@ -26,7 +26,7 @@ pub fn openapi<'a>(docs: impl Iterator<Item = &'a Doc>) -> Value {
         paths.insert(format!("/v1/tools/{}", doc.name), json!({ "post": tool(doc) }));
     }
     for (path, methods) in routes() {
-        paths.insert(path.to_owned(), methods);
+        paths.insert(path.to_owned(), with_parameters(path, methods));
     }
     json!({
         "openapi": "3.1.0",
@@ -53,6 +53,20 @@ pub fn openapi<'a>(docs: impl Iterator<Item = &'a Doc>) -> Value {
             "schemas": { "Problem": problem(), "Manifest": schemars::schema_for!(Manifest).to_value() },
         },
     })
+}
+
+/// Declares what stands in braces in `path`, which OpenAPI demands.
+fn with_parameters(path: &str, mut methods: Value) -> Value {
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<_> = names
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    for operation in methods.as_object_mut().into_iter().flat_map(|methods| methods.values_mut()) {
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.clone().into();
+        }
+    }
+    methods
 }
 
 fn tool(doc: &Doc) -> Value {

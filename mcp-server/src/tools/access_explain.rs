@@ -60,6 +60,7 @@ impl Tool<Platform> for AccessExplain {
             Ok(persona) => Who::Persona(persona),
             Err(()) => Who::User(input.r#as.parse().map_err(|_| {
                 Error::invalid("/as", "this is neither anonymous, user, other, admin, nor a user's id")
+                    .hint("auth_users gives the id of an address")
             })?),
         };
         if input.id.is_some() && input.row.is_some() {

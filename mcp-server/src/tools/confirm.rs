@@ -55,7 +55,11 @@ impl Confirm<'_> {
 /// The refusal to do without a dry run what cannot be undone.
 pub fn unconfirmed(losses: &[String]) -> Error {
     let losses = lines(losses.to_vec(), LOSSES);
-    Error::new(Code::Conflict, format!("this cannot be undone: {}", losses.join("; ")))
+    let message = match losses.as_slice() {
+        [] => "this cannot be undone".to_owned(),
+        losses => format!("this cannot be undone: {}", losses.join("; ")),
+    };
+    Error::new(Code::Conflict, message)
         .field("/confirm")
         .hint("call with dry_run, then again with the `confirm` that it returns")
 }

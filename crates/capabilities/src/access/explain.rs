@@ -50,7 +50,7 @@ pub struct Explanation {
     /// The smallest part of it that does not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
-    /// Why it is refused whatever the rules say.
+    /// What the rules do not say by themselves: that the row has no owner, or why it is refused whatever they say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many rows that are there are in the list, counted up to 10,000.

@@ -43,8 +43,14 @@ const SIGNS: [&str; 16] =
     ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-"];
 
 /// Signs of other languages, and what is written here.
-const FOREIGN: [(&str, &str); 4] =
-    [("=", "=="), ("&", "&&"), ("|", "||"), ("`", "double quotes around a text")];
+const FOREIGN: [(&str, &str); 6] = [
+    ("=", "=="),
+    ("&", "&&"),
+    ("|", "||"),
+    ("`", "double quotes around a text"),
+    ("?", "the condition alone: it is true or false by itself"),
+    ("@", "auth.uid for who asks, row.… for the row"),
+];
 
 /// Splits `text` into words, each with the byte where it begins; the last one is the end.
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, Wrong> {
@@ -67,8 +73,11 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, Wrong> {
             (Token::Sign(sign), sign.len())
         } else {
             let foreign = FOREIGN.into_iter().find(|(theirs, _)| rest.starts_with(theirs));
-            let advice = foreign.map(|(_, ours)| format!(": write {ours}")).unwrap_or_default();
-            return Err(Wrong::new(at, format!("{first:?} has no meaning here{advice}")));
+            let wrong = Wrong::new(at, format!("{first:?} has no meaning here"));
+            return Err(match foreign {
+                Some((_, ours)) => wrong.hint(format!("write {ours}")),
+                None => wrong,
+            });
         };
         tokens.push((at, token));
         at += length;

@@ -1,5 +1,6 @@
 //! Who may do what with rows: rules, what they mean to the database, and who asks.
 
+mod advice;
 mod compile;
 mod explain;
 mod expr;

@@ -3,6 +3,7 @@
 use kernel::{Code, Error, Result};
 
 use super::Operation;
+use super::advice::{foreign, is_for_a_user, unknown_function};
 use super::expr::{Auth, ColumnRef, Expr, Kind, Op, Source};
 use super::lexer::{Token, tokens};
 use super::typing::{alike, compare, predicate, size, starts_with, within};
@@ -135,7 +136,15 @@ impl Parser<'_> {
     }
 
     fn unexpected(&self, wanted: &str) -> Wrong {
-        Wrong::new(self.at(), format!("expected {wanted}, found {}", self.peek().words()))
+        let wrong = Wrong::new(self.at(), format!("expected {wanted}, found {}", self.peek().words()));
+        let before = self.next.checked_sub(1).and_then(|last| self.tokens.get(last)).map(|(_, token)| token);
+        match (foreign(self.peek()), before, self.peek()) {
+            (Some(ours), _, _) => wrong.hint(format!("write {ours}")),
+            (_, Some(Token::Sign("<")), Token::Sign(">")) => wrong.hint("write !="),
+            (_, _, Token::Sign(",")) => wrong.hint("a list stands in brackets: [a, b]"),
+            (_, _, Token::Sign("-")) => wrong.hint("nothing is calculated: compare with a column or a value"),
+            _ => wrong,
+        }
     }
 
     fn expect_end(&self) -> Parsed<()> {
@@ -307,6 +316,10 @@ impl Parser<'_> {
             _ => {}
         }
         match (self.mode, name) {
+            (Mode::Where, "row" | "new") if self.is(".") && self.table.column(name).is_none() => {
+                Err(Wrong::new(at, format!("there is no {name:?} here"))
+                    .hint("a filter names columns alone: done == false"))
+            }
             (Mode::Where, name) => self.column(Source::Bare, name, at),
             (Mode::Rule(_), "row" | "new") if self.is(".") => {
                 let of = if name == "row" { Source::Row } else { Source::New };
@@ -317,9 +330,14 @@ impl Parser<'_> {
                 self.column(of, &column, at)
             }
             (Mode::Rule(_), name) => {
-                let known =
-                    self.table.column(name).map(|column| format!("write row.{0} or new.{0}", column.name));
-                let hint = known.unwrap_or_else(|| "names are row.…, new.…, auth.…, now()".to_owned());
+                let known = self.table.column(name).map(|column| column.name.as_str());
+                let known = known.or_else(|| name.eq_ignore_ascii_case("owner").then_some("owner"));
+                let hint = match (known, name.to_ascii_lowercase().as_str()) {
+                    (Some(column), _) => format!("write row.{column} or new.{column}"),
+                    (None, "auth") => "write auth.uid != null for somebody who is signed in".to_owned(),
+                    (None, "not") => "write !".to_owned(),
+                    _ => "names are row.…, new.…, auth.…, now(); a text stands in quotes".to_owned(),
+                };
                 Err(Wrong::new(at, format!("there is no {name:?} here")).hint(hint))
             }
         }
@@ -354,7 +372,12 @@ impl Parser<'_> {
         let Some(column) = self.table.column(name) else {
             let names: Vec<_> = self.table.columns.iter().map(|c| c.name.as_str()).collect();
             let message = format!("there is no column {name:?} in {}", self.table.name);
-            return Err(Wrong::new(at, message).hint(format!("its columns are {}", names.join(", "))));
+            let mut hint = format!("its columns are {}", names.join(", "));
+            if matches!(self.mode, Mode::Rule(_)) && is_for_a_user(name) {
+                let owner = if of == Source::New { "new.owner" } else { "row.owner" };
+                hint = format!("who made a row is {owner}; {hint}");
+            }
+            return Err(Wrong::new(at, message).hint(hint));
         };
         if of == Source::New && column.name == "id" {
             return Err(Wrong::new(at, "the id of a new row is not known before it is there"));
@@ -450,16 +473,5 @@ impl Parser<'_> {
         };
         self.expect(")")?;
         Ok(made)
-    }
-}
-
-fn unknown_function(name: &str, at: usize) -> Wrong {
-    let wrong =
-        Wrong::new(at, format!("there is no function {name:?}")).hint("functions are now, size, startsWith");
-    match name {
-        "exists" => Wrong::new(at, "exists(…) is not offered: a rule sees its own row only")
-            .hint("keep what the rule needs in the row: a column with the user's id, or a json list of ids"),
-        "contains" | "has" => wrong.hint("write value in list"),
-        _ => wrong,
     }
 }

@@ -55,9 +55,10 @@ pub(crate) async fn run(db: &mut Writer, app: &App, tests: &[TestSpec]) -> Resul
 
 impl TestSpec {
     async fn run(&self, db: &mut Writer, app: &App) -> Result<()> {
-        let table = app
-            .table(&self.on)
-            .ok_or_else(|| Error::invalid("/on", format!("there is no table {:?}", self.on)))?;
+        let table = app.table(&self.on).ok_or_else(|| {
+            Error::invalid("/on", format!("there is no table {:?}", self.on))
+                .hint("tests stay from release to release: give `tests` that are about the tables there are")
+        })?;
         let on = Target::Made(self.row.clone().unwrap_or_default());
         let new = self.new.clone().unwrap_or_default();
         let trial = Trial { table, subject: &self.r#as.subject(), operation: self.r#do, on, new };

@@ -38,7 +38,7 @@ pub(crate) struct Verdict {
     pub rule_of: Operation,
     /// The smallest part of the rule that does not hold, where it is refused by a rule.
     pub failing: Option<Expr>,
-    /// Why it was refused before any rule was asked.
+    /// Why it was refused before any rule was asked, or what the rule does not say of the row.
     pub refused: Option<String>,
     /// The statement; none where it was refused before.
     pub sql: Sql,
@@ -201,6 +201,12 @@ impl Trial<'_> {
                 break;
             }
             verdict.failing = Some(failing.clone());
+            let owner = owner();
+            if failing.columns().into_iter().any(|column| *column == owner) {
+                let nobody = Expr::Compare(Op::Eq, Box::new(Expr::Column(owner)), Box::new(Expr::Null));
+                let orphan = self.condition(db, &nobody, id, New::None).await?.unwrap_or_default();
+                verdict.refused = orphan.then(|| "the row has no owner".to_owned());
+            }
             return Ok(());
         }
         verdict.refused = Some("rows do not change hands".to_owned());
@@ -220,6 +226,10 @@ impl Trial<'_> {
         let rows = db.run(Role::Writer, &sql.text, &sql.params).await?.rows;
         Ok(rows.first().and_then(|row| row.first()).map(|value| value.as_i64() == Some(1)))
     }
+}
+
+fn owner() -> ColumnRef {
+    ColumnRef { of: Source::Row, name: "owner".to_owned(), kind: Type::Text, path: Vec::new() }
 }
 
 fn is(id: &str) -> Expr {

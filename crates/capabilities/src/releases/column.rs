@@ -145,13 +145,7 @@ impl Column {
             None => (head, false),
         };
         let (kind, references) = parse_type(word).ok_or_else(|| unknown_type("", word))?;
-        // A bare word is a text, and so is all that a text column has, but for a text in JSON's quotes; elsewhere
-        // anything that is JSON is what it says.
-        let default = default.map(|d| match serde_json::from_str(d) {
-            Ok(value) if kind != Type::Text || matches!(value, Value::String(_)) => value,
-            _ => Value::from(d),
-        });
-        let default = default.map(|d| default_of(kind, &d)).transpose()?;
+        let default = default.map(|d| default_of(kind, &written(kind, d)?)).transpose()?;
         Ok(Self { name: name.clone(), kind, required, default, unique: false, references, on_delete: None })
     }
 
@@ -209,8 +203,31 @@ fn plain(kind: Type, sql: &str) -> String {
         return sql.to_owned();
     };
     let text = text.replace("''", "'");
-    let ambiguous = text.trim() != text || serde_json::from_str::<String>(&text).is_ok();
+    let ambiguous = text.trim() != text || text.starts_with(['"', '\'']);
     if kind == Type::Text && ambiguous { Value::from(text).to_string() } else { text }
+}
+
+/// The default that the short form writes. A bare word is a text, and so is all that a text column has, but for a
+/// text in JSON's or SQL's quotes; elsewhere anything that is JSON is what it says.
+fn written(kind: Type, default: &str) -> Result<Value> {
+    let inside = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let inside =
+        inside.filter(|text| !text.replace("''", "").contains('\'')).map(|text| text.replace("''", "'"));
+    if kind != Type::Text {
+        let bare = inside.as_deref().unwrap_or(default);
+        return Ok(serde_json::from_str(bare).unwrap_or_else(|_| Value::from(bare)));
+    }
+    if let Some(text) = inside {
+        return Ok(Value::from(text));
+    }
+    if !default.starts_with(['"', '\'']) {
+        return Ok(Value::from(default));
+    }
+    let text: Option<String> = serde_json::from_str(default).ok();
+    text.map(Value::from).ok_or_else(|| {
+        Error::invalid("", "the default begins with a quote and does not end with it")
+            .hint("write text = open, or text = \"it's open\"; for more take the object form")
+    })
 }
 
 fn parse_type(word: &str) -> Option<(Type, Option<TableName>)> {
@@ -222,25 +239,45 @@ fn parse_type(word: &str) -> Option<(Type, Option<TableName>)> {
 
 fn unknown_type(at: &str, word: &str) -> Error {
     let word: String = word.chars().take(64).collect();
-    let near = match word.to_ascii_lowercase().trim_end_matches('!') {
-        "string" | "varchar" | "char" | "uuid" | "email" | "url" | "id" => Some("text"),
-        "integer" | "bigint" | "number" | "serial" | "smallint" => Some("int"),
-        "float" | "double" | "decimal" | "numeric" => Some("real"),
-        "boolean" => Some("bool"),
-        "jsonb" | "object" | "array" => Some("json"),
-        "date" | "datetime" | "timestamptz" | "time" => Some("timestamp"),
-        "bytes" | "bytea" | "binary" => Some("blob"),
-        _ => None,
+    let lower = word.to_ascii_lowercase();
+    let near = match lower.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default() {
+        "text" | "string" | "varchar" | "char" | "character" | "uuid" | "email" | "url" | "id" => "text",
+        "int" | "integer" | "bigint" | "number" | "serial" | "bigserial" | "smallint" => "int",
+        "real" | "float" | "double" | "decimal" | "numeric" => "real",
+        "bool" | "boolean" => "bool",
+        "json" | "jsonb" | "object" | "array" => "json",
+        "timestamp" | "date" | "datetime" | "timestamptz" | "time" => "timestamp",
+        "blob" | "bytes" | "bytea" | "binary" => "blob",
+        "ref" | "reference" | "references" | "foreign" => "ref:<table>",
+        _ => "",
     };
     let error = Error::invalid(at, format!("{word:?} is not a type"));
-    match near {
-        Some(near) => error.hint(format!("write {near}")),
-        None => error.hint("use one of text int real bool json blob timestamp ref:<table>"),
-    }
+    let says = |what: &str| lower.contains(what);
+    error.hint(match near {
+        "" if says("enum") => {
+            "write text, and in access which values: new.state in ['open', 'done']".to_owned()
+        }
+        "" => "use one of text int real bool json blob timestamp ref:<table>".to_owned(),
+        _ if says("[]") => "write json: it holds lists".to_owned(),
+        near if says("unique") || says("primary") => format!(r#"write {{"type": "{near}", "unique": true}}"#),
+        near if says("not null") || says("!") => format!("write {near}!"),
+        near if says("default") => format!("write {near} = value"),
+        near => format!("write {near}"),
+    })
 }
 
 fn default_of(kind: Type, value: &Value) -> Result<Default> {
-    let wrong = || Error::invalid("", format!("the default does not fit the type {}", kind.as_str()));
+    let wrong = || {
+        let error = Error::invalid("", format!("the default does not fit the type {}", kind.as_str()));
+        match kind {
+            Type::Bool => error.hint("write true or false"),
+            Type::Timestamp => error.hint("write now(), or a time such as 2030-01-31T12:00:00Z"),
+            Type::Int => error.hint("write a whole number"),
+            Type::Real => error.hint("write a number"),
+            Type::Blob => error.hint("a blob has no default: leave it out"),
+            Type::Text | Type::Json => error,
+        }
+    };
     let constant = match (kind, value) {
         (Type::Timestamp, Value::String(text)) if matches!(text.as_str(), "now" | "now()") => {
             return Ok(Default::Now);
@@ -284,6 +321,9 @@ mod tests {
         assert_eq!(short("bool = false"), r#"bool = false | Some(Constant("0"))"#);
         assert_eq!(short("text! = it's"), r#"text! = it's | Some(Constant("'it''s'"))"#);
         assert_eq!(short("text = 1.50"), r#"text = 1.50 | Some(Constant("'1.50'"))"#);
+        assert_eq!(short("text = 'it''s open'"), r#"text = it's open | Some(Constant("'it''s open'"))"#);
+        assert_eq!(short(r#"text = "'open'""#), r#"text = "'open'" | Some(Constant("'''open'''"))"#);
+        assert_eq!(short("json = '[]'"), r#"json = [] | Some(Constant("'[]'"))"#);
         assert_eq!(short(r#"text = " a""#), r#"text = " a" | Some(Constant("' a'"))"#);
         assert_eq!(short("json = {\"a\": 1}"), r#"json = {"a":1} | Some(Constant("'{\"a\":1}'"))"#);
         assert_eq!(short("int=3"), r#"int = 3 | Some(Constant("3"))"#);
@@ -298,6 +338,25 @@ mod tests {
             short("money"),
             "invalid_input : \"money\" is not a type (use one of text int real bool json blob timestamp ref:<table>)"
         );
-        assert_eq!(short("int = many"), "invalid_input : the default does not fit the type int ()");
+        for (wrong, hint) in [
+            ("VARCHAR(255)", "write text"),
+            ("text not null", "write text!"),
+            ("text default 'a'", "write text = value"),
+            ("text unique", r#"write {"type": "text", "unique": true}"#),
+            ("text[]", "write json: it holds lists"),
+            ("enum(a, b)", "write text, and in access which values: new.state in ['open', 'done']"),
+            ("references lists", "write ref:<table>"),
+        ] {
+            assert_eq!(short(wrong), format!("invalid_input : {wrong:?} is not a type ({hint})"));
+        }
+        assert_eq!(
+            short("int = many"),
+            "invalid_input : the default does not fit the type int (write a whole number)"
+        );
+        assert_eq!(
+            short(r#"text = "a" unique"#),
+            "invalid_input : the default begins with a quote and does not end with it (write text = open, or text = \
+             \"it's open\"; for more take the object form)"
+        );
     }
 }

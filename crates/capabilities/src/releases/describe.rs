@@ -196,6 +196,14 @@ fn advice(app: &Description) -> Vec<String> {
     } else if app.site.is_none() {
         advice.push("there is no site: site_deploy, or app_apply with `site`".to_owned());
     }
+    let nobody = app.auth.as_ref().is_none_or(|auth| auth.methods.is_empty());
+    let mut owned =
+        app.tables.iter().filter(|(_, table)| table.access.as_ref().is_some_and(AccessSpec::has_owner));
+    if let Some((name, _)) = owned.next().filter(|_| nobody) {
+        advice.push(format!(
+            "rows of {name} belong to users, and nobody can sign in: auth_configure with `methods`"
+        ));
+    }
     for (name, table) in &app.tables {
         if table.unmanaged {
             advice.push(format!("{name} is in no manifest: list it there, so that releases carry it"));

@@ -222,7 +222,14 @@ impl DatabaseSpec {
             let column = Column::parse(column, column_spec).map_err(|e| e.under(&at))?;
             if let Some(target) = column.references.as_ref().filter(|t| !self.tables.contains_key(*t)) {
                 let message = format!("it refers to {target}, which is not among the tables");
-                return Err(Error::invalid(at, message));
+                let hint = match target.folded().as_str() {
+                    "user" | "users" => {
+                        "the app's users are in no table: write text for a user's id; who makes a row is its owner"
+                            .to_owned()
+                    }
+                    _ => format!("give the table {target} too, or write text"),
+                };
+                return Err(Error::invalid(at, message).hint(hint));
             }
             columns.push(column);
         }
@@ -262,7 +269,14 @@ impl Table {
                 };
                 if let Some(unknown) = columns.names().iter().find(|c| !known(c)) {
                     let message = format!("there is no column {unknown} in {}", self.name);
-                    return Err(Error::invalid(format!("/{field}/{i}"), message));
+                    let error = Error::invalid(format!("/{field}/{i}"), message);
+                    return Err(match unknown.folded().as_str() {
+                        "owner" => error.hint(
+                            "rows have an owner where access is private or public_read, or mentions row.owner; \
+                             else take it out of `indexes`",
+                        ),
+                        _ => error,
+                    });
                 }
                 if columns.names().is_empty() {
                     return Err(Error::invalid(format!("/{field}/{i}"), "name at least one column"));

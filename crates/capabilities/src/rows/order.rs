@@ -45,7 +45,11 @@ impl<'a> Order<'a> {
                 Some(name) => (name, Direction::Down),
                 None => (word, Direction::Up),
             };
-            let column = table.column(name).ok_or_else(|| unknown(table, "/order", name))?;
+            let column = table.column(name).ok_or_else(|| match name.rsplit_once(' ') {
+                Some((column, _)) => unknown(table, "/order", name)
+                    .hint(format!("write {column}, or -{column} for the largest first")),
+                None => unknown(table, "/order", name),
+            })?;
             if matches!(column.kind, Type::Json | Type::Blob) {
                 let message =
                     format!("rows cannot be ordered by {}, a {}", column.name, column.kind.as_str());

@@ -108,6 +108,12 @@ fn a_wrong_filter_is_refused_with_its_place() {
             "(done",
             "done)",
             "row.done",
+            "title is null",
+            "title LIKE 'a%'",
+            "count <> 1",
+            "count in (1, 2)",
+            "due > now() - 3600",
+            "title.contains('a')",
             "size(count) > 1",
             "lower(title) == 'a'",
             "exists(title, count == 1)",
@@ -151,9 +157,9 @@ fn a_wrong_filter_is_refused_with_its_place() {
             at byte 4: due is a timestamp: it cannot be looked for in data
             at byte 10: comparisons do not follow each other: join them with &&
             at byte 11: comparisons do not follow each other: join them with &&
-            at byte 5: '=' has no meaning here: write ==
-            at byte 5: '&' has no meaning here: write &&
-            at byte 5: expected an operator or the end, found `and`
+            at byte 5: '=' has no meaning here (write ==)
+            at byte 5: '&' has no meaning here (write &&)
+            at byte 5: expected an operator or the end, found `and` (write &&)
             at byte 9: this text has no end: a quote is missing
             at byte 11: there is no such escape: \\ \" \' \n \r \t \uXXXX
             at byte 9: a number ends in a letter here
@@ -161,7 +167,13 @@ fn a_wrong_filter_is_refused_with_its_place() {
             at byte 9: this number is too large
             at byte 5: expected `)`, found the end
             at byte 4: expected an operator or the end, found `)`
-            at byte 0: there is no column "row" in Things (its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
+            at byte 0: there is no "row" here (a filter names columns alone: done == false)
+            at byte 6: expected an operator or the end, found `is` (write == null, or != null)
+            at byte 6: expected an operator or the end, found `LIKE` (write startsWith(text, start))
+            at byte 7: expected a value, found `>` (write !=)
+            at byte 11: expected `)`, found `,` (a list stands in brackets: [a, b])
+            at byte 12: expected an operator or the end, found `-` (nothing is calculated: compare with a column or a value)
+            at byte 6: there is no function "contains" (write value in list; of a text only startsWith, size and == are asked)
             at byte 0: size takes a text, a blob or a list, and count is a number
             at byte 0: there is no function "lower" (functions are now, size, startsWith)
             at byte 0: exists(…) is not offered: a rule sees its own row only (keep what the rule needs in the row: a column with the user's id, or a json list of ids)
@@ -186,6 +198,10 @@ fn a_rule_names_the_row_and_its_new_values_as_the_operation_has_them() {
             "row.owner == auth.uid && new.owner == row.owner",
             "new.id == row.id",
             "owner == auth.uid",
+            "row.user_id == auth.uid",
+            "auth != null",
+            "not row.done",
+            "auth.role == admin",
             "old.owner == 'x'",
             "row == 'x'",
         ],
@@ -193,8 +209,12 @@ fn a_rule_names_the_row_and_its_new_values_as_the_operation_has_them() {
             row.owner == auth.uid && new.owner == row.owner
             at byte 4: the id of a new row is not known before it is there
             at byte 0: there is no "owner" here (write row.owner or new.owner)
-            at byte 0: there is no "old" here (names are row.…, new.…, auth.…, now())
-            at byte 0: there is no "row" here (names are row.…, new.…, auth.…, now())
+            at byte 4: there is no column "user_id" in Things (who made a row is row.owner; its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
+            at byte 0: there is no "auth" here (write auth.uid != null for somebody who is signed in)
+            at byte 0: there is no "not" here (write !)
+            at byte 13: there is no "admin" here (names are row.…, new.…, auth.…, now(); a text stands in quotes)
+            at byte 0: there is no "old" here (names are row.…, new.…, auth.…, now(); a text stands in quotes)
+            at byte 0: there is no "row" here (names are row.…, new.…, auth.…, now(); a text stands in quotes)
         "#]],
     );
     rules(

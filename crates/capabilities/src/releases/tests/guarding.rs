@@ -296,6 +296,19 @@ async fn an_explanation_names_the_rule_and_the_part_that_does_not_hold() {
         yard.rows("SELECT id, title, locked FROM todos").await,
         json!([["a", "hers", 0], ["b", "ours", 0]])
     );
+    let sql = "INSERT INTO todos (id, title) VALUES ('c', 'loaded')";
+    yard.databases.execute(&yard.env, sql, &[], &CancellationToken::new()).await.unwrap();
+    told(
+        ask(json!({ "on": "todos", "do": "get", "as": "other", "id": "c" })).await,
+        expect![[r#"
+            {
+              "allowed": false,
+              "rule": "get: row.owner == auth.uid || auth.role == \"admin\"",
+              "failing": "row.owner == auth.uid || auth.role == \"admin\"",
+              "reason": "the row has no owner"
+            }
+        "#]],
+    );
 }
 
 #[tokio::test]

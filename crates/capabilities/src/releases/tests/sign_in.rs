@@ -47,6 +47,21 @@ async fn what_is_not_given_stays_and_a_rollback_undoes_it() {
 }
 
 #[tokio::test]
+async fn rows_of_users_without_a_way_to_sign_in_are_worth_a_word() {
+    let yard = Yard::new().await;
+    let notes = json!({ "columns": { "text": "text!" }, "access": "private" });
+    let manifest =
+        json!({ "database": { "tables": { "notes": notes } }, "site": { "files": { "index.html": "a" } } });
+    yard.apply(manifest).await.unwrap();
+    assert_eq!(
+        yard.releases.describe(&yard.env).await.unwrap().advice,
+        ["rows of notes belong to users, and nobody can sign in: auth_configure with `methods`"]
+    );
+    configure(&yard, Some(&[Method::Anonymous]), None).await.unwrap();
+    assert_eq!(yard.releases.describe(&yard.env).await.unwrap().advice, [""; 0]);
+}
+
+#[tokio::test]
 async fn the_first_release_can_be_one_of_sign_in_alone() {
     let yard = Yard::new().await;
     assert_eq!(yard.releases.describe(&yard.env).await.unwrap().auth, None);

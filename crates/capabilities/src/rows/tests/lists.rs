@@ -149,9 +149,9 @@ async fn a_query_says_what_is_wrong_with_it() {
         {"where":""}
           400 invalid_input /where: at byte 0: expected a value, found the end
         {"where":"row.title == 'a'"}
-          400 invalid_input /where: at byte 0: there is no column "row" in todos
+          400 invalid_input /where: at byte 0: there is no "row" here
         {"where":"1=1) OR (1=1"}
-          400 invalid_input /where: at byte 1: '=' has no meaning here: write ==
+          400 invalid_input /where: at byte 1: '=' has no meaning here
         {"cursor":"?"}
           400 invalid_input /cursor: the cursor does not belong to this list
         {"cursor":""}

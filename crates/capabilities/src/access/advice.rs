@@ -1,0 +1,38 @@
+//! What is written here for what other languages and platforms write.
+
+use super::lexer::Token;
+use super::parse::Wrong;
+
+/// What stands here for a word of another language.
+pub(super) fn foreign(token: &Token) -> Option<&'static str> {
+    let Token::Name(word) = token else { return None };
+    Some(match word.to_ascii_lowercase().as_str() {
+        "and" => "&&",
+        "or" => "||",
+        "not" => "!",
+        "is" => "== null, or != null",
+        "like" | "ilike" | "matches" => "startsWith(text, start)",
+        _ => return None,
+    })
+}
+
+/// Whether other platforms name the column for a row's user so.
+pub(super) fn is_for_a_user(name: &str) -> bool {
+    let name: String = name.chars().filter(|c| *c != '_').collect();
+    let names = ["user", "userid", "uid", "author", "authorid", "owner", "ownerid", "createdby"];
+    names.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The refusal of a function that there is not.
+pub(super) fn unknown_function(name: &str, at: usize) -> Wrong {
+    let wrong =
+        Wrong::new(at, format!("there is no function {name:?}")).hint("functions are now, size, startsWith");
+    match name {
+        "exists" => Wrong::new(at, "exists(…) is not offered: a rule sees its own row only")
+            .hint("keep what the rule needs in the row: a column with the user's id, or a json list of ids"),
+        "contains" | "has" | "includes" => {
+            wrong.hint("write value in list; of a text only startsWith, size and == are asked")
+        }
+        _ => wrong,
+    }
+}
