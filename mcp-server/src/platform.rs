@@ -106,9 +106,9 @@ impl Platform {
         let env = Env::for_upkeep(environment.tenant, environment.id);
         let app = self.releases.describe(&env).await?;
         let mut losses = vec![format!("environment {} with its address", environment.slug)];
-        losses.extend(app.tables.iter().map(|(name, table)| {
-            format!("table {name} with {} rows", counted(table.rows))
-        }));
+        losses.extend(
+            app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
+        );
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
