@@ -89,7 +89,17 @@ impl Rows {
     /// `not_found` for an unknown table; `invalid_input` with a pointer to the part of the query.
     pub async fn list(&self, guest: &Guest, table: &str, query: &ListQuery) -> Result<Bytes> {
         let app = self.app(guest.env()).await?;
-        let table = known(&app, table)?;
+        match self.list_of(&app, guest, table, query).await {
+            Err(error) => {
+                let now = self.switched(guest.env(), &app, error).await?;
+                self.list_of(&now, guest, table, query).await
+            }
+            listed => listed,
+        }
+    }
+
+    async fn list_of(&self, app: &App, guest: &Guest, table: &str, query: &ListQuery) -> Result<Bytes> {
+        let table = known(app, table)?;
         let limit = query.limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MOST).contains(&limit) {
             return Err(Error::invalid("/limit", format!("the limit is 1 to {LIMIT_MOST}")));
@@ -151,12 +161,32 @@ impl Rows {
     /// `not_found` where there is none that `guest` may read.
     pub async fn get(&self, guest: &Guest, table: &str, id: &str) -> Result<Stored> {
         let app = self.app(guest.env()).await?;
-        let table = known(&app, table)?;
+        match self.get_of(&app, guest, table, id).await {
+            Err(error) => {
+                let now = self.switched(guest.env(), &app, error).await?;
+                self.get_of(&now, guest, table, id).await
+            }
+            found => found,
+        }
+    }
+
+    async fn get_of(&self, app: &App, guest: &Guest, table: &str, id: &str) -> Result<Stored> {
+        let table = known(app, table)?;
         let sql = Statements { table, subject: guest.subject() }.get(id);
         let read = self.databases.read_rows(guest.env(), sql.text, sql.params, usize::MAX).await;
         let found =
             read.and_then(|rows| rows.iter().next().map(|row| change::stored(table, &row)).transpose());
         found.map_err(|error| told(error, table))?.ok_or_else(|| change::hidden(table))
+    }
+
+    /// The app that has taken the place of `before` since; or `error`, where it is not of that switch: a table that was
+    /// read as the earlier release had it is not there like that any more.
+    async fn switched(&self, env: &Env, before: &Arc<App>, error: Error) -> Result<Arc<App>> {
+        if error.code() != Code::Unavailable {
+            return Err(error);
+        }
+        let now = self.app(env).await?;
+        if Arc::ptr_eq(before, &now) { Err(error) } else { Ok(now) }
     }
 
     /// Makes a row of these values and returns it.

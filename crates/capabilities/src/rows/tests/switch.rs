@@ -78,3 +78,58 @@ async fn a_change_that_waits_for_a_release_goes_by_the_rules_that_hold_after_it(
         assert_eq!(waiting.await.err().map(|e| e.code()), expected, "{access} {refuses}");
     }
 }
+
+/// Knows the app of a while ago the first time it is asked.
+struct Late {
+    earlier: std::sync::Mutex<Option<Arc<App>>>,
+    live: Arc<dyn LiveApps>,
+}
+
+impl LiveApps for Late {
+    fn app<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>> {
+        match self.earlier.lock().unwrap().take() {
+            Some(app) => Box::pin(async { Ok(app) }),
+            None => self.live.app(env),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_a_release_overtakes_is_made_again_by_the_rules_that_hold_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+    let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
+    databases.create(env.id()).await.unwrap();
+    let (blobs, logs) = (Blobs::new(dir.path()).unwrap(), Logs::new(dir.path()));
+    let releases = Arc::new(Releases::new(Arc::clone(&databases), blobs, logs, Arc::new(Unchecked)));
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let apply = async |columns: Value, access: &str| {
+        let tables = json!({ "notes": { "columns": columns, "access": access } });
+        let manifest = serde_json::from_value(json!({ "database": { "tables": tables } })).unwrap();
+        releases
+            .apply(&env, Wanted::Manifest(Box::new(manifest)), &[], &CancellationToken::new())
+            .await
+            .unwrap();
+        live.app(&env).await.unwrap()
+    };
+    let visitor = Guest::visitor(env.clone());
+    let both = apply(json!({ "text": "text", "more": "text" }), "admin_write").await;
+    apply(json!({ "text": "text" }), "admin_write").await;
+    let sql = "INSERT INTO notes (id, text) VALUES ('a', 'b')";
+    databases.execute(&env, sql, &[], &CancellationToken::new()).await.unwrap();
+    let late = || {
+        let earlier = std::sync::Mutex::new(Some(Arc::clone(&both)));
+        Rows::new(Arc::clone(&databases), Arc::new(Late { earlier, live: Arc::clone(&live) }))
+    };
+    let query = ListQuery { select: Some("text".to_owned()), ..ListQuery::default() };
+    assert_eq!(late().list(&visitor, "notes", &query).await.unwrap(), r#"{"rows":[{"text":"b"}]}"#);
+    assert_eq!(late().get(&visitor, "notes", "a").await.unwrap().id, "a");
+    let all = late().list(&visitor, "notes", &ListQuery::default()).await.unwrap();
+    assert!(!String::from_utf8_lossy(&all).contains("more"), "{all:?}");
+    apply(json!({ "text": "text" }), "private").await;
+    assert_eq!(late().list(&visitor, "notes", &ListQuery::default()).await.unwrap(), r#"{"rows":[]}"#);
+    assert_eq!(
+        told(late().get(&visitor, "notes", "a").await),
+        "404 not_found: there is no such row in notes"
+    );
+}
