@@ -148,6 +148,19 @@ impl Databases {
         read
     }
 
+    /// As [`Databases::read_rows`], for a statement that may look at many rows to find few: it leaves a connection to
+    /// those that do not.
+    pub(crate) async fn search_rows(
+        &self,
+        env: &Env,
+        sql: String,
+        params: Vec<Value>,
+        most: usize,
+    ) -> Result<Rows, Error> {
+        let _turn = self.environments.searcher(env.id()).await?;
+        self.read_rows(env, sql, params, most).await
+    }
+
     /// The right to write for the data plane, in the same turn as [`Databases::writer`].
     ///
     /// # Errors

@@ -273,3 +273,24 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
         tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn however_many_search_somebody_can_read() {
+    let limits = Limits { statement: Duration::from_secs(600), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    fixture.execute(TABLE, &[]).await.unwrap();
+    let databases = &fixture.databases;
+    let search = || databases.search_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX);
+    let searches = futures::future::join_all((0..8).map(|_| search()));
+    let reads = async {
+        for _ in 0..20 {
+            let sql = "SELECT * FROM todo".to_owned();
+            databases.read_rows(&fixture.env, sql, Vec::new(), usize::MAX).await.unwrap();
+            assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
+        }
+    };
+    tokio::select! {
+        _ = searches => panic!("they have no end"),
+        () = reads => {}
+    }
+}
