@@ -153,17 +153,23 @@ impl Trial<'_> {
             sql.bind(parameter(column.kind, value));
         }
         sql.text.push(')');
+        let cannot = |why: &dyn std::fmt::Display| {
+            let message = format!("no row can be made in {} to try rules on: {why}", table.name);
+            Error::new(Code::Conflict, message).field("/row").hint("give values that fit as `row`")
+        };
         match db.run(Role::Writer, &sql.text, &sql.params).await {
-            Ok(_) => Ok(id),
+            Ok(_) => {}
             Err(
                 error @ (database::Error::Duplicate(_)
                 | database::Error::ForeignKey
                 | database::Error::Value(_)),
-            ) => {
-                let message = format!("no row can be made in {} to try rules on: {error}", table.name);
-                Err(Error::new(Code::Conflict, message).field("/row").hint("give values that fit as `row`"))
-            }
-            Err(error) => Err(error.into()),
+            ) => return Err(cannot(&error)),
+            Err(error) => return Err(error.into()),
+        }
+        // Of a row that is not there every rule would deny everything.
+        match self.condition(db, &Expr::Bool(true), &id, New::None).await? {
+            Some(_) => Ok(id),
+            None => Err(cannot(&"a trigger leaves it out or takes it away")),
         }
     }
 

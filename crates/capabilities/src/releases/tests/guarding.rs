@@ -408,3 +408,28 @@ async fn what_a_deletion_takes_along_past_the_rules_is_said() {
     let readers = json!({ "list": "row.owner == auth.uid", "get": "row.owner == auth.uid" });
     assert_eq!(yard.set("lists", readers).await.unwrap().lint, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_test_does_not_pass_for_want_of_a_row() {
+    for trigger in [
+        "BEFORE INSERT ON todos BEGIN SELECT RAISE(IGNORE); END",
+        "AFTER INSERT ON todos BEGIN DELETE FROM todos WHERE id = NEW.id; END",
+        "AFTER INSERT ON todos BEGIN UPDATE todos SET id = 'other' WHERE id = NEW.id; END",
+    ] {
+        let yard = Yard::new().await;
+        let mut app = todos(json!({ "title": "text" }));
+        app["tests"] = json!([{ "as": "other", "do": "get", "on": "todos", "expect": "deny" }]);
+        yard.apply(app.clone()).await.unwrap();
+        yard.execute(&format!("CREATE TRIGGER gone {trigger}")).await;
+        app["database"]["tables"]["todos"]["access"] = json!("public_read");
+        let refused = yard.apply(app).await.unwrap_err();
+        assert_eq!(
+            (refused.pointer(), refused.message()),
+            (
+                Some("/tests/0/row"),
+                "no row can be made in todos to try rules on: a trigger leaves it out or takes it away"
+            )
+        );
+        assert_eq!(yard.releases.live(&yard.env).await.unwrap().unwrap().release, 1);
+    }
+}
