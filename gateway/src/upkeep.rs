@@ -1,4 +1,4 @@
-//! What nobody asks for and has to be done: expired rows go, and blobs that no release needs.
+//! What nobody asks for and has to be done: expired rows and sessions go, and blobs that no release needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 /// How often expired rows are removed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// After how many of those rounds blobs are collected.
+/// After how many of those rounds environments are looked at.
 const ROUNDS: u32 = 60;
 
 /// Works in the background until `stop`.
@@ -41,6 +41,9 @@ async fn collect(platform: &Platform) {
         let env = Env::for_upkeep(place.tenant, place.env);
         if let Err(error) = platform.releases.collect(&env).await {
             tracing::warn!(env.id = %id, error = error.chain(), "unused blobs could not be collected");
+        }
+        if let Err(error) = platform.auth.tidy(&env).await {
+            tracing::warn!(env.id = %id, error = error.chain(), "expired sessions could not be removed");
         }
     }
 }

@@ -17,6 +17,7 @@ mod sign_in;
 mod throttle;
 mod token;
 mod turns;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;

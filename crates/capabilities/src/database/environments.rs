@@ -31,8 +31,8 @@ struct Slot {
     /// Held by the one whose turn it is to write, on whichever of the two connections.
     writers: Arc<tokio::sync::Mutex<Writers>>,
     readers: Arc<Semaphore>,
-    /// Fewer than readers: however many search, somebody can read.
-    searchers: Arc<Semaphore>,
+    /// For who may read for long: one reader fewer, so that a row by its id does not wait for slow lists.
+    lists: Arc<Semaphore>,
     spare: Mutex<Spare>,
     used: Mutex<Instant>,
     _room: OwnedSemaphorePermit,
@@ -138,11 +138,11 @@ impl Environments {
         self.lend(env, slot, Place::Reader { _permit: permit }, kind, spare).await
     }
 
-    /// The turn of one that may read for long.
-    pub async fn searcher(self: &Arc<Self>, env: EnvId) -> Result<OwnedSemaphorePermit, Error> {
+    /// The right to have one of the readers of `env` for long, when it is this caller's turn.
+    pub async fn list_turn(self: &Arc<Self>, env: EnvId) -> Result<OwnedSemaphorePermit, Error> {
         let until = tokio::time::Instant::now() + self.limits.turn;
         let slot = self.slot(env, until).await?;
-        let turn = timeout_at(until, Arc::clone(&slot.searchers).acquire_owned()).await;
+        let turn = timeout_at(until, Arc::clone(&slot.lists).acquire_owned()).await;
         turn.map_err(|_| Error::Busy)?.map_err(|_| Error::Unknown(env))
     }
 
@@ -214,7 +214,7 @@ impl Environments {
         let slot = Arc::new(Slot {
             writers: Arc::default(),
             readers: Arc::new(Semaphore::new(self.limits.readers.max(1) as usize)),
-            searchers: Arc::new(Semaphore::new(self.limits.readers.saturating_sub(1).max(1) as usize)),
+            lists: Arc::new(Semaphore::new(self.limits.readers.saturating_sub(1).max(1) as usize)),
             spare: Mutex::default(),
             used: Mutex::new(Instant::now()),
             _room: room,

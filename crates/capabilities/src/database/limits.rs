@@ -36,7 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             open: 64,
-            readers: 2,
+            readers: 3,
             idle: Duration::from_secs(10),
             statement: Duration::from_secs(5),
             migration: Duration::from_secs(60),

@@ -126,6 +126,21 @@ const fn is_stale<T>(result: &Result<T, Error>) -> bool {
 }
 
 impl Databases {
+    /// As [`Databases::read_rows`], for a statement that may read many rows: it leaves one reader to the others.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn list_rows(
+        &self,
+        env: &Env,
+        sql: String,
+        params: Vec<Value>,
+        most: usize,
+    ) -> Result<Rows, Error> {
+        let _turn = self.environments.list_turn(env.id()).await?;
+        self.read_rows(env, sql, params, most).await
+    }
+
     /// Reads with one statement of the data plane, whose parameters are bare `?`, until its rows are more than `most`
     /// bytes.
     ///
@@ -146,19 +161,6 @@ impl Databases {
             lease.settle();
         }
         read
-    }
-
-    /// As [`Databases::read_rows`], for a statement that may look at many rows to find few: it leaves a connection to
-    /// those that do not.
-    pub(crate) async fn search_rows(
-        &self,
-        env: &Env,
-        sql: String,
-        params: Vec<Value>,
-        most: usize,
-    ) -> Result<Rows, Error> {
-        let _turn = self.environments.searcher(env.id()).await?;
-        self.read_rows(env, sql, params, most).await
     }
 
     /// The right to write for the data plane, in the same turn as [`Databases::writer`].

@@ -229,3 +229,19 @@ async fn who_goes_away_while_logging_out_is_logged_out_all_the_same() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_nobody_comes_back_for_goes_and_accounts_stay() {
+    let ground = Ground::new().await;
+    let (kept, account) = (ground.anonymous().await, ground.sign_up("a@example.org").await.unwrap());
+    assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 0);
+    assert!(ground.is_live(&kept).await && ground.is_live(&account).await);
+
+    let short = AuthLimits { session: Duration::ZERO, ..AuthLimits::default() };
+    let ground = Ground::with(short).await;
+    ground.anonymous().await;
+    let account = ground.sign_up("a@example.org").await.unwrap();
+    assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 1);
+    assert_eq!(ground.rows("SELECT id FROM _steading_user").await, [[json!(account.user.id.to_string())]]);
+    assert_eq!(ground.rows("SELECT count(*) FROM _steading_session").await, [[json!(0)]]);
+}

@@ -64,7 +64,7 @@ async fn environments_touched_in_turn_keep_few_files_open() {
             .execute(&env, "INSERT INTO t VALUES (?1)", &[json!(number)], &cancel)
             .await
             .unwrap();
-        // Each open environment has at most a writer and two readers, each with file and log, and one index.
+        // Each open environment has at most a writer and readers, each with file and log, and one index.
         assert!(open_files(&fixture) <= 3 * 7, "{}", open_files(&fixture));
         envs.push(env);
     }

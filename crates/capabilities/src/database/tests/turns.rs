@@ -196,7 +196,7 @@ async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_th
         }
     }
     assert_eq!(fixture.rows("SELECT title FROM todo").await, [[json!("a")]]);
-    // Readers of both kinds, all at once, share two places.
+    // Readers of both kinds, all at once, share their places.
     let mut counts = Vec::new();
     for round in 0..20 {
         let one = fixture.databases.read_rows(
@@ -220,7 +220,7 @@ async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_th
         assert!(one.is_ok() && two.is_ok() && three == [[json!(1)]]);
         counts.push(fixture.databases.environments.connections(fixture.env.id()));
     }
-    assert!(counts.iter().all(|count| *count <= 2 + 2), "{counts:?}");
+    assert!(counts.iter().all(|count| *count <= 3 + 2), "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -275,22 +275,15 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn however_many_search_somebody_can_read() {
-    let limits = Limits { statement: Duration::from_secs(600), ..Limits::default() };
+async fn slow_lists_leave_a_reader_to_the_others() {
+    let limits = Limits { readers: 2, statement: Duration::from_secs(2), ..Limits::default() };
     let fixture = Fixture::with(limits).await;
-    fixture.execute(TABLE, &[]).await.unwrap();
-    let databases = &fixture.databases;
-    let search = || databases.search_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX);
-    let searches = futures::future::join_all((0..8).map(|_| search()));
-    let reads = async {
-        for _ in 0..20 {
-            let sql = "SELECT * FROM todo".to_owned();
-            databases.read_rows(&fixture.env, sql, Vec::new(), usize::MAX).await.unwrap();
-            assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
-        }
-    };
+    let list = || fixture.databases.list_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX);
+    let mut lists = std::pin::pin!(futures::future::join3(list(), list(), list()));
+    let read = fixture.databases.read_rows(&fixture.env, "SELECT 1".to_owned(), Vec::new(), usize::MAX);
     tokio::select! {
-        _ = searches => panic!("they have no end"),
-        () = reads => {}
+        biased;
+        lists = &mut lists => panic!("the lists came first: {lists:?}"),
+        read = read => assert_eq!(read.unwrap().iter().len(), 1),
     }
 }
