@@ -135,6 +135,20 @@ impl Column {
         }
     }
 
+    /// Refuses what a release may have been made of and no manifest may say from now on: a release that is there is
+    /// served whatever is written in it.
+    pub(crate) fn well_written(&self, spec: &ColumnSpec) -> Result<()> {
+        let ColumnSpec::Short(text) = spec else { return Ok(()) };
+        let default = text.split_once('=').map(|(_, default)| default.trim()).unwrap_or_default();
+        let quotes = default.starts_with(['"', '\'']) && self.kind == Type::Text;
+        // Where the quotes count they are gone.
+        if quotes && self.default == Some(Default::Constant(quoted(default))) {
+            return Err(Error::invalid("", "the default begins with a quote and does not end with it")
+                .hint("write text = open, or text = \"it's open\"; for more take the object form"));
+        }
+        Ok(())
+    }
+
     fn parse_short(name: &ColumnName, text: &str) -> Result<Self> {
         let (head, default) = match text.split_once('=') {
             Some((head, default)) => (head.trim(), Some(default.trim())),
@@ -145,7 +159,7 @@ impl Column {
             None => (head, false),
         };
         let (kind, references) = parse_type(word).ok_or_else(|| unknown_type("", word))?;
-        let default = default.map(|d| default_of(kind, &written(kind, d)?)).transpose()?;
+        let default = default.map(|d| default_of(kind, &written(kind, d))).transpose()?;
         Ok(Self { name: name.clone(), kind, required, default, unique: false, references, on_delete: None })
     }
 
@@ -209,25 +223,16 @@ fn plain(kind: Type, sql: &str) -> String {
 
 /// The default that the short form writes. A bare word is a text, and so is all that a text column has, but for a
 /// text in JSON's or SQL's quotes; elsewhere anything that is JSON is what it says.
-fn written(kind: Type, default: &str) -> Result<Value> {
+fn written(kind: Type, default: &str) -> Value {
     let inside = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     let inside =
         inside.filter(|text| !text.replace("''", "").contains('\'')).map(|text| text.replace("''", "'"));
     if kind != Type::Text {
         let bare = inside.as_deref().unwrap_or(default);
-        return Ok(serde_json::from_str(bare).unwrap_or_else(|_| Value::from(bare)));
+        return serde_json::from_str(bare).unwrap_or_else(|_| Value::from(bare));
     }
-    if let Some(text) = inside {
-        return Ok(Value::from(text));
-    }
-    if !default.starts_with(['"', '\'']) {
-        return Ok(Value::from(default));
-    }
-    let text: Option<String> = serde_json::from_str(default).ok();
-    text.map(Value::from).ok_or_else(|| {
-        Error::invalid("", "the default begins with a quote and does not end with it")
-            .hint("write text = open, or text = \"it's open\"; for more take the object form")
-    })
+    let json = || serde_json::from_str::<String>(default).ok();
+    Value::from(inside.or_else(json).unwrap_or_else(|| default.to_owned()))
 }
 
 fn parse_type(word: &str) -> Option<(Type, Option<TableName>)> {
@@ -308,7 +313,8 @@ mod tests {
 
     fn short(text: &str) -> String {
         let name: ColumnName = "c".parse().unwrap();
-        match Column::parse(&name, &ColumnSpec::Short(text.into())) {
+        let spec = ColumnSpec::Short(text.into());
+        match Column::parse(&name, &spec).and_then(|column| column.well_written(&spec).map(|()| column)) {
             Ok(column) => format!("{column} | {:?}", column.default),
             Err(error) => format!("{error:?} ({})", error.advice().unwrap_or_default()),
         }

@@ -201,6 +201,19 @@ impl DatabaseSpec {
             .collect()
     }
 
+    /// Refuses what only releases of earlier programs may say; after [`DatabaseSpec::tables`].
+    pub(crate) fn well_written(&self, tables: &[Table]) -> Result<()> {
+        for table in tables {
+            let specs = self.tables.get(&table.name).map(|spec| &spec.columns);
+            for column in &table.columns {
+                let Some(spec) = specs.and_then(|specs| specs.get(&column.name)) else { continue };
+                let at = format!("/tables/{}/columns/{}", table.name, column.name);
+                column.well_written(spec).map_err(|e| e.under(&at))?;
+            }
+        }
+        Ok(())
+    }
+
     fn table(&self, name: &TableName, spec: &TableSpec) -> Result<Table> {
         let mut columns = Vec::new();
         if spec.kind == Kind::Documents {

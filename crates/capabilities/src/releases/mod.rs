@@ -397,7 +397,8 @@ impl Releases {
         }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
-            database.tables().map_err(|e| e.under("/database"))?;
+            let tables = database.tables();
+            tables.and_then(|tables| database.well_written(&tables)).map_err(|e| e.under("/database"))?;
         }
         let site = match manifest.site.take() {
             Some(spec) => {

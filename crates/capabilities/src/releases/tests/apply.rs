@@ -194,3 +194,31 @@ async fn two_applies_at_once_come_one_after_the_other() {
     assert_eq!(releases, [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(yard.releases.live(&yard.env).await.unwrap().unwrap().release, 8);
 }
+
+#[tokio::test]
+async fn what_no_manifest_may_say_any_more_is_served_where_a_release_has_it() {
+    let yard = Yard::new().await;
+    yard.apply(todos(json!({ "title": "text = tis", "state": "text = open" }))).await.unwrap();
+    // As an earlier program took it.
+    let mut db = yard.databases.writer(&yard.env).await.unwrap();
+    db.begin(Durability::Normal).await.unwrap();
+    for (now, then) in [("text = tis", "text = 'tis"), ("text = open", "text = 'open'")] {
+        let sql = "UPDATE _steading_release SET manifest = replace(manifest, ?1, ?2)";
+        db.run(crate::database::Role::Platform, sql, &[now.into(), then.into()]).await.unwrap();
+    }
+    db.commit().await.unwrap();
+    drop(db);
+    yard.releases.forget(yard.env.id());
+    let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
+    assert_eq!(live.app.tables.len(), 1);
+    assert_eq!(yard.apply(json!({ "name": "Todos" })).await.unwrap().release, 2);
+    let refused = yard.apply(todos(json!({ "title": "text = 'tis" }))).await.unwrap_err();
+    assert_eq!(
+        (refused.pointer(), refused.message()),
+        (
+            Some("/database/tables/todos/columns/title"),
+            "the default begins with a quote and does not end with it"
+        )
+    );
+    assert_eq!(yard.rollback(1).await.unwrap().release, 1);
+}
