@@ -210,6 +210,13 @@ pub(super) async fn end_session(db: &mut Writer, session: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes sessions that have expired, a bounded number; how many there were.
+pub(super) async fn expire_sessions(db: &mut Writer, now: Timestamp) -> Result<u64> {
+    let sql = "DELETE FROM _steading_session WHERE id IN \
+               (SELECT id FROM _steading_session WHERE expires_at <= ?1 LIMIT 10000)";
+    Ok(db.run(Role::Platform, sql, &[now.as_micros().into()]).await?.changed)
+}
+
 /// Makes what was done permanent where it has succeeded.
 pub(super) async fn settle<T>(mut db: Writer, outcome: Result<T>) -> Result<T> {
     match outcome {

@@ -192,6 +192,24 @@ impl Auth {
     }
 }
 
+impl Auth {
+    /// Removes sessions that have expired, whose users may never come back to do it; how many.
+    ///
+    /// # Errors
+    /// Where the database cannot be written.
+    pub async fn tidy(&self, env: &Env) -> Result<u64> {
+        let now = Timestamp::now();
+        let sql = "SELECT 1 FROM _steading_session WHERE expires_at <= ?1 LIMIT 1";
+        // Most environments have none, and nobody has to wait for a writer of theirs.
+        if self.0.databases.platform_query(env, sql, &[now.as_micros().into()]).await?.is_empty() {
+            return Ok(0);
+        }
+        let mut db = self.0.begin(env).await?;
+        let expired = account::expire_sessions(&mut db, now).await;
+        settle(db, expired).await
+    }
+}
+
 impl Inner {
     /// The right to write, in a transaction that waits for the disk.
     pub(super) async fn begin(&self, env: &Env) -> Result<Writer> {

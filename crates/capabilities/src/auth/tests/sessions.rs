@@ -111,6 +111,24 @@ async fn sessions_slide_and_end() {
 }
 
 #[tokio::test]
+async fn sessions_that_nobody_comes_back_to_are_removed() {
+    let ground = Ground::new().await;
+    let left = [ground.anonymous().await, ground.anonymous().await];
+    let live = ground.anonymous().await;
+    assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 0);
+    for session in &left {
+        let mut db = ground.databases.writer(&ground.env).await.unwrap();
+        db.begin(crate::database::Durability::Normal).await.unwrap();
+        let sql = "UPDATE _steading_session SET expires_at = 1 WHERE user = ?1";
+        db.run(crate::database::Role::Platform, sql, &[json!(session.user.id)]).await.unwrap();
+        db.commit().await.unwrap();
+    }
+    assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 2);
+    assert_eq!(ground.rows("SELECT user FROM _steading_session").await, [[json!(live.user.id)]]);
+    ground.refresh(&live).await.unwrap();
+}
+
+#[tokio::test]
 async fn no_token_and_no_password_is_stored_as_it_is() {
     let ground = Ground::new().await;
     let session = ground.sign_up("ada@example.org").await.unwrap();
