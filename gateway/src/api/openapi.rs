@@ -5,6 +5,7 @@ use axum::response::Response;
 use capabilities::releases::Manifest;
 use http::StatusCode;
 use kernel::Code;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use tool::{Doc, Effect};
 
@@ -50,9 +51,20 @@ pub fn openapi<'a>(docs: impl Iterator<Item = &'a Doc>) -> Value {
             },
             "responses": { "problem": { "description": "What is wrong (RFC 9457).",
                 "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
-            "schemas": { "Problem": problem(), "Manifest": schemars::schema_for!(Manifest).to_value() },
+            "schemas": schemas(),
         },
     })
+}
+
+/// The manifest and its parts, where references from anywhere in the document find them, and problems.
+fn schemas() -> Value {
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    generator.subschema_for::<Manifest>();
+    let mut schemas = generator.take_definitions(true);
+    schemas.insert("Problem".to_owned(), problem());
+    schemas.into()
 }
 
 /// Declares what stands in braces in `path`, which OpenAPI demands.
@@ -168,4 +180,42 @@ fn problem() -> Value {
             "next": { "type": "object", "description": "The call that would mend it." },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    /// Every reference below `value`.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere_and_parameters_of_paths_are_declared() {
+        let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+                for (method, operation) in methods.as_object().unwrap() {
+                    let mut declared = operation["parameters"].as_array().into_iter().flatten();
+                    let declares = |p: &Value| p["in"] == "path" && p["name"] == name;
+                    assert!(declared.any(declares), "{method} {path}: {name}");
+                }
+            }
+        }
+    }
 }
