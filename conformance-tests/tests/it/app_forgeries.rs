@@ -107,9 +107,22 @@ const FORGERIES: &[Attack] = &[
             let session = scene.alice.session.clone().context("a session")?;
             opens_nothing(scene, &session.refresh)?;
             opens_nothing(scene, &scene.place.steading.ready().key)?;
-            let request = scene.place.client.clone().without_env().request("POST", "/v1/keys");
-            let bound = request.json(&json!({ "name": "app", "env": scene.place.slug })).send()?.json()?;
-            opens_nothing(scene, bound["key"].as_str().context("a key")?)?;
+            let key = |wanted: Value| -> anyhow::Result<String> {
+                let request = scene.place.client.clone().without_env().request("POST", "/v1/keys");
+                let made = request.json(&wanted).send()?.json()?;
+                Ok(made["key"].as_str().context("a key")?.to_owned())
+            };
+            opens_nothing(scene, &key(json!({ "name": "wide" }))?)?;
+            // A key bound to the environment is for the app's own server; in a page it opens nothing, and one that
+            // may not write rows opens nothing anywhere.
+            let bound = key(json!({ "name": "app", "env": scene.place.slug }))?;
+            let page = scene.app.request("GET", "/_/db/todos").bearer(&bound);
+            let page = Reply::of(page.header("origin", scene.app.url()))?;
+            scene.refused(&page, 403, "forbidden")?;
+            let reads =
+                json!({ "name": "reads", "env": scene.place.slug, "scopes": ["app:read", "db:read"] });
+            let reads = scene.app.request("GET", "/_/db/todos").bearer(&key(reads)?);
+            scene.refused(&Reply::of(reads)?, 403, "forbidden")?;
             let refused = scene.app.auth("refresh", &json!({ "refresh_token": session.access }))?;
             scene.refused(&refused, 401, "unauthenticated")?;
             for wrong in ["", "x", &scene.place.steading.ready().key, &session.refresh.to_uppercase()] {

@@ -63,8 +63,11 @@ fn refusal(client: &Client, tool: &str, input: &Value) -> Value {
 
 /// A value of the schema's kind, good enough to leave one wrong field the only one.
 fn example(schema: &Value) -> Value {
+    if let Some(first) = schema["enum"].as_array().and_then(|names| names.first()) {
+        return first.clone();
+    }
     match schema["type"].as_str() {
-        Some("string") => schema["enum"][0].as_str().unwrap_or("x").into(),
+        Some("string") => "x".into(),
         Some("integer") => 1.into(),
         Some("boolean") => true.into(),
         Some("array") => json!([]),

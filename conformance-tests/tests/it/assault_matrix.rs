@@ -54,6 +54,20 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
             json!({ "name": "x", "sql": format!("DROP TABLE {}", t.table), "confirm": t.confirm }),
         ],
         "db_load" => vec![json!({ "table": t.table, "format": "csv", "text": "title\na\n" })],
+        "access_set" => vec![json!({ "table": t.table, "access": "private", "dry_run": true })],
+        "access_explain" => vec![
+            json!({ "on": t.table, "do": "list", "as": "anonymous" }),
+            json!({ "on": t.table, "do": "get", "as": "admin", "id": t.plan }),
+        ],
+        // Changes nothing.
+        "auth_configure" => vec![json!({})],
+        "auth_users" => {
+            vec![json!({ "user": t.user }), json!({ "query": t.email }), json!({ "cursor": t.user })]
+        }
+        // An address of theirs is free for us; an id of theirs is nobody's.
+        "auth_user_set" => vec![json!({ "user": t.user, "role": "admin" })],
+        // The same for everybody.
+        "skill_read" => vec![json!({ "name": "start-here" })],
         "site_deploy" => vec![blob],
         // A name of theirs is free for us: see `names_are_each_environments_own`.
         "secret_set" => vec![json!({ "name": t.slug, "value": "not a secret's name" })],

@@ -24,6 +24,8 @@ pub struct Things {
     pub request: String,
     pub key_id: String,
     pub release: String,
+    pub user: String,
+    pub email: String,
 }
 
 /// A tenant's credentials.
@@ -147,6 +149,8 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     let put = app.request("PUT", &format!("/v1/blobs/{blob}")).body(content.as_str()).send().unwrap();
     assert_eq!(put.status, 201, "{:?}", put.text());
     let request = app.request("POST", "/v1/tools/app_describe").json(&json!({})).send().unwrap();
+    let email = format!("{name}@example.org");
+    let user = app.output("auth_user_set", &json!({ "user": email, "password": "correct horse" })).unwrap();
     let things = Things {
         tenant: name.to_owned(),
         tenant_id: text(&tenant["tenant"]),
@@ -163,6 +167,8 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
         request: request.header("x-request-id").unwrap().to_owned(),
         key_id: text(&wide["id"]),
         release: releases.to_string(),
+        user: text(&user["user"]["id"]),
+        email,
     };
     (things, keys)
 }
@@ -208,12 +214,15 @@ impl Things {
             request: other(&self.request),
             key_id: other(&self.key_id),
             release: "9".to_owned(),
+            user: other(&self.user),
+            email: "fletcher@example.org".to_owned(),
         }
     }
 
     fn names(&self) -> Vec<&str> {
         let Self { tenant, tenant_id, slug, env, plan, confirm, blob, .. } = self;
         let Self { content, secret, table, migration, external_id, request, key_id, release, .. } = self;
+        let Self { user, email, .. } = self;
         let mut names = vec![
             tenant_id.as_str(),
             slug,
@@ -228,6 +237,8 @@ impl Things {
             external_id,
             request,
             key_id,
+            user,
+            email,
             tenant,
             release,
         ];

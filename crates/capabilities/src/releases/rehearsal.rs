@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
-use super::manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, Table};
+use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
@@ -308,11 +308,10 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
     if base.manifest.name != release.manifest.name {
         draft.change(Action::Alter, "name", release.manifest.name.clone());
     }
-    if base.manifest.auth != release.manifest.auth {
-        let (was, is) = (base.manifest.auth.as_ref(), release.manifest.auth.as_ref());
-        let words =
-            |auth: Option<&AuthSpec>| auth.map_or_else(|| "nobody signs in".to_owned(), ToString::to_string);
-        let detail = format!("{} → {}", words(was), words(is));
+    let auth = |release: &Release| release.manifest.auth.clone().unwrap_or_default();
+    let (was, is) = (auth(base), auth(release));
+    if was != is {
+        let detail = format!("{was} → {is}");
         draft.change(Action::Alter, "auth", Some(detail.clone()));
         draft.effect(EffectKind::Privilege, "auth", detail);
     }
