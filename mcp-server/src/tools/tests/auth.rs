@@ -92,7 +92,7 @@ async fn a_user_is_made_listed_and_changed_and_the_password_is_never_told() {
 async fn users_with_much_noted_about_them_come_in_pages_without_gap() {
     let ground = Ground::new().await;
     for n in 0..12 {
-        let claims = json!({ "note": "words and more ".repeat(200) });
+        let claims = json!({ "note": "words and more ".repeat(190) });
         let input = json!({ "user": format!("ada{n}@example.org"), "claims": claims });
         ground.call("auth_user_set", input).await.unwrap();
     }
