@@ -114,7 +114,8 @@ impl Edge {
     async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
         let mut response = if Data::takes(visit.request.uri.path()) {
             // A preview shows an earlier site over the rows as they are, under the rules as they are.
-            self.data.answer(visit.env, visit.request, body, visit.id).await
+            // On its own, so that what a page waits for is not as large as a statement's state, and moved as often.
+            Box::pin(self.data.answer(visit.env, visit.request, body, visit.id)).await
         } else {
             self.page(visit).await
         };
