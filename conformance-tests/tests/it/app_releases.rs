@@ -62,7 +62,12 @@ const RELEASES: &[Attack] = &[
                 anyhow::Ok(all)
             };
             let before = rows(scene)?;
+            let plan = json!({ "release": first, "dry_run": true });
+            let plan = scene.place.output("app_rollback", &plan)?;
+            ensure!(plan["changed"] == false, "a dry run has gone back: {plan}");
             let back = scene.place.output("app_rollback", &json!({ "release": first }))?;
+            let same = ["changes", "effects"].iter().all(|part| plan[part] == back[part]);
+            ensure!(same, "the plan said something else: {plan} {back}");
             ensure!(back["changed"] == true, "not gone back: {back}");
             ensure!(rows(scene)? == before, "rows have changed on the way back");
             // What was open is shut again, at once, for everybody but the owner.

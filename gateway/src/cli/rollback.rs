@@ -5,13 +5,16 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::output::cell;
-use super::{Context, Failure};
+use super::{Context, Failure, manifest};
 
 /// Return to an earlier release: schema, site and all
 #[derive(Debug, clap::Args)]
 pub struct Rollback {
     /// The release's number [default: the one before the live one]
     release: Option<u64>,
+    /// Only say what it would do
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Rollback {
@@ -20,8 +23,9 @@ impl Rollback {
         let mut client = Client::connect(&context).await?;
         let outcome = self.roll_back(&mut client).await;
         client.close().await;
-        context.output.result(&outcome?, |done| {
-            format!("Release {} is live: {}", cell(&done["release"]), cell(&done["url"]))
+        context.output.result(&outcome?, |done| match self.dry_run {
+            true => manifest::words(done),
+            false => format!("Release {} is live: {}", cell(&done["release"]), cell(&done["url"])),
         });
         Ok(())
     }
@@ -31,7 +35,7 @@ impl Rollback {
             Some(release) => release,
             None => previous(client).await?,
         };
-        client.tool("app_rollback", &json!({ "release": release })).await
+        client.tool("app_rollback", &json!({ "release": release, "dry_run": self.dry_run })).await
     }
 }
 

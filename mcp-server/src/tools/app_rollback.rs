@@ -15,6 +15,7 @@ pub struct AppRollback;
 pub struct Input {
     /// The release to return to.
     release: u64,
+    dry_run: Option<bool>,
 }
 
 impl Tool<Platform> for AppRollback {
@@ -24,7 +25,7 @@ impl Tool<Platform> for AppRollback {
 
     const SPEC: Spec = Spec {
         title: "Roll back",
-        about: "Returns tables and site to an earlier release. Rows are never lost; what would lose some is refused.",
+        about: "Returns tables, rules, sign-in and site to an earlier release. Loses no row, or refuses.",
         scopes: &[Scope::AppWrite],
         effect: Effect::Idempotent,
         examples: &[],
@@ -32,7 +33,11 @@ impl Tool<Platform> for AppRollback {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
-        let applied = platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?;
+        let applied = if input.dry_run.unwrap_or_default() {
+            platform.releases.plan_rollback(cx.env(), input.release, cx.cancel()).await?
+        } else {
+            platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?
+        };
         Ok(Standing::new(platform.url(cx.env()).await?, applied))
     }
 }

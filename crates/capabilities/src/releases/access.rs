@@ -52,9 +52,7 @@ impl Releases {
     ) -> Result<AccessSet> {
         let (mut db, rehearsal, matrix, lint) = self.try_access(env, table, access, cancel).await?;
         db.rollback().await?;
-        let Rehearsal { observed, changes, effects, .. } = rehearsal;
-        let applied = Applied { release: observed.release, changed: false, changes, effects };
-        Ok(AccessSet { applied, matrix, lint })
+        Ok(AccessSet { applied: rehearsal.planned(), matrix, lint })
     }
 
     async fn try_access(

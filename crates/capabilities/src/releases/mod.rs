@@ -327,6 +327,22 @@ impl Releases {
         self.finish(env, db, rehearsal, cancel).await
     }
 
+    /// What [`Releases::rollback`] would do; nothing has changed afterwards.
+    ///
+    /// # Errors
+    /// As [`Releases::rollback`].
+    pub async fn plan_rollback(
+        &self,
+        env: &Env,
+        release: u64,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let mut db = self.writer(env, cancel).await?;
+        let rehearsal = rehearse(&mut db, &Goal::Back { release }, "").await?;
+        db.rollback().await?;
+        Ok(rehearsal.planned())
+    }
+
     /// From what has been rehearsed to what answers at the address.
     async fn finish(
         &self,

@@ -6,6 +6,7 @@ use kernel::{BlobHash, Code, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Applied;
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
@@ -94,6 +95,12 @@ impl Rehearsal {
     /// Whether there is anything to commit.
     pub(crate) fn changed(&self) -> bool {
         self.observed.release != self.release.number
+    }
+
+    /// What would come of it, where it is not committed.
+    pub(crate) fn planned(self) -> Applied {
+        let Rehearsal { observed, changes, effects, .. } = self;
+        Applied { release: observed.release, changed: false, changes, effects }
     }
 
     /// What would be lost.
