@@ -18,13 +18,15 @@ const STALLED: Duration = Duration::from_secs(30);
 /// gets its answer.
 const DISCARDED: u64 = 128 * 1024 * 1024;
 
-/// Reads a body of at most `limit` bytes. What comes after the limit is never kept.
+/// Reads a body of at most `limit` bytes. What comes after the limit is never kept, and nothing of a body that
+/// announces more.
 ///
 /// # Errors
 /// `too_large`; `invalid_input` where the client breaks off.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) && headers.contains_key(EXPECT) {
+    let announced_too_large = announced.is_some_and(|length| length > limit as u64);
+    if announced_too_large && headers.contains_key(EXPECT) {
         return Err(too_large(limit));
     }
     let mut body = body;
@@ -35,7 +37,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         })?;
         let Ok(data) = frame.into_data() else { continue };
         arrived += data.len() as u64;
-        if arrived <= limit as u64 {
+        if arrived <= limit as u64 && !announced_too_large {
             kept.extend_from_slice(&data);
         } else {
             kept = BytesMut::new();
@@ -44,7 +46,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
             }
         }
     }
-    if arrived > limit as u64 { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+    if arrived > limit as u64 || announced_too_large { Err(too_large(limit)) } else { Ok(kept.freeze()) }
 }
 
 fn stalled() -> Error {
