@@ -122,7 +122,7 @@ mod tests {
                 "barn has no layer: give it one in crates/xtask/src/layers.rs",
                 "control uses sqlx, which only store, capabilities may",
                 "control uses rmcp, which only mcp-server, agent may",
-                "tool uses axum, which only mcp-server, edge, gateway may",
+                "tool uses axum, which only web, mcp-server, edge, gateway may",
                 "tool uses anyhow, which only hand, gateway, testkit, xtask, conformance-tests may",
             ]
         );
