@@ -15,3 +15,4 @@ pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
 pub use liar::liar;
 pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};
+pub use shared::Shared;

@@ -6,6 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// a static for the end of the process would leave its files behind.
 pub struct Shared<T>(Mutex<Weak<T>>);
 
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Shared<T> {
     /// Nothing yet.
     pub const fn new() -> Self {

@@ -13,7 +13,7 @@ use url::Url;
 
 pub use settings::example;
 pub use surroundings::Surroundings;
-pub use value::{Format, Level};
+pub use value::{Format, Hidden, Level, MailServer, Sender, Words};
 
 /// The file that is read from the working directory when `--config` names no other.
 pub const FILE: &str = "steading.toml";
@@ -43,8 +43,36 @@ pub struct Config {
     pub database: Database,
     /// What environments may take.
     pub environments: Environments,
+    /// Mail to the users of apps.
+    pub mail: Mail,
+    /// Signing in to apps.
+    pub auth: Auth,
     /// The log.
     pub log: Log,
+}
+
+/// Mail to the users of apps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// The server that sends it; where none is set, mail stays in each environment's outbox.
+    pub smtp: MailServer,
+    /// The address that it comes from.
+    pub from: Sender,
+    /// The name to sign in to the server with.
+    pub user: Words,
+    /// Its password.
+    pub password: Hidden,
+}
+
+/// Signing in to apps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Seconds that a mailed code or link is good for.
+    pub code_s: u64,
+    /// Seconds that an access token lives.
+    pub access_s: u64,
+    /// Seconds that a session lives without being refreshed.
+    pub session_s: u64,
 }
 
 /// The MCP door.
@@ -125,6 +153,13 @@ impl Default for Config {
                 max_database_bytes: 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
             },
+            mail: Mail {
+                smtp: MailServer(None),
+                from: Sender(None),
+                user: Words(None),
+                password: Hidden(None),
+            },
+            auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
             log: Log { level: Level::Info, format: Format::Text },
         }
     }
@@ -193,6 +228,9 @@ pub enum Error {
     /// Plain HTTP where others can listen.
     #[error("{0} is not loopback, and plain HTTP there sends keys in the clear")]
     Insecure(SocketAddr),
+    /// A mail server without what it takes to use it.
+    #[error("mail.smtp is set, and {0}")]
+    Mail(&'static str),
     /// A public address that no browser would treat as secure.
     #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
     InsecurePublicUrl,
@@ -209,6 +247,10 @@ impl Error {
             }
             Error::Insecure(_) | Error::InsecurePublicUrl => Some(
                 "put a TLS proxy before it and set allow_insecure_http = true, or listen on 127.0.0.1"
+                    .to_owned(),
+            ),
+            Error::Mail(_) => Some(
+                "set mail.from, and mail.user with STEADING_MAIL_PASSWORD where the server asks for them"
                     .to_owned(),
             ),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
@@ -254,6 +296,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
+        let mail = &self.mail;
+        if mail.smtp.0.is_some() && mail.from.0.is_none() {
+            return Err(Error::Mail("mail.from is not"));
+        }
+        if mail.smtp.0.is_some() && mail.user.0.is_some() != mail.password.0.is_some() {
+            return Err(Error::Mail("mail.user and mail.password go together"));
+        }
         if self.allow_insecure_http {
             return Ok(());
         }

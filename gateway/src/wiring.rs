@@ -13,11 +13,13 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::mail::{Post, Route, Server};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
+use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
@@ -100,7 +102,9 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
-    let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+    let addresses = Arc::new(AppAddresses { control: Arc::clone(&control), urls: urls.clone() });
+    let post = Post::new(&mail_route(config), addresses, logs.clone())?;
+    let auth = Auth::new(Arc::clone(&databases), keys, post, auth_limits(config));
     let platform =
         Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
     platform.recover().await?;
@@ -192,6 +196,29 @@ fn database_limits(config: &Config) -> database::Limits {
         pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
         statement: Duration::from_millis(environments.statement_timeout_ms),
         ..database::Limits::default()
+    }
+}
+
+/// Where mail goes: to the server that is configured, else into outboxes.
+fn mail_route(config: &Config) -> Route {
+    match (&config.mail.smtp.0, &config.mail.from.0) {
+        (Some(url), Some(from)) => Route::Server(Server {
+            url: url.clone(),
+            from: from.clone(),
+            user: config.mail.user.0.clone(),
+            password: config.mail.password.0.clone(),
+        }),
+        _ => Route::Outbox,
+    }
+}
+
+fn auth_limits(config: &Config) -> AuthLimits {
+    let auth = &config.auth;
+    AuthLimits {
+        code: Duration::from_secs(auth.code_s),
+        access: Duration::from_secs(auth.access_s),
+        session: Duration::from_secs(auth.session_s),
+        ..AuthLimits::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The tools, and their two doors: MCP and JSON over HTTP.
 
+pub mod app_addresses;
 pub mod app_keys;
 pub mod auth;
 mod doors;

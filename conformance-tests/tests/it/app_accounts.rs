@@ -246,7 +246,13 @@ const METHODS: &[Attack] = &[Attack {
         }
         scene.place.output("app_apply", &json!({ "manifest": { "auth": { "methods": [] } } }))?;
         scene.refused(&scene.app.auth("anonymous", &json!({}))?, 403, "forbidden")?;
-        for route in ["otp", "oauth/google/start", "sessions", "admin", "users", "password", "token"] {
+        for (route, body) in [
+            ("otp", json!({ "email": "new@example.com" })),
+            ("password/forgot", json!({ "email": "new@example.com" })),
+        ] {
+            scene.refused(&scene.app.auth(route, &body)?, 403, "forbidden").with_context(|| route)?;
+        }
+        for route in ["oauth/google/start", "admin", "users", "token", "otp/verify/x", "password/x"] {
             scene.refused(&scene.app.auth(route, &json!({}))?, 404, "not_found").with_context(|| route)?;
         }
         let back = json!({ "auth": { "methods": ["anonymous", "password"], "origins": ["https://friend.example"] } });

@@ -9,6 +9,7 @@ mod app_cursors;
 mod app_doors;
 mod app_filters;
 mod app_forgeries;
+mod app_mail;
 mod app_races;
 mod app_random;
 mod app_reference;

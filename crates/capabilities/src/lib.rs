@@ -1,9 +1,10 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows.
 
 pub mod access;
 pub mod auth;
 pub mod database;
 pub mod hosting;
 pub mod logs;
+pub mod mail;
 pub mod releases;
 pub mod rows;

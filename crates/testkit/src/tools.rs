@@ -31,8 +31,8 @@ pub struct NodeTool {
     directory: PathBuf,
 }
 
-/// The Python of `conformance-tests/clients/python`, with the MCP client library, and the PocketBase that benchmarks
-/// compare with.
+/// The Python of `conformance-tests/clients/python`, with the MCP client library, a mail server, and the PocketBase that
+/// benchmarks compare with.
 #[derive(Debug, Clone)]
 pub struct PythonTool {
     directory: PathBuf,

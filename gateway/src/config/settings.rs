@@ -78,6 +78,23 @@ const SETTINGS: &[Setting] = settings! {
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
 
+    /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
+    /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.
+    "mail.smtp" => mail.smtp;
+    /// The address that mail comes from; the app's name stands before it.
+    "mail.from" => mail.from;
+    /// The name to sign in to the server with.
+    "mail.user" => mail.user;
+    /// Its password; it belongs into the variable STEADING_MAIL_PASSWORD.
+    "mail.password" => mail.password;
+
+    /// Seconds that a mailed code or link is good for.
+    "auth.code_s" => auth.code_s;
+    /// Seconds that an access token of an app's user lives.
+    "auth.access_s" => auth.access_s;
+    /// Seconds that a session of an app's user lives without being refreshed.
+    "auth.session_s" => auth.session_s;
+
     /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
     "log.level" => log.level;
     /// "text" for people, "json" for machines; to stderr either way.

@@ -162,6 +162,90 @@ impl Value for Option<Secret> {
     }
 }
 
+/// A mail server's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailServer(pub Option<Url>);
+
+impl Value for MailServer {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = || {
+            "must be an address such as \"smtp://mail.example.com:587\" or \"smtps://mail.example.com\", \
+                        without a user"
+                .to_owned()
+        };
+        let url: Url = text.parse().map_err(|_| wrong())?;
+        let plain = matches!(url.scheme(), "smtp" | "smtps")
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if plain { Ok(Self(Some(url))) } else { Err(wrong()) }
+    }
+
+    fn show(&self) -> String {
+        self.0.as_ref().map(Url::to_string).unwrap_or_default()
+    }
+}
+
+/// The address that mail comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender(pub Option<String>);
+
+impl Value for Sender {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self(None)),
+            text if capabilities::mail::is_sender(text) => Ok(Self(Some(text.to_owned()))),
+            _ => Err("must be an email address such as \"no-reply@example.com\"".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
+/// Any text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Option<String>);
+
+impl Value for Words {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self(Some(text.to_owned()).filter(|text| !text.is_empty())))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
+/// A password. It is never shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden(pub Option<Secret>);
+
+impl Value for Hidden {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())))
+    }
+
+    fn show(&self) -> String {
+        String::new()
+    }
+}
+
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use capabilities::rows::Method;
+use capabilities::releases::AuthChange;
+use capabilities::rows::{Method, SignUp};
 use kernel::{Env, Result, Scope};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,17 @@ pub struct Input {
     methods: Option<BTreeSet<Method>>,
     /// Other sites whose pages may call the app.
     origins: Option<Vec<String>>,
+    #[serde(default)]
+    #[schemars(schema_with = "signup")]
+    signup: Option<SignUp>,
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password"] } })
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp"] } })
+}
+
+fn signup(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["open", "invite", "closed"] })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -36,6 +44,7 @@ pub struct Output {
     changed: bool,
     methods: BTreeSet<Method>,
     origins: Vec<String>,
+    signup: SignUp,
     /// What pages of those origins pass to createClient; may be public.
     publishable_key: String,
 }
@@ -47,7 +56,7 @@ impl Tool<Platform> for AuthConfigure {
 
     const SPEC: Spec = Spec {
         title: "Configure sign-in",
-        about: "Sets how the app's users sign in, as a new release. What is left out stays.",
+        about: "Sets how users sign in, as a new release. What is left out stays.",
         scopes: &[Scope::AppWrite],
         effect: Effect::Idempotent,
         examples: &[r#"{"methods":["anonymous","password"]}"#],
@@ -57,14 +66,16 @@ impl Tool<Platform> for AuthConfigure {
         let (platform, env) = (cx.platform(), cx.env());
         let url = platform.url(env).await?;
         let publishable_key = platform.auth.publishable_key(env).await?;
-        let (applied, auth) =
-            platform.releases.configure_auth(env, input.methods, input.origins, cx.cancel()).await?;
+        let Input { methods, origins, signup } = input;
+        let change = AuthChange { methods, origins, signup };
+        let (applied, auth) = platform.releases.configure_auth(env, change, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,
             url,
             changed: applied.changed,
             methods: auth.methods,
             origins: auth.origins,
+            signup: auth.signup,
             publishable_key,
         })
     }

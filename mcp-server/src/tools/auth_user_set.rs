@@ -1,7 +1,8 @@
 //! `auth_user_set`: changes one of an app's users, or makes one.
 
-use capabilities::auth::{Account, UserChange};
-use kernel::{Env, Result, Scope, Secret};
+use capabilities::auth::{Account, Invitation, UserChange};
+use capabilities::rows::SignUp;
+use kernel::{Env, Error, Result, Scope, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,6 +24,7 @@ pub struct Input {
     #[schemars(with = "Option<String>")]
     password: Option<Secret>,
     sign_out: Option<bool>,
+    invite: Option<bool>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -41,17 +43,33 @@ impl Tool<Platform> for AuthUserSet {
 
     const SPEC: Spec = Spec {
         title: "Set a user",
-        about: "Changes a user of the app, or makes one with a new address. Roles: user, admin, or any.",
+        about: "Changes a user of the app, or makes one.",
         scopes: &[Scope::AuthWrite],
         effect: Effect::Idempotent,
         examples: &[r#"{"user":"ada@example.org","role":"admin"}"#],
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let Input { user, role, claims, disabled, email, password, sign_out } = input;
+        let Input { user, role, claims, disabled, email, password, sign_out, invite } = input;
+        let platform = cx.platform();
+        let invite = match invite {
+            Some(true) => Some(invitation(platform, cx.env()).await?),
+            Some(false) | None => None,
+        };
         let sign_out = sign_out.unwrap_or_default();
-        let change = UserChange { user, role, claims, disabled, email, password, sign_out };
-        let set = cx.platform().auth.set_user(cx.env(), change).await?;
+        let change = UserChange { user, role, claims, disabled, email, password, sign_out, invite };
+        let set = platform.auth.set_user(cx.env(), change).await?;
         Ok(Output { user: set.user, created: set.created, signed_out: set.signed_out })
     }
+}
+
+/// What an invitation to the app says.
+async fn invitation(platform: &Platform, env: &Env) -> Result<Invitation> {
+    let live = platform.releases.live(env).await?;
+    let auth = live.map(|live| live.app.auth.clone()).unwrap_or_default();
+    if auth.signup == SignUp::Closed {
+        return Err(Error::invalid("/invite", "this app takes no new accounts: auth.signup is closed")
+            .hint("auth_configure with signup \"invite\""));
+    }
+    Ok(Invitation { app: auth.name })
 }

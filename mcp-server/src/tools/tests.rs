@@ -10,6 +10,7 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::mail::{Post, Route};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tool::{Call, Effect, Selection};
 
 use super::registry;
+use crate::app_addresses::AppAddresses;
 use crate::app_keys::AppKeys;
 use crate::platform::{Platform, Urls};
 
@@ -55,7 +57,9 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
-        let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let addresses = AppAddresses { control: Arc::clone(&control), urls: urls.clone() };
+        let post = Post::new(&Route::Outbox, Arc::new(addresses), logs.clone()).unwrap();
+        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
         let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }

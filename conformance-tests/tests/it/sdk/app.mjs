@@ -1,9 +1,10 @@
 // An app that keeps the promises of `/_/auth` and `/_/db` in memory, and writes down what it was asked.
 import { createServer } from "node:http";
 
-/** Starts it; `app.rule` may answer a request before the app does, with `[status, body]`. */
+/** Starts it; `app.rule` may answer a request before the app does, with `[status, body]`; what
+ * `app.lose` says is done, and its answer lost. */
 export async function startApp() {
-  const app = { seen: [], lifetime: 900, rule: () => undefined, alive: new Map(), spent: new Map(), users: 0, tokens: 0 };
+  const app = { seen: [], lifetime: 900, rule: () => undefined, lose: () => false, alive: new Map(), spent: new Map(), users: 0, tokens: 0 };
 
   app.session = (user, family) => {
     const n = (app.tokens += 1);
@@ -30,12 +31,20 @@ export async function startApp() {
   const problem = (status, code, message, more) => [status, { type: "about:blank", title: "t", status, code, message, request_id: "req_1", ...more }];
   const refused = problem(401, "unauthenticated", "the access token is not valid");
 
-  function refresh({ refresh_token }) {
+  function refresh({ refresh_token, attempt }) {
     const pair = app.alive.get(refresh_token);
-    if (pair) return [200, app.session(pair.user, pair.family)];
     const stolen = app.spent.get(refresh_token);
-    for (const [token, other] of app.alive) if (other.family === stolen?.family) app.alive.delete(token);
-    return refused;
+    const next = [...app.alive.values()].find((other) => stolen && other.family === stolen.family);
+    // The answer that brought `next` was lost where the same attempt comes for the same token again.
+    if (next && next.from === refresh_token && next.attempt === attempt) app.alive.delete(next.refresh);
+    else if (!pair) {
+      for (const [token, other] of app.alive) if (other.family === stolen?.family) app.alive.delete(token);
+      return refused;
+    }
+    const { user, family } = pair ?? stolen;
+    const session = app.session(user, family);
+    Object.assign(app.alive.get(session.refresh_token), { from: refresh_token, attempt });
+    return [200, session];
   }
 
   function answer({ line, body, bearer }) {
@@ -67,7 +76,7 @@ export async function startApp() {
     const seen = { line: `${request.method} ${request.url}`, headers: request.headers, bearer, body: text && JSON.parse(text) };
     app.seen.push(seen);
     const [status, body, headers] = (await app.rule(seen)) ?? answer(seen);
-    if (status === 0) return request.socket.destroy();
+    if (status === 0 || app.lose(seen)) return request.socket.destroy();
     response.writeHead(status, { "content-type": "application/json", connection: "close", ...headers });
     response.end(typeof body === "string" ? body : JSON.stringify(body));
   });

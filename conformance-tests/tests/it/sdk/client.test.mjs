@@ -169,6 +169,26 @@ test("a lost network signs nobody out and the next request works", async () => {
   assert.equal((await todos(client).get("one")).as, "usr_1");
 });
 
+test("an answer that was lost costs nobody the session, and a thief without the attempt has no use of the token", async () => {
+  await (await tab()).auth.anonymous();
+  const stolen = stored().refresh_token;
+  later(20 * MINUTE);
+  app.lose = ({ line }) => line.includes("refresh");
+  const lost = await tab();
+  assert.equal((await lost.auth.ready).id, "usr_1");
+  const { attempt, refresh_token } = stored();
+  assert.deepEqual([refresh_token, attempt.length], [stolen, 32]);
+  app.lose = () => false;
+  // Also in another tab: the attempt is written down where all of them find it.
+  const client = await tab();
+  assert.equal((await client.auth.ready).id, "usr_1");
+  assert.equal((await todos(client).get("one")).as, "usr_1");
+  assert.notEqual(stored().refresh_token, stolen);
+  assert.equal(stored().attempt, undefined);
+  const refused = await fetch(`${app.url}/_/auth/refresh`, { method: "POST", body: JSON.stringify({ refresh_token: stolen }) });
+  assert.deepEqual([refused.status, app.alive.size], [401, 0]);
+});
+
 test("a token that still works is used while the exchange fails", async () => {
   const client = await tab();
   await client.auth.anonymous();

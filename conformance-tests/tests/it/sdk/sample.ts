@@ -17,6 +17,21 @@ export async function uses(): Promise<string[]> {
   const unsubscribe = app.auth.onChange((now) => console.log(now?.email ?? "nobody"));
   unsubscribe();
   await app.auth.signUp({ email: "a@example.com", password: "long enough" });
+  const confirmed: User | null = await app.auth.signUp({ email: "b@example.com", password: "long enough", redirect: "/in" });
+  await app.auth.otp("a@example.com", { redirect: "/in" });
+  const entered: User = await app.auth.verify({ email: "a@example.com", code: "123456" });
+  const token = app.auth.linkToken();
+  if (token) await app.auth.verify({ token });
+  await app.auth.forgotPassword("a@example.com");
+  await app.auth.resetPassword({ email: "a@example.com", code: "123456", password: "long enough" });
+  await app.auth.changePassword({ password: "longer than before", current: "long enough" });
+  await app.auth.changeEmail({ email: "c@example.com" });
+  await app.auth.verifyEmail({ email: "c@example.com", code: "123456" });
+  for (const session of await app.auth.sessions()) if (!session.current) await app.auth.endSession(session.id);
+  await app.auth.endOtherSessions();
+  const mine = await app.auth.export();
+  console.log(confirmed?.email_verified, entered.id, Object.keys(mine.rows));
+  await app.auth.deleteAccount({ current: "long enough" });
   await app.auth.logout({ everywhere: true });
 
   const { rows, cursor } = await todos.list({
@@ -65,6 +80,10 @@ export async function refused(): Promise<void> {
   await todos.update({ done: true });
   // @ts-expect-error a password is needed
   await app.auth.login({ email: "a@example.com" });
+  // @ts-expect-error a code without its address
+  await app.auth.verify({ code: "123456" });
+  // @ts-expect-error an account that may not be there yet
+  const made: User = await app.auth.signUp({ email: "a@example.com", password: "long enough" });
   // @ts-expect-error the user is read, not set
   app.auth.user = null;
   // @ts-expect-error no such operation

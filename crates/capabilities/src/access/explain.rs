@@ -120,8 +120,11 @@ async fn subject(db: &mut Writer, table: &TableModel, who: Who, id: Option<&str>
 
 /// One of the app's users, as rules see it.
 async fn known(db: &mut Writer, user: UserId) -> Result<Option<Subject>> {
-    let sql = "SELECT role, email, claims FROM _steading_user WHERE id = ?1";
-    let rows = db.run(Role::Platform, sql, &[user.to_string().into()]).await?.rows;
+    let sql = format!(
+        "SELECT u.role, CASE WHEN {} THEN u.email END, u.claims FROM _steading_user u WHERE u.id = ?1",
+        crate::auth::VERIFIED
+    );
+    let rows = db.run(Role::Platform, &sql, &[user.to_string().into()]).await?.rows;
     let Some(row) = rows.first() else { return Ok(None) };
     let text = |i: usize| row.get(i).and_then(Value::as_str).map(str::to_owned);
     let claims = text(2).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();

@@ -214,11 +214,6 @@ impl Expr {
         matches!(self, Expr::Auth(_)) || self.parts().into_iter().any(Expr::asks_who)
     }
 
-    /// Whether it asks for the address of who asks.
-    pub(crate) fn asks_address(&self) -> bool {
-        *self == Expr::Auth(Auth::Email) || self.parts().into_iter().any(Expr::asks_address)
-    }
-
     /// What binds tighter has a higher number.
     const fn level(&self) -> u8 {
         match self {

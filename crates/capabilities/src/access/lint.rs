@@ -40,12 +40,6 @@ pub(crate) fn lint(table: &TableModel, indexed: &[String], matrix: &Matrix) -> V
             ));
         }
     }
-    if Operation::ALL.into_iter().filter_map(rule).any(Expr::asks_address) {
-        found.push(format!(
-            "rules of {name} ask for auth.email, which nobody has confirmed: \
-             whoever is first to sign up with an address has it"
-        ));
-    }
     for operation in [Operation::List, Operation::Get] {
         if !rule_is_open(operation) {
             continue;

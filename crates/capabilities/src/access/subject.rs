@@ -21,7 +21,7 @@ pub struct User {
     pub id: UserId,
     /// `user`, `admin`, or what the app has given; `auth.role`.
     pub role: String,
-    /// The address, where there is one; `auth.email`.
+    /// The address, where there is one and it was confirmed; `auth.email`.
     pub email: Option<String>,
     /// What the app has noted about the user; `auth.claims`.
     pub claims: Map<String, Value>,

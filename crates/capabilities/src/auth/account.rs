@@ -1,13 +1,11 @@
-//! The rows of users and sessions, in the environment's own database.
+//! The rows of users, in the environment's own database.
 
 use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::address::Address;
-use super::token::Refresh;
 use crate::access::User;
 use crate::database::{Databases, Role, Writer};
 
@@ -20,6 +18,9 @@ pub struct Account {
     /// The address; none for who has signed in anonymously.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// Whether it was confirmed that the address is the user's; left out where it was not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub email_verified: bool,
     /// `user`, `admin`, or another.
     pub role: String,
     /// What the app notes about the user.
@@ -42,6 +43,8 @@ pub struct Profile {
     pub id: UserId,
     /// The address; none for who has signed in anonymously.
     pub email: Option<String>,
+    /// Whether it was confirmed that the address is the user's; only then rules see it.
+    pub email_verified: bool,
     /// The role.
     pub role: String,
     /// Whether the user has no address.
@@ -56,6 +59,7 @@ impl Account {
         Self {
             id: UserId::new(),
             email: email.map(|address| address.as_str().to_owned()),
+            email_verified: false,
             role: "user".to_owned(),
             claims: Map::new(),
             anonymous: email.is_none(),
@@ -66,14 +70,14 @@ impl Account {
     }
 
     pub(super) fn profile(&self) -> Profile {
-        let Self { id, email, role, anonymous, created_at, .. } = self.clone();
-        Profile { id, email, role, anonymous, created_at }
+        let Self { id, email, email_verified, role, anonymous, created_at, .. } = self.clone();
+        Profile { id, email, email_verified, role, anonymous, created_at }
     }
 
-    /// The user as rules see it.
+    /// The user as rules see it: an address that anybody could have typed is none.
     pub(super) fn user(&self) -> User {
-        let Self { id, role, email, claims, .. } = self.clone();
-        User { id, role, email, claims }
+        let Self { id, role, email, email_verified, claims, .. } = self.clone();
+        User { id, role, email: email.filter(|_| email_verified), claims }
     }
 }
 
@@ -83,14 +87,21 @@ pub(super) struct Stored {
     pub password: Option<Secret>,
 }
 
-pub(super) const COLUMNS: &str =
-    "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password";
+/// Whether the address of the user `u` was confirmed.
+pub(crate) const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
+    WHERE i.provider = 'email' AND i.subject = u.email AND i.user = u.id)";
+
+pub(super) fn columns() -> String {
+    format!(
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}"
+    )
+}
 
 impl Stored {
-    /// Reads a row of [`COLUMNS`].
+    /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, ..] = row else {
+        let [id, email, role, claims, disabled, created, seen, password, verified, ..] = row else {
             return Err(unreadable());
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -100,6 +111,7 @@ impl Stored {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
             anonymous: email.is_none(),
             email,
+            email_verified: verified.as_i64() == Some(1),
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
             disabled: disabled.as_i64() != Some(0),
@@ -122,7 +134,7 @@ impl Key<'_> {
             Key::Id(id) => ("id", id.to_string()),
             Key::Email(address) => ("email", address.as_str().to_owned()),
         };
-        (format!("SELECT {COLUMNS} FROM _steading_user u WHERE u.{column} = ?1"), [value.into()])
+        (format!("SELECT {} FROM _steading_user u WHERE u.{column} = ?1", columns()), [value.into()])
     }
 
     /// The user as last committed.
@@ -162,51 +174,17 @@ pub(super) async fn put(db: &mut Writer, stored: &Stored) -> Result<()> {
     Ok(())
 }
 
-/// A session that was just made.
-pub(super) struct Opened {
-    pub id: String,
-    pub refresh: Refresh,
-    /// Sessions of the user that had to end for it.
-    pub ended: Vec<String>,
-}
-
-/// Opens a session of a user, who then has at most `most`; those that have expired go.
-pub(super) async fn open_session(
-    db: &mut Writer,
-    user: UserId,
-    expires: Timestamp,
-    most: u32,
-) -> Result<Opened> {
-    let now = Timestamp::now();
-    let sql = "DELETE FROM _steading_session WHERE user = ?1 AND (expires_at <= ?2 OR id NOT IN \
-               (SELECT id FROM _steading_session WHERE user = ?1 ORDER BY created_at DESC, id DESC LIMIT ?3)) \
-               RETURNING id";
-    let params = [user.to_string().into(), now.as_micros().into(), most.max(1).saturating_sub(1).into()];
-    let ended = ids(&db.run(Role::Platform, sql, &params).await?.rows);
-    let (id, refresh) = (Uuid::now_v7().simple().to_string(), Refresh::first()?);
-    let sql = "INSERT INTO _steading_session (id, user, family, refresh, created_at, expires_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let params: [Value; 6] = [
-        id.clone().into(),
-        user.to_string().into(),
-        refresh.family().into(),
-        refresh.hash().into(),
-        now.as_micros().into(),
-        expires.as_micros().into(),
-    ];
+/// Notes that an address was confirmed to be a user's, and no other one is any more.
+pub(super) async fn confirm(db: &mut Writer, user: &mut Account) -> Result<()> {
+    let Some(email) = &user.email else { return Ok(()) };
+    let sql = "DELETE FROM _steading_identity WHERE provider = 'email' AND (user = ?1 OR subject = ?2)";
+    db.run(Role::Platform, sql, &[user.id.to_string().into(), email.clone().into()]).await?;
+    let sql =
+        "INSERT INTO _steading_identity (provider, subject, user, created_at) VALUES ('email', ?1, ?2, ?3)";
+    let params: [Value; 3] =
+        [email.clone().into(), user.id.to_string().into(), Timestamp::now().as_micros().into()];
     db.run(Role::Platform, sql, &params).await?;
-    Ok(Opened { id, refresh, ended })
-}
-
-/// Ends all sessions of a user; how many there were.
-pub(super) async fn end_sessions(db: &mut Writer, user: UserId) -> Result<u64> {
-    let sql = "DELETE FROM _steading_session WHERE user = ?1";
-    Ok(db.run(Role::Platform, sql, &[user.to_string().into()]).await?.changed)
-}
-
-/// Ends one session.
-pub(super) async fn end_session(db: &mut Writer, session: &str) -> Result<()> {
-    db.run(Role::Platform, "DELETE FROM _steading_session WHERE id = ?1", &[session.into()]).await?;
+    user.email_verified = true;
     Ok(())
 }
 
@@ -222,8 +200,4 @@ pub(super) async fn settle<T>(mut db: Writer, outcome: Result<T>) -> Result<T> {
             Err(error)
         }
     }
-}
-
-fn ids(rows: &[Vec<Value>]) -> Vec<String> {
-    rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect()
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use kernel::{Code, Env, Error, Result, Secret, UserId};
 use serde_json::{Map, Value};
 
-use super::account::{self, Account, COLUMNS, Key, Stored, settle};
+use super::account::{self, Account, Key, Stored, columns, settle};
 use super::address::Address;
+use super::codes::{self, New, Purpose};
+use super::letters::Sender;
 use super::password::Password;
-use super::{Auth, Inner, whole};
-use crate::database::{COUNTED, Databases};
+use super::{Auth, Inner, sessions, whole};
+use crate::database::{COUNTED, Databases, Writer};
+use crate::mail::{self, Kept, Letter};
 
 const MOST: u32 = 100;
 const ROLE: usize = 32;
@@ -53,12 +56,21 @@ pub struct UserChange {
     pub claims: Option<Map<String, Value>>,
     /// Whether the user cannot sign in; then all sessions end.
     pub disabled: Option<bool>,
-    /// Another address.
+    /// Another address; like that of a new user it counts as confirmed.
     pub email: Option<String>,
     /// A password; all sessions end.
     pub password: Option<Secret>,
     /// Whether all sessions end.
     pub sign_out: bool,
+    /// Whether the user is mailed a link to sign in with.
+    pub invite: Option<Invitation>,
+}
+
+/// What an invitation says.
+#[derive(Debug, Clone, Default)]
+pub struct Invitation {
+    /// What the app is called.
+    pub app: Option<String>,
 }
 
 /// What has become of a user.
@@ -121,8 +133,9 @@ impl Auth {
         };
         let limit = wanted.limit.unwrap_or(50).clamp(1, MOST);
         let sql = format!(
-            "SELECT {COLUMNS} FROM _steading_user u WHERE (?1 IS NULL OR u.id < ?1) \
-             AND (?2 IS NULL OR instr(u.email, ?2) > 0) ORDER BY u.id DESC LIMIT ?3"
+            "SELECT {} FROM _steading_user u WHERE (?1 IS NULL OR u.id < ?1) \
+             AND (?2 IS NULL OR instr(u.email, ?2) > 0) ORDER BY u.id DESC LIMIT ?3",
+            columns()
         );
         let query = wanted.query.as_ref().map(|query| query.trim().to_lowercase());
         let params = [before, query.into(), (limit + 1).into()];
@@ -135,14 +148,25 @@ impl Auth {
         Ok(UserPage { users, cursor })
     }
 
-    /// How many users there are, counted up to 100,000.
+    /// How many users there are, counted up to 100,000, and how many mails in the outbox.
     ///
     /// # Errors
     /// Where the database cannot be read.
-    pub(crate) async fn count(databases: &Databases, env: &Env) -> Result<u64> {
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM _steading_user LIMIT ?1)";
+    pub(crate) async fn count(databases: &Databases, env: &Env) -> Result<(u64, u64)> {
+        let sql = "SELECT (SELECT count(*) FROM (SELECT 1 FROM _steading_user LIMIT ?1)), \
+                   (SELECT count(*) FROM _steading_mail)";
         let rows = databases.platform_query(env, sql, &[COUNTED.into()]).await?;
-        Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
+        let count = |at: usize| rows.first().and_then(|row| row.get(at)?.as_u64()).unwrap_or_default();
+        Ok((count(0), count(1)))
+    }
+
+    /// The mails in the outbox, newest first: where no mail server is set, they are all that an app's users get.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn mails(&self, env: &Env, to: Option<&str>, limit: u32) -> Result<Vec<Kept>> {
+        let to = to.map(|to| to.trim().to_lowercase());
+        mail::kept(&self.0.databases, env, to.as_deref(), limit).await
     }
 
     /// Changes a user, or makes one. When this returns, no access token opens what the user may not do any more.
@@ -181,6 +205,7 @@ impl Inner {
         email: Option<Address>,
         password: Option<Secret>,
     ) -> Result<UserSet> {
+        let url = self.post.url(env).await?;
         let mut db = self.begin(env).await?;
         let set = async {
             let (mut user, created) = match (named.key().find_in(&mut db).await?, named) {
@@ -200,6 +225,7 @@ impl Inner {
                 }
                 user.account.email = Some(email.as_str().to_owned());
                 user.account.anonymous = false;
+                user.account.email_verified = false;
             }
             let ends = change.sign_out || password.is_some() || change.disabled == Some(true);
             user.account.role = change.role.unwrap_or(user.account.role);
@@ -207,13 +233,50 @@ impl Inner {
             user.account.disabled = change.disabled.unwrap_or(user.account.disabled);
             user.password = password.or(user.password);
             account::put(&mut db, &user).await?;
-            let signed_out = if ends { account::end_sessions(&mut db, user.account.id).await? } else { 0 };
-            Ok(UserSet { user: user.account, created, signed_out })
+            if created || change.email.is_some() {
+                // The app's makers vouch for it.
+                account::confirm(&mut db, &mut user.account).await?;
+            }
+            let address =
+                user.account.email.as_deref().map(|email| Address::parse("/user", email)).transpose()?;
+            if let Some(address) = address.as_ref().filter(|_| ends) {
+                codes::forget(&mut db, address).await?;
+            }
+            let signed_out = if ends { sessions::end_all(&mut db, user.account.id, None).await? } else { 0 };
+            let letter = match &change.invite {
+                Some(invitation) => {
+                    let sender = Sender::new(invitation.app.as_deref(), url);
+                    Some(self.invitation(&mut db, env, &user.account, address.as_ref(), &sender).await?)
+                }
+                None => None,
+            };
+            let letter = self.keep(&mut db, letter).await?;
+            Ok((UserSet { user: user.account, created, signed_out }, letter))
         }
         .await;
-        let set = settle(db, set).await?;
+        let (set, letter) = settle(db, set).await?;
+        self.dispatch(env, letter);
         self.recognized.forget(|known| known.is_of_user(env.id(), set.user.id));
         Ok(set)
+    }
+
+    async fn invitation(
+        &self,
+        db: &mut Writer,
+        env: &Env,
+        user: &Account,
+        address: Option<&Address>,
+        sender: &Sender,
+    ) -> Result<Letter> {
+        let refuse = |why| Err(Error::invalid("/invite", why));
+        let Some(email) = address else { return refuse("a user without an address cannot be invited") };
+        if user.disabled {
+            return refuse("a disabled user cannot be invited");
+        }
+        let (purpose, life) = (Purpose::Invite, self.limits.invitation);
+        let new = New { purpose, email, user: None, password: None, redirect: None, life };
+        let mailed = codes::make(db, env, &new).await?;
+        Ok(sender.code(email, purpose, &mailed, None, life))
     }
 }
 

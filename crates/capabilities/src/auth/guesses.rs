@@ -1,4 +1,4 @@
-//! Who may try the passwords of an account, and how often: strangers who guess run out, and its owner gets in.
+//! Who may try the passwords and codes of an account, and how often: strangers who guess run out, and its owner gets in.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use kernel::{EnvId, Result};
 use quick_cache::sync::Cache;
 
 use super::address::Address;
-use super::limits::AuthLimits;
+use super::limits::{AuthLimits, Rate};
 use super::throttle::Throttle;
 
 /// An account, or what would be one.
@@ -14,8 +14,7 @@ type Named = (EnvId, Address);
 /// The same, as tried from one network.
 type Tried = (Named, Option<IpAddr>);
 
-/// Counts wrong passwords for each address: those from one network, and those from all that its password never came
-/// from. So nobody can lock somebody else out by guessing, wherever the guesses come from.
+/// Counts wrong ones for each address: those from one network, and those from all that a right one never came from. So nobody can lock somebody else out by guessing, wherever the guesses come from.
 pub(super) struct Guesses {
     of_network: Throttle<Tried>,
     of_strangers: Throttle<Named>,
@@ -29,15 +28,25 @@ pub(super) struct Guess {
 }
 
 impl Guesses {
-    pub fn new(limits: &AuthLimits) -> Self {
+    /// Of passwords.
+    pub fn passwords(limits: &AuthLimits) -> Self {
+        Self::new("wrong-passwords", limits.wrong_passwords, limits.strangers_passwords, limits)
+    }
+
+    /// Of mailed codes.
+    pub fn codes(limits: &AuthLimits) -> Self {
+        Self::new("wrong-codes", limits.wrong_codes, limits.strangers_codes, limits)
+    }
+
+    fn new(name: &'static str, of_network: Rate, of_strangers: Rate, limits: &AuthLimits) -> Self {
         Self {
-            of_network: Throttle::new("wrong-passwords", limits.wrong_passwords, limits.minded),
-            of_strangers: Throttle::new("wrong-passwords", limits.strangers_passwords, limits.minded),
+            of_network: Throttle::new(name, of_network, limits.minded),
+            of_strangers: Throttle::new(name, of_strangers, limits.minded),
             familiar: Cache::new(limits.remembered),
         }
     }
 
-    /// Lets a network try one password for an address.
+    /// Lets a network try one for an address.
     ///
     /// # Errors
     /// `rate_limited` with the time to wait.
@@ -53,7 +62,7 @@ impl Guesses {
         Ok(guess)
     }
 
-    /// The password was right, or none was tried.
+    /// It was right, or nothing was tried.
     pub fn give_back(&self, guess: &Guess) {
         self.of_network.give_back(&guess.tried);
         if guess.stranger {
@@ -61,7 +70,7 @@ impl Guesses {
         }
     }
 
-    /// Somebody in this network knows the password of the address.
+    /// Somebody in this network has shown a right one of the address.
     pub fn familiar(&self, env: EnvId, address: Address, network: Option<IpAddr>) {
         self.familiar.insert(((env, address), network), ());
     }

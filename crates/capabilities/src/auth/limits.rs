@@ -38,6 +38,20 @@ pub struct AuthLimits {
     pub wrong_passwords: Rate,
     /// The same from all networks together, but for those from which the password was right before.
     pub strangers_passwords: Rate,
+    /// How long a mailed code or link is good for.
+    pub code: Duration,
+    /// How long a mailed invitation is good for.
+    pub invitation: Duration,
+    /// How long after signing in a user may change the account without the password.
+    pub fresh: Duration,
+    /// Mails to one address.
+    pub mails: Rate,
+    /// Mails asked for from one network address.
+    pub mails_from: Rate,
+    /// Wrong codes for one address from one network.
+    pub wrong_codes: Rate,
+    /// The same from all networks together, but for those from which a code was right before.
+    pub strangers_codes: Rate,
     /// Sign-ups and log-ins from one network address.
     pub passwords: Rate,
     /// Anonymous sign-ins from one network address.
@@ -52,6 +66,11 @@ impl Default for AuthLimits {
     fn default() -> Self {
         const WRONG_PASSWORDS: Rate = rate(5, Duration::from_secs(30));
         const STRANGERS_PASSWORDS: Rate = rate(50, Duration::from_secs(30));
+        const MAILS: Rate = rate(5, Duration::from_secs(120));
+        const MAILS_FROM: Rate = rate(60, Duration::from_secs(10));
+        const WRONG_CODES: Rate = rate(10, Duration::from_secs(60));
+        // At this pace a code of six digits is guessed once in twenty years.
+        const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
@@ -63,6 +82,13 @@ impl Default for AuthLimits {
             hashing_wait: Duration::from_secs(5),
             wrong_passwords: WRONG_PASSWORDS,
             strangers_passwords: STRANGERS_PASSWORDS,
+            code: Duration::from_secs(10 * 60),
+            invitation: Duration::from_secs(7 * 24 * 60 * 60),
+            fresh: Duration::from_secs(10 * 60),
+            mails: MAILS,
+            mails_from: MAILS_FROM,
+            wrong_codes: WRONG_CODES,
+            strangers_codes: STRANGERS_CODES,
             passwords: PASSWORDS,
             anonymous: OFTEN,
             refreshes: OFTEN,

@@ -4,15 +4,25 @@
 //! [`TokenKeys`]. An access token is a short-lived JWT that is looked up in the database when it is first seen and then
 //! remembered, until it ends or something about its user changes. A refresh token is used once; one that is shown again
 //! ends its session.
+//!
+//! What is mailed opens an account once, for a few minutes. A request for mail is answered before anybody has looked whose
+//! address it is.
 
 mod account;
 mod address;
 mod admin;
+mod codes;
 mod guesses;
+mod leaving;
+mod letters;
 mod limits;
 mod origin;
 mod password;
+mod proofs;
 mod recognized;
+mod redirects;
+mod requests;
+mod sessions;
 mod sign_in;
 mod throttle;
 mod token;
@@ -22,27 +32,34 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
+pub(crate) use account::VERIFIED;
 pub use account::{Account, Profile};
-pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
+pub use admin::{COSTLIEST, Invitation, UserChange, UserPage, UserSet, Users};
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
+pub use proofs::{Entered, Shown};
+pub use redirects::redirect;
+pub use sessions::SessionInfo;
 pub use token::{Claims, TokenKeys};
 
 use crate::access::{Guest, Subject};
 use crate::database::Databases;
-use crate::rows::Method;
-use account::{COLUMNS, Stored};
+use crate::mail::Post;
+use crate::rows::AuthSettings;
+use account::{Stored, columns};
+use address::Address;
 use guesses::Guesses;
 use password::Passwords;
 use recognized::{Known, Recognized};
+use sign_in::How;
 use throttle::Throttle;
 
 /// The users of every environment's app. Clones share everything.
@@ -52,31 +69,42 @@ pub struct Auth(Arc<Inner>);
 struct Inner {
     databases: Arc<Databases>,
     keys: Arc<dyn TokenKeys>,
+    post: Post,
     limits: AuthLimits,
     recognized: Recognized,
     passwords: Passwords,
     throttles: Throttles,
+    /// For requests for mail that are worked off.
+    requests: Arc<Semaphore>,
 }
+
+/// How many requests for mail are worked off at once.
+const REQUESTS: usize = 256;
 
 /// Who is behind a request that has no session yet.
 type Client = (EnvId, Option<IpAddr>);
 
 struct Throttles {
     guesses: Guesses,
+    codes: Guesses,
+    mails: Throttle<(EnvId, Address)>,
+    mails_from: Throttle<Client>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
     refreshes: Throttle<Client>,
 }
 
-/// A request to sign in: to which app, by which methods, from where.
+/// A request to sign in: to which app, how it wants that, from where.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
     /// The environment of the app.
     pub env: &'a Env,
-    /// The methods that its live release lists.
-    pub methods: &'a BTreeSet<Method>,
+    /// What its live release says of signing in.
+    pub settings: &'a AuthSettings,
     /// The network address that the request comes from, where it is known.
     pub client: Option<IpAddr>,
+    /// What the browser or program says of itself, where it does.
+    pub device: Option<&'a str>,
 }
 
 /// An address and a password, as somebody has typed them.
@@ -101,21 +129,37 @@ pub struct Session {
     pub user: Profile,
 }
 
+/// What has come of signing up.
+#[derive(Debug, Clone)]
+pub enum SignedUp {
+    /// The account is there.
+    Session(Session),
+    /// The owner of the address was mailed; a code from there makes the account.
+    Mailed,
+}
+
 /// Which sessions end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The one whose access token is shown.
     This,
     /// All of its user.
     Everywhere,
+    /// All of its user but the one whose access token is shown.
+    Others,
+    /// The one with this id, where it is its user's.
+    One(String),
 }
 
 impl Auth {
-    /// The users in `databases`, with access tokens that `keys` sign.
+    /// The users in `databases`, with access tokens that `keys` sign, and mail by `post`.
     #[must_use]
-    pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, limits: AuthLimits) -> Self {
+    pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, post: Post, limits: AuthLimits) -> Self {
         let throttles = Throttles {
-            guesses: Guesses::new(&limits),
+            guesses: Guesses::passwords(&limits),
+            codes: Guesses::codes(&limits),
+            mails: Throttle::new("mails", limits.mails, limits.minded),
+            mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
@@ -126,7 +170,9 @@ impl Auth {
             throttles,
             databases,
             keys,
+            post,
             limits,
+            requests: Arc::new(Semaphore::new(REQUESTS)),
         }))
     }
 
@@ -162,6 +208,21 @@ impl Auth {
         Ok(format!("pk_{}", self.0.keys.kid(env).await?))
     }
 
+    /// The path of the app that a page may go on to after signing in; none for anything that leaves the app.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn own_path(&self, env: &Env, wanted: &str) -> Result<Option<String>> {
+        let app = self.0.post.url(env).await?;
+        Ok(redirects::allowed(wanted, &app, &[]).ok())
+    }
+
+    /// How long a mailed code is good for.
+    #[must_use]
+    pub fn code_life(&self) -> Duration {
+        self.0.limits.code
+    }
+
     /// The public keys that access tokens are verified by (RFC 7517).
     ///
     /// # Errors
@@ -191,8 +252,9 @@ impl Inner {
         let asked = self.recognized.asking();
         // What is said of the user comes from here: the token may have been signed before it changed.
         let sql = format!(
-            "SELECT {COLUMNS} FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
-             WHERE s.id = ?1 AND s.user = ?2 AND s.expires_at > ?3 AND u.disabled = 0"
+            "SELECT {} FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
+             WHERE s.id = ?1 AND s.user = ?2 AND s.expires_at > ?3 AND u.disabled = 0",
+            columns()
         );
         let params = [claims.sid.clone().into(), claims.sub.to_string().into(), now.as_micros().into()];
         let rows = self.databases.platform_query(env, &sql, &params).await?;

@@ -17,6 +17,9 @@ const LANES: u32 = 1;
 
 const SALT: usize = 16;
 
+/// Passwords of at least eight characters that everybody tries first, in lower case.
+const COMMON: &str = include_str!("common.txt");
+
 /// How many characters.
 const SHORTEST: usize = 8;
 const LONGEST: usize = 128;
@@ -30,13 +33,16 @@ impl Password {
     /// Reads a password that is to be set.
     ///
     /// # Errors
-    /// `invalid_input` at `/password` for its length, or where it is the address.
+    /// `invalid_input` at `/password` for its length, where it is the address, or where everybody would try it.
     pub fn new(typed: &Secret, address: Option<&Address>) -> Result<Self> {
         let password = Self::typed(typed)?;
         let text = password.0.expose();
         let refuse = |message: String| Err(Error::invalid("/password", message));
         if text.chars().count() < SHORTEST {
             return refuse(format!("a password has at least {SHORTEST} characters"));
+        }
+        if COMMON.lines().any(|common| common == text.to_lowercase()) {
+            return refuse("this password is one of those that are tried first".to_owned());
         }
         if address.is_some_and(|address| text.trim().to_lowercase() == address.as_str()) {
             return refuse("the password must not be the address".to_owned());
@@ -213,6 +219,11 @@ mod tests {
         assert_eq!(refused(&"é".repeat(7)).as_deref(), Some("a password has at least 8 characters"));
         assert_eq!(refused(&"é".repeat(129)).as_deref(), Some("a password has at most 128 characters"));
         assert_eq!(refused(&"e".repeat(1 << 20)).as_deref(), Some("a password has at most 128 characters"));
+        let common = Some("this password is one of those that are tried first");
+        for text in ["password", "Password1", "12345678", "qwertyuiop", "iloveyou"] {
+            assert_eq!(refused(text).as_deref(), common, "{text}");
+        }
+        assert!(COMMON.lines().all(|line| line.len() >= SHORTEST && line == line.to_lowercase()));
         assert_eq!(refused(" Ada@example.org").as_deref(), Some("the password must not be the address"));
     }
 

@@ -1,22 +1,26 @@
-//! Signing in, staying signed in, and signing out.
+//! Signing up and in: every way ends in one function, which opens the session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp};
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp, UserId};
 
-use super::account::{self, Account, COLUMNS, Key, Opened, Stored, settle};
+use super::account::{self, Account, Key, Stored, settle};
 use super::address::Address;
+use super::codes::Purpose;
 use super::password::{Password, Tried};
+use super::recognized::Known;
+use super::requests::Wanted;
+use super::sessions::{self, Opened};
 use super::throttle::network;
 use super::token::{Claims, ISSUER, Refresh};
-use super::{Asking, Auth, Credentials, Ending, Inner, Session, whole};
+use super::{Asking, Auth, Credentials, Inner, Session, SignedUp, whole};
 use crate::database::{Durability, Role, Writer};
-use crate::rows::Method;
+use crate::rows::{Method, SignUp};
 
 impl Asking<'_> {
-    fn by(&self, method: Method) -> Result<()> {
-        if self.methods.contains(&method) {
+    pub(super) fn by(&self, method: Method) -> Result<()> {
+        if self.settings.methods.contains(&method) {
             return Ok(());
         }
         let message = format!("this app has no sign-in by {}", method.as_str());
@@ -24,9 +28,31 @@ impl Asking<'_> {
             .hint("list it in auth.methods of the manifest, or with auth_configure"))
     }
 
-    fn client(&self) -> (EnvId, Option<IpAddr>) {
+    /// That everybody may make an account.
+    pub(super) fn open(&self) -> Result<()> {
+        match self.settings.signup {
+            SignUp::Open => Ok(()),
+            SignUp::Invite | SignUp::Closed => Err(Error::new(Code::Forbidden, "this app takes no sign-ups")
+                .hint("auth.signup of the manifest says who may; auth_user_set with `invite` invites")),
+        }
+    }
+
+    pub(super) fn client(&self) -> (EnvId, Option<IpAddr>) {
         (self.env.id(), network(self.client))
     }
+
+    pub(super) fn how(&self, method: &'static str) -> How {
+        How { method, device: self.device.map(str::to_owned) }
+    }
+}
+
+/// How somebody has signed in, for the list of sessions.
+#[derive(Debug, Clone)]
+pub(super) struct How {
+    /// The way.
+    pub method: &'static str,
+    /// What the browser or program says of itself.
+    pub device: Option<String>,
 }
 
 /// The one answer to whatever is wrong with an address or a password.
@@ -34,50 +60,98 @@ fn wrong() -> Error {
     Error::new(Code::Unauthenticated, "the address or the password is wrong")
 }
 
-fn taken() -> Error {
+pub(super) fn taken() -> Error {
     Error::new(Code::Conflict, "this address has an account")
         .field("/email")
         .hint("log in, or use another address")
 }
 
+/// The session of somebody without an address, who is to get one.
+pub(super) struct Before {
+    session: String,
+    user: UserId,
+}
+
+impl Before {
+    /// The session that is known, where its user has no address.
+    pub fn of(known: &Known) -> Option<Self> {
+        let user = known.profile.id;
+        known.profile.anonymous.then(|| Self { session: known.session.clone(), user })
+    }
+}
+
 /// A user for whom a session is to be opened.
-enum Who {
+pub(super) enum Who {
     /// One who is not there yet.
     New(Stored),
-    /// Somebody anonymous with this session, who gets an address and a password.
-    Upgraded { session: String, user: Key<'static>, email: Address, password: Secret },
+    /// Somebody without an address, who gets one and a password.
+    Upgraded { before: Before, email: Address, password: Secret },
     /// One whose password was tried; what is stored of it is as it was then, or becomes `rehashed`.
     Tried { user: Stored, rehashed: Option<Secret> },
+    /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
+    Reads(Reads),
+}
+
+/// What was shown by a mailed code.
+pub(super) struct Reads {
+    pub email: Address,
+    pub before: Option<Before>,
+    /// The password that the account has from now on; what is stored of it.
+    pub password: Option<Secret>,
+    /// Whether there may be a new account.
+    pub signup: SignUp,
+    /// Whether all sessions from before end.
+    pub alone: Alone,
+}
+
+/// Whether the other sessions of a user stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// They end.
+    Yes,
+    /// They stay.
+    No,
+}
+
+/// A user who is about to be signed in.
+struct Found {
+    user: Stored,
+    /// Whether what is remembered of the user does not hold any more.
+    changed: bool,
 }
 
 impl Auth {
     /// Makes a user without an address, and a session.
     ///
     /// # Errors
-    /// `forbidden` where the app does not list the method; `rate_limited`.
+    /// `forbidden` where the app does not list the method, or takes no sign-ups; `rate_limited`.
     pub async fn anonymous(&self, asking: &Asking<'_>) -> Result<Session> {
         asking.by(Method::Anonymous)?;
+        asking.open()?;
         self.0.throttles.anonymous.admit(asking.client())?;
         let user = Stored { account: Account::new(None), password: None };
-        self.open(asking.env, Who::New(user)).await
+        self.signed_in(asking.env, Who::New(user), asking.how("anonymous")).await
     }
 
     /// Makes a user with an address and a password, and a session. With the access token of an anonymous user it is
     /// that user who gets them; all sessions from before end.
     ///
-    /// That an address is taken is said, unlike in [`Auth::log_in`]: without mail there is no other way to tell its owner.
-    /// How often it can be asked from one network address is bounded.
+    /// Where the app confirms addresses, nothing is made before the mailed code is shown, and an address that has an
+    /// account is answered like one that has none. Elsewhere that it is taken is said: there is no other way to tell its
+    /// owner. How often it can be asked from one network address is bounded.
     ///
     /// # Errors
-    /// `forbidden`, `rate_limited`; `invalid_input` at `/email` or `/password`; `conflict` where the address has an
-    /// account, or the token's user has an address; `unauthenticated` where the token does not hold.
+    /// `forbidden`, `rate_limited`; `invalid_input` at `/email`, `/password` or `/redirect`; `conflict` where the address
+    /// has an account, or the token's user has an address; `unauthenticated` where the token does not hold.
     pub async fn sign_up(
         &self,
         asking: &Asking<'_>,
         token: Option<&Secret>,
         typed: &Credentials,
-    ) -> Result<Session> {
+        redirect: Option<&str>,
+    ) -> Result<SignedUp> {
         asking.by(Method::Password)?;
+        asking.open()?;
         let env = asking.env;
         let before = match token {
             Some(token) => Some(self.0.known(env, token).await?),
@@ -91,30 +165,32 @@ impl Auth {
                 Error::new(Code::Conflict, "this session is of an account already").hint("log out first")
             );
         }
+        if asking.settings.confirms() {
+            let wanted = self.wanted(asking, Purpose::SignUp, email, redirect).await?;
+            let password = Some(self.0.passwords.hash(env.id(), password).await?);
+            self.0.request(env, Wanted { password, ..wanted })?;
+            return Ok(SignedUp::Mailed);
+        }
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {
             return Err(taken());
         }
         let named = email.clone();
         let password = self.0.passwords.hash(env.id(), password).await?;
-        let who = match before {
+        let who = match before.as_deref().and_then(Before::of) {
             None => Who::New(Stored { account: Account::new(Some(&email)), password: Some(password) }),
-            Some(known) => Who::Upgraded {
-                session: known.session.clone(),
-                user: Key::Id(known.profile.id),
-                email,
-                password,
-            },
+            Some(before) => Who::Upgraded { before, email, password },
         };
-        let session = self.open(env, who).await?;
+        let session = self.signed_in(env, who, asking.how("password")).await?;
         self.0.throttles.guesses.familiar(env.id(), named, network(asking.client));
-        Ok(session)
+        Ok(SignedUp::Session(session))
     }
 
     /// Opens a session for who knows an account's password.
     ///
     /// # Errors
     /// `forbidden`, `rate_limited`; `unauthenticated` with the same words, after the same work, whatever is wrong:
-    /// the password, the address, or that the user is disabled.
+    /// the password, the address, or that the user is disabled. `forbidden` to who knows the password of an address that
+    /// must be confirmed first, after a code was mailed there.
     pub async fn log_in(&self, asking: &Asking<'_>, typed: &Credentials) -> Result<Session> {
         asking.by(Method::Password)?;
         let (env, inner) = (asking.env, &self.0);
@@ -137,59 +213,40 @@ impl Auth {
         })?;
         let (Tried::Right | Tried::Outdated, Some(user)) = (&tried, found) else { return Err(wrong()) };
         guesses.give_back(&guess);
-        guesses.familiar(env.id(), email, network);
+        guesses.familiar(env.id(), email.clone(), network);
+        if asking.settings.confirms() && !user.account.email_verified {
+            let wanted = self.wanted(asking, Purpose::SignUp, email, None).await?;
+            inner.request(env, Wanted { password: user.password, ..wanted })?;
+            return Err(Error::new(
+                Code::Forbidden,
+                "the address must be confirmed first: a code was mailed to it",
+            )
+            .hint("send it to /_/auth/otp/verify with the address"));
+        }
         let rehashed = match tried {
             Tried::Outdated => Some(inner.passwords.hash(env.id(), password).await?),
             Tried::Right | Tried::Wrong => None,
         };
-        self.open(env, Who::Tried { user, rehashed }).await
+        self.signed_in(env, Who::Tried { user, rehashed }, asking.how("password")).await
     }
 
-    async fn open(&self, env: &Env, who: Who) -> Result<Session> {
-        let (inner, env) = (Arc::clone(&self.0), env.clone());
-        whole(async move { inner.open(&env, who).await }).await
-    }
-
-    /// The next pair of tokens of a session. A token that was used before ends the session: it is in two hands.
-    ///
-    /// # Errors
-    /// `unauthenticated` where the token is none, was used, has expired, or its session has ended; `rate_limited`.
-    pub async fn refresh(&self, asking: &Asking<'_>, token: &Secret) -> Result<Session> {
-        self.0.throttles.refreshes.admit(asking.client())?;
-        let ended = || {
-            Error::new(Code::Unauthenticated, "the refresh token is not valid (any more)")
-                .hint("log in again")
-        };
-        let token = Refresh::parse(token).ok_or_else(ended)?;
-        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
-        let refreshed = whole(async move { inner.refresh(&env, &token).await }).await?;
-        refreshed.ok_or_else(ended)
-    }
-
-    /// Ends the session of an access token, or all of its user. When this returns, none of their tokens opens
-    /// anything.
-    ///
-    /// # Errors
-    /// `unauthenticated` where the token does not hold.
-    pub async fn log_out(&self, env: &Env, token: &Secret, ending: Ending) -> Result<()> {
-        let known = self.0.known(env, token).await?;
+    async fn signed_in(&self, env: &Env, who: Who, how: How) -> Result<Session> {
         let (inner, env) = (Arc::clone(&self.0), env.clone());
         whole(async move {
             let mut db = inner.begin(&env).await?;
-            let user = known.profile.id;
-            let ended = match ending {
-                Ending::This => account::end_session(&mut db, &known.session).await,
-                Ending::Everywhere => account::end_sessions(&mut db, user).await.map(drop),
-            };
-            settle(db, ended).await?;
-            inner.recognized.forget(|other| match ending {
-                Ending::This => other.is_of_session(env.id(), &known.session),
-                Ending::Everywhere => other.is_of_user(env.id(), user),
-            });
-            Ok(())
+            let opened = inner.signed_in(&mut db, &env, who, &how).await;
+            let opened = settle(db, opened).await?;
+            Ok(inner.announce(&env, opened))
         })
         .await
     }
+}
+
+/// A session with what it has changed, to be told after the commit.
+pub(super) struct SignedIn {
+    session: Session,
+    changed: bool,
+    ended: Vec<String>,
 }
 
 impl Inner {
@@ -200,39 +257,52 @@ impl Inner {
         Ok(db)
     }
 
-    async fn open(&self, env: &Env, who: Who) -> Result<Session> {
-        let mut db = self.begin(env).await?;
-        let upgraded = matches!(who, Who::Upgraded { .. });
-        let opened = self.open_in(&mut db, env, who).await;
-        let (session, ended) = settle(db, opened).await?;
+    /// Drops what is remembered and does not hold any more; to be called after the commit.
+    pub(super) fn announce(&self, env: &Env, opened: SignedIn) -> Session {
+        let SignedIn { session, changed, ended } = opened;
         let user = session.user.id;
-        if upgraded {
+        if changed {
             self.recognized.forget(|other| other.is_of_user(env.id(), user));
         } else if !ended.is_empty() {
             self.recognized
                 .forget(|other| other.is_of_user(env.id(), user) && ended.contains(&other.session));
         }
-        Ok(session)
+        session
     }
 
-    async fn open_in(&self, db: &mut Writer, env: &Env, who: Who) -> Result<(Session, Vec<String>)> {
+    /// The end of every way to sign in: somebody has shown who they are by `how`, and gets a session.
+    pub(super) async fn signed_in(
+        &self,
+        db: &mut Writer,
+        env: &Env,
+        who: Who,
+        how: &How,
+    ) -> Result<SignedIn> {
         let now = Timestamp::now();
-        let mut user = match who {
-            Who::New(user) => user,
-            Who::Upgraded { session, user, email, password } => {
-                let sql = "SELECT 1 FROM _steading_session WHERE id = ?1";
-                let alive = !db.run(Role::Platform, sql, &[session.into()]).await?.rows.is_empty();
-                let before = user.find_in(db).await?.filter(|user| alive && user.account.anonymous);
-                let Some(mut user) = before else {
-                    return Err(
-                        Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again")
-                    );
-                };
-                account::end_sessions(db, user.account.id).await?;
-                user.account.email = Some(email.as_str().to_owned());
-                user.account.anonymous = false;
+        let Found { mut user, changed } = self.found(db, who).await?;
+        if let Some(email) = &user.account.email {
+            let sql = "SELECT 1 FROM _steading_user WHERE email = ?1 AND id <> ?2";
+            let params = [email.clone().into(), user.account.id.to_string().into()];
+            if !db.run(Role::Platform, sql, &params).await?.rows.is_empty() {
+                return Err(taken());
+            }
+        }
+        user.account.last_seen_at = Some(now);
+        account::put(db, &user).await?;
+        let expires = now.plus(self.limits.session);
+        let opened = sessions::open(db, user.account.id, how, expires, self.limits.sessions).await?;
+        let Opened { id, refresh, ended } = opened;
+        Ok(SignedIn { session: self.session(env, &user.account, id, &refresh).await?, changed, ended })
+    }
+
+    /// The user as the transaction finds it, with what the proof changes about it.
+    async fn found(&self, db: &mut Writer, who: Who) -> Result<Found> {
+        match who {
+            Who::New(user) => Ok(Found { user, changed: false }),
+            Who::Upgraded { before, email, password } => {
+                let mut user = upgraded(db, &before, &email).await?;
                 user.password = Some(password);
-                user
+                Ok(Found { user, changed: true })
             }
             Who::Tried { user, rehashed } => {
                 let current = Key::Id(user.account.id).find_in(db).await?;
@@ -244,78 +314,45 @@ impl Inner {
                 };
                 let mut user = current.filter(same).ok_or_else(wrong)?;
                 user.password = rehashed.or(user.password);
-                user
+                Ok(Found { user, changed: false })
             }
+            Who::Reads(reads) => self.reader(db, reads).await,
+        }
+    }
+
+    async fn reader(&self, db: &mut Writer, reads: Reads) -> Result<Found> {
+        let Reads { email, before, password, signup, alone } = reads;
+        let found = Key::Email(&email).find_in(db).await?;
+        let mut user = match (found, before) {
+            (Some(found), _) if found.account.disabled => return Err(super::proofs::wrong()),
+            (Some(mut found), _) => {
+                if !found.account.email_verified {
+                    // Whoever made this account has not shown that the address is theirs: they keep no way in.
+                    found.password = None;
+                }
+                if !found.account.email_verified || alone == Alone::Yes {
+                    sessions::end_all(db, found.account.id, None).await?;
+                }
+                found
+            }
+            (None, _) if signup != SignUp::Open => return Err(super::proofs::wrong()),
+            (None, Some(before)) => upgraded(db, &before, &email).await?,
+            (None, None) => Stored { account: Account::new(Some(&email)), password: None },
         };
-        if let Some(email) = &user.account.email {
-            let sql = "SELECT 1 FROM _steading_user WHERE email = ?1 AND id <> ?2";
-            let params = [email.clone().into(), user.account.id.to_string().into()];
-            if !db.run(Role::Platform, sql, &params).await?.rows.is_empty() {
-                return Err(taken());
-            }
-        }
-        user.account.last_seen_at = Some(now);
+        user.password = password.or(user.password);
         account::put(db, &user).await?;
-        let expires = now.plus(self.limits.session);
-        let opened = account::open_session(db, user.account.id, expires, self.limits.sessions).await?;
-        let Opened { id, refresh, ended } = opened;
-        Ok((self.session(env, &user.account, id, &refresh).await?, ended))
+        account::confirm(db, &mut user.account).await?;
+        Ok(Found { user, changed: true })
     }
 
-    /// None where the token does not hold.
-    async fn refresh(&self, env: &Env, token: &Refresh) -> Result<Option<Session>> {
-        let mut db = self.begin(env).await?;
-        let refreshed = self.refresh_in(&mut db, env, token).await;
-        match settle(db, refreshed).await? {
-            Ok(session) => Ok(Some(session)),
-            Err(None) => Ok(None),
-            Err(Some(stolen)) => {
-                self.recognized.forget(|other| other.is_of_session(env.id(), &stolen));
-                Ok(None)
-            }
-        }
-    }
-
-    /// The session, or the one that has ended because of this, where there was one.
-    async fn refresh_in(
+    /// The tokens of a session.
+    pub(super) async fn session(
         &self,
-        db: &mut Writer,
         env: &Env,
-        token: &Refresh,
-    ) -> Result<Result<Session, Option<String>>> {
-        let now = Timestamp::now();
-        let sql = format!(
-            "SELECT {COLUMNS}, s.id, s.refresh, s.expires_at FROM _steading_session s \
-             JOIN _steading_user u ON u.id = s.user WHERE s.family = ?1"
-        );
-        let found = db.run(Role::Platform, &sql, &[token.family().into()]).await?.rows;
-        let Some([user @ .., id, current, expires]) = found.first().map(Vec::as_slice) else {
-            return Ok(Err(None));
-        };
-        let mut user = Stored::read(user)?;
-        let id = id.as_str().unwrap_or_default().to_owned();
-        let live =
-            expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
-        if !live || current.as_str() != Some(token.hash().as_str()) {
-            account::end_session(db, &id).await?;
-            if live {
-                tracing::warn!(
-                    env.id = %env.id(),
-                    "a spent refresh token was shown again: its session ends"
-                );
-            }
-            return Ok(Err(Some(id)));
-        }
-        let next = token.next()?;
-        let sql = "UPDATE _steading_session SET refresh = ?2, expires_at = ?3 WHERE id = ?1";
-        let expires = now.plus(self.limits.session).as_micros();
-        db.run(Role::Platform, sql, &[id.clone().into(), next.hash().into(), expires.into()]).await?;
-        user.account.last_seen_at = Some(now);
-        account::put(db, &user).await?;
-        Ok(Ok(self.session(env, &user.account, id, &next).await?))
-    }
-
-    async fn session(&self, env: &Env, account: &Account, id: String, refresh: &Refresh) -> Result<Session> {
+        account: &Account,
+        id: String,
+        refresh: &Refresh,
+    ) -> Result<Session> {
         let now = Timestamp::now();
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -334,4 +371,18 @@ impl Inner {
             user: account.profile(),
         })
     }
+}
+
+/// Somebody who had no address, with one; the sessions from before are over.
+async fn upgraded(db: &mut Writer, before: &Before, email: &Address) -> Result<Stored> {
+    let sql = "SELECT 1 FROM _steading_session WHERE id = ?1";
+    let alive = !db.run(Role::Platform, sql, &[before.session.clone().into()]).await?.rows.is_empty();
+    let user = Key::Id(before.user).find_in(db).await?.filter(|user| alive && user.account.anonymous);
+    let Some(mut user) = user else {
+        return Err(Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again"));
+    };
+    sessions::end_all(db, user.account.id, None).await?;
+    user.account.email = Some(email.as_str().to_owned());
+    user.account.anonymous = false;
+    Ok(user)
 }

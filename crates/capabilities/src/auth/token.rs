@@ -82,9 +82,7 @@ pub(super) struct Refresh([u8; 2 * HALF]);
 impl Refresh {
     /// The first token of a new session.
     pub fn first() -> Result<Self> {
-        let mut bytes = [0; 2 * HALF];
-        getrandom::fill(&mut bytes).map_err(Error::internal)?;
-        Ok(Self(bytes))
+        Ok(Self(random()?))
     }
 
     /// The token after this one.
@@ -101,7 +99,7 @@ impl Refresh {
     }
 
     pub fn to_secret(&self) -> Secret {
-        Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0)))
+        Secret::new(format!("{PREFIX}{}", text(&self.0)))
     }
 
     /// What is stored of what all tokens of the session share. A plain hash: there is nothing to guess.
@@ -115,11 +113,23 @@ impl Refresh {
     }
 }
 
+/// Random bytes.
+pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(Error::internal)?;
+    Ok(bytes)
+}
+
+/// Bytes as text that stands in an address as it is.
+pub(super) fn text(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

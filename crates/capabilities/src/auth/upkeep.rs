@@ -1,4 +1,4 @@
-//! What nobody comes back for: sessions that have expired, and people without an address whose last one has.
+//! What nobody comes back for: sessions and codes that have expired, and people without an address whose last one has.
 
 use kernel::{Env, Result, Timestamp};
 
@@ -11,17 +11,22 @@ const EXPIRED: &str = "FROM _steading_session WHERE expires_at <= ?1";
 
 /// Nobody can sign in as them any more. Their rows stay: they may be of use to others.
 const GONE: &str = "DELETE FROM _steading_user WHERE email IS NULL AND coalesce(last_seen_at, created_at) <= ?1 \
-    AND id NOT IN (SELECT user FROM _steading_session)";
+    AND id NOT IN (SELECT user FROM _steading_session) AND id NOT IN (SELECT user FROM _steading_identity)";
+
+/// Codes and links that nobody has used in time.
+const UNUSED: &str = "DELETE FROM _steading_code WHERE expires_at <= ?1";
 
 impl Auth {
-    /// Removes expired sessions, and anonymous users who have none and have not been seen for as long as a session
+    /// Removes expired sessions and codes, and anonymous users who have none and have not been seen for as long as a session
     /// lives; how many users.
     ///
     /// # Errors
     /// The environment's database fails.
     pub async fn tidy(&self, env: &Env) -> Result<u64> {
         let now = Timestamp::now().as_micros();
-        let any = format!("SELECT 1 {EXPIRED} LIMIT 1");
+        let any = format!(
+            "SELECT 1 {EXPIRED} UNION ALL SELECT 1 FROM _steading_code WHERE expires_at <= ?1 LIMIT 1"
+        );
         if self.0.databases.platform_query(env, &any, &[now.into()]).await?.is_empty() {
             return Ok(0);
         }
@@ -29,6 +34,7 @@ impl Auth {
         let mut db = self.0.begin(env).await?;
         let removed = async {
             db.run(Role::Platform, &format!("DELETE {EXPIRED}"), &[now.into()]).await?;
+            db.run(Role::Platform, UNUSED, &[now.into()]).await?;
             let gone = db.run(Role::Platform, GONE, &[now.saturating_sub(lifetime).into()]).await?;
             Ok(gone.changed)
         }

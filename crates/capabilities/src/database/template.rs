@@ -17,11 +17,11 @@ const HALF: &str = "main.db.new-";
 pub(super) const APPLICATION: i64 = 0x5354_4447;
 
 /// The version of the platform's own tables, in the header's user version. 0 lacks those of the app's users.
-pub(super) const LAYOUT: i64 = 1;
+pub(super) const LAYOUT: i64 = 2;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 7] = [
+pub(super) const TABLES: [(&str, &str); 12] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -42,15 +42,46 @@ pub(super) const TABLES: [(&str, &str); 7] = [
         "CREATE TABLE _steading_user (id TEXT PRIMARY KEY, email TEXT UNIQUE, password TEXT, role TEXT NOT NULL, \
          claims TEXT NOT NULL, disabled INTEGER NOT NULL, created_at INTEGER NOT NULL, last_seen_at INTEGER) STRICT",
     ),
-    (
-        "_steading_session",
-        "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, family TEXT NOT NULL UNIQUE, \
-         refresh TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
-    ),
+    (SESSION, SESSIONS),
     (
         "_steading_session_by_user",
         "CREATE INDEX _steading_session_by_user ON _steading_session (user, created_at)",
     ),
+    (
+        "_steading_identity",
+        "CREATE TABLE _steading_identity (provider TEXT NOT NULL, subject TEXT NOT NULL, user TEXT NOT NULL, \
+         created_at INTEGER NOT NULL, PRIMARY KEY (provider, subject)) STRICT",
+    ),
+    ("_steading_identity_by_user", "CREATE INDEX _steading_identity_by_user ON _steading_identity (user)"),
+    (
+        "_steading_code",
+        "CREATE TABLE _steading_code (id TEXT PRIMARY KEY, purpose TEXT NOT NULL, email TEXT NOT NULL, user TEXT, \
+         code TEXT NOT NULL, link TEXT NOT NULL UNIQUE, password TEXT, redirect TEXT, tries INTEGER NOT NULL, \
+         created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+    ),
+    ("_steading_code_by_email", "CREATE INDEX _steading_code_by_email ON _steading_code (email, created_at)"),
+    (
+        "_steading_mail",
+        "CREATE TABLE _steading_mail (id TEXT PRIMARY KEY, email TEXT NOT NULL, subject TEXT NOT NULL, \
+         text TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
+    ),
+];
+
+const SESSION: &str = "_steading_session";
+
+const SESSIONS: &str = "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, \
+     family TEXT NOT NULL UNIQUE, refresh TEXT NOT NULL, spent TEXT, attempt TEXT, method TEXT NOT NULL, device TEXT, \
+     created_at INTEGER NOT NULL, used_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT";
+
+/// Brings sessions of layout 1 over, which knew neither how nor where their users had signed in.
+const MOVE_SESSIONS: [&str; 4] = [
+    "ALTER TABLE _steading_session RENAME TO _steading_session_before",
+    SESSIONS,
+    "INSERT INTO _steading_session (id, user, family, refresh, method, created_at, used_at, expires_at) \
+     SELECT id, user, family, refresh, CASE WHEN EXISTS (SELECT 1 FROM _steading_user u WHERE u.id = user AND \
+     u.email IS NOT NULL) THEN 'password' ELSE 'anonymous' END, created_at, created_at, expires_at \
+     FROM _steading_session_before",
+    "DROP TABLE _steading_session_before",
 ];
 
 /// More pages than a database may have that is at its quota and lacks a table of ours.
@@ -62,6 +93,11 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
     let (limit, pages) = (connection.limits().migration, connection.limits().pages);
     let room = format!("PRAGMA max_page_count = {}", pages.saturating_add(ROOM));
     for sql in [room.as_str(), "BEGIN IMMEDIATE"] {
+        connection.run(Role::Platform, sql, &[], limit).await?;
+    }
+    let found = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND sql <> ?2";
+    let others = connection.run(Role::Platform, found, &[SESSION.into(), SESSIONS.into()], limit).await?;
+    for sql in MOVE_SESSIONS.iter().filter(|_| !others.rows.is_empty()) {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
     let names = connection.run(Role::Platform, "SELECT name FROM sqlite_schema", &[], limit).await?.rows;

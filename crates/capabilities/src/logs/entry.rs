@@ -31,6 +31,8 @@ pub enum Source {
     Tool,
     /// The database.
     Database,
+    /// Mail to the app's users.
+    Mail,
     /// The log itself.
     Logs,
 }

@@ -8,9 +8,9 @@ use kernel::{Env, Result};
 use super::Releases;
 use super::column::{Column, Default};
 use super::live::Served;
-use super::manifest::{AuthSpec, Table};
+use super::manifest::Table;
 use super::rehearsal::Release;
-use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
+use crate::rows::{App, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
 
 impl Release {
     /// What is served for this release.
@@ -23,8 +23,7 @@ impl Release {
     pub(crate) fn app(&self) -> Result<App> {
         let tables = self.tables()?;
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
-        let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
-        let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
+        let auth = self.manifest.auth.clone().unwrap_or_default().settings(self.manifest.name.clone());
         Ok(App { tables: tables.collect(), auth })
     }
 }

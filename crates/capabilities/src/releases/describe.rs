@@ -9,12 +9,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Releases;
-use super::manifest::{AuthSpec, Kind, Table};
+use super::auth_spec::AuthSpec;
+use super::manifest::{Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
 use crate::auth::Auth;
 use crate::database::Table as LiveTable;
-use crate::rows::Method;
+use crate::rows::{Method, SignUp};
 
 /// How many paths of a site are named.
 const PATHS: usize = 20;
@@ -55,11 +56,28 @@ pub struct AuthInfo {
     /// Other origins whose pages may call the app.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
+    /// Who may make an account, where not everybody may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signup: Option<SignUp>,
+    /// Whether an address must be confirmed by mail before it opens a session.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
+    /// Other addresses that links in mails may lead on to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<String>,
     /// How many users there are, counted up to 100,000.
     pub users: u64,
+    /// How many mails are in the outbox, where no mail server is set: `auth_users` with `mails` shows them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mails: u64,
     /// What pages of those origins pass to createClient; may be public.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishable_key: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One release.
@@ -136,11 +154,12 @@ impl Releases {
             paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
             spa: site.spa,
         });
-        let users = Auth::count(&self.databases, env).await?;
+        let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins } = auth.unwrap_or_default();
-            AuthInfo { methods, origins, users, publishable_key: None }
+            let AuthSpec { methods, origins, signup, confirm, redirects } = auth.unwrap_or_default();
+            let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
+            AuthInfo { methods, origins, signup, confirm, redirects, users, mails, publishable_key: None }
         });
         let mut description = Description {
             name: current.manifest.name,

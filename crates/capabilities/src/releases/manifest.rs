@@ -1,19 +1,17 @@
 //! The manifest: what an app consists of, as `steading.json` or inline in a call.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use kernel::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth_spec::AuthSpec;
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
 use crate::access::{AccessSpec, Rules, TestSpec};
-use crate::auth::origin;
 use crate::hosting::SiteSpec;
-use crate::rows::Method;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,49 +35,6 @@ pub struct Manifest {
     /// Who may do what, tried before a release is switched to: one that fails refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<Vec<TestSpec>>,
-}
-
-/// The manifest's `auth`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AuthSpec {
-    /// Ways to sign in; none is on until it is listed.
-    #[serde(default)]
-    pub methods: BTreeSet<Method>,
-    /// Other origins whose pages may call the app: `https://example.org`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub origins: Vec<String>,
-}
-
-/// How many other origins an app may name.
-const ORIGINS: usize = 20;
-
-impl AuthSpec {
-    /// The same with its origins as browsers write them, each once and in order; or the first that is none, with its
-    /// place below `/auth`.
-    pub(crate) fn checked(self) -> Result<Self> {
-        if self.origins.len() > ORIGINS {
-            return Err(Error::invalid("/origins", format!("an app names at most {ORIGINS} origins")));
-        }
-        let origins = self.origins.iter().enumerate();
-        let origins = origins.map(|(i, text)| origin(text).map_err(|e| e.under(&format!("/origins/{i}"))));
-        let origins: BTreeSet<String> = origins.collect::<Result<_>>()?;
-        Ok(Self { methods: self.methods, origins: origins.into_iter().collect() })
-    }
-}
-
-impl fmt::Display for AuthSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let methods: Vec<_> = self.methods.iter().map(|method| method.as_str()).collect();
-        match methods.as_slice() {
-            [] => f.write_str("nobody signs in")?,
-            methods => write!(f, "sign-in by {}", methods.join(", "))?,
-        }
-        for origin in &self.origins {
-            write!(f, ", also from {origin}")?;
-        }
-        Ok(())
-    }
 }
 
 /// The manifest's `database`.

@@ -3,6 +3,7 @@
 mod access;
 mod alter;
 mod app;
+mod auth_spec;
 mod change;
 mod column;
 mod convert;
@@ -16,22 +17,22 @@ mod plans;
 mod rehearsal;
 mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
+pub use auth_spec::{AuthChange, AuthSpec};
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
-pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
+pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
-use crate::rows::Method;
 use live::Live;
 use plans::{Stored, lossy};
 use rehearsal::{Goal, Rehearsal, Release, rehearse};
@@ -293,22 +294,18 @@ impl Releases {
     /// Changes how people sign in, as a new release; what is none stays.
     ///
     /// # Errors
-    /// As [`Releases::apply`]; `invalid_input` at `/origins/<i>`.
+    /// As [`Releases::apply`]; `invalid_input` at the field.
     pub async fn configure_auth(
         &self,
         env: &Env,
-        methods: Option<BTreeSet<Method>>,
-        origins: Option<Vec<String>>,
+        change: AuthChange,
         cancel: &CancellationToken,
     ) -> Result<(Applied, AuthSpec)> {
         let mut db = self.writer(env, cancel).await?;
         db.begin(Durability::Normal).await?;
         let current = Release::current(&mut db).await?;
         db.rollback().await?;
-        let mut auth = current.manifest.auth.unwrap_or_default();
-        auth.methods = methods.unwrap_or(auth.methods);
-        auth.origins = origins.unwrap_or(auth.origins);
-        let auth = auth.checked()?;
+        let auth = current.manifest.auth.unwrap_or_default().with(change).checked()?;
         let manifest = Manifest { auth: Some(auth.clone()), ..Manifest::default() };
         let rehearsal =
             rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;

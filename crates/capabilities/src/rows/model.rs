@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::Type;
 use crate::access::{Operation, Rules};
@@ -33,6 +34,58 @@ pub struct AuthSettings {
     pub methods: BTreeSet<Method>,
     /// Other origins whose pages may call the app, as browsers write them (`https://example.org`).
     pub origins: BTreeSet<String>,
+    /// Who may make an account.
+    pub signup: SignUp,
+    /// Whether an address must be confirmed before it opens a session.
+    pub confirm: Confirm,
+    /// Other addresses that links in mails may lead on to.
+    pub redirects: Vec<Url>,
+    /// What the app is called in mails.
+    pub name: Option<String>,
+}
+
+impl AuthSettings {
+    /// Whether an address must be confirmed before it opens a session: where the app says so, and where people sign in
+    /// by mail alone, for then an address is as good as a password.
+    #[must_use]
+    pub fn confirms(&self) -> bool {
+        self.confirm == Confirm::First || self.methods.contains(&Method::Otp)
+    }
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignUp {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Who was invited: auth_user_set with `invite`.
+    Invite,
+    /// Nobody; who has an account signs in.
+    Closed,
+}
+
+impl SignUp {
+    /// The name in a manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SignUp::Open => "open",
+            SignUp::Invite => "invite",
+            SignUp::Closed => "closed",
+        }
+    }
+}
+
+/// When an address has to be confirmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Confirm {
+    /// Whenever its owner likes.
+    #[default]
+    Later,
+    /// Before a session is given.
+    First,
 }
 
 /// A way to sign in.
@@ -43,6 +96,8 @@ pub enum Method {
     Anonymous,
     /// With an email address and a password.
     Password,
+    /// With a code, or a link, that is mailed to an address.
+    Otp,
 }
 
 impl Method {
@@ -52,6 +107,7 @@ impl Method {
         match self {
             Method::Anonymous => "anonymous",
             Method::Password => "password",
+            Method::Otp => "otp",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use capabilities::access::Operation;
-use capabilities::rows::{App, ColumnModel, Method as SignIn, TableModel, Type};
+use capabilities::rows::{App, ColumnModel, TableModel, Type};
 use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ fn document(app: &App) -> Value {
     if !paths.is_empty() {
         paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
     }
-    auth_paths(app, &mut paths, &mut schemas);
+    super::auth::openapi::describe(app, &mut paths, &mut schemas);
     json!({
         "openapi": "3.1.0",
         "info": { "title": "The interface of this app", "version": "1" },
@@ -186,64 +186,6 @@ fn batch() -> Value {
     batch
 }
 
-fn auth_paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map<String, Value>) {
-    if app.auth.methods.is_empty() {
-        return;
-    }
-    schemas.extend(session_schemas());
-    let mut add = |path: &str, about: &str, status: u16, asked: Option<Value>| {
-        let answered = (status != 204).then(|| reference("steading.Session"));
-        let mut post = operation(about, status, answered);
-        if let Some(asked) = asked {
-            post["requestBody"] = body(asked);
-        }
-        paths.insert(format!("/_/auth/{path}"), json!({ "post": post }));
-    };
-    if app.auth.methods.contains(&SignIn::Anonymous) {
-        add("anonymous", "Signs in without an account, which can be made of it later.", 201, None);
-    }
-    if app.auth.methods.contains(&SignIn::Password) {
-        add(
-            "signup",
-            "Makes an account; of an anonymous session, that user's.",
-            201,
-            Some(reference("steading.Credentials")),
-        );
-        add("login", "Signs in.", 200, Some(reference("steading.Credentials")));
-    }
-    let refresh = json!({
-        "type": "object", "required": ["refresh_token"], "properties": { "refresh_token": { "type": "string" } },
-    });
-    add("refresh", "Gets the next pair of tokens; a refresh token is used once.", 200, Some(refresh));
-    let logout = json!({ "type": "object", "properties": { "everywhere": { "type": "boolean" } } });
-    add("logout", "Ends the session.", 204, Some(logout));
-    let me = operation("Who is signed in.", 200, Some(reference("steading.User")));
-    paths.insert("/_/auth/me".to_owned(), json!({ "get": me }));
-}
-
-fn session_schemas() -> [(String, Value); 3] {
-    let user = json!({
-        "type": "object", "required": ["id", "email", "role", "anonymous", "created_at"],
-        "properties": {
-            "id": { "type": "string" }, "email": { "type": ["string", "null"] }, "role": { "type": "string" },
-            "anonymous": { "type": "boolean" }, "created_at": { "type": "string", "format": "date-time" },
-        },
-    });
-    let session = json!({
-        "type": "object", "required": ["access_token", "token_type", "refresh_token", "expires_in", "user"],
-        "properties": {
-            "access_token": { "type": "string" }, "token_type": { "const": "Bearer" },
-            "refresh_token": { "type": "string" }, "expires_in": { "type": "integer" }, "user": reference("steading.User"),
-        },
-    });
-    let credentials = json!({
-        "type": "object", "required": ["email", "password"], "additionalProperties": false,
-        "properties": { "email": { "type": "string" }, "password": { "type": "string" } },
-    });
-    [("User", user), ("Session", session), ("Credentials", credentials)]
-        .map(|(name, it)| (format!("steading.{name}"), it))
-}
-
 /// Names with a dot are never those of tables.
 fn common_schemas() -> Map<String, Value> {
     let problem = json!({
@@ -258,7 +200,7 @@ fn common_schemas() -> Map<String, Value> {
     Map::from_iter([("steading.Problem".to_owned(), problem)])
 }
 
-fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
+pub(super) fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     let mut good = json!({ "description": "Done." });
     if let Some(schema) = answered {
         good["content"] = json!({ "application/json": { "schema": schema } });
@@ -272,10 +214,10 @@ fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     })
 }
 
-fn body(schema: Value) -> Value {
+pub(super) fn body(schema: Value) -> Value {
     json!({ "content": { "application/json": { "schema": schema } } })
 }
 
-fn reference(schema: &str) -> Value {
+pub(super) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }

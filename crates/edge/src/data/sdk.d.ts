@@ -4,6 +4,8 @@
 export interface User {
   readonly id: string;
   readonly email: string | null;
+  /** Whether the address was confirmed by mail; access rules see it only then. */
+  readonly email_verified: boolean;
   readonly role: string;
   /** Signed in without an address; `signUp` makes an account of it and keeps its rows. */
   readonly anonymous: boolean;
@@ -15,6 +17,24 @@ export interface Credentials {
   password: string;
 }
 
+export interface Leading {
+  /** Where the mail's link leads on to: a path of the app, or an address that `auth.redirects` lists. */
+  redirect?: string;
+}
+
+/** The code with its address, or what the link has brought. */
+export type Mailed = { email: string; code: string; token?: never } | { token: string; email?: never; code?: never };
+
+export interface SessionInfo {
+  readonly id: string;
+  /** The one that asks. */
+  readonly current: boolean;
+  readonly method: string;
+  readonly device: string | null;
+  readonly created_at: string;
+  readonly used_at: string;
+}
+
 export interface Auth {
   /** Who is signed in, as far as this browser knows. */
   readonly user: User | null;
@@ -24,9 +44,34 @@ export interface Auth {
   onChange(listener: (user: User | null) => void): () => void;
   /** The user who is signed in, else a new anonymous one. */
   anonymous(): Promise<User>;
-  /** A new account. An anonymous user becomes that account, with the same id and rows. */
-  signUp(credentials: Credentials): Promise<User>;
+  /** A new account. An anonymous user becomes that account, with the same id and rows. Null where the app confirms
+   * addresses: then `verify` with the code of the mail makes it. */
+  signUp(credentials: Credentials & Leading): Promise<User | null>;
   login(credentials: Credentials): Promise<User>;
+  /** Mails a code and a link to sign in with. Tells nothing of who has an account. */
+  otp(email: string, options?: Leading): Promise<void>;
+  /** Signs in, or signs up, with what was mailed. An anonymous user becomes the account of a new address. */
+  verify(mailed: Mailed): Promise<User>;
+  /** Mails a code and a link to set a new password with. */
+  forgotPassword(email: string, options?: Leading): Promise<void>;
+  /** Sets a new password and signs in; all other sessions end. */
+  resetPassword(mailed: Mailed & { password: string }): Promise<User>;
+  /** `current` is needed ten minutes after signing in. The other sessions end. */
+  changePassword(change: { password: string; current?: string }): Promise<void>;
+  /** Mails a code and a link to the new address; `current` as for `changePassword`. */
+  changeEmail(change: { email: string; current?: string }): Promise<void>;
+  /** The new address holds from now on. */
+  verifyEmail(mailed: Mailed): Promise<User>;
+  /** What a mailed link has brought to this page, for `verify`, once. Call `verify` when somebody clicks: programs that
+   * look through mail open links too. */
+  linkToken(kind?: "link" | "reset"): string | null;
+  sessions(): Promise<SessionInfo[]>;
+  endSession(id: string): Promise<void>;
+  endOtherSessions(): Promise<void>;
+  /** The account and its rows. */
+  export(): Promise<{ user: User; rows: Record<string, object[]> }>;
+  /** Removes the account, and the rows that it may remove; `current` as for `changePassword`. */
+  deleteAccount(options?: { current?: string }): Promise<void>;
   /** Signs out here, also where the app cannot be reached (then it rejects, for the server does not know). */
   logout(options?: { everywhere?: boolean }): Promise<void>;
 }

@@ -174,12 +174,22 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return session;
   }
 
+  /** Spends the refresh token. The attempt is written down first: asked again with it, after an answer that never
+   * came, the app knows us again instead of taking us for a thief. */
+  function refreshed(held) {
+    if (!held.attempt) {
+      held.attempt = nonce();
+      if (store.read()) store.write(held);
+    }
+    return ask("POST", "/_/auth/refresh", { body: { refresh_token: held.refresh_token, attempt: held.attempt } });
+  }
+
   /** The session after `spent`: another tab's, or a new one; null where there is none any more. Needs the lock. */
   async function renew(spent) {
     const held = store.read();
     if (held?.access_token !== spent.access_token) return held;
     try {
-      return accept(await ask("POST", "/_/auth/refresh", { body: { refresh_token: held.refresh_token } }));
+      return accept(await refreshed(held));
     } catch (error) {
       if (error.status !== 401) throw error;
       save(null);
@@ -215,6 +225,13 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
 
   const enter = async (path, body) => accept(await ask("POST", `/_/auth/${path}`, { body })).user;
 
+  /** The same as who is here without an address, who becomes that account; null where a mail is to be read first. */
+  async function keep(path, body) {
+    const anonymous = user()?.anonymous;
+    const answer = await (anonymous ? call : ask)("POST", `/_/auth/${path}`, { body }, unlocked);
+    return answer.data.access_token ? accept(answer).user : null;
+  }
+
   const auth = {
     get user() {
       return user();
@@ -230,12 +247,37 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       return () => void listeners.delete(listener);
     },
     anonymous: () => locked(async () => user() ?? enter("anonymous", {})),
-    signUp: ({ email, password }) =>
+    signUp: ({ email, password, redirect }) => locked(() => keep("signup", { email, password, redirect })),
+    otp: async (email, { redirect } = {}) => void (await ask("POST", "/_/auth/otp", { body: { email, redirect } })),
+    verify: ({ email, code, token }) => locked(() => keep("otp/verify", { email, code, token })),
+    forgotPassword: async (email, { redirect } = {}) =>
+      void (await ask("POST", "/_/auth/password/forgot", { body: { email, redirect } })),
+    resetPassword: ({ email, code, token, password }) =>
+      locked(() => enter("password/reset", { email, code, token, password })),
+    changePassword: async ({ password, current }) =>
+      void (await call("POST", "/_/auth/password", { body: { password, current } })),
+    changeEmail: async ({ email, current }) => void (await call("POST", "/_/auth/email", { body: { email, current } })),
+    verifyEmail: ({ email, code, token }) =>
       locked(async () => {
-        const body = { email, password };
-        if (!user()?.anonymous) return enter("signup", body);
-        return accept(await call("POST", "/_/auth/signup", { body }, unlocked)).user;
+        const { data } = await call("POST", "/_/auth/email/verify", { body: { email, code, token } }, unlocked);
+        const held = store.read();
+        if (held?.user.id === data.user.id) save({ ...held, user: data.user });
+        return data.user;
       }),
+    linkToken(kind = "link") {
+      const found = new URLSearchParams(globalThis.location?.hash.slice(1)).get(`steading_${kind}`);
+      // It works once, and is nothing to keep in an address.
+      if (found) history.replaceState(history.state, "", location.pathname + location.search);
+      return found;
+    },
+    sessions: async () => (await call("GET", "/_/auth/sessions")).data.sessions,
+    endSession: async (id) => void (await call("DELETE", `/_/auth/sessions/${segment(id)}`)),
+    endOtherSessions: async () => void (await call("DELETE", "/_/auth/sessions")),
+    export: async () => (await call("GET", "/_/auth/me/export")).data,
+    deleteAccount: async ({ current } = {}) => {
+      await call("DELETE", "/_/auth/me", { body: { current } });
+      await locked(async () => save(null));
+    },
     login: ({ email, password }) => locked(() => enter("login", { email, password })),
     logout: ({ everywhere } = {}) =>
       locked(async () => {
@@ -248,8 +290,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
         try {
           await tell(held.access_token).catch(async (error) => {
             if (error.status !== 401) throw error;
-            const { data } = await ask("POST", "/_/auth/refresh", { body: { refresh_token: held.refresh_token } });
-            await tell(data.access_token);
+            await tell((await refreshed(held)).data.access_token);
           });
         } catch (error) {
           // A session that has ended already is what was asked for.
@@ -295,6 +336,9 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
 
   return { auth, db, batch };
 }
+
+/** Something that nobody guesses; `crypto.randomUUID` is for secure contexts alone. */
+const nonce = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const joined = (names) => (Array.isArray(names) ? names.join(",") : names);
 

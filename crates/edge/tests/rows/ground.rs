@@ -7,8 +7,9 @@ use capabilities::auth::{Asking, Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::mail::{Addresses, Post, Route};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
-use capabilities::rows::{LiveApps, Method, Rows};
+use capabilities::rows::{AuthSettings, LiveApps, Method, Rows};
 use edge::{Apps, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -34,6 +35,12 @@ pub struct Reply {
 
 /// Tokens are their claims, in the open.
 struct Keys;
+
+impl Addresses for Keys {
+    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+        async { Ok("http://shop.localhost".to_owned()) }.boxed()
+    }
+}
 
 impl TokenKeys for Keys {
     fn sign<'a>(&'a self, _: &'a Env, claims: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
@@ -115,7 +122,8 @@ impl Ground {
         });
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), AuthLimits::default());
+        let post = Post::new(&Route::Outbox, Arc::new(Keys), logs.clone()).unwrap();
+        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, AuthLimits::default());
         let data = Data {
             auth: auth.clone(),
             rows: Rows::new(databases, Arc::clone(&releases) as Arc<dyn LiveApps>),
@@ -126,8 +134,8 @@ impl Ground {
 
     /// The access token of a new user.
     pub async fn session(&self) -> String {
-        let methods = [Method::Anonymous].into();
-        let asking = Asking { env: &self.env, methods: &methods, client: None };
+        let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
+        let asking = Asking { env: &self.env, settings: &settings, client: None, device: None };
         self.auth.anonymous(&asking).await.unwrap().access_token.expose().to_owned()
     }
 

@@ -13,6 +13,7 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
+use capabilities::mail::{Addresses, Post, Route};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
@@ -63,6 +64,12 @@ impl LiveApps for Known {
 
 /// Nobody signs in here.
 struct NoKeys;
+
+impl Addresses for NoKeys {
+    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async { Ok("http://shop.localhost".to_owned()) })
+    }
+}
 
 impl TokenKeys for NoKeys {
     fn sign<'a>(&'a self, _: &'a Env, _: &'a Claims) -> BoxFuture<'a, Result<Secret>> {
@@ -151,6 +158,7 @@ impl Ground {
             auth: AuthSettings {
                 methods: [Method::Anonymous, Method::Password].into(),
                 origins: ["https://friend.example".to_owned()].into(),
+                ..AuthSettings::default()
             },
             ..App::default()
         };
@@ -166,8 +174,9 @@ impl Ground {
             apps.apps.lock().unwrap().insert(slug.parse().unwrap(), Resident { env, releases: Vec::new() });
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
+        let post = Post::new(&Route::Outbox, Arc::new(NoKeys), logs.clone()).unwrap();
         let data = Data {
-            auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
+            auth: Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default()),
             rows: Rows::new(Arc::clone(&databases), apps.clone()),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());

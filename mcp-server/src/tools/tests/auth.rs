@@ -1,6 +1,7 @@
 //! An app's users, by tools.
 
 use capabilities::auth::{Asking, Credentials};
+use capabilities::rows::{AuthSettings, Method};
 use kernel::{Env, Secret};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ async fn env(ground: &Ground) -> Env {
 async fn logs_in(ground: &Ground, email: &str, password: &str) -> kernel::Result<Secret> {
     let env = env(ground).await;
     let live = ground.platform.releases.live(&env).await.unwrap().unwrap();
-    let asking = Asking { env: &env, methods: &live.app.auth.methods, client: None };
+    let asking = Asking { env: &env, settings: &live.app.auth, client: None, device: None };
     let typed = Credentials { email: email.to_owned(), password: Secret::new(password) };
     Ok(ground.platform.auth.log_in(&asking, &typed).await?.access_token)
 }
@@ -35,7 +36,7 @@ async fn sign_in_is_configured_and_described_with_its_key() {
         set,
         json!({
             "release": 1, "url": "http://default.localhost:8787", "changed": true, "methods": ["password"],
-            "origins": ["https://example.org"], "publishable_key": null,
+            "origins": ["https://example.org"], "signup": "open", "publishable_key": null,
         })
     );
     let again = ground.call("auth_configure", input).await.unwrap();
@@ -117,7 +118,8 @@ async fn a_deleted_environments_users_and_key_go_with_it() {
     let made = ground.call("env_create", json!({ "slug": "shop" })).await.unwrap();
     let operator = ground.operator().await;
     let env = Env::for_upkeep(operator.tenant, made["env"].as_str().unwrap().parse().unwrap());
-    let asking = Asking { env: &env, methods: &[capabilities::rows::Method::Anonymous].into(), client: None };
+    let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
+    let asking = Asking { env: &env, settings: &settings, client: None, device: None };
     let session = ground.platform.auth.anonymous(&asking).await.unwrap();
     assert!(ground.platform.auth.recognize(&env, &session.access_token).await.is_ok());
     let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();

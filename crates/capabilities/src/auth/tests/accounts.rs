@@ -69,7 +69,7 @@ async fn one_anonymous_user_becomes_one_account() {
 #[tokio::test]
 async fn a_method_that_is_not_listed_is_refused() {
     let mut ground = Ground::new().await;
-    ground.methods.clear();
+    ground.settings.methods.clear();
     let refused = [
         told(ground.auth.anonymous(&ground.asking()).await),
         told(ground.sign_up("ada@example.org").await),
@@ -86,7 +86,7 @@ async fn a_method_that_is_not_listed_is_refused() {
 async fn what_is_no_address_or_password_is_refused_with_its_place() {
     let ground = Ground::new().await;
     let refused = async |email: &str, password: &str| {
-        told(ground.auth.sign_up(&ground.asking(), None, &typed(email, password)).await)
+        told(ground.auth.sign_up(&ground.asking(), None, &typed(email, password), None).await)
     };
     expect!["invalid_input /email: this is not an email address"].assert_eq(&refused("ada", PASSWORD).await);
     expect!["invalid_input /password: a password has at least 8 characters"]
@@ -230,7 +230,7 @@ async fn users_are_listed_newest_first_page_by_page() {
     );
     expect!["invalid_input /cursor: this is not a cursor that a page of users returned"]
         .assert_eq(&told(list(Users { cursor: Some("2".into()), ..Users::default() }).await));
-    assert_eq!(Auth::count(&ground.databases, &ground.env).await.unwrap(), 6);
+    assert_eq!(Auth::count(&ground.databases, &ground.env).await.unwrap(), (6, 0));
     let shown = serde_json::to_value(&one.users[0]).unwrap();
     let fields: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
     // What somebody without an address does not have is left out.

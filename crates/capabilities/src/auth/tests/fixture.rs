@@ -13,9 +13,11 @@ use futures::future::BoxFuture;
 use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId};
 use serde_json::{Value, json};
 
-use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, TokenKeys, token};
+use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, SignedUp, TokenKeys, token};
 use crate::database::{Databases, Limits};
-use crate::rows::Method;
+use crate::logs::Logs;
+use crate::mail::{Addresses, Post, Route};
+use crate::rows::{AuthSettings, Method};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
 
@@ -66,7 +68,8 @@ pub(super) struct Ground {
     pub databases: Arc<Databases>,
     pub env: Env,
     pub auth: Auth,
-    pub methods: BTreeSet<Method>,
+    pub logs: Logs,
+    pub settings: AuthSettings,
     pub client: Option<IpAddr>,
 }
 
@@ -83,10 +86,13 @@ impl Ground {
         let databases = Arc::new(Databases::new(directory.path().to_owned(), Limits::default()));
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), limits);
+        let logs = Logs::new(directory.path());
+        let post = Post::new(&Route::Outbox, Arc::new(Places), logs.clone()).unwrap();
+        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
+        let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
         let client = Some("192.0.2.1".parse().unwrap());
-        Self { _directory: directory, databases, env, auth, methods, client }
+        Self { _directory: directory, databases, logs, env, auth, settings, client }
     }
 
     /// Another environment beside the first.
@@ -97,7 +103,7 @@ impl Ground {
     }
 
     pub fn asking(&self) -> Asking<'_> {
-        Asking { env: &self.env, methods: &self.methods, client: self.client }
+        Asking { env: &self.env, settings: &self.settings, client: self.client, device: Some("a browser") }
     }
 
     pub async fn anonymous(&self) -> Session {
@@ -105,11 +111,12 @@ impl Ground {
     }
 
     pub async fn sign_up(&self, email: &str) -> Result<Session> {
-        self.auth.sign_up(&self.asking(), None, &typed(email, PASSWORD)).await
+        signed_up(self.auth.sign_up(&self.asking(), None, &typed(email, PASSWORD), None).await)
     }
 
     pub async fn upgrade(&self, session: &Session, email: &str) -> Result<Session> {
-        self.auth.sign_up(&self.asking(), Some(&session.access_token), &typed(email, PASSWORD)).await
+        let token = Some(&session.access_token);
+        signed_up(self.auth.sign_up(&self.asking(), token, &typed(email, PASSWORD), None).await)
     }
 
     pub async fn log_in(&self, email: &str, password: &str) -> Result<Session> {
@@ -117,7 +124,7 @@ impl Ground {
     }
 
     pub async fn refresh(&self, session: &Session) -> Result<Session> {
-        self.auth.refresh(&self.asking(), &session.refresh_token).await
+        self.auth.refresh(&self.asking(), &session.refresh_token, None).await
     }
 
     /// Whether the session's access token opens anything.
@@ -127,6 +134,25 @@ impl Ground {
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
         self.databases.platform_query(&self.env, sql, &[]).await.unwrap()
+    }
+}
+
+/// The session of a sign-up that needs no mail.
+pub(super) fn signed_up(outcome: Result<SignedUp>) -> Result<Session> {
+    outcome.map(|signed_up| match signed_up {
+        SignedUp::Session(session) => session,
+        SignedUp::Mailed => panic!("a mail instead of a session"),
+    })
+}
+
+/// Where the app answers, in these tests.
+pub(super) const URL: &str = "http://shop.localhost:8787";
+
+struct Places;
+
+impl Addresses for Places {
+    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+        async { Ok(URL.to_owned()) }.boxed()
     }
 }
 

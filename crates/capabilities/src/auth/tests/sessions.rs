@@ -82,12 +82,15 @@ async fn what_is_no_refresh_token_is_refused_and_ends_nothing() {
     for bad in
         ["", "x", &text[..text.len() - 1], &other_family, session.access_token.expose(), &"a".repeat(1 << 20)]
     {
-        let refused = ground.auth.refresh(&ground.asking(), &Secret::new(bad)).await;
+        let refused = ground.auth.refresh(&ground.asking(), &Secret::new(bad), None).await;
         assert_eq!(told(refused), "unauthenticated: the refresh token is not valid (any more)");
     }
     let other = ground.another().await;
     let asking = crate::auth::Asking { env: &other, ..ground.asking() };
-    assert!(ground.auth.refresh(&asking, &session.refresh_token).await.is_err(), "another environment's");
+    assert!(
+        ground.auth.refresh(&asking, &session.refresh_token, None).await.is_err(),
+        "another environment's"
+    );
     ground.refresh(&session).await.unwrap();
 }
 

@@ -64,6 +64,39 @@ async fn an_older_database_gets_what_it_lacks_before_anything_reads_it() {
 }
 
 #[tokio::test]
+async fn sessions_of_the_first_layout_go_on() {
+    let fixture = Fixture::new().await;
+    fixture.databases.close().await;
+    let mut connection = raw(&fixture).await;
+    for sql in [
+        "DROP TABLE _steading_session",
+        "DROP TABLE _steading_identity",
+        "DROP TABLE _steading_code",
+        "DROP TABLE _steading_mail",
+        "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, family TEXT NOT NULL UNIQUE, \
+         refresh TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+        "CREATE INDEX _steading_session_by_user ON _steading_session (user, created_at)",
+        "INSERT INTO _steading_user VALUES ('u1', 'a@example.org', NULL, 'user', '{}', 0, 1, 1)",
+        "INSERT INTO _steading_session VALUES ('s1', 'u1', 'f1', 'r1', 5, 9), ('s2', 'u2', 'f2', 'r2', 6, 8)",
+        "PRAGMA user_version = 1",
+    ] {
+        connection.execute(sql).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    assert_eq!(ours(&fixture).await, expected());
+    let sql = "SELECT id, user, family, refresh, spent, attempt, method, device, created_at, used_at, expires_at \
+               FROM _steading_session ORDER BY id";
+    assert_eq!(
+        fixture.platform(sql).await,
+        [
+            json!(["s1", "u1", "f1", "r1", null, null, "password", null, 5, 5, 9]),
+            json!(["s2", "u2", "f2", "r2", null, null, "anonymous", null, 6, 6, 8]),
+        ]
+        .map(|row| row.as_array().unwrap().clone())
+    );
+}
+
+#[tokio::test]
 async fn an_older_database_gets_what_it_lacks_before_anything_writes_it() {
     let fixture = with_todo().await;
     grow_old(&fixture).await;

@@ -189,7 +189,6 @@ async fn lint_finds_what_is_likely_wrong() {
           - nobody may get rows of todos, and a row that is hidden cannot be deleted
         {"get":"row.owner == auth.uid || row.email == auth.email"}
           anonymous -----, other -----, user -g---, admin -----
-          - rules of todos ask for auth.email, which nobody has confirmed: whoever is first to sign up with an address has it
     "#]].assert_eq(&found);
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::rows::Method;
 
 async fn configure(
     yard: &Yard,
@@ -11,7 +12,8 @@ async fn configure(
 ) -> Result<(Applied, AuthSpec)> {
     let methods = methods.map(|methods| methods.iter().copied().collect::<BTreeSet<_>>());
     let origins = origins.map(|origins| origins.iter().map(ToString::to_string).collect());
-    yard.releases.configure_auth(&yard.env, methods, origins, &CancellationToken::new()).await
+    let change = AuthChange { methods, origins, ..AuthChange::default() };
+    yard.releases.configure_auth(&yard.env, change, &CancellationToken::new()).await
 }
 
 async fn served(yard: &Yard) -> Value {

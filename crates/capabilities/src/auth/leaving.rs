@@ -1,0 +1,165 @@
+//! Taking one's data along, and leaving for good.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use kernel::{Code, Env, Error, Result, Secret, UserId};
+use serde_json::{Map, Value, json};
+
+use super::account::settle;
+use super::address::Address;
+use super::letters::{News, Sender};
+use super::{Asking, Auth, Ending, Inner, codes, sessions, whole};
+use crate::access::Guest;
+use crate::database::{Role, Writer, quoted};
+use crate::rows::{ListQuery, Rows};
+
+/// How many bytes of rows one answer has at most.
+const BYTES: usize = 32 << 20;
+
+/// How many rows are removed at once, and how many are looked up for it.
+const AT_ONCE: usize = 16;
+const LOOKED_UP: u32 = 500;
+
+impl Auth {
+    /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
+    /// them: `{"user", "rows"}`.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
+    pub async fn export(&self, rows: &Rows, env: &Env, token: &Secret) -> Result<Value> {
+        let (guest, profile) = (self.recognize(env, token).await?, self.me(env, token).await?);
+        let app = rows.app(env).await?;
+        let (mut tables, mut bytes) = (Map::new(), 0);
+        for table in app.tables.values().filter(|table| table.has_owner()) {
+            let mut own = Vec::new();
+            let mut query = ListQuery {
+                filter: Some("owner == auth.uid".to_owned()),
+                limit: Some(200),
+                ..ListQuery::default()
+            };
+            loop {
+                let page = rows.list(&guest, &table.name, &query).await?;
+                bytes += page.len();
+                if bytes > BYTES {
+                    let message = format!("the rows are more than {BYTES} bytes");
+                    return Err(Error::new(Code::TooLarge, message)
+                        .hint("list them table by table at /_/db/{table} with where=owner == auth.uid"));
+                }
+                let mut page: Value = serde_json::from_slice(&page).map_err(Error::internal)?;
+                if let Value::Array(rows) = page["rows"].take() {
+                    own.extend(rows);
+                }
+                match page["cursor"].take() {
+                    Value::String(cursor) => query.cursor = Some(cursor),
+                    _ => break,
+                }
+            }
+            tables.insert(table.name.clone(), own.into());
+        }
+        Ok(json!({ "user": profile, "rows": tables }))
+    }
+
+    /// Removes the user of an access token, with the rows that are the user's and that the user may remove. Rows that the
+    /// app's rules keep stay, and are nobody's from then on.
+    ///
+    /// # Errors
+    /// As [`Auth::change_password`]; where it fails on the way, the account is still there and it can be asked again.
+    pub async fn leave(
+        &self,
+        rows: &Rows,
+        asking: &Asking<'_>,
+        token: &Secret,
+        current: Option<&Secret>,
+    ) -> Result<()> {
+        let env = asking.env;
+        let guest = self.recognize(env, token).await?;
+        let profile = self.me(env, token).await?;
+        let email = match &profile.email {
+            Some(email) => {
+                self.owner(asking, token, current).await?;
+                Some(Address::parse("/email", email)?)
+            }
+            None => None,
+        };
+        // From here on nobody else adds rows as this user.
+        self.log_out(env, token, Ending::Others).await?;
+        let (inner, rows, env) = (Arc::clone(&self.0), rows.clone(), env.clone());
+        let (user, name) = (profile.id, asking.settings.name.clone());
+        let told = email.filter(|_| profile.email_verified);
+        whole(async move {
+            let app = rows.app(&env).await?;
+            let owned = app.tables.values().filter(|table| table.has_owner());
+            let owned: Vec<String> = owned.map(|table| table.name.clone()).collect();
+            for table in &owned {
+                inner.remove_rows(&rows, &guest, table, user).await?;
+            }
+            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let mut db = inner.begin(&env).await?;
+            let gone = async {
+                for table in &owned {
+                    disown(&mut db, table, user).await?;
+                }
+                remove(&mut db, user, profile.email.as_deref()).await?;
+                inner.keep(&mut db, told.map(|told| sender.news(&told, News::Gone))).await
+            }
+            .await;
+            let letter = settle(db, gone).await?;
+            inner.recognized.forget(|other| other.is_of_user(env.id(), user));
+            inner.dispatch(&env, letter);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// Removes the rows of a user, one by one like the user would.
+    async fn remove_rows(&self, rows: &Rows, guest: &Guest, table: &str, user: UserId) -> Result<()> {
+        let sql =
+            format!("SELECT id FROM {} WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3", quoted(table));
+        let mut after = String::new();
+        loop {
+            let params = [user.to_string().into(), after.clone().into(), LOOKED_UP.into()];
+            let found = self.databases.platform_query(guest.env(), &sql, &params).await?;
+            let ids = found.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned));
+            let ids: Vec<String> = ids.collect();
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            let remove = |id: String| {
+                let (rows, guest, table) = (rows.clone(), guest.clone(), table.to_owned());
+                async move { rows.delete(&guest, &table, &id, None).await }
+            };
+            let mut removed = futures::stream::iter(ids.into_iter().map(remove)).buffer_unordered(AT_ONCE);
+            while let Some(outcome) = removed.next().await {
+                match outcome {
+                    Ok(()) => {}
+                    // The rules keep it, or other rows need it.
+                    Err(e) if matches!(e.code(), Code::NotFound | Code::Forbidden | Code::Conflict) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+}
+
+/// Rows that stay are nobody's.
+async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
+    let sql = format!("UPDATE {} SET owner = NULL WHERE owner = ?1", quoted(table));
+    db.run(Role::Writer, &sql, &[user.to_string().into()]).await?;
+    Ok(())
+}
+
+/// Removes what the platform knows of a user.
+pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
+    sessions::end_all(db, user, None).await?;
+    for sql in ["DELETE FROM _steading_identity WHERE user = ?1", "DELETE FROM _steading_user WHERE id = ?1"]
+    {
+        db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
+    if let Some(email) = email {
+        codes::forget(db, &Address::parse("/email", email)?).await?;
+        db.run(Role::Platform, "DELETE FROM _steading_mail WHERE email = ?1", &[email.into()]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! What a mailed code or link opens: a session, a new password, another address.
+
+use std::sync::Arc;
+
+use kernel::{Code, Env, Error, Result, Secret};
+
+use super::account::{self, Key, settle};
+use super::address::Address;
+use super::codes::{self, DIGITS, Purpose, Spent};
+use super::guesses::Guess;
+use super::letters::{News, Sender};
+use super::password::{Password, Tried};
+use super::requests::Wanted;
+use super::sessions;
+use super::sign_in::{Alone, Before, Reads, Who, taken};
+use super::throttle::network;
+use super::{Asking, Auth, Inner, Profile, Session, whole};
+use crate::database::{Role, Writer};
+use crate::rows::Method;
+
+/// What somebody shows who has read a mail.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// The code, and the address that it was mailed to.
+    Code {
+        /// The address.
+        email: String,
+        /// The code.
+        code: Secret,
+    },
+    /// What the link ends with.
+    Link(Secret),
+}
+
+/// A session that a mail has opened.
+#[derive(Debug, Clone)]
+pub struct Entered {
+    /// The session.
+    pub session: Session,
+    /// Where the link leads on to, checked when it was asked for.
+    pub redirect: Option<String>,
+}
+
+/// The one answer to whatever is wrong with a code or a link.
+pub(super) fn wrong() -> Error {
+    Error::new(Code::Unauthenticated, "the code is wrong, or not valid any more").hint("ask for another mail")
+}
+
+/// The code as it was mailed; people may type blanks between the digits.
+fn typed(code: &Secret) -> Result<String> {
+    let digits: String =
+        code.expose().chars().filter(|c| !c.is_whitespace() && *c != '-').take(DIGITS + 1).collect();
+    if digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Ok(digits);
+    }
+    Err(Error::invalid("/code", format!("a code has {DIGITS} digits")))
+}
+
+/// What was shown, in its form.
+enum Proof {
+    Code { email: Address, code: String },
+    Link(Secret),
+}
+
+impl Proof {
+    fn read(shown: &Shown) -> Result<Self> {
+        Ok(match shown {
+            Shown::Code { email, code } => {
+                Proof::Code { email: Address::parse("/email", email)?, code: typed(code)? }
+            }
+            Shown::Link(link) if link.expose().len() > 200 => return Err(wrong()),
+            Shown::Link(link) => Proof::Link(link.clone()),
+        })
+    }
+
+    async fn spend(&self, db: &mut Writer, env: &Env, purposes: &[Purpose]) -> Result<Option<Spent>> {
+        match self {
+            Proof::Code { email, code } => codes::by_code(db, env, email, code, purposes).await,
+            Proof::Link(link) => codes::by_link(db, env, link, purposes).await,
+        }
+    }
+}
+
+impl Auth {
+    /// Mails a code and a link to sign in with. Nothing tells whether the address has an account.
+    ///
+    /// # Errors
+    /// `forbidden` where the app does not list the method; `invalid_input` at `/email` or `/redirect`; `rate_limited`;
+    /// `unavailable`.
+    pub async fn ask_code(&self, asking: &Asking<'_>, email: &str, redirect: Option<&str>) -> Result<()> {
+        asking.by(Method::Otp)?;
+        let email = Address::parse("/email", email)?;
+        let wanted = self.wanted(asking, Purpose::SignIn, email, redirect).await?;
+        self.0.request(asking.env, wanted)
+    }
+
+    /// Mails a code and a link to set a new password with. Nothing tells whether the address has an account.
+    ///
+    /// # Errors
+    /// As [`Auth::ask_code`].
+    pub async fn forgot(&self, asking: &Asking<'_>, email: &str, redirect: Option<&str>) -> Result<()> {
+        asking.by(Method::Password)?;
+        let email = Address::parse("/email", email)?;
+        let wanted = self.wanted(asking, Purpose::Reset, email, redirect).await?;
+        self.0.request(asking.env, wanted)
+    }
+
+    /// Opens a session for who shows what was mailed to sign in, to confirm an address, or to invite. With the access
+    /// token of an anonymous user, and an address without an account, it is that user who gets it.
+    ///
+    /// # Errors
+    /// `unauthenticated` with the same words for whatever is wrong; `invalid_input` at `/email` or `/code`;
+    /// `rate_limited`.
+    pub async fn verify(
+        &self,
+        asking: &Asking<'_>,
+        token: Option<&Secret>,
+        shown: &Shown,
+    ) -> Result<Entered> {
+        let before = match token {
+            Some(token) => Before::of(&*self.0.known(asking.env, token).await?),
+            None => None,
+        };
+        let on = |method| asking.settings.methods.contains(&method);
+        let purposes = [
+            (Purpose::SignIn, on(Method::Otp)),
+            (Purpose::SignUp, on(Method::Password)),
+            (Purpose::Invite, true),
+        ];
+        let purposes = purposes.into_iter().filter(|(_, on)| *on).map(|(purpose, _)| purpose).collect();
+        self.enter(asking, shown, purposes, before, None).await
+    }
+
+    /// Sets a new password for who shows what was mailed for it, and opens a session; all others end.
+    ///
+    /// # Errors
+    /// As [`Auth::verify`], and `invalid_input` at `/password`.
+    pub async fn reset(&self, asking: &Asking<'_>, shown: &Shown, password: &Secret) -> Result<Entered> {
+        asking.by(Method::Password)?;
+        let email = match shown {
+            Shown::Code { email, .. } => Some(Address::parse("/email", email)?),
+            Shown::Link(_) => None,
+        };
+        let password = Password::new(password, email.as_ref())?;
+        self.enter(asking, shown, vec![Purpose::Reset], None, Some(password)).await
+    }
+
+    async fn enter(
+        &self,
+        asking: &Asking<'_>,
+        shown: &Shown,
+        purposes: Vec<Purpose>,
+        before: Option<Before>,
+        password: Option<Password>,
+    ) -> Result<Entered> {
+        self.0.throttles.passwords.admit(asking.client())?;
+        let proof = Proof::read(shown)?;
+        let guess = self.guess(asking, &proof)?;
+        let password = match password {
+            Some(password) => Some(self.0.passwords.hash(asking.env.id(), password).await?),
+            None => None,
+        };
+        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let (signup, how) = (asking.settings.signup, asking.how("mail"));
+        let sender = asking.settings.name.clone();
+        let outcome = whole(async move {
+            let mut db = inner.begin(&env).await?;
+            let entered = async {
+                // That a code was wrong is to be kept, while a refusal after it is not.
+                let Some(spent) = proof.spend(&mut db, &env, &purposes).await? else { return Ok(None) };
+                let reset = spent.purpose == Purpose::Reset;
+                let alone = if reset { Alone::Yes } else { Alone::No };
+                let letter = match reset {
+                    true => {
+                        let sender = Sender::new(sender.as_deref(), inner.post.url(&env).await?);
+                        inner.keep(&mut db, Some(sender.news(&spent.email, News::Password))).await?
+                    }
+                    false => None,
+                };
+                let password = password.or(spent.password);
+                let reads = Reads { email: spent.email, before, password, signup, alone };
+                let opened = inner.signed_in(&mut db, &env, Who::Reads(reads), &how).await?;
+                Ok(Some((opened, spent.redirect, letter)))
+            }
+            .await;
+            let Some((opened, redirect, letter)) = settle(db, entered).await? else { return Ok(None) };
+            inner.dispatch(&env, letter);
+            Ok(Some(Entered { session: inner.announce(&env, opened), redirect }))
+        })
+        .await?;
+        let entered = outcome.ok_or_else(wrong)?;
+        self.right(asking, guess);
+        Ok(entered)
+    }
+
+    /// Counts a code that is tried as wrong, until it was right. A link is not guessed.
+    fn guess(&self, asking: &Asking<'_>, proof: &Proof) -> Result<Option<(Guess, Address)>> {
+        let Proof::Code { email, .. } = proof else { return Ok(None) };
+        let network = network(asking.client);
+        let guess = self.0.throttles.codes.admit(asking.env.id(), email.clone(), network)?;
+        Ok(Some((guess, email.clone())))
+    }
+
+    fn right(&self, asking: &Asking<'_>, guess: Option<(Guess, Address)>) {
+        let Some((guess, email)) = guess else { return };
+        self.0.throttles.codes.give_back(&guess);
+        self.0.throttles.codes.familiar(asking.env.id(), email, network(asking.client));
+    }
+
+    /// Sets another password for the user of an access token, who knows the `current` one or has signed in a moment ago;
+    /// the other sessions end.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the token does not hold, or the current password is wrong; `forbidden` where it is
+    /// needed; `invalid_input` at `/password`; `conflict` where the user has no address; `rate_limited`.
+    pub async fn change_password(
+        &self,
+        asking: &Asking<'_>,
+        token: &Secret,
+        current: Option<&Secret>,
+        password: &Secret,
+    ) -> Result<()> {
+        asking.by(Method::Password)?;
+        let (session, email) = self.owner(asking, token, current).await?;
+        let password = Password::new(password, Some(&email))?;
+        let password = self.0.passwords.hash(asking.env.id(), password).await?;
+        let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        whole(async move {
+            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let mut db = inner.begin(&env).await?;
+            let changed = async {
+                let (id, mut user) = session_user(&mut db, &session).await?;
+                user.password = Some(password);
+                account::put(&mut db, &user).await?;
+                sessions::end_all(&mut db, user.account.id, Some(&id)).await?;
+                let letter = user.account.email_verified.then(|| sender.news(&email, News::Password));
+                Ok((user.account.id, inner.keep(&mut db, letter).await?))
+            }
+            .await;
+            let (user, letter) = settle(db, changed).await?;
+            inner.recognized.forget(|other| other.is_of_user(env.id(), user) && other.session != session);
+            inner.dispatch(&env, letter);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Mails a code and a link to the address that the user of an access token wants to have.
+    ///
+    /// # Errors
+    /// As [`Auth::change_password`], but at `/email`.
+    pub async fn ask_email(
+        &self,
+        asking: &Asking<'_>,
+        token: &Secret,
+        current: Option<&Secret>,
+        email: &str,
+    ) -> Result<()> {
+        let email = Address::parse("/email", email)?;
+        self.owner(asking, token, current).await?;
+        let user = Some(self.0.known(asking.env, token).await?.profile.id);
+        let wanted = self.wanted(asking, Purpose::Change, email, None).await?;
+        self.0.request(asking.env, Wanted { user, ..wanted })
+    }
+
+    /// Gives a user the new address that its mail was read at; with a code, the user of the access token. The address
+    /// before is told.
+    ///
+    /// # Errors
+    /// As [`Auth::verify`]; `conflict` where the address has another account by now.
+    pub async fn verify_email(
+        &self,
+        asking: &Asking<'_>,
+        token: Option<&Secret>,
+        shown: &Shown,
+    ) -> Result<Profile> {
+        let known = match token {
+            Some(token) => Some(self.0.known(asking.env, token).await?),
+            None => None,
+        };
+        self.0.throttles.passwords.admit(asking.client())?;
+        let proof = Proof::read(shown)?;
+        if matches!(proof, Proof::Code { .. }) && known.is_none() {
+            return Err(Error::new(Code::Unauthenticated, "there is no session")
+                .hint("show the code as the user who asked for it, or open the link"));
+        }
+        let guess = self.guess(asking, &proof)?;
+        let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        let by = known.map(|known| known.profile.id);
+        let outcome = whole(async move {
+            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let mut db = inner.begin(&env).await?;
+            let moved = async {
+                let Some(spent) = proof.spend(&mut db, &env, &[Purpose::Change]).await? else {
+                    return Ok(None);
+                };
+                inner.moved(&mut db, spent, by, &sender).await
+            }
+            .await;
+            let Some((profile, letter)) = settle(db, moved).await? else { return Ok(None) };
+            inner.recognized.forget(|other| other.is_of_user(env.id(), profile.id));
+            inner.dispatch(&env, letter);
+            Ok(Some(profile))
+        })
+        .await?;
+        let profile = outcome.ok_or_else(wrong)?;
+        self.right(asking, guess);
+        Ok(profile)
+    }
+
+    /// That the user of an access token is there in person: by the password, or by having signed in a moment ago. The
+    /// session, and the user's address.
+    pub(super) async fn owner(
+        &self,
+        asking: &Asking<'_>,
+        token: &Secret,
+        current: Option<&Secret>,
+    ) -> Result<(String, Address)> {
+        let (env, inner) = (asking.env, &self.0);
+        let known = inner.known(env, token).await?;
+        let Some(email) = &known.profile.email else {
+            return Err(Error::new(Code::Conflict, "this user has no address yet").hint("sign up first"));
+        };
+        let email = Address::parse("/email", email)?;
+        let Some(current) = current else {
+            if inner.is_fresh(env, &known.session).await? {
+                return Ok((known.session.clone(), email));
+            }
+            return Err(Error::new(
+                Code::Forbidden,
+                "this needs the password, or to have signed in a moment ago",
+            )
+            .hint("send it as `current`, or sign in again"));
+        };
+        inner.throttles.passwords.admit(asking.client())?;
+        let network = network(asking.client);
+        let guess = inner.throttles.guesses.admit(env.id(), email.clone(), network)?;
+        let current = Password::typed(current).map_err(|e| e.field("/current"))?;
+        let stored =
+            Key::Id(known.profile.id).find(&inner.databases, env).await?.and_then(|user| user.password);
+        match inner.passwords.try_out(env.id(), current, stored).await {
+            Ok(Tried::Right | Tried::Outdated) => {
+                inner.throttles.guesses.give_back(&guess);
+                Ok((known.session.clone(), email))
+            }
+            Ok(Tried::Wrong) => {
+                Err(Error::new(Code::Forbidden, "the current password is wrong").field("/current"))
+            }
+            Err(error) => {
+                inner.throttles.guesses.give_back(&guess);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Whether the user has signed in a moment ago.
+    pub(super) async fn is_fresh(&self, env: &Env, session: &str) -> Result<bool> {
+        let since = kernel::Timestamp::now().minus(self.limits.fresh).as_micros();
+        let sql = "SELECT 1 FROM _steading_session WHERE id = ?1 AND created_at > ?2";
+        Ok(!self.databases.platform_query(env, sql, &[session.into(), since.into()]).await?.is_empty())
+    }
+
+    async fn moved(
+        &self,
+        db: &mut Writer,
+        spent: Spent,
+        by: Option<kernel::UserId>,
+        sender: &Sender,
+    ) -> Result<Option<(Profile, Option<crate::mail::Letter>)>> {
+        // The code of another user is none.
+        let Some(user) = spent.user.filter(|user| by.is_none_or(|by| by == *user)) else { return Ok(None) };
+        let found = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
+        let Some(mut user) = found else { return Ok(None) };
+        let other = Key::Email(&spent.email).find_in(db).await?;
+        if other.is_some_and(|other| other.account.id != user.account.id) {
+            return Err(taken());
+        }
+        let before = user.account.email.replace(spent.email.as_str().to_owned());
+        account::put(db, &user).await?;
+        account::confirm(db, &mut user.account).await?;
+        let before = before.filter(|before| before != spent.email.as_str());
+        let before = before.map(|before| Address::parse("/email", &before)).transpose()?;
+        if let Some(before) = &before {
+            codes::forget(db, before).await?;
+        }
+        let letter = self.keep(db, before.map(|before| sender.news(&before, News::Moved))).await?;
+        Ok(Some((user.account.profile(), letter)))
+    }
+}
+
+/// A session that is still there, and its user.
+async fn session_user(db: &mut Writer, session: &str) -> Result<(String, account::Stored)> {
+    let sql = "SELECT user FROM _steading_session WHERE id = ?1";
+    let found = db.run(Role::Platform, sql, &[session.into()]).await?.rows;
+    let user = found.first().and_then(|row| row.first()?.as_str()?.parse().ok());
+    let user = match user {
+        Some(user) => Key::Id(user).find_in(db).await?,
+        None => None,
+    };
+    let user = user.filter(|user| !user.account.disabled).ok_or_else(super::refused)?;
+    Ok((session.to_owned(), user))
+}

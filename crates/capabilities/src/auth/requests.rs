@@ -1,0 +1,145 @@
+//! Requests for mail: taken at once whoever asks for whom, and worked off beside the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{Code, Env, Error, Result, Secret, UserId};
+
+use super::account::{Key, Stored, settle};
+use super::address::Address;
+use super::codes::{self, New, Purpose};
+use super::letters::{News, Sender};
+use super::redirects::allowed;
+use super::{Asking, Auth, Inner};
+use crate::database::{Durability, Writer};
+use crate::mail::{self, Letter};
+use crate::rows::SignUp;
+
+/// A code that somebody wants mailed.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub purpose: Purpose,
+    pub email: Address,
+    /// Whose address it becomes; for `Change`.
+    pub user: Option<UserId>,
+    /// What is stored of the password that the account gets; for `SignUp`.
+    pub password: Option<Secret>,
+    /// Where the link leads on to, checked.
+    pub redirect: Option<String>,
+    /// What the app is called.
+    pub app: Option<String>,
+    /// Who may make an account.
+    pub signup: SignUp,
+}
+
+impl Auth {
+    /// A request that may be made: counted, and its redirect checked.
+    pub(super) async fn wanted(
+        &self,
+        asking: &Asking<'_>,
+        purpose: Purpose,
+        email: Address,
+        redirect: Option<&str>,
+    ) -> Result<Wanted> {
+        let redirect = match redirect {
+            Some(wanted) => {
+                let app = self.0.post.url(asking.env).await?;
+                Some(allowed(wanted, &app, &asking.settings.redirects)?)
+            }
+            None => None,
+        };
+        self.0.throttles.mails_from.admit(asking.client())?;
+        self.0.throttles.mails.admit((asking.env.id(), email.clone()))?;
+        let (app, signup) = (asking.settings.name.clone(), asking.settings.signup);
+        Ok(Wanted { purpose, email, user: None, password: None, redirect, app, signup })
+    }
+}
+
+impl Inner {
+    /// Takes a request, to be worked off beside the answer, which is the same for every address.
+    ///
+    /// # Errors
+    /// `unavailable` where too many wait.
+    pub(super) fn request(self: &Arc<Self>, env: &Env, wanted: Wanted) -> Result<()> {
+        let room = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| {
+            Error::new(Code::Unavailable, "too many mails are asked for at this moment")
+                .retry_after(Duration::from_secs(5))
+                .hint("try again in a moment")
+        })?;
+        let (inner, env) = (Arc::clone(self), env.clone());
+        tokio::spawn(async move {
+            if let Err(error) = inner.fulfil(&env, &wanted).await {
+                tracing::error!(env.id = %env.id(), error = error.chain(), "a mail that was asked for is not sent");
+            }
+            drop(room);
+        });
+        Ok(())
+    }
+
+    async fn fulfil(&self, env: &Env, wanted: &Wanted) -> Result<()> {
+        let sender = Sender::new(wanted.app.as_deref(), self.post.url(env).await?);
+        let mut db = self.databases.writer(env).await?;
+        db.begin(Durability::Normal).await?;
+        let letter = self.write(&mut db, env, wanted, &sender).await;
+        let letter = settle(db, letter).await?;
+        self.dispatch(env, letter);
+        Ok(())
+    }
+
+    /// Writes the letter. Nobody gets one by guessing, and the same is written down for those who get none: a code that
+    /// nobody is told, so that what follows takes as long.
+    async fn write(
+        &self,
+        db: &mut Writer,
+        env: &Env,
+        wanted: &Wanted,
+        sender: &Sender,
+    ) -> Result<Option<Letter>> {
+        let email = &wanted.email;
+        let found = Key::Email(email).find_in(db).await?;
+        let life = self.limits.code;
+        let redirect = wanted.redirect.as_deref();
+        let password = wanted.password.as_ref();
+        let new = New { purpose: wanted.purpose, email, user: wanted.user, password, redirect, life };
+        let mailed = codes::make(db, env, &new).await?;
+        let code = || Some(sender.code(email, wanted.purpose, &mailed, redirect, life));
+        let disabled = found.as_ref().is_some_and(|found| found.account.disabled);
+        let letter = match (wanted.purpose, &found) {
+            _ if disabled => None,
+            (Purpose::SignIn, None) => {
+                if wanted.signup == SignUp::Open {
+                    code()
+                } else {
+                    None
+                }
+            }
+            (Purpose::SignIn, Some(_)) | (Purpose::Reset, Some(_)) => code(),
+            (Purpose::Reset, None) | (Purpose::Invite, _) => None,
+            (Purpose::SignUp, Some(Stored { account, .. })) if account.email_verified => {
+                Some(sender.news(email, News::HasAccount))
+            }
+            (Purpose::SignUp, _) | (Purpose::Change, None) => code(),
+            (Purpose::Change, Some(found)) if wanted.user == Some(found.account.id) => code(),
+            (Purpose::Change, Some(_)) => Some(sender.news(email, News::HasAccount)),
+        };
+        self.keep(db, letter).await
+    }
+
+    /// Keeps a letter that no server sends, with the transaction that is its reason; the letter that is still to be
+    /// sent, or told of.
+    pub(super) async fn keep(&self, db: &mut Writer, letter: Option<Letter>) -> Result<Option<Letter>> {
+        if let Some(letter) = letter.as_ref().filter(|_| self.post.is_local()) {
+            mail::keep(db, letter).await?;
+        }
+        Ok(letter)
+    }
+
+    /// Sends a letter, or says that it is in the outbox; to be called after the commit.
+    pub(super) fn dispatch(&self, env: &Env, letter: Option<Letter>) {
+        match letter {
+            Some(_) if self.post.is_local() => self.post.tell(env),
+            Some(letter) => self.post.send(env, letter),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The rows of sessions: opened, refreshed, listed and ended.
+
+use std::sync::Arc;
+
+use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::account::{self, Stored, columns, settle};
+use super::token::{self, Refresh};
+use super::{Asking, Auth, Ending, How, Inner, Session, whole};
+use crate::database::{Role, Writer};
+
+/// How much of what a browser says of itself is kept.
+const DEVICE: usize = 200;
+
+/// A session, as its user sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionInfo {
+    /// What it is called where it is to end.
+    pub id: String,
+    /// Whether it is the one that asks.
+    pub current: bool,
+    /// How the user has signed in.
+    pub method: String,
+    /// What the browser or program has said of itself then.
+    pub device: Option<String>,
+    /// When the user has signed in.
+    pub created_at: Timestamp,
+    /// When it was last refreshed.
+    pub used_at: Timestamp,
+}
+
+/// A session that was just made.
+pub(super) struct Opened {
+    pub id: String,
+    pub refresh: Refresh,
+    /// Sessions of the user that had to end for it.
+    pub ended: Vec<String>,
+}
+
+/// Opens a session of a user, who then has at most `most`; those that have expired go.
+pub(super) async fn open(
+    db: &mut Writer,
+    user: UserId,
+    how: &How,
+    expires: Timestamp,
+    most: u32,
+) -> Result<Opened> {
+    let now = Timestamp::now();
+    let sql = "DELETE FROM _steading_session WHERE user = ?1 AND (expires_at <= ?2 OR id NOT IN \
+               (SELECT id FROM _steading_session WHERE user = ?1 ORDER BY created_at DESC, id DESC LIMIT ?3)) \
+               RETURNING id";
+    let params = [user.to_string().into(), now.as_micros().into(), most.max(1).saturating_sub(1).into()];
+    let ended = ids(&db.run(Role::Platform, sql, &params).await?.rows);
+    let (id, refresh) = (Uuid::now_v7().simple().to_string(), Refresh::first()?);
+    let sql = "INSERT INTO _steading_session \
+               (id, user, family, refresh, method, device, created_at, used_at, expires_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)";
+    let params: [Value; 8] = [
+        id.clone().into(),
+        user.to_string().into(),
+        refresh.family().into(),
+        refresh.hash().into(),
+        how.method.into(),
+        how.device.as_deref().map(named).into(),
+        now.as_micros().into(),
+        expires.as_micros().into(),
+    ];
+    db.run(Role::Platform, sql, &params).await?;
+    Ok(Opened { id, refresh, ended })
+}
+
+/// Ends all sessions of a user but `kept`; how many there were.
+pub(super) async fn end_all(db: &mut Writer, user: UserId, kept: Option<&str>) -> Result<u64> {
+    let sql = "DELETE FROM _steading_session WHERE user = ?1 AND id IS NOT ?2";
+    Ok(db.run(Role::Platform, sql, &[user.to_string().into(), kept.into()]).await?.changed)
+}
+
+/// Ends one session.
+pub(super) async fn end(db: &mut Writer, session: &str) -> Result<()> {
+    db.run(Role::Platform, "DELETE FROM _steading_session WHERE id = ?1", &[session.into()]).await?;
+    Ok(())
+}
+
+/// What a browser says of itself, as one line of bounded length.
+fn named(device: &str) -> String {
+    device.chars().filter(|c| !c.is_control()).take(DEVICE).collect()
+}
+
+fn ids(rows: &[Vec<Value>]) -> Vec<String> {
+    rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect()
+}
+
+impl Auth {
+    /// The next pair of tokens of a session. A token that was used before ends the session, for it is in two hands;
+    /// except where it comes with the same `attempt` as before and the answer to that was never used: then it was lost,
+    /// and its token is replaced by another.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the token is none, was used, has expired, or its session has ended; `invalid_input` at
+    /// `/attempt`; `rate_limited`.
+    pub async fn refresh(
+        &self,
+        asking: &Asking<'_>,
+        token: &Secret,
+        attempt: Option<&Secret>,
+    ) -> Result<Session> {
+        self.0.throttles.refreshes.admit(asking.client())?;
+        let attempt = attempt.map(read_attempt).transpose()?;
+        let ended = || {
+            Error::new(kernel::Code::Unauthenticated, "the refresh token is not valid (any more)")
+                .hint("log in again")
+        };
+        let token = Refresh::parse(token).ok_or_else(ended)?;
+        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let refreshed = whole(async move { inner.refresh(&env, &token, attempt).await }).await?;
+        refreshed.ok_or_else(ended)
+    }
+
+    /// The sessions of an access token's user, the latest first.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the token does not hold.
+    pub async fn sessions(&self, env: &Env, token: &Secret) -> Result<Vec<SessionInfo>> {
+        let known = self.0.known(env, token).await?;
+        let sql = "SELECT id, method, device, created_at, used_at FROM _steading_session \
+                   WHERE user = ?1 AND expires_at > ?2 ORDER BY created_at DESC, id DESC";
+        let params = [known.profile.id.to_string().into(), Timestamp::now().as_micros().into()];
+        let rows = self.0.databases.platform_query(env, sql, &params).await?;
+        let read = |row: &Vec<Value>| {
+            let text = |at: usize| row.get(at)?.as_str().map(str::to_owned);
+            let time = |at: usize| row.get(at)?.as_i64().map(Timestamp::from_micros);
+            let id = text(0)?;
+            let current = id == known.session;
+            let (method, device) = (text(1)?, text(2));
+            Some(SessionInfo { id, current, method, device, created_at: time(3)?, used_at: time(4)? })
+        };
+        let read = |row| read(row).ok_or_else(|| Error::internal("a row of a session cannot be read"));
+        rows.iter().map(read).collect()
+    }
+
+    /// Ends sessions of an access token's user. When this returns, none of their tokens opens anything.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the token does not hold; `not_found` for a session that is none of the user's.
+    pub async fn log_out(&self, env: &Env, token: &Secret, ending: Ending) -> Result<()> {
+        let known = self.0.known(env, token).await?;
+        let (inner, env) = (Arc::clone(&self.0), env.clone());
+        whole(async move {
+            let mut db = inner.begin(&env).await?;
+            let user = known.profile.id;
+            let ended = match &ending {
+                Ending::This => end(&mut db, &known.session).await,
+                Ending::Everywhere => end_all(&mut db, user, None).await.map(drop),
+                Ending::Others => end_all(&mut db, user, Some(&known.session)).await.map(drop),
+                Ending::One(session) => end_own(&mut db, user, session).await,
+            };
+            settle(db, ended).await?;
+            inner.recognized.forget(|other| match &ending {
+                Ending::This => other.is_of_session(env.id(), &known.session),
+                Ending::Everywhere => other.is_of_user(env.id(), user),
+                Ending::Others => other.is_of_user(env.id(), user) && other.session != known.session,
+                Ending::One(session) => other.is_of_session(env.id(), session),
+            });
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn end_own(db: &mut Writer, user: UserId, session: &str) -> Result<()> {
+    let sql = "DELETE FROM _steading_session WHERE id = ?1 AND user = ?2";
+    let ended = db.run(Role::Platform, sql, &[session.into(), user.to_string().into()]).await?.changed;
+    if ended == 0 { Err(Error::not_found("such session of yours")) } else { Ok(()) }
+}
+
+/// What is stored of an attempt's name.
+fn read_attempt(attempt: &Secret) -> Result<String> {
+    if (16..=200).contains(&attempt.expose().len()) {
+        return Ok(token::hexadecimal(&token::hash(attempt.expose().as_bytes())));
+    }
+    Err(Error::invalid("/attempt", "an attempt is named by 16 to 200 random characters"))
+}
+
+/// What a refresh token has shown itself to be.
+enum Shown {
+    /// The session's current one.
+    Current,
+    /// The one before, again, since its answer was lost.
+    Again,
+    /// One that was spent.
+    Spent,
+}
+
+impl Inner {
+    /// None where the token does not hold.
+    async fn refresh(&self, env: &Env, token: &Refresh, attempt: Option<String>) -> Result<Option<Session>> {
+        let mut db = self.begin(env).await?;
+        let refreshed = self.refresh_in(&mut db, env, token, attempt).await;
+        match settle(db, refreshed).await? {
+            Ok(session) => Ok(Some(session)),
+            Err(None) => Ok(None),
+            Err(Some(stolen)) => {
+                self.recognized.forget(|other| other.is_of_session(env.id(), &stolen));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The session, or the one that has ended because of this, where there was one.
+    async fn refresh_in(
+        &self,
+        db: &mut Writer,
+        env: &Env,
+        token: &Refresh,
+        attempt: Option<String>,
+    ) -> Result<Result<Session, Option<String>>> {
+        let now = Timestamp::now();
+        let sql = format!(
+            "SELECT {}, s.id, s.refresh, s.spent, s.attempt, s.expires_at FROM _steading_session s \
+             JOIN _steading_user u ON u.id = s.user WHERE s.family = ?1",
+            columns()
+        );
+        let found = db.run(Role::Platform, &sql, &[token.family().into()]).await?.rows;
+        let Some([user @ .., id, current, spent, before, expires]) = found.first().map(Vec::as_slice) else {
+            return Ok(Err(None));
+        };
+        let mut user = Stored::read(user)?;
+        let id = id.as_str().unwrap_or_default().to_owned();
+        let live =
+            expires.as_i64().is_some_and(|expires| expires > now.as_micros()) && !user.account.disabled;
+        let hash = token.hash();
+        let shown = if current.as_str() == Some(hash.as_str()) {
+            Shown::Current
+        } else if spent.as_str() == Some(hash.as_str())
+            && before.is_string()
+            && before.as_str() == attempt.as_deref()
+        {
+            // The token after it was never shown: had it been, it would be the spent one.
+            Shown::Again
+        } else {
+            Shown::Spent
+        };
+        let (spent, attempt) = match shown {
+            Shown::Current if live => (hash, attempt),
+            Shown::Again if live => (hash, before.as_str().map(str::to_owned)),
+            _ => {
+                end(db, &id).await?;
+                if live {
+                    tracing::warn!(
+                        env.id = %env.id(),
+                        "a spent refresh token was shown again: its session ends"
+                    );
+                }
+                return Ok(Err(Some(id)));
+            }
+        };
+        let next = token.next()?;
+        let sql = "UPDATE _steading_session SET refresh = ?2, spent = ?3, attempt = ?4, used_at = ?5, \
+                   expires_at = ?6 WHERE id = ?1";
+        let params: [Value; 6] = [
+            id.clone().into(),
+            next.hash().into(),
+            spent.into(),
+            attempt.into(),
+            now.as_micros().into(),
+            now.plus(self.limits.session).as_micros().into(),
+        ];
+        db.run(Role::Platform, sql, &params).await?;
+        user.account.last_seen_at = Some(now);
+        account::put(db, &user).await?;
+        Ok(Ok(self.session(env, &user.account, id, &next).await?))
+    }
+}

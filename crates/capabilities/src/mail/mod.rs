@@ -1,0 +1,149 @@
+//! Mail to the users of apps: by a mail server, or into an outbox that the app's makers read.
+
+mod outbox;
+mod smtp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use kernel::{Env, Result, Secret, Timestamp};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+pub use outbox::Kept;
+pub use smtp::{Server, is_sender};
+
+pub(crate) use outbox::{keep, kept};
+
+use crate::logs::{Entry, Level, Logs, Source};
+use smtp::{Failure, Smtp};
+
+/// One letter.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// The address it goes to.
+    pub to: String,
+    /// Who it says it is from: the app's name.
+    pub from: String,
+    /// The subject.
+    pub subject: String,
+    /// The text, which may hold what opens an account.
+    pub text: Secret,
+}
+
+/// Knows where apps answer, so that a letter's links never come from what a request says.
+pub trait Addresses: Send + Sync + 'static {
+    /// The app's address, without a slash at its end.
+    fn url<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;
+}
+
+/// Where letters go.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// Nowhere: they stay in the environment, for the app's makers to read.
+    Outbox,
+    /// To a mail server.
+    Server(Server),
+}
+
+/// Hands letters on, beside the requests that cause them. Clones share everything.
+#[derive(Clone)]
+pub struct Post(Arc<Inner>);
+
+struct Inner {
+    smtp: Option<Smtp>,
+    addresses: Arc<dyn Addresses>,
+    logs: Logs,
+    /// For those that wait or are being sent.
+    room: Arc<Semaphore>,
+    /// For those that are being sent.
+    lines: Semaphore,
+}
+
+/// How many letters wait at most; more are dropped, and said to be.
+const WAITING: usize = 1_000;
+
+/// How many connections the mail server has to bear.
+const LINES: usize = 8;
+
+/// How long after a failure that may pass the next try follows.
+const TRIES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+
+impl Post {
+    /// Letters go by `route`; what becomes of them is in `logs`.
+    ///
+    /// # Errors
+    /// `invalid_input` where the server cannot be what was configured.
+    pub fn new(route: &Route, addresses: Arc<dyn Addresses>, logs: Logs) -> Result<Self> {
+        let smtp = match route {
+            Route::Outbox => None,
+            Route::Server(server) => Some(Smtp::new(server)?),
+        };
+        let (room, lines) = (Arc::new(Semaphore::new(WAITING)), Semaphore::new(LINES));
+        Ok(Self(Arc::new(Inner { smtp, addresses, logs, room, lines })))
+    }
+
+    /// Whether letters stay in the outbox.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.0.smtp.is_none()
+    }
+
+    /// Where the app of `env` answers.
+    ///
+    /// # Errors
+    /// Where the control plane fails, or the environment is being deleted.
+    pub async fn url(&self, env: &Env) -> Result<String> {
+        self.0.addresses.url(env).await
+    }
+
+    /// Says that a letter is in the outbox, without what is in it.
+    pub(crate) fn tell(&self, env: &Env) {
+        let message = "a mail is in the outbox, since no mail server is set: auth_users with mails shows it";
+        self.log(env, Level::Info, message, &[]);
+    }
+
+    /// Sends a letter some time soon, several times where the server fails for a moment. Does not wait.
+    pub(crate) fn send(&self, env: &Env, letter: Letter) {
+        let (post, env) = (self.clone(), env.clone());
+        let Ok(room) = Arc::clone(&post.0.room).try_acquire_owned() else {
+            return post.log(&env, Level::Error, "a mail was dropped: too many wait to be sent", &[]);
+        };
+        tokio::spawn(async move {
+            post.deliver(&env, &letter).await;
+            drop(room);
+        });
+    }
+
+    async fn deliver(&self, env: &Env, letter: &Letter) {
+        let Some(smtp) = &self.0.smtp else { return };
+        let mut waits = TRIES.into_iter();
+        loop {
+            let sent = {
+                let Ok(_line) = self.0.lines.acquire().await else { return };
+                smtp.send(letter).await
+            };
+            match sent {
+                Ok(()) => return self.log(env, Level::Info, "a mail was handed to the mail server", &[]),
+                Err(Failure { lasts, why }) => match waits.next().filter(|_| !lasts) {
+                    Some(wait) => {
+                        self.log(env, Level::Warn, "a mail could not be sent yet", &[("why", &why)]);
+                        tokio::time::sleep(wait).await;
+                    }
+                    None => {
+                        return self.log(env, Level::Error, "a mail could not be sent", &[("why", &why)]);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Neither addresses nor texts are logged.
+    fn log(&self, env: &Env, level: Level, message: &str, fields: &[(&str, &str)]) {
+        let mut entry = Entry::new(Timestamp::now(), level, Source::Mail, message);
+        entry.fields = fields.iter().map(|(name, it)| ((*name).to_owned(), Value::from(*it))).collect();
+        self.0.logs.append(env, entry);
+    }
+}

@@ -1,0 +1,122 @@
+//! The manifest's `auth`: how people sign in.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use kernel::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::{origin, redirect};
+use crate::rows::{AuthSettings, Confirm, Method, SignUp};
+
+/// The manifest's `auth`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSpec {
+    /// Ways to sign in; none is on until it is listed.
+    #[serde(default)]
+    pub methods: BTreeSet<Method>,
+    /// Other origins whose pages may call the app: `https://example.org`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+    /// Who may make an account: `open` (everybody), `invite` (who was invited) or `closed`.
+    #[serde(default, skip_serializing_if = "is_open")]
+    pub signup: SignUp,
+    /// Whether an address must be confirmed by mail before it opens a session; with `otp` it must.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
+    /// Other addresses that links in mails may lead on to: `https://example.org/welcome`; one that ends with / stands for
+    /// all below it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<String>,
+}
+
+/// What is changed of it; the rest stays.
+#[derive(Debug, Clone, Default)]
+pub struct AuthChange {
+    /// Ways to sign in.
+    pub methods: Option<BTreeSet<Method>>,
+    /// Other origins.
+    pub origins: Option<Vec<String>>,
+    /// Who may make an account.
+    pub signup: Option<SignUp>,
+}
+
+/// How many other origins, and how many addresses, an app may name.
+const MOST: usize = 20;
+
+fn is_open(signup: &SignUp) -> bool {
+    *signup == SignUp::Open
+}
+
+impl AuthSpec {
+    /// The same with its origins and addresses as browsers write them, each once and in order; or the first that is none,
+    /// with its place below `/auth`.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let origins = listed("origins", &self.origins, origin)?;
+        let redirects = listed("redirects", &self.redirects, |text| redirect(text).map(String::from))?;
+        if self.signup != SignUp::Open && self.methods.contains(&Method::Anonymous) {
+            let message =
+                format!("anonymous makes a user of everybody, and signup is {}", self.signup.as_str());
+            return Err(Error::invalid("/methods", message).hint("leave anonymous out, or signup open"));
+        }
+        Ok(Self { origins, redirects, ..self })
+    }
+
+    /// The same with `change` made to it.
+    pub(crate) fn with(self, change: AuthChange) -> Self {
+        Self {
+            methods: change.methods.unwrap_or(self.methods),
+            origins: change.origins.unwrap_or(self.origins),
+            signup: change.signup.unwrap_or(self.signup),
+            ..self
+        }
+    }
+
+    /// What the data plane knows of it; `name` is the app's.
+    pub(crate) fn settings(self, name: Option<String>) -> AuthSettings {
+        AuthSettings {
+            methods: self.methods,
+            origins: self.origins.into_iter().collect(),
+            signup: self.signup,
+            confirm: if self.confirm { Confirm::First } else { Confirm::Later },
+            redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
+            name,
+        }
+    }
+}
+
+fn listed(field: &str, texts: &[String], read: impl Fn(&str) -> Result<String>) -> Result<Vec<String>> {
+    if texts.len() > MOST {
+        return Err(Error::invalid(format!("/{field}"), format!("an app names at most {MOST} {field}")));
+    }
+    let texts = texts.iter().enumerate();
+    let read = texts.map(|(i, text)| read(text).map_err(|e| e.under(&format!("/{field}/{i}"))));
+    Ok(read.collect::<Result<BTreeSet<_>>>()?.into_iter().collect())
+}
+
+impl fmt::Display for AuthSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<_> = self.methods.iter().map(|method| method.as_str()).collect();
+        match methods.as_slice() {
+            [] => f.write_str("nobody signs in")?,
+            methods => write!(f, "sign-in by {}", methods.join(", "))?,
+        }
+        match self.signup {
+            SignUp::Open => {}
+            SignUp::Invite => f.write_str(" for who was invited")?,
+            SignUp::Closed => f.write_str(" for who has an account")?,
+        }
+        if self.confirm {
+            f.write_str(" with a confirmed address")?;
+        }
+        for origin in &self.origins {
+            write!(f, ", also from {origin}")?;
+        }
+        for redirect in &self.redirects {
+            write!(f, ", links lead to {redirect}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+// The page to sign in on: one form at a time, and what was mailed is used when somebody says so, never by loading.
+import { createClient } from "/_/sdk.js";
+
+const { auth } = createClient();
+const $ = (id) => document.getElementById(id);
+const { methods: listed, to } = document.body.dataset;
+const on = new Set(listed.split(" ").filter(Boolean));
+const leave = () => location.replace(to);
+
+const EMAIL = { name: "email", label: "Email", type: "email", autocomplete: "username" };
+const PASSWORD = { name: "password", label: "Password", type: "password", autocomplete: "current-password" };
+const NEW = { name: "password", label: "New password", type: "password", autocomplete: "new-password", minlength: "8" };
+const CODE = { name: "code", label: "Code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: "9" };
+
+/** Shows one form: its fields, what its button does, and where one can go instead. */
+function show({ title, lead = "", fields = [], button, act, more = [] }) {
+  $("title").textContent = title;
+  document.title = `${title} – ${document.querySelector(".app").textContent}`;
+  $("lead").textContent = lead;
+  $("note").textContent = "";
+  const inputs = fields.map(({ label, value = email(), ...attributes }) => {
+    const input = Object.assign(document.createElement("input"), { required: true });
+    for (const [name, text] of Object.entries(attributes)) input.setAttribute(name, text);
+    if (attributes.name === "email") input.value = value;
+    const field = document.createElement("label");
+    field.append(label, input);
+    return field;
+  });
+  const send = Object.assign(document.createElement("button"), { textContent: button });
+  $("form").replaceChildren(...inputs, ...(button ? [send] : []));
+  $("form").onsubmit = (event) => {
+    event.preventDefault();
+    const missing = [...$("form").elements].find((input) => !input.checkValidity());
+    if (missing) {
+      $("note").textContent = missing.validationMessage;
+      return missing.focus();
+    }
+    run(() => act(Object.fromEntries(new FormData($("form")))));
+  };
+  const links = more.filter(Boolean).map(([text, go]) =>
+    Object.assign(document.createElement("button"), { type: "button", textContent: text, onclick: () => run(go) }),
+  );
+  $("more").replaceChildren(...links);
+  ($("form").querySelector("input") ?? $("title")).focus();
+}
+
+async function run(act) {
+  const buttons = [...document.querySelectorAll("button")];
+  for (const button of buttons) button.disabled = true;
+  $("note").textContent = "";
+  try {
+    await act();
+  } catch (error) {
+    $("note").textContent = words(error);
+  } finally {
+    for (const button of buttons) button.disabled = false;
+  }
+}
+
+function words({ status, message }) {
+  if (status === 0) return "There is no connection. Try again in a moment.";
+  if (status === 429) return "There were too many attempts. Wait a little, then try again.";
+  return `${message.charAt(0).toUpperCase()}${message.slice(1)}.`;
+}
+
+let typed = "";
+const email = () => typed;
+const remember = (values) => {
+  typed = values.email ?? typed;
+  return values;
+};
+
+const back = ["Back", () => start()];
+const guest = () => on.has("anonymous") && ["Go on without an account", async () => (await auth.anonymous(), leave())];
+
+function start() {
+  const mail = on.has("otp") && ["Mail me a code instead", byMail];
+  if (on.has("password")) {
+    const create = on.has("signup") && ["Create an account", signUp];
+    const more = [create, mail, ["I forgot my password", forgot], guest()];
+    return show({ title: "Sign in", fields: [EMAIL, PASSWORD], button: "Sign in", act: logIn, more });
+  }
+  if (on.has("otp")) return byMail();
+  if (on.has("anonymous")) return show({ title: "Welcome", button: "Go on", act: guest()[1] });
+  show({ title: "Sign in", lead: "Nobody signs in here yet." });
+}
+
+async function logIn(values) {
+  try {
+    await auth.login(remember(values));
+  } catch (error) {
+    if (error.status === 403 && error.hint?.includes("otp/verify")) return enter("Confirm your address: we mailed a code to");
+    throw error;
+  }
+  leave();
+}
+
+function signUp() {
+  const act = async (values) => ((await auth.signUp({ ...remember(values), redirect: to })) ? leave() : enter("We mailed a code to"));
+  show({ title: "Create an account", fields: [EMAIL, NEW], button: "Create account", act, more: [back] });
+}
+
+function byMail() {
+  const act = async ({ email }) => {
+    await auth.otp(email, { redirect: to });
+    typed = email;
+    enter("If all is well, a code is on its way to");
+  };
+  const more = [on.has("password") && back, guest()];
+  show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
+}
+
+function enter(lead) {
+  const act = async ({ code }) => (await auth.verify({ email: email(), code }), leave());
+  show({ title: "Enter the code", lead: `${lead} ${email()}.`, fields: [CODE], button: "Go on", act, more: [back] });
+}
+
+function forgot() {
+  const act = async ({ email: address }) => {
+    await auth.forgotPassword(address, { redirect: to });
+    typed = address;
+    const reset = async ({ code, password }) => (await auth.resetPassword({ email: email(), code, password }), leave());
+    const lead = `If there is an account, a code is on its way to ${email()}.`;
+    show({ title: "New password", lead, fields: [CODE, NEW], button: "Set password", act: reset, more: [back] });
+  };
+  show({ title: "New password", lead: "We mail you a code.", fields: [EMAIL], button: "Mail me a code", act, more: [back] });
+}
+
+/** What a mailed link has brought. Only the button uses it: programs that look through mail open links too. */
+function arrived(kind, token) {
+  history.replaceState(null, "", location.pathname + location.search);
+  const forms = {
+    link: { title: "Sign in", button: "Sign in", act: async () => (await auth.verify({ token }), leave()) },
+    reset: {
+      title: "New password",
+      fields: [NEW],
+      button: "Set password",
+      act: async ({ password }) => (await auth.resetPassword({ token, password }), leave()),
+    },
+    email: {
+      title: "New address",
+      button: "Use this address",
+      act: async () => {
+        const { email: address } = await auth.verifyEmail({ token });
+        show({ title: "Done", lead: `${address} is your address from now on.`, button: "Go on", act: () => leave() });
+      },
+    },
+  };
+  show({ ...forms[kind], more: kind === "email" ? [] : [back] });
+}
+
+const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(location.hash.slice(1))))[0] ?? [];
+if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
+else start();

@@ -1,0 +1,28 @@
+//! Where the apps of environments answer, for the links in mails.
+
+use std::sync::Arc;
+
+use capabilities::mail::Addresses;
+use control::Control;
+use futures::future::BoxFuture;
+use kernel::{Env, Error, Result};
+
+use crate::platform::Urls;
+
+/// The addresses by the slugs that the control plane knows.
+pub struct AppAddresses {
+    /// Knows the slugs.
+    pub control: Arc<Control>,
+    /// Knows what stands around them.
+    pub urls: Urls,
+}
+
+impl Addresses for AppAddresses {
+    fn url<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move {
+            let place = self.control.environments().find(&env.id().to_string()).await?;
+            let place = place.ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))?;
+            Ok(self.urls.app(&place.slug))
+        })
+    }
+}
