@@ -68,7 +68,6 @@ pub(super) struct Ground {
     pub databases: Arc<Databases>,
     pub env: Env,
     pub auth: Auth,
-    pub logs: Logs,
     pub settings: AuthSettings,
     pub client: Option<IpAddr>,
 }
@@ -87,12 +86,12 @@ impl Ground {
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
         let logs = Logs::new(directory.path());
-        let post = Post::new(&Route::Outbox, Arc::new(Places), logs.clone()).unwrap();
+        let post = Post::new(&Route::Outbox, Arc::new(Places), logs).unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
         let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
         let client = Some("192.0.2.1".parse().unwrap());
-        Self { _directory: directory, databases, logs, env, auth, settings, client }
+        Self { _directory: directory, databases, env, auth, settings, client }
     }
 
     /// Another environment beside the first.

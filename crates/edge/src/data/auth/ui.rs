@@ -17,7 +17,7 @@ const SCRIPT: &str = include_str!("ui.js");
 const STYLE: &str = include_str!("ui.css");
 
 /// Nothing but its own files and the app's interface; no frame around it, no form that goes elsewhere.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Answers for `/_/auth/ui…`.
