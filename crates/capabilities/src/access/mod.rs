@@ -1,12 +1,15 @@
 //! Who may do what with rows: rules, what they mean to the database, and who asks.
 
 mod advice;
+mod check;
 mod compile;
 mod explain;
 mod expr;
 mod lexer;
 mod lint;
+mod lookup;
 mod matrix;
+mod names;
 mod parse;
 mod persona;
 mod preset;
@@ -23,7 +26,7 @@ mod tests;
 pub use explain::{Explanation, Question, Who};
 pub use matrix::Matrix;
 pub use persona::Persona;
-pub use preset::Preset;
+pub use preset::{CloudBase, Preset};
 pub use rules::Rules;
 pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};

@@ -116,9 +116,12 @@ impl Trial<'_> {
         let allowed = match db.run(Role::Writer, &sql.text, &sql.params).await {
             Ok(outcome) => !outcome.rows.is_empty(),
             // The engine asks rules before it asks whether values fit.
-            Err(database::Error::Duplicate(_) | database::Error::ForeignKey | database::Error::Value(_)) => {
-                true
-            }
+            Err(
+                database::Error::Duplicate(_)
+                | database::Error::ForeignKey
+                | database::Error::Value(_)
+                | database::Error::Check(_),
+            ) => true,
             Err(error) => return Err(error.into()),
         };
         let mut verdict = Verdict { allowed, rule_of: self.operation, failing: None, refused: None, sql };
@@ -162,7 +165,8 @@ impl Trial<'_> {
             Err(
                 error @ (database::Error::Duplicate(_)
                 | database::Error::ForeignKey
-                | database::Error::Value(_)),
+                | database::Error::Value(_)
+                | database::Error::Check(_)),
             ) => return Err(cannot(&error)),
             Err(error) => return Err(error.into()),
         }
@@ -215,7 +219,7 @@ impl Trial<'_> {
             }
             return Ok(());
         }
-        verdict.refused = Some("rows do not change hands".to_owned());
+        verdict.refused = Some("rows do not change hands, and immutable columns stay as they are".to_owned());
         Ok(())
     }
 

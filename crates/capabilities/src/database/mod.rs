@@ -41,6 +41,7 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::error::CHECK;
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rows::{Cell, Row, RowsWriter};
 pub(crate) use self::schema::quoted;

@@ -78,10 +78,10 @@ pub(super) async fn read(writer: &mut RowsWriter, statements: &Statements<'_>, i
     row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
 }
 
-/// `row`, which has all columns of its table.
+/// `row`, which has all columns of its table that are shown.
 pub(super) fn stored(table: &TableModel, row: &Row<'_>) -> Result<Stored, database::Error> {
     let mut json = Vec::with_capacity(256);
-    let columns: Vec<_> = table.columns.iter().collect();
+    let columns: Vec<_> = table.shown().collect();
     encode::object(&columns, row, &mut json)?;
     let id = match row.cell(0) {
         Cell::Text(id) => id.to_owned(),

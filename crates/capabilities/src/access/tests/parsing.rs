@@ -22,7 +22,7 @@ fn filters(texts: &[&str], expect: Expect) {
 }
 
 fn rules(operation: Operation, texts: &[&str], expect: Expect) {
-    let lines = texts.iter().map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), operation))));
+    let lines = texts.iter().map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), &tables(), operation))));
     expect.assert_eq(&lines.collect::<String>());
 }
 
@@ -242,7 +242,7 @@ fn the_presets_are_the_expressions_that_they_are_said_to_be() {
         for operation in Operation::ALL {
             let rules = preset.rules();
             let rule = rules.of(operation).unwrap();
-            assert_eq!(Expr::parse_rule(&rule.to_string(), &things(), operation).unwrap(), *rule);
+            assert_eq!(Expr::parse_rule(&rule.to_string(), &things(), &tables(), operation).unwrap(), *rule);
             lines.push_str(&format!("{} {operation}: {rule}\n", preset.as_str()));
         }
     }
@@ -293,7 +293,7 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in any::<String>()) {
         let _ = Expr::parse_where(&text, &things());
-        let _ = Expr::parse_rule(&text, &things(), Operation::Update);
+        let _ = Expr::parse_rule(&text, &things(), &tables(), Operation::Update);
     }
 
     #[test]
