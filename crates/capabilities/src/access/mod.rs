@@ -9,6 +9,7 @@ mod lexer;
 mod lint;
 mod lookup;
 mod matrix;
+mod mend;
 mod names;
 mod parse;
 mod persona;
@@ -30,12 +31,12 @@ pub use preset::{CloudBase, Preset};
 pub use rules::Rules;
 pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};
-pub use test_spec::{Expect, TestSpec};
+pub use test_spec::{Expect, GivenSpec, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
 pub(crate) use explain::explain;
 pub(crate) use expr::Expr;
-pub(crate) use lint::lint;
+pub(crate) use lint::{Finding, Indexed, lint};
 pub(crate) use matrix::matrix;
 pub(crate) use test_spec::run as run_tests;
 

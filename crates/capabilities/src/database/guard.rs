@@ -22,7 +22,7 @@ use sqlx::sqlite::LockedSqliteHandle;
 use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
-pub(super) use kept::{Failed, Kept};
+pub(super) use kept::{Bounds, Failed, Kept, Queue};
 
 /// What preparing a statement told.
 #[derive(Debug, Default)]

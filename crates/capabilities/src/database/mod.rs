@@ -16,6 +16,7 @@ mod rows;
 mod schema;
 mod template;
 mod values;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -43,12 +44,13 @@ pub use self::writer::{Durability, Switch, Writer};
 
 pub(crate) use self::error::CHECK;
 pub(crate) use self::limits::PARAMETERS;
-pub(crate) use self::rows::{Cell, Row, RowsWriter};
+pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
-use self::connection::{Kind, Stop, Watch};
+use self::connection::Kind;
 use self::environments::Environments;
 use self::schema::Counting;
+use self::watch::{Stop, Watch};
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]

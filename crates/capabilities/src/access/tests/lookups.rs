@@ -107,7 +107,11 @@ pub(super) fn lookup(of: &'static [Source]) -> BoxedStrategy<Expr> {
     let ops = any_of(&[Op::Eq, Op::Eq, Op::Ne, Op::Lt, Op::Ge]);
     let compare = (kinds, ops, any::<bool>()).prop_flat_map(move |(kind, op, turned)| {
         let op = if kind == Kind::Bool && op.orders() { Op::Eq } else { op };
-        let id = column(of, &["id", "owner"]);
+        // A new row's id is not known.
+        let id = match of.contains(&Source::Row) {
+            true => column(&[Source::Row], &["id", "owner"]),
+            false => column(of, &["owner"]),
+        };
         let other = match kind {
             Kind::Text => prop_oneof![2 => id, 2 => operand(kind, of), 1 => claims()].boxed(),
             kind => prop_oneof![3 => operand(kind, of), 1 => claims(), 1 => inner(kind)].boxed(),

@@ -175,8 +175,8 @@ fn a_wrong_filter_is_refused_with_its_place() {
             at byte 12: expected an operator or the end, found `-` (nothing is calculated: compare with a column or a value)
             at byte 6: there is no function "contains" (write value in list; of a text only startsWith, size and == are asked)
             at byte 0: size takes a text, a blob or a list, and count is a number
-            at byte 0: there is no function "lower" (functions are now, size, startsWith)
-            at byte 0: exists(…) is not offered: a rule sees its own row only (keep what the rule needs in the row: a column with the user's id, or a json list of ids)
+            at byte 0: there is no function "lower" (functions are now, size, startsWith, exists)
+            at byte 0: exists(…) is for access rules alone
             at byte 12: ';' has no meaning here
             at byte 9: 'é' has no meaning here
             at byte 0: there is no column "auth" in Things (its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
