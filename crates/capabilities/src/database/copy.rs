@@ -38,11 +38,17 @@ impl Databases {
         Ok(Quiet { lease: self.environments.writer(env.id(), Kind::Writer).await? })
     }
 
-    /// Begins a copy at the path `to`, of this moment: `_quiet` may end with this call, and others write on.
+    /// Begins a copy at the path `to`, of this moment: `quiet` may end with this call, and others write on.
     ///
     /// # Errors
     /// Of the engine; the disk.
-    pub(crate) async fn begin_copy(&self, env: &Env, _quiet: &Quiet, to: &Path) -> Result<Copying, Error> {
+    pub(crate) async fn begin_copy(
+        &self,
+        env: &Env,
+        quiet: &mut Quiet,
+        to: &Path,
+    ) -> Result<Copying, Error> {
+        quiet.shorten_log().await;
         let mut lease = self.environments.reader(env.id(), Kind::Reader).await?;
         let limit = self.environments.limits().statement;
         let connection = lease.connection()?;
@@ -68,11 +74,8 @@ impl Databases {
         let connection = quiet.lease.connection()?;
         connection.run(Role::Platform, "PRAGMA synchronous = FULL", &[], limit).await?;
         connection.whole(|handle| guard::replace(handle, from)).await?;
-        // The log has grown by a whole database.
-        let shrunk = connection.run(Role::Platform, "PRAGMA wal_checkpoint(PASSIVE)", &[], limit).await;
-        if let Err(error) = shrunk {
-            tracing::debug!(%error, "the log of a restored database stays long for a while");
-        }
+        // It has grown by a whole database.
+        quiet.shorten_log().await;
         Ok(())
     }
 
@@ -113,6 +116,21 @@ impl Quiet {
         let connection = self.lease.connection()?;
         let limit = connection.limits().migration;
         connection.run(Role::Platform, &format!("SELECT * FROM {table}"), &[], limit).await
+    }
+
+    /// Takes the log into the file and cuts it off, unless somebody reads who needs it. It is a matter of time alone.
+    async fn shorten_log(&mut self) {
+        let Ok(connection) = self.lease.connection() else { return };
+        let (limit, turn) = (connection.limits().migration, connection.limits().turn.as_millis());
+        for sql in [
+            "PRAGMA busy_timeout = 0",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            &format!("PRAGMA busy_timeout = {turn}"),
+        ] {
+            if let Err(error) = connection.run(Role::Platform, sql, &[], limit).await {
+                tracing::debug!(%error, "the log of a database stays as long as it is");
+            }
+        }
     }
 
     /// Ends the turn.

@@ -119,10 +119,10 @@ impl Inner {
             }
             None => {
                 let here = self.environment(env.id());
-                let quiet = self.databases.quiet(env).await?;
+                let mut quiet = self.databases.quiet(env).await?;
                 match with {
                     With::Data => {
-                        let copying = self.databases.begin_copy(env, &quiet, &database).await?;
+                        let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
                         contents::files(here.join("files"), site.path().join("files")).await?;
                         quiet.end();
                         copying.finish().await?;

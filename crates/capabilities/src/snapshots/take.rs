@@ -72,13 +72,13 @@ impl Inner {
         &self,
         env: &Env,
         new: NewSnapshot,
-        quiet: Quiet,
+        mut quiet: Quiet,
         held: bool,
     ) -> Result<(Snapshot, Option<Quiet>)> {
         let staged = Staged::new(self.directory(env.id())).await?;
         let database = staged.path().join("main.db");
         let created_at = Timestamp::now();
-        let copying = self.databases.begin_copy(env, &quiet, &database).await?;
+        let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
         // Contents are removed right after their row: none goes whose row is in the copy while nobody writes.
         let here = self.environment(env.id());
         contents::files(here.join("files"), staged.path().join("files")).await?;
