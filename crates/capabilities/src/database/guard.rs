@@ -24,7 +24,7 @@ use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
 pub(super) use files::{Broken, attach, read_file, replace};
-pub(super) use kept::{Failed, Kept};
+pub(super) use kept::{Bounds, Failed, Kept, Queue};
 
 /// What preparing a statement told.
 #[derive(Debug, Default)]

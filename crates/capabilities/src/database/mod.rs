@@ -19,6 +19,7 @@ mod rows;
 mod schema;
 mod template;
 mod values;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -48,12 +49,13 @@ pub(crate) use self::copy::{Loose, Quiet, make_servable};
 pub(crate) use self::fate::Fate;
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rebuild::{Along, Maker};
-pub(crate) use self::rows::{Cell, Row, RowsWriter};
+pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
-use self::connection::{Kind, Stop, Watch};
+use self::connection::Kind;
 use self::environments::Environments;
 use self::schema::Counting;
+use self::watch::{Stop, Watch};
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]
