@@ -127,9 +127,7 @@ fn table_schemas(table: &TableModel, schemas: &mut Map<String, Value>) {
         .filter(|column| column.required && column.default.is_none())
         .map(|column| &column.name)
         .collect();
-    let object = |properties: Map<String, Value>| {
-        json!({ "type": "object", "additionalProperties": false, "properties": properties })
-    };
+    let object = |properties: Map<String, Value>| json!({ "type": "object", "additionalProperties": false, "properties": properties });
     let change = object(properties(&mut given().filter(|column| !column.immutable)));
     let mut new = object(properties(&mut given()));
     if !needed.is_empty() {

@@ -22,7 +22,9 @@ fn filters(texts: &[&str], expect: Expect) {
 }
 
 fn rules(operation: Operation, texts: &[&str], expect: Expect) {
-    let lines = texts.iter().map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), &tables(), operation))));
+    let lines = texts
+        .iter()
+        .map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), &tables(), operation))));
     expect.assert_eq(&lines.collect::<String>());
 }
 
