@@ -16,6 +16,7 @@ use capabilities::logs::Logs;
 use capabilities::mail::{Post, Route, Server};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -105,8 +106,25 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let addresses = Arc::new(AppAddresses { control: Arc::clone(&control), urls: urls.clone() });
     let post = Post::new(&mail_route(config), addresses, logs.clone())?;
     let auth = Auth::new(Arc::clone(&databases), keys, post, auth_limits(config));
-    let platform =
-        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
+    let snapshots = Snapshots::new(
+        environments_dir.clone(),
+        Arc::clone(&databases),
+        Arc::clone(&releases),
+        auth.clone(),
+        logs.clone(),
+        snapshot_limits(config),
+    );
+    let platform = Arc::new(Platform {
+        control,
+        databases,
+        releases,
+        auth,
+        blobs,
+        snapshots,
+        logs,
+        urls,
+        environments_dir,
+    });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -219,6 +237,15 @@ fn auth_limits(config: &Config) -> AuthLimits {
         access: Duration::from_secs(auth.access_s),
         session: Duration::from_secs(auth.session_s),
         ..AuthLimits::default()
+    }
+}
+
+fn snapshot_limits(config: &Config) -> SnapshotLimits {
+    let environments = &config.environments;
+    SnapshotLimits {
+        most: environments.max_snapshots,
+        bytes: environments.max_snapshot_bytes,
+        ..SnapshotLimits::default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows, snapshots.
 
 pub mod access;
 pub mod auth;
@@ -8,3 +8,4 @@ pub mod logs;
 pub mod mail;
 pub mod releases;
 pub mod rows;
+pub mod snapshots;

@@ -77,6 +77,10 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_database_bytes" => environments.max_database_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How many snapshots one environment may have, beside those that the platform makes.
+    "environments.max_snapshots" => environments.max_snapshots;
+    /// How many bytes the snapshots of one environment may take, without what they share with it.
+    "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
 
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.

@@ -12,6 +12,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::mail::{Post, Route};
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -60,7 +61,16 @@ impl Ground {
         let addresses = AppAddresses { control: Arc::clone(&control), urls: urls.clone() };
         let post = Post::new(&Route::Outbox, Arc::new(addresses), logs.clone()).unwrap();
         let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
-        let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
+        let snapshots = Snapshots::new(
+            environments_dir.clone(),
+            Arc::clone(&databases),
+            Arc::clone(&releases),
+            auth.clone(),
+            logs.clone(),
+            SnapshotLimits::default(),
+        );
+        let platform =
+            Platform { control, databases, releases, auth, blobs, snapshots, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }
