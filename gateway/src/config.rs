@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use kernel::Secret;
 use url::Url;
 
+use crate::proxies::Proxies;
+
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{Format, Hidden, Level, MailServer, Sender, Words};
@@ -33,6 +35,8 @@ pub struct Config {
     pub preview_domain: Option<String>,
     /// Whether plain HTTP is served on anything but loopback.
     pub allow_insecure_http: bool,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Proxies,
     /// Seconds that calls in flight may go on once the program is told to stop.
     pub shutdown_grace_s: u64,
     /// The MCP door.
@@ -141,6 +145,7 @@ impl Default for Config {
             apps_domain: None,
             preview_domain: None,
             allow_insecure_http: false,
+            trusted_proxies: Proxies::default(),
             shutdown_grace_s: 20,
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },
             limits: Limits {

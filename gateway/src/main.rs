@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod live_check;
 mod lockfile;
+mod proxies;
 mod serve;
 mod telemetry;
 mod upkeep;

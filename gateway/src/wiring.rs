@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
@@ -34,6 +34,7 @@ use crate::api;
 use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
+use crate::proxies::Proxies;
 use crate::upkeep;
 
 /// Where the platform listens, and how it learns that it is to stop.
@@ -129,7 +130,12 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
     Ok(App {
-        router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),
+        router: by_host(
+            hosts(listening)?,
+            config.trusted_proxies.clone(),
+            edge(&platform),
+            platform_router(config, listening, &platform)?,
+        ),
         ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
         platform,
     })
@@ -170,10 +176,14 @@ fn hosts(listening: &Listening) -> Result<Hosts> {
 }
 
 /// The platform's routes on the platform's hosts; everything else is an app's.
-fn by_host(hosts: Hosts, edge: Edge, platform: Router) -> Router {
-    let hosts = Arc::new(hosts);
-    Router::new().fallback(move |request: Request| {
+fn by_host(hosts: Hosts, proxies: Proxies, edge: Edge, platform: Router) -> Router {
+    let (hosts, proxies) = (Arc::new(hosts), Arc::new(proxies));
+    Router::new().fallback(move |mut request: Request| {
         let (hosts, edge, platform) = (Arc::clone(&hosts), edge.clone(), platform.clone());
+        if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() {
+            let client = SocketAddr::new(proxies.client(peer.ip(), request.headers()), peer.port());
+            request.extensions_mut().insert(ConnectInfo(client));
+        }
         async move { dispatch(&hosts, &edge, platform, request).await }
     })
 }

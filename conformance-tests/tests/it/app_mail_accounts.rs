@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use conformance_tests::{Person, Place, Reply, Session};
 use serde_json::{Value, json};
-use testkit::{Steading, eventually, require};
+use testkit::{Mailbox, Steading, eventually, require};
 
 use crate::app_mail::{Shop, other};
 
@@ -352,6 +352,37 @@ fn code_in(text: &str) -> &str {
         .map(str::trim)
         .find(|line| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit()))
         .unwrap()
+}
+
+#[test]
+fn mail_waits_for_a_server_that_is_down_and_its_error_is_seen() {
+    // A port that nobody listens on, until somebody does.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let launch = Steading::launch()
+        .env("STEADING_MAIL_SMTP", format!("smtp://{address}"))
+        .env("STEADING_MAIL_FROM", "no-reply@platform.example");
+    let steading = require(launch.start());
+    let client = steading.client();
+    let manifest = json!({ "auth": { "methods": ["otp"] }, "site": { "files": {} } });
+    let applied = client.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let app = conformance_tests::App::new(applied["url"].as_str().unwrap());
+    assert_eq!(app.auth("otp", &json!({ "email": "ada@example.org" })).unwrap().status, 202);
+    let logged = eventually(Duration::from_secs(20), || {
+        let lines = client.output("logs_query", &json!({ "text": "could not be sent yet" })).ok()?;
+        Some(lines["entries"].get(0)?.clone())
+    });
+    let logged = logged.unwrap();
+    assert_eq!(logged["fields"], json!({ "why": "the mail server cannot be reached" }), "{logged}");
+    let mailbox = require(Mailbox::start_at(address));
+    let mail = mailbox.take(|mail| mail.to == "ada@example.org").unwrap();
+    let code = mail.code().unwrap();
+    let reply = app.auth("otp/verify", &json!({ "email": "ada@example.org", "code": code })).unwrap();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    // Where a server sends the mail, none of it is kept here.
+    let users = client.output("auth_users", &json!({ "mails": true })).unwrap();
+    assert_eq!(users["mails"], json!([]));
+    let log = std::fs::read_to_string(steading.log_file()).unwrap();
+    assert!(!log.contains(code) && !log.contains("ada@example.org") && !log.contains("stead_lt_"), "{log}");
 }
 
 /// The text of the latest mail to this address in the outbox.

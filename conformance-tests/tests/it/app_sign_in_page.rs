@@ -84,6 +84,23 @@ fn it_is_framed_by_nobody_runs_nothing_but_its_own_and_leads_nowhere_else() {
     let text = page.body.as_str().unwrap();
     assert!(!text.contains("<script>") && !text.contains("{{"), "{text}");
     assert!(text.contains("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#123;&#123;methods}}"), "{text}");
+    let theme = json!({ "accent": "#ffdd00", "logo": "/logo.svg" });
+    let auth = json!({ "methods": ["otp"], "redirects": ["https://friend.example/"], "theme": theme });
+    shop.client.output("app_apply", &json!({ "manifest": { "auth": auth } })).unwrap();
+    let themed = ask("/_/auth/ui").body.as_str().unwrap().to_owned();
+    assert!(themed.contains("<img class=\"logo\" src=\"/logo.svg\" alt=\"\">"), "{themed}");
+    let style = ask("/_/auth/ui/page.css").body.as_str().unwrap().to_owned();
+    assert!(style.contains("--accent: #ffdd00; --on: #000000;"), "by night it is bright enough: {style}");
+    for (key, bad) in
+        [("accent", "red;}"), ("accent", "#fff"), ("logo", "https://evil.example/x.png"), ("logo", "//evil")]
+    {
+        let manifest = json!({ "auth": { "methods": ["otp"], "theme": { key: bad } } });
+        let refused = shop.client.call("app_apply", &json!({ "manifest": manifest })).unwrap();
+        assert_eq!(
+            (refused.code(), refused.body["field"].as_str()),
+            ("invalid_input", Some(&*format!("/manifest/auth/theme/{key}")))
+        );
+    }
     let to = |wanted: &str| {
         let page = ask(&format!("/_/auth/ui?to={}", conformance_tests::encoded(wanted)));
         let text = page.body.as_str().unwrap().to_owned();

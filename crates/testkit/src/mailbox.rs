@@ -1,6 +1,6 @@
 //! A mail server of the caller's own, which keeps what it is sent: `aiosmtpd`.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +47,17 @@ impl Mailbox {
         Self::serve(&python).map_err(Unavailable::broken("aiosmtpd"))
     }
 
+    /// Starts one at this address, for who has been sending there already.
+    ///
+    /// # Errors
+    /// As [`Mailbox::start`], and `Broken` where the address is taken.
+    pub fn start_at(address: SocketAddr) -> Result<Self, Unavailable> {
+        let start = || Self::serve_at(&PythonTool::install()?, temporary()?, address);
+        start()
+            .and_then(|mailbox| mailbox.context("it ended before it was ready"))
+            .map_err(Unavailable::broken("aiosmtpd"))
+    }
+
     /// Its address, as the product's settings want it.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -91,34 +102,41 @@ impl Mailbox {
     }
 
     fn serve(python: &PythonTool) -> anyhow::Result<Self> {
-        let directory = temporary()?;
         for _ in 0..ATTEMPTS {
             let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-            let mut serve = python.command(directory.path())?;
-            serve.args(["-m", "aiosmtpd", "--nosetuid", "--smtputf8", "--listen", &address.to_string()]);
-            serve.args(["--class", "aiosmtpd.handlers.Mailbox"]).arg(directory.path().join("mails"));
-            let mut process =
-                Process::spawn(serve, &directory.path().join("log"), Stdout::Log, Ending::Kill)?;
-            let ready = eventually(READY_LIMIT, || {
-                if process.exited().is_some() {
-                    return Some(false);
-                }
-                greets(address).then_some(true)
-            });
-            match ready {
-                Some(true) => {
-                    return Ok(Self { _process: process, directory, url: format!("smtp://{address}") });
-                }
-                Some(false) => {}
-                None => bail!("no greeting within {READY_LIMIT:?}:\n{}", process.log_tail()),
+            if let Some(mailbox) = Self::serve_at(python, temporary()?, address)? {
+                return Ok(mailbox);
             }
         }
         bail!("it ended {ATTEMPTS} times before it was ready")
     }
+
+    /// None where it ends before it is ready.
+    fn serve_at(
+        python: &PythonTool,
+        directory: TempDir,
+        address: SocketAddr,
+    ) -> anyhow::Result<Option<Self>> {
+        let mut serve = python.command(directory.path())?;
+        serve.args(["-m", "aiosmtpd", "--nosetuid", "--smtputf8", "--listen", &address.to_string()]);
+        serve.args(["--class", "aiosmtpd.handlers.Mailbox"]).arg(directory.path().join("mails"));
+        let mut process = Process::spawn(serve, &directory.path().join("log"), Stdout::Log, Ending::Kill)?;
+        let ready = eventually(READY_LIMIT, || {
+            if process.exited().is_some() {
+                return Some(false);
+            }
+            greets(address).then_some(true)
+        });
+        match ready {
+            Some(true) => Ok(Some(Self { _process: process, directory, url: format!("smtp://{address}") })),
+            Some(false) => Ok(None),
+            None => bail!("no greeting within {READY_LIMIT:?}:\n{}", process.log_tail()),
+        }
+    }
 }
 
 /// Whether a mail server greets there (RFC 5321 §4.2).
-fn greets(address: std::net::SocketAddr) -> bool {
+fn greets(address: SocketAddr) -> bool {
     use std::io::Read as _;
     let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
     let mut greeting = [0; 4];

@@ -69,6 +69,14 @@ fn text_of(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
         (Kind::Bool, DeValue::Boolean(value)) => Ok(value.to_string()),
         (Kind::Integer, DeValue::Integer(value)) if value.radix() == 10 => Ok(value.as_str().to_owned()),
         (Kind::Text, DeValue::String(value)) => Ok(value.to_string()),
+        (Kind::List, DeValue::Array(values)) => {
+            let texts = values.iter().map(|value| match value.get_ref() {
+                DeValue::String(text) if !text.contains(',') => Ok(text.to_string()),
+                _ => Err("must be a list of texts in quotes".to_owned()),
+            });
+            Ok(texts.collect::<Result<Vec<_>, _>>()?.join(","))
+        }
+        (Kind::List, _) => Err("must be a list of texts in quotes".to_owned()),
         (Kind::Bool, _) => Err("must be true or false".to_owned()),
         (Kind::Integer, _) => Err("must be a whole number".to_owned()),
         (Kind::Text, _) => Err("must be text in quotes".to_owned()),

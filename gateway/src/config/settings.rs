@@ -46,6 +46,9 @@ const SETTINGS: &[Setting] = settings! {
     "preview_domain" => preview_domain;
     /// Plain HTTP on anything but loopback sends keys in the clear, so it must be asked for.
     "allow_insecure_http" => allow_insecure_http;
+    /// Proxies that stand before the platform, as networks: ["10.0.0.0/8"]. Who asks is then whom the last of them that is
+    /// not in the list names in X-Forwarded-For; from anybody else that header counts for nothing.
+    "trusted_proxies" => trusted_proxies;
     /// Seconds that calls in flight may go on once the program is told to stop.
     "shutdown_grace_s" => shutdown_grace_s;
 
@@ -174,7 +177,11 @@ pub fn example() -> String {
         }
         let name = setting.key.rsplit('.').next().unwrap_or(setting.key);
         let shown = (setting.show)(&defaults);
-        let shown = if setting.kind == Kind::Text { format!("{shown:?}") } else { shown };
+        let shown = match setting.kind {
+            Kind::Text => format!("{shown:?}"),
+            Kind::List => format!("[{shown}]"),
+            Kind::Bool | Kind::Integer => shown,
+        };
         text.push_str(&format!("#{name} = {shown}\n"));
     }
     text

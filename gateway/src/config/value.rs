@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use kernel::Secret;
 use url::Url;
 
+use crate::proxies::Proxies;
+
 /// The TOML type of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -15,6 +17,8 @@ pub(super) enum Kind {
     Integer,
     /// Text in quotes.
     Text,
+    /// A list of texts in quotes; in a variable, with commas between them.
+    List,
 }
 
 /// A type that a setting can have.
@@ -159,6 +163,23 @@ impl Value for Option<Secret> {
 
     fn show(&self) -> String {
         String::new()
+    }
+}
+
+impl Value for Proxies {
+    const KIND: Kind = Kind::List;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+        Self::of(networks).map_err(|wrong| {
+            format!(
+                "must be a list of networks such as \"10.0.0.0/8\" or \"fd00::/8\", and {wrong:?} is none"
+            )
+        })
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

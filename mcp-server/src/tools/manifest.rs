@@ -35,7 +35,20 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["check", "enum", "values"], "say it in access: new.state in ['open', 'done']"),
     (&["seed", "rows", "data"], "leave it out, and load rows with db_load afterwards"),
     (&["providers"], "write `methods`"),
-    (&["email", "email_password"], "write password: it is sign-in by email and password"),
+    (
+        &["email", "email_password"],
+        "write password: it is sign-in by email and password; or otp, by a mailed code",
+    ),
+    (
+        &["magic_link", "magiclink", "email_otp", "email_link", "passwordless", "code"],
+        "write otp: a code and a link by mail",
+    ),
+    (&["redirect_urls", "redirect_uris", "site_url"], "write `redirects`"),
+    (
+        &["signups", "sign_up", "allow_signup", "registration", "invite_only"],
+        "write `signup`: open, invite or closed",
+    ),
+    (&["email_confirm", "confirm_email", "verify_email", "email_verification"], "write `confirm`: true"),
     (&["read"], "reading is list and get"),
     (&["write"], "writing is create, update and delete"),
     (&["insert"], "write create"),
@@ -134,7 +147,7 @@ mod tests {
             (json!({ "tables": {} }), "/manifest/tables → it goes into `database`"),
             (
                 json!({ "auth": { "methods": ["email"] } }),
-                "/manifest/auth/methods/0 → write password: it is sign-in by email and password",
+                "/manifest/auth/methods/0 → write password: it is sign-in by email and password; or otp, by a mailed code",
             ),
             (
                 json!({ "tests": [{ "as": "guest", "do": "get", "on": "t", "expect": "deny" }] }),

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{origin, redirect};
-use crate::rows::{AuthSettings, Confirm, Method, SignUp};
+use crate::rows::{AuthSettings, Confirm, Method, SignUp, Theme};
 
 /// The manifest's `auth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,9 @@ pub struct AuthSpec {
     /// all below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<String>,
+    /// How the sign-in page at `/_/auth/ui` looks.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub theme: Theme,
 }
 
 /// What is changed of it; the rest stays.
@@ -50,6 +53,32 @@ fn is_open(signup: &SignUp) -> bool {
     *signup == SignUp::Open
 }
 
+fn is_plain(theme: &Theme) -> bool {
+    *theme == Theme::default()
+}
+
+fn check(theme: &Theme) -> Result<()> {
+    let is_colour = |text: &str| {
+        text.strip_prefix('#')
+            .is_some_and(|digits| digits.len() == 6 && digits.bytes().all(|d| d.is_ascii_hexdigit()))
+    };
+    if theme.accent.as_deref().is_some_and(|accent| !is_colour(accent)) {
+        return Err(
+            Error::invalid("/theme/accent", "a colour is # and six hexadecimal digits").hint("#14532d")
+        );
+    }
+    let is_path = |text: &str| {
+        text.starts_with('/')
+            && !text.starts_with("//")
+            && text.len() <= 300
+            && !text.contains(['\\', '?', '#', '"'])
+    };
+    if theme.logo.as_deref().is_some_and(|logo| !is_path(logo)) {
+        return Err(Error::invalid("/theme/logo", "a logo is a file of the site").hint("/logo.svg"));
+    }
+    Ok(())
+}
+
 impl AuthSpec {
     /// The same with its origins and addresses as browsers write them, each once and in order; or the first that is none,
     /// with its place below `/auth`.
@@ -61,6 +90,7 @@ impl AuthSpec {
                 format!("anonymous makes a user of everybody, and signup is {}", self.signup.as_str());
             return Err(Error::invalid("/methods", message).hint("leave anonymous out, or signup open"));
         }
+        check(&self.theme)?;
         Ok(Self { origins, redirects, ..self })
     }
 
@@ -83,6 +113,7 @@ impl AuthSpec {
             confirm: if self.confirm { Confirm::First } else { Confirm::Later },
             redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
             name,
+            theme: self.theme,
         }
     }
 }
@@ -116,6 +147,12 @@ impl fmt::Display for AuthSpec {
         }
         for redirect in &self.redirects {
             write!(f, ", links lead to {redirect}")?;
+        }
+        if let Some(accent) = &self.theme.accent {
+            write!(f, ", in {accent}")?;
+        }
+        if let Some(logo) = &self.theme.logo {
+            write!(f, ", under {logo}")?;
         }
         Ok(())
     }

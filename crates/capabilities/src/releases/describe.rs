@@ -157,7 +157,7 @@ impl Releases {
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins, signup, confirm, redirects } = auth.unwrap_or_default();
+            let AuthSpec { methods, origins, signup, confirm, redirects, .. } = auth.unwrap_or_default();
             let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
             AuthInfo { methods, origins, signup, confirm, redirects, users, mails, publishable_key: None }
         });

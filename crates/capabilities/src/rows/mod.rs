@@ -18,7 +18,7 @@ mod tests;
 pub use batch::{Batch, Step};
 pub use etag::IfMatch;
 pub use kind::Type;
-pub use model::{App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, SignUp, TableModel};
+pub use model::{App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, SignUp, TableModel, Theme};
 pub use service::{ListQuery, LiveApps, Rows, Stored};
 
 pub(crate) use given::{changes, new_row, parameter};

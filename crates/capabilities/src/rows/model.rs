@@ -42,6 +42,20 @@ pub struct AuthSettings {
     pub redirects: Vec<Url>,
     /// What the app is called in mails.
     pub name: Option<String>,
+    /// How the sign-in page looks.
+    pub theme: Theme,
+}
+
+/// How the sign-in page looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Theme {
+    /// The colour of buttons and links: `#14532d`. Where it could not be read it is made lighter or darker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accent: Option<String>,
+    /// The path of a picture of the site: `/logo.svg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logo: Option<String>,
 }
 
 impl AuthSettings {

@@ -180,7 +180,7 @@ impl Ask<'_> {
         bearer(&self.parts.headers)
     }
 
-    /// The address the request comes from, as far as this process sees it.
+    /// The address the request comes from: the peer's, or what a proxy that is trusted says.
     pub fn peer(&self) -> Option<std::net::IpAddr> {
         self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
     }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod chromium;
+mod mailbox;
 mod pocketbase;
 mod postgres;
 mod process;

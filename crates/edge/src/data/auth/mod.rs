@@ -2,6 +2,7 @@
 
 mod forms;
 pub(super) mod openapi;
+mod theme;
 mod ui;
 
 use axum::body::Body;

@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 use kernel::Result;
 
+use super::theme;
 use crate::data::rows::pairs;
 use crate::data::{Ask, Data, unknown};
 
@@ -25,7 +26,10 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, route: &[&str]) -> Result
     match route {
         ["ui"] => page(data, ask).await,
         ["ui", "page.js"] => Ok(text("text/javascript; charset=utf-8", SCRIPT.to_owned())),
-        ["ui", "page.css"] => Ok(text("text/css; charset=utf-8", STYLE.to_owned())),
+        ["ui", "page.css"] => {
+            let own = ask.app.auth.theme.accent.as_deref().and_then(theme::style).unwrap_or_default();
+            Ok(text("text/css; charset=utf-8", format!("{STYLE}{own}")))
+        }
         _ => Err(unknown()),
     }
 }
@@ -37,7 +41,13 @@ async fn page(data: &Data, ask: &Ask<'_>) -> Result<Response> {
         Some((_, wanted)) => data.auth.own_path(ask.env, wanted).await?,
         None => None,
     };
+    let logo = auth
+        .theme
+        .logo
+        .as_deref()
+        .map(|path| format!("<img class=\"logo\" src=\"{}\" alt=\"\">", escaped(path)));
     let filled = PAGE
+        .replace("{{logo}}", &logo.unwrap_or_default())
         .replace("{{name}}", &escaped(auth.name.as_deref().unwrap_or("this app")))
         .replace("{{methods}}", &methods(auth))
         .replace("{{to}}", &escaped(to.as_deref().unwrap_or("/")));
