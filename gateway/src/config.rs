@@ -87,6 +87,8 @@ pub struct Environments {
     pub max_open: usize,
     /// The largest database of one environment, in bytes.
     pub max_database_bytes: u64,
+    /// What the files of one environment may have together, in bytes.
+    pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
 }
@@ -123,6 +125,7 @@ impl Default for Config {
             environments: Environments {
                 max_open: 64,
                 max_database_bytes: 1024 * 1024 * 1024,
+                max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
             },
             log: Log { level: Level::Info, format: Format::Text },

@@ -15,6 +15,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -100,9 +101,23 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
+    let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-    let platform =
-        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
+    let contents = Contents::local(&environments_dir)?;
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let limits = StorageLimits { bytes: config.environments.max_files_bytes };
+    let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
+    let platform = Arc::new(Platform {
+        control,
+        databases,
+        releases,
+        auth,
+        blobs,
+        storage,
+        logs,
+        urls,
+        environments_dir,
+    });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -135,7 +150,7 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows };
+    let data = Data { auth: platform.auth.clone(), rows, files: platform.storage.clone() };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 

@@ -8,6 +8,7 @@ use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
+use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, NewEnvironment};
 use kernel::{Env, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
@@ -24,6 +25,8 @@ pub struct Platform {
     pub auth: Auth,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their apps' files.
+    pub storage: Storage,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.
@@ -109,6 +112,9 @@ impl Platform {
         losses.extend(
             app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
         );
+        losses.extend(app.buckets.iter().filter(|(_, bucket)| bucket.files > 0).map(|(name, bucket)| {
+            format!("bucket {name} with {} files of {} bytes", bucket.files, bucket.bytes)
+        }));
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
@@ -127,6 +133,7 @@ impl Platform {
         // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
+        self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
         self.auth.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());

@@ -75,6 +75,8 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_open" => environments.max_open;
     /// The largest database of one environment, in bytes.
     "environments.max_database_bytes" => environments.max_database_bytes;
+    /// What the files of one environment may have together, in bytes.
+    "environments.max_files_bytes" => environments.max_files_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
 

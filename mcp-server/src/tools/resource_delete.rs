@@ -28,6 +28,7 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Table,
+    Bucket,
     Site,
     Secret,
 }
@@ -39,7 +40,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, the site, or a secret. Needs a dry run first.",
+        about: "Deletes a table, a bucket, the site, or a secret. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -52,6 +53,7 @@ impl Tool<Platform> for ResourceDelete {
             || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
+            Kind::Bucket => Removal::Bucket(named()?.to_owned()),
             Kind::Site => Removal::Site,
             Kind::Secret => {
                 let name = named()?;

@@ -10,6 +10,7 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -55,8 +56,13 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-        let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
+        let platform =
+            Platform { control, databases, releases, auth, blobs, storage, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

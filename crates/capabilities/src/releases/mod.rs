@@ -3,6 +3,7 @@
 mod access;
 mod alter;
 mod app;
+mod buckets;
 mod change;
 mod column;
 mod convert;
@@ -23,8 +24,9 @@ use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
+pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -90,12 +92,15 @@ pub enum Removal {
     Table(String),
     /// The site.
     Site,
+    /// One bucket, with its files.
+    Bucket(String),
 }
 
 impl Removal {
     fn goal(&self) -> Goal {
         match self {
             Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Bucket(name) => Goal::DropBucket { name: name.clone() },
             Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
         }
     }
@@ -415,6 +420,9 @@ impl Releases {
         if let Some(database) = &manifest.database {
             let tables = database.tables();
             tables.and_then(|tables| database.well_written(&tables)).map_err(|e| e.under("/database"))?;
+        }
+        if let Some(storage) = &manifest.storage {
+            storage.models().map_err(|e| e.under("/storage"))?;
         }
         let site = match manifest.site.take() {
             Some(spec) => {
