@@ -15,7 +15,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
+use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -103,7 +103,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-    let contents = Contents::local(&environments_dir)?;
+    let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
     let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
@@ -197,6 +197,30 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
         },
         ..ControlConfig::new(config.data_dir.clone())
     })
+}
+
+/// Where the contents of files are.
+fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    let storage = &config.storage;
+    if storage.s3_bucket.0.is_empty() {
+        return Contents::local(environments_dir);
+    }
+    let missing = |name: &str| {
+        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
+            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
+    };
+    let s3 = S3 {
+        endpoint: Some(storage.s3_endpoint.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_endpoint"))?,
+        bucket: storage.s3_bucket.0.clone(),
+        region: storage.s3_region.0.clone(),
+        access_key: Some(storage.s3_access_key.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_access_key"))?,
+        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
+    };
+    Contents::s3(&s3, environments_dir)
 }
 
 fn database_limits(config: &Config) -> database::Limits {

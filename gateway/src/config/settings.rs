@@ -80,6 +80,17 @@ const SETTINGS: &[Setting] = settings! {
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
 
+    /// The bucket of an S3 service that holds the files of apps. Empty: they are in the data directory.
+    "storage.s3_bucket" => storage.s3_bucket;
+    /// The service's address: "https://s3.example.org".
+    "storage.s3_endpoint" => storage.s3_endpoint;
+    /// Its region.
+    "storage.s3_region" => storage.s3_region;
+    /// The access key of the bucket.
+    "storage.s3_access_key" => storage.s3_access_key;
+    /// Its secret, which belongs into the variable STEADING_STORAGE_S3_SECRET_KEY.
+    "storage.s3_secret_key" => storage.s3_secret_key;
+
     /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
     "log.level" => log.level;
     /// "text" for people, "json" for machines; to stderr either way.

@@ -76,7 +76,8 @@ impl Tool<Platform> for StorageGet {
         });
         let part = text(&bytes.await?);
         let next = start + part.as_ref().map_or(0, |text| text.len() as u64);
-        let metadata = object.metadata.as_object().filter(|it| !it.is_empty()).map(|_| object.metadata.to_string());
+        let metadata =
+            object.metadata.as_object().filter(|it| !it.is_empty()).map(|_| object.metadata.to_string());
         Ok(Output {
             path: object.path,
             size: object.size,

@@ -16,7 +16,7 @@ mod recognized;
 mod sign_in;
 mod throttle;
 mod token;
-mod turns;
+pub(crate) mod turns;
 mod upkeep;
 
 #[cfg(test)]

@@ -55,10 +55,7 @@ pub(super) const TABLES: [(&str, &str); 10] = [
          created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), \
          updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), UNIQUE (bucket, path)) STRICT",
     ),
-    (
-        "_steading_object_by_size",
-        "CREATE INDEX _steading_object_by_size ON _steading_object (bucket, size)",
-    ),
+    ("_steading_object_by_size", "CREATE INDEX _steading_object_by_size ON _steading_object (bucket, size)"),
     (
         "_steading_upload",
         "CREATE TABLE _steading_upload (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \

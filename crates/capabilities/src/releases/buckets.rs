@@ -96,7 +96,8 @@ pub(super) async fn diff(
         }
         let Some(model) = models.get(name.as_str()) else { continue };
         let old = before.get(name).zip(old_models.get(name.as_str()));
-        let old = old.map(|(spec, model)| Guarded { access: spec.access.as_ref(), rules: &model.table.access });
+        let old =
+            old.map(|(spec, model)| Guarded { access: spec.access.as_ref(), rules: &model.table.access });
         let new = Guarded { access: spec.access.as_ref(), rules: &model.table.access };
         privilege(&target, "files", old, new, draft);
     }

@@ -152,8 +152,7 @@ pub(crate) fn privilege(
     if old.is_some_and(|old| old.access != new.access) {
         draft.change(Action::Alter, target, Some(detail.clone()));
     }
-    let open =
-        |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
+    let open = |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
     let opened: Vec<_> = changed(rules, new.rules)
         .into_iter()
         .filter(|(_, before, after)| open(*after) && !open(*before))

@@ -83,9 +83,8 @@ impl TryFrom<String> for BucketName {
 
     fn try_from(text: String) -> Result<Self, BucketNameError> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        let well_formed = text.len() <= 63
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.bytes().all(fits);
+        let well_formed =
+            text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(fits);
         if well_formed { Ok(Self(text)) } else { Err(BucketNameError(text.chars().take(80).collect())) }
     }
 }

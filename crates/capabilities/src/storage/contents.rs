@@ -12,7 +12,9 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kernel::{BlobHash, Code, EnvId, Error, Result, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _};
+use object_store::{
+    GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -104,7 +106,13 @@ impl Contents {
     ///
     /// # Errors
     /// That of the stream, [`Most::beyond`], `invalid_input` for bytes of another type, `unavailable` for the store.
-    pub(super) async fn write<S>(&self, env: EnvId, stream: S, most: Most, content_type: &str) -> Result<Written>
+    pub(super) async fn write<S>(
+        &self,
+        env: EnvId,
+        stream: S,
+        most: Most,
+        content_type: &str,
+    ) -> Result<Written>
     where
         S: Stream<Item = Result<Bytes>> + Send,
     {
@@ -210,7 +218,8 @@ impl Contents {
             return Ok(removed);
         }
         let directory = self.0.envs_dir.join(env.to_string()).join("files");
-        let parts = tokio::task::spawn_blocking(move || stale(&directory, grace, |name| name.contains('#'))).await;
+        let parts =
+            tokio::task::spawn_blocking(move || stale(&directory, grace, |name| name.contains('#'))).await;
         Ok(removed + parts.map_err(Error::internal)?.map_err(Error::internal)?)
     }
 
@@ -231,7 +240,11 @@ impl Contents {
     /// The right to put something in place.
     async fn kept(&self, env: EnvId) -> Result<RwLockReadGuard<'_, HashSet<EnvId>>> {
         let removed = self.0.removed.read().await;
-        if removed.contains(&env) { Err(Error::not_found("such environment (any more)")) } else { Ok(removed) }
+        if removed.contains(&env) {
+            Err(Error::not_found("such environment (any more)"))
+        } else {
+            Ok(removed)
+        }
     }
 }
 

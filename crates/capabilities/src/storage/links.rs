@@ -140,7 +140,8 @@ impl Storage {
                 sign.content_type.map(|_| checked.content_type)
             }
         };
-        let expires_at = Timestamp::from_micros(Timestamp::now().plus(life).as_secs().saturating_mul(1_000_000));
+        let expires_at =
+            Timestamp::from_micros(Timestamp::now().plus(life).as_secs().saturating_mul(1_000_000));
         let by = match guest.subject() {
             Subject::Visitor => By::Visitor,
             Subject::User(user) => By::User(user.id),

@@ -61,8 +61,7 @@ impl Storage {
             Wanted { columns: &columns, filter: Some(&filter), order: &order, after: None, most: limit + 1 };
         let sql = statements(&bucket, guest).list(&wanted);
         let rows = Desk::Reader(&self.0.databases, guest.env()).ask(sql).await?;
-        let files: Vec<Object> =
-            rows.iter().take(limit as usize).map(|row| Object::read(row)).collect();
+        let files: Vec<Object> = rows.iter().take(limit as usize).map(|row| Object::read(row)).collect();
         let more = rows.len() > files.len();
         let cursor = files.last().filter(|_| more).map(Object::cursor);
         Ok(Listed { files, cursor })

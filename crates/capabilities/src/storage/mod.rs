@@ -11,8 +11,11 @@ mod listing;
 mod media;
 mod moves;
 mod object;
+mod picture;
+mod pictures;
 mod put;
 mod quota;
+mod s3;
 mod staging;
 mod upkeep;
 mod uploads;
@@ -27,12 +30,15 @@ use kernel::{Env, EnvId, Error, Result};
 pub use bucket::{Bucket, BucketName, BucketSpec, MAX_SIZE, StorageSpec};
 pub use contents::{Contents, FileStream};
 pub use links::{Lent, Link, LinkKeys, LinkMethod, Sign};
-pub use listing::{Listed, ListFiles};
+pub use listing::{ListFiles, Listed};
 pub use object::Object;
+pub use picture::{Fit, Format, Picture, View};
 pub use put::{Condition, Placed, Put};
 pub use quota::StorageLimits;
+pub use s3::S3;
 pub use uploads::{Appended, Checksum, Upload};
 
+use self::pictures::Pictures;
 use self::staging::Staging;
 use crate::access::{Guest, Sql};
 use crate::database::{Databases, Role, Writer};
@@ -47,6 +53,7 @@ struct Inner {
     live: Arc<dyn LiveApps>,
     contents: Contents,
     staging: Staging,
+    pictures: Pictures,
     keys: Arc<dyn LinkKeys>,
     limits: StorageLimits,
 }
@@ -62,7 +69,7 @@ impl Storage {
         limits: StorageLimits,
     ) -> Self {
         let staging = Staging::new(contents.envs_dir().to_owned());
-        Self(Arc::new(Inner { databases, live, contents, staging, keys, limits }))
+        Self(Arc::new(Inner { databases, live, contents, staging, pictures: Pictures::new(), keys, limits }))
     }
 
     /// Removes the files of an environment that is removed; to be called after its database is closed for good.

@@ -122,11 +122,7 @@ impl Storage {
 
 impl Inner {
     /// Checks what is said of a file that is to be stored.
-    pub(super) async fn check(
-        &self,
-        guest: &Guest,
-        put: Put,
-    ) -> Result<(Checked, std::sync::Arc<Bucket>)> {
+    pub(super) async fn check(&self, guest: &Guest, put: Put) -> Result<(Checked, std::sync::Arc<Bucket>)> {
         let bucket = self.bucket(guest.env(), &put.bucket).await?;
         let path = path(&put.path, "/path")?;
         let content_type = media::declared(put.content_type.as_deref(), &path)?;
@@ -235,13 +231,17 @@ impl Inner {
 
 impl Checked {
     fn given(&self, size: u64) -> Map<String, Value> {
-        let mut given =
-            object::given(&self.bucket, &self.path, &self.content_type, self.metadata.as_ref());
+        let mut given = object::given(&self.bucket, &self.path, &self.content_type, self.metadata.as_ref());
         given.insert("size".to_owned(), size.into());
         given
     }
 
-    async fn standing(&self, desk: &mut Desk<'_>, bucket: &Bucket, given: &Map<String, Value>) -> Result<Standing> {
+    async fn standing(
+        &self,
+        desk: &mut Desk<'_>,
+        bucket: &Bucket,
+        given: &Map<String, Value>,
+    ) -> Result<Standing> {
         Standing::ask(desk, bucket, &self.guest, &self.path, given).await
     }
 
@@ -263,7 +263,9 @@ impl Condition {
             return Ok(());
         }
         Err(match self {
-            Condition::Absent => Error::precondition("there is a file at this path already").field("/if_none_match"),
+            Condition::Absent => {
+                Error::precondition("there is a file at this path already").field("/if_none_match")
+            }
             _ => Error::precondition("the file has changed since it was read").field("/if_match"),
         }
         .hint("read it again, and send its new etag"))

@@ -86,10 +86,8 @@ impl Staging {
             Arc::clone(turns.entry((env, id.to_owned())).or_default())
         };
         let stop = CancellationToken::new();
-        let before = std::mem::replace(
-            &mut *place.stop.lock().unwrap_or_else(PoisonError::into_inner),
-            stop.clone(),
-        );
+        let before =
+            std::mem::replace(&mut *place.stop.lock().unwrap_or_else(PoisonError::into_inner), stop.clone());
         before.cancel();
         let lock = timeout(PATIENCE, Arc::clone(&place.lock).lock_owned()).await.map_err(|_| {
             Error::new(Code::Conflict, "another request works on this upload").hint("try again in a moment")

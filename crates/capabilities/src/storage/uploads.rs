@@ -42,6 +42,8 @@ pub struct Upload {
     pub expires_at: Timestamp,
     /// Whether the file is in its place.
     pub done: bool,
+    /// The tag of the file that has just got its place.
+    pub etag: Option<String>,
 }
 
 impl Upload {
@@ -102,6 +104,7 @@ impl Storage {
             noted,
             expires_at: Timestamp::now().plus(LIFE),
             done: false,
+            etag: None,
         };
         let staged = self.0.staging.of(guest.env().id(), &upload.id);
         staged.make().await?;
@@ -204,10 +207,11 @@ impl Storage {
                 media::agree(&content_type, &staged.head(media::HEAD).await?)?;
             }
             if upload.offset < upload.length {
-                return Ok(false);
+                return Ok(None);
             }
             let most = Most { bytes: upload.length, beyond: Error::internal("an upload grew after its end") };
-            let bytes = ReaderStream::with_capacity(staged.open().await?, 256 << 10).map(|chunk| chunk.map_err(Error::internal));
+            let bytes = ReaderStream::with_capacity(staged.open().await?, 256 << 10)
+                .map(|chunk| chunk.map_err(Error::internal));
             let written = self.0.contents.write(env.id(), bytes, most, &content_type).await?;
             let checked = Checked {
                 guest: guest.clone(),
@@ -218,13 +222,14 @@ impl Storage {
                 condition: Condition::Any,
                 upload: Some(upload.id.clone()),
             };
-            self.place(checked, written).await.map(|_| true)
+            self.place(checked, written).await.map(|placed| Some(placed.object.etag))
         }
         .await;
         match placed {
-            Ok(done) => {
-                upload.done = done;
-                if done {
+            Ok(etag) => {
+                upload.done = etag.is_some();
+                upload.etag = etag;
+                if upload.done {
                     staged.remove().await;
                 }
                 Ok(upload)
@@ -273,6 +278,7 @@ impl Inner {
             noted: text(5),
             expires_at: Timestamp::from_micros(number(7)),
             done,
+            etag: None,
         };
         Ok(Some(Row { upload, content_type: text(3), metadata: serde_json::from_str(&text(4)).ok() }))
     }

@@ -1,15 +1,16 @@
 //! Files of buckets, by rules.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use capabilities::access::Guest;
 use capabilities::rows::IfMatch;
-use capabilities::storage::{Condition, Lent, LinkMethod, ListFiles, Object, Placed, Put, Sign};
+use capabilities::storage::{Condition, Lent, LinkMethod, ListFiles, Object, Placed, Put, Sign, View};
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use kernel::{Code, Error, Result, Scope};
@@ -56,6 +57,8 @@ struct Asked {
     token: Option<String>,
     /// The name under which it is to be kept, not shown.
     download: Option<String>,
+    /// As which picture.
+    view: View,
 }
 
 /// Answers for `/_/files/…`.
@@ -96,7 +99,8 @@ async fn list(data: &Data, ask: &Ask<'_>, bucket: &str) -> Result<Response> {
             "prefix" => query.prefix.replace(value).is_some(),
             "cursor" => query.cursor.replace(value).is_some(),
             "limit" => {
-                let limit = value.parse().map_err(|_| Error::invalid("/limit", "the limit is a whole number"));
+                let limit =
+                    value.parse().map_err(|_| Error::invalid("/limit", "the limit is a whole number"));
                 query.limit.replace(limit?).is_some()
             }
             _ => {
@@ -126,6 +130,13 @@ async fn read(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str) -> Result<Re
     let mut again = false;
     loop {
         let object = data.files.get(&guest, bucket, path).await?;
+        if !asked.view.is_plain() {
+            match picture(data, &guest, &object, &asked, given).await {
+                Err(error) if error.code() == Code::NotFound && !again => again = true,
+                answer => return answer,
+            }
+            continue;
+        }
         let mut headers = described(&object, asked.download.as_deref());
         if has(given, &object) {
             headers.remove(CONTENT_TYPE);
@@ -159,6 +170,35 @@ async fn read(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str) -> Result<Re
             Ok(stream) => return Ok(respond(status, headers, Body::from_stream(stream))),
         }
     }
+}
+
+/// The picture that is in a file, as it is wanted.
+async fn picture(
+    data: &Data,
+    guest: &Guest,
+    object: &Object,
+    asked: &Asked,
+    given: &HeaderMap,
+) -> Result<Response> {
+    let mut headers = described(object, asked.download.as_deref());
+    headers.remove(ACCEPT_RANGES);
+    let etag = format!("{}-{}\"", object.etag.trim_end_matches('"'), asked.view);
+    set(&mut headers, ETAG, &etag);
+    if conditional::client_has(given, &etag) {
+        headers.remove(CONTENT_TYPE);
+        return Ok(respond(StatusCode::NOT_MODIFIED, headers, Body::empty()));
+    }
+    let made = data.files.picture(guest, object, asked.view).await?;
+    set(&mut headers, CONTENT_TYPE, made.format.content_type());
+    let stem = object.name().rsplit_once('.').map_or(object.name(), |(stem, _)| stem);
+    let own = format!("{stem}.{}", made.format.extension());
+    let (how, name) = match asked.download.as_deref() {
+        None => ("inline", own.as_str()),
+        Some("") => ("attachment", own.as_str()),
+        Some(name) => ("attachment", name),
+    };
+    set(&mut headers, CONTENT_DISPOSITION, &disposition(how, name));
+    Ok(respond(StatusCode::OK, headers, Body::from(made.bytes)))
 }
 
 async fn store(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str, body: Body) -> Result<Response> {
@@ -235,20 +275,35 @@ impl Asked {
     fn of(ask: &Ask<'_>) -> Result<Self> {
         let mut asked = Self::default();
         for (name, value) in pairs(ask.parts.uri.query())? {
-            let place = match name.as_str() {
-                "token" => &mut asked.token,
-                "download" => &mut asked.download,
+            let view = &mut asked.view;
+            let twice = match name.as_str() {
+                "token" => asked.token.replace(value).is_some(),
+                "download" => asked.download.replace(value).is_some(),
+                "w" => view.w.replace(read_value(&name, &value)?).is_some(),
+                "h" => view.h.replace(read_value(&name, &value)?).is_some(),
+                "q" => view.q.replace(read_value(&name, &value)?).is_some(),
+                "fit" => view.fit.replace(read_value(&name, &value)?).is_some(),
+                "format" => view.format.replace(read_value(&name, &value)?).is_some(),
                 _ => {
                     return Err(Error::new(Code::InvalidInput, "there is no such query parameter here")
-                        .hint("a file takes token and download"));
+                        .hint("a file takes token, download, w, h, fit, format and q"));
                 }
             };
-            if place.replace(value).is_some() {
+            if twice {
                 return Err(Error::invalid(format!("/{name}"), format!("{name} is given twice")));
             }
         }
         Ok(asked)
     }
+}
+
+fn read_value<T: FromStr>(name: &str, text: &str) -> Result<T> {
+    let hint = match name {
+        "fit" => "cover, contain or inside",
+        "format" => "jpeg, png or webp",
+        _ => "a whole number",
+    };
+    text.parse().map_err(|_| Error::invalid(format!("/{name}"), format!("{name} is {hint}")))
 }
 
 /// In whose name a file is asked for: the maker's of a signed link, or of who asks.
@@ -301,7 +356,8 @@ fn has(headers: &HeaderMap, object: &Object) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         return conditional::client_has(headers, &object.etag);
     }
-    let since = headers.get(IF_MODIFIED_SINCE).and_then(|at| httpdate::parse_http_date(at.to_str().ok()?).ok());
+    let since =
+        headers.get(IF_MODIFIED_SINCE).and_then(|at| httpdate::parse_http_date(at.to_str().ok()?).ok());
     let since = since.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let modified = object.modified().and_then(|at| u64::try_from(at.as_secs()).ok());
     matches!((since, modified), (Some(since), Some(modified)) if modified <= since.as_secs())
@@ -323,13 +379,14 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Condition> {
                 .hint("send If-Match with the etag to change what was read"));
         }
     };
-    let tags: Vec<&str> =
-        headers.get_all(http::header::IF_MATCH).iter().map(|line| line.to_str().unwrap_or_default()).collect();
+    let tags: Vec<&str> = headers
+        .get_all(http::header::IF_MATCH)
+        .iter()
+        .map(|line| line.to_str().unwrap_or_default())
+        .collect();
     match (absent, tags.is_empty()) {
         (true, true) => Ok(Condition::Absent),
-        (true, false) => {
-            Err(Error::new(Code::InvalidInput, "If-Match and If-None-Match: * never both hold"))
-        }
+        (true, false) => Err(Error::new(Code::InvalidInput, "If-Match and If-None-Match: * never both hold")),
         (false, true) => Ok(Condition::Any),
         (false, false) => Ok(Condition::Match(IfMatch::parse(&tags.join(",")))),
     }
@@ -349,9 +406,9 @@ fn metadata(headers: &HeaderMap) -> Result<Option<Map<String, Value>>> {
 
 pub(super) fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| {
-        Error::new(Code::InvalidInput, format!("the header {name} cannot be read"))
-    })?;
+    let text = value
+        .to_str()
+        .map_err(|_| Error::new(Code::InvalidInput, format!("the header {name} cannot be read")))?;
     Ok(Some(text.to_owned()))
 }
 

@@ -18,13 +18,10 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
         return;
     }
     schemas.insert("steading.File".to_owned(), file());
-    let in_path = |name: &str, schema: Value| json!({ "in": "path", "name": name, "required": true, "schema": schema });
-    let query = |name: &str, kind: &str, about: &str| {
-        json!({ "in": "query", "name": name, "description": about, "schema": { "type": kind } })
-    };
-    let header = |name: &str, about: &str| {
-        json!({ "in": "header", "name": name, "description": about, "schema": { "type": "string" } })
-    };
+    let in_path =
+        |name: &str, schema: Value| json!({ "in": "path", "name": name, "required": true, "schema": schema });
+    let query = |name: &str, kind: &str, about: &str| json!({ "in": "query", "name": name, "description": about, "schema": { "type": kind } });
+    let header = |name: &str, about: &str| json!({ "in": "header", "name": name, "description": about, "schema": { "type": "string" } });
     let bucket = in_path("bucket", json!({ "enum": reached }));
     let mut path = in_path("path", json!({ "type": "string" }));
     path["description"] = json!("With its slashes as they are.");
@@ -46,6 +43,11 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
     get["parameters"] = json!([
         token,
         query("download", "string", "Has browsers keep it, under this name."),
+        query("w", "integer", "Of a picture: its width in pixels."),
+        query("h", "integer", "Its height."),
+        query("fit", "string", "cover, contain or inside."),
+        query("format", "string", "jpeg, png or webp."),
+        query("q", "integer", "The quality of a jpeg, 1 to 100."),
         header("Range", "A part: bytes=0-99."),
         header("If-None-Match", "The ETag that is known."),
     ]);
@@ -72,13 +74,15 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
         "type": "object", "required": ["to"], "additionalProperties": false,
         "properties": { "to": { "type": "string", "description": "Another path, where nothing is." } },
     }));
-    for (verb, about, status) in [
-        ("move", "Gives a file another path.", 200),
-        ("copy", "Makes the same file at another path.", 201),
-    ] {
+    for (verb, about, status) in
+        [("move", "Gives a file another path.", 200), ("copy", "Makes the same file at another path.", 201)]
+    {
         let mut post = operation(about, status, Some(reference("steading.File")));
         post["requestBody"] = elsewhere.clone();
-        paths.insert(format!("/_/files/{{bucket}}/{{path}}/{verb}"), json!({ "parameters": both, "post": post }));
+        paths.insert(
+            format!("/_/files/{{bucket}}/{{path}}/{verb}"),
+            json!({ "parameters": both, "post": post }),
+        );
     }
     let link = json!({ "type": "object", "required": ["url", "method", "expires_at"], "properties": {
         "url": { "type": "string", "description": "On this host." },

@@ -6,7 +6,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capabilities::storage::{Appended, Checksum, Put, Upload};
-use http::header::{CONTENT_LOCATION, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_LOCATION, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use kernel::{Code, Error, Result};
 use serde_json::{Map, Value};
@@ -149,6 +149,9 @@ fn told(status: StatusCode, upload: &Upload) -> Response {
     set(headers, EXPIRES, &http_date(upload.expires_at));
     if upload.done {
         set(headers, CONTENT_LOCATION, &upload.address());
+    }
+    if let Some(etag) = &upload.etag {
+        set(headers, ETAG, etag);
     }
     response
 }

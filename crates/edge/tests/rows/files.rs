@@ -21,7 +21,10 @@ async fn a_file_lives_from_put_to_delete() {
         (&json!("notes/café 1.txt"), &json!(11), &json!("text/plain"), &json!(etag))
     );
     let got = ground.ask("GET", path, "", &[]).await;
-    assert_eq!((got.status, got.body.as_slice(), got.header("etag")), (200, &b"hello world"[..], etag.clone()));
+    assert_eq!(
+        (got.status, got.body.as_slice(), got.header("etag")),
+        (200, &b"hello world"[..], etag.clone())
+    );
     for (name, value) in [
         ("content-type", "text/plain"),
         ("content-length", "11"),
@@ -36,7 +39,10 @@ async fn a_file_lives_from_put_to_delete() {
     let head = ground.ask("HEAD", path, "", &[]).await;
     assert_eq!((head.status, head.body.len(), head.header("content-length")), (200, 0, "11".to_owned()));
     let again = ground.with("PUT", path, &session, &plain, "another").await;
-    assert_eq!((again.status, again.header("location"), again.header("etag") == etag), (200, String::new(), false));
+    assert_eq!(
+        (again.status, again.header("location"), again.header("etag") == etag),
+        (200, String::new(), false)
+    );
     let gone = ground.ask("DELETE", path, &session, &[]).await;
     assert_eq!((gone.status, gone.body.len()), (204, 0));
     assert_eq!(told(&ground.ask("GET", path, &session, &[]).await), "404: there is no such file");
@@ -67,7 +73,11 @@ async fn parts_and_conditions_are_answered_as_http_wants() {
     ] {
         let got = ground.ask("GET", path, "", &headers).await;
         let body_of = String::from_utf8(got.body.clone()).unwrap();
-        assert_eq!((got.status, got.header("content-range").as_str(), body_of.as_str()), (status, range, body), "{headers:?}");
+        assert_eq!(
+            (got.status, got.header("content-range").as_str(), body_of.as_str()),
+            (status, range, body),
+            "{headers:?}"
+        );
     }
     let put = |condition: (&'static str, String)| {
         let (ground, session) = (&ground, &session);
@@ -104,7 +114,10 @@ async fn whatever_could_run_is_a_download_that_may_load_nothing() {
         let got = ground.ask("GET", &path, "", &[]).await;
         assert!(got.header("content-disposition").starts_with("attachment; "), "{path}");
         assert_eq!(got.header("content-security-policy"), "sandbox; default-src 'none'");
-        assert_eq!((got.header("x-content-type-options"), got.header("content-type")), ("nosniff".into(), kind.into()));
+        assert_eq!(
+            (got.header("x-content-type-options"), got.header("content-type")),
+            ("nosniff".into(), kind.into())
+        );
     }
     let lie = [("content-type", "image/png")];
     let refused = ground.with("PUT", "/_/files/photos/a.png", &session, &lie, PNG).await;
@@ -120,8 +133,21 @@ async fn a_path_that_leads_out_is_no_path() {
     let session = ground.session().await;
     let plain = [("content-type", "text/plain")];
     for path in [
-        "..", "../x", "a/../../x", "%2e%2e/x", "a/%2E%2E/x", "a%2f..%2fx", "a%2Fb", "a%5c..%5cx", ".%2e/x", "a//b",
-        "%00", "a/%00b", "", "a/.", "%c0%ae%c0%ae/x",
+        "..",
+        "../x",
+        "a/../../x",
+        "%2e%2e/x",
+        "a/%2E%2E/x",
+        "a%2f..%2fx",
+        "a%2Fb",
+        "a%5c..%5cx",
+        ".%2e/x",
+        "a//b",
+        "%00",
+        "a/%00b",
+        "",
+        "a/.",
+        "%c0%ae%c0%ae/x",
     ] {
         for method in ["PUT", "GET", "DELETE"] {
             let path = format!("/_/files/public/{path}");
@@ -143,7 +169,9 @@ async fn a_link_opens_one_file_for_one_method() {
     let private = "/_/files/closed/a.txt";
     let refused = ground.send("POST", &format!("{private}/sign"), &session, json!({ "method": "get" })).await;
     assert_eq!(told(&refused), "404: there is no such file");
-    let signed = ground.send("POST", &format!("{path}/sign"), &session, json!({ "method": "put", "max_size": 5 })).await;
+    let signed = ground
+        .send("POST", &format!("{path}/sign"), &session, json!({ "method": "put", "max_size": 5 }))
+        .await;
     let url = signed.json["url"].as_str().unwrap().to_owned();
     assert_eq!((signed.status, url.starts_with(&format!("{path}?token="))), (200, true));
     assert_eq!(ground.with("PUT", &url, "", &plain, "fives").await.status, 200);
@@ -178,6 +206,7 @@ async fn only_what_there_is_can_be_asked() {
         let reply = ground.ask(method, path, &session, &[]).await;
         assert_eq!(reply.status, status, "{method} {path}");
     }
-    let wrong = ground.send("POST", "/_/files/public/a/move", &session, json!({ "to": "b", "replace": true })).await;
+    let wrong =
+        ground.send("POST", "/_/files/public/a/move", &session, json!({ "to": "b", "replace": true })).await;
     assert_eq!(wrong.status, 400);
 }

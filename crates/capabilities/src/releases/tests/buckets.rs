@@ -4,7 +4,7 @@ use super::*;
 use crate::database::{Durability, Role};
 
 impl Yard {
-    async fn set(&self, change: BucketChange) -> Result<Applied> {
+    async fn set_bucket(&self, change: BucketChange) -> Result<Applied> {
         Ok(self.releases.set_bucket(&self.env, change, &CancellationToken::new()).await?.0)
     }
 
@@ -115,7 +115,10 @@ async fn a_rollback_keeps_the_files_of_later_buckets() {
     yard.apply(json!({ "storage": { "buckets": { "a": { "access": "public_read" } } } })).await.unwrap();
     yard.file("a", "x", 5).await;
     let back = yard.rollback(1).await.unwrap();
-    assert!(changes(&back.changes).contains(&"keep bucket a: it has 1 files that the release does not know".to_owned()));
+    assert!(
+        changes(&back.changes)
+            .contains(&"keep bucket a: it has 1 files that the release does not know".to_owned())
+    );
     assert_eq!(yard.served().await, [""; 0], "nobody reaches them");
     assert_eq!(yard.buckets().await["a"]["unmanaged"], json!(true));
     yard.rollback(2).await.unwrap();
@@ -130,27 +133,33 @@ async fn one_bucket_is_set_by_itself_and_removed_with_its_dry_run() {
     let yard = Yard::new().await;
     let photos = || BucketChange { name: "photos".to_owned(), ..BucketChange::default() };
     let access = serde_json::from_value(json!("private")).unwrap();
-    let made = yard.set(BucketChange { access: Some(access), max_size: Some(9), ..photos() }).await.unwrap();
+    let made =
+        yard.set_bucket(BucketChange { access: Some(access), max_size: Some(9), ..photos() }).await.unwrap();
     assert_eq!((made.release, made.changed), (1, true));
-    assert!(!yard.set(photos()).await.unwrap().changed);
-    let typed = yard.set(BucketChange { types: Some(vec!["image/*".to_owned()]), ..photos() }).await.unwrap();
+    assert!(!yard.set_bucket(photos()).await.unwrap().changed);
+    let typed =
+        yard.set_bucket(BucketChange { types: Some(vec!["image/*".to_owned()]), ..photos() }).await.unwrap();
     assert_eq!(
         changes(&typed.changes),
         ["alter bucket photos: access private, files of at most 9 bytes → \
           access private, files of at most 9 bytes, of type image/*"]
     );
     let open = serde_json::from_value(json!({ "list": "true", "get": "true" })).unwrap();
-    let opened = yard.set(BucketChange { access: Some(open), ..photos() }).await.unwrap();
+    let opened = yard.set_bucket(BucketChange { access: Some(open), ..photos() }).await.unwrap();
     assert_eq!(effects(&opened.effects), ["Privilege bucket photos: everybody may read it (expressions)"]);
-    let wrong = yard.set(BucketChange { types: Some(vec!["x".to_owned()]), ..photos() }).await.unwrap_err();
+    let wrong =
+        yard.set_bucket(BucketChange { types: Some(vec!["x".to_owned()]), ..photos() }).await.unwrap_err();
     assert_eq!(wrong.pointer(), Some("/types/0"));
-    let wrong = yard.set(BucketChange { name: "../x".to_owned(), ..photos() }).await.unwrap_err();
+    let wrong = yard.set_bucket(BucketChange { name: "../x".to_owned(), ..photos() }).await.unwrap_err();
     assert_eq!(wrong.pointer(), Some("/name"));
     yard.file("photos", "a", 5).await;
     let cancel = CancellationToken::new();
     let removal = Removal::Bucket("photos".to_owned());
     let plan = yard.releases.plan_removal(&yard.env, removal.clone()).await.unwrap();
-    assert_eq!(effects(&plan.effects), ["DataLoss bucket photos: 1 files of 5 bytes are deleted with the bucket"]);
+    assert_eq!(
+        effects(&plan.effects),
+        ["DataLoss bucket photos: 1 files of 5 bytes are deleted with the bucket"]
+    );
     let gone = yard.releases.remove(&yard.env, &removal, &plan.confirmation(), &cancel).await.unwrap();
     assert!(gone.changed);
     assert_eq!(yard.buckets().await, json!({}));

@@ -2,9 +2,21 @@
 
 use super::*;
 
-#[tokio::test]
-async fn who_may_not_read_a_file_sees_none() {
-    let ground = Ground::new().await;
+suite! {
+    who_may_not_read_a_file_sees_none,
+    a_bucket_without_access_is_closed_to_everybody_but_the_makers,
+    what_everybody_reads_only_its_owner_changes,
+    a_path_leads_nowhere_but_into_its_bucket,
+    bytes_are_what_their_type_says_and_types_are_those_of_the_bucket,
+    more_than_the_bucket_or_the_app_may_have_is_refused_with_the_numbers,
+    rules_see_the_size_that_arrives_not_the_one_that_is_announced,
+    another_environment_has_no_part_in_it,
+    of_racing_writers_one_is_whole_and_nothing_is_left_over,
+    a_body_that_breaks_off_leaves_what_was_there,
+}
+
+async fn who_may_not_read_a_file_sees_none(engine: Engine) {
+    let ground = engine.ground().await;
     let (ada, bob) = (ground.user(), ground.user());
     ground.put(&ada, "own", "secret.txt", b"secret").await.unwrap();
     let nothing = "404 not_found: there is no such file";
@@ -29,9 +41,8 @@ async fn who_may_not_read_a_file_sees_none() {
     assert_eq!(ground.contents(), 1);
 }
 
-#[tokio::test]
-async fn a_bucket_without_access_is_closed_to_everybody_but_the_makers() {
-    let ground = Ground::new().await;
+async fn a_bucket_without_access_is_closed_to_everybody_but_the_makers(engine: Engine) {
+    let ground = engine.ground().await;
     let maker = Guest::maker(ground.env.clone());
     ground.put(&maker, "closed", "a", b"x").await.unwrap();
     let ada = ground.user();
@@ -46,9 +57,8 @@ async fn a_bucket_without_access_is_closed_to_everybody_but_the_makers() {
     }
 }
 
-#[tokio::test]
-async fn what_everybody_reads_only_its_owner_changes() {
-    let ground = Ground::new().await;
+async fn what_everybody_reads_only_its_owner_changes(engine: Engine) {
+    let ground = engine.ground().await;
     let (ada, bob) = (ground.user(), ground.user());
     ground.put(&ada, "open", "a", b"ada").await.unwrap();
     assert_eq!(ground.read(&ground.visitor(), "open", "a").await.unwrap(), b"ada");
@@ -61,16 +71,19 @@ async fn what_everybody_reads_only_its_owner_changes() {
     assert_eq!(ground.read(&bob, "open", "a").await.unwrap(), b"ada");
 }
 
-#[tokio::test]
-async fn a_path_leads_nowhere_but_into_its_bucket() {
-    let ground = Ground::new().await;
+async fn a_path_leads_nowhere_but_into_its_bucket(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let long = "a".repeat(513);
     for path in [
-        "", "/", "/a", "..", "../own/a", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb", "C:/a", "a.", &long,
+        "", "/", "/a", "..", "../own/a", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb", "C:/a",
+        "a.", &long,
     ] {
         let refused = told(ground.put(&ada, "own", path, b"x").await);
-        assert!(refused.starts_with("400 invalid_input /path: this is no path of a file: "), "{path:?}: {refused}");
+        assert!(
+            refused.starts_with("400 invalid_input /path: this is no path of a file: "),
+            "{path:?}: {refused}"
+        );
         assert!(told(ground.read(&ada, "own", path).await).starts_with("400 "), "{path:?}");
         if !path.is_empty() {
             ground.put(&ada, "own", "from", b"x").await.unwrap();
@@ -83,14 +96,11 @@ async fn a_path_leads_nowhere_but_into_its_bucket() {
     assert_eq!(ground.read(&ada, "own", "\u{e9}.txt").await.unwrap(), b"one");
 }
 
-#[tokio::test]
-async fn bytes_are_what_their_type_says_and_types_are_those_of_the_bucket() {
-    let ground = Ground::new().await;
+async fn bytes_are_what_their_type_says_and_types_are_those_of_the_bucket(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
-    let typed = |path: &str, kind: &str| Put {
-        content_type: Some(kind.to_owned()),
-        ..place("pictures", path)
-    };
+    let typed =
+        |path: &str, kind: &str| Put { content_type: Some(kind.to_owned()), ..place("pictures", path) };
     let html = b"<script>alert(1)</script>";
     for path in ["a.png", "a"] {
         let lie = told(ground.store(&ada, typed(path, "image/png"), html).await);
@@ -111,9 +121,8 @@ async fn bytes_are_what_their_type_says_and_types_are_those_of_the_bucket() {
     assert!(!page.is_shown());
 }
 
-#[tokio::test]
-async fn more_than_the_bucket_or_the_app_may_have_is_refused_with_the_numbers() {
-    let ground = Ground::with(StorageLimits { bytes: 2_500 }).await;
+async fn more_than_the_bucket_or_the_app_may_have_is_refused_with_the_numbers(engine: Engine) {
+    let ground = engine.with(StorageLimits { bytes: 2_500 }).await;
     let ada = ground.user();
     let bytes: &'static [u8] = &[b'a'; 1_001];
     let too_large = "413 too_large: a file of open has at most 1000 bytes";
@@ -136,9 +145,8 @@ async fn more_than_the_bucket_or_the_app_may_have_is_refused_with_the_numbers() 
     assert_eq!(ground.contents(), 2, "what was refused has left nothing");
 }
 
-#[tokio::test]
-async fn rules_see_the_size_that_arrives_not_the_one_that_is_announced() {
-    let ground = Ground::new().await;
+async fn rules_see_the_size_that_arrives_not_the_one_that_is_announced(engine: Engine) {
+    let ground = engine.ground().await;
     ground.buckets(json!({ "small": { "access": {
         "get": "true", "create": "auth.uid != null && new.size <= 10", "update": "new.size <= 10",
     } } }));
@@ -152,9 +160,8 @@ async fn rules_see_the_size_that_arrives_not_the_one_that_is_announced() {
     assert_eq!(ground.contents(), 1);
 }
 
-#[tokio::test]
-async fn another_environment_has_no_part_in_it() {
-    let ground = Ground::new().await;
+async fn another_environment_has_no_part_in_it(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let stored = ground.put(&ada, "open", "a", b"ours").await.unwrap();
     let other = Env::for_upkeep(ground.env.tenant(), EnvId::new());
@@ -171,9 +178,8 @@ async fn another_environment_has_no_part_in_it() {
     assert!(ground.put(&stranger, "open", "b", b"late").await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_racing_writers_one_is_whole_and_nothing_is_left_over() {
-    let ground = Arc::new(Ground::new().await);
+async fn of_racing_writers_one_is_whole_and_nothing_is_left_over(engine: Engine) {
+    let ground = Arc::new(engine.ground().await);
     let ada = ground.user();
     let contents: Vec<&'static [u8]> =
         (0..12_u8).map(|n| &*vec![b'a' + n; 300_000 + usize::from(n)].leak()).collect();
@@ -198,9 +204,8 @@ async fn of_racing_writers_one_is_whole_and_nothing_is_left_over() {
     assert_eq!((made, ground.contents()), (1, 2));
 }
 
-#[tokio::test]
-async fn a_body_that_breaks_off_leaves_what_was_there() {
-    let ground = Ground::new().await;
+async fn a_body_that_breaks_off_leaves_what_was_there(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     ground.put(&ada, "own", "a", b"whole").await.unwrap();
     let broken = kernel::Error::new(kernel::Code::InvalidInput, "the body broke off before its end");

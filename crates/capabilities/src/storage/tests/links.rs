@@ -79,7 +79,8 @@ async fn a_link_that_was_tampered_with_opens_nothing() {
     let token = ground.sign(&ada, wanted(LinkMethod::Get, "own", "a")).await.unwrap();
     let (claims, mac) = token.split_once('.').unwrap();
     let read: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    let mut forged = vec![String::new(), ".".to_owned(), claims.to_owned(), format!("{claims}."), format!(".{mac}")];
+    let mut forged =
+        vec![String::new(), ".".to_owned(), claims.to_owned(), format!("{claims}."), format!(".{mac}")];
     for (key, value) in [
         ("method", json!("put")),
         ("path", json!("b")),
@@ -151,13 +152,14 @@ async fn nobody_lends_what_they_do_not_have() {
         told(ground.sign(&bob, wanted(LinkMethod::Put, "closed", "b")).await),
         "403 forbidden: the rules of closed do not allow this create"
     );
-    let sign = Sign { max_size: Some(10), content_type: Some("image/png".to_owned()), ..wanted(LinkMethod::Put, "own", "b") };
+    let sign = Sign {
+        max_size: Some(10),
+        content_type: Some("image/png".to_owned()),
+        ..wanted(LinkMethod::Put, "own", "b")
+    };
     let token = ground.sign(&bob, sign).await.unwrap();
     let lent = ground.lent(&token, LinkMethod::Put, "own", "b").await.unwrap();
-    assert_eq!(
-        lent,
-        Lent { guest: bob, max_size: Some(10), content_type: Some("image/png".to_owned()) }
-    );
+    assert_eq!(lent, Lent { guest: bob, max_size: Some(10), content_type: Some("image/png".to_owned()) });
     // What the rules say by then is what holds.
     ground.buckets(json!({ "own": {} }));
     assert_eq!(

@@ -5,9 +5,17 @@ use std::time::Duration;
 use super::*;
 use crate::rows::IfMatch;
 
-#[tokio::test]
-async fn a_file_is_what_was_stored_until_it_is_replaced_or_removed() {
-    let ground = Ground::new().await;
+suite! {
+    a_file_is_what_was_stored_until_it_is_replaced_or_removed,
+    an_empty_file_and_one_of_many_parts_come_back_whole,
+    conditions_hold_or_nothing_is_changed,
+    a_list_goes_by_path_prefix_and_page,
+    a_file_moves_and_is_copied_where_nothing_is,
+    what_is_noted_stays_until_something_else_is,
+}
+
+async fn a_file_is_what_was_stored_until_it_is_replaced_or_removed(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let made = ground.put(&ada, "own", "notes/a.txt", b"first").await.unwrap();
     assert_eq!(
@@ -26,9 +34,8 @@ async fn a_file_is_what_was_stored_until_it_is_replaced_or_removed() {
     assert_eq!(ground.contents(), 0);
 }
 
-#[tokio::test]
-async fn an_empty_file_and_one_of_many_parts_come_back_whole() {
-    let ground = Ground::new().await;
+async fn an_empty_file_and_one_of_many_parts_come_back_whole(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     ground.put(&ada, "own", "empty", b"").await.unwrap();
     assert_eq!(ground.read(&ada, "own", "empty").await.unwrap(), b"");
@@ -40,9 +47,8 @@ async fn an_empty_file_and_one_of_many_parts_come_back_whole() {
     assert_eq!(part.try_collect::<Vec<_>>().await.unwrap().concat(), large[700_000..700_010]);
 }
 
-#[tokio::test]
-async fn conditions_hold_or_nothing_is_changed() {
-    let ground = Ground::new().await;
+async fn conditions_hold_or_nothing_is_changed(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let absent = || Put { condition: Condition::Absent, ..place("own", "a") };
     let first = ground.store(&ada, absent(), b"one").await.unwrap();
@@ -62,9 +68,8 @@ async fn conditions_hold_or_nothing_is_changed() {
     assert_eq!(ground.contents(), 0);
 }
 
-#[tokio::test]
-async fn a_list_goes_by_path_prefix_and_page() {
-    let ground = Ground::new().await;
+async fn a_list_goes_by_path_prefix_and_page(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     for path in ["a/1", "a/2", "a/3", "a0", "b/1", "a!"] {
         ground.put(&ada, "own", path, b"x").await.unwrap();
@@ -93,9 +98,8 @@ async fn a_list_goes_by_path_prefix_and_page() {
     );
 }
 
-#[tokio::test]
-async fn a_file_moves_and_is_copied_where_nothing_is() {
-    let ground = Ground::new().await;
+async fn a_file_moves_and_is_copied_where_nothing_is(engine: Engine) {
+    let ground = engine.ground().await;
     let (ada, bob) = (ground.user(), ground.user());
     let made = ground.put(&ada, "open", "a.txt", b"text").await.unwrap();
     ground.put(&bob, "open", "bobs.txt", b"bob").await.unwrap();
@@ -118,9 +122,8 @@ async fn a_file_moves_and_is_copied_where_nothing_is() {
     assert_eq!(ground.contents(), 2);
 }
 
-#[tokio::test]
-async fn what_is_noted_stays_until_something_else_is() {
-    let ground = Ground::new().await;
+async fn what_is_noted_stays_until_something_else_is(engine: Engine) {
+    let ground = engine.ground().await;
     ground.buckets(json!({ "own": { "access": {
         "list": "row.metadata.public == true || row.owner == auth.uid", "get": "true",
         "create": "auth.uid != null", "update": "row.owner == auth.uid",

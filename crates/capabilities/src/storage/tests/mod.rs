@@ -1,10 +1,32 @@
 //! Files over real engines: a database, and contents in a directory or behind S3.
 
+/// The same tests with contents in a directory and behind S3.
+macro_rules! suite {
+    ($($name:ident),+ $(,)?) => {
+        mod in_a_directory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::storage::tests::Engine::Directory).await;
+            })+
+        }
+
+        mod behind_s3 {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::storage::tests::Engine::S3).await;
+            })+
+        }
+    };
+}
+
 mod attacks;
 mod links;
 mod lives;
+mod pictures;
+mod s3;
 mod uploads;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -41,8 +63,33 @@ impl LinkKeys for Keys {
     }
 }
 
+/// Where contents are.
+#[derive(Debug, Clone, Copy)]
+enum Engine {
+    Directory,
+    S3,
+}
+
+impl Engine {
+    async fn ground(self) -> Ground {
+        self.with(StorageLimits::default()).await
+    }
+
+    async fn with(self, limits: StorageLimits) -> Ground {
+        let dir = tempfile::tempdir().unwrap();
+        let (contents, files) = match self {
+            Engine::Directory => (Contents::local(dir.path()).unwrap(), dir.path().to_owned()),
+            Engine::S3 => s3::serve(&dir.path().join("s3")).await,
+        };
+        Ground::on(dir, contents, files, limits).await
+    }
+}
+
 struct Ground {
     dir: TempDir,
+    /// Where the engine has its files.
+    files: PathBuf,
+    contents: Contents,
     env: Env,
     live: Arc<Live>,
     databases: Arc<Databases>,
@@ -51,16 +98,10 @@ struct Ground {
 
 impl Ground {
     async fn new() -> Self {
-        Self::with(StorageLimits::default()).await
+        Engine::Directory.ground().await
     }
 
-    async fn with(limits: StorageLimits) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let contents = Contents::local(dir.path()).unwrap();
-        Self::on(dir, contents, limits).await
-    }
-
-    async fn on(dir: TempDir, contents: Contents, limits: StorageLimits) -> Self {
+    async fn on(dir: TempDir, contents: Contents, files: PathBuf, limits: StorageLimits) -> Self {
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
@@ -68,11 +109,11 @@ impl Ground {
         let storage = Storage::new(
             Arc::clone(&databases),
             Arc::clone(&live) as Arc<dyn LiveApps>,
-            contents,
+            contents.clone(),
             Arc::new(Keys),
             limits,
         );
-        let ground = Self { dir, env, live, databases, storage };
+        let ground = Self { dir, files, contents, env, live, databases, storage };
         ground.buckets(json!({
             "own": { "access": "private" },
             "open": { "access": "public_read", "max_size": 1000 },
@@ -118,10 +159,9 @@ impl Ground {
         listed.files.into_iter().map(|file| file.path).collect()
     }
 
-    /// The names of the contents that are on the disk.
+    /// How many contents there are.
     fn contents(&self) -> usize {
-        let files = self.dir.path().join(self.env.id().to_string()).join("files");
-        std::fs::read_dir(files).map_or(0, Iterator::count)
+        std::fs::read_dir(self.files.join(self.env.id().to_string()).join("files")).map_or(0, Iterator::count)
     }
 }
 

@@ -9,6 +9,16 @@ use sha1::Digest as _;
 use super::*;
 use crate::storage::{Appended, Checksum, FileStream, Upload};
 
+suite! {
+    an_upload_goes_on_where_it_broke_off_also_after_a_restart,
+    an_upload_whose_process_died_before_the_file_had_its_place_gets_it_when_asked_for,
+    bytes_with_a_checksum_are_kept_whole_or_not_at_all,
+    an_upload_is_its_makers_alone,
+    offsets_lengths_rules_and_types_hold,
+    who_comes_again_takes_over_from_a_connection_that_hangs,
+    what_nobody_finishes_goes,
+}
+
 fn wanted(bucket: &str, path: &str, length: usize) -> Put {
     Put { length: Some(length as u64), ..place(bucket, path) }
 }
@@ -42,7 +52,7 @@ impl Ground {
     async fn restarted(self) -> Self {
         self.databases.close().await;
         let databases = Arc::new(Databases::new(self.dir.path().to_owned(), Limits::default()));
-        let contents = Contents::local(self.dir.path()).unwrap();
+        let contents = self.contents.clone();
         let live = Arc::clone(&self.live) as Arc<dyn LiveApps>;
         let limits = StorageLimits::default();
         let storage = Storage::new(Arc::clone(&databases), live, contents, Arc::new(Keys), limits);
@@ -54,9 +64,8 @@ fn leaked(length: usize) -> &'static [u8] {
     (0..length).map(|i| (i / 3) as u8).collect::<Vec<_>>().leak()
 }
 
-#[tokio::test]
-async fn an_upload_goes_on_where_it_broke_off_also_after_a_restart() {
-    let mut ground = Ground::new().await;
+async fn an_upload_goes_on_where_it_broke_off_also_after_a_restart(engine: Engine) {
+    let mut ground = engine.ground().await;
     let ada = ground.user();
     let bytes = leaked(700_000);
     let upload = ground.begin(&ada, wanted("own", "big.bin", bytes.len())).await.unwrap();
@@ -68,7 +77,10 @@ async fn an_upload_goes_on_where_it_broke_off_also_after_a_restart() {
         ground = ground.restarted().await;
         let seen = ground.storage.upload(&ada, &upload.id).await.unwrap();
         assert_eq!((seen.offset, seen.noted.as_str()), (end as u64, "bucket b3du"));
-        assert_eq!(told(ground.storage.get(&ada, "own", "big.bin").await), "404 not_found: there is no such file");
+        assert_eq!(
+            told(ground.storage.get(&ada, "own", "big.bin").await),
+            "404 not_found: there is no such file"
+        );
         offset = end;
     }
     let last = ground.append(&ada, &upload.id, offset, body(&bytes[offset..])).await.unwrap();
@@ -80,9 +92,8 @@ async fn an_upload_goes_on_where_it_broke_off_also_after_a_restart() {
     assert_eq!((ground.staged(), ground.contents()), (0, 1));
 }
 
-#[tokio::test]
-async fn an_upload_whose_process_died_before_the_file_had_its_place_gets_it_when_asked_for() {
-    let ground = Ground::new().await;
+async fn an_upload_whose_process_died_before_the_file_had_its_place_gets_it_when_asked_for(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let upload = ground.begin(&ada, wanted("own", "a", 5)).await.unwrap();
     let staged = ground.dir.path().join(ground.env.id().to_string()).join("uploads").join(&upload.id);
@@ -92,9 +103,8 @@ async fn an_upload_whose_process_died_before_the_file_had_its_place_gets_it_when
     assert_eq!(ground.read(&ada, "own", "a").await.unwrap(), b"whole");
 }
 
-#[tokio::test]
-async fn bytes_with_a_checksum_are_kept_whole_or_not_at_all() {
-    let ground = Ground::new().await;
+async fn bytes_with_a_checksum_are_kept_whole_or_not_at_all(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let upload = ground.begin(&ada, wanted("own", "a", 8)).await.unwrap();
     let add = |offset: u64, checksum: Checksum, body: FileStream| {
@@ -117,9 +127,8 @@ async fn bytes_with_a_checksum_are_kept_whole_or_not_at_all() {
     assert_eq!(ground.read(&ada, "own", "a").await.unwrap(), b"fourmore");
 }
 
-#[tokio::test]
-async fn an_upload_is_its_makers_alone() {
-    let ground = Ground::new().await;
+async fn an_upload_is_its_makers_alone(engine: Engine) {
+    let ground = engine.ground().await;
     let (ada, bob) = (ground.user(), ground.user());
     let upload = ground.begin(&ada, wanted("own", "a", 4)).await.unwrap();
     let nothing = "404 not_found: there is no such upload (any more)";
@@ -130,7 +139,14 @@ async fn an_upload_is_its_makers_alone() {
         assert_eq!(told(ground.append(&guest, &upload.id, 0, body(b"evil")).await), nothing);
         assert_eq!(told(ground.storage.end_upload(&guest, &upload.id).await), nothing);
     }
-    for id in ["", "..", "../../main.db", &upload.id[1..], &upload.id.to_uppercase(), &format!("{}.sure", upload.id)] {
+    for id in [
+        "",
+        "..",
+        "../../main.db",
+        &upload.id[1..],
+        &upload.id.to_uppercase(),
+        &format!("{}.sure", upload.id),
+    ] {
         if *id != *upload.id {
             assert_eq!(told(ground.storage.upload(&ada, id).await), nothing, "{id}");
         }
@@ -140,9 +156,8 @@ async fn an_upload_is_its_makers_alone() {
     assert_eq!(ground.staged(), 0);
 }
 
-#[tokio::test]
-async fn offsets_lengths_rules_and_types_hold() {
-    let ground = Ground::with(StorageLimits { bytes: 2_000 }).await;
+async fn offsets_lengths_rules_and_types_hold(engine: Engine) {
+    let ground = engine.with(StorageLimits { bytes: 2_000 }).await;
     let ada = ground.user();
     assert_eq!(
         told(ground.begin(&ground.visitor(), wanted("own", "a", 4)).await),
@@ -183,9 +198,8 @@ async fn offsets_lengths_rules_and_types_hold() {
     assert_eq!((ground.staged(), ground.contents()), (0, 0), "what is refused for good is gone");
 }
 
-#[tokio::test]
-async fn who_comes_again_takes_over_from_a_connection_that_hangs() {
-    let ground = Ground::new().await;
+async fn who_comes_again_takes_over_from_a_connection_that_hangs(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let upload = ground.begin(&ada, wanted("own", "a", 8)).await.unwrap();
     let (arrived, seen) = tokio::sync::oneshot::channel();
@@ -205,9 +219,8 @@ async fn who_comes_again_takes_over_from_a_connection_that_hangs() {
     assert_eq!(ground.read(&ada, "own", "a").await.unwrap(), b"fourmore");
 }
 
-#[tokio::test]
-async fn what_nobody_finishes_goes() {
-    let ground = Ground::new().await;
+async fn what_nobody_finishes_goes(engine: Engine) {
+    let ground = engine.ground().await;
     let ada = ground.user();
     let kept = ground.begin(&ada, wanted("own", "a", 4)).await.unwrap();
     let over = ground.begin(&ada, wanted("own", "b", 4)).await.unwrap();
