@@ -15,6 +15,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
@@ -107,12 +108,21 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
     let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
+    let snapshots = Snapshots::new(
+        environments_dir.clone(),
+        Arc::clone(&databases),
+        Arc::clone(&releases),
+        auth.clone(),
+        logs.clone(),
+        snapshot_limits(config),
+    );
     let platform = Arc::new(Platform {
         control,
         databases,
         releases,
         auth,
         blobs,
+        snapshots,
         storage,
         logs,
         urls,
@@ -231,6 +241,15 @@ fn database_limits(config: &Config) -> database::Limits {
         pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
         statement: Duration::from_millis(environments.statement_timeout_ms),
         ..database::Limits::default()
+    }
+}
+
+fn snapshot_limits(config: &Config) -> SnapshotLimits {
+    let environments = &config.environments;
+    SnapshotLimits {
+        most: environments.max_snapshots,
+        bytes: environments.max_snapshot_bytes,
+        ..SnapshotLimits::default()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod app_accounts;
 mod app_attacks;
+mod app_branch;
 mod app_chance;
 mod app_cursors;
 mod app_doors;
@@ -16,6 +17,7 @@ mod app_reference;
 mod app_releases;
 mod app_rules;
 mod app_sessions;
+mod app_time;
 mod app_todo;
 mod assault_credentials;
 mod assault_damage;
@@ -27,6 +29,8 @@ mod assault_lives;
 mod assault_matrix;
 mod assault_secrets;
 mod assault_tenants;
+mod assault_time;
+mod assault_writes;
 mod clients_agents;
 mod clients_cli;
 mod clients_cold_agent;

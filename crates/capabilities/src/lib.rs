@@ -1,4 +1,5 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows, storage.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows, snapshots,
+//! storage.
 
 pub mod access;
 pub mod auth;
@@ -7,4 +8,5 @@ pub mod hosting;
 pub mod logs;
 pub mod releases;
 pub mod rows;
+pub mod snapshots;
 pub mod storage;

@@ -79,6 +79,10 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_files_bytes" => environments.max_files_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How many snapshots one environment may have, beside those that the platform makes.
+    "environments.max_snapshots" => environments.max_snapshots;
+    /// How many bytes the snapshots of one environment may take, without what they share with it.
+    "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
 
     /// The bucket of an S3 service that holds the files of apps. Empty: they are in the data directory.
     "storage.s3_bucket" => storage.s3_bucket;

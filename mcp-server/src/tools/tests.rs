@@ -11,6 +11,7 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -58,11 +59,29 @@ impl Ground {
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let snapshots = Snapshots::new(
+            environments_dir.clone(),
+            Arc::clone(&databases),
+            Arc::clone(&releases),
+            auth.clone(),
+            logs.clone(),
+            SnapshotLimits::default(),
+        );
         let contents = Contents::local(&environments_dir).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
-        let platform =
-            Platform { control, databases, releases, auth, blobs, storage, logs, urls, environments_dir };
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            blobs,
+            storage,
+            snapshots,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

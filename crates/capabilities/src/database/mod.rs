@@ -1,10 +1,12 @@
 //! The database of an environment: one SQLite file each, guarded, bounded, one writer at a time.
 
 mod connection;
+mod copy;
 mod effects;
 mod engine_error;
 mod environments;
 mod error;
+mod fate;
 mod guard;
 mod limits;
 mod load;
@@ -12,10 +14,12 @@ mod migrate;
 mod page;
 mod policy;
 mod postgresisms;
+mod rebuild;
 mod rows;
 mod schema;
 mod template;
 mod values;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -41,13 +45,18 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::copy::{Loose, Quiet, make_servable};
+pub(crate) use self::error::CHECK;
+pub(crate) use self::fate::Fate;
 pub(crate) use self::limits::PARAMETERS;
-pub(crate) use self::rows::{Cell, Row, RowsWriter};
+pub(crate) use self::rebuild::{Along, Maker};
+pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
-use self::connection::{Kind, Stop, Watch};
+use self::connection::Kind;
 use self::environments::Environments;
 use self::schema::Counting;
+use self::watch::{Stop, Watch};
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]

@@ -14,9 +14,9 @@ use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
-use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
+use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
-use crate::storage::{BucketSpec, StorageSpec};
+use crate::storage::BucketSpec;
 
 /// How many releases an environment keeps, the current one among them.
 const KEPT: u64 = 100;
@@ -175,7 +175,9 @@ impl Release {
     }
 
     pub(super) fn buckets(&self) -> Result<Buckets> {
-        self.manifest.storage.as_ref().map_or(Ok(Buckets::new()), StorageSpec::models)
+        let Some(storage) = &self.manifest.storage else { return Ok(Buckets::new()) };
+        let tables: Vec<_> = self.tables()?.iter().map(Table::model).collect();
+        storage.models(&tables)
     }
 }
 
@@ -203,10 +205,19 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         db.begin(Durability::Full).await?;
     }
     for (place, step) in &draft.steps {
-        db.run(Role::Platform, step, &[]).await.map_err(Error::from).map_err(|e| match e.pointer() {
-            // It points into SQL that the caller did not write.
-            Some(_) => e.field(place),
-            None => e,
+        db.run(Role::Platform, step, &[]).await.map_err(|e| match e {
+            database::Error::Check(column) => {
+                let code = if surplus == Surplus::Keep { Code::Conflict } else { Code::InvalidInput };
+                let message = format!("rows that are there do not meet the check of {column}");
+                Error::new(code, message)
+                    .field(format!("{place}/columns/{column}/check"))
+                    .hint("find them with db_query and change them first")
+            }
+            e => {
+                let e = Error::from(e);
+                // It points into SQL that the caller did not write.
+                if e.pointer().is_some() { e.field(place) } else { e }
+            }
         })?;
     }
     if surplus == Surplus::Drop && goal.has_tables() {

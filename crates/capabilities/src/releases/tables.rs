@@ -152,6 +152,13 @@ pub(crate) fn privilege(
     if old.is_some_and(|old| old.access != new.access) {
         draft.change(Action::Alter, target, Some(detail.clone()));
     }
+    // What was written in another platform's words is said in ours.
+    if new.access.is_some_and(AccessSpec::is_cloudbase) && old.is_none_or(|old| old.access != new.access) {
+        let rules = Operation::ALL.map(|operation| (operation, brief(new.rules.of(operation))));
+        let rules: Vec<_> = rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
+        let detail = format!("{is} means {}", rules.join("; "));
+        draft.change(Action::Alter, format!("access of {target}"), Some(detail));
+    }
     let open = |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
     let opened: Vec<_> = changed(rules, new.rules)
         .into_iter()

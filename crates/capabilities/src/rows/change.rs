@@ -8,9 +8,9 @@ use super::etag::{self, IfMatch};
 use super::given::{Given, parameter};
 use super::service::Stored;
 use super::statement::Statements;
-use super::{TableModel, Type};
+use super::{ColumnModel, TableModel, Type};
 use crate::access::{Operation, Sql};
-use crate::database::{self, Cell, Row, RowsWriter, quoted};
+use crate::database::{self, Cell, Row, RunRows, quoted};
 
 /// What is done with one row, its values checked.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Change {
 /// Makes the change and returns the row as it is then, or as it was. On an error the caller rolls back where it has
 /// a transaction open, which it must have for a conditional change.
 pub(super) async fn make(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     statements: &Statements<'_>,
     change: &Change,
 ) -> Result<Option<Stored>> {
@@ -52,7 +52,7 @@ pub(super) async fn make(
             };
             match one(writer, table, statements.update(id, changes)).await {
                 Ok(Some(row)) => condition(if_match.as_ref(), before.as_ref()).map(|()| Some(row)),
-                Ok(None) => Err(not_permitted(writer, statements, id, Operation::Update).await),
+                Ok(None) => Err(not_changed(writer, statements, id, changes).await),
                 Err(database::Error::ForeignKey) => Err(dangling(writer, table, changes).await),
                 Err(error) => Err(told(error, table)),
             }
@@ -73,15 +73,15 @@ pub(super) async fn make(
 ///
 /// # Errors
 /// `not_found` where it is hidden.
-pub(super) async fn read(writer: &mut RowsWriter, statements: &Statements<'_>, id: &str) -> Result<Stored> {
+pub(super) async fn read(writer: &mut impl RunRows, statements: &Statements<'_>, id: &str) -> Result<Stored> {
     let row = one(writer, statements.table, statements.get(id)).await;
     row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
 }
 
-/// `row`, which has all columns of its table.
+/// `row`, which has all columns of its table that are shown.
 pub(super) fn stored(table: &TableModel, row: &Row<'_>) -> Result<Stored, database::Error> {
     let mut json = Vec::with_capacity(256);
-    let columns: Vec<_> = table.columns.iter().collect();
+    let columns: Vec<_> = table.shown().collect();
     encode::object(&columns, row, &mut json)?;
     let id = match row.cell(0) {
         Cell::Text(id) => id.to_owned(),
@@ -96,7 +96,7 @@ pub(super) fn hidden(table: &TableModel) -> Error {
 }
 
 async fn one(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     table: &TableModel,
     sql: Sql,
 ) -> Result<Option<Stored>, database::Error> {
@@ -118,7 +118,7 @@ fn condition(if_match: Option<&IfMatch>, row: Option<&Stored>) -> Result<()> {
 
 /// Nothing was changed: the row is hidden, or may be seen and no more.
 async fn not_permitted(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     statements: &Statements<'_>,
     id: &str,
     operation: Operation,
@@ -129,12 +129,40 @@ async fn not_permitted(
     }
 }
 
+/// As [`not_permitted`], naming the column that would not have stayed as it is.
+async fn not_changed(
+    writer: &mut impl RunRows,
+    statements: &Statements<'_>,
+    id: &str,
+    changes: &Given,
+) -> Error {
+    let table = statements.table;
+    let row = match read(writer, statements, id).await {
+        Ok(row) => serde_json::from_slice::<Given>(&row.json).unwrap_or_default(),
+        Err(error) => return error,
+    };
+    let differs = |column: &&ColumnModel| {
+        let given = changes.get(&column.name);
+        column.immutable
+            && statements.keeps(column)
+            && given.is_some_and(|it| row.get(&column.name) != Some(it))
+    };
+    match table.shown().find(differs) {
+        Some(column) => {
+            Error::new(Code::Forbidden, format!("{} keeps the value that the row was made with", column.name))
+                .field(format!("/{}", column.name))
+                .hint("leave it out")
+        }
+        None => refused(table, Operation::Update),
+    }
+}
+
 fn refused(table: &TableModel, operation: Operation) -> Error {
     Error::new(Code::Forbidden, format!("the rules of {} do not allow this {operation}", table.name))
 }
 
 /// Names the reference that points at nothing; the engine does not say it.
-async fn dangling(writer: &mut RowsWriter, table: &TableModel, given: &Given) -> Error {
+async fn dangling(writer: &mut impl RunRows, table: &TableModel, given: &Given) -> Error {
     for column in &table.columns {
         let (Some(target), Some(value)) = (&column.references, given.get(&column.name)) else { continue };
         let text = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(target));

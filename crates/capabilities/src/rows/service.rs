@@ -17,7 +17,7 @@ use super::order::{List, Order};
 use super::statement::{Statements, Wanted};
 use super::{App, ColumnModel, TableModel};
 use crate::access::{Expr, Guest};
-use crate::database::{Databases, PARAMETERS};
+use crate::database::{self, Databases, PARAMETERS, RowsTurn, RowsWriter};
 
 /// How many rows a list has where nothing is said, and at most.
 pub(crate) const LIMIT: u32 = 50;
@@ -253,8 +253,8 @@ impl Rows {
         let before = self.app(guest.env()).await?;
         let table = known(&before, name)?;
         let mut change = prepare(table)?;
-        let writer = self.databases.rows_writer(guest.env()).await;
-        let mut writer = writer.map_err(|error| told(error, table))?;
+        let turn =
+            Turn::take(&self.databases, guest.env(), &change).await.map_err(|error| told(error, table))?;
         // No release is switched to while we have the turn, so that these are the rules that hold.
         let app = self.app(guest.env()).await?;
         let table = known(&app, name)?;
@@ -262,9 +262,10 @@ impl Rows {
             change = prepare(table)?;
         }
         let statements = Statements { table, subject: guest.subject() };
-        if !change.is_conditional() {
-            return change::make(&mut writer, &statements, &change).await;
-        }
+        let mut writer = match turn {
+            Turn::Shared(mut turn) => return change::make(&mut turn, &statements, &change).await,
+            Turn::Whole(writer) => *writer,
+        };
         writer.begin().await.map_err(|error| told(error, table))?;
         match change::make(&mut writer, &statements, &change).await {
             Ok(row) => {
@@ -279,6 +280,23 @@ impl Rows {
     }
 }
 
+/// What a change by itself is made in.
+enum Turn {
+    /// A statement that is a transaction of its own.
+    Shared(RowsTurn),
+    /// Several statements of one transaction.
+    Whole(Box<RowsWriter>),
+}
+
+impl Turn {
+    async fn take(databases: &Databases, env: &Env, change: &Change) -> Result<Self, database::Error> {
+        match change.is_conditional() {
+            true => databases.rows_writer(env).await.map(Box::new).map(Turn::Whole),
+            false => databases.rows_turn(env).await.map(Turn::Shared),
+        }
+    }
+}
+
 /// The table of that name.
 pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>> {
     app.table(name).ok_or_else(|| Error::new(Code::NotFound, "there is no such table"))
@@ -286,10 +304,10 @@ pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>>
 
 /// The columns that are wanted, as the query orders them.
 fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
-    let Some(select) = select else { return Ok(table.columns.iter().collect()) };
+    let Some(select) = select else { return Ok(table.shown().collect()) };
     let mut columns: Vec<&ColumnModel> = Vec::new();
     for name in select.split(',').map(str::trim) {
-        let column = table.column(name).ok_or_else(|| unknown(table, "/select", name))?;
+        let column = table.shown_column(name).ok_or_else(|| unknown(table, "/select", name))?;
         if columns.iter().any(|known| known.name == column.name) {
             return Err(Error::invalid("/select", format!("{} is named twice", column.name)));
         }

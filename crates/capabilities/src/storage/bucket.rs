@@ -116,10 +116,10 @@ impl JsonSchema for BucketName {
 }
 
 impl StorageSpec {
-    /// Every bucket spelled out, by its name; or the first thing that is wrong, with its place below `/storage`.
-    pub(crate) fn models(&self) -> Result<BTreeMap<String, Arc<Bucket>>> {
+    /// Every bucket spelled out, by its name, with rules that may look into `tables`; or the first thing that is wrong, with its place below `/storage`.
+    pub(crate) fn models(&self, tables: &[TableModel]) -> Result<BTreeMap<String, Arc<Bucket>>> {
         let models = self.buckets.iter().map(|(name, spec)| {
-            let model = spec.model(name).map_err(|e| e.under(&format!("/buckets/{name}")))?;
+            let model = spec.model(name, tables).map_err(|e| e.under(&format!("/buckets/{name}")))?;
             Ok((name.to_string(), Arc::new(model)))
         });
         models.collect()
@@ -127,7 +127,7 @@ impl StorageSpec {
 }
 
 impl BucketSpec {
-    fn model(&self, name: &BucketName) -> Result<Bucket> {
+    fn model(&self, name: &BucketName, tables: &[TableModel]) -> Result<Bucket> {
         if self.max_size == Some(0) {
             return Err(Error::invalid("/max_size", "the largest file has at least 1 byte"));
         }
@@ -142,7 +142,7 @@ impl BucketSpec {
             }
         }
         let access = match &self.access {
-            Some(access) => access.rules(&object::told()).map_err(|e| e.under("/access"))?,
+            Some(access) => access.rules(&object::told(), tables).map_err(|e| e.under("/access"))?,
             None => Default::default(),
         };
         Ok(Bucket {

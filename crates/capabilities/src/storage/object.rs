@@ -87,6 +87,9 @@ fn model(wanted: impl Fn(Seen) -> bool) -> TableModel {
             references: None,
             unique: *name == "id",
             built_in: time || matches!(*name, "id" | "owner"),
+            hidden: false,
+            immutable: false,
+            check: None,
         }
     };
     let columns = COLUMNS.iter().filter(|(_, _, seen)| wanted(*seen)).map(column).collect();

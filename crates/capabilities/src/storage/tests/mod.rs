@@ -125,7 +125,7 @@ impl Ground {
 
     fn buckets(&self, buckets: Value) {
         let spec: StorageSpec = serde_json::from_value(json!({ "buckets": buckets })).unwrap();
-        *self.live.0.lock().unwrap() = Arc::new(App { buckets: spec.models().unwrap(), ..App::default() });
+        *self.live.0.lock().unwrap() = Arc::new(App { buckets: spec.models(&[]).unwrap(), ..App::default() });
     }
 
     fn user(&self) -> Guest {
