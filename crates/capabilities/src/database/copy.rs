@@ -42,12 +42,7 @@ impl Databases {
     ///
     /// # Errors
     /// Of the engine; the disk.
-    pub(crate) async fn begin_copy(
-        &self,
-        env: &Env,
-        quiet: &mut Quiet,
-        to: &Path,
-    ) -> Result<Copying, Error> {
+    pub(crate) async fn begin_copy(&self, env: &Env, quiet: &mut Quiet, to: &Path) -> Result<Copying, Error> {
         quiet.shorten_log().await;
         let mut lease = self.environments.reader(env.id(), Kind::Reader).await?;
         let limit = self.environments.limits().statement;
@@ -88,6 +83,11 @@ impl Databases {
         let mut loose = Loose(Connection::open(env, path, Kind::Writer, &limits).await?);
         loose.run("PRAGMA synchronous = OFF", &[]).await?;
         Ok(loose)
+    }
+
+    /// How large a database may be, in bytes.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        u64::from(self.environments.limits().pages) * 4_096
     }
 
     /// The bytes of the environment's database file.
@@ -182,6 +182,7 @@ impl Loose {
     /// # Errors
     /// Of the engine.
     pub async fn keep(&mut self, kept: impl Fn(Fate) -> bool) -> Result<(), Error> {
+        self.run("PRAGMA secure_delete = ON", &[]).await?;
         for (table, sql) in TABLES {
             if sql.starts_with("CREATE TABLE") && !kept(fate(table)) {
                 self.run(&format!("DELETE FROM {table}"), &[]).await?;
