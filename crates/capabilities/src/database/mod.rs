@@ -46,6 +46,7 @@ pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table}
 pub use self::writer::{Durability, Switch, Writer};
 
 pub(crate) use self::copy::{Loose, Quiet, make_servable};
+pub(crate) use self::error::CHECK;
 pub(crate) use self::fate::Fate;
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rebuild::{Along, Maker};

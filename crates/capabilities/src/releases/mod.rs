@@ -7,6 +7,7 @@ mod change;
 mod column;
 mod convert;
 mod ddl;
+mod declared;
 mod describe;
 mod live;
 mod manifest;

@@ -13,7 +13,7 @@ use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
-use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
+use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
 
 /// How many releases an environment keeps, the current one among them.
@@ -181,10 +181,19 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         db.begin(Durability::Full).await?;
     }
     for (place, step) in &draft.steps {
-        db.run(Role::Platform, step, &[]).await.map_err(Error::from).map_err(|e| match e.pointer() {
-            // It points into SQL that the caller did not write.
-            Some(_) => e.field(place),
-            None => e,
+        db.run(Role::Platform, step, &[]).await.map_err(|e| match e {
+            database::Error::Check(column) => {
+                let code = if surplus == Surplus::Keep { Code::Conflict } else { Code::InvalidInput };
+                let message = format!("rows that are there do not meet the check of {column}");
+                Error::new(code, message)
+                    .field(format!("{place}/columns/{column}/check"))
+                    .hint("find them with db_query and change them first")
+            }
+            e => {
+                let e = Error::from(e);
+                // It points into SQL that the caller did not write.
+                if e.pointer().is_some() { e.field(place) } else { e }
+            }
         })?;
     }
     if surplus == Surplus::Drop && goal.has_tables() {
