@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_archive;
 mod app_attacks;
 mod app_branch;
 mod app_chance;

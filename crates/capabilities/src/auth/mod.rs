@@ -31,6 +31,7 @@ use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
+pub(crate) use account::{STORED_USERS, check_stored};
 pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
