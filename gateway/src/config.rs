@@ -15,7 +15,7 @@ use crate::proxies::Proxies;
 
 pub use settings::example;
 pub use surroundings::Surroundings;
-pub use value::{Format, Hidden, Level, MailServer, Sender, Words};
+pub use value::{Format, Hidden, Level, MailServer, Sender, Text};
 
 /// The file that is read from the working directory when `--config` names no other.
 pub const FILE: &str = "steading.toml";
@@ -51,6 +51,8 @@ pub struct Config {
     pub mail: Mail,
     /// Signing in to apps.
     pub auth: Auth,
+    /// Where files are.
+    pub storage: Storage,
     /// The log.
     pub log: Log,
 }
@@ -63,7 +65,7 @@ pub struct Mail {
     /// The address that it comes from.
     pub from: Sender,
     /// The name to sign in to the server with.
-    pub user: Words,
+    pub user: Text,
     /// Its password.
     pub password: Hidden,
 }
@@ -119,12 +121,29 @@ pub struct Environments {
     pub max_open: usize,
     /// The largest database of one environment, in bytes.
     pub max_database_bytes: u64,
+    /// What the files of one environment may have together, in bytes.
+    pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
     /// How many snapshots one environment may have, beside those that the platform makes.
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
     pub max_snapshot_bytes: u64,
+}
+
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// The bucket of an S3 service; the data directory where none is set.
+    pub s3_bucket: Text,
+    /// The service's address.
+    pub s3_endpoint: Text,
+    /// Its region.
+    pub s3_region: Text,
+    /// Who asks.
+    pub s3_access_key: Text,
+    /// What proves it.
+    pub s3_secret_key: Hidden,
 }
 
 /// The log.
@@ -160,6 +179,7 @@ impl Default for Config {
             environments: Environments {
                 max_open: 64,
                 max_database_bytes: 1024 * 1024 * 1024,
+                max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
@@ -167,10 +187,17 @@ impl Default for Config {
             mail: Mail {
                 smtp: MailServer(None),
                 from: Sender(None),
-                user: Words(None),
-                password: Hidden(None),
+                user: Text::default(),
+                password: Hidden::default(),
             },
             auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
+            storage: Storage {
+                s3_bucket: Text::default(),
+                s3_endpoint: Text::default(),
+                s3_region: Text("us-east-1".to_owned()),
+                s3_access_key: Text::default(),
+                s3_secret_key: Hidden::default(),
+            },
             log: Log { level: Level::Info, format: Format::Text },
         }
     }
@@ -311,7 +338,7 @@ impl Config {
         if mail.smtp.0.is_some() && mail.from.0.is_none() {
             return Err(Error::Mail("mail.from is not"));
         }
-        if mail.smtp.0.is_some() && mail.user.0.is_some() != mail.password.0.is_some() {
+        if mail.smtp.0.is_some() && mail.user.0.is_empty() == mail.password.0.is_some() {
             return Err(Error::Mail("mail.user and mail.password go together"));
         }
         if self.allow_insecure_http {

@@ -250,7 +250,7 @@ fn a_user_takes_the_data_along_and_leaves() {
         "orders": { "columns": { "item": "text!" }, "access": {
             "list": "row.owner == auth.uid", "get": "row.owner == auth.uid", "create": "auth.uid != null" } },
         "letters": { "columns": { "email": "text!", "text": "text!" }, "access": "admin_only" },
-    } } });
+    } }, "storage": { "buckets": { "photos": { "access": "private" } } } });
     shop.client.output("app_apply", &json!({ "manifest": manifest })).unwrap();
     let (ada, eve) = (shop.enter("ada@example.org").unwrap(), shop.app.stranger().unwrap());
     for n in 0..230 {
@@ -258,12 +258,22 @@ fn a_user_takes_the_data_along_and_leaves() {
     }
     ada.create("orders", &json!({ "item": "a book" })).unwrap();
     eve.create("notes", &json!({ "text": "of another" })).unwrap();
+    for person in [&ada, &eve] {
+        let path = format!("/_/files/photos/{}.txt", person.id());
+        let put =
+            person.request("PUT", &path).header("content-type", "text/plain").body(b"a picture".to_vec());
+        assert_eq!(Reply::of(put).unwrap().status, 201);
+    }
     let taken = ada.ask("GET", "/_/auth/me/export").unwrap();
     assert_eq!(taken.status, 200);
     assert_eq!(taken.body["user"]["email"], "ada@example.org");
     let count = |table: &str| taken.body["rows"][table].as_array().map(Vec::len);
     assert_eq!((count("notes"), count("orders"), count("letters")), (Some(230), Some(1), None));
-    assert!(!taken.body.to_string().contains("of another"));
+    let file = json!([format!("/_/files/photos/{}.txt", ada.id()), 9]);
+    let files: Vec<_> =
+        taken.body["files"].as_array().unwrap().iter().map(|it| json!([it["path"], it["size"]])).collect();
+    assert_eq!(files, [file]);
+    assert!(!taken.body.to_string().contains("of another") && !taken.body.to_string().contains(eve.id()));
     shop.app.visitor().ask("GET", "/_/auth/me/export").unwrap().refuses(401, "unauthenticated").unwrap();
     shop.app.visitor().ask("DELETE", "/_/auth/me").unwrap().refuses(401, "unauthenticated").unwrap();
 
@@ -279,6 +289,15 @@ fn a_user_takes_the_data_along_and_leaves() {
     let again = shop.enter("ada@example.org").unwrap();
     assert_ne!(again.id(), ada.id());
     again.list("notes", &[]).unwrap().lists(&[]).unwrap();
+    // Her picture's place is free; the other's is not.
+    let put = |whose: &Person| {
+        let path = format!("/_/files/photos/{}.txt", whose.id());
+        let request =
+            again.request("PUT", &path).header("content-type", "text/plain").header("if-none-match", "*");
+        Reply::of(request.body(b"mine".to_vec())).unwrap().status
+    };
+    assert_eq!(put(&ada), 201);
+    assert!([403, 404, 409, 412].contains(&put(&eve)), "over another's file");
     assert_eq!(eve.ask("DELETE", "/_/auth/me").unwrap().status, 204);
     assert_eq!(rows("SELECT count(*) FROM notes"), json!([[0]]));
 }

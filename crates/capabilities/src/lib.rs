@@ -1,4 +1,5 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows, snapshots.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows, snapshots,
+//! storage.
 
 pub mod access;
 pub mod auth;
@@ -9,3 +10,4 @@ pub mod mail;
 pub mod releases;
 pub mod rows;
 pub mod snapshots;
+pub mod storage;

@@ -235,31 +235,31 @@ impl Value for Sender {
     }
 }
 
-/// Any text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words(pub Option<String>);
+/// A text; empty where none is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text(pub String);
 
-impl Value for Words {
+impl Value for Text {
     const KIND: Kind = Kind::Text;
 
     fn read(text: &str) -> Result<Self, String> {
-        Ok(Self(Some(text.to_owned()).filter(|text| !text.is_empty())))
+        Ok(Self(text.to_owned()))
     }
 
     fn show(&self) -> String {
-        self.0.clone().unwrap_or_default()
+        self.0.clone()
     }
 }
 
-/// A password. It is never shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A secret, which is never shown; none where the text is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hidden(pub Option<Secret>);
 
 impl Value for Hidden {
     const KIND: Kind = Kind::Text;
 
     fn read(text: &str) -> Result<Self, String> {
-        Ok(Self(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())))
+        Ok(Self((!text.is_empty()).then(|| Secret::new(text))))
     }
 
     fn show(&self) -> String {

@@ -13,6 +13,7 @@ use capabilities::logs::Logs;
 use capabilities::mail::{Post, Route};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -58,6 +59,7 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let addresses = AppAddresses { control: Arc::clone(&control), urls: urls.clone() };
         let post = Post::new(&Route::Outbox, Arc::new(addresses), logs.clone()).unwrap();
         let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
@@ -69,8 +71,21 @@ impl Ground {
             logs.clone(),
             SnapshotLimits::default(),
         );
-        let platform =
-            Platform { control, databases, releases, auth, blobs, snapshots, logs, urls, environments_dir };
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            blobs,
+            storage,
+            snapshots,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

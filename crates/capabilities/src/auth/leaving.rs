@@ -13,6 +13,16 @@ use super::{Asking, Auth, Ending, Inner, codes, sessions, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{ListQuery, Rows};
+use crate::storage::{Condition, Storage};
+
+/// What users have beside their accounts.
+#[derive(Clone)]
+pub struct Holdings {
+    /// Rows.
+    pub rows: Rows,
+    /// Files.
+    pub files: Storage,
+}
 
 /// How many bytes of rows one answer has at most.
 const BYTES: usize = 32 << 20;
@@ -23,11 +33,12 @@ const LOOKED_UP: u32 = 500;
 
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
-    /// them: `{"user", "rows"}`.
+    /// them, and where the user's files are: `{"user", "rows", "files"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
-    pub async fn export(&self, rows: &Rows, env: &Env, token: &Secret) -> Result<Value> {
+    pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Value> {
+        let rows = &held.rows;
         let (guest, profile) = (self.recognize(env, token).await?, self.me(env, token).await?);
         let app = rows.app(env).await?;
         let (mut tables, mut bytes) = (Map::new(), 0);
@@ -57,17 +68,29 @@ impl Auth {
             }
             tables.insert(table.name.clone(), own.into());
         }
-        Ok(json!({ "user": profile, "rows": tables }))
+        let mut files = Vec::new();
+        for (bucket, path) in self.0.files_of(env, profile.id).await? {
+            match held.files.get(&guest, &bucket, &path).await {
+                Ok(file) => files.push(json!({
+                    "path": file.address(), "size": file.size, "content_type": file.content_type,
+                    "created_at": file.created_at,
+                })),
+                // The rules hide it, or it is gone.
+                Err(e) if e.code() == Code::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(json!({ "user": profile, "rows": tables, "files": files }))
     }
 
-    /// Removes the user of an access token, with the rows that are the user's and that the user may remove. Rows that the
-    /// app's rules keep stay, and are nobody's from then on.
+    /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.
+    /// What the app's rules keep stays, and is nobody's from then on.
     ///
     /// # Errors
     /// As [`Auth::change_password`]; where it fails on the way, the account is still there and it can be asked again.
     pub async fn leave(
         &self,
-        rows: &Rows,
+        held: &Holdings,
         asking: &Asking<'_>,
         token: &Secret,
         current: Option<&Secret>,
@@ -84,15 +107,18 @@ impl Auth {
         };
         // From here on nobody else adds rows as this user.
         self.log_out(env, token, Ending::Others).await?;
-        let (inner, rows, env) = (Arc::clone(&self.0), rows.clone(), env.clone());
+        let (inner, held, env) = (Arc::clone(&self.0), held.clone(), env.clone());
         let (user, name) = (profile.id, asking.settings.name.clone());
         let told = email.filter(|_| profile.email_verified);
         whole(async move {
-            let app = rows.app(&env).await?;
+            let app = held.rows.app(&env).await?;
             let owned = app.tables.values().filter(|table| table.has_owner());
             let owned: Vec<String> = owned.map(|table| table.name.clone()).collect();
             for table in &owned {
-                inner.remove_rows(&rows, &guest, table, user).await?;
+                inner.remove_rows(&held.rows, &guest, table, user).await?;
+            }
+            for (bucket, path) in inner.files_of(&env, user).await? {
+                kept(held.files.delete(&guest, &bucket, &path, Condition::Any).await)?;
             }
             let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
             let mut db = inner.begin(&env).await?;
@@ -114,6 +140,14 @@ impl Auth {
 }
 
 impl Inner {
+    /// Buckets and paths of a user's files.
+    async fn files_of(&self, env: &Env, user: UserId) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT bucket, path FROM _steading_object WHERE owner = ?1 ORDER BY bucket, path";
+        let found = self.databases.platform_query(env, sql, &[user.to_string().into()]).await?;
+        let text = |row: &Vec<Value>, at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
+        Ok(found.iter().filter_map(|row| Some((text(row, 0)?, text(row, 1)?))).collect())
+    }
+
     /// Removes the rows of a user, one by one like the user would.
     async fn remove_rows(&self, rows: &Rows, guest: &Guest, table: &str, user: UserId) -> Result<()> {
         let sql =
@@ -132,14 +166,17 @@ impl Inner {
             };
             let mut removed = futures::stream::iter(ids.into_iter().map(remove)).buffer_unordered(AT_ONCE);
             while let Some(outcome) = removed.next().await {
-                match outcome {
-                    Ok(()) => {}
-                    // The rules keep it, or other rows need it.
-                    Err(e) if matches!(e.code(), Code::NotFound | Code::Forbidden | Code::Conflict) => {}
-                    Err(e) => return Err(e),
-                }
+                kept(outcome)?;
             }
         }
+    }
+}
+
+/// That the rules keep something, or that other rows need it, is no failure.
+fn kept(removed: Result<()>) -> Result<()> {
+    match removed {
+        Err(e) if !matches!(e.code(), Code::NotFound | Code::Forbidden | Code::Conflict) => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -85,6 +85,11 @@ impl Databases {
         Ok(loose)
     }
 
+    /// How large a database may be, in bytes.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        u64::from(self.environments.limits().pages) * 4_096
+    }
+
     /// The bytes of the environment's database file.
     pub(crate) fn bytes(&self, env: EnvId) -> u64 {
         std::fs::metadata(self.environments.path(env)).map_or(0, |found| found.len())
@@ -177,6 +182,7 @@ impl Loose {
     /// # Errors
     /// Of the engine.
     pub async fn keep(&mut self, kept: impl Fn(Fate) -> bool) -> Result<(), Error> {
+        self.run("PRAGMA secure_delete = ON", &[]).await?;
         for (table, sql) in TABLES {
             if sql.starts_with("CREATE TABLE") && !kept(fate(table)) {
                 self.run(&format!("DELETE FROM {table}"), &[]).await?;

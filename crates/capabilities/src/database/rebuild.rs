@@ -90,8 +90,14 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
     let objects = objects(db, "past").await?;
     let (ours, theirs): (Vec<Object>, Vec<Object>) =
         objects.into_iter().partition(|it| is_platform(&it.name) || is_platform(&it.table));
-    let known = |it: &&Object| !TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
-    if ours.iter().any(|it| known(&it)) {
+    let goes = |table: &str| match fate(table) {
+        Fate::Shape => true,
+        Fate::Data => along == Along::Data,
+        Fate::Now | Fate::Passing => false,
+    };
+    // What is left behind may be of an earlier layout, or of nobody's making.
+    let is_ours = |it: &Object| TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
+    if ours.iter().any(|it| goes(&it.table) && !is_ours(it)) {
         return Err(Error::Damaged(env));
     }
     db.run("BEGIN IMMEDIATE", &[]).await?;
@@ -105,12 +111,7 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         }
     }
     for object in ours.iter().filter(|object| object.kind == "table") {
-        let goes = match fate(&object.name) {
-            Fate::Shape => true,
-            Fate::Data => along == Along::Data,
-            Fate::Now | Fate::Passing => false,
-        };
-        if goes {
+        if goes(&object.name) {
             rows(db, &object.name).await?;
         }
     }

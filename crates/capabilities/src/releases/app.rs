@@ -24,7 +24,7 @@ impl Release {
         let tables = self.tables()?;
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
         let auth = self.manifest.auth.clone().unwrap_or_default().settings(self.manifest.name.clone());
-        Ok(App { tables: tables.collect(), auth })
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth })
     }
 }
 

@@ -97,7 +97,7 @@ impl Ask<'_> {
         Ok((!lines.is_empty()).then(|| IfMatch::parse(&lines.join(","))))
     }
 
-    fn no_query(&self) -> Result<()> {
+    pub(super) fn no_query(&self) -> Result<()> {
         match pairs(self.parts.uri.query())?.first() {
             None => Ok(()),
             Some((name, _)) => Err(no_parameter(name)),

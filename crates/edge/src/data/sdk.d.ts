@@ -68,9 +68,9 @@ export interface Auth {
   sessions(): Promise<SessionInfo[]>;
   endSession(id: string): Promise<void>;
   endOtherSessions(): Promise<void>;
-  /** The account and its rows. */
-  export(): Promise<{ user: User; rows: Record<string, object[]> }>;
-  /** Removes the account, and the rows that it may remove; `current` as for `changePassword`. */
+  /** The account, its rows by table, and where its files are. */
+  export(): Promise<{ user: User; rows: Record<string, object[]>; files: { path: string; size: number }[] }>;
+  /** Removes the account, and the rows and files that it may remove; `current` as for `changePassword`. */
   deleteAccount(options?: { current?: string }): Promise<void>;
   /** Signs out here, also where the app cannot be reached (then it rejects, for the server does not know). */
   logout(options?: { everywhere?: boolean }): Promise<void>;
@@ -149,6 +149,8 @@ export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
   batch(operations: readonly Operation[]): Promise<Result[]>;
+  /** The files of a bucket. */
+  files(bucket: string): Bucket;
 }
 
 export interface ClientOptions {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, SignedUp, TokenKeys, token};
 use crate::database::{Databases, Limits};
 use crate::logs::Logs;
-use crate::mail::{Addresses, Post, Route};
+use crate::mail::Post;
 use crate::rows::{AuthSettings, Method};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
@@ -86,7 +86,7 @@ impl Ground {
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
         let logs = Logs::new(directory.path());
-        let post = Post::new(&Route::Outbox, Arc::new(Places), logs).unwrap();
+        let post = Post::to_outbox(logs);
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
         let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
@@ -142,17 +142,6 @@ pub(super) fn signed_up(outcome: Result<SignedUp>) -> Result<Session> {
         SignedUp::Session(session) => session,
         SignedUp::Mailed => panic!("a mail instead of a session"),
     })
-}
-
-/// Where the app answers, in these tests.
-pub(super) const URL: &str = "http://shop.localhost:8787";
-
-struct Places;
-
-impl Addresses for Places {
-    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
-        async { Ok(URL.to_owned()) }.boxed()
-    }
 }
 
 pub(super) fn typed(email: &str, password: &str) -> Credentials {

@@ -7,7 +7,7 @@ mod ui;
 
 use axum::body::Body;
 use axum::response::Response;
-use capabilities::auth::{Asking, Ending, Entered, Session, SignedUp};
+use capabilities::auth::{Asking, Ending, Entered, Holdings, Session, SignedUp};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
 use kernel::{Code, Error, Result, Secret};
@@ -59,11 +59,11 @@ impl Request<'_> {
         match route {
             ["me"] if ask.parts.method == Method::DELETE => {
                 let Leave { current } = ask.json(body).await?;
-                auth.leave(&self.data.rows, asking, self.own()?, current.as_ref()).await?;
+                auth.leave(&self.holdings(), asking, self.own()?, current.as_ref()).await?;
                 Ok(done())
             }
             ["me", "export"] => {
-                good(StatusCode::OK, &auth.export(&self.data.rows, ask.env, self.own()?).await?)
+                good(StatusCode::OK, &auth.export(&self.holdings(), ask.env, self.own()?).await?)
             }
             ["me"] => {
                 let profile = auth.me(ask.env, self.own()?).await?;
@@ -135,6 +135,10 @@ impl Request<'_> {
             }
             _ => Err(unknown()),
         }
+    }
+
+    fn holdings(&self) -> Holdings {
+        Holdings { rows: self.data.rows.clone(), files: self.data.files.clone() }
     }
 
     /// The token of the user's own session.

@@ -93,11 +93,12 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     add("me", "get", "Who is signed in.", Answers::With(reference("steading.User")), None);
     let about = "Removes the account, and the rows that its user may remove; `current` as for the password.";
     add("me", "delete", about, Answers::Nothing, Some(object(&[], &["current"])));
-    let export = json!({ "type": "object", "required": ["user", "rows"], "properties": {
+    let export = json!({ "type": "object", "required": ["user", "rows", "files"], "properties": {
         "user": reference("steading.User"),
         "rows": { "type": "object", "additionalProperties": { "type": "array", "items": { "type": "object" } } },
+        "files": { "type": "array", "items": { "type": "object" } },
     } });
-    add("me/export", "get", "The account and its rows.", Answers::With(export), None);
+    add("me/export", "get", "The account, its rows, and where its files are.", Answers::With(export), None);
 }
 
 enum Answers {
