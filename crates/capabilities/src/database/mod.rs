@@ -5,6 +5,7 @@ mod effects;
 mod engine_error;
 mod environments;
 mod error;
+mod feed;
 mod guard;
 mod limits;
 mod load;
@@ -16,6 +17,7 @@ mod rows;
 mod schema;
 mod template;
 mod values;
+mod watching;
 mod writer;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::feed::{Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rows::{Cell, Row, RowsWriter};
 pub(crate) use self::schema::quoted;
@@ -189,7 +192,8 @@ impl Databases {
     /// `Busy` where others hold it for longer than a call may wait.
     pub async fn writer(&self, env: &Env) -> Result<Writer, Error> {
         let lease = self.environments.writer(env.id(), Kind::Writer).await?;
-        Ok(Writer::new(env.id(), self.environments.shared_limits(), lease))
+        let feed = self.environments.feed(env.id());
+        Ok(Writer::new(env.id(), self.environments.shared_limits(), lease, feed))
     }
 }
 
