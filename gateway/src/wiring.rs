@@ -13,6 +13,7 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
@@ -32,6 +33,9 @@ use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::upkeep;
+
+/// How long realtime connections get to say that they end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where the platform listens, and how it learns that it is to stop.
 #[derive(Debug, Clone)]
@@ -69,6 +73,9 @@ pub struct App {
 impl App {
     /// Flushes what is not written yet, and closes the engines.
     pub async fn shutdown(self) {
+        if tokio::time::timeout(LAST_WORDS, self.platform.realtime.closed()).await.is_err() {
+            tracing::warn!("some realtime connections did not end in time");
+        }
         self.platform.databases.close().await;
         self.platform.logs.flush().await;
         self.platform.control.close().await;
@@ -101,8 +108,25 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-    let platform =
-        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let realtime = Realtime::new(
+        Arc::clone(&databases),
+        live,
+        auth.clone(),
+        RealtimeLimits::default(),
+        listening.stopping.clone(),
+    );
+    let platform = Arc::new(Platform {
+        control,
+        databases,
+        releases,
+        auth,
+        realtime,
+        blobs,
+        logs,
+        urls,
+        environments_dir,
+    });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -135,7 +159,7 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows };
+    let data = Data { auth: platform.auth.clone(), rows, realtime: platform.realtime.clone() };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 

@@ -7,6 +7,7 @@ use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use control::{Control, EnvState, Environment, NewEnvironment};
 use kernel::{Env, Error, Result, Slug, Tenant};
@@ -22,6 +23,8 @@ pub struct Platform {
     pub releases: Arc<Releases>,
     /// Their apps' users.
     pub auth: Auth,
+    /// What happens to those, told at once.
+    pub realtime: Realtime,
     /// Their blobs.
     pub blobs: Blobs,
     /// Their logs.
@@ -128,6 +131,7 @@ impl Platform {
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
         self.releases.forget(environment.id);
+        self.realtime.forget(environment.id);
         self.auth.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");

@@ -11,6 +11,7 @@ mod app_filters;
 mod app_forgeries;
 mod app_races;
 mod app_random;
+mod app_realtime;
 mod app_reference;
 mod app_releases;
 mod app_rules;

@@ -1,9 +1,10 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows.
 
 pub mod access;
 pub mod auth;
 pub mod database;
 pub mod hosting;
 pub mod logs;
+pub mod realtime;
 pub mod releases;
 pub mod rows;

@@ -10,11 +10,14 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::rows::LiveApps;
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
 
 use super::registry;
@@ -56,7 +59,11 @@ impl Ground {
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-        let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime = Realtime::new(Arc::clone(&databases), live, auth.clone(), limits, stopping);
+        let platform =
+            Platform { control, databases, releases, auth, realtime, blobs, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -9,6 +9,7 @@ mod account;
 mod address;
 mod admin;
 mod guesses;
+mod held;
 mod limits;
 mod origin;
 mod password;
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 pub use account::{Account, Profile};
 pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
+pub use held::Held;
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub use token::{Claims, TokenKeys};

@@ -43,7 +43,7 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
-pub(crate) use self::feed::{Changed, Entry, Feed, Since};
+pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rows::{Cell, Row, RowsWriter};
 pub(crate) use self::schema::quoted;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kernel::{Env, EnvId};
 
+use super::Databases;
 use super::connection::Kind;
 use super::error::Error;
 use super::feed::{Columns, Feed};
-use super::Databases;
 
 /// The log of each environment that was asked for.
 #[derive(Default)]

@@ -13,6 +13,7 @@ use super::names::{ColumnName, TableName};
 use crate::access::{AccessSpec, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
+use crate::realtime::RealtimeSpec;
 use crate::rows::Method;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
@@ -28,6 +29,9 @@ pub struct Manifest {
     /// How people sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+    /// Channels, where clients talk to each other at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
@@ -320,6 +324,7 @@ impl Manifest {
             name: self.name.or_else(|| base.name.clone()),
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
+            realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::realtime::ChannelRules;
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct App {
     pub tables: BTreeMap<String, Arc<TableModel>>,
     /// How people sign in.
     pub auth: AuthSettings,
+    /// Its channels.
+    pub realtime: ChannelRules,
 }
 
 impl App {

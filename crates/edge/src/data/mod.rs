@@ -3,8 +3,12 @@
 mod auth;
 mod openapi;
 mod origin;
+mod realtime;
+mod realtime_socket;
 mod rows;
 mod sdk;
+
+pub use self::realtime::Hangup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
+use capabilities::realtime::Realtime;
 use capabilities::rows::{App, Rows};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
@@ -40,6 +45,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
+    ("GET", "/_/realtime"),
+    ("POST", "/_/realtime/ticket"),
+    ("POST", "/_/realtime/broadcast"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
     ("GET", "/_/openapi.json"),
@@ -60,6 +68,8 @@ pub struct Data {
     pub auth: Auth,
     /// What they ask for.
     pub rows: Rows,
+    /// What happens to it.
+    pub realtime: Realtime,
 }
 
 /// One request below `/_/`.
@@ -124,6 +134,7 @@ impl Data {
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,
+            ["realtime", ..] => realtime::answer(self, &ask, body).await,
             _ => Err(unknown()),
         }
     }
@@ -148,14 +159,7 @@ impl Ask<'_> {
         match self.token()? {
             Some(token) => {
                 let guest = data.auth.recognize(self.env, &token).await?;
-                let from_a_page = self.parts.headers.contains_key(ORIGIN);
-                if *guest.subject() == Subject::Service && from_a_page {
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        "a platform key is for servers, and this is a page's request",
-                    )
-                    .hint("revoke the key, which others can see now, and let people sign in"));
-                }
+                not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
             None => Ok(Guest::visitor(self.env.clone())),
@@ -209,6 +213,18 @@ impl Ask<'_> {
         let read = web::body::read(&self.parts.headers, body, BODY).await;
         read.map_err(|e| if e.code() == Code::TooLarge { e.hint("send less at once") } else { e })
     }
+}
+
+/// Refuses a platform key that a page shows.
+fn not_of_a_page(parts: &Parts, guest: &Guest) -> Result<()> {
+    if *guest.subject() == Subject::Service && parts.headers.contains_key(ORIGIN) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "a platform key is for servers, and this is a page's request",
+        )
+        .hint("revoke the key, which others can see now, and let people sign in"));
+    }
+    Ok(())
 }
 
 /// The token of an `Authorization: Bearer` header (RFC 6750 §2.1); none where there is no such header.

@@ -13,6 +13,7 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
@@ -166,10 +167,10 @@ impl Ground {
             apps.apps.lock().unwrap().insert(slug.parse().unwrap(), Resident { env, releases: Vec::new() });
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
-        let data = Data {
-            auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
-            rows: Rows::new(Arc::clone(&databases), apps.clone()),
-        };
+        let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
+        let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
+        let data = Data { auth, rows: Rows::new(Arc::clone(&databases), apps.clone()), realtime };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
         let router = Router::new().fallback(answer).with_state((hosts, edge));

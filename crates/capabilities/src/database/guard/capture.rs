@@ -48,9 +48,8 @@ pub(in crate::database) fn attach(db: NonNull<sys::sqlite3>, feed: Arc<Feed>) ->
     // SAFETY: the handle is locked or this thread's alone; the name is a C string that lives for ever; the engine calls
     // the destructor once, when the connection is closed or where this fails, with the pointer it was given
     // (https://www.sqlite.org/c3ref/get_clientdata.html).
-    let code = unsafe {
-        sys::sqlite3_set_clientdata(db.as_ptr(), NAME.as_ptr(), capture.cast(), Some(destroy))
-    };
+    let code =
+        unsafe { sys::sqlite3_set_clientdata(db.as_ptr(), NAME.as_ptr(), capture.cast(), Some(destroy)) };
     if code == sys::SQLITE_OK { Ok(()) } else { Err(code) }
 }
 
@@ -196,8 +195,9 @@ unsafe fn rows(table: &Table, db: *mut sys::sqlite3, operation: c_int) -> Option
     if operation != sys::SQLITE_INSERT {
         let count = c_int::try_from(columns.len()).ok()?;
         // SAFETY: the row was there, and the index is below the count.
-        let values: Vec<Value> =
-            (0..count).map(|index| unsafe { value(db, index, sys::sqlite3_preupdate_old) }).collect::<Option<_>>()?;
+        let values: Vec<Value> = (0..count)
+            .map(|index| unsafe { value(db, index, sys::sqlite3_preupdate_old) })
+            .collect::<Option<_>>()?;
         let id = id_of(values.get(at)?)?;
         old = Some((id, Some(Before { columns: Arc::clone(columns), values })));
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::fixture::Fixture;
 use crate::database::{Changed, Durability, Entry, Mode, Role, Since};
 
-const NOTES: &str = "CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY, title TEXT, n INTEGER, body BLOB) STRICT";
+const NOTES: &str =
+    "CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY, title TEXT, n INTEGER, body BLOB) STRICT";
 
 async fn watching() -> Fixture {
     let fixture = Fixture::new().await;
@@ -35,8 +36,12 @@ fn words(entry: &Arc<Entry>) -> String {
         Changed::Much => format!("{} much", entry.table),
         Changed::Row { id, before: None } => format!("{} {id}", entry.table),
         Changed::Row { id, before: Some(before) } => {
-            let values: Vec<String> =
-                before.columns.iter().zip(&before.values).map(|(name, value)| format!("{name}={value}")).collect();
+            let values: Vec<String> = before
+                .columns
+                .iter()
+                .zip(&before.values)
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             format!("{} {id} was {}", entry.table, values.join(" "))
         }
     }
@@ -54,8 +59,16 @@ async fn rows(fixture: &Fixture, env: &Env, statements: &[&str]) {
 #[tokio::test]
 async fn both_connections_tell_what_rows_were_before_they_changed() {
     let fixture = watching().await;
-    fixture.execute("INSERT INTO notes VALUES ('a', 'one', 1, x'00ff'), ('b', NULL, 2, NULL)", &[]).await.unwrap();
-    rows(&fixture, &fixture.env, &["UPDATE notes SET n = 5 WHERE id = 'b'", "DELETE FROM notes WHERE id = 'a'"]).await;
+    fixture
+        .execute("INSERT INTO notes VALUES ('a', 'one', 1, x'00ff'), ('b', NULL, 2, NULL)", &[])
+        .await
+        .unwrap();
+    rows(
+        &fixture,
+        &fixture.env,
+        &["UPDATE notes SET n = 5 WHERE id = 'b'", "DELETE FROM notes WHERE id = 'a'"],
+    )
+    .await;
     assert_eq!(
         told(&fixture),
         [
@@ -171,7 +184,10 @@ async fn a_replaced_row_and_a_cascade_are_told_of() {
     let head = fixture.databases.feed(fixture.env.id()).head();
     fixture.execute("INSERT INTO notes (id, n) VALUES ('a', 1)", &[]).await.unwrap();
     fixture.execute("INSERT INTO parts VALUES ('p', 'a')", &[]).await.unwrap();
-    fixture.execute("INSERT INTO notes (id, n) VALUES ('a', 2) ON CONFLICT (id) DO UPDATE SET n = 2", &[]).await.unwrap();
+    fixture
+        .execute("INSERT INTO notes (id, n) VALUES ('a', 2) ON CONFLICT (id) DO UPDATE SET n = 2", &[])
+        .await
+        .unwrap();
     fixture.execute("DELETE FROM notes", &[]).await.unwrap();
     assert_eq!(
         told_since(&fixture, head),

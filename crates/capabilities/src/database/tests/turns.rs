@@ -255,7 +255,8 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
     let limits = Arc::new(Limits { statement: Duration::from_secs(600), ..Limits::default() });
     for _ in 0..10 {
         let env = fixture.env.id();
-        let mut connection = Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::new(Feed::new())).await.unwrap();
+        let mut connection =
+            Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::new(Feed::new())).await.unwrap();
         connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), usize::MAX).await.unwrap();
         let watch = connection.watch();
         let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), usize::MAX);
