@@ -168,7 +168,7 @@ fn batches_statements_and_loads_are_told_and_what_is_undone_is_not() {
     let made = ada.send("POST", "/_/batch", &json!({ "operations": [create("a"), create("b")] })).unwrap();
     assert_eq!(made.status, 200, "{made:?}");
     let load = format!("title,owner\nc,{0}\nd,{0}\n", ada.id());
-    place.output("db_load", &json!({ "table": "todos", "format": "csv", "data": load })).unwrap();
+    place.output("db_load", &json!({ "table": "todos", "format": "csv", "text": load })).unwrap();
     let failing = "INSERT INTO todos (id, owner, title) SELECT 'x', ?1, value FROM json_each('[\"e\", \"f\"]')";
     let failed = place.client.call("db_execute", &json!({ "sql": failing, "params": [ada.id()] })).unwrap();
     assert!(failed.status != 200, "{failed:?}");

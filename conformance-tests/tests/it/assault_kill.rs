@@ -284,7 +284,7 @@ fn fraction(round: u32) -> f64 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "`cargo xtask soak` says how long it may take")]
-fn minutes() -> Duration {
+pub fn minutes() -> Duration {
     let minutes = std::env::var("STEADING_SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(60 * minutes.unwrap_or(10))
 }

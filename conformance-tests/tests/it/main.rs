@@ -27,6 +27,7 @@ mod assault_lives;
 mod assault_matrix;
 mod assault_secrets;
 mod assault_tenants;
+mod assault_writes;
 mod clients_agents;
 mod clients_cli;
 mod clients_cold_agent;

@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use kernel::EnvId;
@@ -17,12 +16,13 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::engine_error::{self, Told};
 use super::error::Error;
 use super::feed::Feed;
-use super::guard::{self, Failed, Kept, Rejected, Statement};
+use super::guard::{self, Bounds, Failed, Kept, Rejected, Statement};
 use super::limits::Limits;
 use super::policy::{Refusal, Role};
 use super::rows::Rows;
 use super::template::{self, APPLICATION, LAYOUT};
 use super::values;
+use super::watch::Watch;
 use super::writer::Switch;
 
 /// What a statement gave.
@@ -93,10 +93,6 @@ const SHORT: usize = 200;
 
 /// After how many of the engine's operations the bounds are looked at.
 const OPERATIONS: i32 = 200;
-
-/// How long after a bound the engine may take to notice, in a function that runs long within one operation,
-/// before the connection is given up.
-const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Connection {
     engine: Engine,
@@ -180,7 +176,7 @@ impl Connection {
         guard::assume(&mut handle, role, &self.limits);
         drop(handle);
         let engine = match self.engine {
-            Engine::Driver(driver) => Engine::Kept(Kept::new(driver).await?),
+            Engine::Driver(driver) => Engine::Kept(Kept::new(driver, Arc::clone(&self.watch)).await?),
             kept @ Engine::Kept(_) => kept,
         };
         Ok(Self { engine, role: Some(role), ..self })
@@ -268,21 +264,36 @@ impl Connection {
         Ok(if statement.changes_schema || statement.read_only { 0 } else { changed })
     }
 
-    /// Runs a statement of the data plane, under the role that this connection keeps, until its rows are more than
-    /// `most` bytes. A statement that is known is not compiled again.
-    pub async fn step_kept(&mut self, sql: String, params: Vec<Value>, most: usize) -> Result<Rows, Error> {
+    /// Runs a statement of the data plane, under the role that this connection keeps, within the bounds that `how` says.
+    /// A statement that is known is not compiled again.
+    pub async fn step_kept(&self, sql: String, params: Vec<Value>, how: Bounds) -> Result<Rows, Error> {
         if sql.len() > self.limits.sql_bytes {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
-        let Engine::Kept(kept) = &mut self.engine else { return Err(Error::Refused(Refusal::Kind)) };
-        kept.run(sql, params, most).await.map_err(|failed| match failed {
-            Failed::Engine { code, message } => {
-                let told = Told { sql: "", stop: self.watch.stopped(), limit: self.watch.limit() };
+        let Engine::Kept(kept) = &self.engine else { return Err(Error::Refused(Refusal::Kind)) };
+        let limit = how.limit;
+        let result = kept.run(sql, params, how).await.map_err(|failed| match failed {
+            Failed::Engine { code, message, stop } => {
+                let told = Told { sql: "", stop, limit };
                 full_disk(&self.path, engine_error::of_code(self.env, told, code, &message, None))
             }
             Failed::Statement(error) => error,
+            Failed::Slow => Error::TooSlow(limit),
+            Failed::Busy => Error::Busy,
             Failed::Gone => Error::Engine(sqlx::Error::WorkerCrashed),
-        })
+        });
+        if matches!(result, Err(Error::Refused(_))) {
+            kept.spoil();
+        }
+        result
+    }
+
+    /// Whether the next caller may use it.
+    pub fn is_sound(&self) -> bool {
+        match &self.engine {
+            Engine::Driver(_) => !self.watch.abandoned(),
+            Engine::Kept(kept) => !self.watch.abandoned() && kept.is_sound(),
+        }
     }
 
     async fn drive(
@@ -381,95 +392,4 @@ fn full_disk(path: &Path, error: Error) -> Error {
 /// The names of a row's columns.
 pub(super) fn names(row: &SqliteRow) -> Vec<String> {
     row.columns().iter().map(|column| column.name().to_owned()).collect()
-}
-
-/// Why a statement was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Stop {
-    Deadline = 1,
-    Cancelled = 2,
-    Memory = 3,
-}
-
-/// The bounds of the statement that runs on a connection; its own thread asks every few operations.
-pub(super) struct Watch {
-    origin: Instant,
-    limit_ms: AtomicU64,
-    deadline_ms: AtomicU64,
-    memory_bytes: i64,
-    memory_most: AtomicI64,
-    stopped: AtomicU8,
-    abandoned: AtomicBool,
-}
-
-impl Watch {
-    fn new(memory_bytes: u64) -> Self {
-        Self {
-            origin: Instant::now(),
-            limit_ms: AtomicU64::new(0),
-            deadline_ms: AtomicU64::new(u64::MAX),
-            memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
-            memory_most: AtomicI64::new(i64::MAX),
-            stopped: AtomicU8::new(0),
-            abandoned: AtomicBool::new(false),
-        }
-    }
-
-    /// Runs `work`, statements of this watch's connection, for at most `limit`.
-    pub async fn within<T>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.limit_ms.store(limit_ms, Ordering::Relaxed);
-        self.stopped.store(0, Ordering::Relaxed);
-        self.memory_most.store(guard::memory_used().saturating_add(self.memory_bytes), Ordering::Relaxed);
-        self.deadline_ms.store(self.now_ms().saturating_add(limit_ms), Ordering::Relaxed);
-        let result = tokio::time::timeout(limit.saturating_add(GRACE), work).await;
-        self.deadline_ms.store(u64::MAX, Ordering::Relaxed);
-        result.unwrap_or_else(|_| {
-            self.stop(Stop::Deadline);
-            self.abandoned.store(true, Ordering::Relaxed);
-            Err(Error::TooSlow(limit))
-        })
-    }
-
-    /// Whether the engine has not come back in time, so that the state of the connection is not known.
-    pub fn abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
-    }
-
-    /// Stops the statement that runs, if one does.
-    pub fn stop(&self, why: Stop) {
-        let _ = self.stopped.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    fn stopped(&self) -> Option<Stop> {
-        match self.stopped.load(Ordering::Relaxed) {
-            1 => Some(Stop::Deadline),
-            2 => Some(Stop::Cancelled),
-            3 => Some(Stop::Memory),
-            _ => None,
-        }
-    }
-
-    fn limit(&self) -> Duration {
-        Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn goes_on(&self) -> bool {
-        if self.now_ms() > self.deadline_ms.load(Ordering::Relaxed) {
-            self.stop(Stop::Deadline);
-        }
-        if guard::memory_used() > self.memory_most.load(Ordering::Relaxed) {
-            self.stop(Stop::Memory);
-        }
-        self.stopped.load(Ordering::Relaxed) == 0
-    }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use kernel::EnvId;
 use libsqlite3_sys as sys;
 
-use super::connection::Stop;
 use super::error::Error;
 use super::policy::Refusal;
 use super::postgresisms;
+use super::watch::Stop;
 
 /// What is known about the statement that failed.
 pub(super) struct Told<'a> {

@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use kernel::EnvId;
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{
+    Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore,
+};
 use tokio::time::timeout_at;
 
-use super::connection::{Connection, Kind, Stop};
+use super::connection::{Connection, Kind};
 use super::error::Error;
 use super::feed::Feed;
+use super::feeds::Feeds;
 use super::limits::Limits;
-use super::watching::Feeds;
+use super::watch::Stop;
 
 /// The open environments of one process.
 pub(super) struct Environments {
@@ -31,8 +34,9 @@ pub(super) struct Environments {
 
 /// One open environment: its connections, lent out one by one.
 struct Slot {
-    /// Held by the one whose turn it is to write, on whichever of the two connections.
-    writers: Arc<tokio::sync::Mutex<Writers>>,
+    /// Held by the one whose turn it is to write, on whichever of the two connections; or by everybody who makes a
+    /// change of the data plane by itself, which the connection queues. Who comes first goes first.
+    writers: Arc<RwLock<Writers>>,
     readers: Arc<Semaphore>,
     /// For who may read for long: one reader fewer, so that a row by its id does not wait for slow lists.
     lists: Arc<Semaphore>,
@@ -94,7 +98,14 @@ pub(super) struct Lease {
 
 enum Place {
     Reader { _permit: OwnedSemaphorePermit },
-    Writer(OwnedMutexGuard<Writers>),
+    Writer(OwnedRwLockWriteGuard<Writers>),
+}
+
+/// The right to make changes of the data plane that are transactions of their own, beside others who do.
+pub(super) struct SharedTurn {
+    writers: Option<OwnedRwLockReadGuard<Writers>>,
+    slot: Option<Arc<Slot>>,
+    returned: Arc<Notify>,
 }
 
 impl Environments {
@@ -158,15 +169,44 @@ impl Environments {
     /// A connection of `env` that writes, when it is this caller's turn; `kind` says for whom.
     pub async fn writer(self: &Arc<Self>, env: EnvId, kind: Kind) -> Result<Lease, Error> {
         let until = tokio::time::Instant::now() + self.limits.turn;
-        let slot = self.slot(env, until).await?;
-        let mut guard = match Arc::clone(&slot.writers).try_lock_owned() {
-            Ok(guard) => guard,
-            Err(_) => {
-                timeout_at(until, Arc::clone(&slot.writers).lock_owned()).await.map_err(|_| Error::Busy)?
+        loop {
+            let slot = self.slot(env, until).await?;
+            let mut guard = match Arc::clone(&slot.writers).try_write_owned() {
+                Ok(guard) => guard,
+                Err(_) => timeout_at(until, Arc::clone(&slot.writers).write_owned())
+                    .await
+                    .map_err(|_| Error::Busy)?,
+            };
+            let spare = guard.of(kind).take();
+            let is_sound = spare.as_ref().is_none_or(Connection::is_sound);
+            let lease = self.lend(env, slot, Place::Writer(guard), kind, spare).await?;
+            if is_sound {
+                return Ok(lease);
             }
-        };
-        let spare = guard.of(kind).take();
-        self.lend(env, slot, Place::Writer(guard), kind, spare).await
+            // Dropped, it is closed, and the turn is over when it is.
+        }
+    }
+
+    /// The right to make changes of the data plane in `env` by themselves, when no one else has the turn.
+    pub async fn shared_turn(self: &Arc<Self>, env: EnvId) -> Result<SharedTurn, Error> {
+        let until = tokio::time::Instant::now() + self.limits.turn;
+        loop {
+            let slot = self.slot(env, until).await?;
+            let writers = match Arc::clone(&slot.writers).try_read_owned() {
+                Ok(writers) => writers,
+                Err(_) => timeout_at(until, Arc::clone(&slot.writers).read_owned())
+                    .await
+                    .map_err(|_| Error::Busy)?,
+            };
+            if writers.rows.as_ref().is_some_and(Connection::is_sound) {
+                let returned = Arc::clone(&self.returned);
+                return Ok(SharedTurn { writers: Some(writers), slot: Some(slot), returned });
+            }
+            drop((writers, slot));
+            // Nobody has opened it yet, or the one that is there is not to be used any more.
+            let opened = timeout_at(until, self.writer(env, Kind::RowsWriter)).await;
+            opened.map_err(|_| Error::Busy)??.give_back();
+        }
     }
 
     async fn lend(
@@ -267,7 +307,7 @@ impl Environments {
     pub async fn close(&self, env: EnvId) {
         let Some(slot) = lock(&self.open).remove(&env) else { return };
         let until = tokio::time::Instant::now() + self.limits.statement;
-        let writer = timeout_at(until, Arc::clone(&slot.writers).lock_owned()).await;
+        let writer = timeout_at(until, Arc::clone(&slot.writers).write_owned()).await;
         let readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
         drop((writer, readers));
         slot.close().await;
@@ -289,7 +329,7 @@ impl Environments {
         let spare = lock(&slot.spare);
         let writers = slot
             .writers
-            .try_lock()
+            .try_read()
             .map_or(0, |it| usize::from(it.sql.is_some()) + usize::from(it.rows.is_some()));
         spare.sql.len() + spare.rows.len() + writers
     }
@@ -320,7 +360,7 @@ impl Slot {
             reader.close().await;
         }
         // One that is still on loan is closed when the last loan ends.
-        let writers = self.writers.try_lock().map(|mut writers| std::mem::take(&mut *writers));
+        let writers = self.writers.try_write().map(|mut writers| std::mem::take(&mut *writers));
         let Writers { sql, rows } = writers.unwrap_or_default();
         for writer in sql.into_iter().chain(rows) {
             writer.close().await;
@@ -356,7 +396,7 @@ impl Lease {
 
     /// Gives the connection back where its last work has ended, well or not.
     pub fn settle(self) {
-        if self.connection.as_ref().is_some_and(|connection| !connection.watch().abandoned()) {
+        if self.connection.as_ref().is_some_and(Connection::is_sound) {
             self.give_back();
         }
     }
@@ -394,6 +434,24 @@ impl Drop for Lease {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(closing);
         }
+    }
+}
+
+impl SharedTurn {
+    /// The connection that makes the changes.
+    pub fn connection(&self) -> Result<&Connection, Error> {
+        let writers = self.writers.as_ref().ok_or(Error::Transaction("over"))?;
+        writers.rows.as_ref().ok_or(Error::Transaction("over"))
+    }
+}
+
+impl Drop for SharedTurn {
+    fn drop(&mut self) {
+        self.writers = None;
+        if let Some(slot) = self.slot.take() {
+            *lock(&slot.used) = Instant::now();
+        }
+        self.returned.notify_one();
     }
 }
 

@@ -25,7 +25,7 @@ use super::feed::Feed;
 use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
-pub(super) use kept::{Failed, Kept};
+pub(super) use kept::{Bounds, Failed, Kept, Queue};
 
 /// What preparing a statement told.
 #[derive(Debug, Default)]

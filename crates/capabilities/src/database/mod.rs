@@ -6,6 +6,7 @@ mod engine_error;
 mod environments;
 mod error;
 mod feed;
+mod feeds;
 mod guard;
 mod limits;
 mod load;
@@ -17,7 +18,7 @@ mod rows;
 mod schema;
 mod template;
 mod values;
-mod watching;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -45,12 +46,13 @@ pub use self::writer::{Durability, Switch, Writer};
 
 pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
-pub(crate) use self::rows::{Cell, Row, RowsWriter};
+pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
-use self::connection::{Kind, Stop, Watch};
+use self::connection::Kind;
 use self::environments::Environments;
 use self::schema::Counting;
+use self::watch::{Stop, Watch};
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! nothing is damaged.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kernel::Env;
@@ -11,8 +12,9 @@ use serde_json::Value;
 
 use super::Databases;
 use super::connection::Kind;
-use super::environments::Lease;
+use super::environments::{Lease, SharedTurn};
 use super::error::Error;
+use super::guard::{Bounds, Queue};
 
 /// The rows that a statement gave, copied out of the engine.
 #[derive(Debug, Default)]
@@ -119,12 +121,6 @@ impl<'r> Row<'r> {
     }
 }
 
-/// Whether the connection is better opened anew: the engine does not look whether the schema has changed before it
-/// asks the guard, so that what was refused would stay so; and a thread that has ended does not come back.
-const fn is_stale<T>(result: &Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Refused(_) | Error::Engine(sqlx::Error::WorkerCrashed)))
-}
-
 impl Databases {
     /// As [`Databases::read_rows`], for a statement that may read many rows: it leaves one reader to the others.
     ///
@@ -155,11 +151,9 @@ impl Databases {
     ) -> Result<Rows, Error> {
         let mut lease = self.environments.reader(env.id(), Kind::RowsReader).await?;
         let connection = lease.connection()?;
-        let (watch, limit) = (connection.watch(), connection.limits().statement);
-        let read = watch.within(limit, connection.step_kept(sql, params, most)).await;
-        if !is_stale(&read) {
-            lease.settle();
-        }
+        let bounds = Bounds { most, limit: connection.limits().statement, queue: None };
+        let read = connection.step_kept(sql, params, bounds).await;
+        lease.settle();
         read
     }
 
@@ -171,10 +165,46 @@ impl Databases {
         let lease = self.environments.writer(env.id(), Kind::RowsWriter).await?;
         Ok(RowsWriter { lease: Some(lease), until: None, working: false })
     }
+
+    /// The right to make changes by themselves for the data plane, beside others who do; nobody else writes until the
+    /// last of them is done.
+    ///
+    /// # Errors
+    /// As [`Databases::rows_writer`].
+    pub(crate) async fn rows_turn(&self, env: &Env) -> Result<RowsTurn, Error> {
+        let until = tokio::time::Instant::now() + self.environments.limits().turn;
+        let turn = Arc::new(self.environments.shared_turn(env.id()).await?);
+        Ok(RowsTurn { turn, until })
+    }
+}
+
+/// Whoever runs statements of the data plane that may change rows.
+pub(crate) trait RunRows: Send {
+    /// Runs one statement, whose parameters are bare `?`.
+    ///
+    /// # Errors
+    /// Of the engine; the statement is undone then.
+    fn run(&mut self, sql: String, params: Vec<Value>) -> impl Future<Output = Result<Rows, Error>> + Send;
+}
+
+/// The right to make changes of which each statement is a transaction of its own, in a queue with others.
+pub(crate) struct RowsTurn {
+    turn: Arc<SharedTurn>,
+    until: tokio::time::Instant,
+}
+
+impl RunRows for RowsTurn {
+    async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
+        let connection = self.turn.connection()?;
+        let queue = Some(Queue { turn: Arc::clone(&self.turn), until: self.until });
+        let bounds = Bounds { most: usize::MAX, limit: connection.limits().statement, queue };
+        connection.step_kept(sql, params, bounds).await
+    }
 }
 
 /// The exclusive right to write for the data plane. Each statement is a transaction of its own unless one is open;
-/// dropped with one open, it rolls back.
+/// dropped with one open, it rolls back. What belongs together is changed by this one; a change by itself takes a
+/// [`RowsTurn`].
 pub(crate) struct RowsWriter {
     lease: Option<Lease>,
     /// Until when the open transaction may last, where one is open.
@@ -196,22 +226,6 @@ impl RowsWriter {
         let limit = self.lease()?.connection()?.limits().statement;
         self.until = Instant::now().checked_add(limit);
         Ok(())
-    }
-
-    /// Runs one statement of the data plane, whose parameters are bare `?`.
-    ///
-    /// # Errors
-    /// Of the engine; the statement is undone then.
-    pub async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
-        let until = self.until;
-        self.working = true;
-        let connection = self.lease()?.connection()?;
-        let (watch, most) = (connection.watch(), connection.limits().statement);
-        let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
-        let result = watch.within(limit, connection.step_kept(sql, params, usize::MAX)).await;
-        self.working = watch.abandoned() || is_stale(&result);
-        // What is left of the transaction's time is not what the caller was given.
-        result.map_err(|error| if matches!(error, Error::TooSlow(_)) { Error::TooSlow(most) } else { error })
     }
 
     /// Makes everything since [`RowsWriter::begin`] permanent.
@@ -244,6 +258,21 @@ impl RowsWriter {
 
     fn lease(&mut self) -> Result<&mut Lease, Error> {
         self.lease.as_mut().ok_or(Error::Transaction("over"))
+    }
+}
+
+impl RunRows for RowsWriter {
+    async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
+        let until = self.until;
+        self.working = true;
+        let connection = self.lease()?.connection()?;
+        let most = connection.limits().statement;
+        let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
+        let bounds = Bounds { most: usize::MAX, limit, queue: None };
+        let result = connection.step_kept(sql, params, bounds).await;
+        self.working = !connection.is_sound();
+        // What is left of the transaction's time is not what the caller was given.
+        result.map_err(|error| if matches!(error, Error::TooSlow(_)) { Error::TooSlow(most) } else { error })
     }
 }
 

@@ -9,6 +9,7 @@ mod loads;
 mod migrations;
 mod pages;
 mod statements;
+mod together;
 mod turns;
 
 use serde_json::json;

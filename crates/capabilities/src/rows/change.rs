@@ -10,7 +10,7 @@ use super::service::Stored;
 use super::statement::Statements;
 use super::{TableModel, Type};
 use crate::access::{Operation, Sql};
-use crate::database::{self, Cell, Row, RowsWriter, quoted};
+use crate::database::{self, Cell, Row, RunRows, quoted};
 
 /// What is done with one row, its values checked.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Change {
 /// Makes the change and returns the row as it is then, or as it was. On an error the caller rolls back where it has
 /// a transaction open, which it must have for a conditional change.
 pub(super) async fn make(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     statements: &Statements<'_>,
     change: &Change,
 ) -> Result<Option<Stored>> {
@@ -73,7 +73,7 @@ pub(super) async fn make(
 ///
 /// # Errors
 /// `not_found` where it is hidden.
-pub(super) async fn read(writer: &mut RowsWriter, statements: &Statements<'_>, id: &str) -> Result<Stored> {
+pub(super) async fn read(writer: &mut impl RunRows, statements: &Statements<'_>, id: &str) -> Result<Stored> {
     let row = one(writer, statements.table, statements.get(id)).await;
     row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
 }
@@ -96,7 +96,7 @@ pub(super) fn hidden(table: &TableModel) -> Error {
 }
 
 async fn one(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     table: &TableModel,
     sql: Sql,
 ) -> Result<Option<Stored>, database::Error> {
@@ -118,7 +118,7 @@ fn condition(if_match: Option<&IfMatch>, row: Option<&Stored>) -> Result<()> {
 
 /// Nothing was changed: the row is hidden, or may be seen and no more.
 async fn not_permitted(
-    writer: &mut RowsWriter,
+    writer: &mut impl RunRows,
     statements: &Statements<'_>,
     id: &str,
     operation: Operation,
@@ -134,7 +134,7 @@ fn refused(table: &TableModel, operation: Operation) -> Error {
 }
 
 /// Names the reference that points at nothing; the engine does not say it.
-async fn dangling(writer: &mut RowsWriter, table: &TableModel, given: &Given) -> Error {
+async fn dangling(writer: &mut impl RunRows, table: &TableModel, given: &Given) -> Error {
     for column in &table.columns {
         let (Some(target), Some(value)) = (&column.references, given.get(&column.name)) else { continue };
         let text = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(target));

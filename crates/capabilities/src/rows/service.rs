@@ -17,7 +17,7 @@ use super::order::{List, Order};
 use super::statement::{Statements, Wanted};
 use super::{App, ColumnModel, TableModel};
 use crate::access::{Expr, Guest};
-use crate::database::{Databases, PARAMETERS};
+use crate::database::{self, Databases, PARAMETERS, RowsTurn, RowsWriter};
 
 /// How many rows a list has where nothing is said, and at most.
 pub(crate) const LIMIT: u32 = 50;
@@ -253,8 +253,8 @@ impl Rows {
         let before = self.app(guest.env()).await?;
         let table = known(&before, name)?;
         let mut change = prepare(table)?;
-        let writer = self.databases.rows_writer(guest.env()).await;
-        let mut writer = writer.map_err(|error| told(error, table))?;
+        let turn =
+            Turn::take(&self.databases, guest.env(), &change).await.map_err(|error| told(error, table))?;
         // No release is switched to while we have the turn, so that these are the rules that hold.
         let app = self.app(guest.env()).await?;
         let table = known(&app, name)?;
@@ -262,9 +262,10 @@ impl Rows {
             change = prepare(table)?;
         }
         let statements = Statements { table, subject: guest.subject() };
-        if !change.is_conditional() {
-            return change::make(&mut writer, &statements, &change).await;
-        }
+        let mut writer = match turn {
+            Turn::Shared(mut turn) => return change::make(&mut turn, &statements, &change).await,
+            Turn::Whole(writer) => *writer,
+        };
         writer.begin().await.map_err(|error| told(error, table))?;
         match change::make(&mut writer, &statements, &change).await {
             Ok(row) => {
@@ -275,6 +276,23 @@ impl Rows {
                 writer.rollback().await.map_err(|error| told(error, table))?;
                 Err(refusal)
             }
+        }
+    }
+}
+
+/// What a change by itself is made in.
+enum Turn {
+    /// A statement that is a transaction of its own.
+    Shared(RowsTurn),
+    /// Several statements of one transaction.
+    Whole(Box<RowsWriter>),
+}
+
+impl Turn {
+    async fn take(databases: &Databases, env: &Env, change: &Change) -> Result<Self, database::Error> {
+        match change.is_conditional() {
+            true => databases.rows_writer(env).await.map(Box::new).map(Turn::Whole),
+            false => databases.rows_turn(env).await.map(Turn::Shared),
         }
     }
 }

@@ -6,6 +6,7 @@ use kernel::Env;
 use serde_json::{Value, json};
 
 use super::fixture::Fixture;
+use crate::database::rows::RunRows as _;
 use crate::database::{Changed, Durability, Entry, Mode, Role, Since};
 
 const NOTES: &str =

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, told};
+use crate::database::rows::RunRows as _;
 use crate::database::{Durability, Limits, Mode, Role};
 
 /// An app with some data, and something of the platform's to steal or spoil.

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::fixture::{Fixture, told};
 use super::{fill, with_todo};
+use crate::database::rows::RunRows as _;
 use crate::database::template::{LAYOUT, TABLES};
 use crate::database::{Limits, Mode};
 

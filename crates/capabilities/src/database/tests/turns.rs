@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::fixture::Fixture;
 use super::{TABLE, with_todo};
-use crate::database::connection::{Connection, Kind, Stop};
+use crate::database::connection::{Connection, Kind};
+use crate::database::guard::Bounds;
+use crate::database::rows::RunRows as _;
+use crate::database::watch::Stop;
 use crate::database::{Durability, Error, Feed, Limits, Query, Role, Switch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -95,7 +98,7 @@ async fn a_writer_keeps_its_transaction_or_says_that_it_is_gone() {
     assert!(fixture.platform("SELECT * FROM _steading_state").await.is_empty());
 }
 
-const ENDLESS: &str =
+pub(super) const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -253,13 +256,14 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
     fixture.databases.close().await;
     let path = fixture.directory.path().join(fixture.env.id().to_string()).join("main.db");
     let limits = Arc::new(Limits { statement: Duration::from_secs(600), ..Limits::default() });
+    let bounds = || Bounds { most: usize::MAX, limit: Duration::from_secs(600), queue: None };
     for _ in 0..10 {
         let env = fixture.env.id();
-        let mut connection =
+        let connection =
             Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::new(Feed::new())).await.unwrap();
-        connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), usize::MAX).await.unwrap();
+        connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), bounds()).await.unwrap();
         let watch = connection.watch();
-        let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), usize::MAX);
+        let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), bounds());
         assert!(tokio::time::timeout(Duration::from_millis(5), slow).await.is_err());
         let closing = tokio::time::timeout(Duration::from_millis(5), connection.close()).await;
         assert!(closing.is_err(), "the statement has no end of its own");

@@ -1,0 +1,120 @@
+//! The bounds of the statement that runs on a connection: time, memory, and whoever wants it to stop.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::guard;
+
+/// How long after a bound the engine may take to notice, in a function that runs long within one operation,
+/// before the connection is given up.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a statement was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stop {
+    Deadline = 1,
+    Cancelled = 2,
+    Memory = 3,
+}
+
+/// The bounds of the statement that runs on a connection; its own thread asks every few operations.
+pub(super) struct Watch {
+    origin: Instant,
+    limit_ms: AtomicU64,
+    deadline_ms: AtomicU64,
+    memory_bytes: i64,
+    memory_most: AtomicI64,
+    stopped: AtomicU8,
+    abandoned: AtomicBool,
+}
+
+impl Watch {
+    pub fn new(memory_bytes: u64) -> Self {
+        Self {
+            origin: Instant::now(),
+            limit_ms: AtomicU64::new(0),
+            deadline_ms: AtomicU64::new(u64::MAX),
+            memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
+            memory_most: AtomicI64::new(i64::MAX),
+            stopped: AtomicU8::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `work`, statements of this watch's connection, for at most `limit`.
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.begin(limit);
+        let result = tokio::time::timeout(limit.saturating_add(GRACE), work).await;
+        self.end();
+        result.unwrap_or_else(|_| {
+            self.abandon();
+            Err(Error::TooSlow(limit))
+        })
+    }
+
+    /// From now on, statements of this watch's connection have `limit` to run.
+    pub fn begin(&self, limit: Duration) {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.limit_ms.store(limit_ms, Ordering::Relaxed);
+        self.stopped.store(0, Ordering::Relaxed);
+        self.memory_most.store(guard::memory_used().saturating_add(self.memory_bytes), Ordering::Relaxed);
+        self.deadline_ms.store(self.now_ms().saturating_add(limit_ms), Ordering::Relaxed);
+    }
+
+    /// What [`Watch::begin`] began is over.
+    pub fn end(&self) {
+        self.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The engine does not come back, though its time is over.
+    pub fn abandon(&self) {
+        self.stop(Stop::Deadline);
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the engine has not come back in time, so that the state of the connection is not known.
+    pub fn abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Stops the statement that runs, if one does.
+    pub fn stop(&self, why: Stop) {
+        let _ = self.stopped.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Why it was stopped, if it was.
+    pub fn stopped(&self) -> Option<Stop> {
+        match self.stopped.load(Ordering::Relaxed) {
+            1 => Some(Stop::Deadline),
+            2 => Some(Stop::Cancelled),
+            3 => Some(Stop::Memory),
+            _ => None,
+        }
+    }
+
+    /// How long it may run.
+    pub fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms.load(Ordering::Relaxed))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it may go on; asked by the connection's own thread every few operations.
+    pub fn goes_on(&self) -> bool {
+        if self.now_ms() > self.deadline_ms.load(Ordering::Relaxed) {
+            self.stop(Stop::Deadline);
+        }
+        if guard::memory_used() > self.memory_most.load(Ordering::Relaxed) {
+            self.stop(Stop::Memory);
+        }
+        self.stopped.load(Ordering::Relaxed) == 0
+    }
+}
