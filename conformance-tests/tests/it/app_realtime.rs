@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use conformance_tests::{App, Events, Person, Place};
 use serde_json::{Value, json};
 
-fn manifest() -> Value {
+pub fn manifest() -> Value {
     json!({
         "auth": { "methods": ["anonymous", "password"] },
         "database": { "tables": {
@@ -30,7 +30,7 @@ fn manifest() -> Value {
     })
 }
 
-fn ground(name: &str) -> (Place, App) {
+pub fn ground(name: &str) -> (Place, App) {
     let place = Place::new(name).unwrap();
     place.output("app_apply", &json!({ "manifest": manifest() })).unwrap();
     let app = App::new(&place.url);

@@ -5,6 +5,7 @@
 mod app_accounts;
 mod app_attacks;
 mod app_chance;
+mod app_channels;
 mod app_cursors;
 mod app_doors;
 mod app_filters;
@@ -12,6 +13,7 @@ mod app_forgeries;
 mod app_races;
 mod app_random;
 mod app_realtime;
+mod app_realtime_load;
 mod app_reference;
 mod app_releases;
 mod app_rules;

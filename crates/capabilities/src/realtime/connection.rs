@@ -174,11 +174,14 @@ impl Connection {
     pub async fn hear_text(&mut self, text: &str) {
         match Message::parse(text) {
             Ok(message) if self.messages.admits() => self.hear(message).await,
-            Ok(_) => {
+            Ok(heard) => {
                 let message = format!("at most {} messages a second are heard", self.messages.each_second);
                 let error =
                     Error::new(Code::RateLimited, message).hint("send less often; this one was not heard");
-                self.refuse(&error, ("about", "message"));
+                match heard {
+                    Message::Broadcast(heard) => self.refuse(&error, ("channel", &heard.channel)),
+                    _ => self.refuse(&error, ("about", "message")),
+                }
             }
             Err(error) => self.refuse(&error, ("about", "message")),
         }

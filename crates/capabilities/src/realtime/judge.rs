@@ -89,13 +89,20 @@ impl<'a> Wanted<'a> {
         ids.sort_unstable();
         ids.dedup();
         let mut now: HashMap<String, Arc<str>> = HashMap::new();
-        for ids in ids.chunks(AT_ONCE) {
-            self.read(databases, env, self.as_they_are(ids), |key, row| {
+        let mut chunks: Vec<&[&str]> = ids.chunks(AT_ONCE).collect();
+        while let Some(ids) = chunks.pop() {
+            let read = self.read(databases, env, self.as_they_are(ids), |key, row| {
                 if let Cell::Text(id) = key {
                     now.insert(id.to_owned(), row);
                 }
-            })
-            .await?;
+            });
+            match read.await {
+                Err(database::Error::TooMuchMemory) if ids.len() > 1 => {
+                    let (first, second) = ids.split_at(ids.len() / 2);
+                    chunks.extend([first, second]);
+                }
+                read => read?,
+            }
         }
         let mut before: HashMap<i64, Arc<str>> = HashMap::new();
         let were: Vec<(i64, &Entry)> =

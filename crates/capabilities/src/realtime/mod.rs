@@ -9,6 +9,8 @@ mod message;
 mod outbox;
 mod places;
 mod spec;
+mod subscribing;
+mod telling;
 mod tickets;
 
 #[cfg(test)]
@@ -51,7 +53,6 @@ struct Inner {
     clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
     tickets: Tickets,
     stopping: CancellationToken,
-    tasks: TaskTracker,
 }
 
 /// What it works on.
@@ -60,6 +61,7 @@ struct Services {
     live: Arc<dyn LiveApps>,
     auth: Auth,
     limits: RealtimeLimits,
+    tasks: TaskTracker,
 }
 
 impl Realtime {
@@ -73,9 +75,8 @@ impl Realtime {
         stopping: CancellationToken,
     ) -> Self {
         let tickets = Tickets::new(limits.ticket, limits.tickets);
-        let services = Arc::new(Services { databases, live, auth, limits });
-        let (hubs, clients, tasks) = (Mutex::default(), Arc::default(), TaskTracker::new());
-        Self(Arc::new(Inner { services, hubs, clients, tickets, stopping, tasks }))
+        let services = Arc::new(Services { databases, live, auth, limits, tasks: TaskTracker::new() });
+        Self(Arc::new(Inner { services, hubs: Mutex::default(), clients: Arc::default(), tickets, stopping }))
     }
 
     /// Its bounds.
@@ -135,7 +136,7 @@ impl Realtime {
             None => {
                 let hub = Arc::new(Hub::new(env.clone(), Arc::clone(&inner.services), app)?);
                 hubs.insert(env.id(), Arc::clone(&hub));
-                inner.tasks.spawn(run(Arc::clone(&self.0), Arc::clone(&hub)));
+                inner.services.tasks.spawn(run(Arc::clone(&self.0), Arc::clone(&hub)));
                 hub
             }
         };
@@ -170,13 +171,13 @@ impl Realtime {
 
     /// Waits until everything has ended, after the program was told to stop.
     pub async fn closed(&self) {
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.0.services.tasks.close();
+        self.0.services.tasks.wait().await;
     }
 
     /// Lets a task of a connection be waited for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tasks.spawn(task);
+        self.0.services.tasks.spawn(task);
     }
 }
 

@@ -83,6 +83,8 @@ impl End {
 pub(super) struct Outbox {
     state: Mutex<State>,
     news: Notify,
+    /// Told of each message that was taken.
+    room: Notify,
     ended: CancellationToken,
     waiting: usize,
     waiting_bytes: usize,
@@ -101,6 +103,7 @@ impl Outbox {
         Self {
             state: Mutex::default(),
             news: Notify::new(),
+            room: Notify::new(),
             ended: CancellationToken::new(),
             waiting: limits.waiting,
             waiting_bytes: limits.waiting_bytes,
@@ -115,7 +118,9 @@ impl Outbox {
         }
         state.bytes += frame.json.len();
         state.frames.push_back(frame);
-        if state.frames.len() > self.waiting || state.bytes > self.waiting_bytes {
+        // One message alone may be as large as a row.
+        let too_much = state.bytes > self.waiting_bytes && state.frames.len() > 1;
+        if state.frames.len() > self.waiting || too_much {
             self.finish(state, End::SlowConsumer);
         } else {
             drop(state);
@@ -138,11 +143,28 @@ impl Outbox {
         drop(state);
         self.ended.cancel();
         self.news.notify_one();
+        self.room.notify_one();
     }
 
     /// Cancelled when it is over.
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
+    }
+
+    /// Waits until there is room for what can be told as slowly as the client reads; whether there is, or it is over.
+    pub async fn has_room(&self) -> bool {
+        loop {
+            {
+                let state = self.state();
+                if state.end.is_some() {
+                    return false;
+                }
+                if state.frames.len() <= self.waiting / 4 && state.bytes <= self.waiting_bytes / 4 {
+                    return true;
+                }
+            }
+            self.room.notified().await;
+        }
     }
 
     /// The next message, the reason at last, then none.
@@ -152,6 +174,7 @@ impl Outbox {
                 let mut state = self.state();
                 if let Some(frame) = state.frames.pop_front() {
                     state.bytes -= frame.json.len();
+                    self.room.notify_one();
                     return Some(frame);
                 }
                 if let Some(end) = state.end {
@@ -193,6 +216,7 @@ mod tests {
         for (limits, frames) in [
             (RealtimeLimits { waiting: 2, ..RealtimeLimits::default() }, ["a", "b", "c"]),
             (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["a", "b", "cd"]),
+            (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["", "large", "b"]),
         ] {
             let outbox = Outbox::new(&limits);
             frames.into_iter().for_each(|json| outbox.push(frame(json)));
