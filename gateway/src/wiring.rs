@@ -16,6 +16,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -116,6 +117,14 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         RealtimeLimits::default(),
         listening.stopping.clone(),
     );
+    let snapshots = Snapshots::new(
+        environments_dir.clone(),
+        Arc::clone(&databases),
+        Arc::clone(&releases),
+        auth.clone(),
+        logs.clone(),
+        snapshot_limits(config),
+    );
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -123,6 +132,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         auth,
         realtime,
         blobs,
+        snapshots,
         logs,
         urls,
         environments_dir,
@@ -216,6 +226,15 @@ fn database_limits(config: &Config) -> database::Limits {
         pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
         statement: Duration::from_millis(environments.statement_timeout_ms),
         ..database::Limits::default()
+    }
+}
+
+fn snapshot_limits(config: &Config) -> SnapshotLimits {
+    let environments = &config.environments;
+    SnapshotLimits {
+        most: environments.max_snapshots,
+        bytes: environments.max_snapshot_bytes,
+        ..SnapshotLimits::default()
     }
 }
 

@@ -14,9 +14,13 @@ mod db_execute;
 mod db_load;
 mod db_migrate;
 mod db_query;
+mod env_branch;
 mod env_create;
 mod env_delete;
 mod env_list;
+mod env_merge;
+mod env_restore;
+mod env_snapshot;
 mod files;
 mod logs_query;
 mod manifest;
@@ -42,6 +46,10 @@ pub fn registry() -> Registry<Platform> {
         env_list::EnvList,
         env_create::EnvCreate,
         env_delete::EnvDelete,
+        env_branch::EnvBranch,
+        env_merge::EnvMerge,
+        env_snapshot::EnvSnapshot,
+        env_restore::EnvRestore,
         db_query::DbQuery,
         db_execute::DbExecute,
         db_migrate::DbMigrate,

@@ -25,14 +25,10 @@ fn members_of_a_channel_hear_and_see_each_other_until_they_leave() {
     assert_eq!(first["members"], json!([]));
     let (mut elsewhere, _) = joined(&ada, "room:2", None);
     let (mut of_bob, second) = joined(&bob, "room:1", None);
-    let member = |joined: &Value, person: &Person, state: Value| {
-        json!({ "id": joined["id"], "user": person.id(), "state": state })
-    };
+    let member = |joined: &Value, person: &Person, state: Value| json!({ "id": joined["id"], "user": person.id(), "state": state });
     assert_eq!(second["members"], json!([member(&first, &ada, json!({ "name": "Ada" }))]));
 
-    let presence = |event: &str, member: Value| {
-        json!({ "type": "presence", "channel": "room:1", "event": event, "member": member })
-    };
+    let presence = |event: &str, member: Value| json!({ "type": "presence", "channel": "room:1", "event": event, "member": member });
     let show = |socket: &mut Socket, state: Value| {
         socket.say(&json!({ "type": "presence", "channel": "room:1", "state": state })).unwrap();
     };
@@ -67,13 +63,19 @@ fn a_server_says_something_to_a_channel_and_streams_hear_it() {
     assert_eq!(events.event().unwrap()["type"], "joined");
     let message = json!({ "channel": "news", "event": "headline", "data": "rain" });
     app.visitor().send("POST", "/_/realtime/broadcast", &message).unwrap().refuses(403, "forbidden").unwrap();
-    app.stranger().unwrap().send("POST", "/_/realtime/broadcast", &message).unwrap().refuses(403, "forbidden").unwrap();
+    app.stranger()
+        .unwrap()
+        .send("POST", "/_/realtime/broadcast", &message)
+        .unwrap()
+        .refuses(403, "forbidden")
+        .unwrap();
     let admin = app.sign_up("root@example.com", "a garden in june").unwrap();
     place.output("auth_user_set", &json!({ "user": admin.id(), "role": "admin" })).unwrap();
     let told = admin.send("POST", "/_/realtime/broadcast", &message).unwrap();
     assert_eq!((told.status, told.body), (200, json!({ "told": 1 })));
     let from = json!({ "id": null, "user": admin.id() });
-    let said = json!({ "type": "broadcast", "channel": "news", "event": "headline", "data": "rain", "from": from });
+    let said =
+        json!({ "type": "broadcast", "channel": "news", "event": "headline", "data": "rain", "from": from });
     assert_eq!(events.event().unwrap(), said);
 }
 
@@ -96,20 +98,38 @@ fn what_the_manifest_does_not_allow_is_refused_and_the_socket_stays() {
         (json!({ "type": "join", "channel": others }), format!(r#""error" "forbidden" {others} /channel"#)),
         (send(&others), format!(r#""error" "forbidden" {others} /channel"#)),
         (send("news"), r#""error" "forbidden" news /channel"#.to_owned()),
-        (json!({ "type": "join", "channel": "nothing" }), r#""error" "forbidden" nothing /channel"#.to_owned()),
+        (
+            json!({ "type": "join", "channel": "nothing" }),
+            r#""error" "forbidden" nothing /channel"#.to_owned(),
+        ),
         (json!({ "type": "join", "channel": "a b" }), r#""error" "invalid_input" a b /channel"#.to_owned()),
         (json!({ "type": "join", "channel": own }), format!(r#""error" "conflict" {own} "#)),
         (json!({ "type": "leave", "channel": "news" }), r#""error" "conflict" news "#.to_owned()),
-        (json!({ "type": "presence", "channel": "news", "state": {} }), r#""error" "conflict" news "#.to_owned()),
+        (
+            json!({ "type": "presence", "channel": "news", "state": {} }),
+            r#""error" "conflict" news "#.to_owned(),
+        ),
         (
             json!({ "type": "presence", "channel": own, "state": { "a": "x".repeat(3_000) } }),
             format!(r#""error" "too_large" {own} /state"#),
         ),
-        (json!({ "type": "broadcast", "channel": own, "event": "" }), format!(r#""error" "invalid_input" {own} /event"#)),
-        (json!({ "type": "subscribe", "table": "nothing" }), r#""error" "not_found" nothing /table"#.to_owned()),
-        (json!({ "type": "unsubscribe", "sub": "nothing" }), r#""error" "not_found" nothing /sub"#.to_owned()),
+        (
+            json!({ "type": "broadcast", "channel": own, "event": "" }),
+            format!(r#""error" "invalid_input" {own} /event"#),
+        ),
+        (
+            json!({ "type": "subscribe", "table": "nothing" }),
+            r#""error" "not_found" nothing /table"#.to_owned(),
+        ),
+        (
+            json!({ "type": "unsubscribe", "sub": "nothing" }),
+            r#""error" "not_found" nothing /sub"#.to_owned(),
+        ),
         (json!({ "type": "hello", "token": bob.token() }), r#""error" "conflict" hello "#.to_owned()),
-        (json!({ "type": "join", "channel": own, "as": "root" }), r#""error" "invalid_input" message "#.to_owned()),
+        (
+            json!({ "type": "join", "channel": own, "as": "root" }),
+            r#""error" "invalid_input" message "#.to_owned(),
+        ),
         (json!({ "type": "nothing" }), r#""error" "invalid_input" message "#.to_owned()),
         (json!([]), r#""error" "invalid_input" message "#.to_owned()),
     ] {
@@ -132,7 +152,10 @@ fn who_says_too_much_is_told_and_what_is_too_long_ends_it() {
     let heard: Vec<Value> = (0..150).map(|_| socket.hear().unwrap()).collect();
     let refused = heard.iter().filter(|heard| heard["code"] == "rate_limited").count();
     let answered = heard.iter().filter(|heard| heard["type"] == "pong").count();
-    assert!(refused > 0 && answered >= 100 && refused + answered == 150, "{refused} refused, {answered} answered");
+    assert!(
+        refused > 0 && answered >= 100 && refused + answered == 150,
+        "{refused} refused, {answered} answered"
+    );
 
     let mut socket = app.stranger().unwrap().socket().unwrap();
     socket.say(&json!({ "type": "join", "channel": "x".repeat(70_000) })).unwrap();
@@ -162,7 +185,9 @@ fn another_site_gets_no_socket() {
     let described = place.output("app_describe", &json!({})).unwrap();
     let key = described["auth"]["publishable_key"].as_str().unwrap();
     let ada = app.stranger().unwrap();
-    let hello = |token: Option<&str>, key: Option<&str>| json!({ "type": "hello", "token": token, "key": key }).to_string();
+    let hello = |token: Option<&str>, key: Option<&str>| {
+        json!({ "type": "hello", "token": token, "key": key }).to_string()
+    };
     let own = app.url().to_owned();
     let friend = "https://friend.example";
     let (_other_place, other) = ground("channel-hijack-other");

@@ -163,18 +163,21 @@ fn batches_statements_and_loads_are_told_and_what_is_undone_is_not() {
     let ada = app.stranger().unwrap();
     let mut events = watching(&ada, &json!({ "table": "todos", "select": "title" }));
     let create = |title: &str| json!({ "do": "create", "on": "todos", "new": { "title": title } });
-    let refused = json!({ "operations": [create("undone"), { "do": "delete", "on": "todos", "id": "nobody's" }] });
+    let refused =
+        json!({ "operations": [create("undone"), { "do": "delete", "on": "todos", "id": "nobody's" }] });
     ada.send("POST", "/_/batch", &refused).unwrap().refuses(404, "not_found").unwrap();
     let made = ada.send("POST", "/_/batch", &json!({ "operations": [create("a"), create("b")] })).unwrap();
     assert_eq!(made.status, 200, "{made:?}");
     let load = format!("title,owner\nc,{0}\nd,{0}\n", ada.id());
     place.output("db_load", &json!({ "table": "todos", "format": "csv", "text": load })).unwrap();
-    let failing = "INSERT INTO todos (id, owner, title) SELECT 'x', ?1, value FROM json_each('[\"e\", \"f\"]')";
+    let failing =
+        "INSERT INTO todos (id, owner, title) SELECT 'x', ?1, value FROM json_each('[\"e\", \"f\"]')";
     let failed = place.client.call("db_execute", &json!({ "sql": failing, "params": [ada.id()] })).unwrap();
     assert!(failed.status != 200, "{failed:?}");
     sql(&place, "INSERT INTO todos (owner, title) VALUES (?1, 'g')", &[ada.id().into()]);
     let heard = events.until(|event| event["row"]["title"] == "g").unwrap();
-    let heard: Vec<String> = heard.iter().map(|event| format!("{} {}", event["type"], event["row"]["title"])).collect();
+    let heard: Vec<String> =
+        heard.iter().map(|event| format!("{} {}", event["type"], event["row"]["title"])).collect();
     assert_eq!(heard, ["a", "b", "c", "d", "g"].map(|title| format!("\"insert\" \"{title}\"")));
 }
 
@@ -238,8 +241,11 @@ fn a_stream_ends_at_once_when_its_session_does_and_says_why() {
 
 /// What a stream answers that is refused.
 fn refused(app: &App, query: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
-    let headers: Vec<(&str, String)> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    let Err(reply) = Events::open(app, query, &headers).unwrap() else { return (200, String::new(), String::new()) };
+    let headers: Vec<(&str, String)> =
+        headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let Err(reply) = Events::open(app, query, &headers).unwrap() else {
+        return (200, String::new(), String::new());
+    };
     (reply.status, reply.code().to_owned(), reply.body["field"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -265,7 +271,10 @@ fn a_stream_that_cannot_be_is_refused_with_its_place() {
         (wanted(json!({ "table": "todos", "where": "true) OR (1" })), "400 invalid_input /subscribe/where"),
         (wanted(json!({ "table": "todos", "select": "id,password" })), "400 invalid_input /subscribe/select"),
         (wanted(json!({ "table": "todos", "limit": 1 })), "400 invalid_input /subscribe/0"),
-        (format!("subscribe=todos&{}", wanted(json!({ "table": "no", "sub": "b" }))), "404 not_found /subscribe/1/table"),
+        (
+            format!("subscribe=todos&{}", wanted(json!({ "table": "no", "sub": "b" }))),
+            "404 not_found /subscribe/1/table",
+        ),
     ] {
         assert_eq!(told(&query), expected, "{query}");
     }

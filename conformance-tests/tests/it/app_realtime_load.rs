@@ -113,7 +113,10 @@ fn after_random_changes_everybody_has_exactly_what_they_may_list_and_was_told_of
             3 if !rows.is_empty() => {
                 let (id, owner, _) = rows[at].clone();
                 let title = format!("changed {n}");
-                assert_eq!(sent(&people[owner], "PATCH", &id, json!({ "title": title, "secret": title })), 200);
+                assert_eq!(
+                    sent(&people[owner], "PATCH", &id, json!({ "title": title, "secret": title })),
+                    200
+                );
             }
             4 if !rows.is_empty() => {
                 let (id, owner, _) = rows.swap_remove(at);
@@ -131,7 +134,8 @@ fn after_random_changes_everybody_has_exactly_what_they_may_list_and_was_told_of
     }
     let last = people[0].create("posts", &json!({ "title": "the last", "public": true })).unwrap();
     let last = last["id"].as_str().unwrap();
-    for ((follower, person), seen) in followers.iter_mut().zip(people.iter().chain([&visitor])).zip(&mut seen) {
+    for ((follower, person), seen) in followers.iter_mut().zip(people.iter().chain([&visitor])).zip(&mut seen)
+    {
         seen.insert(last.to_owned());
         loop {
             let event = follower.follow().unwrap();
@@ -239,7 +243,9 @@ fn a_reader_that_does_not_read_is_cut_and_delays_nobody() {
     let mut rest = Vec::new();
     let told = match stalled_socket.closed() {
         Ok((_, code, reason)) => format!("{code} {reason}"),
-        Err(_) => stalled_socket.stream().read_to_end(&mut rest).map_or("cut".to_owned(), |_| "cut".to_owned()),
+        Err(_) => {
+            stalled_socket.stream().read_to_end(&mut rest).map_or("cut".to_owned(), |_| "cut".to_owned())
+        }
     };
     assert!(["1013 slow_consumer", "cut"].contains(&told.as_str()), "{told}");
 

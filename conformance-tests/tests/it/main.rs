@@ -4,6 +4,7 @@
 
 mod app_accounts;
 mod app_attacks;
+mod app_branch;
 mod app_chance;
 mod app_channels;
 mod app_cursors;
@@ -18,6 +19,7 @@ mod app_reference;
 mod app_releases;
 mod app_rules;
 mod app_sessions;
+mod app_time;
 mod app_todo;
 mod assault_credentials;
 mod assault_damage;
@@ -29,6 +31,7 @@ mod assault_lives;
 mod assault_matrix;
 mod assault_secrets;
 mod assault_tenants;
+mod assault_time;
 mod assault_writes;
 mod clients_agents;
 mod clients_cli;

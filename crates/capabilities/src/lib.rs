@@ -1,4 +1,5 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows,
+//! snapshots.
 
 pub mod access;
 pub mod auth;
@@ -8,3 +9,4 @@ pub mod logs;
 pub mod realtime;
 pub mod releases;
 pub mod rows;
+pub mod snapshots;

@@ -13,6 +13,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -62,8 +63,26 @@ impl Ground {
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime = Realtime::new(Arc::clone(&databases), live, auth.clone(), limits, stopping);
-        let platform =
-            Platform { control, databases, releases, auth, realtime, blobs, logs, urls, environments_dir };
+        let snapshots = Snapshots::new(
+            environments_dir.clone(),
+            Arc::clone(&databases),
+            Arc::clone(&releases),
+            auth.clone(),
+            logs.clone(),
+            SnapshotLimits::default(),
+        );
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            realtime,
+            blobs,
+            snapshots,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -86,7 +86,7 @@ pub(crate) enum Since {
 }
 
 impl Feed {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let state = State { tables: Arc::default(), entries: VecDeque::new(), bytes: 0, floor: 0 };
         Self { watched: AtomicBool::new(false), state: Mutex::new(state), head: watch::Sender::new(0) }
     }
@@ -207,6 +207,12 @@ impl Feed {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

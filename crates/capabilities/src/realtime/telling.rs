@@ -200,8 +200,17 @@ fn asks_who(table: &TableModel, filter: Option<&str>) -> bool {
 }
 
 /// The other tables by whose rows it is decided who may list rows of this one.
-pub(super) fn asked_by<'a>(_: &'a App, _: &str) -> impl Iterator<Item = &'a str> {
-    std::iter::empty()
+pub(super) fn asked_by<'a>(app: &'a App, table: &str) -> impl Iterator<Item = &'a str> {
+    let rule = app.table(table).and_then(|table| table.access.of(Operation::List));
+    rule.map(looked_into).unwrap_or_default().into_iter()
+}
+
+fn looked_into(expr: &Expr) -> Vec<&str> {
+    let own = match expr {
+        Expr::Exists(lookup) => Some(lookup.table.as_str()),
+        _ => None,
+    };
+    own.into_iter().chain(expr.parts().into_iter().flat_map(looked_into)).collect()
 }
 
 /// The table of that name, as the release has it.

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
-use crate::access::{AccessSpec, Rules, TestSpec};
+use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
 use crate::realtime::RealtimeSpec;
-use crate::rows::Method;
+use crate::rows::{Method, TableModel};
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -199,10 +199,18 @@ impl DatabaseSpec {
                 return Err(Error::invalid(format!("/tables/{name}"), message));
             }
         }
-        self.tables
-            .iter()
-            .map(|(name, spec)| self.table(name, spec).map_err(|e| e.under(&format!("/tables/{name}"))))
-            .collect()
+        let tables = self.tables.iter();
+        let tables = tables
+            .map(|(name, spec)| self.table(name, spec).map_err(|e| e.under(&format!("/tables/{name}"))));
+        let mut tables: Vec<Table> = tables.collect::<Result<_>>()?;
+        // A rule may look into any of them.
+        let models: Vec<TableModel> = tables.iter().map(Table::model).collect();
+        for (table, model) in tables.iter_mut().zip(&models) {
+            let Some(access) = &table.access else { continue };
+            let at = format!("/tables/{}/access", table.name);
+            table.rules = access.rules(model, &models).map_err(|e| e.under(&at))?;
+        }
+        Ok(tables)
     }
 
     /// Refuses what only releases of earlier programs may say; after [`DatabaseSpec::tables`].
@@ -259,8 +267,11 @@ impl DatabaseSpec {
             indexes: Vec::new(),
         };
         table.indexes = table.all_indexes(spec)?;
-        if let Some(access) = &spec.access {
-            table.rules = access.rules(&table.model()).map_err(|e| e.under("/access"))?;
+        let model = table.model();
+        for column in &mut table.columns {
+            let Some(check) = &mut column.check else { continue };
+            let at = format!("/columns/{}/check", column.name);
+            check.sql = Expr::parse_check(&check.said, &model).map_err(|e| e.under(&at))?.check_sql(&model);
         }
         Ok(table)
     }

@@ -13,8 +13,9 @@ use super::names::TableName;
 use super::observed::Observed;
 use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
-use crate::database::{Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
+use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
+use crate::rows::TableModel;
 
 /// How many releases an environment keeps, the current one among them.
 const KEPT: u64 = 100;
@@ -181,10 +182,19 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         db.begin(Durability::Full).await?;
     }
     for (place, step) in &draft.steps {
-        db.run(Role::Platform, step, &[]).await.map_err(Error::from).map_err(|e| match e.pointer() {
-            // It points into SQL that the caller did not write.
-            Some(_) => e.field(place),
-            None => e,
+        db.run(Role::Platform, step, &[]).await.map_err(|e| match e {
+            database::Error::Check(column) => {
+                let code = if surplus == Surplus::Keep { Code::Conflict } else { Code::InvalidInput };
+                let message = format!("rows that are there do not meet the check of {column}");
+                Error::new(code, message)
+                    .field(format!("{place}/columns/{column}/check"))
+                    .hint("find them with db_query and change them first")
+            }
+            e => {
+                let e = Error::from(e);
+                // It points into SQL that the caller did not write.
+                if e.pointer().is_some() { e.field(place) } else { e }
+            }
         })?;
     }
     if surplus == Surplus::Drop && goal.has_tables() {
@@ -229,6 +239,10 @@ async fn draft(
         }
     }
     let after = release.tables().map_err(|e| e.under("/database"))?;
+    let models: Vec<TableModel> = after.iter().map(Table::model).collect();
+    if let Some(realtime) = &release.manifest.realtime {
+        realtime.rules(&models).map_err(|e| e.under("/realtime"))?;
+    }
     tables::privileges(&base.tables()?, &after, &mut draft);
     others(base, release, &mut draft);
     Ok(draft)

@@ -6,7 +6,7 @@ use super::alter::Alteration;
 use super::change::{Action, Draft, EffectKind};
 use super::manifest::Table;
 use super::names::TableName;
-use crate::access::{Expr, Operation, Rules};
+use crate::access::{AccessSpec, Expr, Operation, Rules};
 use crate::database::{Role, Schema, Table as LiveTable, Writer, quoted};
 
 /// What becomes of data that the wanted tables have no place for.
@@ -131,6 +131,19 @@ pub(crate) fn privileges(before: &[Table], after: &[Table], draft: &mut Draft) {
         }
         if old.is_some_and(|old| old.access != table.access) {
             draft.change(Action::Alter, &target, Some(detail.clone()));
+        }
+        // What was written in another platform's words is said in ours.
+        if table.access.as_ref().is_some_and(AccessSpec::is_cloudbase)
+            && old.is_none_or(|old| old.access != table.access)
+        {
+            let rules = Operation::ALL.map(|operation| (operation, brief(table.rules.of(operation))));
+            let rules: Vec<_> =
+                rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
+            draft.change(
+                Action::Alter,
+                format!("access of {target}"),
+                Some(format!("{is} means {}", rules.join("; "))),
+            );
         }
         let open =
             |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());

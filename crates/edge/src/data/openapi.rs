@@ -118,18 +118,18 @@ fn table_schemas(table: &TableModel, schemas: &mut Map<String, Value>) {
     let properties = |columns: &mut dyn Iterator<Item = &ColumnModel>| -> Map<String, Value> {
         columns.map(|column| (column.name.clone(), column_schema(column))).collect()
     };
-    let all: Vec<&String> = table.columns.iter().map(|column| &column.name).collect();
+    let all: Vec<&String> = table.shown().map(|column| &column.name).collect();
     let row = json!({
-        "type": "object", "required": all, "properties": properties(&mut table.columns.iter()),
+        "type": "object", "required": all, "properties": properties(&mut table.shown()),
     });
-    let given = || table.columns.iter().filter(|column| !column.built_in);
+    let given = || table.shown().filter(|column| !column.built_in);
     let needed: Vec<&String> = given()
         .filter(|column| column.required && column.default.is_none())
         .map(|column| &column.name)
         .collect();
-    let change =
-        json!({ "type": "object", "additionalProperties": false, "properties": properties(&mut given()) });
-    let mut new = change.clone();
+    let object = |properties: Map<String, Value>| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let change = object(properties(&mut given().filter(|column| !column.immutable)));
+    let mut new = object(properties(&mut given()));
     if !needed.is_empty() {
         new["required"] = json!(needed);
     }
