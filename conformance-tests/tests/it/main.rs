@@ -34,6 +34,7 @@ mod assault_tenants;
 mod assault_time;
 mod assault_writes;
 mod clients_agents;
+mod clients_board;
 mod clients_cli;
 mod clients_cold_agent;
 mod clients_connect;
