@@ -29,8 +29,14 @@ fn every_file_in_the_directory_is_part_of_the_program() {
 #[test]
 fn every_skill_has_a_name_a_description_and_its_files() {
     let names: Vec<&str> = all().iter().map(|skill| skill.name).collect();
-    let expected =
-        ["start-here", "build-a-web-app", "data-and-access", "debug-and-verify", "manage-environments"];
+    let expected = [
+        "start-here",
+        "build-a-web-app",
+        "data-and-access",
+        "realtime",
+        "debug-and-verify",
+        "manage-environments",
+    ];
     assert_eq!(names, expected);
     for skill in all() {
         assert!((40..=200).contains(&skill.description.len()), "{}: {}", skill.name, skill.description);

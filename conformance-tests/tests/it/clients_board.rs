@@ -43,7 +43,9 @@ impl Person {
     /// Waits until a lane shows exactly these cards.
     #[track_caller]
     fn sees(&self, lane: &str, cards: &[&str]) {
-        let shown = format!("[...document.querySelectorAll('[data-lane={lane}] .card p')].map(card => card.textContent)");
+        let shown = format!(
+            "[...document.querySelectorAll('[data-lane={lane}] .card p')].map(card => card.textContent)"
+        );
         self.until(&format!("JSON.stringify({shown}) === {}", json!(json!(cards).to_string())));
     }
 

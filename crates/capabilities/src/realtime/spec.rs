@@ -137,6 +137,12 @@ fn model() -> TableModel {
 }
 
 impl ChannelRules {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The statement that gives a row where `subject` may do this in the channel; none where nobody may.
     pub(super) fn statement(&self, act: Act, channel: &str, subject: &Subject) -> Option<Sql> {
         let (rule, key) = self.0.iter().find_map(|rule| Some((rule, rule.key(channel)?)))?;

@@ -2,6 +2,7 @@
 
 mod auth;
 mod openapi;
+mod openapi_realtime;
 mod origin;
 mod realtime;
 mod realtime_socket;
