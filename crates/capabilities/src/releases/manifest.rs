@@ -13,6 +13,7 @@ use super::names::{ColumnName, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
+use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, TableModel};
 use crate::storage::StorageSpec;
 
@@ -32,6 +33,9 @@ pub struct Manifest {
     /// Buckets of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
+    /// Channels, where clients talk to each other at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
@@ -336,6 +340,7 @@ impl Manifest {
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
             storage: self.storage.or_else(|| base.storage.clone()),
+            realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),

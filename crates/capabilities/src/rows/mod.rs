@@ -21,7 +21,9 @@ pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use service::{ListQuery, LiveApps, Rows, Stored};
 
+pub(crate) use encode::object as encode_row;
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
 pub(crate) use order::Order;
+pub(crate) use service::selected;
 pub(crate) use statement::{Statements, Wanted};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::realtime::ChannelRules;
 use crate::storage::Bucket;
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
@@ -19,6 +20,8 @@ pub struct App {
     pub buckets: BTreeMap<String, Arc<Bucket>>,
     /// How people sign in.
     pub auth: AuthSettings,
+    /// Its channels.
+    pub realtime: ChannelRules,
 }
 
 impl App {

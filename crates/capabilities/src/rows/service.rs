@@ -303,7 +303,7 @@ pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>>
 }
 
 /// The columns that are wanted, as the query orders them.
-fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
+pub(crate) fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
     let Some(select) = select else { return Ok(table.shown().collect()) };
     let mut columns: Vec<&ColumnModel> = Vec::new();
     for name in select.split(',').map(str::trim) {

@@ -97,6 +97,8 @@ impl Ask<'_> {
         Ok((!lines.is_empty()).then(|| IfMatch::parse(&lines.join(","))))
     }
 
+    /// # Errors
+    /// Where the address has a query.
     pub(super) fn no_query(&self) -> Result<()> {
         match pairs(self.parts.uri.query())?.first() {
             None => Ok(()),
