@@ -10,6 +10,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use capabilities::snapshots::Snapshots;
+use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
@@ -28,6 +29,8 @@ pub struct Platform {
     pub realtime: Realtime,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their apps' files.
+    pub storage: Storage,
     /// Their snapshots.
     pub snapshots: Snapshots,
     /// Their logs.
@@ -138,6 +141,9 @@ impl Platform {
         losses.extend(
             app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
         );
+        losses.extend(app.buckets.iter().filter(|(_, bucket)| bucket.files > 0).map(|(name, bucket)| {
+            format!("bucket {name} with {} files of {} bytes", bucket.files, bucket.bytes)
+        }));
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
@@ -160,6 +166,7 @@ impl Platform {
         // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
+        self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
         self.realtime.forget(environment.id);
         self.auth.forget(environment.id);

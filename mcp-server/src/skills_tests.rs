@@ -33,6 +33,7 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "start-here",
         "build-a-web-app",
         "data-and-access",
+        "files-and-images",
         "realtime",
         "debug-and-verify",
         "manage-environments",
@@ -104,6 +105,8 @@ fn words_find_the_skill_that_is_meant() {
         ("delete an environment", "manage-environments"),
         ("rollback to an earlier release", "manage-environments"),
         ("set a secret", "manage-environments"),
+        ("upload a photo", "files-and-images"),
+        ("resize images", "files-and-images"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

@@ -3,12 +3,14 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_archive;
 mod app_attacks;
 mod app_branch;
 mod app_chance;
 mod app_channels;
 mod app_cursors;
 mod app_doors;
+mod app_files;
 mod app_filters;
 mod app_forgeries;
 mod app_races;
@@ -38,6 +40,7 @@ mod clients_board;
 mod clients_cli;
 mod clients_cold_agent;
 mod clients_connect;
+mod clients_guestbook;
 mod clients_hello;
 mod clients_inspector;
 mod clients_python;

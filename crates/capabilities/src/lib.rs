@@ -1,5 +1,5 @@
 //! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows,
-//! snapshots.
+//! snapshots, storage.
 
 pub mod access;
 pub mod auth;
@@ -10,3 +10,4 @@ pub mod realtime;
 pub mod releases;
 pub mod rows;
 pub mod snapshots;
+pub mod storage;

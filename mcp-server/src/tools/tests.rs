@@ -14,6 +14,7 @@ use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -59,10 +60,8 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
-        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
-        let realtime = Realtime::new(Arc::clone(&databases), live, auth.clone(), limits, stopping);
         let snapshots = Snapshots::new(
             environments_dir.clone(),
             Arc::clone(&databases),
@@ -71,6 +70,12 @@ impl Ground {
             logs.clone(),
             SnapshotLimits::default(),
         );
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         let platform = Platform {
             control,
             databases,
@@ -78,6 +83,7 @@ impl Ground {
             auth,
             realtime,
             blobs,
+            storage,
             snapshots,
             logs,
             urls,

@@ -86,7 +86,7 @@ pub(crate) enum Since {
 }
 
 impl Feed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let state = State { tables: Arc::default(), entries: VecDeque::new(), bytes: 0, floor: 0 };
         Self { watched: AtomicBool::new(false), state: Mutex::new(state), head: watch::Sender::new(0) }
     }

@@ -160,8 +160,8 @@ pub(super) fn inspect(
     sql: &str,
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
-    capture::before_statement(db);
     refresh(db);
+    capture::before_statement(db);
     let seen = RefCell::new(Seen { deadline: Instant::now().checked_add(COMPILING), ..Seen::default() });
     authorize(db, role, (&raw const seen).cast_mut().cast());
     let prepared = prepare(db, sql);

@@ -15,6 +15,7 @@ use crate::auth::origin;
 use crate::hosting::SiteSpec;
 use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, TableModel};
+use crate::storage::StorageSpec;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +30,9 @@ pub struct Manifest {
     /// How people sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+    /// Buckets of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
     /// Channels, where clients talk to each other at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realtime: Option<RealtimeSpec>,
@@ -335,6 +339,7 @@ impl Manifest {
             name: self.name.or_else(|| base.name.clone()),
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
+            storage: self.storage.or_else(|| base.storage.clone()),
             realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),

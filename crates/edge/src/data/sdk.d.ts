@@ -115,6 +115,8 @@ export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
   batch(operations: readonly Operation[]): Promise<Result[]>;
+  /** The files of a bucket. */
+  files(bucket: string): Bucket;
   /** Joins a channel, which the manifest must name. */
   channel<S extends object = Record<string, unknown>>(name: string): Channel<S>;
 }

@@ -15,6 +15,7 @@ use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
@@ -84,6 +85,15 @@ impl TokenKeys for NoKeys {
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("kid".to_owned()) }.boxed()
+    }
+}
+
+/// Nobody signs links here.
+struct NoLinks;
+
+impl LinkKeys for NoLinks {
+    fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        async { Err(Error::internal("no keys")) }.boxed()
     }
 }
 
@@ -170,7 +180,18 @@ impl Ground {
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
         let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
         let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
-        let data = Data { auth, rows: Rows::new(Arc::clone(&databases), apps.clone()), realtime };
+        let data = Data {
+            auth,
+            rows: Rows::new(Arc::clone(&databases), apps.clone()),
+            files: Storage::new(
+                Arc::clone(&databases),
+                apps.clone(),
+                Contents::local(dir.path()).unwrap(),
+                Arc::new(NoLinks),
+                StorageLimits::default(),
+            ),
+            realtime,
+        };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());
         let router = Router::new().fallback(answer).with_state((hosts, edge));
