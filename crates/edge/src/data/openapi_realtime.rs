@@ -112,7 +112,7 @@ fn told(tables: &[&String]) -> Vec<Value> {
     let with = |more: Vec<(&'static str, Value)>| [of_rows().to_vec(), more].concat();
     let channel = || ("channel", text());
     vec![
-        message(&["ready", "pong"], &[], &[]),
+        message(&["ready", "renewed", "pong"], &[], &[]),
         message(&["subscribed"], &with(vec![("resumed", json!({ "type": "boolean" }))]), &[at()]),
         message(&["insert", "update"], &with(vec![("row", row)]), &[at()]),
         message(&["delete"], &with(vec![("row", id)]), &[at()]),
