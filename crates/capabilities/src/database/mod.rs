@@ -44,7 +44,7 @@ pub use self::writer::{Durability, Switch, Writer};
 
 pub(crate) use self::error::CHECK;
 pub(crate) use self::limits::PARAMETERS;
-pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
+pub(crate) use self::rows::{Among, Rows, Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
 use self::connection::Kind;
