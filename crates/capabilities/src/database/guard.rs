@@ -107,7 +107,8 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
     }
     // SAFETY: takes a plain number and may be called from any thread at any time.
     unsafe { sys::sqlite3_hard_heap_limit64(MEMORY) };
-    let mut kept: [*const c_char; 3] = [c"json_each".as_ptr(), c"json_tree".as_ptr(), null()];
+    let kept = [c"json_each", c"json_tree", c"fts5"];
+    let mut kept: [*const c_char; 4] = [kept[0].as_ptr(), kept[1].as_ptr(), kept[2].as_ptr(), null()];
     // SAFETY: the handle is locked, and the list is of C strings and ends with a null pointer.
     let code = unsafe { sys::sqlite3_drop_modules(db, kept.as_mut_ptr()) };
     if code == sys::SQLITE_OK { Ok(()) } else { Err(code) }

@@ -53,7 +53,7 @@ pub(crate) use self::fate::Fate;
 pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rebuild::{Along, Maker};
-pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
+pub(crate) use self::rows::{Among, Cell, Row, Rows, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 
 use self::connection::Kind;

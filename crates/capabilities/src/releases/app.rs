@@ -69,7 +69,15 @@ impl Table {
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
-        TableModel { name: self.name.to_string(), columns, access: self.rules.clone() }
+        let unique = self.indexes.iter().filter(|(_, unique)| *unique);
+        TableModel {
+            name: self.name.to_string(),
+            columns,
+            access: self.rules.clone(),
+            unique: unique.map(|(names, _)| names.iter().map(ToString::to_string).collect()).collect(),
+            paths: self.paths.iter().map(ToString::to_string).collect(),
+            searched: !self.search.is_empty(),
+        }
     }
 }
 

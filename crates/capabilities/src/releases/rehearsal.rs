@@ -474,6 +474,7 @@ struct Contents {
 
 async fn contents(db: &mut Writer) -> Result<BTreeMap<String, Contents>> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 10) <> '_steading_' \
+               AND name NOT LIKE '%.search%' \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut tables = BTreeMap::new();
     for row in db.run(Role::Platform, sql, &[]).await?.rows {

@@ -71,6 +71,12 @@ pub struct TableModel {
     pub columns: Vec<ColumnModel>,
     /// Who may do what.
     pub access: Rules,
+    /// Lists of columns whose values together differ from row to row.
+    pub unique: Vec<Vec<String>>,
+    /// Parts of JSON columns that an index finds: `data.address.city`.
+    pub paths: Vec<String>,
+    /// Whether its rows are found by words.
+    pub searched: bool,
 }
 
 impl TableModel {

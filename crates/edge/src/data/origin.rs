@@ -90,8 +90,9 @@ impl Allowed {
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             (
                 ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, if-match, if-none-match, if-range, last-event-id, range, steading-key, \
-                 steading-metadata, tus-resumable, upload-checksum, upload-length, upload-metadata, upload-offset",
+                "authorization, content-type, idempotency-key, if-match, if-none-match, if-range, last-event-id, range, \
+                 steading-key, steading-metadata, tus-resumable, upload-checksum, upload-length, upload-metadata, \
+                 upload-offset",
             ),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
@@ -104,7 +105,8 @@ impl Allowed {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0);
         headers.append(VARY, HeaderValue::from_static("origin"));
         let exposed = "content-disposition, content-range, etag, last-modified, location, retry-after, ratelimit, \
-            ratelimit-policy, tus-resumable, upload-expires, upload-length, upload-offset, x-request-id, x-release";
+            ratelimit-policy, steading-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
+            x-request-id, x-release";
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }
