@@ -15,7 +15,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -110,6 +110,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         logs.clone(),
         snapshot_limits(config),
     );
+    let backups = Backups::local(&config.data_dir.join("backups"), snapshots.clone())?;
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -117,12 +118,14 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         auth,
         blobs,
         snapshots,
+        backups,
         logs,
         urls,
         environments_dir,
     });
     platform.recover().await?;
-    upkeep::start(Arc::clone(&platform), listening.stopping.clone());
+    let every = Duration::from_secs(config.environments.upkeep_s.max(1));
+    upkeep::start(Arc::clone(&platform), every, listening.stopping.clone());
 
     Ok(App {
         router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),

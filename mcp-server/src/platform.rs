@@ -8,7 +8,7 @@ use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
-use capabilities::snapshots::Snapshots;
+use capabilities::snapshots::{Backups, Snapshots};
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
@@ -27,6 +27,8 @@ pub struct Platform {
     pub blobs: Blobs,
     /// Their snapshots.
     pub snapshots: Snapshots,
+    /// Their backups.
+    pub backups: Backups,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.

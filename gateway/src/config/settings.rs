@@ -77,6 +77,8 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_database_bytes" => environments.max_database_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    "environments.upkeep_s" => environments.upkeep_s;
     /// How many snapshots one environment may have, beside those that the platform makes.
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.

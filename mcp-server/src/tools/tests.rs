@@ -11,7 +11,7 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -65,8 +65,19 @@ impl Ground {
             logs.clone(),
             SnapshotLimits::default(),
         );
-        let platform =
-            Platform { control, databases, releases, auth, blobs, snapshots, logs, urls, environments_dir };
+        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            blobs,
+            snapshots,
+            backups,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -9,6 +9,7 @@ mod convert;
 mod ddl;
 mod declared;
 mod describe;
+mod keeping;
 mod live;
 mod manifest;
 pub(crate) mod merge;
@@ -21,6 +22,7 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use access::AccessSet;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -425,6 +428,8 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
+        manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
+        manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
@@ -475,11 +480,15 @@ impl Releases {
     /// # Errors
     /// The database or the disk cannot be read.
     pub async fn collect(&self, env: &Env) -> Result<u64> {
+        self.collect_older(env, crate::hosting::DEFAULT_GRACE).await
+    }
+
+    async fn collect_older(&self, env: &Env, grace: Duration) -> Result<u64> {
         let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
         for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
             needed.extend(Stored::read(&row)?.blobs());
         }
-        let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
+        let collected = self.blobs.collect(env, &needed, grace).await?;
         Ok(collected.removed)
     }
 }

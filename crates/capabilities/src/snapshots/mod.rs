@@ -6,8 +6,10 @@
 //! hard links.
 
 mod archive;
+mod backups;
 mod branch;
 mod contents;
+mod lifecycle;
 mod losses;
 mod merge;
 mod restore;
@@ -28,6 +30,7 @@ use crate::database::Databases;
 use crate::logs::Logs;
 use crate::releases::Releases;
 
+pub use backups::{Backup, Backups};
 pub use branch::With;
 pub use merge::Merging;
 pub use restore::Restored;

@@ -170,7 +170,7 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<u64> {
     }
     let objects = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_steading_object'";
     if copy.rows(objects).await?.first().and_then(|row| row[0].as_u64()) == Some(1) {
-        for row in copy.rows("SELECT DISTINCT key FROM _steading_object").await? {
+        for row in copy.rows("SELECT DISTINCT content FROM _steading_object").await? {
             let key = row[0].as_str().unwrap_or_default();
             if !there.contains(format!("files/{key}").as_str()) {
                 return Err(bad("the content of a file is missing".to_owned()));

@@ -5,6 +5,7 @@ mod apply;
 mod back;
 mod columns;
 mod guarding;
+mod keeping;
 mod sign_in;
 mod tables;
 
