@@ -82,5 +82,6 @@ async fn expire(platform: &Platform, env: &Env) -> Result<()> {
 async fn collect(platform: &Platform, env: &Env) -> Result<()> {
     // What a return to a snapshot brings back is not needed before it is there.
     let _held = platform.snapshots.hold(env).await;
-    platform.releases.collect(env).await.map(drop)
+    platform.releases.collect(env).await?;
+    platform.storage.tidy(env).await.map(drop)
 }

@@ -15,7 +15,8 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -101,16 +102,22 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
+    let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+    let contents = contents(config, &environments_dir)?;
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let limits = StorageLimits { bytes: config.environments.max_files_bytes };
+    let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
     let snapshots = Snapshots::new(
         environments_dir.clone(),
         Arc::clone(&databases),
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
+        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
         snapshot_limits(config),
     );
-    let backups = Backups::local(&config.data_dir.join("backups"), snapshots.clone())?;
+    let backups = backups(config, snapshots.clone())?;
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -119,6 +126,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         blobs,
         snapshots,
         backups,
+        storage,
         logs,
         urls,
         environments_dir,
@@ -156,7 +164,7 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows };
+    let data = Data { auth: platform.auth.clone(), rows, files: platform.storage.clone() };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 
@@ -203,6 +211,44 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
         },
         ..ControlConfig::new(config.data_dir.clone())
     })
+}
+
+/// Where the contents of files are.
+fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    match s3(config)? {
+        Some(s3) => Contents::s3(&s3, environments_dir),
+        None => Contents::local(environments_dir),
+    }
+}
+
+fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
+    match s3(config)? {
+        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
+        None => Backups::local(&config.data_dir.join("backups"), snapshots),
+    }
+}
+
+/// The bucket where files and backups are, where they are not in the data directory.
+fn s3(config: &Config) -> Result<Option<S3>> {
+    let storage = &config.storage;
+    if storage.s3_bucket.0.is_empty() {
+        return Ok(None);
+    }
+    let missing = |name: &str| {
+        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
+            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
+    };
+    Ok(Some(S3 {
+        endpoint: Some(storage.s3_endpoint.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_endpoint"))?,
+        bucket: storage.s3_bucket.0.clone(),
+        region: storage.s3_region.0.clone(),
+        access_key: Some(storage.s3_access_key.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_access_key"))?,
+        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
+    }))
 }
 
 fn database_limits(config: &Config) -> database::Limits {

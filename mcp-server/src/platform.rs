@@ -9,6 +9,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
+use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
@@ -25,6 +26,8 @@ pub struct Platform {
     pub auth: Auth,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their apps' files.
+    pub storage: Storage,
     /// Their snapshots.
     pub snapshots: Snapshots,
     /// Their backups.
@@ -137,6 +140,9 @@ impl Platform {
         losses.extend(
             app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
         );
+        losses.extend(app.buckets.iter().filter(|(_, bucket)| bucket.files > 0).map(|(name, bucket)| {
+            format!("bucket {name} with {} files of {} bytes", bucket.files, bucket.bytes)
+        }));
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
@@ -159,6 +165,7 @@ impl Platform {
         // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
+        self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id);

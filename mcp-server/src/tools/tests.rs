@@ -11,7 +11,8 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
-use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -56,6 +57,7 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
         let snapshots = Snapshots::new(
             environments_dir.clone(),
@@ -63,15 +65,20 @@ impl Ground {
             Arc::clone(&releases),
             auth.clone(),
             logs.clone(),
+            Files::Here,
             SnapshotLimits::default(),
         );
         let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         let platform = Platform {
             control,
             databases,
             releases,
             auth,
             blobs,
+            storage,
             snapshots,
             backups,
             logs,

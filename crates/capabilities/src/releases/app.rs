@@ -25,7 +25,7 @@ impl Release {
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
         let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
-        Ok(App { tables: tables.collect(), auth })
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth })
     }
 }
 

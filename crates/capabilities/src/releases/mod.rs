@@ -3,6 +3,7 @@
 mod access;
 mod alter;
 mod app;
+mod buckets;
 mod change;
 mod column;
 mod convert;
@@ -28,8 +29,9 @@ use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
+pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
@@ -96,12 +98,15 @@ pub enum Removal {
     Table(String),
     /// The site.
     Site,
+    /// One bucket, with its files.
+    Bucket(String),
 }
 
 impl Removal {
     fn goal(&self) -> Goal {
         match self {
             Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Bucket(name) => Goal::DropBucket { name: name.clone() },
             Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
         }
     }

@@ -13,6 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, SnapshotId, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Place;
+use object_store::prefix::PrefixStore;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -57,13 +58,13 @@ impl Backups {
     pub fn local(path: &Path, snapshots: Snapshots) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(super::disk)?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(Error::internal)?.with_fsync(true);
-        Ok(Self::remote(Arc::new(store), snapshots))
+        Ok(Self { store: Arc::new(store), snapshots })
     }
 
-    /// Backups in a store of objects, below what it begins with.
+    /// Backups in a store of objects, below `backups`.
     #[must_use]
     pub fn remote(store: Arc<dyn ObjectStore>, snapshots: Snapshots) -> Self {
-        Self { store, snapshots }
+        Self { store: Arc::new(PrefixStore::new(store, "backups")), snapshots }
     }
 
     /// Makes a backup of the environment as it is now, and reads it back.

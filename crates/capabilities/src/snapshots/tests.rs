@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, Index, Most};
-use super::{Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
+use super::{Backup, Backups, Files, NewSnapshot, SnapshotLimits, Snapshots};
 use crate::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use crate::database::{Databases, Limits};
 use crate::hosting::Blobs;
@@ -83,7 +83,7 @@ impl Ground {
         });
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
-        let snapshots = Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, limits);
+        let snapshots = Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, Files::Here, limits);
         let ground = Self { directory, databases, snapshots, env };
         ground.execute("INSERT INTO todos (title) VALUES ('one'), ('two'), ('three')").await;
         ground.execute("DELETE FROM todos WHERE title = 'two'").await;
