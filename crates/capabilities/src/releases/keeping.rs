@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Releases;
+use super::change::{Action, Draft, EffectKind};
+use super::manifest::Manifest;
 use super::rehearsal::Release;
 use crate::database::{Durability, Role};
 
@@ -194,6 +196,26 @@ impl fmt::Display for LifecycleSpec {
         }
         f.write_str(if parts.is_empty() { "as usual" } else { "" })?;
         f.write_str(&parts.join("; "))
+    }
+}
+
+/// What changes in a plan of what is kept.
+pub(crate) fn changes(before: &Manifest, after: &Manifest, draft: &mut Draft) {
+    let backups = |manifest: &Manifest| manifest.backups.clone().unwrap_or_default();
+    let (was, is) = (backups(before), backups(after));
+    if was != is {
+        draft.change(Action::Alter, "backups", Some(format!("{was} → {is}")));
+        let fewer = is.kept() < was.kept() && was.every.is_some() || is.every.is_none();
+        let message =
+            if fewer { "fewer moments can be returned to" } else { "backups take space where they are kept" };
+        draft.effect(EffectKind::Cost, "backups", message);
+    }
+    let lifecycle = |manifest: &Manifest| manifest.lifecycle.clone().unwrap_or_default();
+    let (was, is) = (lifecycle(before), lifecycle(after));
+    if was != is {
+        let detail = format!("{was} → {is}");
+        draft.change(Action::Alter, "lifecycle", Some(detail.clone()));
+        draft.effect(EffectKind::Cost, "lifecycle", detail);
     }
 }
 

@@ -23,7 +23,6 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -433,6 +432,9 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
+        if let Some(realtime) = &manifest.realtime {
+            realtime.rules().map_err(|e| e.under("/realtime"))?;
+        }
         manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
         manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         // Wrong tables are said before any blob is stored.
@@ -478,23 +480,6 @@ impl Releases {
     /// Forgets an environment that is deleted.
     pub fn forget(&self, env: EnvId) {
         self.live.forget(env);
-    }
-
-    /// Removes the blobs that no release and no plan needs and that have been there for a while.
-    ///
-    /// # Errors
-    /// The database or the disk cannot be read.
-    pub async fn collect(&self, env: &Env) -> Result<u64> {
-        self.collect_older(env, crate::hosting::DEFAULT_GRACE).await
-    }
-
-    async fn collect_older(&self, env: &Env, grace: Duration) -> Result<u64> {
-        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
-        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
-            needed.extend(Stored::read(&row)?.blobs());
-        }
-        let collected = self.blobs.collect(env, &needed, grace).await?;
-        Ok(collected.removed)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Applied;
 use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
+use super::keeping;
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
 use super::observed::Observed;
@@ -379,22 +380,14 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         draft.change(Action::Alter, "auth", Some(detail.clone()));
         draft.effect(EffectKind::Privilege, "auth", detail);
     }
-    let backups = |release: &Release| release.manifest.backups.clone().unwrap_or_default();
-    let (was, is) = (backups(base), backups(release));
-    if was != is {
-        draft.change(Action::Alter, "backups", Some(format!("{was} → {is}")));
-        let fewer = is.kept() < was.kept() && was.every.is_some() || is.every.is_none();
-        let message =
-            if fewer { "fewer moments can be returned to" } else { "backups take space where they are kept" };
-        draft.effect(EffectKind::Cost, "backups", message);
-    }
-    let lifecycle = |release: &Release| release.manifest.lifecycle.clone().unwrap_or_default();
-    let (was, is) = (lifecycle(base), lifecycle(release));
+    let realtime = |release: &Release| release.manifest.realtime.clone().unwrap_or_default();
+    let (was, is) = (realtime(base), realtime(release));
     if was != is {
         let detail = format!("{was} → {is}");
-        draft.change(Action::Alter, "lifecycle", Some(detail.clone()));
-        draft.effect(EffectKind::Cost, "lifecycle", detail);
+        draft.change(Action::Alter, "realtime", Some(detail.clone()));
+        draft.effect(EffectKind::Privilege, "realtime", detail);
     }
+    keeping::changes(&base.manifest, &release.manifest, draft);
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();
         draft.change(Action::Alter, "secrets", Some(names.join(", ")));
@@ -486,6 +479,7 @@ struct Contents {
 
 async fn contents(db: &mut Writer) -> Result<BTreeMap<String, Contents>> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 10) <> '_steading_' \
+               AND name NOT LIKE '%.search%' \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut tables = BTreeMap::new();
     for row in db.run(Role::Platform, sql, &[]).await?.rows {

@@ -185,8 +185,11 @@ impl Inner {
         if self.files == Files::Here || copy.rows(any).await?.is_empty() {
             return Ok(());
         }
-        Err(Error::new(Code::Conflict, "the files of this environment are in S3, where snapshots do not reach")
-            .hint("branch without data; for the files, use what the S3 service has for keeping versions"))
+        Err(Error::new(
+            Code::Conflict,
+            "the files of this environment are in S3, where snapshots do not reach",
+        )
+        .hint("branch without data; for the files, use what the S3 service has for keeping versions"))
     }
 
     /// Where the snapshots of `env` are.

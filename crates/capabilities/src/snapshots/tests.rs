@@ -83,7 +83,8 @@ impl Ground {
         });
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
-        let snapshots = Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, Files::Here, limits);
+        let snapshots =
+            Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, Files::Here, limits);
         let ground = Self { directory, databases, snapshots, env };
         ground.execute("INSERT INTO todos (title) VALUES ('one'), ('two'), ('three')").await;
         ground.execute("DELETE FROM todos WHERE title = 'two'").await;

@@ -1,5 +1,7 @@
 //! What is old goes, what is live stays, and the disk stays as full as it is.
 
+use std::time::Duration;
+
 use super::*;
 
 fn site(n: u64, lifecycle: Value) -> Value {
