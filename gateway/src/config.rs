@@ -93,6 +93,8 @@ pub struct Environments {
     pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    pub upkeep_s: u64,
     /// How many snapshots one environment may have, beside those that the platform makes.
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
@@ -148,6 +150,7 @@ impl Default for Config {
                 max_database_bytes: 1024 * 1024 * 1024,
                 max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
+                upkeep_s: 3_600,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
             },

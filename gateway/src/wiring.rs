@@ -16,7 +16,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
@@ -128,8 +128,10 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
+        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
         snapshot_limits(config),
     );
+    let backups = backups(config, snapshots.clone())?;
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -138,13 +140,15 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         realtime,
         blobs,
         snapshots,
+        backups,
         storage,
         logs,
         urls,
         environments_dir,
     });
     platform.recover().await?;
-    upkeep::start(Arc::clone(&platform), listening.stopping.clone());
+    let every = Duration::from_secs(config.environments.upkeep_s.max(1));
+    upkeep::start(Arc::clone(&platform), every, listening.stopping.clone());
 
     Ok(App {
         router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),
@@ -231,15 +235,30 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 /// Where the contents of files are.
 fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    match s3(config)? {
+        Some(s3) => Contents::s3(&s3, environments_dir),
+        None => Contents::local(environments_dir),
+    }
+}
+
+fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
+    match s3(config)? {
+        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
+        None => Backups::local(&config.data_dir.join("backups"), snapshots),
+    }
+}
+
+/// The bucket where files and backups are, where they are not in the data directory.
+fn s3(config: &Config) -> Result<Option<S3>> {
     let storage = &config.storage;
     if storage.s3_bucket.0.is_empty() {
-        return Contents::local(environments_dir);
+        return Ok(None);
     }
     let missing = |name: &str| {
         Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
             .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
     };
-    let s3 = S3 {
+    Ok(Some(S3 {
         endpoint: Some(storage.s3_endpoint.0.clone())
             .filter(|it| !it.is_empty())
             .ok_or_else(|| missing("s3_endpoint"))?,
@@ -249,8 +268,7 @@ fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
             .filter(|it| !it.is_empty())
             .ok_or_else(|| missing("s3_access_key"))?,
         secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
-    };
-    Contents::s3(&s3, environments_dir)
+    }))
 }
 
 fn database_limits(config: &Config) -> database::Limits {

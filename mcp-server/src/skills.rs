@@ -32,6 +32,7 @@ pub const FILES: &[File] = files![
     "realtime/SKILL.md",
     "debug-and-verify/SKILL.md",
     "debug-and-verify/references/errors.md",
+    "change-data-safely/SKILL.md",
     "manage-environments/SKILL.md",
 ];
 

@@ -5,6 +5,7 @@
 mod app_accounts;
 mod app_archive;
 mod app_attacks;
+mod app_backups;
 mod app_branch;
 mod app_chance;
 mod app_channels;

@@ -10,6 +10,7 @@ mod convert;
 mod ddl;
 mod declared;
 mod describe;
+mod keeping;
 mod live;
 mod manifest;
 pub(crate) mod merge;
@@ -30,6 +31,7 @@ pub use access::AccessSet;
 pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -430,6 +432,8 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
+        manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
+        manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
@@ -473,19 +477,6 @@ impl Releases {
     /// Forgets an environment that is deleted.
     pub fn forget(&self, env: EnvId) {
         self.live.forget(env);
-    }
-
-    /// Removes the blobs that no release and no plan needs and that have been there for a while.
-    ///
-    /// # Errors
-    /// The database or the disk cannot be read.
-    pub async fn collect(&self, env: &Env) -> Result<u64> {
-        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
-        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
-            needed.extend(Stored::read(&row)?.blobs());
-        }
-        let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
-        Ok(collected.removed)
     }
 }
 
