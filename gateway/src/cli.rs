@@ -3,6 +3,7 @@
 mod apply;
 mod args;
 mod bundle;
+mod ca;
 mod call;
 mod client;
 mod completions;

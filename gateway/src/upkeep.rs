@@ -24,6 +24,9 @@ pub fn start(platform: Arc<Platform>, stop: CancellationToken) {
             if let Err(error) = platform.control.upkeep().await {
                 tracing::warn!(error = error.chain(), "the control plane could not be tidied");
             }
+            if let Err(error) = platform.domains.upkeep().await {
+                tracing::warn!(error = error.chain(), "domains could not be looked at");
+            }
             if round % ROUNDS == 0 {
                 collect(&platform).await;
             }

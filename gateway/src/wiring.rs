@@ -1,7 +1,7 @@
 //! The composition root: the one file that names engines.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,22 @@ use axum::extract::Request;
 use axum::response::Response;
 use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
+use capabilities::domains::{
+    AcmeSettings, Authority, CertificateSettings, Certificates, Challenges, Clock, Dns, DomainSettings,
+    Domains, Method, Reserved,
+};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
-use edge::{Data, Edge, HostKind, Hosts};
-use kernel::{Code, EnvId, Error, Result, Secret};
+use edge::{Data, Edge, HSTS, HostKind, Hosts, Secured, Tls, misdirected};
+use http::header::STRICT_TRANSPORT_SECURITY;
+use kernel::{Code, EnvId, Error, Result, Secret, Timestamp};
 use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
+use mcp_server::seal::Keeper;
 use mcp_server::{Doors, Guard, tools};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -29,8 +35,10 @@ use web::problem;
 use crate::api;
 
 use crate::apps::Residents;
-use crate::config::Config;
+use crate::config::{AcmeChallenge, Config, TlsMode};
+use crate::hosts::HostOwners;
 use crate::live_check::Dialer;
+use crate::redirect::{self, Redirect};
 use crate::upkeep;
 
 /// Where the platform listens, and how it learns that it is to stop.
@@ -38,6 +46,8 @@ use crate::upkeep;
 pub struct Listening {
     /// The bound address.
     pub addr: SocketAddr,
+    /// The bound address for HTTPS, where there is one.
+    pub tls: Option<SocketAddr>,
     /// The platform's address for others, without a slash at the end.
     pub url: String,
     /// The domain below which apps live, with its port.
@@ -57,10 +67,20 @@ pub struct Ready {
     pub key: Option<Secret>,
 }
 
+/// What HTTPS needs beside the routes.
+pub struct Https {
+    /// The handshake.
+    pub tls: Tls,
+    /// What answers plain HTTP.
+    pub redirect: Router,
+}
+
 /// The assembled platform.
 pub struct App {
     /// Every route.
     pub router: Router,
+    /// Where the platform serves HTTPS itself.
+    pub https: Option<Https>,
     /// What to say when it listens.
     pub ready: Ready,
     platform: Arc<Platform>,
@@ -88,26 +108,65 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
     let blobs = Blobs::new(&environments_dir)?;
     let logs = Logs::new(&environments_dir);
+    let hosts = Arc::new(hosts(listening)?);
+    let certificates = match listening.tls {
+        Some(_) => Some(Arc::new(certificates(config, listening, &hosts, &control)?)),
+        None => None,
+    };
+    let domains = Arc::new(domains(config, listening, &control, certificates.clone(), &logs)?);
     let dialer = Dialer {
         addr: local(listening.addr),
         apps_domain: listening.apps_domain.clone(),
         control: Arc::clone(&control),
+        domains: Arc::clone(&domains),
     };
-    let releases =
-        Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer)));
+    let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
+    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-    let platform =
-        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
+    let platform = Arc::new(Platform {
+        control,
+        databases,
+        releases,
+        auth,
+        domains,
+        blobs,
+        logs,
+        urls,
+        environments_dir,
+    });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
+    let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
+    let https = match certificates {
+        Some(certificates) => {
+            tokio::spawn(Arc::clone(&certificates).run(listening.stopping.clone()));
+            let redirect = Redirect {
+                hosts: Arc::clone(&hosts),
+                control: Arc::clone(&platform.control),
+                challenges: Arc::clone(certificates.challenges()),
+                port: https_port(listening),
+            };
+            let tls = Tls::new(certificates).map_err(Error::internal)?;
+            Some(Https { tls, redirect: redirect.router() })
+        }
+        None => None,
+    };
 
+    let dispatch = Dispatch {
+        hosts,
+        edge: edge(&platform),
+        platform: platform_router(config, listening, &platform)?,
+        challenges: challenges.unwrap_or_default(),
+        hsts: config.tls.hsts,
+    };
     Ok(App {
-        router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),
+        router: dispatch.router(),
+        https,
         ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
         platform,
     })
@@ -141,26 +200,138 @@ fn edge(platform: &Arc<Platform>) -> Edge {
 
 fn hosts(listening: &Listening) -> Result<Hosts> {
     let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
-    Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
+    let hosts = Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
         Error::new(Code::InvalidInput, format!("apps_domain cannot be used: {e}"))
             .hint("give a domain such as apps.example.org")
-    })
+    })?;
+    Ok(hosts.with_ports(listening.tls.map(|addr| addr.port())))
+}
+
+/// The port of HTTPS as visitors see it, where it is not the usual one.
+fn https_port(listening: &Listening) -> Option<u16> {
+    let public = listening.url.strip_prefix("https://");
+    let written = |authority: &str| authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = public.map_or_else(|| listening.tls.map(|addr| addr.port()), written);
+    port.filter(|port| *port != 443)
+}
+
+/// A host without its port.
+fn bare(authority: &str) -> String {
+    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    host.map_or(authority, |(host, _)| host).to_ascii_lowercase()
+}
+
+fn certificates(
+    config: &Config,
+    listening: &Listening,
+    hosts: &Arc<Hosts>,
+    control: &Arc<Control>,
+) -> Result<Certificates> {
+    let (tls, acme) = (&config.tls, &config.acme);
+    let authority = match tls.mode {
+        TlsMode::LocalCa => Authority::Local,
+        TlsMode::Files => Authority::Nobody,
+        TlsMode::Acme => Authority::Acme(AcmeSettings {
+            directory: acme.directory.to_string(),
+            root: acme.root_file.clone(),
+            contact: acme.contact.as_ref().map(|contact| contact.0.clone()),
+            methods: match acme.challenge {
+                AcmeChallenge::Http01 => vec![Method::Http01],
+                AcmeChallenge::TlsAlpn01 => vec![Method::TlsAlpn01],
+                AcmeChallenge::Any if tls.http_redirect.is_some() => vec![Method::Http01, Method::TlsAlpn01],
+                AcmeChallenge::Any => vec![Method::TlsAlpn01],
+            },
+            orders_per_tenant: acme.orders_per_tenant,
+        }),
+    };
+    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
+    let previews = config.preview_domain.as_deref().map(bare);
+    let settings = CertificateSettings {
+        data_dir: config.data_dir.clone(),
+        hosts: url.host().map(str::to_ascii_lowercase).into_iter().collect(),
+        apps: std::iter::once(bare(&listening.apps_domain)).chain(previews).collect(),
+        authority,
+        files: tls.cert_file.clone().zip(tls.key_file.clone()).into_iter().collect(),
+        directory: tls.cert_dir.clone(),
+    };
+    let owners = Arc::new(HostOwners { hosts: Arc::clone(hosts), control: Arc::clone(control) });
+    let seal = Arc::new(Keeper(Arc::clone(control)));
+    Certificates::open(settings, control.store().clone(), seal, owners, clock())
+}
+
+fn domains(
+    config: &Config,
+    listening: &Listening,
+    control: &Arc<Control>,
+    certificates: Option<Arc<Certificates>>,
+    logs: &Logs,
+) -> Result<Domains> {
+    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
+    let apps_host = bare(&listening.apps_domain);
+    let own = [Some(apps_host.clone()), config.preview_domain.as_deref().map(bare), url.host().map(bare)];
+    let settings = DomainSettings {
+        reserved: Reserved { domains: own.into_iter().flatten().collect() },
+        apps_host,
+        addresses: config.domains.addresses.0.clone(),
+    };
+    let dns = Dns::new(&config.domains.dns.0)?;
+    let seal = Arc::new(Keeper(Arc::clone(control)));
+    Ok(Domains::new(settings, control.store().clone(), seal, dns, certificates, logs.clone(), clock()))
+}
+
+fn clock() -> Clock {
+    Arc::new(Timestamp::now)
 }
 
 /// The platform's routes on the platform's hosts; everything else is an app's.
-fn by_host(hosts: Hosts, edge: Edge, platform: Router) -> Router {
-    let hosts = Arc::new(hosts);
-    Router::new().fallback(move |request: Request| {
-        let (hosts, edge, platform) = (Arc::clone(&hosts), edge.clone(), platform.clone());
-        async move { dispatch(&hosts, &edge, platform, request).await }
-    })
+#[derive(Clone)]
+struct Dispatch {
+    hosts: Arc<Hosts>,
+    edge: Edge,
+    platform: Router,
+    challenges: Arc<Challenges>,
+    /// Whether browsers are told to come by HTTPS only, except to domains of apps' own.
+    hsts: bool,
 }
 
-async fn dispatch(hosts: &Hosts, edge: &Edge, platform: Router, request: Request) -> Response {
-    match hosts.of(request.uri(), request.headers()) {
-        HostKind::Platform => platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
-        host => edge.serve(&host, request).await,
+impl Dispatch {
+    fn router(self) -> Router {
+        Router::new().fallback(move |request: Request| {
+            let this = self.clone();
+            async move { this.answer(request).await }
+        })
     }
+
+    async fn answer(self, request: Request) -> Response {
+        let secured = request.extensions().get::<Secured>().cloned();
+        if let Some(refusal) = misdirected(secured.as_ref(), &self.hosts, request.uri(), request.headers()) {
+            return refusal;
+        }
+        if let Some(answer) =
+            redirect::challenge(&self.challenges, request.method(), request.uri(), request.headers())
+        {
+            return answer;
+        }
+        let host = self.hosts.of(request.uri(), request.headers());
+        let of_this_machine =
+            Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
+        let mut response = match &host {
+            HostKind::Platform => self.platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
+            host => self.edge.serve(host, request).await,
+        };
+        // A browser would keep it for every port of this machine, those of other programs too.
+        if self.hsts && secured.is_some() && !of_this_machine && !matches!(host, HostKind::Domain(_)) {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+        response
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.starts_with('[')
+        || host.parse::<IpAddr>().is_ok()
 }
 
 fn control_config(config: &Config) -> Result<ControlConfig> {

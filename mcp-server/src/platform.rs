@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
+use capabilities::domains::Domains;
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
@@ -22,6 +23,8 @@ pub struct Platform {
     pub releases: Arc<Releases>,
     /// Their apps' users.
     pub auth: Auth,
+    /// Their domains.
+    pub domains: Arc<Domains>,
     /// Their blobs.
     pub blobs: Blobs,
     /// Their logs.
@@ -115,6 +118,9 @@ impl Platform {
         if let Some(release) = app.release {
             losses.push(format!("{release} releases"));
         }
+        losses.extend(
+            self.domains.list(&env).await?.into_iter().map(|domain| format!("domain {}", domain.domain)),
+        );
         losses.extend(self.secrets(&env).await?.into_iter().map(|name| format!("secret {name}")));
         Ok(losses)
     }

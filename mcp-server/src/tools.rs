@@ -14,6 +14,8 @@ mod db_execute;
 mod db_load;
 mod db_migrate;
 mod db_query;
+mod domain_check;
+mod domain_set;
 mod env_create;
 mod env_delete;
 mod env_list;
@@ -52,6 +54,8 @@ pub fn registry() -> Registry<Platform> {
         auth_users::AuthUsers,
         auth_user_set::AuthUserSet,
         site_deploy::SiteDeploy,
+        domain_set::DomainSet,
+        domain_check::DomainCheck,
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,

@@ -1,8 +1,9 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows.
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, releases, rows.
 
 pub mod access;
 pub mod auth;
 pub mod database;
+pub mod domains;
 pub mod hosting;
 pub mod logs;
 pub mod releases;

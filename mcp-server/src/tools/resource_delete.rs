@@ -30,6 +30,7 @@ pub enum Kind {
     Table,
     Site,
     Secret,
+    Domain,
 }
 
 impl Tool<Platform> for ResourceDelete {
@@ -39,7 +40,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, the site, or a secret. Needs a dry run first.",
+        about: "Deletes a table, the site, a secret or a domain. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -60,14 +61,19 @@ impl Tool<Platform> for ResourceDelete {
                 }
                 let subject = format!("{} secret {name}", env.id());
                 let effects = vec![format!("the value of {name} is deleted")];
-                let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
-                if input.dry_run.unwrap_or_default() {
-                    let confirm = Some(confirm.issue(platform));
-                    return Ok(Deletion { deleted: false, effects, confirm });
+                let gone = async || platform.control.secrets().delete(env, name).await;
+                return confirmed(platform, &input, subject, effects, gone).await;
+            }
+            Kind::Domain => {
+                let name = platform.domains.name(named()?).map_err(|error| error.field("/name"))?;
+                if !platform.domains.list(env).await?.iter().any(|have| have.domain == name.as_str()) {
+                    return Err(Error::not_found(format!("domain {name} in this environment")).field("/name"));
                 }
-                confirm.redeem(platform, input.confirm.as_deref()).await?;
-                platform.control.secrets().delete(env, name).await?;
-                return Ok(Deletion { deleted: true, effects, confirm: None });
+                let subject = format!("{} domain {name}", env.id());
+                let effects =
+                    vec![format!("the app stops to answer at {name}, whose certificate is deleted")];
+                let gone = async || platform.domains.remove(env, &name).await;
+                return confirmed(platform, &input, subject, effects, gone).await;
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
@@ -89,4 +95,22 @@ impl Tool<Platform> for ResourceDelete {
             }
         }
     }
+}
+
+/// Deletes by `gone`, after a dry run has named `effects`.
+async fn confirmed(
+    platform: &Platform,
+    input: &Input,
+    subject: String,
+    effects: Vec<String>,
+    gone: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Deletion> {
+    let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
+    if input.dry_run.unwrap_or_default() {
+        let confirm = Some(confirm.issue(platform));
+        return Ok(Deletion { deleted: false, effects, confirm });
+    }
+    confirm.redeem(platform, input.confirm.as_deref()).await?;
+    gone().await?;
+    Ok(Deletion { deleted: true, effects, confirm: None })
 }

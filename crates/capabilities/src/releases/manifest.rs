@@ -31,6 +31,9 @@ pub struct Manifest {
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Domains of the app's own: `shop.example.com`. Each answers once domain_check has found its proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
@@ -321,6 +324,7 @@ impl Manifest {
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),
         }

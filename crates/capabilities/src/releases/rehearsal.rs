@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Applied;
 use super::change::{Action, Change, Draft, Effect, EffectKind};
+use super::domains::Moved;
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
 use super::observed::Observed;
@@ -89,6 +90,8 @@ pub(crate) struct Rehearsal {
     pub effects: Vec<Effect>,
     /// The release that is current once this is committed.
     pub release: Release,
+    /// The domains that a manifest adds, and those that it names no longer.
+    pub domains: Moved,
 }
 
 impl Rehearsal {
@@ -200,7 +203,8 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
         _ => {}
     }
-    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release })
+    let domains = Moved::by(goal, &base, &release);
+    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release, domains })
 }
 
 /// What has to be done between two releases.
@@ -231,6 +235,7 @@ async fn draft(
     let after = release.tables().map_err(|e| e.under("/database"))?;
     tables::privileges(&base.tables()?, &after, &mut draft);
     others(base, release, &mut draft);
+    Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)
 }
 
