@@ -1,45 +1,41 @@
-//! The composition root: the one file that names engines.
+//! The composition root: this file, and those below it, are the ones that name engines.
+
+mod https;
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
 use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
-use capabilities::domains::{
-    AcmeSettings, Authority, CertificateSettings, Certificates, Challenges, Clock, Dns, DomainSettings,
-    Domains, Method, Reserved,
-};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
-use edge::{Data, Edge, HSTS, HostKind, Hosts, Secured, Tls, misdirected};
-use http::header::STRICT_TRANSPORT_SECURITY;
-use kernel::{Code, EnvId, Error, Result, Secret, Timestamp};
+use edge::{Data, Edge, Hosts};
+use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
-use mcp_server::seal::Keeper;
 use mcp_server::{Doors, Guard, tools};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use web::problem;
 
 use crate::api;
 
 use crate::apps::Residents;
-use crate::config::{AcmeChallenge, Config, TlsMode};
-use crate::hosts::HostOwners;
+use crate::config::Config;
 use crate::live_check::Dialer;
-use crate::redirect::{self, Redirect};
 use crate::upkeep;
+
+use https::Dispatch;
+pub use https::Https;
 
 /// Where the platform listens, and how it learns that it is to stop.
 #[derive(Debug, Clone)]
@@ -65,14 +61,6 @@ pub struct Ready {
     pub env: String,
     /// The operator's key, on the first start only.
     pub key: Option<Secret>,
-}
-
-/// What HTTPS needs beside the routes.
-pub struct Https {
-    /// The handshake.
-    pub tls: Tls,
-    /// What answers plain HTTP.
-    pub redirect: Router,
 }
 
 /// The assembled platform.
@@ -110,10 +98,10 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let logs = Logs::new(&environments_dir);
     let hosts = Arc::new(hosts(listening)?);
     let certificates = match listening.tls {
-        Some(_) => Some(Arc::new(certificates(config, listening, &hosts, &control)?)),
+        Some(_) => Some(Arc::new(https::certificates(config, listening, &hosts, &control)?)),
         None => None,
     };
-    let domains = Arc::new(domains(config, listening, &control, certificates.clone(), &logs)?);
+    let domains = Arc::new(https::domains(config, listening, &control, certificates.clone(), &logs)?);
     let dialer = Dialer {
         addr: local(listening.addr),
         apps_domain: listening.apps_domain.clone(),
@@ -127,7 +115,20 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
+    let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+    let contents = contents(config, &environments_dir)?;
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let limits = StorageLimits { bytes: config.environments.max_files_bytes };
+    let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
+    let snapshots = Snapshots::new(
+        environments_dir.clone(),
+        Arc::clone(&databases),
+        Arc::clone(&releases),
+        auth.clone(),
+        logs.clone(),
+        snapshot_limits(config),
+    );
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -135,6 +136,8 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         auth,
         domains,
         blobs,
+        snapshots,
+        storage,
         logs,
         urls,
         environments_dir,
@@ -143,20 +146,9 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
     let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
     let https = match certificates {
-        Some(certificates) => {
-            tokio::spawn(Arc::clone(&certificates).run(listening.stopping.clone()));
-            let redirect = Redirect {
-                hosts: Arc::clone(&hosts),
-                control: Arc::clone(&platform.control),
-                challenges: Arc::clone(certificates.challenges()),
-                port: https_port(listening),
-            };
-            let tls = Tls::new(certificates).map_err(Error::internal)?;
-            Some(Https { tls, redirect: redirect.router() })
-        }
+        Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),
         None => None,
     };
-
     let dispatch = Dispatch {
         hosts,
         edge: edge(&platform),
@@ -194,7 +186,7 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows };
+    let data = Data { auth: platform.auth.clone(), rows, files: platform.storage.clone() };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 
@@ -205,133 +197,6 @@ fn hosts(listening: &Listening) -> Result<Hosts> {
             .hint("give a domain such as apps.example.org")
     })?;
     Ok(hosts.with_ports(listening.tls.map(|addr| addr.port())))
-}
-
-/// The port of HTTPS as visitors see it, where it is not the usual one.
-fn https_port(listening: &Listening) -> Option<u16> {
-    let public = listening.url.strip_prefix("https://");
-    let written = |authority: &str| authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let port = public.map_or_else(|| listening.tls.map(|addr| addr.port()), written);
-    port.filter(|port| *port != 443)
-}
-
-/// A host without its port.
-fn bare(authority: &str) -> String {
-    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    host.map_or(authority, |(host, _)| host).to_ascii_lowercase()
-}
-
-fn certificates(
-    config: &Config,
-    listening: &Listening,
-    hosts: &Arc<Hosts>,
-    control: &Arc<Control>,
-) -> Result<Certificates> {
-    let (tls, acme) = (&config.tls, &config.acme);
-    let authority = match tls.mode {
-        TlsMode::LocalCa => Authority::Local,
-        TlsMode::Files => Authority::Nobody,
-        TlsMode::Acme => Authority::Acme(AcmeSettings {
-            directory: acme.directory.to_string(),
-            root: acme.root_file.clone(),
-            contact: acme.contact.as_ref().map(|contact| contact.0.clone()),
-            methods: match acme.challenge {
-                AcmeChallenge::Http01 => vec![Method::Http01],
-                AcmeChallenge::TlsAlpn01 => vec![Method::TlsAlpn01],
-                AcmeChallenge::Any if tls.http_redirect.is_some() => vec![Method::Http01, Method::TlsAlpn01],
-                AcmeChallenge::Any => vec![Method::TlsAlpn01],
-            },
-            orders_per_tenant: acme.orders_per_tenant,
-        }),
-    };
-    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
-    let previews = config.preview_domain.as_deref().map(bare);
-    let settings = CertificateSettings {
-        data_dir: config.data_dir.clone(),
-        hosts: url.host().map(str::to_ascii_lowercase).into_iter().collect(),
-        apps: std::iter::once(bare(&listening.apps_domain)).chain(previews).collect(),
-        authority,
-        files: tls.cert_file.clone().zip(tls.key_file.clone()).into_iter().collect(),
-        directory: tls.cert_dir.clone(),
-    };
-    let owners = Arc::new(HostOwners { hosts: Arc::clone(hosts), control: Arc::clone(control) });
-    let seal = Arc::new(Keeper(Arc::clone(control)));
-    Certificates::open(settings, control.store().clone(), seal, owners, clock())
-}
-
-fn domains(
-    config: &Config,
-    listening: &Listening,
-    control: &Arc<Control>,
-    certificates: Option<Arc<Certificates>>,
-    logs: &Logs,
-) -> Result<Domains> {
-    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
-    let apps_host = bare(&listening.apps_domain);
-    let own = [Some(apps_host.clone()), config.preview_domain.as_deref().map(bare), url.host().map(bare)];
-    let settings = DomainSettings {
-        reserved: Reserved { domains: own.into_iter().flatten().collect() },
-        apps_host,
-        addresses: config.domains.addresses.0.clone(),
-    };
-    let dns = Dns::new(&config.domains.dns.0)?;
-    let seal = Arc::new(Keeper(Arc::clone(control)));
-    Ok(Domains::new(settings, control.store().clone(), seal, dns, certificates, logs.clone(), clock()))
-}
-
-fn clock() -> Clock {
-    Arc::new(Timestamp::now)
-}
-
-/// The platform's routes on the platform's hosts; everything else is an app's.
-#[derive(Clone)]
-struct Dispatch {
-    hosts: Arc<Hosts>,
-    edge: Edge,
-    platform: Router,
-    challenges: Arc<Challenges>,
-    /// Whether browsers are told to come by HTTPS only, except to domains of apps' own.
-    hsts: bool,
-}
-
-impl Dispatch {
-    fn router(self) -> Router {
-        Router::new().fallback(move |request: Request| {
-            let this = self.clone();
-            async move { this.answer(request).await }
-        })
-    }
-
-    async fn answer(self, request: Request) -> Response {
-        let secured = request.extensions().get::<Secured>().cloned();
-        if let Some(refusal) = misdirected(secured.as_ref(), &self.hosts, request.uri(), request.headers()) {
-            return refusal;
-        }
-        if let Some(answer) =
-            redirect::challenge(&self.challenges, request.method(), request.uri(), request.headers())
-        {
-            return answer;
-        }
-        let host = self.hosts.of(request.uri(), request.headers());
-        let of_this_machine =
-            Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
-        let mut response = match &host {
-            HostKind::Platform => self.platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
-            host => self.edge.serve(host, request).await,
-        };
-        // A browser would keep it for every port of this machine, those of other programs too.
-        if self.hsts && secured.is_some() && !of_this_machine && !matches!(host, HostKind::Domain(_)) {
-            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
-        }
-        response
-    }
-}
-
-fn is_local(host: &str) -> bool {
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || host.starts_with('[')
-        || host.parse::<IpAddr>().is_ok()
 }
 
 fn control_config(config: &Config) -> Result<ControlConfig> {
@@ -355,6 +220,30 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
     })
 }
 
+/// Where the contents of files are.
+fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    let storage = &config.storage;
+    if storage.s3_bucket.0.is_empty() {
+        return Contents::local(environments_dir);
+    }
+    let missing = |name: &str| {
+        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
+            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
+    };
+    let s3 = S3 {
+        endpoint: Some(storage.s3_endpoint.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_endpoint"))?,
+        bucket: storage.s3_bucket.0.clone(),
+        region: storage.s3_region.0.clone(),
+        access_key: Some(storage.s3_access_key.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_access_key"))?,
+        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
+    };
+    Contents::s3(&s3, environments_dir)
+}
+
 fn database_limits(config: &Config) -> database::Limits {
     const PAGE: u64 = 4096;
     let environments = &config.environments;
@@ -363,6 +252,15 @@ fn database_limits(config: &Config) -> database::Limits {
         pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
         statement: Duration::from_millis(environments.statement_timeout_ms),
         ..database::Limits::default()
+    }
+}
+
+fn snapshot_limits(config: &Config) -> SnapshotLimits {
+    let environments = &config.environments;
+    SnapshotLimits {
+        most: environments.max_snapshots,
+        bytes: environments.max_snapshot_bytes,
+        ..SnapshotLimits::default()
     }
 }
 

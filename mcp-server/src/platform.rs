@@ -9,8 +9,10 @@ use capabilities::domains::Domains;
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
-use control::{Control, EnvState, Environment, NewEnvironment};
-use kernel::{Env, Error, Result, Slug, Tenant};
+use capabilities::snapshots::Snapshots;
+use capabilities::storage::Storage;
+use control::{Control, EnvState, Environment, Environments, NewEnvironment};
+use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
 
 /// The services that tools ask.
@@ -27,6 +29,10 @@ pub struct Platform {
     pub domains: Arc<Domains>,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their apps' files.
+    pub storage: Storage,
+    /// Their snapshots.
+    pub snapshots: Snapshots,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.
@@ -87,6 +93,29 @@ impl Platform {
         self.complete(made).await
     }
 
+    /// Makes an environment whose files `fill` makes, whole or not at all.
+    ///
+    /// # Errors
+    /// What is wrong with `wanted`; those of `fill`. Then there is no such environment.
+    pub async fn fill_environment<T>(
+        &self,
+        tenant: &Tenant,
+        wanted: NewEnvironment,
+        fill: impl AsyncFnOnce(EnvId) -> Result<T>,
+    ) -> Result<(Environment, T)> {
+        let environments = self.control.environments();
+        let made = environments.create_copy(tenant, wanted).await?.environment;
+        match fill(made.id).await {
+            Ok(filled) => Ok((environments.ready(&made).await?, filled)),
+            Err(error) => {
+                if let Err(error) = environments.abandon(&made).await {
+                    tracing::warn!(env.id = %made.id, error = error.chain(), "an environment that was not made stays");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Makes the files of an environment whose record is there, and opens it.
     async fn complete(&self, environment: Environment) -> Result<Environment> {
         if environment.state != EnvState::Creating {
@@ -112,6 +141,9 @@ impl Platform {
         losses.extend(
             app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
         );
+        losses.extend(app.buckets.iter().filter(|(_, bucket)| bucket.files > 0).map(|(name, bucket)| {
+            format!("bucket {name} with {} files of {} bytes", bucket.files, bucket.bytes)
+        }));
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
@@ -121,6 +153,10 @@ impl Platform {
         losses.extend(
             self.domains.list(&env).await?.into_iter().map(|domain| format!("domain {}", domain.domain)),
         );
+        let snapshots = self.snapshots.list(&env).await?.len();
+        if snapshots > 0 {
+            losses.push(format!("{snapshots} snapshots"));
+        }
         losses.extend(self.secrets(&env).await?.into_iter().map(|name| format!("secret {name}")));
         Ok(losses)
     }
@@ -133,8 +169,10 @@ impl Platform {
         // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
+        self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
         self.auth.forget(environment.id);
+        self.snapshots.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
         // Under another name first: who still writes to the environment, its log for one, finds it gone.
@@ -149,8 +187,16 @@ impl Platform {
     /// # Errors
     /// The disk, or the control plane.
     pub async fn recover(&self) -> Result<()> {
+        self.snapshots.sweep().await?;
         for environment in self.control.environments().unfinished().await? {
             match environment.state {
+                EnvState::Creating if Environments::is_copy(&environment) => {
+                    if self.snapshots.is_there(environment.id) {
+                        self.control.environments().ready(&environment).await?;
+                    } else {
+                        self.control.environments().abandon(&environment).await?;
+                    }
+                }
                 EnvState::Creating => {
                     self.databases.recreate(environment.id).await?;
                     self.control.environments().ready(&environment).await?;

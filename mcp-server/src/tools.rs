@@ -16,9 +16,13 @@ mod db_migrate;
 mod db_query;
 mod domain_check;
 mod domain_set;
+mod env_branch;
 mod env_create;
 mod env_delete;
 mod env_list;
+mod env_merge;
+mod env_restore;
+mod env_snapshot;
 mod files;
 mod logs_query;
 mod manifest;
@@ -27,6 +31,11 @@ mod resource_delete;
 mod secret_set;
 mod site_deploy;
 mod skill_read;
+mod storage_bucket;
+mod storage_get;
+mod storage_list;
+mod storage_put;
+mod storage_sign;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use tool::{Registry, registry};
@@ -44,6 +53,10 @@ pub fn registry() -> Registry<Platform> {
         env_list::EnvList,
         env_create::EnvCreate,
         env_delete::EnvDelete,
+        env_branch::EnvBranch,
+        env_merge::EnvMerge,
+        env_snapshot::EnvSnapshot,
+        env_restore::EnvRestore,
         db_query::DbQuery,
         db_execute::DbExecute,
         db_migrate::DbMigrate,
@@ -53,6 +66,11 @@ pub fn registry() -> Registry<Platform> {
         auth_configure::AuthConfigure,
         auth_users::AuthUsers,
         auth_user_set::AuthUserSet,
+        storage_bucket::StorageBucket,
+        storage_list::StorageList,
+        storage_get::StorageGet,
+        storage_put::StoragePut,
+        storage_sign::StorageSign,
         site_deploy::SiteDeploy,
         domain_set::DomainSet,
         domain_check::DomainCheck,

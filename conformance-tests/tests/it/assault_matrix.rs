@@ -39,6 +39,21 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
             json!({ "env": t.slug, "confirm": t.confirm }),
             json!({ "env": t.env, "confirm": t.confirm }),
         ],
+        // Refused in our own, so that it changes nothing.
+        "env_snapshot" => vec![json!({ "note": t.slug, "name": "\n" })],
+        "env_branch" => {
+            vec![json!({ "snapshot": t.snapshot }), json!({ "snapshot": t.snapshot, "data": "none" })]
+        }
+        "env_merge" => vec![
+            json!({ "from": t.slug, "dry_run": true }),
+            json!({ "from": t.env, "dry_run": true }),
+            json!({ "from": t.slug, "confirm": t.confirm }),
+            json!({ "from": t.env, "confirm": t.plan }),
+        ],
+        "env_restore" => vec![
+            json!({ "snapshot": t.snapshot, "dry_run": true }),
+            json!({ "snapshot": t.snapshot, "confirm": t.confirm }),
+        ],
         "db_query" => vec![
             sql(format!("SELECT * FROM {}", t.table)),
             sql(format!("ATTACH DATABASE '../{}/main.db' AS other", t.env)),
@@ -74,6 +89,7 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         "resource_delete" => vec![
             deletion("secret", &t.secret),
             deletion("table", &t.table),
+            deletion("snapshot", &t.snapshot),
             json!({ "kind": "site", "confirm": t.plan }),
             json!({ "kind": "secret", "name": t.secret, "confirm": t.confirm }),
         ],
@@ -119,6 +135,12 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             })
             .flatten()
             .collect(),
+        ("get", "/v1/envs/{env}/export") => {
+            [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
+                .concat()
+        }
+        // Its slug is taken or free for everybody alike.
+        ("post", "/v1/envs/{env}/import") => plain("/v1/envs/no--slug/import"),
         ("get", "/v1/keys") => plain(&format!("/v1/keys?cursor={}", t.key_id)),
         ("post", "/v1/keys") => [
             with(route, json!({ "name": "k", "env": t.slug })),

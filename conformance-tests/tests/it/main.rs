@@ -3,10 +3,13 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_archive;
 mod app_attacks;
+mod app_branch;
 mod app_chance;
 mod app_cursors;
 mod app_doors;
+mod app_files;
 mod app_filters;
 mod app_forgeries;
 mod app_races;
@@ -15,6 +18,7 @@ mod app_reference;
 mod app_releases;
 mod app_rules;
 mod app_sessions;
+mod app_time;
 mod app_todo;
 mod assault_credentials;
 mod assault_damage;
@@ -26,11 +30,13 @@ mod assault_lives;
 mod assault_matrix;
 mod assault_secrets;
 mod assault_tenants;
+mod assault_time;
 mod assault_writes;
 mod clients_agents;
 mod clients_cli;
 mod clients_cold_agent;
 mod clients_connect;
+mod clients_guestbook;
 mod clients_hello;
 mod clients_inspector;
 mod clients_python;

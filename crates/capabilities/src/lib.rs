@@ -1,4 +1,5 @@
-//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, releases, rows.
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, releases, rows,
+//! snapshots, storage.
 
 pub mod access;
 pub mod auth;
@@ -8,3 +9,5 @@ pub mod hosting;
 pub mod logs;
 pub mod releases;
 pub mod rows;
+pub mod snapshots;
+pub mod storage;

@@ -55,7 +55,9 @@ impl Engine {
             Self::Chromium => locate::browser().is_some() && locate::browser_driver().is_some(),
             Self::Npm => locate::program(&["npm"]).is_some(),
             Self::Python => locate::python().is_some(),
-            Self::Pebble => ["pebble", "pebble-challtestsrv"].iter().all(|name| locate::program(&[name]).is_some()),
+            Self::Pebble => {
+                ["pebble", "pebble-challtestsrv"].iter().all(|name| locate::program(&[name]).is_some())
+            }
         }
     }
 }

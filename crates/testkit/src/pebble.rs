@@ -44,19 +44,32 @@ impl NameServer {
     /// # Errors
     /// `Missing`, and `Broken` with its log where it does not start.
     pub fn start() -> Result<Self, Unavailable> {
-        let program = locate::program(&["pebble-challtestsrv"]).ok_or(Unavailable::Missing(Engine::Pebble))?;
+        let program =
+            locate::program(&["pebble-challtestsrv"]).ok_or(Unavailable::Missing(Engine::Pebble))?;
         let start = || {
             for _ in 0..ATTEMPTS {
                 let directory = temporary()?;
                 let (address, management) = (free()?, free()?);
                 let mut serve = command(&program, User::Current);
-                serve.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "", "-defaultIPv6", ""]);
+                serve.args([
+                    "-http01",
+                    "",
+                    "-https01",
+                    "",
+                    "-tlsalpn01",
+                    "",
+                    "-defaultIPv4",
+                    "",
+                    "-defaultIPv6",
+                    "",
+                ]);
                 serve.arg("-dns01").arg(address.to_string()).arg("-management").arg(management.to_string());
                 let log = directory.path().join("log");
                 let mut process = Process::spawn(serve, &log, Stdout::Log, Ending::Kill)?;
                 let server = |_process| Self { _process, _directory: directory, address, management };
                 let ready = eventually(READY_LIMIT, || {
-                    let asked = Request::post(&format!("http://{management}/clear-txt")).json(&json!({ "host": "x." }));
+                    let asked = Request::post(&format!("http://{management}/clear-txt"))
+                        .json(&json!({ "host": "x." }));
                     if process.exited().is_some() {
                         return Some(false);
                     }
@@ -135,7 +148,8 @@ impl Pebble {
         let start = || {
             let directory = temporary()?;
             let (listen, management) = (free()?, free()?);
-            let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+            let own =
+                rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
             let file = |name: &str| directory.path().join(name);
             std::fs::write(file("cert.pem"), own.cert.pem())?;
             std::fs::write(file("key.pem"), own.signing_key.serialize_pem())?;

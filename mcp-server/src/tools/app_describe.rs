@@ -3,6 +3,7 @@
 use capabilities::access::AccessSpec;
 use capabilities::domains::DomainInfo;
 use capabilities::releases::{Description, TableInfo};
+use capabilities::snapshots::Snapshot;
 use kernel::{Env, EnvId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub struct Input {
 const TABLES: usize = 2_400;
 const NAMES: usize = 300;
 
+/// How many snapshots are listed, and how many characters of their notes.
+const SNAPSHOTS: usize = 5;
+const NOTE: usize = 100;
+
 /// How many characters of one rule are shown.
 const RULE: usize = 300;
 
@@ -37,6 +42,9 @@ pub struct Output {
     url: String,
     #[serde(flatten)]
     app: Description,
+    /// The latest snapshots, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snapshots: Vec<Snapshot>,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
     /// Domains of the app's own.
@@ -98,9 +106,27 @@ impl Tool<Platform> for AppDescribe {
         if let Some(auth) = &mut app.auth {
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
+        let mut snapshots = platform.snapshots.list(cx.env()).await?;
+        let older = snapshots.split_off(snapshots.len().min(SNAPSHOTS)).len();
+        for note in snapshots.iter_mut().filter_map(|it| it.note.as_mut()) {
+            shorten(note, NOTE);
+        }
         app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
         let url = platform.urls.app(&slug);
-        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, secrets, domains, omitted, cursor })
+        if older > 0 {
+            omitted.push(format!("{older} older snapshots"));
+        }
+        Ok(Output {
+            env: cx.env_id(),
+            url,
+            slug: slug.to_string(),
+            app,
+            snapshots,
+            secrets,
+            domains,
+            omitted,
+            cursor,
+        })
     }
 }
 

@@ -28,9 +28,11 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Table,
+    Bucket,
     Site,
     Secret,
     Domain,
+    Snapshot,
 }
 
 impl Tool<Platform> for ResourceDelete {
@@ -40,7 +42,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, the site, a secret or a domain. Needs a dry run first.",
+        about: "Deletes a table, a bucket, the site, a secret, a domain or a snapshot. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -53,7 +55,16 @@ impl Tool<Platform> for ResourceDelete {
             || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
+            Kind::Bucket => Removal::Bucket(named()?.to_owned()),
             Kind::Site => Removal::Site,
+            Kind::Snapshot => {
+                let found = platform.snapshots.find(env, named()?).await.map_err(|e| e.field("/name"))?;
+                let subject = format!("{} snapshot {}", env.id(), found.snapshot);
+                let effects = vec![format!("the state of {} cannot be restored any more", found.created_at)];
+                let snapshot = found.snapshot.to_string();
+                let gone = async || platform.snapshots.remove(env, &snapshot).await.map(drop);
+                return confirmed(platform, &input, subject, effects, gone).await;
+            }
             Kind::Secret => {
                 let name = named()?;
                 if !platform.secrets(env).await?.iter().any(|have| have == name) {

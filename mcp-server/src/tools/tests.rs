@@ -12,6 +12,8 @@ use capabilities::domains::{Dns, DomainSettings, Domains, Reserved};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface, Timestamp};
@@ -55,6 +57,7 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
         let settings = DomainSettings {
             reserved: Reserved { domains: vec!["localhost".to_owned()] },
@@ -69,8 +72,30 @@ impl Ground {
             Arc::new(Domains::new(settings, control.store().clone(), seal, dns, None, logs.clone(), clock));
         let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting));
         let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
-        let platform =
-            Platform { control, databases, releases, auth, domains, blobs, logs, urls, environments_dir };
+        let snapshots = Snapshots::new(
+            environments_dir.clone(),
+            Arc::clone(&databases),
+            Arc::clone(&releases),
+            auth.clone(),
+            logs.clone(),
+            SnapshotLimits::default(),
+        );
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            domains,
+            blobs,
+            storage,
+            snapshots,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -25,11 +25,11 @@ pub(super) fn is_for_a_user(name: &str) -> bool {
 
 /// The refusal of a function that there is not.
 pub(super) fn unknown_function(name: &str, at: usize) -> Wrong {
-    let wrong =
-        Wrong::new(at, format!("there is no function {name:?}")).hint("functions are now, size, startsWith");
+    let wrong = Wrong::new(at, format!("there is no function {name:?}"))
+        .hint("functions are now, size, startsWith, exists");
     match name {
-        "exists" => Wrong::new(at, "exists(…) is not offered: a rule sees its own row only")
-            .hint("keep what the rule needs in the row: a column with the user's id, or a json list of ids"),
+        // CloudBase's, which reads a document by its id.
+        "get" => wrong.hint("write exists(table, id == row.list && owner == auth.uid)"),
         "contains" | "has" | "includes" => {
             wrong.hint("write value in list; of a text only startsWith, size and == are asked")
         }

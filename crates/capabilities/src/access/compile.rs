@@ -7,6 +7,7 @@ use kernel::Timestamp;
 use serde_json::{Map, Value};
 
 use super::expr::{Auth, ColumnRef, Expr, Kind, Op, Source};
+use super::lookup::INNER;
 use super::subject::Subject;
 use crate::database::quoted;
 use crate::rows::{DefaultValue, TableModel, Type, time_text};
@@ -25,7 +26,7 @@ impl Sql {
         self.params.push(value);
     }
 
-    fn push(&mut self, text: &str) {
+    pub(super) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
 }
@@ -52,18 +53,31 @@ pub(crate) enum New<'a> {
 /// Appends `expr` as a condition that is 1, 0 or null. Columns are written `"table"."column"`, so that the table
 /// must be in scope under its own name, but for [`New::Created`], which needs none.
 pub(crate) fn compile(expr: &Expr, view: &View<'_>, sql: &mut Sql) {
-    Compiler { view, now: OnceCell::new() }.emit(expr, Some(Class::Bool), sql);
+    Compiler { view, names: Names::OfTable, now: OnceCell::new() }.condition(expr, sql);
 }
 
-struct Compiler<'a> {
+/// As [`compile`], with the names of columns alone: for where the table is the only one there is.
+pub(super) fn compile_alone(expr: &Expr, view: &View<'_>, sql: &mut Sql) {
+    Compiler { view, names: Names::Alone, now: OnceCell::new() }.condition(expr, sql);
+}
+
+pub(super) struct Compiler<'a> {
     view: &'a View<'a>,
+    names: Names,
     /// One time for all that an expression asks of it.
     now: OnceCell<Value>,
 }
 
+/// How the columns of the table are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    OfTable,
+    Alone,
+}
+
 /// What a value whose kind is not known beforehand must be, to be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     Bool,
     Number,
     Text,
@@ -100,7 +114,23 @@ fn as_time(sql: &mut Sql, text: impl Fn(&mut Sql)) {
 }
 
 impl Compiler<'_> {
-    fn emit(&self, expr: &Expr, want: Option<Class>, sql: &mut Sql) {
+    /// `expr` where it only counts whether it holds: false and unknown need not be told apart.
+    pub(super) fn condition(&self, expr: &Expr, sql: &mut Sql) {
+        let (parts, with) = match expr {
+            Expr::All(parts) => (parts, " AND "),
+            Expr::Any(parts) => (parts, " OR "),
+            Expr::Exists(lookup) => return self.found(lookup, sql),
+            other => return self.emit(other, Some(Class::Bool), sql),
+        };
+        sql.push("(");
+        for (i, part) in parts.iter().enumerate() {
+            sql.push(if i > 0 { with } else { "" });
+            self.condition(part, sql);
+        }
+        sql.push(")");
+    }
+
+    pub(super) fn emit(&self, expr: &Expr, want: Option<Class>, sql: &mut Sql) {
         match expr {
             Expr::Bool(value) => sql.push(if *value { "1" } else { "0" }),
             Expr::Int(value) => sql.bind((*value).into()),
@@ -161,6 +191,7 @@ impl Compiler<'_> {
                 sql.push(") = 1)");
             }
             Expr::Size(of) => self.size(of, sql),
+            Expr::Exists(lookup) => self.exists(lookup, sql),
         }
     }
 
@@ -202,7 +233,7 @@ impl Compiler<'_> {
     }
 
     /// The value of a whole column.
-    fn value(&self, column: &ColumnRef, sql: &mut Sql) {
+    pub(super) fn value(&self, column: &ColumnRef, sql: &mut Sql) {
         let given = match (column.of, self.view.new) {
             (Source::New, New::Created(new) | New::Changed(new)) => new.get(&column.name),
             _ => None,
@@ -224,6 +255,10 @@ impl Compiler<'_> {
                 sql.bind(self.now());
             }
             (Source::Row | Source::Bare, New::Created(_)) => sql.push("NULL"),
+            (Source::Inner, _) => {
+                let _ = write!(sql.text, "{}.{}", INNER, quoted(&column.name));
+            }
+            _ if self.names == Names::Alone => sql.push(&quoted(&column.name)),
             _ => {
                 let _ = write!(sql.text, "{}.{}", quoted(&self.view.table.name), quoted(&column.name));
             }
@@ -300,14 +335,14 @@ impl Compiler<'_> {
     }
 
     /// What `of` and the items have to be: what the columns and constants among them are, else what the claims are.
-    fn common_class(&self, of: &Expr, list: &[Expr]) -> Option<Class> {
+    pub(super) fn common_class(&self, of: &Expr, list: &[Expr]) -> Option<Class> {
         let all = || std::iter::once(of).chain(list);
         let fixed = |expr: &&Expr| expr.kind() != Kind::Claim;
         all().filter(fixed).find_map(|e| self.class(e)).or_else(|| all().find_map(|e| self.class(e)))
     }
 
     /// The class of a value, where it can be said before the database is asked.
-    fn class(&self, expr: &Expr) -> Option<Class> {
+    pub(super) fn class(&self, expr: &Expr) -> Option<Class> {
         match expr.kind() {
             Kind::Bool => Some(Class::Bool),
             Kind::Number => Some(Class::Number),
@@ -325,7 +360,7 @@ impl Compiler<'_> {
         self.now.get_or_init(|| time_text(Timestamp::now()).into()).clone()
     }
 
-    fn auth(&self, auth: &Auth) -> Value {
+    pub(super) fn auth(&self, auth: &Auth) -> Value {
         let Subject::User(user) = self.view.subject else { return Value::Null };
         match auth {
             Auth::Uid => user.id.to_string().into(),
@@ -392,7 +427,7 @@ fn stored_form(kind: Type, value: &Value) -> Value {
 }
 
 /// The way into a column's JSON, as an SQL literal. The parser lets nothing into it that needs care.
-fn path(column: &ColumnRef) -> String {
+pub(super) fn path(column: &ColumnRef) -> String {
     let keys = column.path.iter().map(|key| format!(".\"{key}\""));
     format!("'${}'", keys.collect::<String>())
 }

@@ -86,7 +86,7 @@ pub(crate) async fn explain(db: &mut Writer, app: &App, question: Question) -> R
         Operation::List => Some(visible(db, table, &subject).await?),
         _ => None,
     };
-    let verdict = Trial { table, subject: &subject, operation, on, new }.run(db).await?;
+    let verdict = Trial { table, subject: &subject, operation, on, new, given: Vec::new() }.run(db).await?;
     Ok(Explanation {
         allowed: verdict.allowed,
         rule: verdict.rule(table),

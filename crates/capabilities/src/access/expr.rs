@@ -41,6 +41,17 @@ pub(crate) enum Expr {
     StartsWith(Box<Expr>, Box<Expr>),
     /// `size(a)`: characters of a text, bytes of a blob, elements of a list.
     Size(Box<Expr>),
+    /// `exists(table, condition)`. Which rows are looked at is not asked of that table's rules.
+    Exists(Box<Lookup>),
+}
+
+/// Whether another table has a row of a kind.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lookup {
+    /// The table, as the model writes it.
+    pub table: String,
+    /// What the row must meet; its columns are [`Source::Inner`].
+    pub condition: Expr,
 }
 
 /// A column of a row.
@@ -63,6 +74,8 @@ pub(crate) enum Source {
     Row,
     /// The row as it is going to be.
     New,
+    /// A row of the table that `exists` looks into: written without a prefix.
+    Inner,
 }
 
 /// Something of who asks; null where it is not there.
@@ -176,7 +189,8 @@ impl Expr {
             | Expr::Compare(..)
             | Expr::In(..)
             | Expr::Within(..)
-            | Expr::StartsWith(..) => Kind::Bool,
+            | Expr::StartsWith(..)
+            | Expr::Exists(_) => Kind::Bool,
         }
     }
 
@@ -198,6 +212,7 @@ impl Expr {
                 vec![left, right]
             }
             Expr::In(of, list) => std::iter::once(&**of).chain(list).collect(),
+            Expr::Exists(lookup) => vec![&lookup.condition],
         }
     }
 
@@ -207,6 +222,20 @@ impl Expr {
             Expr::Column(column) => vec![column],
             other => other.parts().into_iter().flat_map(Expr::columns).collect(),
         }
+    }
+
+    /// Whether its value stands in its text.
+    pub(crate) const fn is_constant(&self) -> bool {
+        matches!(
+            self,
+            Expr::Bool(_)
+                | Expr::Int(_)
+                | Expr::Real(_)
+                | Expr::Text(_)
+                | Expr::Time(_)
+                | Expr::Null
+                | Expr::Now
+        )
     }
 
     /// Whether it asks who asks.
@@ -272,6 +301,7 @@ impl fmt::Display for Expr {
             Expr::Within(of, list) => write!(f, "{} in {}", of.within(4), list.within(4)),
             Expr::StartsWith(text, start) => write!(f, "startsWith({text}, {start})"),
             Expr::Size(of) => write!(f, "size({of})"),
+            Expr::Exists(lookup) => write!(f, "exists({}, {})", lookup.table, lookup.condition),
         }
     }
 }
@@ -279,7 +309,7 @@ impl fmt::Display for Expr {
 impl fmt::Display for ColumnRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.of {
-            Source::Bare => "",
+            Source::Bare | Source::Inner => "",
             Source::Row => "row.",
             Source::New => "new.",
         })?;

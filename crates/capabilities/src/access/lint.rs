@@ -1,7 +1,10 @@
 //! What is likely wrong with rules that are right in form.
 
-use super::expr::{ColumnRef, Expr, Op, Source};
+use std::collections::BTreeMap;
+
+use super::expr::{Auth, ColumnRef, Expr, Lookup, Op, Source};
 use super::matrix::Matrix;
+use super::mend::{Mend, owned};
 use super::{Operation, Persona};
 use crate::rows::{TableModel, Type};
 
@@ -9,72 +12,191 @@ use crate::rows::{TableModel, Type};
 const PERSONAL: [&str; 10] =
     ["email", "phone", "password", "passwd", "secret", "token", "address", "birth", "iban", "ssn"];
 
-/// What is likely wrong with the rules of `table`, a sentence each, worst first. `indexed` are the columns that begin an
-/// index; `matrix` is what the rules came to.
-pub(crate) fn lint(table: &TableModel, indexed: &[String], matrix: &Matrix) -> Vec<String> {
+/// Tables in lower case, each with the columns that begin an index.
+pub(crate) type Indexed = BTreeMap<String, Vec<String>>;
+
+/// One thing that is likely wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Finding {
+    /// What, in a sentence.
+    pub message: String,
+    /// What would be right instead, where that can be said.
+    pub mend: Option<Mend>,
+}
+
+/// What is likely wrong with the rules of `table`, worst first. `matrix` is what the rules came to, where that was
+/// tried.
+pub(crate) fn lint(table: &TableModel, indexed: &Indexed, matrix: Option<&Matrix>) -> Vec<Finding> {
     let name = &table.name;
-    let rule = |operation| table.access.of(operation);
-    if Operation::ALL.into_iter().all(|operation| rule(operation).is_none()) {
-        return vec![format!("nobody but the app's makers reaches rows of {name}: it has no access")];
+    if Operation::ALL.into_iter().all(|operation| table.access.of(operation).is_none()) {
+        let message = format!("nobody but the app's makers reaches rows of {name}: it has no access");
+        return vec![Finding { message, mend: Some(Mend::Private) }];
     }
-    let rule_is_open = |operation| rule(operation).is_some_and(Expr::is_open);
-    let may = |who: Persona, what| matrix.get(who.as_str()).is_some_and(|may| may.contains(&what));
     let mut found = Vec::new();
+    writes(table, matrix, &mut found);
+    identities(table, &mut found);
+    reads(table, matrix, &mut found);
+    lookups(table, indexed, &mut found);
+    found
+}
+
+fn found(to: &mut Vec<Finding>, message: String, mend: Option<Mend>) {
+    to.push(Finding { message, mend });
+}
+
+/// What is open to more people than is usually meant.
+fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
+    let name = &table.name;
+    let open_get = table.access.get.as_ref().is_some_and(Expr::is_open);
     for operation in [Operation::Create, Operation::Update, Operation::Delete] {
         let Some(rule) = table.access.of(operation) else { continue };
+        let anybody_signed_in = match matrix {
+            Some(matrix) => may(matrix, Persona::Other, operation),
+            None => rule.asks_only_whether_signed_in(),
+        };
         if operation != Operation::Create && table.access.get.is_none() {
-            found.push(format!(
-                "nobody may get rows of {name}, and a row that is hidden cannot be {operation}d"
-            ));
-        } else if rule.is_open() && (operation == Operation::Create || rule_is_open(Operation::Get)) {
-            found.push(match rule {
+            let message =
+                format!("nobody may get rows of {name}, and a row that is hidden cannot be {operation}d");
+            found(to, message, None);
+        } else if rule.is_open() && (operation == Operation::Create || open_get) {
+            let message = match rule {
                 Expr::Bool(_) => format!("everybody, signed in or not, may {operation} any row of {name}"),
                 rule => format!("everybody, signed in or not, may {operation} rows of {name} where {rule}"),
-            });
+            };
+            found(to, message, Some(owned(table, operation)));
         } else if operation != Operation::Create
-            && may(Persona::Other, operation)
+            && anybody_signed_in
             && !rule.columns().iter().any(|column| column.of == Source::Row)
         {
-            found.push(format!(
-                "every signed-in user may {operation} every row of {name}, also those of others"
-            ));
+            let message =
+                format!("every signed-in user may {operation} every row of {name}, also those of others");
+            found(to, message, Some(owned(table, operation)));
         }
     }
-    if Operation::ALL.into_iter().filter_map(rule).any(Expr::asks_address) {
-        found.push(format!(
+}
+
+/// Columns that say whose a row is, and that whoever writes the row may set.
+fn identities(table: &TableModel, to: &mut Vec<Finding>) {
+    let name = &table.name;
+    let rules = || Operation::ALL.into_iter().filter_map(|operation| table.access.of(operation));
+    if rules().any(Expr::asks_address) {
+        let message = format!(
             "rules of {name} ask for auth.email, which nobody has confirmed: \
              whoever is first to sign up with an address has it"
-        ));
+        );
+        found(to, message, None);
     }
-    for operation in [Operation::List, Operation::Get] {
-        if !rule_is_open(operation) {
-            continue;
+    let mut columns: Vec<&ColumnRef> = Vec::new();
+    for column in rules().flat_map(whose) {
+        if !columns.iter().any(|known| known.name == column.name) {
+            columns.push(column);
         }
+    }
+    for column in columns {
+        let Some(model) = table.column(&column.name).filter(|model| !model.built_in) else { continue };
+        let asks = |rule: &Expr| rule.columns().iter().any(|c| c.of == Source::New && c.name == column.name);
+        let named = &column.name;
+        if let Some(rule) = table.access.create.as_ref().filter(|rule| !asks(rule)) {
+            let message = format!(
+                "who creates a row of {name} may do so in another's name: create does not ask new.{named}"
+            );
+            let new = Expr::Column(ColumnRef { of: Source::New, ..column.clone() });
+            let mend = rule.and(Expr::Compare(Op::Eq, new.into(), Expr::Auth(Auth::Uid).into()));
+            found(to, message, Some(Mend::rule(table, Operation::Create, mend)));
+        }
+        if let Some(rule) = table.access.update.as_ref().filter(|rule| !asks(rule) && !model.immutable) {
+            let message = format!(
+                "who updates a row of {name} may give it to another: update does not ask new.{named}, and {named} is \
+                 not immutable"
+            );
+            let new = Expr::Column(ColumnRef { of: Source::New, ..column.clone() });
+            let mend = rule.and(Expr::Compare(Op::Eq, new.into(), Expr::Column(column.clone()).into()));
+            found(to, message, Some(Mend::rule(table, Operation::Update, mend)));
+        }
+    }
+}
+
+/// What is shown to more people than is usually meant.
+fn reads(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
+    let name = &table.name;
+    let open = |operation| table.access.of(operation).is_some_and(Expr::is_open);
+    for operation in [Operation::List, Operation::Get].into_iter().filter(|operation| open(*operation)) {
         let personal = |column: &&str| PERSONAL.iter().any(|part| column.to_ascii_lowercase().contains(part));
-        let columns: Vec<_> =
-            table.columns.iter().map(|column| column.name.as_str()).filter(personal).collect();
+        let columns: Vec<_> = table.shown().map(|column| column.name.as_str()).filter(personal).collect();
         if !columns.is_empty() {
-            found.push(format!("everybody may {operation} {} of {name}", columns.join(", ")));
+            found(to, format!("everybody may {operation} {} of {name}", columns.join(", ")), None);
             break;
         }
     }
-    if Persona::ALL.into_iter().any(|who| may(who, Operation::List) && !may(who, Operation::Get)) {
-        found.push(format!("list shows rows of {name} that get does not: lists have every column too"));
+    let wider = match matrix {
+        Some(matrix) => Persona::ALL
+            .into_iter()
+            .any(|who| may(matrix, who, Operation::List) && !may(matrix, who, Operation::Get)),
+        None => open(Operation::List) && !open(Operation::Get),
+    };
+    if wider {
+        let message = format!("list shows rows of {name} that get does not: lists have every column too");
+        let mend = table.access.get.clone().map(|get| Mend::rule(table, Operation::List, get));
+        found(to, message, mend);
     }
-    let mut unindexed: Vec<&str> = Vec::new();
-    for column in rule(Operation::List).into_iter().flat_map(compared) {
-        if !indexed.iter().any(|name| name.eq_ignore_ascii_case(&column.name))
-            && !unindexed.contains(&column.name.as_str())
-        {
-            unindexed.push(&column.name);
+}
+
+/// Rows that are looked for without an index.
+fn lookups(table: &TableModel, indexed: &Indexed, to: &mut Vec<Finding>) {
+    let has_index = |table: &str, column: &str| {
+        let columns = indexed.get(&table.to_ascii_lowercase());
+        column == "id" || columns.is_some_and(|all| all.iter().any(|it| it.eq_ignore_ascii_case(column)))
+    };
+    let name = &table.name;
+    let mut named: Vec<&str> = Vec::new();
+    let list = table.access.list.iter();
+    for column in list.flat_map(|rule| compared(rule, Source::Row)) {
+        if !has_index(name, &column.name) && !named.contains(&column.name.as_str()) {
+            named.push(&column.name);
         }
     }
-    for column in unindexed {
-        found.push(format!(
-            "list compares {name}.{column}, which has no index: name it in the table's indexes"
-        ));
+    for column in named {
+        let message =
+            format!("list compares {name}.{column}, which has no index: name it in the table's indexes");
+        found(to, message, Some(Mend::Index { table: name.clone(), column: column.to_owned() }));
     }
-    found
+    let mut seen: Vec<&Lookup> = Vec::new();
+    for (operation, lookup) in Operation::ALL.into_iter().flat_map(|operation| {
+        table.access.of(operation).into_iter().flat_map(Expr::lookups).map(move |lookup| (operation, lookup))
+    }) {
+        let columns = compared(&lookup.condition, Source::Inner);
+        let other = &lookup.table;
+        if columns.iter().any(|column| has_index(other, &column.name)) || seen.contains(&lookup) {
+            continue;
+        }
+        seen.push(lookup);
+        let mend =
+            columns.first().map(|column| Mend::Index { table: other.clone(), column: column.name.clone() });
+        let message = format!(
+            "{operation} of {name} looks through all of {other}: no column that it compares has an index"
+        );
+        found(to, message, mend);
+    }
+}
+
+fn may(matrix: &Matrix, who: Persona, operation: Operation) -> bool {
+    matrix.get(who.as_str()).is_some_and(|may| may.contains(&operation))
+}
+
+/// The columns that a rule holds against who asks.
+fn whose(expr: &Expr) -> Vec<&ColumnRef> {
+    match expr {
+        Expr::Compare(Op::Eq, left, right) => match (&**left, &**right) {
+            (Expr::Column(column), Expr::Auth(Auth::Uid)) | (Expr::Auth(Auth::Uid), Expr::Column(column))
+                if column.of == Source::Row && column.path.is_empty() =>
+            {
+                vec![column]
+            }
+            _ => Vec::new(),
+        },
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().flat_map(whose).collect(),
+        _ => Vec::new(),
+    }
 }
 
 impl Expr {
@@ -82,13 +204,38 @@ impl Expr {
     pub(crate) fn is_open(&self) -> bool {
         *self != Expr::Bool(false) && !self.asks_who()
     }
+
+    /// Whether it asks nothing of who asks but that there is somebody.
+    fn asks_only_whether_signed_in(&self) -> bool {
+        match self {
+            Expr::Compare(Op::Ne, left, right) => {
+                let pair = [&**left, &**right];
+                pair.contains(&&Expr::Null) && pair.contains(&&Expr::Auth(Auth::Uid))
+            }
+            Expr::All(parts) => parts.iter().all(Expr::asks_only_whether_signed_in),
+            Expr::Any(parts) => parts.iter().any(Expr::asks_only_whether_signed_in),
+            _ => false,
+        }
+    }
+
+    /// Its looks into other tables.
+    fn lookups(&self) -> Vec<&Lookup> {
+        match self {
+            Expr::Exists(lookup) => vec![lookup],
+            other => other.parts().into_iter().flat_map(Expr::lookups).collect(),
+        }
+    }
 }
 
-/// The columns of a list's rule by which an index would find rows.
-fn compared(expr: &Expr) -> Vec<&ColumnRef> {
+/// The columns of those rows by which an index would find them.
+fn compared(expr: &Expr, of: Source) -> Vec<&ColumnRef> {
     let column = |expr: &'_ Expr| match expr {
         Expr::Column(column) => {
-            column.path.is_empty() && !matches!(column.kind, Type::Bool | Type::Json) && column.name != "id"
+            let fits = of == Source::Inner || column.name != "id";
+            column.of == of
+                && column.path.is_empty()
+                && !matches!(column.kind, Type::Bool | Type::Json)
+                && fits
         }
         _ => false,
     };
@@ -96,8 +243,8 @@ fn compared(expr: &Expr) -> Vec<&ColumnRef> {
         Expr::Compare(Op::Eq, left, right) if **right != Expr::Null && **left != Expr::Null => {
             [left, right].into_iter().filter(|side| column(side)).flat_map(|side| side.columns()).collect()
         }
-        Expr::In(of, _) | Expr::Within(of, _) if column(of) => of.columns(),
-        Expr::All(parts) | Expr::Any(parts) => parts.iter().flat_map(compared).collect(),
+        Expr::In(value, _) | Expr::Within(value, _) if column(value) => value.columns(),
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().flat_map(|part| compared(part, of)).collect(),
         _ => Vec::new(),
     }
 }

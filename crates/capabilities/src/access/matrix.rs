@@ -23,7 +23,7 @@ pub(crate) async fn matrix(db: &mut Writer, table: &TableModel) -> Result<Matrix
         let mut may = Vec::new();
         for operation in Operation::ALL {
             let on = Target::Made(Map::new());
-            let trial = Trial { table, subject: &subject, operation, on, new: Map::new() };
+            let trial = Trial { table, subject: &subject, operation, on, new: Map::new(), given: Vec::new() };
             if trial.run(db).await?.allowed {
                 may.push(operation);
             }

@@ -1,12 +1,16 @@
 //! Who may do what with rows: rules, what they mean to the database, and who asks.
 
 mod advice;
+mod check;
 mod compile;
 mod explain;
 mod expr;
 mod lexer;
 mod lint;
+mod lookup;
 mod matrix;
+mod mend;
+mod names;
 mod parse;
 mod persona;
 mod preset;
@@ -23,16 +27,16 @@ mod tests;
 pub use explain::{Explanation, Question, Who};
 pub use matrix::Matrix;
 pub use persona::Persona;
-pub use preset::Preset;
+pub use preset::{CloudBase, Preset};
 pub use rules::Rules;
 pub use spec::{AccessSpec, RulesSpec};
 pub use subject::{Guest, Subject, User};
-pub use test_spec::{Expect, TestSpec};
+pub use test_spec::{Expect, GivenSpec, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
 pub(crate) use explain::explain;
-pub(crate) use expr::Expr;
-pub(crate) use lint::lint;
+pub(crate) use expr::{ColumnRef, Expr, Op, Source};
+pub(crate) use lint::{Finding, Indexed, lint};
 pub(crate) use matrix::matrix;
 pub(crate) use test_spec::run as run_tests;
 

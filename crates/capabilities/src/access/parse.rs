@@ -3,11 +3,11 @@
 use kernel::{Code, Error, Result};
 
 use super::Operation;
-use super::advice::{foreign, is_for_a_user, unknown_function};
-use super::expr::{Auth, ColumnRef, Expr, Kind, Op, Source};
+use super::advice::foreign;
+use super::expr::{Expr, Kind, Op};
 use super::lexer::{Token, tokens};
-use super::typing::{alike, compare, predicate, size, starts_with, within};
-use crate::rows::{TableModel, Type};
+use super::typing::{alike, compare, predicate, within};
+use crate::rows::TableModel;
 
 /// How long a text may be, in bytes.
 const LONGEST: usize = 4096;
@@ -48,10 +48,12 @@ impl From<Wrong> for Error {
 }
 
 /// How columns are named.
-#[derive(Debug, Clone, Copy)]
-enum Mode {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
     /// By their bare names.
     Where,
+    /// By their bare names, and nothing but them is asked.
+    Check,
     /// Behind `row.` and `new.`, those of them that the operation has.
     Rule(Operation),
 }
@@ -62,24 +64,40 @@ impl Expr {
     /// # Errors
     /// `invalid_input` without a pointer, with the byte and what was expected there.
     pub(crate) fn parse_where(text: &str, table: &TableModel) -> Result<Expr> {
-        parse(text, table, Mode::Where)
+        parse(text, table, &[], Mode::Where)
     }
 
-    /// Reads the rule of an operation on `table`: `row.` is the stored row, `new.` the row as it is going to be.
+    /// Reads the `check` of a column of `table`: what every row must meet, by the bare names of columns.
     ///
     /// # Errors
     /// As [`Expr::parse_where`].
-    pub(crate) fn parse_rule(text: &str, table: &TableModel, operation: Operation) -> Result<Expr> {
-        parse(text, table, Mode::Rule(operation))
+    pub(crate) fn parse_check(text: &str, table: &TableModel) -> Result<Expr> {
+        parse(text, table, &[], Mode::Check)
+    }
+
+    /// Reads the rule of an operation on `table`: `row.` is the stored row, `new.` the row as it is going to be, and
+    /// `exists` looks into `tables`.
+    ///
+    /// # Errors
+    /// As [`Expr::parse_where`].
+    pub(crate) fn parse_rule(
+        text: &str,
+        table: &TableModel,
+        tables: &[TableModel],
+        operation: Operation,
+    ) -> Result<Expr> {
+        parse(text, table, tables, Mode::Rule(operation))
     }
 }
 
-fn parse(text: &str, table: &TableModel, mode: Mode) -> Result<Expr> {
+fn parse(text: &str, table: &TableModel, tables: &[TableModel], mode: Mode) -> Result<Expr> {
     if text.len() > LONGEST {
         let message = format!("an expression is at most {LONGEST} bytes, this has {}", text.len());
         return Err(Error::new(Code::InvalidInput, message));
     }
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, table, mode, nodes: 0, depth: 0 };
+    let tokens = tokens(text)?;
+    let mut parser =
+        Parser { tokens, next: 0, table, tables, mode, inner: None, nodes: 0, depth: 0, lookups: 0 };
     let at = parser.at();
     let expr = parser.expression(0)?;
     parser.expect_end()?;
@@ -87,13 +105,17 @@ fn parse(text: &str, table: &TableModel, mode: Mode) -> Result<Expr> {
     Ok(expr)
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
-    next: usize,
-    table: &'a TableModel,
-    mode: Mode,
+    pub(super) next: usize,
+    pub(super) table: &'a TableModel,
+    pub(super) tables: &'a [TableModel],
+    pub(super) mode: Mode,
+    /// The table that is looked into, inside of `exists`.
+    pub(super) inner: Option<&'a TableModel>,
     nodes: usize,
     depth: usize,
+    pub(super) lookups: usize,
 }
 
 pub(super) type Parsed<T = Expr> = Result<T, Wrong>;
@@ -104,14 +126,14 @@ const OPERATORS: [(&str, Op); 6] =
 /// How tight operators bind.
 const OR: u8 = 1;
 const AND: u8 = 2;
-const COMPARE: u8 = 3;
+pub(super) const COMPARE: u8 = 3;
 
 impl Parser<'_> {
-    fn at(&self) -> usize {
+    pub(super) fn at(&self) -> usize {
         self.tokens.get(self.next).map_or(0, |(at, _)| *at)
     }
 
-    fn peek(&self) -> &Token {
+    pub(super) fn peek(&self) -> &Token {
         self.tokens.get(self.next).map_or(&Token::End, |(_, token)| token)
     }
 
@@ -121,21 +143,21 @@ impl Parser<'_> {
         token
     }
 
-    fn is(&self, sign: &str) -> bool {
+    pub(super) fn is(&self, sign: &str) -> bool {
         matches!(self.peek(), Token::Sign(found) if *found == sign)
     }
 
-    fn takes(&mut self, sign: &str) -> bool {
+    pub(super) fn takes(&mut self, sign: &str) -> bool {
         let is = self.is(sign);
         self.next += usize::from(is);
         is
     }
 
-    fn expect(&mut self, sign: &str) -> Parsed<()> {
+    pub(super) fn expect(&mut self, sign: &str) -> Parsed<()> {
         if self.takes(sign) { Ok(()) } else { Err(self.unexpected(&format!("`{sign}`"))) }
     }
 
-    fn unexpected(&self, wanted: &str) -> Wrong {
+    pub(super) fn unexpected(&self, wanted: &str) -> Wrong {
         let wrong = Wrong::new(self.at(), format!("expected {wanted}, found {}", self.peek().words()));
         let before = self.next.checked_sub(1).and_then(|last| self.tokens.get(last)).map(|(_, token)| token);
         match (foreign(self.peek()), before, self.peek()) {
@@ -154,7 +176,7 @@ impl Parser<'_> {
         }
     }
 
-    fn count(&mut self, at: usize) -> Parsed<()> {
+    pub(super) fn count(&mut self, at: usize) -> Parsed<()> {
         self.nodes += 1;
         if self.nodes > NODES {
             return Err(Wrong::new(at, format!("an expression has at most {NODES} parts")));
@@ -162,7 +184,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+    pub(super) fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.depth += 1;
         if self.depth > DEPTH {
             return Err(Wrong::new(self.at(), format!("parts are at most {DEPTH} deep inside each other")));
@@ -173,7 +195,7 @@ impl Parser<'_> {
     }
 
     /// An expression of operators that bind tighter than `floor`.
-    fn expression(&mut self, floor: u8) -> Parsed {
+    pub(super) fn expression(&mut self, floor: u8) -> Parsed {
         let start = self.at();
         let mut left = self.operand()?;
         loop {
@@ -232,6 +254,10 @@ impl Parser<'_> {
     fn membership(&mut self, of: Expr, at: usize) -> Parsed {
         if !self.is("[") {
             let list = self.expression(COMPARE)?;
+            if self.mode == Mode::Check {
+                return Err(Wrong::new(at, "a check does not look into the lists of columns")
+                    .hint("in takes a list of values there: state in ['open', 'done']"));
+            }
             return within(of, list, at);
         }
         self.next += 1;
@@ -298,180 +324,5 @@ impl Parser<'_> {
                 Err(self.unexpected("a value"))
             }
         }
-    }
-
-    fn named(&mut self, name: &str, at: usize) -> Parsed {
-        if self.is("(") {
-            return self.function(name, at);
-        }
-        match name {
-            "true" => return Ok(Expr::Bool(true)),
-            "false" => return Ok(Expr::Bool(false)),
-            "null" => return Ok(Expr::Null),
-            "auth" if self.is(".") => return self.auth(),
-            "in" => {
-                self.next -= 1;
-                return Err(self.unexpected("a value"));
-            }
-            _ => {}
-        }
-        match (self.mode, name) {
-            (Mode::Where, "row" | "new") if self.is(".") && self.table.column(name).is_none() => {
-                Err(Wrong::new(at, format!("there is no {name:?} here"))
-                    .hint("a filter names columns alone: done == false"))
-            }
-            (Mode::Where, name) => self.column(Source::Bare, name, at),
-            (Mode::Rule(_), "row" | "new") if self.is(".") => {
-                let of = if name == "row" { Source::Row } else { Source::New };
-                self.available(of, at)?;
-                self.next += 1;
-                let at = self.at();
-                let column = self.name("the name of a column")?;
-                self.column(of, &column, at)
-            }
-            (Mode::Rule(_), name) => {
-                let known = self.table.column(name).map(|column| column.name.as_str());
-                let known = known.or_else(|| name.eq_ignore_ascii_case("owner").then_some("owner"));
-                let hint = match (known, name.to_ascii_lowercase().as_str()) {
-                    (Some(column), _) => format!("write row.{column} or new.{column}"),
-                    (None, "auth") => "write auth.uid != null for somebody who is signed in".to_owned(),
-                    (None, "not") => "write !".to_owned(),
-                    _ => "names are row.…, new.…, auth.…, now(); a text stands in quotes".to_owned(),
-                };
-                Err(Wrong::new(at, format!("there is no {name:?} here")).hint(hint))
-            }
-        }
-    }
-
-    /// Refuses the row that an operation does not have.
-    fn available(&self, of: Source, at: usize) -> Parsed<()> {
-        let Mode::Rule(operation) = self.mode else { return Ok(()) };
-        match (operation, of) {
-            (Operation::Create, Source::Row) => {
-                Err(Wrong::new(at, "there is no row before it is created").hint("write new. for its values"))
-            }
-            (Operation::List | Operation::Get | Operation::Delete, Source::New) => {
-                let message = format!("{operation} brings no new values");
-                Err(Wrong::new(at, message).hint("write row. for the stored row"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn name(&mut self, wanted: &str) -> Parsed<String> {
-        match self.peek().clone() {
-            Token::Name(name) => {
-                self.next += 1;
-                Ok(name)
-            }
-            _ => Err(self.unexpected(wanted)),
-        }
-    }
-
-    fn column(&mut self, of: Source, name: &str, at: usize) -> Parsed {
-        let Some(column) = self.table.column(name) else {
-            let names: Vec<_> = self.table.columns.iter().map(|c| c.name.as_str()).collect();
-            let message = format!("there is no column {name:?} in {}", self.table.name);
-            let mut hint = format!("its columns are {}", names.join(", "));
-            if matches!(self.mode, Mode::Rule(_)) && is_for_a_user(name) {
-                let owner = if of == Source::New { "new.owner" } else { "row.owner" };
-                hint = format!("who made a row is {owner}; {hint}");
-            }
-            return Err(Wrong::new(at, message).hint(hint));
-        };
-        if of == Source::New && column.name == "id" {
-            return Err(Wrong::new(at, "the id of a new row is not known before it is there"));
-        }
-        let mut column = ColumnRef { of, name: column.name.clone(), kind: column.kind, path: Vec::new() };
-        while self.takes(".") {
-            let at = self.at();
-            let key = self.name("a name after the dot")?;
-            if self.is("(") {
-                return self.method(Expr::Column(column), &key, at);
-            }
-            if column.kind != Type::Json {
-                let kind = Expr::Column(column).kind().words();
-                return Err(Wrong::new(at, format!("{name} is {kind} and has no parts")));
-            }
-            column.path.push(key);
-        }
-        Ok(Expr::Column(column))
-    }
-
-    fn auth(&mut self) -> Parsed {
-        self.next += 1;
-        let at = self.at();
-        let name = self.name("uid, role, email or claims")?;
-        let auth = match name.as_str() {
-            "uid" => Auth::Uid,
-            "role" => Auth::Role,
-            "email" => Auth::Email,
-            "claims" => {
-                let mut path = Vec::new();
-                self.expect(".")?;
-                loop {
-                    let at = self.at();
-                    let key = self.name("the name of a claim")?;
-                    if self.is("(") && !path.is_empty() {
-                        return self.method(Expr::Auth(Auth::Claim(path)), &key, at);
-                    }
-                    path.push(key);
-                    if !self.takes(".") {
-                        return Ok(Expr::Auth(Auth::Claim(path)));
-                    }
-                }
-            }
-            other => {
-                let message = format!("there is no auth.{other}");
-                return Err(
-                    Wrong::new(at, message).hint("use auth.uid, auth.role, auth.email, auth.claims.…")
-                );
-            }
-        };
-        if self.takes(".") {
-            let at = self.at();
-            let name = self.name("a name after the dot")?;
-            if self.is("(") {
-                return self.method(Expr::Auth(auth), &name, at);
-            }
-            return Err(Wrong::new(at, "a text has no parts"));
-        }
-        Ok(Expr::Auth(auth))
-    }
-
-    /// `a.startsWith(b)`, `a.size()`.
-    fn method(&mut self, of: Expr, name: &str, at: usize) -> Parsed {
-        self.count(at)?;
-        self.next += 1;
-        let made = match name {
-            "startsWith" => {
-                let start = self.deeper(|p| p.expression(COMPARE))?;
-                starts_with(of, start, at)?
-            }
-            "size" => size(of, at)?,
-            _ => return Err(unknown_function(name, at)),
-        };
-        self.expect(")")?;
-        Ok(made)
-    }
-
-    fn function(&mut self, name: &str, at: usize) -> Parsed {
-        self.next += 1;
-        let made = match name {
-            "now" => Expr::Now,
-            "size" => {
-                let of = self.deeper(|p| p.expression(COMPARE))?;
-                size(of, at)?
-            }
-            "startsWith" => {
-                let text = self.deeper(|p| p.expression(COMPARE))?;
-                self.expect(",")?;
-                let start = self.deeper(|p| p.expression(COMPARE))?;
-                starts_with(text, start, at)?
-            }
-            _ => return Err(unknown_function(name, at)),
-        };
-        self.expect(")")?;
-        Ok(made)
     }
 }

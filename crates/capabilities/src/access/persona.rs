@@ -59,6 +59,22 @@ impl Persona {
         })
     }
 
+    /// `row` with `@user`, `@other` and `@admin` as the ids of those users, and `@row` as that of the row that is tried.
+    pub(crate) fn name_users(mut row: Map<String, Value>, tried: &str) -> Map<String, Value> {
+        for value in row.values_mut() {
+            let named = value.as_str().and_then(|text| text.strip_prefix('@'));
+            let id = match named {
+                Some("row") if !tried.is_empty() => Some(tried.to_owned()),
+                Some(name) => name.parse().ok().and_then(Persona::id),
+                None => None,
+            };
+            if let Some(id) = id {
+                *value = id.into();
+            }
+        }
+        row
+    }
+
     /// Where `row` says `"owner": "other"`, the id of that user.
     pub(crate) fn name_owner(row: &mut Map<String, Value>) {
         if let Some(Value::String(owner)) = row.get_mut("owner")

@@ -36,3 +36,43 @@ impl Preset {
         }
     }
 }
+
+/// The presets of CloudBase (<https://docs.cloudbase.net/rule/introduce>), by their names there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CloudBase {
+    /// Everybody reads; the owner of a row writes it, whatever the name says.
+    ReadOnly,
+    /// The owner of a row reads and writes it.
+    Private,
+    /// Everybody reads; admins write.
+    AdminWrite,
+    /// Admins read and write.
+    AdminOnly,
+}
+
+impl CloudBase {
+    /// Every one.
+    pub(crate) const ALL: [CloudBase; 4] =
+        [CloudBase::ReadOnly, CloudBase::Private, CloudBase::AdminWrite, CloudBase::AdminOnly];
+
+    /// The name in a manifest.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            CloudBase::ReadOnly => "READONLY",
+            CloudBase::Private => "PRIVATE",
+            CloudBase::AdminWrite => "ADMINWRITE",
+            CloudBase::AdminOnly => "ADMINONLY",
+        }
+    }
+
+    /// Our preset of the same meaning.
+    pub(crate) const fn preset(self) -> Preset {
+        match self {
+            CloudBase::ReadOnly => Preset::PublicRead,
+            CloudBase::Private => Preset::Private,
+            CloudBase::AdminWrite => Preset::AdminWrite,
+            CloudBase::AdminOnly => Preset::AdminOnly,
+        }
+    }
+}

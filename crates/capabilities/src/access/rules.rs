@@ -73,11 +73,11 @@ impl Preset {
     }
 }
 
-fn owns(of: Source) -> Expr {
+pub(super) fn owns(of: Source) -> Expr {
     let owner = ColumnRef { of, name: "owner".to_owned(), kind: Type::Text, path: Vec::new() };
     Expr::Compare(Op::Eq, Box::new(Expr::Column(owner)), Box::new(Expr::Auth(Auth::Uid)))
 }
 
-fn is_admin() -> Expr {
+pub(super) fn is_admin() -> Expr {
     Expr::Compare(Op::Eq, Box::new(Expr::Auth(Auth::Role)), Box::new(Expr::Text("admin".to_owned())))
 }

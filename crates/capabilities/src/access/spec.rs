@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use kernel::Result;
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::lexer::{Token, tokens};
+use super::preset::CloudBase;
 use super::{Expr, Operation, Preset, Rules};
 use crate::rows::TableModel;
 
@@ -18,6 +18,8 @@ use crate::rows::TableModel;
 pub enum AccessSpec {
     /// `private`, `public_read`, `admin_write` or `admin_only`.
     Preset(Preset),
+    /// A preset by its name at CloudBase.
+    CloudBase(CloudBase),
     /// An expression for each operation.
     Rules(RulesSpec),
 }
@@ -28,71 +30,112 @@ pub enum AccessSpec {
 #[serde(deny_unknown_fields)]
 pub struct RulesSpec {
     /// Which rows are in lists: `row.owner == auth.uid`, `true` for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
     pub list: Option<String>,
     /// Which rows are read by their id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
     pub get: Option<String>,
     /// Which rows are made: `new.owner == auth.uid`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
     pub create: Option<String>,
     /// Which rows are changed, and to what.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
     pub update: Option<String>,
     /// Which rows are removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
     pub delete: Option<String>,
+    /// As CloudBase has it: `list` and `get`, where those are left out.
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
+    pub read: Option<String>,
+    /// As CloudBase has it: `create`, `update` and `delete`, where those are left out.
+    #[serde(default, deserialize_with = "expression", skip_serializing_if = "Option::is_none")]
+    pub write: Option<String>,
 }
 
 impl RulesSpec {
     /// The expressions that there are, to be shortened before they are shown.
     pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        [&mut self.list, &mut self.get, &mut self.create, &mut self.update, &mut self.delete]
-            .into_iter()
-            .flatten()
+        let RulesSpec { list, get, create, update, delete, read, write } = self;
+        [list, get, create, update, delete, read, write].into_iter().flatten()
     }
 
     fn of(&self, operation: Operation) -> Option<&str> {
-        match operation {
-            Operation::List => self.list.as_deref(),
-            Operation::Get => self.get.as_deref(),
-            Operation::Create => self.create.as_deref(),
-            Operation::Update => self.update.as_deref(),
-            Operation::Delete => self.delete.as_deref(),
-        }
+        let (own, both) = match operation {
+            Operation::List => (&self.list, &self.read),
+            Operation::Get => (&self.get, &self.read),
+            Operation::Create => (&self.create, &self.write),
+            Operation::Update => (&self.update, &self.write),
+            Operation::Delete => (&self.delete, &self.write),
+        };
+        own.as_deref().or(both.as_deref())
     }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        Operation::ALL.into_iter().filter_map(|operation| self.of(operation))
+    }
+}
+
+/// An expression, or CloudBase's `true` and `false`.
+fn expression<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an expression as a text")]
+    enum Written {
+        Text(String),
+        Bool(bool),
+    }
+    let written = Option::<Written>::deserialize(from)?;
+    Ok(written.map(|written| match written {
+        Written::Text(text) => text,
+        Written::Bool(value) => value.to_string(),
+    }))
 }
 
 impl AccessSpec {
     /// Whether rows have an owner: a rule mentions one.
     pub(crate) fn has_owner(&self) -> bool {
-        let mentions = |text: &str| {
-            let tokens = tokens(text).unwrap_or_default();
-            tokens.windows(3).any(|three| match [&three[0].1, &three[1].1, &three[2].1] {
-                [Token::Name(row), Token::Sign("."), Token::Name(column)] => {
-                    matches!(row.as_str(), "row" | "new") && column.eq_ignore_ascii_case("owner")
-                }
-                _ => false,
-            })
+        let names = |row: &str, column: &str| match row {
+            "row" | "new" => column.eq_ignore_ascii_case("owner"),
+            "doc" => column == "_openid" || column.eq_ignore_ascii_case("owner"),
+            _ => false,
         };
+        match self.preset() {
+            Ok(preset) => preset.has_owner(),
+            Err(rules) => rules.texts().any(|text| mentions(text, names)),
+        }
+    }
+
+    /// Whether it is written as CloudBase writes it.
+    pub(crate) fn is_cloudbase(&self) -> bool {
+        let names = |object: &str, name: &str| object == "doc" || (object == "auth" && name == "openid");
         match self {
-            AccessSpec::Preset(preset) => preset.has_owner(),
+            AccessSpec::Preset(_) => false,
+            AccessSpec::CloudBase(_) => true,
             AccessSpec::Rules(rules) => {
-                Operation::ALL.into_iter().filter_map(|operation| rules.of(operation)).any(mentions)
+                rules.read.is_some()
+                    || rules.write.is_some()
+                    || rules.texts().any(|text| mentions(text, names))
             }
         }
     }
 
-    /// The rules on `table`; or the first that is wrong, with the operation as its place.
-    pub(crate) fn rules(&self, table: &TableModel) -> Result<Rules> {
-        let spec = match self {
-            AccessSpec::Preset(preset) => return Ok(preset.rules()),
-            AccessSpec::Rules(spec) => spec,
+    fn preset(&self) -> Result<Preset, &RulesSpec> {
+        match self {
+            AccessSpec::Preset(preset) => Ok(*preset),
+            AccessSpec::CloudBase(name) => Ok(name.preset()),
+            AccessSpec::Rules(rules) => Err(rules),
+        }
+    }
+
+    /// The rules on `table`, which may look into `tables`; or the first that is wrong, with the operation as its place.
+    pub(crate) fn rules(&self, table: &TableModel, tables: &[TableModel]) -> kernel::Result<Rules> {
+        let spec = match self.preset() {
+            Ok(preset) => return Ok(preset.rules()),
+            Err(spec) => spec,
         };
         let mut rules = Rules::default();
         for operation in Operation::ALL {
             if let Some(text) = spec.of(operation) {
-                let rule = Expr::parse_rule(text, table, operation);
+                let rule = Expr::parse_rule(text, table, tables, operation);
                 *rules.of_mut(operation) = Some(rule.map_err(|e| e.under(&format!("/{operation}")))?);
             }
         }
@@ -100,13 +143,23 @@ impl AccessSpec {
     }
 }
 
+/// Whether `text` has an `object.name` of that kind.
+fn mentions(text: &str, is: impl Fn(&str, &str) -> bool) -> bool {
+    let tokens = tokens(text).unwrap_or_default();
+    tokens.windows(3).any(|three| match [&three[0].1, &three[1].1, &three[2].1] {
+        [Token::Name(object), Token::Sign("."), Token::Name(name)] => is(object, name),
+        _ => false,
+    })
+}
+
 impl fmt::Display for AccessSpec {
     /// The preset's name, or that there are expressions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AccessSpec::Preset(preset) => preset.as_str(),
-            AccessSpec::Rules(_) => "expressions",
-        })
+        match self {
+            AccessSpec::Preset(preset) => f.write_str(preset.as_str()),
+            AccessSpec::CloudBase(name) => write!(f, "{} ({})", name.preset().as_str(), name.as_str()),
+            AccessSpec::Rules(_) => f.write_str("expressions"),
+        }
     }
 }
 
@@ -127,8 +180,10 @@ impl<'de> Deserialize<'de> for AccessSpec {
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<AccessSpec, E> {
                 let preset = Preset::ALL.into_iter().find(|preset| preset.as_str() == name);
+                let theirs = || CloudBase::ALL.into_iter().find(|preset| preset.as_str() == name);
                 preset
                     .map(AccessSpec::Preset)
+                    .or_else(|| theirs().map(AccessSpec::CloudBase))
                     .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(name), &self))
             }
 

@@ -30,7 +30,24 @@ pub struct TestSpec {
     /// Values of the new row, or the changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Map<String, Value>>,
+    /// Rows of other tables that are there meanwhile, for rules with `exists`. `@user`, `@other` and `@admin` stand for
+    /// those users' ids, `@row` for that of the row it is tried on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<GivenSpec>,
 }
+
+/// A row that is there for a test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GivenSpec {
+    /// Its table.
+    pub on: String,
+    /// Its values; what it needs beside them is made up.
+    pub row: Map<String, Value>,
+}
+
+/// How many rows a test may be given.
+const GIVEN: usize = 20;
 
 /// What a test expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +78,17 @@ impl TestSpec {
         })?;
         let on = Target::Made(self.row.clone().unwrap_or_default());
         let new = self.new.clone().unwrap_or_default();
-        let trial = Trial { table, subject: &self.r#as.subject(), operation: self.r#do, on, new };
+        if self.given.len() > GIVEN {
+            return Err(Error::invalid("/given", format!("a test is given at most {GIVEN} rows")));
+        }
+        let given = self.given.iter().enumerate().map(|(index, given)| {
+            let table = app.table(&given.on).ok_or_else(|| {
+                Error::invalid(format!("/given/{index}/on"), format!("there is no table {:?}", given.on))
+            })?;
+            Ok((&**table, given.row.clone()))
+        });
+        let given = given.collect::<Result<_>>()?;
+        let trial = Trial { table, subject: &self.r#as.subject(), operation: self.r#do, on, new, given };
         let verdict = trial.run(db).await?;
         if verdict.allowed == (self.expect == Expect::Allow) {
             return Ok(());

@@ -19,6 +19,8 @@ pub(crate) struct Trial<'a> {
     pub on: Target,
     /// The values of the new row, or the changes.
     pub new: Map<String, Value>,
+    /// Rows of other tables that are there meanwhile.
+    pub given: Vec<(&'a TableModel, Map<String, Value>)>,
 }
 
 /// The row on which an operation is tried.
@@ -77,8 +79,13 @@ impl Trial<'_> {
                 }
                 id.clone()
             }
-            Target::Made(row) => self.make(db, row.clone()).await?,
+            Target::Made(row) => self.make(db, self.table, row.clone()).await.map_err(|e| e.under("/row"))?,
         };
+        for (index, (table, row)) in std::mem::take(&mut self.given).into_iter().enumerate() {
+            let row = Persona::name_users(row, &id);
+            self.make(db, table, row).await.map_err(|e| e.under(&format!("/given/{index}/row")))?;
+        }
+        self.new = Persona::name_users(std::mem::take(&mut self.new), &id);
         let (table, subject) = (self.table, self.subject);
         let statements = Statements { table, subject };
         Persona::name_owner(&mut self.new);
@@ -116,9 +123,12 @@ impl Trial<'_> {
         let allowed = match db.run(Role::Writer, &sql.text, &sql.params).await {
             Ok(outcome) => !outcome.rows.is_empty(),
             // The engine asks rules before it asks whether values fit.
-            Err(database::Error::Duplicate(_) | database::Error::ForeignKey | database::Error::Value(_)) => {
-                true
-            }
+            Err(
+                database::Error::Duplicate(_)
+                | database::Error::ForeignKey
+                | database::Error::Value(_)
+                | database::Error::Check(_),
+            ) => true,
             Err(error) => return Err(error.into()),
         };
         let mut verdict = Verdict { allowed, rule_of: self.operation, failing: None, refused: None, sql };
@@ -129,10 +139,10 @@ impl Trial<'_> {
     }
 
     /// Makes a row of `row` and of whatever else it needs; returns its id.
-    async fn make(&self, db: &mut Writer, mut row: Map<String, Value>) -> Result<String> {
-        let table = self.table;
+    async fn make(&self, db: &mut Writer, table: &TableModel, row: Map<String, Value>) -> Result<String> {
+        let mut row = Persona::name_users(row, "");
         Persona::name_owner(&mut row);
-        let mut row = changes(table, &Subject::Service, row).map_err(|e| e.under("/row"))?;
+        let mut row = changes(table, &Subject::Service, row)?;
         fill(table, &mut row);
         if table.has_owner() {
             row.entry("owner").or_insert_with(|| Persona::User.id().into());
@@ -155,21 +165,23 @@ impl Trial<'_> {
         sql.text.push(')');
         let cannot = |why: &dyn std::fmt::Display| {
             let message = format!("no row can be made in {} to try rules on: {why}", table.name);
-            Error::new(Code::Conflict, message).field("/row").hint("give values that fit as `row`")
+            Error::new(Code::Conflict, message).field("").hint("give values that fit as `row`")
         };
         match db.run(Role::Writer, &sql.text, &sql.params).await {
             Ok(_) => {}
             Err(
                 error @ (database::Error::Duplicate(_)
                 | database::Error::ForeignKey
-                | database::Error::Value(_)),
+                | database::Error::Value(_)
+                | database::Error::Check(_)),
             ) => return Err(cannot(&error)),
             Err(error) => return Err(error.into()),
         }
         // Of a row that is not there every rule would deny everything.
-        match self.condition(db, &Expr::Bool(true), &id, New::None).await? {
-            Some(_) => Ok(id),
-            None => Err(cannot(&"a trigger leaves it out or takes it away")),
+        let sql = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(&table.name));
+        match db.run(Role::Writer, &sql, &[id.as_str().into()]).await?.rows.is_empty() {
+            false => Ok(id),
+            true => Err(cannot(&"a trigger leaves it out or takes it away")),
         }
     }
 
@@ -215,7 +227,7 @@ impl Trial<'_> {
             }
             return Ok(());
         }
-        verdict.refused = Some("rows do not change hands".to_owned());
+        verdict.refused = Some("rows do not change hands, and immutable columns stay as they are".to_owned());
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernel::EnvId;
 use libsqlite3_sys as sys;
 
-use super::error::Error;
+use super::error::{CHECK, Error};
 use super::policy::Refusal;
 use super::postgresisms;
 use super::watch::Stop;
@@ -87,7 +87,10 @@ fn constraint(code: c_int, message: &str) -> Error {
         }
         sys::SQLITE_CONSTRAINT_FOREIGNKEY => Error::ForeignKey,
         sys::SQLITE_CONSTRAINT_NOTNULL => Error::Value(format!("{what} needs a value")),
-        sys::SQLITE_CONSTRAINT_CHECK => Error::Value(format!("the check {what} does not hold")),
+        sys::SQLITE_CONSTRAINT_CHECK => match what.strip_prefix(CHECK) {
+            Some(column) => Error::Check(column.to_owned()),
+            None => Error::Value(format!("the check {what} does not hold")),
+        },
         // A type that a STRICT column does not take, or RAISE in a trigger: the words say it.
         _ => Error::Value(message.to_owned()),
     }

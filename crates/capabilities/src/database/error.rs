@@ -6,6 +6,10 @@ use kernel::{Code, EnvId};
 
 use super::policy::Refusal;
 
+/// What the names of checks begin with that are a column's; the column's name follows. No name of a table or a column has
+/// a dot.
+pub(crate) const CHECK: &str = "check.";
+
 /// Why a call on an environment's database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,6 +71,9 @@ pub enum Error {
     /// A value that its column does not take: missing, of another type, or against a check.
     #[error("{0}")]
     Value(String),
+    /// A value against the check of this column.
+    #[error("the check of {0} does not hold")]
+    Check(String),
     /// A value or row above the limit.
     #[error("a text, blob or row is over the limit of the database")]
     ValueTooBig,
@@ -203,7 +210,7 @@ impl From<Error> for kernel::Error {
                 .hint("change the value, or add ON CONFLICT DO NOTHING or ON CONFLICT DO UPDATE"),
             Error::ForeignKey => sql(Code::Conflict)
                 .hint("insert the row that is referred to first; delete the rows that refer first"),
-            Error::Value(_) => sql(Code::InvalidInput),
+            Error::Value(_) | Error::Check(_) => sql(Code::InvalidInput),
             Error::ValueTooBig => {
                 sql(Code::TooLarge).hint("keep large content in storage and its address here")
             }

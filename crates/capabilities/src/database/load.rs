@@ -203,6 +203,7 @@ impl Error {
             self,
             Error::Duplicate(_)
                 | Error::Value(_)
+                | Error::Check(_)
                 | Error::ForeignKey
                 | Error::ValueTooBig
                 | Error::Statement { .. }

@@ -1,10 +1,12 @@
 //! The database of an environment: one SQLite file each, guarded, bounded, one writer at a time.
 
 mod connection;
+mod copy;
 mod effects;
 mod engine_error;
 mod environments;
 mod error;
+mod fate;
 mod guard;
 mod limits;
 mod load;
@@ -12,6 +14,7 @@ mod migrate;
 mod page;
 mod policy;
 mod postgresisms;
+mod rebuild;
 mod rows;
 mod schema;
 mod template;
@@ -42,7 +45,11 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::copy::{Loose, Quiet, make_servable};
+pub(crate) use self::error::CHECK;
+pub(crate) use self::fate::Fate;
 pub(crate) use self::limits::PARAMETERS;
+pub(crate) use self::rebuild::{Along, Maker};
 pub(crate) use self::rows::{Cell, Row, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
 

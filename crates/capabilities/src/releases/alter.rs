@@ -7,6 +7,7 @@ use super::change::{Action, Draft, EffectKind};
 use super::column::{Column, Type};
 use super::convert::conversion;
 use super::ddl::{NEW_ID, NOW};
+use super::declared::{has_check, in_parentheses, normal, storage_type, words};
 use super::manifest::{BUILT_IN, Table};
 use super::names::ColumnName;
 use super::tables::{Surplus, count};
@@ -146,13 +147,17 @@ impl Alteration<'_> {
         let before =
             self.before.and_then(|t| t.columns.iter().find(|c| c.name.folded() == wanted.name.folded()));
         let same = match before {
-            // Unique values are an index's business.
-            Some(before) => {
-                Column { unique: wanted.unique, ..before.clone() } == *wanted && self.matches(live, before)
-            }
+            Some(before) => before.stores_as(wanted) && self.matches(live, before),
             None => from == wanted.kind && self.matches(live, wanted),
         };
         let source = self.source(live, from);
+        if let Some(before) = before
+            .filter(|before| same && (before.hidden, before.immutable) != (wanted.hidden, wanted.immutable))
+        {
+            let detail = format!("{} → {}", words(before), words(wanted));
+            draft.change(Action::Alter, &target, Some(detail.clone()));
+            draft.effect(EffectKind::Privilege, &target, detail);
+        }
         if same && self.live.strict {
             found.copies.push((wanted.name.quoted(), source));
             return Ok(());
@@ -439,56 +444,4 @@ impl Alteration<'_> {
             && normal(live.default.as_deref()) == normal(column.default_sql().as_deref())
             && key.map(|k| k.table.to_ascii_lowercase()) == column.references.as_ref().map(|t| t.folded())
     }
-}
-
-/// Whether a table's SQL has a CHECK; one that merely stands in a text or a comment counts too.
-fn has_check(sql: &str) -> bool {
-    let sql = sql.to_ascii_uppercase();
-    sql.match_indices("CHECK").any(|(at, word)| {
-        let part_of_a_name = |c: char| c.is_alphanumeric() || c == '_';
-        !sql[..at].ends_with(part_of_a_name) && sql[at + word.len()..].trim_start().starts_with('(')
-    })
-}
-
-/// The type of a column by what its declaration says (<https://www.sqlite.org/datatype3.html> §3.1).
-fn storage_type(declared: &str) -> Type {
-    let declared = declared.to_ascii_uppercase();
-    let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
-    if has(&["INT", "BOOL"]) {
-        Type::Int
-    } else if has(&["REAL", "FLOA", "DOUB"]) {
-        Type::Real
-    } else if has(&["BLOB"]) {
-        Type::Blob
-    } else {
-        Type::Text
-    }
-}
-
-/// A column for people: its short form and what that leaves out.
-fn words(column: &Column) -> String {
-    match column.on_delete {
-        Some(rule) => format!("{column}, on delete {}", rule.as_str()),
-        None => column.to_string(),
-    }
-}
-
-/// A default that the engine told, as it stands in `CREATE TABLE`. An expression is told without the parentheses
-/// that it needs; a name is a text there, and would be a column between them.
-fn in_parentheses(default: &str) -> String {
-    let is_name = default.chars().all(|c| c.is_alphanumeric() || c == '_')
-        || [('"', '"'), ('`', '`'), ('[', ']')].iter().any(|(open, close)| {
-            let inner = default.strip_prefix(*open).and_then(|rest| rest.strip_suffix(*close));
-            inner.is_some_and(|inner| !inner.replace(&close.to_string().repeat(2), "").contains(*close))
-        });
-    if is_name { default.to_owned() } else { format!("({default})") }
-}
-
-/// A default without the parentheses that SQLite may or may not report.
-fn normal(default: Option<&str>) -> Option<String> {
-    let mut text = default?.trim();
-    while let Some(inner) = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')) {
-        text = inner.trim();
-    }
-    Some(text.to_owned())
 }

@@ -25,7 +25,7 @@ impl Release {
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
         let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
-        Ok(App { tables: tables.collect(), auth })
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth })
     }
 }
 
@@ -60,6 +60,9 @@ impl Table {
             references: column.references.as_ref().map(ToString::to_string),
             unique: unique(column),
             built_in: false,
+            hidden: column.hidden,
+            immutable: column.immutable,
+            check: column.check.as_ref().map(|check| check.said.clone()),
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
@@ -76,5 +79,8 @@ fn built_in(name: &str, kind: Type, default: Option<DefaultValue>) -> ColumnMode
         default,
         references: None,
         built_in: true,
+        hidden: false,
+        immutable: false,
+        check: None,
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::names::{ColumnName, TableName};
 pub(crate) use crate::rows::Type;
+use crate::rows::time_text;
 
 /// A column as the manifest writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -68,6 +69,15 @@ pub struct ColumnObject {
     /// What becomes of this row when the row it refers to is deleted; that is refused where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_delete: Option<OnDelete>,
+    /// What every row must meet, over the table's columns: `size(title) <= 100`. A missing value passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Whether it is kept from everybody: no answer has it, no user writes it, filters or orders by it. Rules may use it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+    /// Whether it keeps the value that the row was made with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub immutable: bool,
 }
 
 /// What becomes of a row when the row it refers to is deleted.
@@ -101,6 +111,15 @@ pub(crate) enum Default {
     Now,
 }
 
+/// The `check` of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Check {
+    /// As the manifest writes it.
+    pub said: String,
+    /// What stands in `CHECK (…)`; empty until all columns of the table are known.
+    pub sql: String,
+}
+
 /// A column, spelled out.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Column {
@@ -111,6 +130,9 @@ pub(crate) struct Column {
     pub unique: bool,
     pub references: Option<TableName>,
     pub on_delete: Option<OnDelete>,
+    pub check: Option<Check>,
+    pub hidden: bool,
+    pub immutable: bool,
 }
 
 impl Column {
@@ -124,6 +146,9 @@ impl Column {
             unique: false,
             references: None,
             on_delete: None,
+            check: None,
+            hidden: false,
+            immutable: false,
         }
     }
 
@@ -160,7 +185,18 @@ impl Column {
         };
         let (kind, references) = parse_type(word).ok_or_else(|| unknown_type("", word))?;
         let default = default.map(|d| default_of(kind, &written(kind, d))).transpose()?;
-        Ok(Self { name: name.clone(), kind, required, default, unique: false, references, on_delete: None })
+        Ok(Self {
+            name: name.clone(),
+            kind,
+            required,
+            default,
+            unique: false,
+            references,
+            on_delete: None,
+            check: None,
+            hidden: false,
+            immutable: false,
+        })
     }
 
     fn parse_object(name: &ColumnName, object: &ColumnObject) -> Result<Self> {
@@ -178,6 +214,12 @@ impl Column {
         }
         let default = object.default.as_ref().filter(|d| !d.is_null());
         let default = default.map(|d| default_of(kind, d)).transpose().map_err(|e| e.under("/default"))?;
+        if object.hidden && object.required && default.is_none() {
+            let error =
+                Error::invalid("/hidden", "nobody can write a hidden column, and this one is required");
+            return Err(error.hint("give it a default, or leave it optional"));
+        }
+        let check = object.check.as_ref().map(|said| Check { said: said.clone(), sql: String::new() });
         Ok(Self {
             name: name.clone(),
             kind,
@@ -186,6 +228,9 @@ impl Column {
             unique: object.unique,
             references,
             on_delete: object.on_delete,
+            check,
+            hidden: object.hidden,
+            immutable: object.immutable,
         })
     }
 }
@@ -288,7 +333,8 @@ fn default_of(kind: Type, value: &Value) -> Result<Default> {
             return Ok(Default::Now);
         }
         (Type::Timestamp, Value::String(text)) => {
-            quoted(&kernel::Timestamp::parse(text).ok_or_else(wrong)?.to_string())
+            // As rows hold times, so that they compare.
+            quoted(&kernel::Timestamp::parse(text).and_then(time_text).ok_or_else(wrong)?)
         }
         (Type::Text, Value::String(text)) => quoted(text),
         (Type::Text, Value::Number(number)) => quoted(&number.to_string()),

@@ -3,6 +3,7 @@
 use super::column::{Column, Default, OnDelete, Type};
 use super::manifest::Table;
 use super::names::ColumnName;
+use crate::database::CHECK;
 
 /// The time of the statement, RFC 3339 with milliseconds.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -79,6 +80,10 @@ impl Column {
             Type::Json => sql.push_str(&format!(" CHECK (json_valid({name}))")),
             _ => {}
         }
+        if let Some(check) = &self.check {
+            // By its name the column is known again of which a row does not fit.
+            sql.push_str(&format!(" CONSTRAINT \"{CHECK}{}\" CHECK ({})", self.name, check.sql));
+        }
         if let Some(table) = &self.references {
             sql.push_str(&format!(" REFERENCES {} (\"id\")", table.quoted()));
             match self.on_delete {
@@ -102,6 +107,10 @@ impl Column {
     /// defaults there, and required columns without a default).
     pub(crate) fn can_be_added(&self) -> bool {
         let constant = matches!(self.default, Some(Default::Constant(_)));
+        // A check may name columns that are added after it.
+        if self.check.is_some() {
+            return false;
+        }
         let references_with_default = self.references.is_some() && self.default.is_some();
         (constant || (self.default.is_none() && !self.required)) && !references_with_default
     }

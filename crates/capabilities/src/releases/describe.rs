@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Releases;
+use super::buckets;
 use super::manifest::{AuthSpec, Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
@@ -35,6 +36,9 @@ pub struct Description {
     pub releases: Vec<ReleaseInfo>,
     /// Table name → table.
     pub tables: IndexMap<String, TableInfo>,
+    /// Bucket name → bucket.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub buckets: IndexMap<String, BucketInfo>,
     /// Migrations that have run, in order.
     pub migrations: Vec<String>,
     /// The site, where there is one.
@@ -89,6 +93,26 @@ pub struct TableInfo {
     pub unmanaged: bool,
 }
 
+/// One bucket.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct BucketInfo {
+    /// Its access: a preset's name, or expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSpec>,
+    /// How many files are in it.
+    pub files: u64,
+    /// How many bytes they have together.
+    pub bytes: u64,
+    /// The largest file, in bytes.
+    pub max_size: u64,
+    /// Content types that files may have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Whether no release has it: its files are kept from an earlier one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
+}
+
 /// The site.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SiteInfo {
@@ -130,6 +154,7 @@ impl Releases {
             }
             tables.insert(live.name.clone(), info);
         }
+        let buckets = buckets::describe(&current, &read(buckets::HELD).await?);
         let site = current.site.as_ref().map(|site| SiteInfo {
             files: site.files.len(),
             bytes: site.bytes(),
@@ -147,6 +172,7 @@ impl Releases {
             release: (current.number > 0).then_some(current.number),
             releases: latest.into_iter().filter_map(release_info).collect(),
             tables,
+            buckets,
             migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
             site,
             auth,

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec};
 use super::names::{ColumnName, TableName};
-use crate::access::{AccessSpec, Rules, TestSpec};
+use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
-use crate::rows::Method;
+use crate::rows::{Method, TableModel};
+use crate::storage::StorageSpec;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +29,9 @@ pub struct Manifest {
     /// How people sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+    /// Buckets of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
@@ -198,10 +202,18 @@ impl DatabaseSpec {
                 return Err(Error::invalid(format!("/tables/{name}"), message));
             }
         }
-        self.tables
-            .iter()
-            .map(|(name, spec)| self.table(name, spec).map_err(|e| e.under(&format!("/tables/{name}"))))
-            .collect()
+        let tables = self.tables.iter();
+        let tables = tables
+            .map(|(name, spec)| self.table(name, spec).map_err(|e| e.under(&format!("/tables/{name}"))));
+        let mut tables: Vec<Table> = tables.collect::<Result<_>>()?;
+        // A rule may look into any of them.
+        let models: Vec<TableModel> = tables.iter().map(Table::model).collect();
+        for (table, model) in tables.iter_mut().zip(&models) {
+            let Some(access) = &table.access else { continue };
+            let at = format!("/tables/{}/access", table.name);
+            table.rules = access.rules(model, &models).map_err(|e| e.under(&at))?;
+        }
+        Ok(tables)
     }
 
     /// Refuses what only releases of earlier programs may say; after [`DatabaseSpec::tables`].
@@ -258,8 +270,11 @@ impl DatabaseSpec {
             indexes: Vec::new(),
         };
         table.indexes = table.all_indexes(spec)?;
-        if let Some(access) = &spec.access {
-            table.rules = access.rules(&table.model()).map_err(|e| e.under("/access"))?;
+        let model = table.model();
+        for column in &mut table.columns {
+            let Some(check) = &mut column.check else { continue };
+            let at = format!("/columns/{}/check", column.name);
+            check.sql = Expr::parse_check(&check.said, &model).map_err(|e| e.under(&at))?.check_sql(&model);
         }
         Ok(table)
     }
@@ -323,6 +338,7 @@ impl Manifest {
             name: self.name.or_else(|| base.name.clone()),
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
+            storage: self.storage.or_else(|| base.storage.clone()),
             site: self.site.or_else(|| base.site.clone()),
             domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),

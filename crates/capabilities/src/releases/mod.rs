@@ -3,16 +3,20 @@
 mod access;
 mod alter;
 mod app;
+mod buckets;
 mod change;
 mod column;
 mod convert;
 mod ddl;
+mod declared;
 mod describe;
 mod domains;
 mod live;
 mod manifest;
+pub(crate) mod merge;
 mod names;
 mod observed;
+pub(crate) mod past;
 mod plans;
 mod rehearsal;
 mod tables;
@@ -24,8 +28,9 @@ use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
+pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -93,12 +98,15 @@ pub enum Removal {
     Table(String),
     /// The site.
     Site,
+    /// One bucket, with its files.
+    Bucket(String),
 }
 
 impl Removal {
     fn goal(&self) -> Goal {
         match self {
             Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Bucket(name) => Goal::DropBucket { name: name.clone() },
             Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
         }
     }
@@ -234,6 +242,17 @@ impl Releases {
         confirm: &str,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
+        self.apply_confirmed(env, &removal.goal(), confirm, cancel).await
+    }
+
+    /// Applies the plan that `confirm` stands for, where it is one for `goal`.
+    async fn apply_confirmed(
+        &self,
+        env: &Env,
+        goal: &Goal,
+        confirm: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
         let other = |why: &str| {
             Error::new(Code::Conflict, why)
                 .field("/confirm")
@@ -253,7 +272,7 @@ impl Releases {
             Code::NotFound => other("this confirmation is not valid any more"),
             _ => e,
         })?;
-        if stored.goal != removal.goal() {
+        if stored.goal != *goal {
             return Err(other("this confirmation is for something else"));
         }
         let applied = self.apply_plan(env, plan, secret, cancel).await;
@@ -380,7 +399,7 @@ impl Releases {
             let committed = tokio::spawn(async move {
                 let committed = db.commit().await;
                 if committed.is_ok() {
-                    live.publish(id, served);
+                    live.publish(id, Some(served));
                 }
                 // Before the writer is free: the next trial is another's.
                 drop(trial);
@@ -470,11 +489,7 @@ impl Releases {
     /// # Errors
     /// The database or the disk cannot be read.
     pub async fn collect(&self, env: &Env) -> Result<u64> {
-        let sql = "SELECT number, manifest, site FROM _steading_release";
-        let mut needed = std::collections::HashSet::new();
-        for row in self.databases.platform_query(env, sql, &[]).await? {
-            needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs).collect::<Vec<_>>());
-        }
+        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
         for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
             needed.extend(Stored::read(&row)?.blobs());
         }

@@ -8,7 +8,7 @@ use super::etag::{self, IfMatch};
 use super::given::{Given, parameter};
 use super::service::Stored;
 use super::statement::Statements;
-use super::{TableModel, Type};
+use super::{ColumnModel, TableModel, Type};
 use crate::access::{Operation, Sql};
 use crate::database::{self, Cell, Row, RunRows, quoted};
 
@@ -52,7 +52,7 @@ pub(super) async fn make(
             };
             match one(writer, table, statements.update(id, changes)).await {
                 Ok(Some(row)) => condition(if_match.as_ref(), before.as_ref()).map(|()| Some(row)),
-                Ok(None) => Err(not_permitted(writer, statements, id, Operation::Update).await),
+                Ok(None) => Err(not_changed(writer, statements, id, changes).await),
                 Err(database::Error::ForeignKey) => Err(dangling(writer, table, changes).await),
                 Err(error) => Err(told(error, table)),
             }
@@ -78,10 +78,10 @@ pub(super) async fn read(writer: &mut impl RunRows, statements: &Statements<'_>,
     row.map_err(|error| told(error, statements.table))?.ok_or_else(|| hidden(statements.table))
 }
 
-/// `row`, which has all columns of its table.
+/// `row`, which has all columns of its table that are shown.
 pub(super) fn stored(table: &TableModel, row: &Row<'_>) -> Result<Stored, database::Error> {
     let mut json = Vec::with_capacity(256);
-    let columns: Vec<_> = table.columns.iter().collect();
+    let columns: Vec<_> = table.shown().collect();
     encode::object(&columns, row, &mut json)?;
     let id = match row.cell(0) {
         Cell::Text(id) => id.to_owned(),
@@ -126,6 +126,34 @@ async fn not_permitted(
     match read(writer, statements, id).await {
         Ok(_) => refused(statements.table, operation),
         Err(error) => error,
+    }
+}
+
+/// As [`not_permitted`], naming the column that would not have stayed as it is.
+async fn not_changed(
+    writer: &mut impl RunRows,
+    statements: &Statements<'_>,
+    id: &str,
+    changes: &Given,
+) -> Error {
+    let table = statements.table;
+    let row = match read(writer, statements, id).await {
+        Ok(row) => serde_json::from_slice::<Given>(&row.json).unwrap_or_default(),
+        Err(error) => return error,
+    };
+    let differs = |column: &&ColumnModel| {
+        let given = changes.get(&column.name);
+        column.immutable
+            && statements.keeps(column)
+            && given.is_some_and(|it| row.get(&column.name) != Some(it))
+    };
+    match table.shown().find(differs) {
+        Some(column) => {
+            Error::new(Code::Forbidden, format!("{} keeps the value that the row was made with", column.name))
+                .field(format!("/{}", column.name))
+                .hint("leave it out")
+        }
+        None => refused(table, Operation::Update),
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) fn told(error: database::Error, table: &TableModel) -> Error {
         E::Duplicate(what) => duplicate(&what, table),
         E::ForeignKey => Error::new(Code::Conflict, "a reference would point at a row that is not there"),
         E::Value(_) => Error::new(Code::InvalidInput, message),
+        E::Check(column) => unchecked(&column, table),
         E::ValueTooBig => Error::new(Code::TooLarge, "a value or the whole row is too large")
             .hint("keep large content in files"),
         E::TooSlow(_) => Error::new(Code::Timeout, "the rows could not be read or changed in time")
@@ -59,11 +60,24 @@ pub(super) fn told(error: database::Error, table: &TableModel) -> Error {
     }
 }
 
+/// A value against the check of `column`.
+fn unchecked(column: &str, table: &TableModel) -> Error {
+    let Some(column) = table.shown_column(column) else {
+        return Error::new(Code::InvalidInput, "the values do not meet a check of the table");
+    };
+    let hidden = |said: &&str| table.columns.iter().any(|other| other.hidden && said.contains(&other.name));
+    let message = match column.check.as_deref().filter(|said| !hidden(said)) {
+        Some(said) => format!("{} does not meet its check: {said}", column.name),
+        None => format!("{} does not meet its check", column.name),
+    };
+    Error::invalid(format!("/{}", column.name), message)
+}
+
 /// `what` is `todos.list, todos.title`, or the name of an index.
 fn duplicate(what: &str, table: &TableModel) -> Error {
     let columns: Vec<&str> = what
         .split(", ")
-        .filter_map(|part| table.column(part.rsplit('.').next()?))
+        .filter_map(|part| table.shown_column(part.rsplit('.').next()?))
         .map(|column| column.name.as_str())
         .collect();
     let conflict =

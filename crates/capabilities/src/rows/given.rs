@@ -17,7 +17,7 @@ pub(crate) type Given = Map<String, Value>;
 /// # Errors
 /// `invalid_input` with a pointer to the column; `forbidden` for the owner of another.
 pub(crate) fn new_row(table: &TableModel, subject: &Subject, row: Map<String, Value>) -> Result<Given> {
-    let mut given = fitting(table, row)?;
+    let mut given = fitting(table, subject, row)?;
     for column in table.columns.iter().filter(|column| column.required && column.default.is_none()) {
         if !given.contains_key(&column.name) {
             return Err(Error::invalid(pointer(&column.name), format!("{} is required", column.name)));
@@ -35,7 +35,7 @@ pub(crate) fn new_row(table: &TableModel, subject: &Subject, row: Map<String, Va
 /// # Errors
 /// As [`new_row`].
 pub(crate) fn changes(table: &TableModel, subject: &Subject, row: Map<String, Value>) -> Result<Given> {
-    let given = fitting(table, row)?;
+    let given = fitting(table, subject, row)?;
     if table.has_owner() {
         own(subject, &given)?;
     }
@@ -53,14 +53,14 @@ fn own(subject: &Subject, given: &Given) -> Result<()> {
     }
 }
 
-fn fitting(table: &TableModel, row: Map<String, Value>) -> Result<Given> {
+fn fitting(table: &TableModel, subject: &Subject, row: Map<String, Value>) -> Result<Given> {
     let mut given = Given::new();
     for (name, value) in row {
         let at = pointer(&name);
         let column = table
             .columns
             .iter()
-            .find(|column| column.name == name)
+            .find(|column| column.name == name && (!column.hidden || *subject == Subject::Service))
             .ok_or_else(|| unknown(table, &at, &name))?;
         if column.built_in && column.name != "owner" {
             return Err(Error::invalid(at, format!("{name} is set by the platform")).hint("leave it out"));
@@ -74,7 +74,7 @@ fn fitting(table: &TableModel, row: Map<String, Value>) -> Result<Given> {
 /// The error for a column that `table` does not have.
 pub(super) fn unknown(table: &TableModel, at: &str, name: &str) -> Error {
     let name: String = name.chars().take(64).collect();
-    let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let columns: Vec<&str> = table.shown().map(|column| column.name.as_str()).collect();
     Error::invalid(at, format!("{} has no column {name:?}", table.name))
         .hint(format!("its columns are {}", columns.join(", ")))
 }

@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::storage::Bucket;
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct App {
     /// Table name in lower case → table.
     pub tables: BTreeMap<String, Arc<TableModel>>,
+    /// Bucket name → bucket.
+    pub buckets: BTreeMap<String, Arc<Bucket>>,
     /// How people sign in.
     pub auth: AuthSettings,
 }
@@ -74,6 +77,17 @@ impl TableModel {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
+    /// The columns that answers have, in order.
+    pub fn shown(&self) -> impl Iterator<Item = &ColumnModel> + Clone {
+        self.columns.iter().filter(|column| !column.hidden)
+    }
+
+    /// The column of that name, whatever its case, where it is shown.
+    #[must_use]
+    pub fn shown_column(&self, name: &str) -> Option<&ColumnModel> {
+        self.column(name).filter(|column| !column.hidden)
+    }
+
     /// Whether there is somebody who may do this.
     #[must_use]
     pub fn allows(&self, operation: Operation) -> bool {
@@ -104,6 +118,12 @@ pub struct ColumnModel {
     pub unique: bool,
     /// Whether every table has it by itself: `id`, `owner`, `created_at`, `updated_at`.
     pub built_in: bool,
+    /// Whether nobody is shown it: it is in no answer, and no user writes it or asks for it. Rules may.
+    pub hidden: bool,
+    /// Whether it keeps the value that the row was made with.
+    pub immutable: bool,
+    /// What every row must meet, in the words of the manifest.
+    pub check: Option<String>,
 }
 
 /// What a column is where no value is given.

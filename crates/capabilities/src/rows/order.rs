@@ -45,7 +45,7 @@ impl<'a> Order<'a> {
                 Some(name) => (name, Direction::Down),
                 None => (word, Direction::Up),
             };
-            let column = table.column(name).ok_or_else(|| match name.rsplit_once(' ') {
+            let column = table.shown_column(name).ok_or_else(|| match name.rsplit_once(' ') {
                 Some((column, _)) => unknown(table, "/order", name)
                     .hint(format!("write {column}, or -{column} for the largest first")),
                 None => unknown(table, "/order", name),

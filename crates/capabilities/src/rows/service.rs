@@ -304,10 +304,10 @@ pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>>
 
 /// The columns that are wanted, as the query orders them.
 fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
-    let Some(select) = select else { return Ok(table.columns.iter().collect()) };
+    let Some(select) = select else { return Ok(table.shown().collect()) };
     let mut columns: Vec<&ColumnModel> = Vec::new();
     for name in select.split(',').map(str::trim) {
-        let column = table.column(name).ok_or_else(|| unknown(table, "/select", name))?;
+        let column = table.shown_column(name).ok_or_else(|| unknown(table, "/select", name))?;
         if columns.iter().any(|known| known.name == column.name) {
             return Err(Error::invalid("/select", format!("{} is named twice", column.name)));
         }

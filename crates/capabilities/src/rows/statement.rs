@@ -59,7 +59,7 @@ impl Statements<'_> {
     pub fn get(&self, id: &str) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("SELECT ");
-        names(self.table.columns.iter(), &mut sql);
+        names(self.table.shown(), &mut sql);
         sql.text.push_str(" FROM ");
         self.one(id, &mut sql);
         sql
@@ -117,8 +117,8 @@ impl Statements<'_> {
         self.rule(Operation::Get, New::None, &mut sql);
         sql.text.push_str(" AND ");
         self.rule(Operation::Update, New::Changed(changes), &mut sql);
-        let owner = self.table.columns.iter().filter(|column| self.keeps(column));
-        for (column, value) in owner.filter_map(|column| Some((column, changes.get(&column.name)?))) {
+        let kept = self.table.columns.iter().filter(|column| self.keeps(column));
+        for (column, value) in kept.filter_map(|column| Some((column, changes.get(&column.name)?))) {
             sql.text.push_str(" AND ");
             sql.text.push_str(&quoted(&column.name));
             sql.text.push_str(" IS ");
@@ -139,9 +139,10 @@ impl Statements<'_> {
         sql
     }
 
-    /// Whether the column keeps its value when the row changes: only the app's own server changes owners.
-    fn keeps(&self, column: &ColumnModel) -> bool {
-        column.built_in && *self.subject != Subject::Service
+    /// Whether the column keeps its value when the row changes: only the app's own server changes owners and what is
+    /// immutable.
+    pub fn keeps(&self, column: &ColumnModel) -> bool {
+        (column.built_in || column.immutable) && *self.subject != Subject::Service
     }
 
     /// The one row with this id, where the subject may read it.
@@ -170,7 +171,7 @@ impl Statements<'_> {
 
     fn returning(&self, sql: &mut Sql) {
         sql.text.push_str(" RETURNING ");
-        names(self.table.columns.iter(), sql);
+        names(self.table.shown(), sql);
     }
 }
 

@@ -1,10 +1,13 @@
 //! The interface that every app has below `/_/`: sign-in and rows, for its own pages and for programs.
 
 mod auth;
+mod files;
 mod openapi;
+mod openapi_files;
 mod origin;
 mod rows;
 mod sdk;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +19,11 @@ use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
 use capabilities::rows::{App, Rows};
+use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use kernel::{CallId, Code, Env, Error, Result, Secret};
+use kernel::{CallId, Code, Env, Error, Result, Scope, Secret};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,6 +44,17 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
+    ("GET", "/_/files/{bucket}"),
+    ("GET", "/_/files/{bucket}/{path}"),
+    ("PUT", "/_/files/{bucket}/{path}"),
+    ("DELETE", "/_/files/{bucket}/{path}"),
+    ("POST", "/_/files/{bucket}/{path}/move"),
+    ("POST", "/_/files/{bucket}/{path}/copy"),
+    ("POST", "/_/files/{bucket}/{path}/sign"),
+    ("POST", "/_/uploads"),
+    ("HEAD", "/_/uploads/{id}"),
+    ("PATCH", "/_/uploads/{id}"),
+    ("DELETE", "/_/uploads/{id}"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
     ("GET", "/_/openapi.json"),
@@ -60,6 +75,8 @@ pub struct Data {
     pub auth: Auth,
     /// What they ask for.
     pub rows: Rows,
+    /// Their files.
+    pub files: Storage,
 }
 
 /// One request below `/_/`.
@@ -123,6 +140,8 @@ impl Data {
             ["openapi.json"] => openapi::answer(&ask),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
+            ["files", ..] => files::answer(self, &ask, body).await,
+            ["uploads", ..] => uploads::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,
             _ => Err(unknown()),
         }
@@ -145,9 +164,14 @@ impl Ask<'_> {
     /// Who asks: by a bearer token that holds, or without one. A token that does not hold is refused, so that a
     /// session that has ended shows.
     pub async fn guest(&self, data: &Data) -> Result<Guest> {
+        self.guest_for(data, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    /// As [`Ask::guest`], where a platform key must carry the scopes `wanted`.
+    pub async fn guest_for(&self, data: &Data, wanted: &[Scope]) -> Result<Guest> {
         match self.token()? {
             Some(token) => {
-                let guest = data.auth.recognize(self.env, &token).await?;
+                let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
                 let from_a_page = self.parts.headers.contains_key(ORIGIN);
                 if *guest.subject() == Subject::Service && from_a_page {
                     return Err(Error::new(
@@ -253,7 +277,7 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
 }
 
 /// A refusal as a problem object. What is our own fault is logged here.
-fn refused(error: &Error, env: &Env, id: CallId) -> Response {
+pub(super) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }

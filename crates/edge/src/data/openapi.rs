@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, json as answer_json};
+use super::{Ask, json as answer_json, openapi_files};
 
 pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
     match ask.parts.method {
@@ -26,6 +26,7 @@ fn document(app: &App) -> Value {
     if !paths.is_empty() {
         paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
     }
+    openapi_files::paths(app, &mut paths, &mut schemas);
     auth_paths(app, &mut paths, &mut schemas);
     json!({
         "openapi": "3.1.0",
@@ -118,18 +119,18 @@ fn table_schemas(table: &TableModel, schemas: &mut Map<String, Value>) {
     let properties = |columns: &mut dyn Iterator<Item = &ColumnModel>| -> Map<String, Value> {
         columns.map(|column| (column.name.clone(), column_schema(column))).collect()
     };
-    let all: Vec<&String> = table.columns.iter().map(|column| &column.name).collect();
+    let all: Vec<&String> = table.shown().map(|column| &column.name).collect();
     let row = json!({
-        "type": "object", "required": all, "properties": properties(&mut table.columns.iter()),
+        "type": "object", "required": all, "properties": properties(&mut table.shown()),
     });
-    let given = || table.columns.iter().filter(|column| !column.built_in);
+    let given = || table.shown().filter(|column| !column.built_in);
     let needed: Vec<&String> = given()
         .filter(|column| column.required && column.default.is_none())
         .map(|column| &column.name)
         .collect();
-    let change =
-        json!({ "type": "object", "additionalProperties": false, "properties": properties(&mut given()) });
-    let mut new = change.clone();
+    let object = |properties: Map<String, Value>| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let change = object(properties(&mut given().filter(|column| !column.immutable)));
+    let mut new = object(properties(&mut given()));
     if !needed.is_empty() {
         new["required"] = json!(needed);
     }
@@ -258,7 +259,7 @@ fn common_schemas() -> Map<String, Value> {
     Map::from_iter([("steading.Problem".to_owned(), problem)])
 }
 
-fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
+pub(super) fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     let mut good = json!({ "description": "Done." });
     if let Some(schema) = answered {
         good["content"] = json!({ "application/json": { "schema": schema } });
@@ -272,10 +273,10 @@ fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     })
 }
 
-fn body(schema: Value) -> Value {
+pub(super) fn body(schema: Value) -> Value {
     json!({ "content": { "application/json": { "schema": schema } } })
 }
 
-fn reference(schema: &str) -> Value {
+pub(super) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }

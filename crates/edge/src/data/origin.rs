@@ -75,10 +75,11 @@ impl Allowed {
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         let fields = [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             (
                 ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, if-match, if-none-match, steading-key",
+                "authorization, content-type, if-match, if-none-match, if-range, range, steading-key, \
+                 steading-metadata, tus-resumable, upload-checksum, upload-length, upload-metadata, upload-offset",
             ),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
@@ -90,7 +91,8 @@ impl Allowed {
     pub(super) fn allow(self, headers: &mut HeaderMap) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0);
         headers.append(VARY, HeaderValue::from_static("origin"));
-        let exposed = "etag, location, retry-after, ratelimit, ratelimit-policy, x-request-id, x-release";
+        let exposed = "content-disposition, content-range, etag, last-modified, location, retry-after, ratelimit, \
+            ratelimit-policy, tus-resumable, upload-expires, upload-length, upload-offset, x-request-id, x-release";
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }

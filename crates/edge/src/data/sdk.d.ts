@@ -104,6 +104,8 @@ export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
   batch(operations: readonly Operation[]): Promise<Result[]>;
+  /** The files of a bucket. */
+  files(bucket: string): Bucket;
 }
 
 export interface ClientOptions {

@@ -1,4 +1,4 @@
-// The browser's side of a Steading app: sign-in, rows and batches. One ES module without dependencies.
+// The browser's side of a Steading app: sign-in, rows, batches and files. One ES module without dependencies.
 //
 //   import { createClient, where } from "/_/sdk.js";
 //   const app = createClient();
@@ -142,16 +142,18 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, ifMatch, token, keepalive } = {}) {
-    const headers = {};
+  async function ask(method, path, { body, bytes, ifMatch, token, keepalive, as, patience, ...more } = {}) {
+    const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers["steading-key"] = key;
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
-    const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store", keepalive };
+    const sent = bytes ?? JSON.stringify(body);
+    const options = { method, headers, body: sent, credentials: "omit", cache: "no-store", keepalive };
     let answer, data;
     try {
-      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(patience ?? PATIENCE_MS) });
+      if (as === "blob" && answer.ok) return { data: await answer.blob(), headers: answer.headers };
       data = await answer.text();
     } catch (cause) {
       const problem = { code: "unavailable", message: "the app cannot be reached", hint: "check the connection" };
@@ -164,7 +166,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       throw new SteadingError(answer.status, {}, { cause });
     }
     if (!answer.ok) throw new SteadingError(answer.status, data ?? {});
-    return { data, etag: answer.headers.get("etag") };
+    return { data, etag: answer.headers.get("etag"), headers: answer.headers };
   }
 
   function accept({ data: { access_token, refresh_token, expires_in, user } }) {
@@ -293,7 +295,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return data.results;
   }
 
-  return { auth, db, batch };
+  return { auth, db, batch, files: filesOf(call, origin) };
 }
 
 const joined = (names) => (Array.isArray(names) ? names.join(",") : names);

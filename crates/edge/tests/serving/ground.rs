@@ -14,6 +14,7 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use edge::{Apps, AtDomain, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
@@ -87,6 +88,15 @@ impl TokenKeys for NoKeys {
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("kid".to_owned()) }.boxed()
+    }
+}
+
+/// Nobody signs links here.
+struct NoLinks;
+
+impl LinkKeys for NoLinks {
+    fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        async { Err(Error::internal("no keys")) }.boxed()
     }
 }
 
@@ -173,6 +183,13 @@ impl Ground {
         let data = Data {
             auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
             rows: Rows::new(Arc::clone(&databases), apps.clone()),
+            files: Storage::new(
+                Arc::clone(&databases),
+                apps.clone(),
+                Contents::local(dir.path()).unwrap(),
+                Arc::new(NoLinks),
+                StorageLimits::default(),
+            ),
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());

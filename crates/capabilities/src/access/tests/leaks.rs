@@ -48,7 +48,7 @@ fn no_statement_reaches_a_row_that_the_rules_do_not_give() {
                 for row in &rows {
                     let mut new = row.clone();
                     new.extend(patch.clone());
-                    let case = Case { subject, row: Some(row), new: Some(&new) };
+                    let case = Case { subject, row: Some(row), new: Some(&new), inner: None };
                     let may = |operation| case.holds(table.access.of(operation).unwrap()) == Some(true);
                     if may(Operation::List) && case.holds(&filter) == Some(true) {
                         may_list.push(row["id"].clone());

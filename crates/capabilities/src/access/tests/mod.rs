@@ -1,6 +1,7 @@
 //! Rules and filters: what is read, what is refused, and what the database makes of them.
 
 mod leaks;
+mod lookups;
 mod oracle;
 mod parsing;
 mod wild;
@@ -10,9 +11,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::rows::{ColumnModel, DefaultValue, TableModel, Type};
 
-/// A table with a column of each type, and some rows that are hard to get right.
-fn things() -> TableModel {
-    let column = |name: &str, kind: Type, default: Option<DefaultValue>| ColumnModel {
+fn column(name: &str, kind: Type, default: Option<DefaultValue>) -> ColumnModel {
+    ColumnModel {
         name: name.to_owned(),
         kind,
         required: false,
@@ -20,7 +20,36 @@ fn things() -> TableModel {
         references: None,
         unique: false,
         built_in: matches!(name, "id" | "owner" | "created_at" | "updated_at"),
-    };
+        hidden: false,
+        immutable: false,
+        check: None,
+    }
+}
+
+/// A table to look into.
+fn members() -> TableModel {
+    TableModel {
+        name: "members".into(),
+        columns: vec![
+            column("id", Type::Text, Some(DefaultValue::NewId)),
+            column("thing", Type::Text, None),
+            column("user", Type::Text, None),
+            column("level", Type::Int, None),
+            column("active", Type::Bool, None),
+            column("tags", Type::Json, None),
+            column("until", Type::Timestamp, None),
+        ],
+        access: Rules::default(),
+    }
+}
+
+/// What rules may look into.
+fn tables() -> Vec<TableModel> {
+    vec![things(), members()]
+}
+
+/// A table with a column of each type, and some rows that are hard to get right.
+fn things() -> TableModel {
     let constant = |sql: &str| Some(DefaultValue::Constant(sql.to_owned()));
     TableModel {
         name: "Things".into(),

@@ -22,7 +22,9 @@ fn filters(texts: &[&str], expect: Expect) {
 }
 
 fn rules(operation: Operation, texts: &[&str], expect: Expect) {
-    let lines = texts.iter().map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), operation))));
+    let lines = texts
+        .iter()
+        .map(|text| format!("{}\n", said(Expr::parse_rule(text, &things(), &tables(), operation))));
     expect.assert_eq(&lines.collect::<String>());
 }
 
@@ -175,8 +177,8 @@ fn a_wrong_filter_is_refused_with_its_place() {
             at byte 12: expected an operator or the end, found `-` (nothing is calculated: compare with a column or a value)
             at byte 6: there is no function "contains" (write value in list; of a text only startsWith, size and == are asked)
             at byte 0: size takes a text, a blob or a list, and count is a number
-            at byte 0: there is no function "lower" (functions are now, size, startsWith)
-            at byte 0: exists(…) is not offered: a rule sees its own row only (keep what the rule needs in the row: a column with the user's id, or a json list of ids)
+            at byte 0: there is no function "lower" (functions are now, size, startsWith, exists)
+            at byte 0: exists(…) is for access rules alone
             at byte 12: ';' has no meaning here
             at byte 9: 'é' has no meaning here
             at byte 0: there is no column "auth" in Things (its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
@@ -242,7 +244,7 @@ fn the_presets_are_the_expressions_that_they_are_said_to_be() {
         for operation in Operation::ALL {
             let rules = preset.rules();
             let rule = rules.of(operation).unwrap();
-            assert_eq!(Expr::parse_rule(&rule.to_string(), &things(), operation).unwrap(), *rule);
+            assert_eq!(Expr::parse_rule(&rule.to_string(), &things(), &tables(), operation).unwrap(), *rule);
             lines.push_str(&format!("{} {operation}: {rule}\n", preset.as_str()));
         }
     }
@@ -293,7 +295,7 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in any::<String>()) {
         let _ = Expr::parse_where(&text, &things());
-        let _ = Expr::parse_rule(&text, &things(), Operation::Update);
+        let _ = Expr::parse_rule(&text, &things(), &tables(), Operation::Update);
     }
 
     #[test]

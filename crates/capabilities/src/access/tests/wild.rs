@@ -2,24 +2,26 @@
 
 use proptest::prelude::*;
 
+use super::lookups::lookup;
 use super::*;
 use crate::access::expr::{Auth, ColumnRef, Kind, Op, Source};
 
-fn column(of: &'static [Source], names: &'static [&'static str]) -> BoxedStrategy<Expr> {
+pub(super) fn column(of: &'static [Source], names: &'static [&'static str]) -> BoxedStrategy<Expr> {
     let made = (prop::sample::select(of), prop::sample::select(names)).prop_map(|(of, name)| {
         let (name, path) =
             name.split_once('.').map_or((name, Vec::new()), |(name, key)| (name, vec![key.to_owned()]));
-        let kind = things().column(name).unwrap().kind;
+        let table = if of == Source::Inner { members() } else { things() };
+        let kind = table.column(name).unwrap().kind;
         Expr::Column(ColumnRef { of, name: name.to_owned(), kind, path })
     });
     made.boxed()
 }
 
-fn any_of<T: Clone + std::fmt::Debug + 'static>(values: &'static [T]) -> impl Strategy<Value = T> {
+pub(super) fn any_of<T: Clone + std::fmt::Debug + 'static>(values: &'static [T]) -> impl Strategy<Value = T> {
     prop::sample::select(values)
 }
 
-fn claims() -> BoxedStrategy<Expr> {
+pub(super) fn claims() -> BoxedStrategy<Expr> {
     let names = &["n", "t", "b", "list", "numbers", "when", "none", "mixed", "deep", "empty"];
     let claim = any_of(names).prop_map(|name| {
         let path =
@@ -29,12 +31,12 @@ fn claims() -> BoxedStrategy<Expr> {
     claim.boxed()
 }
 
-fn size(of: impl Strategy<Value = Expr> + 'static) -> BoxedStrategy<Expr> {
+pub(super) fn size(of: impl Strategy<Value = Expr> + 'static) -> BoxedStrategy<Expr> {
     of.prop_map(|of| Expr::Size(Box::new(of))).boxed()
 }
 
 /// Operands of a kind, as wild as the grammar lets them be.
-fn operand(kind: Kind, of: &'static [Source]) -> BoxedStrategy<Expr> {
+pub(super) fn operand(kind: Kind, of: &'static [Source]) -> BoxedStrategy<Expr> {
     match kind {
         Kind::Text => prop_oneof![
             any_of(&["", "a", "A", "it's", "5", "1", "admin", "é", "a\0b", "\"; DROP TABLE Things; --"])
@@ -108,6 +110,12 @@ pub(super) fn predicate(of: &'static [Source]) -> BoxedStrategy<Expr> {
     let starts = (text(), text()).prop_map(|(text, start)| Expr::StartsWith(Box::new(text), Box::new(start)));
     let leaf = prop_oneof![6 => compare, 2 => null, 2 => listed, 2 => within, 1 => within_claim, 2 => starts,
         1 => operand(Kind::Bool, of), 1 => operand(Kind::Claim, of)];
+    // A filter does not look into other tables.
+    let leaf = if of.contains(&Source::Bare) {
+        leaf.boxed()
+    } else {
+        prop_oneof![5 => leaf, 1 => lookup(of)].boxed()
+    };
     let tree = leaf.prop_recursive(4, 24, 4, |inner| {
         let many = || prop::collection::vec(inner.clone(), 2..4);
         prop_oneof![
@@ -125,7 +133,7 @@ pub(super) fn predicate(of: &'static [Source]) -> BoxedStrategy<Expr> {
 }
 
 /// As the parser makes it.
-fn flat(parts: Vec<Expr>, all: bool) -> Expr {
+pub(super) fn flat(parts: Vec<Expr>, all: bool) -> Expr {
     let parts = parts.into_iter().flat_map(|part| match part {
         Expr::All(inner) if all => inner,
         Expr::Any(inner) if !all => inner,

@@ -395,3 +395,99 @@ async fn a_row_waits_for_its_turn_while_the_writer_is_held() {
     drop(writer);
     assert_eq!(create.await.unwrap()["title"], json!("after"));
 }
+
+#[tokio::test]
+async fn an_immutable_column_keeps_its_value_and_a_hidden_one_is_never_seen() {
+    let field = Field::new(json!({ "notes": {
+        "columns": {
+            "kind": { "type": "text", "required": true, "immutable": true, "check": "kind in ['a', 'b']" },
+            "meta": { "type": "json", "immutable": true },
+            "text": { "type": "text", "check": "size(text) < 5 && secret != text" },
+            "secret": { "type": "text", "hidden": true, "default": "open", "unique": true },
+        },
+        "access": { "list": "true", "get": "row.secret == 'open'", "create": "true", "update": "true", "delete": "true" },
+    } }))
+    .await;
+    let ada = field.user();
+    let refused = field.create(&ada, "notes", json!({ "kind": "c" })).await;
+    assert_eq!(told(refused), "400 invalid_input /kind: kind does not meet its check: kind in ['a', 'b']");
+    let refused = field.create(&ada, "notes", json!({ "kind": "a", "text": "open" })).await;
+    assert_eq!(told(refused), "400 invalid_input /text: text does not meet its check");
+    let row =
+        field.create(&ada, "notes", json!({ "kind": "a", "meta": { "b": [1], "a": 2.5 } })).await.unwrap();
+    let columns: Vec<_> = row.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(columns, ["id", "kind", "meta", "text", "created_at", "updated_at"]);
+    let id = id(&row);
+    // The same value is no change.
+    let same = json!({ "kind": "a", "meta": { "b": [1], "a": 2.5 }, "text": "b" });
+    assert_eq!(field.update(&ada, "notes", &id, same).await.unwrap()["text"], json!("b"));
+    for (change, at) in [(json!({ "kind": "b" }), "kind"), (json!({ "meta": null, "text": "c" }), "meta")] {
+        assert_eq!(
+            told(field.update(&ada, "notes", &id, change).await),
+            format!("403 forbidden /{at}: {at} keeps the value that the row was made with")
+        );
+    }
+    let unknown = "notes has no column \"secret\"";
+    for (outcome, at) in [
+        (field.create(&ada, "notes", json!({ "kind": "a", "secret": "x" })).await, "secret"),
+        (field.update(&ada, "notes", &id, json!({ "secret": "x" })).await, "secret"),
+        (field.list(&ada, "notes", json!({ "select": "secret" })).await, "select"),
+        (field.list(&ada, "notes", json!({ "order": "-secret" })).await, "order"),
+    ] {
+        assert_eq!(told(outcome), format!("400 invalid_input /{at}: {unknown}"));
+    }
+    let filter = field.list(&ada, "notes", json!({ "where": "secret == 'open'" })).await;
+    let advice = format!("{filter:?}");
+    assert_eq!(told(filter), "400 invalid_input /where: at byte 0: there is no column \"secret\" in notes");
+    assert_eq!(advice.matches("secret").count(), 1, "{advice}");
+    assert_eq!(field.list(&ada, "notes", json!({})).await.unwrap()["rows"][0].get("secret"), None);
+    let twice = told(field.create(&ada, "notes", json!({ "kind": "a" })).await);
+    assert_eq!(twice, "409 conflict: a row with the same values is already there");
+    // The app's own server writes it, and is not shown it.
+    let server = Guest::new(field.env.clone(), Subject::Service);
+    let changed =
+        field.update(&server, "notes", &id, json!({ "secret": "shut", "kind": "b" })).await.unwrap();
+    assert_eq!((&changed["kind"], changed.get("secret")), (&json!("b"), None));
+    assert_eq!(told(field.get(&ada, "notes", &id).await), "404 not_found: there is no such row in notes");
+}
+
+#[tokio::test]
+async fn a_rule_looks_into_another_table_that_its_user_cannot_read() {
+    let field = Field::new(json!({
+        "docs": { "columns": { "team": "text!", "title": "text" }, "access": {
+            "list": "exists(members, team == row.team && user == auth.uid)",
+            "get": "exists(members, team == row.team && user == auth.uid)",
+            "create": "exists(members, team == new.team && user == auth.uid)",
+            "update": "exists(members, team == row.team && user == auth.uid) && exists(members, team == new.team && user == auth.uid)",
+        } },
+        "members": { "columns": { "team": "text!", "user": "text!" }, "indexes": [["user", "team"]], "access": "admin_only" },
+    }))
+    .await;
+    let (admin, ada, bob) = (field.admin(), field.user(), field.user());
+    for (team, who) in [("red", &ada), ("blue", &bob), ("red", &bob)] {
+        field.create(&admin, "members", json!({ "team": team, "user": uid(who) })).await.unwrap();
+    }
+    let red = field.create(&ada, "docs", json!({ "team": "red" })).await.unwrap();
+    let blue = field.create(&bob, "docs", json!({ "team": "blue" })).await.unwrap();
+    assert_eq!(
+        told(field.create(&ada, "docs", json!({ "team": "blue" })).await),
+        "403 forbidden: the rules of docs do not allow this create"
+    );
+    assert_eq!(field.column(&ada, "docs", "team", json!({})).await, json!(["red"]));
+    assert_eq!(field.column(&bob, "docs", "team", json!({})).await, json!(["red", "blue"]));
+    assert_eq!(field.column(&field.visitor(), "docs", "team", json!({})).await, json!([]));
+    assert_eq!(
+        told(field.get(&ada, "docs", &id(&blue)).await),
+        "404 not_found: there is no such row in docs"
+    );
+    let moved = json!({ "team": "blue" });
+    assert_eq!(
+        told(field.update(&ada, "docs", &id(&red), moved.clone()).await),
+        "403 forbidden: the rules of docs do not allow this update"
+    );
+    assert_eq!(field.update(&bob, "docs", &id(&red), moved).await.unwrap()["team"], json!("blue"));
+    let refused = field.list(&bob, "docs", json!({ "where": "exists(members, user != '')" })).await;
+    assert_eq!(told(refused), "400 invalid_input /where: at byte 0: exists(…) is for access rules alone");
+    assert_eq!(told(field.list(&ada, "members", json!({})).await), "ok");
+    assert_eq!(field.column(&ada, "members", "team", json!({})).await, json!([]));
+}
