@@ -34,6 +34,7 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "build-a-web-app",
         "data-and-access",
         "files-and-images",
+        "domains",
         "debug-and-verify",
         "manage-environments",
     ];
@@ -106,6 +107,9 @@ fn words_find_the_skill_that_is_meant() {
         ("set a secret", "manage-environments"),
         ("upload a photo", "files-and-images"),
         ("resize images", "files-and-images"),
+        ("my own domain", "domains"),
+        ("DNS records for a custom domain", "domains"),
+        ("HTTPS certificate", "domains"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

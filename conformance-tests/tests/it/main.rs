@@ -8,6 +8,7 @@ mod app_attacks;
 mod app_branch;
 mod app_chance;
 mod app_cursors;
+mod app_domains;
 mod app_doors;
 mod app_files;
 mod app_filters;

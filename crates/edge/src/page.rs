@@ -38,7 +38,7 @@ pub(crate) fn only_reading() -> Response {
 
 /// A problem object (RFC 9457), for programs.
 pub(crate) fn problem(error: &kernel::Error, request: CallId) -> Response {
-    let mut response = web::problem::problem_response(error, &request.to_string());
+    let mut response = web::problem::app_problem_response(error, &request.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

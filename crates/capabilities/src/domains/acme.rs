@@ -128,15 +128,21 @@ impl Acme {
     /// Orders a certificate for `host`; `attempt` chooses between the methods, so that one that does not work is
     /// followed by the other.
     pub(super) async fn order(&self, host: &str, attempt: usize) -> Result<Issued, Failure> {
-        let attempted = tokio::time::timeout(PATIENCE, self.attempt(host, attempt)).await;
-        let outcome = attempted.unwrap_or(Err(Failure::Slow));
-        match &outcome {
-            Err(Failure::NoAccount) => {
-                *self.account.lock().await = None;
-                let _ = self.store.certificates().forget_account(&self.settings.directory).await;
+        let tried = async {
+            match self.attempt(host, attempt).await {
+                // The server has lost it: another one is as good.
+                Err(Failure::NoAccount) => {
+                    *self.account.lock().await = None;
+                    let forgotten = self.store.certificates().forget_account(&self.settings.directory).await;
+                    forgotten.map_err(|error| Failure::Ours(error.into()))?;
+                    self.attempt(host, attempt).await
+                }
+                outcome => outcome,
             }
-            Err(Failure::Unreachable(_)) => *self.account.lock().await = None,
-            _ => {}
+        };
+        let outcome = tokio::time::timeout(PATIENCE, tried).await.unwrap_or(Err(Failure::Slow));
+        if matches!(outcome, Err(Failure::Unreachable(_))) {
+            *self.account.lock().await = None;
         }
         outcome
     }
