@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use edge::Tls;
+use edge::{Hangup, Tls};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -261,13 +261,16 @@ async fn plain(stream: TcpStream, peer: SocketAddr, router: Router, listening: L
     if !begun {
         return;
     }
+    let hangup = Hangup::default();
+    let told = hangup.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(told.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
     let builder = builder(head);
-    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &listening).await;
+    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
 }
 
 async fn secured(
@@ -292,8 +295,11 @@ async fn secured(
         }
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let hangup = Hangup::default();
+    let told = hangup.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(told.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(name.clone());
         router.clone().oneshot(request)
@@ -301,7 +307,7 @@ async fn secured(
     // The handshake has said which version it is: nothing waits for the first bytes to tell.
     let builder = if is_h2 { builder(head).http2_only() } else { builder(head).http1_only() };
     let stream = Prompt::new(stream, if is_h2 { PREFACE.len() } else { 0 }, head);
-    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &listening).await;
+    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
 }
 
 fn builder(head: Duration) -> auto::Builder<TokioExecutor> {
@@ -311,9 +317,12 @@ fn builder(head: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves a connection until it ends, or until the program is to stop.
-async fn serve<I, S>(serving: auto::UpgradeableConnection<'_, I, S, TokioExecutor>, listening: &Listening)
-where
+/// Serves a connection until it ends, is hung up, or the program is to stop.
+async fn serve<I, S>(
+    serving: auto::UpgradeableConnection<'_, I, S, TokioExecutor>,
+    hangup: &Hangup,
+    listening: &Listening,
+) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: hyper::service::Service<Request<Incoming>, Response = axum::response::Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -321,10 +330,12 @@ where
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
+        () = hangup.0.cancelled() => return,
         () = listening.stopping.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = serving.as_mut() => outcome,
+                () = hangup.0.cancelled() => return,
                 () = last_words(&listening.cancelled) => return,
             }
         }

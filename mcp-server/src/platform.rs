@@ -8,6 +8,7 @@ use capabilities::database::{self, Databases};
 use capabilities::domains::Domains;
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use capabilities::snapshots::Snapshots;
 use capabilities::storage::Storage;
@@ -27,6 +28,8 @@ pub struct Platform {
     pub auth: Auth,
     /// Their domains.
     pub domains: Arc<Domains>,
+    /// What happens to those, told at once.
+    pub realtime: Realtime,
     /// Their blobs.
     pub blobs: Blobs,
     /// Their apps' files.
@@ -171,6 +174,7 @@ impl Platform {
         self.blobs.forget(environment.id).await;
         self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
+        self.realtime.forget(environment.id);
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());

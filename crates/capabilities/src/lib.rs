@@ -1,4 +1,4 @@
-//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, releases, rows,
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, realtime, releases, rows,
 //! snapshots, storage.
 
 pub mod access;
@@ -7,6 +7,7 @@ pub mod database;
 pub mod domains;
 pub mod hosting;
 pub mod logs;
+pub mod realtime;
 pub mod releases;
 pub mod rows;
 pub mod snapshots;

@@ -13,7 +13,7 @@ mod tls;
 
 pub use apps::{Apps, AtDomain, Which};
 pub use capabilities::releases::Served;
-pub use data::{Data, ROUTES};
+pub use data::{Data, Hangup, ROUTES};
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::Edge;
 pub use tls::{HSTS, Secured, Tls, misdirected};

@@ -439,6 +439,9 @@ impl Releases {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
         manifest.domains = self.claimable(env, manifest.domains.take()).await?;
+        if let Some(realtime) = &manifest.realtime {
+            realtime.rules().map_err(|e| e.under("/realtime"))?;
+        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
