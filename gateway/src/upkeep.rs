@@ -15,6 +15,7 @@ const ROUNDS: u32 = 60;
 
 /// Works in the background until `stop`.
 pub fn start(platform: Arc<Platform>, stop: CancellationToken) {
+    tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
         for round in 1_u32.. {
             tokio::select! {
@@ -24,14 +25,20 @@ pub fn start(platform: Arc<Platform>, stop: CancellationToken) {
             if let Err(error) = platform.control.upkeep().await {
                 tracing::warn!(error = error.chain(), "the control plane could not be tidied");
             }
-            if let Err(error) = platform.domains.upkeep().await {
-                tracing::warn!(error = error.chain(), "domains could not be looked at");
-            }
             if round % ROUNDS == 0 {
                 collect(&platform).await;
             }
         }
     });
+}
+
+/// By itself: name servers that do not answer hold nothing else up.
+async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(MINUTE)).await.is_some() {
+        if let Err(error) = platform.domains.upkeep().await {
+            tracing::warn!(error = error.chain(), "domains could not be looked at");
+        }
+    }
 }
 
 async fn collect(platform: &Platform) {

@@ -201,7 +201,12 @@ impl Certificates {
         if self.acme.is_none() || matches!(owner, Owner::Preview(_)) {
             return Ok(None);
         }
-        self.want(host, owner.env()).await?;
+        // Whoever knocks for a host that gets none costs a look, and no write.
+        match self.row(host, CertificateSource::Acme, owner.env().map(Env::id)).await? {
+            Some(row) if row.due.is_none_or(|due| due > now) => return Ok(None),
+            Some(_) => {}
+            None => self.want(host, owner.env()).await?,
+        }
         // One that is on its way is worth a moment: the first visitor need not come again.
         if tokio::time::timeout(HANDSHAKE, self.order(host)).await.is_err() {
             return Ok(None);
@@ -246,12 +251,13 @@ impl Certificates {
     }
 
     fn issued(&self, host: &str, owner: &Owner, now: Timestamp) -> Result<(Chain, Timestamp)> {
-        let mut names = vec![host.to_owned()];
+        let bare = |name: &str| name.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let mut names = vec![bare(host)];
         if *owner == Owner::Platform {
             let others =
                 ["localhost", "127.0.0.1", "::1"].into_iter().chain(self.hosts.iter().map(String::as_str));
             for other in others.filter(|other| *other != host) {
-                names.push(other.trim_start_matches('[').trim_end_matches(']').to_owned());
+                names.push(bare(other));
             }
             names.dedup();
         }
@@ -337,9 +343,10 @@ impl Certificates {
             }
         }
         loop {
-            tokio::select! {
-                () = self.round() => {}
-                () = stop.cancelled() => return,
+            for host in self.due().await {
+                // By itself, so that a slow one holds nobody up; the lease lets one through.
+                let this = Arc::clone(&self);
+                tokio::spawn(stop.clone().run_until_cancelled_owned(async move { this.order(&host).await }));
             }
             tokio::select! {
                 () = tokio::time::sleep(ROUND) => {}
@@ -349,25 +356,24 @@ impl Certificates {
         }
     }
 
-    /// Reads files that have changed, and orders what is due.
+    /// One round of what [`Certificates::run`] does, to its end.
     pub async fn round(&self) {
+        let due = self.due().await;
+        futures::future::join_all(due.iter().map(|host| self.order(host))).await;
+    }
+
+    /// Reads files that have changed, and gives the hosts whose certificate is to be ordered.
+    async fn due(&self) -> Vec<String> {
         if self.files.reread() {
             self.cache.clear();
         }
         if self.acme.is_none() {
-            return;
+            return Vec::new();
         }
-        let due = match self.store.certificates().due((self.clock)(), 64).await {
-            Ok(due) => due,
-            Err(error) => {
-                tracing::warn!(
-                    error = Error::from(error).chain(),
-                    "it cannot be told which certificates are due"
-                );
-                return;
-            }
-        };
-        futures::future::join_all(due.iter().map(|host| self.order(host))).await;
+        self.store.certificates().due((self.clock)(), 64).await.unwrap_or_else(|error| {
+            tracing::warn!(error = Error::from(error).chain(), "it cannot be told which certificates are due");
+            Vec::new()
+        })
     }
 
     /// Orders a host's certificate, where it is due and nobody else does.

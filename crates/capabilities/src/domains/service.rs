@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kernel::{Code, Env, Error, Result, Secret, Slug};
+use futures::StreamExt as _;
+use kernel::{Code, Env, Error, Result, Secret, Slug, TenantId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -25,7 +26,9 @@ const YOUNG: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// For how long a proof may be missing.
 const GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How many claims one round looks at.
-const ROUND: i64 = 50;
+const ROUND: i64 = 200;
+/// How many of them at once.
+const AT_ONCE: usize = 16;
 /// How many domains an environment may claim.
 const MOST: i64 = 50;
 const TOKEN_BYTES: usize = 24;
@@ -261,19 +264,24 @@ impl Domains {
     pub async fn upkeep(&self) -> Result<()> {
         let now = (self.clock)();
         let (young, soon, late) = (now.minus(YOUNG), now.minus(MINUTE), now.minus(DAY));
-        for (claim, tenant) in self.store.domains().to_check(young, soon, late, ROUND).await? {
-            let env = Env::for_upkeep(tenant, claim.env);
-            let Ok(name) = self.name(&claim.name) else {
-                self.store.domains().looked_at(claim.env, &claim.name, now).await?;
-                continue;
-            };
-            match self.dns.txt(&name.proof_name()).await {
-                Ok(texts) => self.note(&env, &claim, &texts).await?,
-                // What was not answered says nothing of the proof.
-                Err(_) => self.store.domains().looked_at(claim.env, &claim.name, now).await?,
-            }
+        let waiting = self.store.domains().to_check(young, soon, late, ROUND).await?;
+        let looks = waiting.iter().map(|(claim, tenant)| self.look(claim, *tenant));
+        for look in futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+            look?;
         }
         Ok(())
+    }
+
+    /// Looks for the proof of a claim.
+    async fn look(&self, claim: &DomainClaim, tenant: TenantId) -> Result<()> {
+        let looked = async || Ok(self.store.domains().looked_at(claim.env, &claim.name, (self.clock)()).await?);
+        // One that has become the platform's own meanwhile is nobody else's any more.
+        let Ok(name) = self.name(&claim.name) else { return looked().await };
+        match self.dns.txt(&name.proof_name()).await {
+            Ok(texts) => self.note(&Env::for_upkeep(tenant, claim.env), claim, &texts).await,
+            // What was not answered says nothing of the proof.
+            Err(_) => looked().await,
+        }
     }
 
     /// Keeps what the TXT records say of a claim.
