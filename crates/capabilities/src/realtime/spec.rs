@@ -132,6 +132,9 @@ fn model() -> TableModel {
         name: "channel".to_owned(),
         columns: columns.into(),
         access: crate::access::Rules::default(),
+        unique: Vec::new(),
+        paths: Vec::new(),
+        searched: false,
     }
 }
 

@@ -36,6 +36,6 @@ pub use service::{LiveApps, Rows, Stored};
 pub(crate) use encode::object as encode_row;
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
+pub(crate) use list::selected;
 pub(crate) use order::Order;
-pub(crate) use service::selected;
 pub(crate) use statement::{Statements, Wanted};

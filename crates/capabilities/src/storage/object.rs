@@ -93,7 +93,14 @@ fn model(wanted: impl Fn(Seen) -> bool) -> TableModel {
         }
     };
     let columns = COLUMNS.iter().filter(|(_, _, seen)| wanted(*seen)).map(column).collect();
-    TableModel { name: TABLE.to_owned(), columns, access: Rules::default() }
+    TableModel {
+        name: TABLE.to_owned(),
+        columns,
+        access: Rules::default(),
+        unique: Vec::new(),
+        paths: Vec::new(),
+        searched: false,
+    }
 }
 
 /// Where a file answers, on the app's host.
