@@ -265,7 +265,7 @@ impl Domains {
         let now = (self.clock)();
         let (young, soon, late) = (now.minus(YOUNG), now.minus(MINUTE), now.minus(DAY));
         let waiting = self.store.domains().to_check(young, soon, late, ROUND).await?;
-        let looks = waiting.iter().map(|(claim, tenant)| self.look(claim, *tenant));
+        let looks = waiting.into_iter().map(|(claim, tenant)| self.look(claim, tenant));
         for look in futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
             look?;
         }
@@ -273,12 +273,12 @@ impl Domains {
     }
 
     /// Looks for the proof of a claim.
-    async fn look(&self, claim: &DomainClaim, tenant: TenantId) -> Result<()> {
+    async fn look(&self, claim: DomainClaim, tenant: TenantId) -> Result<()> {
         let looked = async || Ok(self.store.domains().looked_at(claim.env, &claim.name, (self.clock)()).await?);
         // One that has become the platform's own meanwhile is nobody else's any more.
         let Ok(name) = self.name(&claim.name) else { return looked().await };
         match self.dns.txt(&name.proof_name()).await {
-            Ok(texts) => self.note(&Env::for_upkeep(tenant, claim.env), claim, &texts).await,
+            Ok(texts) => self.note(&Env::for_upkeep(tenant, claim.env), &claim, &texts).await,
             // What was not answered says nothing of the proof.
             Err(_) => looked().await,
         }
