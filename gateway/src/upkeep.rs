@@ -14,6 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed.
 pub fn start(platform: Arc<Platform>, every: Duration, stop: CancellationToken) {
+    tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
         let (mut control, mut environments) = (interval(MINUTE), interval(every));
         for timer in [&mut control, &mut environments] {
@@ -33,6 +34,15 @@ pub fn start(platform: Arc<Platform>, every: Duration, stop: CancellationToken) 
             }
         }
     });
+}
+
+/// By itself: name servers that do not answer hold nothing else up.
+async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(MINUTE)).await.is_some() {
+        if let Err(error) = platform.domains.upkeep().await {
+            tracing::warn!(error = error.chain(), "domains could not be looked at");
+        }
+    }
 }
 
 /// Looks after every environment.

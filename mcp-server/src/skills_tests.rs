@@ -35,6 +35,7 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "data-and-access",
         "files-and-images",
         "realtime",
+        "domains",
         "debug-and-verify",
         "change-data-safely",
         "manage-environments",
@@ -111,6 +112,9 @@ fn words_find_the_skill_that_is_meant() {
         ("backups", "change-data-safely"),
         ("upload a photo", "files-and-images"),
         ("resize images", "files-and-images"),
+        ("my own domain", "domains"),
+        ("DNS records for a custom domain", "domains"),
+        ("HTTPS certificate", "domains"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

@@ -10,6 +10,7 @@ mod app_branch;
 mod app_chance;
 mod app_channels;
 mod app_cursors;
+mod app_domains;
 mod app_doors;
 mod app_files;
 mod app_filters;

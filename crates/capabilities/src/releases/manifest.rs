@@ -40,6 +40,9 @@ pub struct Manifest {
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Domains of the app's own: `shop.example.com`. Each answers once domain_check has found its proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
@@ -407,6 +410,7 @@ impl Manifest {
             storage: self.storage.or_else(|| base.storage.clone()),
             realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             backups: self.backups.or_else(|| base.backups.clone()),
             lifecycle: self.lifecycle.or_else(|| base.lifecycle.clone()),

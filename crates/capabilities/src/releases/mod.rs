@@ -10,6 +10,7 @@ mod convert;
 mod ddl;
 mod declared;
 mod describe;
+mod domains;
 mod keeping;
 mod live;
 mod manifest;
@@ -36,6 +37,7 @@ pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
+use crate::domains::Domains;
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
 use crate::rows::Method;
@@ -51,6 +53,7 @@ pub struct Releases {
     logs: Logs,
     live: Arc<Live>,
     check: Arc<dyn LiveCheck>,
+    domains: Option<Arc<Domains>>,
 }
 
 /// A plan, as it is shown.
@@ -127,7 +130,7 @@ impl Releases {
     #[must_use]
     pub fn new(databases: Arc<Databases>, blobs: Blobs, logs: Logs, check: Arc<dyn LiveCheck>) -> Self {
         let sites = Sites::new(blobs.clone());
-        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check }
+        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check, domains: None }
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
@@ -384,6 +387,10 @@ impl Releases {
                     Err(Error::new(Code::Timeout, "the call was cancelled; nothing has changed"))
                 }
             };
+            let checked = match checked {
+                Ok(()) => self.claim_domains(env, &rehearsal.domains).await,
+                refused => refused,
+            };
             if let Err(refusal) = checked {
                 db.rollback().await?;
                 self.say(env, Level::Error, format!("release {number} was undone: {refusal}"));
@@ -402,6 +409,7 @@ impl Releases {
                 committed
             });
             committed.await.map_err(Error::internal)??;
+            self.give_up_domains(env, &rehearsal.domains).await;
             self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
@@ -434,6 +442,10 @@ impl Releases {
         }
         manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
         manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
+        manifest.domains = self.claimable(env, manifest.domains.take()).await?;
+        if let Some(realtime) = &manifest.realtime {
+            realtime.rules().map_err(|e| e.under("/realtime"))?;
+        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();

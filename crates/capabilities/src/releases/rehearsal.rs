@@ -10,6 +10,7 @@ use super::Applied;
 use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::keeping;
+use super::domains::Moved;
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
 use super::observed::Observed;
@@ -106,6 +107,8 @@ pub(crate) struct Rehearsal {
     pub effects: Vec<Effect>,
     /// The release that is current once this is committed.
     pub release: Release,
+    /// The domains that a manifest adds, and those that it names no longer.
+    pub domains: Moved,
 }
 
 impl Rehearsal {
@@ -243,7 +246,8 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
         _ => {}
     }
-    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release })
+    let domains = Moved::by(goal, &base, &release);
+    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release, domains })
 }
 
 /// What has to be done between two releases.
@@ -279,6 +283,7 @@ async fn draft(
     tables::privileges(&base.tables()?, &after, &mut draft);
     buckets::diff(db, base, release, surplus, &mut draft).await?;
     others(base, release, &mut draft);
+    Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)
 }
 
