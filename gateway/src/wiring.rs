@@ -212,25 +212,19 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 /// Where the contents of files are.
 fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
     let storage = &config.storage;
-    if storage.s3_bucket.0.is_empty() {
-        return Contents::local(environments_dir);
+    match &storage.s3_secret_key.0 {
+        Some(secret_key) if !storage.s3_bucket.0.is_empty() => {
+            let s3 = S3 {
+                endpoint: storage.s3_endpoint.0.clone(),
+                bucket: storage.s3_bucket.0.clone(),
+                region: storage.s3_region.0.clone(),
+                access_key: storage.s3_access_key.0.clone(),
+                secret_key: secret_key.clone(),
+            };
+            Contents::s3(&s3, environments_dir)
+        }
+        _ => Contents::local(environments_dir),
     }
-    let missing = |name: &str| {
-        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
-            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
-    };
-    let s3 = S3 {
-        endpoint: Some(storage.s3_endpoint.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_endpoint"))?,
-        bucket: storage.s3_bucket.0.clone(),
-        region: storage.s3_region.0.clone(),
-        access_key: Some(storage.s3_access_key.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_access_key"))?,
-        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
-    };
-    Contents::s3(&s3, environments_dir)
 }
 
 fn database_limits(config: &Config) -> database::Limits {

@@ -18,14 +18,26 @@ fn run(program: &str, arguments: &[&str], files: &[&str], app: &str) -> Finished
     };
     let client = here.join("../crates/edge/src/data");
     // Node takes a file for a module by its ending.
-    copy(client.join("sdk.js"), "sdk.mjs");
-    copy(client.join("sdk.d.ts"), "sdk.d.ts");
+    for (ending, name) in [(".js", "sdk.mjs"), (".d.ts", "sdk.d.ts")] {
+        std::fs::write(home.path().join(name), parts(&client, ending)).unwrap();
+    }
     for file in files {
         copy(here.join("tests/it/sdk").join(file), file);
     }
     let mut command = require(NodeTool::install()).command(program, home.path()).unwrap();
     command.args(arguments).env("APP", app);
     finish(command, LIMIT).unwrap()
+}
+
+/// The client, of which the app serves all parts as one file.
+fn parts(client: &Path, ending: &str) -> String {
+    let entries = std::fs::read_dir(client).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut parts: Vec<_> =
+        entries.filter(|path| name(path).starts_with("sdk") && name(path).ends_with(ending)).collect();
+    // `sdk.js` itself comes first: a point sorts before a line.
+    parts.sort();
+    parts.iter().map(|part| std::fs::read_to_string(part).unwrap()).collect()
 }
 
 fn manifest() -> Value {

@@ -21,6 +21,8 @@ pub use kind::Type;
 pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use service::{ListQuery, LiveApps, Rows, Stored};
 
+pub(crate) use model::BUCKET;
+
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
 pub(crate) use order::Order;
