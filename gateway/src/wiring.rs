@@ -13,6 +13,7 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
@@ -34,6 +35,9 @@ use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::upkeep;
+
+/// How long realtime connections get to say that they end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where the platform listens, and how it learns that it is to stop.
 #[derive(Debug, Clone)]
@@ -71,6 +75,9 @@ pub struct App {
 impl App {
     /// Flushes what is not written yet, and closes the engines.
     pub async fn shutdown(self) {
+        if tokio::time::timeout(LAST_WORDS, self.platform.realtime.closed()).await.is_err() {
+            tracing::warn!("some realtime connections did not end in time");
+        }
         self.platform.databases.close().await;
         self.platform.logs.flush().await;
         self.platform.control.close().await;
@@ -107,7 +114,14 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
-    let storage = Storage::new(Arc::clone(&databases), live, contents, links, limits);
+    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents, links, limits);
+    let realtime = Realtime::new(
+        Arc::clone(&databases),
+        live,
+        auth.clone(),
+        RealtimeLimits::default(),
+        listening.stopping.clone(),
+    );
     let snapshots = Snapshots::new(
         environments_dir.clone(),
         Arc::clone(&databases),
@@ -121,6 +135,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         databases,
         releases,
         auth,
+        realtime,
         blobs,
         snapshots,
         storage,
@@ -160,7 +175,12 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows, files: platform.storage.clone() };
+    let data = Data {
+        auth: platform.auth.clone(),
+        rows,
+        files: platform.storage.clone(),
+        realtime: platform.realtime.clone(),
+    };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 

@@ -7,6 +7,7 @@ use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use capabilities::snapshots::Snapshots;
 use capabilities::storage::Storage;
@@ -24,6 +25,8 @@ pub struct Platform {
     pub releases: Arc<Releases>,
     /// Their apps' users.
     pub auth: Auth,
+    /// What happens to those, told at once.
+    pub realtime: Realtime,
     /// Their blobs.
     pub blobs: Blobs,
     /// Their apps' files.
@@ -165,6 +168,7 @@ impl Platform {
         self.blobs.forget(environment.id).await;
         self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
+        self.realtime.forget(environment.id);
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());

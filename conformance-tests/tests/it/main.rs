@@ -3,9 +3,11 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_archive;
 mod app_attacks;
 mod app_branch;
 mod app_chance;
+mod app_channels;
 mod app_cursors;
 mod app_doors;
 mod app_files;
@@ -13,6 +15,8 @@ mod app_filters;
 mod app_forgeries;
 mod app_races;
 mod app_random;
+mod app_realtime;
+mod app_realtime_load;
 mod app_reference;
 mod app_releases;
 mod app_rules;

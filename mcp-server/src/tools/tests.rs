@@ -11,13 +11,16 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::rows::LiveApps;
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
 
 use super::registry;
@@ -69,13 +72,17 @@ impl Ground {
             SnapshotLimits::default(),
         );
         let contents = Contents::local(&environments_dir).unwrap();
-        let live = Arc::clone(&releases) as Arc<dyn capabilities::rows::LiveApps>;
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         let platform = Platform {
             control,
             databases,
             releases,
             auth,
+            realtime,
             blobs,
             storage,
             snapshots,

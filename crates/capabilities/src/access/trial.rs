@@ -113,10 +113,18 @@ impl Trial<'_> {
                 let order = Order::parse(None, table)?;
                 let filter = is(&id);
                 let filter = Some(&filter);
-                statements.list(&Wanted { columns: &columns, filter, order: &order, after: None, most: 1 })
+                statements.list(&Wanted {
+                    columns: &columns,
+                    beside: &[],
+                    filter,
+                    search: None,
+                    order: &order,
+                    after: None,
+                    most: 1,
+                })
             }
             Operation::Get => statements.get(&id),
-            Operation::Create => statements.create(&given),
+            Operation::Create => statements.create(&Uuid::now_v7().to_string(), &given),
             Operation::Update => statements.update(&id, &given),
             Operation::Delete => statements.delete(&id),
         };

@@ -9,6 +9,7 @@ mod account;
 mod address;
 mod admin;
 mod guesses;
+mod held;
 mod limits;
 mod origin;
 mod password;
@@ -31,7 +32,9 @@ use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
+pub(crate) use account::{STORED_USERS, check_stored};
 pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
+pub use held::Held;
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub use token::{Claims, TokenKeys};

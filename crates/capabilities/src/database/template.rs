@@ -21,7 +21,7 @@ pub(super) const LAYOUT: i64 = 2;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 10] = [
+pub(super) const TABLES: [(&str, &str); 12] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -65,6 +65,15 @@ pub(super) const TABLES: [(&str, &str); 10] = [
     (
         "_steading_session_by_user",
         "CREATE INDEX _steading_session_by_user ON _steading_session (user, created_at)",
+    ),
+    (
+        "_steading_reply",
+        "CREATE TABLE _steading_reply (user TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, reply TEXT NOT NULL, \
+         created_at INTEGER NOT NULL, PRIMARY KEY (user, key)) STRICT",
+    ),
+    (
+        "_steading_reply_by_time",
+        "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)",
     ),
 ];
 

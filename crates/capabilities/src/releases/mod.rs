@@ -430,6 +430,9 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
+        if let Some(realtime) = &manifest.realtime {
+            realtime.rules().map_err(|e| e.under("/realtime"))?;
+        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();

@@ -371,6 +371,13 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         draft.change(Action::Alter, "auth", Some(detail.clone()));
         draft.effect(EffectKind::Privilege, "auth", detail);
     }
+    let realtime = |release: &Release| release.manifest.realtime.clone().unwrap_or_default();
+    let (was, is) = (realtime(base), realtime(release));
+    if was != is {
+        let detail = format!("{was} → {is}");
+        draft.change(Action::Alter, "realtime", Some(detail.clone()));
+        draft.effect(EffectKind::Privilege, "realtime", detail);
+    }
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();
         draft.change(Action::Alter, "secrets", Some(names.join(", ")));
@@ -462,6 +469,7 @@ struct Contents {
 
 async fn contents(db: &mut Writer) -> Result<BTreeMap<String, Contents>> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 10) <> '_steading_' \
+               AND name NOT LIKE '%.search%' \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut tables = BTreeMap::new();
     for row in db.run(Role::Platform, sql, &[]).await?.rows {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Type;
 use crate::access::{Operation, Rules};
 use crate::database::Role;
+use crate::realtime::ChannelRules;
 use crate::storage::{self, Bucket};
 
 /// What stands before a bucket's name where it could be a table's.
@@ -23,6 +24,8 @@ pub struct App {
     pub buckets: BTreeMap<String, Arc<Bucket>>,
     /// How people sign in.
     pub auth: AuthSettings,
+    /// Its channels.
+    pub realtime: ChannelRules,
 }
 
 impl App {
@@ -81,6 +84,12 @@ pub struct TableModel {
     pub columns: Vec<ColumnModel>,
     /// Who may do what.
     pub access: Rules,
+    /// Lists of columns whose values together differ from row to row.
+    pub unique: Vec<Vec<String>>,
+    /// Parts of JSON columns that an index finds: `data.address.city`.
+    pub paths: Vec<String>,
+    /// Whether its rows are found by words.
+    pub searched: bool,
 }
 
 impl TableModel {

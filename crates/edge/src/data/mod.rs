@@ -5,9 +5,13 @@ mod files;
 mod openapi;
 mod openapi_files;
 mod origin;
+mod realtime;
+mod realtime_socket;
 mod rows;
 mod sdk;
 mod uploads;
+
+pub use self::realtime::Hangup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
+use capabilities::realtime::Realtime;
 use capabilities::rows::{App, Rows};
 use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
@@ -39,8 +44,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/_/auth/me"),
     ("GET", "/_/db/{table}"),
     ("POST", "/_/db/{table}"),
+    ("PUT", "/_/db/{table}"),
+    ("GET", "/_/db/{table}.csv"),
     ("POST", "/_/db/{table}/query"),
     ("GET", "/_/db/{table}/{id}"),
+    ("PUT", "/_/db/{table}/{id}"),
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
@@ -55,6 +63,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("HEAD", "/_/uploads/{id}"),
     ("PATCH", "/_/uploads/{id}"),
     ("DELETE", "/_/uploads/{id}"),
+    ("GET", "/_/realtime"),
+    ("POST", "/_/realtime/ticket"),
+    ("POST", "/_/realtime/broadcast"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
     ("GET", "/_/openapi.json"),
@@ -77,6 +88,8 @@ pub struct Data {
     pub rows: Rows,
     /// Their files.
     pub files: Storage,
+    /// What happens to it.
+    pub realtime: Realtime,
 }
 
 /// One request below `/_/`.
@@ -143,6 +156,7 @@ impl Data {
             ["files", ..] => files::answer(self, &ask, body).await,
             ["uploads", ..] => uploads::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,
+            ["realtime", ..] => realtime::answer(self, &ask, body).await,
             _ => Err(unknown()),
         }
     }
@@ -172,14 +186,7 @@ impl Ask<'_> {
         match self.token()? {
             Some(token) => {
                 let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
-                let from_a_page = self.parts.headers.contains_key(ORIGIN);
-                if *guest.subject() == Subject::Service && from_a_page {
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        "a platform key is for servers, and this is a page's request",
-                    )
-                    .hint("revoke the key, which others can see now, and let people sign in"));
-                }
+                not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
             None => Ok(Guest::visitor(self.env.clone())),
@@ -233,6 +240,18 @@ impl Ask<'_> {
         let read = web::body::read(&self.parts.headers, body, BODY).await;
         read.map_err(|e| if e.code() == Code::TooLarge { e.hint("send less at once") } else { e })
     }
+}
+
+/// Refuses a platform key that a page shows.
+fn not_of_a_page(parts: &Parts, guest: &Guest) -> Result<()> {
+    if *guest.subject() == Subject::Service && parts.headers.contains_key(ORIGIN) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "a platform key is for servers, and this is a page's request",
+        )
+        .hint("revoke the key, which others can see now, and let people sign in"));
+    }
+    Ok(())
 }
 
 /// The token of an `Authorization: Bearer` header (RFC 6750 §2.1); none where there is no such header.

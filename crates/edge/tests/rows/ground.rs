@@ -7,6 +7,7 @@ use capabilities::auth::{Asking, Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
 use capabilities::rows::{LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
@@ -129,16 +130,21 @@ impl Ground {
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), AuthLimits::default());
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let data = Data {
             auth: auth.clone(),
-            rows: Rows::new(Arc::clone(&databases), Arc::clone(&releases) as Arc<dyn LiveApps>),
+            rows: Rows::new(Arc::clone(&databases), Arc::clone(&live)),
             files: Storage::new(
                 databases,
-                Arc::clone(&releases) as Arc<dyn LiveApps>,
+                live,
                 Contents::local(dir.path()).unwrap(),
                 Arc::new(Keys),
                 StorageLimits::default(),
             ),
+            realtime,
         };
         let edge = Edge::new(Arc::new(Known { env: env.clone(), releases }), blobs, data, logs);
         Self { _dir: dir, env, auth, edge }
