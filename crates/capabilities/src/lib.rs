@@ -1,12 +1,14 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, mail, releases, rows, snapshots,
-//! storage.
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, mail, realtime, releases,
+//! rows, snapshots, storage.
 
 pub mod access;
 pub mod auth;
 pub mod database;
+pub mod domains;
 pub mod hosting;
 pub mod logs;
 pub mod mail;
+pub mod realtime;
 pub mod releases;
 pub mod rows;
 pub mod snapshots;

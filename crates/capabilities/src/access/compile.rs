@@ -120,6 +120,9 @@ impl Compiler<'_> {
             Expr::All(parts) => (parts, " AND "),
             Expr::Any(parts) => (parts, " OR "),
             Expr::Exists(lookup) => return self.found(lookup, sql),
+            Expr::Compare(op, left, right) if self.is_indexed(left, right) => {
+                return self.indexed(*op, left, right, sql);
+            }
             other => return self.emit(other, Some(Class::Bool), sql),
         };
         sql.push("(");
@@ -127,6 +130,39 @@ impl Compiler<'_> {
             sql.push(if i > 0 { with } else { "" });
             self.condition(part, sql);
         }
+        sql.push(")");
+    }
+
+    /// Whether an index finds rows by this part of a JSON column.
+    fn is_indexed(&self, part: &Expr, value: &Expr) -> bool {
+        let Expr::Column(column) = part else { return false };
+        let known = matches!(column.of, Source::Bare | Source::Row)
+            && !column.path.is_empty()
+            && self
+                .view
+                .table
+                .paths
+                .iter()
+                .any(|path| *path == format!("{}.{}", column.name, column.path.join(".")));
+        known
+            && !value.columns().iter().any(|other| other.of == column.of)
+            && matches!(self.class(value), Some(Class::Text | Class::Number))
+    }
+
+    /// A comparison with an indexed part, as the index has it; and as it is meant, which says nothing else but also asks
+    /// of what kind the part is.
+    fn indexed(&self, op: Op, part: &Expr, value: &Expr, sql: &mut Sql) {
+        let class = self.class(value);
+        sql.push("(");
+        self.stored(part, sql);
+        let _ = write!(sql.text, " {} ", op.sql());
+        self.emit(value, class, sql);
+        sql.push(" AND ");
+        self.emit(
+            &Expr::Compare(op, Box::new(part.clone()), Box::new(value.clone())),
+            Some(Class::Bool),
+            sql,
+        );
         sql.push(")");
     }
 

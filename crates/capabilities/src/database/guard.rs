@@ -9,17 +9,20 @@
     reason = "sqlx binds neither the authorizer nor the limits and switches of the engine"
 )]
 
+mod capture;
 mod files;
 mod kept;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sys;
 use sqlx::sqlite::LockedSqliteHandle;
 
+use super::feed::Feed;
 use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
@@ -104,10 +107,19 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
     }
     // SAFETY: takes a plain number and may be called from any thread at any time.
     unsafe { sys::sqlite3_hard_heap_limit64(MEMORY) };
-    let mut kept: [*const c_char; 3] = [c"json_each".as_ptr(), c"json_tree".as_ptr(), null()];
+    let kept = [c"json_each", c"json_tree", c"fts5"];
+    let mut kept: [*const c_char; 4] = [kept[0].as_ptr(), kept[1].as_ptr(), kept[2].as_ptr(), null()];
     // SAFETY: the handle is locked, and the list is of C strings and ends with a null pointer.
     let code = unsafe { sys::sqlite3_drop_modules(db, kept.as_mut_ptr()) };
     if code == sys::SQLITE_OK { Ok(()) } else { Err(code) }
+}
+
+/// Lets a connection that writes tell `feed` what it changes.
+///
+/// # Errors
+/// The engine's result code, where it has no memory.
+pub(super) fn tell(handle: &mut LockedSqliteHandle<'_>, feed: Arc<Feed>) -> Result<(), c_int> {
+    capture::attach(handle.as_raw_handle(), feed)
 }
 
 /// Makes `role` the one whose statements the connection runs. Statements prepared before are compiled anew.
@@ -150,6 +162,7 @@ pub(super) fn inspect(
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
     refresh(db);
+    capture::before_statement(db);
     let seen = RefCell::new(Seen { deadline: Instant::now().checked_add(COMPILING), ..Seen::default() });
     authorize(db, role, (&raw const seen).cast_mut().cast());
     let prepared = prepare(db, sql);

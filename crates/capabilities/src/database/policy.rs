@@ -105,6 +105,20 @@ pub(super) fn is_platform(name: &str) -> bool {
     starts_with(name, "_steading_")
 }
 
+/// Whether `name` is the full-text index of a table, or one of the engine's tables behind it. The engine itself keeps
+/// those from callers' statements (`SQLITE_DBCONFIG_DEFENSIVE`), and names them here in its own.
+pub(super) fn is_search(name: &str) -> bool {
+    let Some((table, rest)) = name.rsplit_once('.') else { return false };
+    !table.is_empty()
+        && (is_search_index(name) || SHADOWS.iter().any(|shadow| rest.eq_ignore_ascii_case(shadow)))
+}
+
+const SHADOWS: [&str; 5] = ["search_data", "search_idx", "search_content", "search_docsize", "search_config"];
+
+fn is_search_index(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case("search"))
+}
+
 fn starts_with(name: &str, prefix: &str) -> bool {
     name.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
@@ -128,7 +142,10 @@ pub(super) fn refusal(role: Role, action: &Action<'_>) -> Option<Refusal> {
 fn refused_to_the_platform(action: &Action<'_>) -> Option<Refusal> {
     match action.code {
         sys::SQLITE_ATTACH | sys::SQLITE_DETACH => Some(Refusal::Attach),
-        sys::SQLITE_CREATE_VTABLE | sys::SQLITE_DROP_VTABLE => Some(Refusal::Virtual),
+        sys::SQLITE_CREATE_VTABLE | sys::SQLITE_DROP_VTABLE => {
+            let ours = is_search_index(action.first) && action.second.eq_ignore_ascii_case("fts5");
+            (!ours).then_some(Refusal::Virtual)
+        }
         sys::SQLITE_READ | sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE
             if action.inside.is_some() && is_platform(action.first) =>
         {
@@ -149,6 +166,7 @@ fn refused_to_the_data_plane(role: Role, action: &Action<'_>) -> Option<Refusal>
         {
             Some(Refusal::EngineTable(action.first.to_owned()))
         }
+        sys::SQLITE_PRAGMA if is_data_version(action.first, action.second) => None,
         sys::SQLITE_PRAGMA => Some(Refusal::Pragma(action.first.to_owned())),
         sys::SQLITE_SELECT
         | sys::SQLITE_RECURSIVE
@@ -183,9 +201,7 @@ fn refused_to_a_caller(role: Role, action: &Action<'_>) -> Option<Refusal> {
         | sys::SQLITE_DROP_TEMP_TABLE
         | sys::SQLITE_DROP_TEMP_TRIGGER
         | sys::SQLITE_DROP_TEMP_VIEW => Some(Refusal::Temporary),
-        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE => {
-            refused_change(role, code, first, third)
-        }
+        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE => refused_change(role, action),
         sys::SQLITE_CREATE_INDEX
         | sys::SQLITE_CREATE_TABLE
         | sys::SQLITE_CREATE_TRIGGER
@@ -219,11 +235,13 @@ fn refused_table(role: Role, table: &str) -> Option<Refusal> {
     (starts_with(table, "sqlite_") && !readable).then(|| Refusal::EngineTable(table.to_owned()))
 }
 
-fn refused_change(role: Role, code: c_int, table: &str, schema: &str) -> Option<Refusal> {
+fn refused_change(role: Role, action: &Action<'_>) -> Option<Refusal> {
+    let Action { code, first: table, third: schema, inside, .. } = *action;
     if role == Role::Reader {
         return Some(Refusal::Change);
     }
-    if is_platform(table) {
+    // The triggers that keep it are of the same table.
+    if is_platform(table) || (is_search_index(table) && inside.is_none()) {
         return Some(Refusal::Platform(table.to_owned()));
     }
     if schema.eq_ignore_ascii_case("temp") {
@@ -245,7 +263,10 @@ fn refused_schema_change(role: Role, first: &str, second: &str) -> Option<Refusa
     if role == Role::Reader {
         return Some(Refusal::Change);
     }
-    [first, second].into_iter().find(|name| is_platform(name)).map(|name| Refusal::Platform(name.to_owned()))
+    [first, second]
+        .into_iter()
+        .find(|name| is_platform(name) || is_search(name))
+        .map(|name| Refusal::Platform(name.to_owned()))
 }
 
 /// Pragmas that only tell the schema.
@@ -259,8 +280,14 @@ const PRAGMAS: &[&str] = &[
     "foreign_key_list",
 ];
 
+/// Full-text search asks it, to see whether what it remembers still holds.
+fn is_data_version(name: &str, argument: &str) -> bool {
+    one_of(name, &["data_version"]) && argument.is_empty()
+}
+
 fn refused_pragma(role: Role, name: &str, argument: &str) -> Option<Refusal> {
     let harmless = one_of(name, PRAGMAS)
+        || is_data_version(name, argument)
         || (one_of(name, &["user_version"]) && argument.is_empty())
         // ADD COLUMN asks it whether the rows that are there fit.
         || (role != Role::Reader && one_of(name, &["quick_check"]));

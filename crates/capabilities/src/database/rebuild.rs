@@ -9,7 +9,7 @@ use kernel::EnvId;
 use serde_json::Value;
 
 use super::connection::{Connection, Kind};
-use super::copy::{Loose, make_servable};
+use super::copy::{Loose, make_servable, unwatched};
 use super::error::Error;
 use super::fate::{Fate, fate};
 use super::policy::{Role, is_platform};
@@ -61,7 +61,7 @@ impl Databases {
         let template = self.template.get_or_try_init(template::prepare).await?;
         tokio::fs::write(to, template).await.map_err(Error::File)?;
         let limits = self.environments.shared_limits();
-        let mut connection = Connection::open(env, to, Kind::Writer, &limits).await?;
+        let mut connection = Connection::open(env, to, Kind::Writer, &limits, unwatched()).await?;
         connection.whole(|handle| guard::attach(handle, from)).await?;
         let mut loose = Loose(connection);
         let rebuilt = rebuild(env, &mut loose, maker, along).await;

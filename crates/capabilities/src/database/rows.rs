@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kernel::Env;
 use serde_json::Value;
 
@@ -15,6 +17,8 @@ use super::connection::Kind;
 use super::environments::{Lease, SharedTurn};
 use super::error::Error;
 use super::guard::{Bounds, Queue};
+use super::policy::Role;
+use super::writer::Writer;
 
 /// The rows that a statement gave, copied out of the engine.
 #[derive(Debug, Default)]
@@ -199,6 +203,33 @@ impl RunRows for RowsTurn {
         let queue = Some(Queue { turn: Arc::clone(&self.turn), until: self.until });
         let bounds = Bounds { most: usize::MAX, limit: connection.limits().statement, queue };
         connection.step_kept(sql, params, bounds).await
+    }
+}
+
+/// The app's rows in a transaction that other statements take part in.
+pub(crate) struct Among<'a>(pub &'a mut Writer);
+
+impl RunRows for Among<'_> {
+    async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
+        let outcome = self.0.run(Role::Rows, &sql, &params).await?;
+        let mut rows = Rows::new(outcome.columns.len());
+        for value in outcome.rows.iter().flatten() {
+            match value {
+                Value::Null | Value::Array(_) => rows.null(),
+                Value::Bool(value) => rows.int(i64::from(*value)),
+                Value::Number(number) => match number.as_i64() {
+                    Some(whole) => rows.int(whole),
+                    None => rows.real(number.as_f64().unwrap_or_default()),
+                },
+                Value::String(text) => rows.text(text.as_bytes()),
+                Value::Object(blob) => {
+                    let bytes =
+                        blob.get("base64").and_then(Value::as_str).and_then(|it| STANDARD.decode(it).ok());
+                    rows.blob(&bytes.unwrap_or_default());
+                }
+            }
+        }
+        Ok(rows)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::effects::Shape;
 use super::error::Error;
-use super::policy::{Role, is_platform};
+use super::policy::{Role, is_platform, is_search};
 use super::template;
 
 /// Everything an environment's database is made of, but the platform's own tables.
@@ -40,6 +40,9 @@ pub struct Table {
     pub rows: u64,
     /// The statement that created it.
     pub sql: String,
+    /// The statement that created its full-text index, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
 }
 
 /// One column.
@@ -124,7 +127,7 @@ pub(super) async fn read(connection: &mut Connection, counting: Counting) -> Res
     for object in objects {
         let [kind, name, sql] = object.as_slice() else { continue };
         let (name, sql) = (text(name), text(sql));
-        if is_platform(&name) {
+        if is_platform(&name) || is_search(&name) {
             continue;
         }
         if text(kind) == "view" {
@@ -159,7 +162,14 @@ async fn table(
     .collect();
     let foreign_keys = foreign_keys(connection, &of_table).await?;
     let rows = count(connection, &name, counting).await?;
-    Ok(Table { name, columns, indexes, triggers, foreign_keys, strict, rows, sql })
+    let search = ask(
+        connection,
+        "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 || '.search' COLLATE NOCASE",
+        &of_table,
+    )
+    .await?;
+    let search = search.first().map(|row| text(&row[0]));
+    Ok(Table { name, columns, indexes, triggers, foreign_keys, strict, rows, sql, search })
 }
 
 /// The columns of one table, none where there is no such table.
@@ -189,7 +199,7 @@ pub(super) async fn shape(connection: &mut Connection) -> Result<Shape, Error> {
         connection,
         "SELECT s.name, c.name FROM sqlite_schema s, pragma_table_xinfo(s.name) c WHERE s.type = 'table' \
          AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND s.name NOT LIKE '\\_steading\\_%' ESCAPE '\\' \
-         ORDER BY s.name, c.cid",
+         AND s.name NOT LIKE '%.search%' ORDER BY s.name, c.cid",
         &[],
     )
     .await?;

@@ -21,7 +21,7 @@ pub(super) const LAYOUT: i64 = 2;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 15] = [
+pub(super) const TABLES: [(&str, &str); 17] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -80,6 +80,12 @@ pub(super) const TABLES: [(&str, &str); 15] = [
         "CREATE TABLE _steading_mail (id TEXT PRIMARY KEY, email TEXT NOT NULL, subject TEXT NOT NULL, \
          text TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
     ),
+    (
+        "_steading_reply",
+        "CREATE TABLE _steading_reply (user TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, reply TEXT NOT NULL, \
+         created_at INTEGER NOT NULL, PRIMARY KEY (user, key)) STRICT",
+    ),
+    ("_steading_reply_by_time", "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)"),
 ];
 
 const SESSION: &str = "_steading_session";

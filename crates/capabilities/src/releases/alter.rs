@@ -80,6 +80,7 @@ impl Alteration<'_> {
                 draft.effect(EffectKind::Privilege, format!("table {}", self.wanted.name), message);
             }
         }
+        let rebuilt = found.rebuild;
         if found.rebuild {
             if let Some(column) = found.generated {
                 let message =
@@ -101,6 +102,7 @@ impl Alteration<'_> {
             }
             self.indexes(draft);
         }
+        self.search(rebuilt, draft);
         self.check_unique(db, rows).await
     }
 
@@ -295,7 +297,8 @@ impl Alteration<'_> {
             }
         }
         let touch = self.wanted.touch_trigger_name();
-        for trigger in self.live.triggers.iter().filter(|t| !t.name.eq_ignore_ascii_case(&touch)) {
+        let ours = |name: &str| name.eq_ignore_ascii_case(&touch) || Table::keeps_search(name);
+        for trigger in self.live.triggers.iter().filter(|t| !ours(&t.name)) {
             draft.step(trigger.sql.clone());
         }
     }
@@ -327,6 +330,32 @@ impl Alteration<'_> {
                 draft.change(Action::Create, format!("index {name}"), None);
                 draft.step(sql);
             }
+        }
+    }
+
+    /// The full-text index: made again where the table is, or where other columns are searched.
+    fn search(&self, rebuilt: bool, draft: &mut Draft) {
+        let wanted = self.wanted.create_search();
+        let same = wanted == self.live.search;
+        if same && !(rebuilt && wanted.is_some()) {
+            return;
+        }
+        if !same {
+            let names: Vec<_> = self.wanted.search.iter().map(ColumnName::as_str).collect();
+            let action = match (&self.live.search, &wanted) {
+                (None, _) => Action::Create,
+                (_, None) => Action::Drop,
+                _ => Action::Alter,
+            };
+            let detail = (!names.is_empty()).then(|| names.join(", "));
+            draft.change(action, format!("search {}", self.wanted.name), detail);
+        }
+        for step in Table::drop_search(&self.live.name) {
+            draft.step(step);
+        }
+        if let Some(create) = wanted {
+            draft.step(create);
+            self.wanted.fill_search().into_iter().for_each(|step| draft.step(step));
         }
     }
 

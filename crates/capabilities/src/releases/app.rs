@@ -22,9 +22,12 @@ impl Release {
     /// The tables with their rules, and how people sign in.
     pub(crate) fn app(&self) -> Result<App> {
         let tables = self.tables()?;
-        let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
+        let models: Vec<TableModel> = tables.iter().map(Table::model).collect();
         let auth = self.manifest.auth.clone().unwrap_or_default().settings(self.manifest.name.clone());
-        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth })
+        let realtime =
+            self.manifest.realtime.as_ref().map(|spec| spec.rules(&models)).transpose()?.unwrap_or_default();
+        let tables = tables.iter().zip(models).map(|(table, model)| (table.name.folded(), Arc::new(model)));
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime })
     }
 }
 
@@ -65,7 +68,15 @@ impl Table {
         }));
         let times = ["created_at", "updated_at"];
         columns.extend(times.map(|name| built_in(name, Type::Timestamp, Some(DefaultValue::Now))));
-        TableModel { name: self.name.to_string(), columns, access: self.rules.clone() }
+        let unique = self.indexes.iter().filter(|(_, unique)| *unique);
+        TableModel {
+            name: self.name.to_string(),
+            columns,
+            access: self.rules.clone(),
+            unique: unique.map(|(names, _)| names.iter().map(ToString::to_string).collect()).collect(),
+            paths: self.paths.iter().map(ToString::to_string).collect(),
+            searched: !self.search.is_empty(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::column::{Column, Default, OnDelete, Type};
 use super::manifest::Table;
 use super::names::ColumnName;
-use crate::database::CHECK;
+use crate::database::{CHECK, quoted};
 
 /// The time of the statement, RFC 3339 with milliseconds.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -45,16 +45,83 @@ impl Table {
 
     /// `CREATE INDEX` for every index, with its name.
     pub(crate) fn create_indexes(&self) -> Vec<(String, String)> {
-        self.indexes
-            .iter()
-            .map(|(columns, unique)| {
-                let name = self.index_name(columns, *unique);
-                let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
-                let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
-                let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
-                (name, sql)
-            })
-            .collect()
+        let indexes = self.indexes.iter();
+        let indexes = indexes.map(|(columns, unique)| {
+            let name = self.index_name(columns, *unique);
+            let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
+            let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
+            let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
+            (name, sql)
+        });
+        indexes.chain(self.create_path_indexes()).collect()
+    }
+
+    /// `CREATE INDEX` for every part of a JSON column that is indexed, with its name. A filter compares the very same
+    /// expression.
+    fn create_path_indexes(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.paths.iter().map(|path| {
+            let name = format!("{}.{path}.path", self.name);
+            let column = path.column().quoted();
+            let keys: String = path.keys().iter().map(|key| format!(".\"{key}\"")).collect();
+            let sql = format!(
+                "CREATE INDEX \"{name}\" ON {} (json_extract({column}, '${keys}'))",
+                self.name.quoted()
+            );
+            (name, sql)
+        })
+    }
+
+    /// The statement that makes the table's full-text index; none where nothing is searched. It holds no text, only
+    /// which words are in which row, so that rows stay what is asked.
+    pub(crate) fn create_search(&self) -> Option<String> {
+        let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
+        (!columns.is_empty()).then(|| {
+            format!(
+                "CREATE VIRTUAL TABLE \"{}.search\" USING fts5({}, content='', contentless_delete=1, \
+                 tokenize='unicode61 remove_diacritics 2')",
+                self.name,
+                columns.join(", ")
+            )
+        })
+    }
+
+    /// Everything that comes with it: the triggers that keep it, and the rows that are there.
+    pub(crate) fn fill_search(&self) -> Vec<String> {
+        let (index, table) = (format!("\"{}.search\"", self.name), self.name.quoted());
+        let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
+        let list = columns.join(", ");
+        let new: Vec<_> = columns.iter().map(|column| format!("NEW.{column}")).collect();
+        let insert = format!(
+            "INSERT OR REPLACE INTO {index} (rowid, {list}) VALUES (NEW._rowid_, {});",
+            new.join(", ")
+        );
+        let delete = format!("DELETE FROM {index} WHERE rowid = OLD._rowid_;");
+        let trigger = |when: &str, on: &str, what: &str| {
+            format!(
+                "CREATE TRIGGER \"{}.search.{when}\" AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END",
+                self.name
+            )
+        };
+        vec![
+            trigger("insert", "INSERT", &insert),
+            trigger("delete", "DELETE", &delete),
+            trigger("update", &format!("UPDATE OF {list}"), &format!("{delete} {insert}")),
+            format!("INSERT INTO {index} (rowid, {list}) SELECT _rowid_, {list} FROM {table}"),
+        ]
+    }
+
+    /// Takes the full-text index of the table `name` away, with its triggers.
+    pub(crate) fn drop_search(name: &str) -> Vec<String> {
+        let triggers = ["insert", "delete", "update"];
+        let triggers = triggers
+            .map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
+        let index = format!("DROP TABLE IF EXISTS {}", quoted(&format!("{name}.search")));
+        triggers.into_iter().chain([index]).collect()
+    }
+
+    /// Whether a trigger is one of those that keep a full-text index.
+    pub(crate) fn keeps_search(trigger: &str) -> bool {
+        [".search.insert", ".search.delete", ".search.update"].iter().any(|end| trigger.ends_with(end))
     }
 
     /// No name of a table or a column has a dot, so that no two indexes get the same name.

@@ -16,6 +16,7 @@ use super::rehearsal::Release;
 use crate::access::AccessSpec;
 use crate::auth::Auth;
 use crate::database::Table as LiveTable;
+use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, SignUp};
 
 /// How many paths of a site are named.
@@ -48,6 +49,9 @@ pub struct Description {
     /// How people sign in, where the app says so or has users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthInfo>,
+    /// Channels, and who may join them and send there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// What to look at next.
     pub advice: Vec<String>,
 }
@@ -195,6 +199,7 @@ impl Releases {
             migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
             site,
             auth,
+            realtime: current.manifest.realtime,
             advice: Vec::new(),
         };
         description.advice = advice(&description);
@@ -254,6 +259,15 @@ fn advice(app: &Description) -> Vec<String> {
             advice.push(format!("{name} is in no manifest: list it there, so that releases carry it"));
         } else if table.access.is_none() {
             advice.push(format!("{name} has no access: nobody but you reaches its rows"));
+        }
+    }
+    for (name, bucket) in &app.buckets {
+        if bucket.unmanaged {
+            advice.push(format!(
+                "the files of {name} are of an earlier release: storage_bucket brings them back"
+            ));
+        } else if bucket.access.is_none() {
+            advice.push(format!("the bucket {name} has no access: nobody but you reaches its files"));
         }
     }
     advice.truncate(8);

@@ -8,10 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth_spec::AuthSpec;
-use super::column::{Column, ColumnSpec};
-use super::names::{ColumnName, TableName};
+use super::column::{Column, ColumnSpec, Type};
+use super::keeping::{BackupSpec, LifecycleSpec};
+use super::names::{ColumnName, JsonPath, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::hosting::SiteSpec;
+use crate::realtime::RealtimeSpec;
 use crate::rows::TableModel;
 use crate::storage::StorageSpec;
 
@@ -31,12 +33,24 @@ pub struct Manifest {
     /// Buckets of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
+    /// Channels, where clients talk to each other at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Domains of the app's own: `shop.example.com`. Each answers once domain_check has found its proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
+    /// Copies of everything, made by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupSpec>,
+    /// When what is old goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleSpec>,
     /// Who may do what, tried before a release is switched to: one that fails refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<Vec<TestSpec>>,
@@ -77,12 +91,15 @@ pub struct TableSpec {
     /// update delete; nobody where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSpec>,
-    /// Columns, or lists of columns, to index.
+    /// Columns, or lists of columns, to index; `data.address.city` for a part of a json column.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Columns>,
     /// Columns, or lists of columns, whose values must differ from row to row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<Columns>,
+    /// Columns of text that `search` looks through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<ColumnName>,
     /// `table`, or `documents`: a table of JSON objects in one column `data`.
     #[serde(default, skip_serializing_if = "Kind::is_table")]
     pub kind: Kind,
@@ -114,6 +131,8 @@ impl Kind {
 pub enum Columns {
     /// One.
     One(ColumnName),
+    /// A part of a JSON column.
+    Path(JsonPath),
     /// Several, in order.
     Many(Vec<ColumnName>),
 }
@@ -122,6 +141,7 @@ impl Columns {
     pub(crate) fn names(&self) -> &[ColumnName] {
         match self {
             Columns::One(name) => std::slice::from_ref(name),
+            Columns::Path(_) => &[],
             Columns::Many(names) => names,
         }
     }
@@ -139,6 +159,10 @@ pub(crate) struct Table {
     pub columns: Vec<Column>,
     /// (columns, unique)
     pub indexes: Vec<(Vec<ColumnName>, bool)>,
+    /// Parts of JSON columns that are indexed.
+    pub paths: Vec<JsonPath>,
+    /// The columns that are searched for words.
+    pub search: Vec<ColumnName>,
 }
 
 /// Columns that every table has by itself.
@@ -221,8 +245,12 @@ impl DatabaseSpec {
             has_owner: spec.access.as_ref().is_some_and(AccessSpec::has_owner),
             columns,
             indexes: Vec::new(),
+            paths: Vec::new(),
+            search: spec.search.clone(),
         };
         table.indexes = table.all_indexes(spec)?;
+        table.paths = table.all_paths(spec)?;
+        table.searchable()?;
         let model = table.model();
         for column in &mut table.columns {
             let Some(check) = &mut column.check else { continue };
@@ -262,6 +290,14 @@ impl Table {
                         _ => error,
                     });
                 }
+                if matches!(columns, Columns::Path(_)) {
+                    if unique {
+                        let message = "a part of a json column cannot be unique";
+                        return Err(Error::invalid(format!("/{field}/{i}"), message)
+                            .hint("give it a column of its own"));
+                    }
+                    continue;
+                }
                 if columns.names().is_empty() {
                     return Err(Error::invalid(format!("/{field}/{i}"), "name at least one column"));
                 }
@@ -283,6 +319,42 @@ impl Table {
     }
 }
 
+impl Table {
+    fn all_paths(&self, spec: &TableSpec) -> Result<Vec<JsonPath>> {
+        let mut paths: Vec<JsonPath> = Vec::new();
+        for (i, columns) in spec.indexes.iter().enumerate() {
+            let Columns::Path(path) = columns else { continue };
+            if !self.columns.iter().any(|column| column.name == *path.column() && column.kind == Type::Json) {
+                let message = format!("there is no json column {} in {}", path.column(), self.name);
+                return Err(Error::invalid(format!("/indexes/{i}"), message));
+            }
+            if !paths.contains(path) {
+                paths.push(path.clone());
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Refuses columns that cannot be searched for words, or not without telling what nobody is shown.
+    fn searchable(&self) -> Result<()> {
+        for (i, name) in self.search.iter().enumerate() {
+            let wrong = |message: String| Err(Error::invalid(format!("/search/{i}"), message));
+            match self.columns.iter().find(|column| column.name == *name) {
+                None => return wrong(format!("there is no column {name} in {}", self.name)),
+                Some(column) if column.kind != Type::Text || column.references.is_some() => {
+                    return wrong(format!("{name} is no text"));
+                }
+                Some(column) if column.hidden => {
+                    return wrong(format!("{name} is hidden, and a search would tell what is in it"));
+                }
+                Some(_) if self.search[..i].contains(name) => return wrong(format!("{name} is named twice")),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Manifest {
     /// This manifest over `base`: the sections it names replace those of `base`.
     #[must_use]
@@ -292,8 +364,12 @@ impl Manifest {
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
             storage: self.storage.or_else(|| base.storage.clone()),
+            realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
+            backups: self.backups.or_else(|| base.backups.clone()),
+            lifecycle: self.lifecycle.or_else(|| base.lifecycle.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),
         }
     }

@@ -104,6 +104,71 @@ name!(
     ColumnName
 );
 
+/// The way into the JSON of a column: `data.address.city`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JsonPath {
+    column: ColumnName,
+    keys: Vec<String>,
+}
+
+impl JsonPath {
+    /// The column.
+    pub(crate) const fn column(&self) -> &ColumnName {
+        &self.column
+    }
+
+    /// The way from there.
+    pub(crate) fn keys(&self) -> &[String] {
+        &self.keys
+    }
+}
+
+impl TryFrom<String> for JsonPath {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let wrong = || NameError(text.chars().take(80).collect());
+        let (column, keys) = text.split_once('.').ok_or_else(wrong)?;
+        let keys: Vec<String> = keys.split('.').map(str::to_owned).collect();
+        // As a filter reads it.
+        let plain = |key: &String| {
+            key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        if text.len() > 200 || !keys.iter().all(plain) {
+            return Err(wrong());
+        }
+        Ok(Self { column: column.parse()?, keys })
+    }
+}
+
+impl From<JsonPath> for String {
+    fn from(path: JsonPath) -> String {
+        path.to_string()
+    }
+}
+
+impl fmt::Display for JsonPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.column, self.keys.join("."))
+    }
+}
+
+impl JsonSchema for JsonPath {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "JsonPath".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
 impl ColumnName {
     /// The column that holds a row's owner.
     pub(crate) fn owner() -> Self {

@@ -75,6 +75,10 @@ fn create(table: &Table, draft: &mut Draft) {
     for (_, sql) in table.create_indexes() {
         draft.step(sql);
     }
+    if let Some(create) = table.create_search() {
+        draft.step(create);
+        table.fill_search().into_iter().for_each(|step| draft.step(step));
+    }
 }
 
 async fn drop_table(
@@ -109,6 +113,9 @@ async fn drop_table(
     }
     draft.change(Action::Drop, target, None);
     draft.foreign_keys_off = true;
+    if table.search.is_some() {
+        Table::drop_search(&table.name).into_iter().for_each(|step| draft.step(step));
+    }
     draft.step(format!("DROP TABLE {}", quoted(&table.name)));
     Ok(())
 }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kernel::{Code, Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::change::{self, Change};
 use super::error::told;
 use super::etag::IfMatch;
 use super::given::{changes, new_row};
+use super::object::Object;
 use super::service::{Rows, Stored, known};
 use super::statement::Statements;
 use super::{App, TableModel, encode};
 use crate::access::{Guest, Operation};
-use crate::database::RowsWriter;
+use crate::database::RunRows;
 
 /// How many operations a batch may have.
 pub(crate) const OPERATIONS: usize = 50;
@@ -28,7 +29,13 @@ const BYTES: usize = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// The operations, at most 50.
+    #[serde(deserialize_with = "steps")]
     pub operations: Vec<Step>,
+}
+
+fn steps<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<Step>, D::Error> {
+    let steps = Vec::<Object<Step>>::deserialize(from)?;
+    Ok(steps.into_iter().map(|Object(step)| step).collect())
 }
 
 /// One operation on one row.
@@ -48,7 +55,7 @@ pub struct Step {
 }
 
 /// A step, checked.
-struct Ready<'a> {
+pub(super) struct Ready<'a> {
     table: &'a TableModel,
     what: What,
 }
@@ -64,9 +71,6 @@ impl Rows {
     /// # Errors
     /// That of the first operation that fails, with a pointer to it; nothing has changed then.
     pub async fn batch(&self, guest: &Guest, batch: Batch) -> Result<Bytes> {
-        if batch.operations.len() > OPERATIONS {
-            return Err(Error::invalid("/operations", format!("at most {OPERATIONS} operations at once")));
-        }
         let before = self.app(guest.env()).await?;
         let checked = check(&batch, guest, &before)?;
         let Some(first) = checked.first() else { return Ok(Bytes::from_static(b"{\"results\":[]}")) };
@@ -89,12 +93,15 @@ impl Rows {
     }
 }
 
-fn check<'a>(batch: &Batch, guest: &Guest, app: &'a App) -> Result<Vec<Ready<'a>>> {
+pub(super) fn check<'a>(batch: &Batch, guest: &Guest, app: &'a App) -> Result<Vec<Ready<'a>>> {
+    if batch.operations.len() > OPERATIONS {
+        return Err(Error::invalid("/operations", format!("at most {OPERATIONS} operations at once")));
+    }
     let steps = batch.operations.iter().cloned().enumerate();
     steps.map(|(index, step)| step.check(guest, app).map_err(|error| at(index, error))).collect()
 }
 
-async fn made(writer: &mut RowsWriter, guest: &Guest, ready: &[Ready<'_>]) -> Result<Bytes> {
+pub(super) async fn made(writer: &mut impl RunRows, guest: &Guest, ready: &[Ready<'_>]) -> Result<Bytes> {
     let mut json = b"{\"results\":[".to_vec();
     for (index, Ready { table, what }) in ready.iter().enumerate() {
         let statements = Statements { table, subject: guest.subject() };
@@ -159,7 +166,7 @@ impl Step {
         let what = match r#do {
             Operation::Get | Operation::List => What::Read(id),
             Operation::Create => {
-                What::Change(Change::Create { new: new_row(table, guest.subject(), new).map_err(under)? })
+                What::Change(Change::create(new_row(table, guest.subject(), new).map_err(under)?))
             }
             Operation::Update => {
                 let changes = changes(table, guest.subject(), new).map_err(under)?;

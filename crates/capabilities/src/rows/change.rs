@@ -1,6 +1,7 @@
 //! Changes to rows, made in a turn of the writer: alone or one of several.
 
 use kernel::{Code, Error, Result};
+use uuid::Uuid;
 
 use super::encode;
 use super::error::told;
@@ -15,12 +16,17 @@ use crate::database::{self, Cell, Row, RunRows, quoted};
 /// What is done with one row, its values checked.
 #[derive(Debug)]
 pub(super) enum Change {
-    Create { new: Given },
+    Create { id: String, new: Given },
     Update { id: String, changes: Given, if_match: Option<IfMatch> },
     Delete { id: String, if_match: Option<IfMatch> },
 }
 
 impl Change {
+    /// A new row. Ids made here sort as they were made, within a millisecond too.
+    pub fn create(new: Given) -> Self {
+        Change::Create { id: Uuid::now_v7().to_string(), new }
+    }
+
     /// Whether it may turn out after the fact that nothing is to be changed.
     pub fn is_conditional(&self) -> bool {
         match self {
@@ -39,7 +45,7 @@ pub(super) async fn make(
 ) -> Result<Option<Stored>> {
     let table = statements.table;
     match change {
-        Change::Create { new } => match one(writer, table, statements.create(new)).await {
+        Change::Create { id, new } => match one(writer, table, statements.create(id, new)).await {
             Ok(Some(row)) => Ok(Some(row)),
             Ok(None) => Err(refused(table, Operation::Create)),
             Err(database::Error::ForeignKey) => Err(dangling(writer, table, new).await),

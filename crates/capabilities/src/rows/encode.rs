@@ -9,6 +9,13 @@ use crate::database::{Cell, Error, Row};
 
 /// Appends the first columns of `row`, which are `columns`, as one object.
 pub(crate) fn object(columns: &[&ColumnModel], row: &Row<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
+    open_object(columns, row, to)?;
+    to.push(b'}');
+    Ok(())
+}
+
+/// As [`object`], without its end.
+pub(super) fn open_object(columns: &[&ColumnModel], row: &Row<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
     for (index, column) in columns.iter().enumerate() {
         // Names of columns are letters, digits and `_`.
         to.push(if index == 0 { b'{' } else { b',' });
@@ -17,11 +24,10 @@ pub(crate) fn object(columns: &[&ColumnModel], row: &Row<'_>, to: &mut Vec<u8>) 
         to.extend_from_slice(b"\":");
         value(column.kind, row.cell(index), to)?;
     }
-    to.push(b'}');
     Ok(())
 }
 
-fn value(kind: Type, cell: Cell<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
+pub(super) fn value(kind: Type, cell: Cell<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
     match (kind, cell) {
         (_, Cell::Null) => to.extend_from_slice(b"null"),
         (Type::Bool, Cell::Int(number)) => to.extend_from_slice(if number == 0 { b"false" } else { b"true" }),

@@ -182,7 +182,11 @@ impl<'a> Order<'a> {
     fn digest(&self, list: &List<'_>) -> String {
         let order =
             self.columns.iter().map(|(column, direction)| (&column.name, *direction == Direction::Up));
-        let text = json!([list.table, list.filter, order.collect::<Vec<_>>()]).to_string();
+        let text = match list.search {
+            None => json!([list.table, list.filter, order.collect::<Vec<_>>()]),
+            Some(words) => json!([list.table, list.filter, order.collect::<Vec<_>>(), words]),
+        };
+        let text = text.to_string();
         BlobHash::of(text.as_bytes()).to_string().chars().take(16).collect()
     }
 }
@@ -192,6 +196,7 @@ impl<'a> Order<'a> {
 pub(crate) struct List<'a> {
     pub table: &'a str,
     pub filter: Option<&'a str>,
+    pub search: Option<&'a str>,
 }
 
 /// JSON has no infinities, and neither have parameters.

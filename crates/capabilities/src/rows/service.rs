@@ -5,26 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kernel::{Code, Env, Error, Result};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::change::{self, Change};
-use super::encode;
 use super::error::told;
 use super::etag::IfMatch;
-use super::given::{changes, new_row, unknown};
-use super::order::{List, Order};
-use super::statement::{Statements, Wanted};
-use super::{App, ColumnModel, TableModel};
-use crate::access::{Expr, Guest};
-use crate::database::{self, Databases, PARAMETERS, RowsTurn, RowsWriter};
-
-/// How many rows a list has where nothing is said, and at most.
-pub(crate) const LIMIT: u32 = 50;
-pub(crate) const LIMIT_MOST: u32 = 200;
-
-/// After how many bytes a list ends, with a cursor.
-const LIST_BYTES: usize = 4 << 20;
+use super::expand;
+use super::given::{changes, new_row};
+use super::statement::Statements;
+use super::{App, TableModel};
+use crate::access::Guest;
+use crate::database::{self, Databases, RowsTurn, RowsWriter};
 
 /// Who knows the app of an environment's live release. A release that is still on trial is not it: nobody reads or
 /// writes by rules that may never hold.
@@ -38,23 +29,6 @@ pub trait LiveApps: Send + Sync + 'static {
 pub struct Rows {
     pub(super) databases: Arc<Databases>,
     live: Arc<dyn LiveApps>,
-}
-
-/// Which rows are wanted, and what of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    /// The columns, separated by commas; all of them without it.
-    pub select: Option<String>,
-    /// The condition that rows must meet.
-    #[serde(rename = "where")]
-    pub filter: Option<String>,
-    /// By which columns, `-` before one turns it; by `id` without it.
-    pub order: Option<String>,
-    /// At most this many rows, 1 to 200; 50 without it.
-    pub limit: Option<u32>,
-    /// Where to go on: the cursor of the page before.
-    pub cursor: Option<String>,
 }
 
 /// A row as it is answered.
@@ -83,110 +57,66 @@ impl Rows {
         self.live.app(env).await
     }
 
-    /// The rows that `guest` may list, as the JSON of `{"rows": […], "cursor"?}`. Rows that are hidden are left out.
-    ///
-    /// # Errors
-    /// `not_found` for an unknown table; `invalid_input` with a pointer to the part of the query.
-    pub async fn list(&self, guest: &Guest, table: &str, query: &ListQuery) -> Result<Bytes> {
-        let app = self.app(guest.env()).await?;
-        match self.list_of(&app, guest, table, query).await {
-            Err(error) => {
-                let now = self.switched(guest.env(), &app, error).await?;
-                self.list_of(&now, guest, table, query).await
-            }
-            listed => listed,
-        }
-    }
-
-    async fn list_of(&self, app: &App, guest: &Guest, table: &str, query: &ListQuery) -> Result<Bytes> {
-        let table = known(app, table)?;
-        let limit = query.limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MOST).contains(&limit) {
-            return Err(Error::invalid("/limit", format!("the limit is 1 to {LIMIT_MOST}")));
-        }
-        let columns = selected(table, query.select.as_deref())?;
-        let filter = query.filter.as_deref().map(|text| Expr::parse_where(text, table)).transpose();
-        let filter = filter.map_err(|error| error.field("/where"))?;
-        let order = Order::parse(query.order.as_deref(), table)?;
-        let list = List { table: &table.name, filter: query.filter.as_deref() };
-        let after = query.cursor.as_deref().map(|cursor| order.read_cursor(cursor, &list)).transpose()?;
-        let wanted = Wanted {
-            columns: &columns,
-            filter: filter.as_ref(),
-            order: &order,
-            after: after.as_ref(),
-            most: limit + 1,
-        };
-        let sql = Statements { table, subject: guest.subject() }.list(&wanted);
-        if sql.params.len() > PARAMETERS {
-            let message =
-                format!("the where has too many values: at most {PARAMETERS} with those of the rules");
-            return Err(Error::invalid("/where", message));
-        }
-
-        let read = match filter {
-            // What a filter lets through may be far apart, and anybody may send one; a page's own lists do not wait
-            // for it.
-            Some(_) => self.databases.list_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await,
-            None => self.databases.read_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await,
-        };
-        let read = read.map_err(|error| told(error, table))?;
-        let mut json = Vec::with_capacity(1024);
-        json.extend_from_slice(b"{\"rows\":[");
-        let (mut last, mut more) = (None, read.is_cut() || read.iter().len() > limit as usize);
-        for (index, row) in read.iter().take(limit as usize).enumerate() {
-            // Texts may be several times as long in JSON.
-            if json.len() > LIST_BYTES {
-                more = true;
-                break;
-            }
-            if index > 0 {
-                json.push(b',');
-            }
-            encode::object(&columns, &row, &mut json).map_err(|error| told(error, table))?;
-            last = Some(row);
-        }
-        json.push(b']');
-        if more {
-            let place = last.and_then(|row| order.place(&row, columns.len())).ok_or_else(|| {
-                Error::invalid("/order", "the values of these columns are too long to go on after them")
-                    .hint("order by another column, or ask for fewer rows with a where")
-            })?;
-            json.extend_from_slice(b",\"cursor\":\"");
-            json.extend_from_slice(order.cursor(&place, &list).as_bytes());
-            json.push(b'"');
-        }
-        json.push(b'}');
-        Ok(json.into())
-    }
-
     /// The row with this id.
     ///
     /// # Errors
     /// `not_found` where there is none that `guest` may read.
     pub async fn get(&self, guest: &Guest, table: &str, id: &str) -> Result<Stored> {
+        self.get_expanded(guest, table, id, None).await
+    }
+
+    /// As [`Rows::get`], with the rows that `expand` names; the tag is of the row alone.
+    ///
+    /// # Errors
+    /// As [`Rows::get`]; `invalid_input` at `/expand`.
+    pub async fn get_expanded(
+        &self,
+        guest: &Guest,
+        table: &str,
+        id: &str,
+        expand: Option<&str>,
+    ) -> Result<Stored> {
         let app = self.app(guest.env()).await?;
-        match self.get_of(&app, guest, table, id).await {
+        match self.get_of(&app, guest, table, id, expand).await {
             Err(error) => {
                 let now = self.switched(guest.env(), &app, error).await?;
-                self.get_of(&now, guest, table, id).await
+                self.get_of(&now, guest, table, id, expand).await
             }
             found => found,
         }
     }
 
-    async fn get_of(&self, app: &App, guest: &Guest, table: &str, id: &str) -> Result<Stored> {
+    async fn get_of(
+        &self,
+        app: &App,
+        guest: &Guest,
+        table: &str,
+        id: &str,
+        expand: Option<&str>,
+    ) -> Result<Stored> {
         let table = known(app, table)?;
-        let sql = Statements { table, subject: guest.subject() }.get(id);
+        let nodes = expand.map(|text| expand::parse(text, table, app)).transpose()?.unwrap_or_default();
+        let beside = expand::beside(&nodes, table);
+        let sql = Statements { table, subject: guest.subject() }.gets(&[id], &beside);
         let read = self.databases.read_rows(guest.env(), sql.text, sql.params, usize::MAX).await;
-        let found =
-            read.and_then(|rows| rows.iter().next().map(|row| change::stored(table, &row)).transpose());
-        found.map_err(|error| told(error, table))?.ok_or_else(|| change::hidden(table))
+        let rows = read.map_err(|error| told(error, table))?;
+        let row = rows.iter().next().ok_or_else(|| change::hidden(table))?;
+        let mut stored = change::stored(table, &row).map_err(|error| told(error, table))?;
+        if !nodes.is_empty() {
+            let parents = [expand::Parent::of(&row, table.shown().count(), &nodes)];
+            let expanded = self.expand(app, guest, &nodes, &parents, &mut expand::Budget::default()).await?;
+            let mut json = stored.json.to_vec();
+            json.pop();
+            expanded.iter().for_each(|expanded| json.extend_from_slice(expanded));
+            json.push(b'}');
+            stored.json = json.into();
+        }
+        Ok(stored)
     }
 
     /// The app that has taken the place of `before` since; or `error`, where it is not of that switch: a table that was
     /// read as the earlier release had it is not there like that any more.
-    async fn switched(&self, env: &Env, before: &Arc<App>, error: Error) -> Result<Arc<App>> {
+    pub(super) async fn switched(&self, env: &Env, before: &Arc<App>, error: Error) -> Result<Arc<App>> {
         if error.code() != Code::Unavailable {
             return Err(error);
         }
@@ -200,8 +130,7 @@ impl Rows {
     /// `invalid_input` with a pointer to the column, `forbidden` where the rules refuse, `conflict` with a row that
     /// is there.
     pub async fn create(&self, guest: &Guest, table: &str, row: Map<String, Value>) -> Result<Stored> {
-        let change =
-            |table: &TableModel| Ok(Change::Create { new: new_row(table, guest.subject(), row.clone())? });
+        let change = |table: &TableModel| Ok(Change::create(new_row(table, guest.subject(), row.clone())?));
         let row = self.alone(guest, table, change).await?;
         row.ok_or_else(|| Error::internal("a row that was made is not returned"))
     }
@@ -300,18 +229,4 @@ impl Turn {
 /// The table of that name.
 pub(super) fn known<'a>(app: &'a App, name: &str) -> Result<&'a Arc<TableModel>> {
     app.table(name).ok_or_else(|| Error::new(Code::NotFound, "there is no such table"))
-}
-
-/// The columns that are wanted, as the query orders them.
-fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
-    let Some(select) = select else { return Ok(table.shown().collect()) };
-    let mut columns: Vec<&ColumnModel> = Vec::new();
-    for name in select.split(',').map(str::trim) {
-        let column = table.shown_column(name).ok_or_else(|| unknown(table, "/select", name))?;
-        if columns.iter().any(|known| known.name == column.name) {
-            return Err(Error::invalid("/select", format!("{} is named twice", column.name)));
-        }
-        columns.push(column);
-    }
-    Ok(columns)
 }

@@ -2,10 +2,10 @@
 
 use kernel::Timestamp;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::given::{Given, parameter};
 use super::order::{Order, Place};
+use super::search::Search;
 use super::{ColumnModel, TableModel, time_text};
 use crate::access::{Expr, New, Operation, Sql, Subject, View, compile};
 use crate::database::quoted;
@@ -21,7 +21,11 @@ pub(crate) struct Statements<'a> {
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub columns: &'a [&'a ColumnModel],
+    /// Others that are needed beside them and not shown, behind those of the order.
+    pub beside: &'a [&'a ColumnModel],
     pub filter: Option<&'a Expr>,
+    /// The words that rows must have.
+    pub search: Option<&'a Search>,
     pub order: &'a Order<'a>,
     pub after: Option<&'a Place>,
     /// At most this many.
@@ -33,16 +37,9 @@ impl Statements<'_> {
     pub fn list(&self, wanted: &Wanted<'_>) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("SELECT ");
-        names(wanted.columns.iter().copied().chain(wanted.order.columns()), &mut sql);
-        sql.text.push_str(" FROM ");
-        sql.text.push_str(&quoted(&self.table.name));
-        sql.text.push_str(" WHERE ");
-        self.rule(Operation::List, New::None, &mut sql);
-        if let Some(filter) = wanted.filter {
-            sql.text.push_str(" AND (");
-            compile(filter, &self.view(New::None), &mut sql);
-            sql.text.push(')');
-        }
+        let columns = wanted.columns.iter().copied().chain(wanted.order.columns());
+        names(columns.chain(wanted.beside.iter().copied()), &mut sql);
+        self.visible(wanted.filter, wanted.search, &mut sql);
         if let Some(place) = wanted.after {
             sql.text.push_str(" AND (");
             wanted.order.after(place, &mut sql);
@@ -52,6 +49,80 @@ impl Statements<'_> {
         wanted.order.by(&mut sql);
         sql.text.push_str(" LIMIT ");
         sql.bind(wanted.most.into());
+        sql
+    }
+
+    /// Appends where the rows come from that the subject may list and that are asked for.
+    pub fn visible(&self, filter: Option<&Expr>, search: Option<&Search>, sql: &mut Sql) {
+        sql.text.push_str(" FROM ");
+        sql.text.push_str(&quoted(&self.table.name));
+        sql.text.push_str(" WHERE ");
+        self.rule(Operation::List, New::None, sql);
+        if let Some(search) = search {
+            sql.text.push_str(" AND ");
+            search.condition(self.table, sql);
+        }
+        if let Some(filter) = filter {
+            sql.text.push_str(" AND (");
+            compile(filter, &self.view(New::None), sql);
+            sql.text.push(')');
+        }
+    }
+
+    /// Reads the rows with these ids that the subject may get: what is shown, then `beside`.
+    pub fn gets(&self, ids: &[&str], beside: &[&ColumnModel]) -> Sql {
+        let mut sql = Sql::default();
+        sql.text.push_str("SELECT ");
+        names(self.table.shown().chain(beside.iter().copied()), &mut sql);
+        sql.text.push_str(" FROM ");
+        sql.text.push_str(&quoted(&self.table.name));
+        sql.text.push_str(" WHERE ");
+        one_of("id", ids, &mut sql);
+        sql.text.push_str(" AND ");
+        self.rule(Operation::Get, New::None, &mut sql);
+        sql
+    }
+
+    /// Reads the rows that refer to these ids by `column` and that the subject may list, at most `most` for each: what is
+    /// shown, then `beside`.
+    pub fn referring(&self, column: &ColumnModel, ids: &[&str], beside: &[&ColumnModel], most: usize) -> Sql {
+        let mut sql = Sql::default();
+        let mut all: Vec<&ColumnModel> = Vec::new();
+        for column in self.table.shown().chain(beside.iter().copied()) {
+            if !all.iter().any(|known| known.name == column.name) {
+                all.push(column);
+            }
+        }
+        sql.text.push_str("SELECT ");
+        names(self.table.shown().chain(beside.iter().copied()), &mut sql);
+        sql.text.push_str(" FROM (SELECT ");
+        names(all.into_iter(), &mut sql);
+        // No column of an app begins with an underscore.
+        sql.text.push_str(", row_number() OVER (PARTITION BY ");
+        sql.text.push_str(&quoted(&column.name));
+        sql.text.push_str(" ORDER BY \"id\") AS \"_at\" FROM ");
+        sql.text.push_str(&quoted(&self.table.name));
+        sql.text.push_str(" WHERE ");
+        one_of(&column.name, ids, &mut sql);
+        sql.text.push_str(" AND ");
+        self.rule(Operation::List, New::None, &mut sql);
+        sql.text.push_str(") WHERE \"_at\" <= ");
+        sql.bind(most.into());
+        sql.text.push_str(" ORDER BY \"id\"");
+        sql
+    }
+
+    /// Finds the id of the row with these values, whoever may see it.
+    pub fn find(&self, columns: &[&ColumnModel], row: &Given) -> Sql {
+        let mut sql = Sql::default();
+        sql.text.push_str("SELECT \"id\" FROM ");
+        sql.text.push_str(&quoted(&self.table.name));
+        for (index, column) in columns.iter().enumerate() {
+            sql.text.push_str(if index == 0 { " WHERE " } else { " AND " });
+            sql.text.push_str(&quoted(&column.name));
+            sql.text.push_str(" = ");
+            sql.bind(parameter(column.kind, row.get(&column.name).unwrap_or(&Value::Null)));
+        }
         sql
     }
 
@@ -65,8 +136,8 @@ impl Statements<'_> {
         sql
     }
 
-    /// Makes a row, where the subject may, and returns it.
-    pub fn create(&self, new: &Given) -> Sql {
+    /// Makes a row of this id, where the subject may, and returns it.
+    pub fn create(&self, id: &str, new: &Given) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("INSERT INTO ");
         sql.text.push_str(&quoted(&self.table.name));
@@ -77,8 +148,7 @@ impl Statements<'_> {
             sql.text.push_str(&quoted(&column.name));
         }
         sql.text.push_str(") SELECT ");
-        // Ids made here sort as they were made, within a millisecond too.
-        sql.bind(Uuid::now_v7().to_string().into());
+        sql.bind(id.into());
         for (column, value) in given() {
             sql.text.push_str(", ");
             sql.bind(parameter(column.kind, value));
@@ -175,7 +245,17 @@ impl Statements<'_> {
     }
 }
 
-fn names<'a>(columns: impl Iterator<Item = &'a ColumnModel>, sql: &mut Sql) {
+fn one_of(column: &str, values: &[&str], sql: &mut Sql) {
+    sql.text.push_str(&quoted(column));
+    sql.text.push_str(" IN (");
+    for (index, value) in values.iter().enumerate() {
+        sql.text.push_str(if index == 0 { "" } else { ", " });
+        sql.bind((*value).into());
+    }
+    sql.text.push(')');
+}
+
+pub(super) fn names<'a>(columns: impl Iterator<Item = &'a ColumnModel>, sql: &mut Sql) {
     for (index, column) in columns.enumerate() {
         sql.text.push_str(if index == 0 { "" } else { ", " });
         sql.text.push_str(&quoted(&column.name));

@@ -57,8 +57,15 @@ impl Storage {
         let filter = object::within(&bucket.name, prefix, after.as_deref());
         let order = Order::parse(Some("path"), &bucket.table)?;
         let columns: Vec<_> = bucket.table.columns.iter().collect();
-        let wanted =
-            Wanted { columns: &columns, filter: Some(&filter), order: &order, after: None, most: limit + 1 };
+        let wanted = Wanted {
+            columns: &columns,
+            beside: &[],
+            filter: Some(&filter),
+            search: None,
+            order: &order,
+            after: None,
+            most: limit + 1,
+        };
         let sql = statements(&bucket, guest).list(&wanted);
         let rows = Desk::Reader(&self.0.databases, guest.env()).ask(sql).await?;
         let files: Vec<Object> = rows.iter().take(limit as usize).map(|row| Object::read(row)).collect();

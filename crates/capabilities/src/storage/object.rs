@@ -4,6 +4,7 @@ use kernel::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::media;
 use crate::access::{ColumnRef, Expr, New, Op, Operation, Rules, Source, Sql, Subject, View};
@@ -93,7 +94,14 @@ fn model(wanted: impl Fn(Seen) -> bool) -> TableModel {
         }
     };
     let columns = COLUMNS.iter().filter(|(_, _, seen)| wanted(*seen)).map(column).collect();
-    TableModel { name: TABLE.to_owned(), columns, access: Rules::default() }
+    TableModel {
+        name: TABLE.to_owned(),
+        columns,
+        access: Rules::default(),
+        unique: Vec::new(),
+        paths: Vec::new(),
+        searched: false,
+    }
 }
 
 /// Where a file answers, on the app's host.
@@ -288,6 +296,11 @@ pub(super) fn given(
         given.insert("metadata".to_owned(), Value::Object(metadata.clone()));
     }
     given
+}
+
+/// The id of a new file's row.
+pub(super) fn id() -> String {
+    Uuid::now_v7().to_string()
 }
 
 /// Adds whose the new file is.

@@ -4,10 +4,15 @@ mod auth;
 mod files;
 mod openapi;
 mod openapi_files;
+mod openapi_realtime;
 mod origin;
+mod realtime;
+mod realtime_socket;
 mod rows;
 mod sdk;
 mod uploads;
+
+pub use self::realtime::Hangup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +23,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
+use capabilities::realtime::Realtime;
 use capabilities::rows::{App, Rows};
 use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
@@ -27,7 +33,7 @@ use kernel::{CallId, Code, Env, Error, Result, Scope, Secret};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use web::problem::problem_response;
+use web::problem::app_problem_response;
 
 /// The routes of the data plane, as documents write them; everything else below `/_/` is not found.
 pub const ROUTES: &[(&str, &str)] = &[
@@ -52,8 +58,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/_/auth/ui"),
     ("GET", "/_/db/{table}"),
     ("POST", "/_/db/{table}"),
+    ("PUT", "/_/db/{table}"),
+    ("GET", "/_/db/{table}.csv"),
     ("POST", "/_/db/{table}/query"),
     ("GET", "/_/db/{table}/{id}"),
+    ("PUT", "/_/db/{table}/{id}"),
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
@@ -68,6 +77,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("HEAD", "/_/uploads/{id}"),
     ("PATCH", "/_/uploads/{id}"),
     ("DELETE", "/_/uploads/{id}"),
+    ("GET", "/_/realtime"),
+    ("POST", "/_/realtime/ticket"),
+    ("POST", "/_/realtime/broadcast"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
     ("GET", "/_/openapi.json"),
@@ -90,6 +102,8 @@ pub struct Data {
     pub rows: Rows,
     /// Their files.
     pub files: Storage,
+    /// What happens to it.
+    pub realtime: Realtime,
 }
 
 /// One request below `/_/`.
@@ -156,6 +170,7 @@ impl Data {
             ["files", ..] => files::answer(self, &ask, body).await,
             ["uploads", ..] => uploads::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,
+            ["realtime", ..] => realtime::answer(self, &ask, body).await,
             _ => Err(unknown()),
         }
     }
@@ -185,14 +200,7 @@ impl Ask<'_> {
         match self.token()? {
             Some(token) => {
                 let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
-                let from_a_page = self.parts.headers.contains_key(ORIGIN);
-                if *guest.subject() == Subject::Service && from_a_page {
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        "a platform key is for servers, and this is a page's request",
-                    )
-                    .hint("revoke the key, which others can see now, and let people sign in"));
-                }
+                not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
             None => Ok(Guest::visitor(self.env.clone())),
@@ -248,6 +256,18 @@ impl Ask<'_> {
     }
 }
 
+/// Refuses a platform key that a page shows.
+fn not_of_a_page(parts: &Parts, guest: &Guest) -> Result<()> {
+    if *guest.subject() == Subject::Service && parts.headers.contains_key(ORIGIN) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "a platform key is for servers, and this is a page's request",
+        )
+        .hint("revoke the key, which others can see now, and let people sign in"));
+    }
+    Ok(())
+}
+
 /// The token of an `Authorization: Bearer` header (RFC 6750 §2.1); none where there is no such header.
 fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let refuse = |message: &str| Error::new(Code::Unauthenticated, message);
@@ -294,7 +314,7 @@ pub(super) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }
-    let mut response = problem_response(error, &id.to_string());
+    let mut response = app_problem_response(error, &id.to_string());
     // What was refused to one origin or session may be open to the next.
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response

@@ -130,6 +130,17 @@ export interface Table<T extends object> {
   create(row: Partial<T>): Promise<Row<T>>;
   update(id: string, patch: Partial<T>, options?: Versioned): Promise<Row<T>>;
   delete(id: string, options?: Versioned): Promise<void>;
+  /** Calls `handler` at each change of rows that the user may list. Returns what ends it. */
+  subscribe<const K extends Column<T> = Column<T>>(
+    options: Pick<ListOptions<T, K>, "select" | "where">,
+    handler: (event: RowEvent<Pick<Row<T>, K | "id">>) => void,
+  ): Stop;
+  /** Calls `show` with all rows, in order, at first and after each change; `failed` where they cannot be had. */
+  live<const K extends Column<T> = Column<T>>(
+    options: Pick<ListOptions<T, K>, "select" | "where" | "order">,
+    show: (rows: Pick<Row<T>, K | "id">[]) => void,
+    failed?: (error: Error) => void,
+  ): Stop;
 }
 
 /** One step of a batch; a batch has at most 50 and is done wholly or not at all. */
@@ -151,6 +162,8 @@ export interface Client {
   batch(operations: readonly Operation[]): Promise<Result[]>;
   /** The files of a bucket. */
   files(bucket: string): Bucket;
+  /** Joins a channel, which the manifest must name. */
+  channel<S extends object = Record<string, unknown>>(name: string): Channel<S>;
 }
 
 export interface ClientOptions {

@@ -3,6 +3,7 @@
 //   import { createClient, where } from "/_/sdk.js";
 //   const app = createClient();
 //   await app.auth.anonymous();
+//   const stop = app.db("todos").live({ order: "-created_at" }, (rows) => draw(rows));
 //   const { rows } = await app.db("todos").list({ where: where`done == ${false}`, order: "-created_at" });
 //
 // Types: /_/sdk.d.ts
@@ -225,6 +226,19 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     }
   }
 
+  /** An access token of who is signed in; null for nobody. */
+  async function access() {
+    const held = store.read();
+    if (!held || Date.now() < held.renew_at) return held?.access_token ?? null;
+    return (await locked(() => renew(held)))?.access_token ?? null;
+  }
+
+  /** To be called when the access token was refused: there is another one then, or nobody is signed in. */
+  const spent = () => locked(() => store.read() && renew(store.read()));
+
+  const live = realtime({ origin, key, access, spent, user });
+  listeners.add(() => live.switched());
+
   const enter = async (path, body) => accept(await ask("POST", `/_/auth/${path}`, { body })).user;
 
   /** The same as who is here without an address, who becomes that account; null where a mail is to be read first. */
@@ -312,15 +326,18 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       const body = { select: joined(select), where: filter?.toString(), order: joined(order), ...options };
       return (await call("POST", `${path}/query`, { body })).data;
     };
+    async function* all(options) {
+      let page = { cursor: options?.cursor };
+      do {
+        page = await list({ limit: 200, ...options, cursor: page.cursor });
+        yield* page.rows;
+      } while (page.cursor);
+    }
     return {
       list,
-      async *all(options) {
-        let page = { cursor: options?.cursor };
-        do {
-          page = await list({ limit: 200, ...options, cursor: page.cursor });
-          yield* page.rows;
-        } while (page.cursor);
-      },
+      all,
+      subscribe: (options, handler) => live.subscribe(segment(table), options, handler),
+      live: (options, show, failed) => kept(all, (...asked) => live.subscribe(segment(table), ...asked), options, show, failed),
       get: async (id) => row("GET", one(id)),
       create: (body) => row("POST", path, { body }),
       update: async (id, body, { ifMatch } = {}) => row("PATCH", one(id), { body, ifMatch }),
@@ -336,7 +353,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return data.results;
   }
 
-  return { auth, db, batch, files: filesOf(call, origin) };
+  return { auth, db, batch, files: filesOf(call, origin), channel: live.channel };
 }
 
 /** Something that nobody guesses; `crypto.randomUUID` is for secure contexts alone. */

@@ -8,10 +8,11 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::mail::{Addresses, Post, Route};
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
 use capabilities::rows::{AuthSettings, LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
-use edge::{Apps, Data, Edge, HostKind, Which};
+use edge::{Apps, AtDomain, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
@@ -98,6 +99,10 @@ impl Apps for Known {
         async { Ok(Some(self.env.clone())) }.boxed()
     }
 
+    fn at_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<AtDomain>>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn release<'a>(&'a self, env: &'a Env, _: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {
         self.releases.live(env).boxed()
     }
@@ -137,16 +142,21 @@ impl Ground {
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let post = Post::new(&Route::Outbox, Arc::new(Keys), logs.clone()).unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, AuthLimits::default());
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let data = Data {
             auth: auth.clone(),
-            rows: Rows::new(Arc::clone(&databases), Arc::clone(&releases) as Arc<dyn LiveApps>),
+            rows: Rows::new(Arc::clone(&databases), Arc::clone(&live)),
             files: Storage::new(
                 databases,
-                Arc::clone(&releases) as Arc<dyn LiveApps>,
+                live,
                 Contents::local(dir.path()).unwrap(),
                 Arc::new(Keys),
                 StorageLimits::default(),
             ),
+            realtime,
         };
         let edge = Edge::new(Arc::new(Known { env: env.clone(), releases }), blobs, data, logs);
         Self { _dir: dir, env, auth, edge }

@@ -14,10 +14,11 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
 use capabilities::mail::{Addresses, Post, Route};
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
-use edge::{Apps, Data, Edge, Hosts, Served, Which};
+use edge::{Apps, AtDomain, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kernel::{Code, Env, EnvId, Error, Result, Scopes, Secret, Slug, TenantId};
@@ -44,6 +45,10 @@ impl Apps for Known {
             _ => Ok(self.apps.lock().unwrap().get(slug).map(|app| app.env.clone())),
         };
         async { found }.boxed()
+    }
+
+    fn at_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<AtDomain>>> {
+        async { Ok(None) }.boxed()
     }
 
     fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {
@@ -185,8 +190,11 @@ impl Ground {
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let post = Post::new(&Route::Outbox, Arc::new(NoKeys), logs.clone()).unwrap();
+        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
+        let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
+        let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
         let data = Data {
-            auth: Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default()),
+            auth,
             rows: Rows::new(Arc::clone(&databases), apps.clone()),
             files: Storage::new(
                 Arc::clone(&databases),
@@ -195,6 +203,7 @@ impl Ground {
                 Arc::new(NoLinks),
                 StorageLimits::default(),
             ),
+            realtime,
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());

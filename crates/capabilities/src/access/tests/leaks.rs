@@ -40,7 +40,7 @@ fn no_statement_reaches_a_row_that_the_rules_do_not_give() {
                 db.begin(Durability::Normal).await.unwrap();
                 let columns: Vec<_> = table.columns.iter().take(1).collect();
                 let order = Order::parse(None, &table).unwrap();
-                let wanted = Wanted { columns: &columns, filter: Some(&filter), order: &order, after: None, most: 100 };
+                let wanted = Wanted { columns: &columns, beside: &[], search: None, filter: Some(&filter), order: &order, after: None, most: 100 };
                 let sql = statements.list(&wanted);
                 let listed = db.run(Role::Writer, &sql.text, &sql.params).await.unwrap().rows;
                 let listed: Vec<_> = listed.iter().map(|row| row[0].clone()).collect();

@@ -40,6 +40,9 @@ fn members() -> TableModel {
             column("until", Type::Timestamp, None),
         ],
         access: Rules::default(),
+        unique: Vec::new(),
+        paths: Vec::new(),
+        searched: false,
     }
 }
 
@@ -67,6 +70,9 @@ fn things() -> TableModel {
             column("updated_at", Type::Timestamp, Some(DefaultValue::Now)),
         ],
         access: Rules::default(),
+        unique: Vec::new(),
+        paths: Vec::new(),
+        searched: false,
     }
 }
 

@@ -259,7 +259,8 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
     let bounds = || Bounds { most: usize::MAX, limit: Duration::from_secs(600), queue: None };
     for _ in 0..10 {
         let env = fixture.env.id();
-        let connection = Connection::open(env, &path, Kind::RowsWriter, &limits).await.unwrap();
+        let connection =
+            Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::default()).await.unwrap();
         connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), bounds()).await.unwrap();
         let watch = connection.watch();
         let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), bounds());

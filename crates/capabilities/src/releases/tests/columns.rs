@@ -177,7 +177,7 @@ async fn lint_finds_owners_that_can_be_changed_and_looks_without_an_index() {
     yard.apply(app).await.unwrap();
     let access = json!({ "list": "row.author == auth.uid", "get": "row.author == auth.uid || exists(bans, user == row.author)",
         "create": "auth.uid != null", "update": "row.author == auth.uid" });
-    let access = serde_json::from_value(access).unwrap();
+    let access: crate::access::AccessSpec = serde_json::from_value(access).unwrap();
     let set = yard.releases.plan_access(&yard.env, "notes", access, &CancellationToken::new()).await.unwrap();
     assert_eq!(
         set.lint,

@@ -253,7 +253,7 @@ fn any_cursor_and_any_text_is_answered_and_never_shows_what_is_hidden() {
     let text = || prop::option::of("\\PC{0,40}");
     runner
         .run(&(text(), text(), text(), text()), |(select, filter, order, cursor)| {
-            let query = ListQuery { select, filter, order, cursor, limit: None };
+            let query = ListQuery { select, filter, order, cursor, ..ListQuery::default() };
             match runtime.block_on(field.rows.list(&other, "todos", &query)) {
                 Ok(json) => prop_assert_eq!(&json[..], b"{\"rows\":[]}"),
                 Err(error) => prop_assert_eq!(error.status(), 400, "{:?} {:?}", query, error),

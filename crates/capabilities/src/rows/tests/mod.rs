@@ -4,6 +4,7 @@ mod attacks;
 mod batch;
 mod change;
 mod lists;
+mod rich;
 mod switch;
 
 use std::sync::Arc;
