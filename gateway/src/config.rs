@@ -89,6 +89,10 @@ pub struct Environments {
     pub max_database_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
+    /// How many snapshots one environment may have, beside those that the platform makes.
+    pub max_snapshots: usize,
+    /// How many bytes the snapshots of one environment may take, in bytes.
+    pub max_snapshot_bytes: u64,
 }
 
 /// The log.
@@ -124,6 +128,8 @@ impl Default for Config {
                 max_open: 64,
                 max_database_bytes: 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
+                max_snapshots: 20,
+                max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
             },
             log: Log { level: Level::Info, format: Format::Text },
         }

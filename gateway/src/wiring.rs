@@ -15,6 +15,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -101,8 +102,25 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-    let platform =
-        Arc::new(Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir });
+    let snapshots = Snapshots::new(
+        environments_dir.clone(),
+        Arc::clone(&databases),
+        Arc::clone(&releases),
+        auth.clone(),
+        logs.clone(),
+        snapshot_limits(config),
+    );
+    let platform = Arc::new(Platform {
+        control,
+        databases,
+        releases,
+        auth,
+        blobs,
+        snapshots,
+        logs,
+        urls,
+        environments_dir,
+    });
     platform.recover().await?;
     upkeep::start(Arc::clone(&platform), listening.stopping.clone());
 
@@ -192,6 +210,15 @@ fn database_limits(config: &Config) -> database::Limits {
         pages: u32::try_from(environments.max_database_bytes / PAGE).unwrap_or(u32::MAX),
         statement: Duration::from_millis(environments.statement_timeout_ms),
         ..database::Limits::default()
+    }
+}
+
+fn snapshot_limits(config: &Config) -> SnapshotLimits {
+    let environments = &config.environments;
+    SnapshotLimits {
+        most: environments.max_snapshots,
+        bytes: environments.max_snapshot_bytes,
+        ..SnapshotLimits::default()
     }
 }
 

@@ -8,8 +8,9 @@ use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::Releases;
-use control::{Control, EnvState, Environment, NewEnvironment};
-use kernel::{Env, Error, Result, Slug, Tenant};
+use capabilities::snapshots::Snapshots;
+use control::{Control, EnvState, Environment, Environments, NewEnvironment};
+use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
 
 /// The services that tools ask.
@@ -24,6 +25,8 @@ pub struct Platform {
     pub auth: Auth,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their snapshots.
+    pub snapshots: Snapshots,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.
@@ -84,6 +87,29 @@ impl Platform {
         self.complete(made).await
     }
 
+    /// Makes an environment whose files `fill` makes, whole or not at all.
+    ///
+    /// # Errors
+    /// What is wrong with `wanted`; those of `fill`. Then there is no such environment.
+    pub async fn fill_environment<T>(
+        &self,
+        tenant: &Tenant,
+        wanted: NewEnvironment,
+        fill: impl AsyncFnOnce(EnvId) -> Result<T>,
+    ) -> Result<(Environment, T)> {
+        let environments = self.control.environments();
+        let made = environments.create_copy(tenant, wanted).await?.environment;
+        match fill(made.id).await {
+            Ok(filled) => Ok((environments.ready(&made).await?, filled)),
+            Err(error) => {
+                if let Err(error) = environments.abandon(&made).await {
+                    tracing::warn!(env.id = %made.id, error = error.chain(), "an environment that was not made stays");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Makes the files of an environment whose record is there, and opens it.
     async fn complete(&self, environment: Environment) -> Result<Environment> {
         if environment.state != EnvState::Creating {
@@ -115,6 +141,10 @@ impl Platform {
         if let Some(release) = app.release {
             losses.push(format!("{release} releases"));
         }
+        let snapshots = self.snapshots.list(&env).await?.len();
+        if snapshots > 0 {
+            losses.push(format!("{snapshots} snapshots"));
+        }
         losses.extend(self.secrets(&env).await?.into_iter().map(|name| format!("secret {name}")));
         Ok(losses)
     }
@@ -129,6 +159,7 @@ impl Platform {
         self.blobs.forget(environment.id).await;
         self.releases.forget(environment.id);
         self.auth.forget(environment.id);
+        self.snapshots.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
         // Under another name first: who still writes to the environment, its log for one, finds it gone.
@@ -143,8 +174,16 @@ impl Platform {
     /// # Errors
     /// The disk, or the control plane.
     pub async fn recover(&self) -> Result<()> {
+        self.snapshots.sweep().await?;
         for environment in self.control.environments().unfinished().await? {
             match environment.state {
+                EnvState::Creating if Environments::is_copy(&environment) => {
+                    if self.snapshots.is_there(environment.id) {
+                        self.control.environments().ready(&environment).await?;
+                    } else {
+                        self.control.environments().abandon(&environment).await?;
+                    }
+                }
                 EnvState::Creating => {
                     self.databases.recreate(environment.id).await?;
                     self.control.environments().ready(&environment).await?;

@@ -9,14 +9,19 @@ mod app_rollback;
 mod auth_configure;
 mod auth_user_set;
 mod auth_users;
+mod client_code;
 mod confirm;
 mod db_execute;
 mod db_load;
 mod db_migrate;
 mod db_query;
+mod env_branch;
 mod env_create;
 mod env_delete;
 mod env_list;
+mod env_merge;
+mod env_restore;
+mod env_snapshot;
 mod files;
 mod logs_query;
 mod manifest;
@@ -42,6 +47,10 @@ pub fn registry() -> Registry<Platform> {
         env_list::EnvList,
         env_create::EnvCreate,
         env_delete::EnvDelete,
+        env_branch::EnvBranch,
+        env_merge::EnvMerge,
+        env_snapshot::EnvSnapshot,
+        env_restore::EnvRestore,
         db_query::DbQuery,
         db_execute::DbExecute,
         db_migrate::DbMigrate,
@@ -55,6 +64,7 @@ pub fn registry() -> Registry<Platform> {
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,
+        client_code::ClientCode,
         skill_read::SkillRead,
     ]
 }

@@ -200,6 +200,11 @@ fn is_known(path: &str) -> bool {
             [file] => database(file),
             ["blobs", hash] => hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()),
             ["logs", ..] => true,
+            ["snapshots", snapshot, rest @ ..] if snapshot.starts_with("snap_") => match rest {
+                ["main.db" | "snapshot.json"] => true,
+                ["blobs", hash] => hash.len() == 64,
+                _ => false,
+            },
             _ => false,
         },
         _ => false,

@@ -39,6 +39,21 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
             json!({ "env": t.slug, "confirm": t.confirm }),
             json!({ "env": t.env, "confirm": t.confirm }),
         ],
+        // Refused in our own, so that it changes nothing.
+        "env_snapshot" => vec![json!({ "note": t.slug, "name": "\n" })],
+        "env_branch" => {
+            vec![json!({ "snapshot": t.snapshot }), json!({ "snapshot": t.snapshot, "data": "none" })]
+        }
+        "env_merge" => vec![
+            json!({ "from": t.slug, "dry_run": true }),
+            json!({ "from": t.env, "dry_run": true }),
+            json!({ "from": t.slug, "confirm": t.confirm }),
+            json!({ "from": t.env, "confirm": t.plan }),
+        ],
+        "env_restore" => vec![
+            json!({ "snapshot": t.snapshot, "dry_run": true }),
+            json!({ "snapshot": t.snapshot, "confirm": t.confirm }),
+        ],
         "db_query" => vec![
             sql(format!("SELECT * FROM {}", t.table)),
             sql(format!("ATTACH DATABASE '../{}/main.db' AS other", t.env)),
@@ -74,9 +89,12 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         "resource_delete" => vec![
             deletion("secret", &t.secret),
             deletion("table", &t.table),
+            deletion("snapshot", &t.snapshot),
             json!({ "kind": "site", "confirm": t.plan }),
             json!({ "kind": "secret", "name": t.secret, "confirm": t.confirm }),
         ],
+        // It is of the live tables alone.
+        "client_code" => vec![json!({})],
         "logs_query" => vec![
             json!({ "request_id": t.request }),
             json!({ "text": t.tenant }),

@@ -14,6 +14,7 @@ pub struct Things {
     pub slug: String,
     pub env: String,
     pub plan: String,
+    pub snapshot: String,
     pub confirm: String,
     pub blob: String,
     pub content: String,
@@ -143,6 +144,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     app.output("db_migrate", &json!({ "name": migration, "sql": "CREATE TABLE side (n INTEGER)" })).unwrap();
     let plan = json!({ "manifest": { "site": { "files": { "index.html": "planned" } } } });
     let plan = text(&app.output("app_plan", &plan).unwrap()["plan_id"]);
+    let snapshot = text(&app.output("env_snapshot", &json!({})).unwrap()["snapshot"]);
     let dry = app.output("env_delete", &json!({ "env": slug, "dry_run": true })).unwrap();
     let content = format!("a blob of {name}");
     let blob = sha256(&content);
@@ -157,6 +159,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
         slug,
         env: text(&env["env"]),
         plan,
+        snapshot,
         confirm: text(&dry["confirm"]),
         blob,
         content,
@@ -204,6 +207,7 @@ impl Things {
             slug: "fletcher-shop".to_owned(),
             env: other(&self.env),
             plan: other(&self.plan),
+            snapshot: other(&self.snapshot),
             confirm: confirm.to_owned(),
             blob: sha256(&content),
             content,
@@ -220,7 +224,7 @@ impl Things {
     }
 
     fn names(&self) -> Vec<&str> {
-        let Self { tenant, tenant_id, slug, env, plan, confirm, blob, .. } = self;
+        let Self { tenant, tenant_id, slug, env, plan, snapshot, confirm, blob, .. } = self;
         let Self { content, secret, table, migration, external_id, request, key_id, release, .. } = self;
         let Self { user, email, .. } = self;
         let mut names = vec![
@@ -228,6 +232,7 @@ impl Things {
             slug,
             env,
             plan,
+            snapshot,
             confirm,
             blob,
             content,

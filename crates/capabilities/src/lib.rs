@@ -1,4 +1,4 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows, snapshots.
 
 pub mod access;
 pub mod auth;
@@ -7,3 +7,4 @@ pub mod hosting;
 pub mod logs;
 pub mod releases;
 pub mod rows;
+pub mod snapshots;

@@ -20,6 +20,8 @@ const SUFFIX: usize = 6;
 /// Six random characters of 36 collide once in two billion; the tries are for an unlucky name.
 const TRIES: u32 = 5;
 const DELETE: &str = "env_delete";
+/// What stands for a template where an environment's files come from elsewhere.
+const FILLED: &str = "copy";
 
 /// What an environment is to be. Everything may be left out.
 #[derive(Debug, Clone, Default)]
@@ -77,8 +79,42 @@ impl Environments {
         self.create_for(tenant.id(), new).await
     }
 
+    /// As [`Environments::create`], for one that is made of another or of an archive. What is left undone of it is
+    /// given up at the next start: see [`Environments::is_copy`].
+    ///
+    /// # Errors
+    /// As [`Environments::create`]; `invalid_input` where a template is named.
+    pub async fn create_copy(&self, tenant: &Tenant, new: NewEnvironment) -> Result<Created> {
+        if new.template.is_some() {
+            return Err(Error::invalid("/template", "a copy has no template"));
+        }
+        self.check(&new)?;
+        self.insert(tenant.id(), new, FILLED.to_owned()).await
+    }
+
+    /// Whether the environment was made by [`Environments::create_copy`].
+    #[must_use]
+    pub fn is_copy(environment: &Environment) -> bool {
+        environment.template == FILLED
+    }
+
+    /// Gives up an environment that was not made: its record goes, and its slug is free again.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn abandon(&self, environment: &Environment) -> Result<()> {
+        self.store.environments().begin_delete(environment.id).await?;
+        self.credentials.env_gone(environment.id);
+        self.finish_delete(environment).await
+    }
+
     pub(crate) async fn create_for(&self, tenant: TenantId, new: NewEnvironment) -> Result<Created> {
         self.check(&new)?;
+        let template = self.template(new.template.as_deref())?;
+        self.insert(tenant, new, template).await
+    }
+
+    async fn insert(&self, tenant: TenantId, new: NewEnvironment, template: String) -> Result<Created> {
         let given = new.slug.is_some();
         let base = new.slug.clone().or_else(|| new.name.as_deref().and_then(Slug::from_name));
         let mut slug = match &base {
@@ -92,7 +128,7 @@ impl Environments {
                 name: new.name.clone().unwrap_or_else(|| slug.to_string()),
                 slug: slug.clone(),
                 state: EnvState::Creating,
-                template: self.template(new.template.as_deref())?,
+                template: template.clone(),
                 plan: new.plan.clone().unwrap_or_else(|| "default".to_owned()),
                 tags: new.tags.clone(),
                 external_id: new.external_id.clone(),

@@ -90,6 +90,9 @@ typed_id!(
     /// A plan made by `app_plan`.
     PlanId, "plan", "a plan id");
 typed_id!(
+    /// A point in the life of an environment that can be returned to.
+    SnapshotId, "snap", "a snapshot id");
+typed_id!(
     /// A run of an agent or a function.
     RunId, "run", "a run id");
 typed_id!(

@@ -12,7 +12,8 @@ mod time;
 pub use caller::{Caller, Principal, Surface};
 pub use error::{Code, Error, LimitInfo, Next, Result};
 pub use id::{
-    BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, TenantId, UserId,
+    BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, SnapshotId, TenantId,
+    UserId,
 };
 pub use proof::{Env, Proof, Tenant};
 pub use scope::{Scope, Scopes};

@@ -77,6 +77,10 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_database_bytes" => environments.max_database_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How many snapshots one environment may have, beside those that the platform makes.
+    "environments.max_snapshots" => environments.max_snapshots;
+    /// How many bytes the snapshots of one environment may take, without what they share with it.
+    "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
 
     /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
     "log.level" => log.level;

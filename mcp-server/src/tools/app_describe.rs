@@ -2,6 +2,7 @@
 
 use capabilities::access::AccessSpec;
 use capabilities::releases::{Description, TableInfo};
+use capabilities::snapshots::Snapshot;
 use kernel::{Env, EnvId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,14 @@ pub struct Input {
     cursor: Option<String>,
 }
 
-/// What tables may cost on one page, in tokens, and what names of secrets and migrations may.
-const TABLES: usize = 2_400;
-const NAMES: usize = 300;
+/// What tables may cost on one page, in tokens, what advice may, and what names of secrets and migrations may.
+const TABLES: usize = 1_500;
+const ADVICE: usize = 450;
+const NAMES: usize = 120;
+
+/// How many snapshots are listed, and how many characters of their notes.
+const SNAPSHOTS: usize = 5;
+const NOTE: usize = 100;
 
 /// How many characters of one rule are shown.
 const RULE: usize = 300;
@@ -36,6 +42,9 @@ pub struct Output {
     url: String,
     #[serde(flatten)]
     app: Description,
+    /// The latest snapshots, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snapshots: Vec<Snapshot>,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
     /// What there is more of than is shown.
@@ -86,9 +95,21 @@ impl Tool<Platform> for AppDescribe {
         if let Some(auth) = &mut app.auth {
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
-        app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
+        let mut snapshots = platform.snapshots.list(cx.env()).await?;
+        let older = snapshots.split_off(snapshots.len().min(SNAPSHOTS)).len();
+        for note in snapshots.iter_mut().filter_map(|it| it.note.as_mut()) {
+            shorten(note, NOTE);
+        }
+        let (advice, left) = budget::fit(std::mem::take(&mut app.advice), ADVICE);
+        app.advice = advice;
+        if left > 0 {
+            omitted.push(format!("{left} pieces of advice"));
+        }
         let url = platform.urls.app(&slug);
-        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, secrets, omitted, cursor })
+        if older > 0 {
+            omitted.push(format!("{older} older snapshots"));
+        }
+        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, snapshots, secrets, omitted, cursor })
     }
 }
 

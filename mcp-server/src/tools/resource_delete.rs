@@ -30,6 +30,7 @@ pub enum Kind {
     Table,
     Site,
     Secret,
+    Snapshot,
 }
 
 impl Tool<Platform> for ResourceDelete {
@@ -39,7 +40,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, the site, or a secret. Needs a dry run first.",
+        about: "Deletes a table, the site, a secret or a snapshot. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -53,6 +54,19 @@ impl Tool<Platform> for ResourceDelete {
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
             Kind::Site => Removal::Site,
+            Kind::Snapshot => {
+                let found = platform.snapshots.find(env, named()?).await.map_err(|e| e.field("/name"))?;
+                let subject = format!("{} snapshot {}", env.id(), found.snapshot);
+                let effects = vec![format!("the state of {} cannot be restored any more", found.created_at)];
+                let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
+                if input.dry_run.unwrap_or_default() {
+                    let confirm = Some(confirm.issue(platform));
+                    return Ok(Deletion { deleted: false, effects, confirm });
+                }
+                confirm.redeem(platform, input.confirm.as_deref()).await?;
+                platform.snapshots.remove(env, &found.snapshot.to_string()).await?;
+                return Ok(Deletion { deleted: true, effects, confirm: None });
+            }
             Kind::Secret => {
                 let name = named()?;
                 if !platform.secrets(env).await?.iter().any(|have| have == name) {

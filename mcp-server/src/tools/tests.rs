@@ -11,6 +11,7 @@ use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::snapshots::{SnapshotLimits, Snapshots};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
@@ -56,7 +57,16 @@ impl Ground {
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
-        let platform = Platform { control, databases, releases, auth, blobs, logs, urls, environments_dir };
+        let snapshots = Snapshots::new(
+            environments_dir.clone(),
+            Arc::clone(&databases),
+            Arc::clone(&releases),
+            auth.clone(),
+            logs.clone(),
+            SnapshotLimits::default(),
+        );
+        let platform =
+            Platform { control, databases, releases, auth, blobs, snapshots, logs, urls, environments_dir };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

@@ -25,8 +25,8 @@ pub(super) fn is_for_a_user(name: &str) -> bool {
 
 /// The refusal of a function that there is not.
 pub(super) fn unknown_function(name: &str, at: usize) -> Wrong {
-    let wrong =
-        Wrong::new(at, format!("there is no function {name:?}")).hint("functions are now, size, startsWith, exists");
+    let wrong = Wrong::new(at, format!("there is no function {name:?}"))
+        .hint("functions are now, size, startsWith, exists");
     match name {
         // CloudBase's, which reads a document by its id.
         "get" => wrong.hint("write exists(table, id == row.list && owner == auth.uid)"),

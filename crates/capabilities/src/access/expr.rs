@@ -228,7 +228,13 @@ impl Expr {
     pub(crate) const fn is_constant(&self) -> bool {
         matches!(
             self,
-            Expr::Bool(_) | Expr::Int(_) | Expr::Real(_) | Expr::Text(_) | Expr::Time(_) | Expr::Null | Expr::Now
+            Expr::Bool(_)
+                | Expr::Int(_)
+                | Expr::Real(_)
+                | Expr::Text(_)
+                | Expr::Time(_)
+                | Expr::Null
+                | Expr::Now
         )
     }
 

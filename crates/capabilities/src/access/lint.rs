@@ -97,8 +97,9 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
         let asks = |rule: &Expr| rule.columns().iter().any(|c| c.of == Source::New && c.name == column.name);
         let named = &column.name;
         if let Some(rule) = table.access.create.as_ref().filter(|rule| !asks(rule)) {
-            let message =
-                format!("who creates a row of {name} may do so in another's name: create does not ask new.{named}");
+            let message = format!(
+                "who creates a row of {name} may do so in another's name: create does not ask new.{named}"
+            );
             let new = Expr::Column(ColumnRef { of: Source::New, ..column.clone() });
             let mend = rule.and(Expr::Compare(Op::Eq, new.into(), Expr::Auth(Auth::Uid).into()));
             found(to, message, Some(Mend::rule(table, Operation::Create, mend)));
@@ -155,7 +156,8 @@ fn lookups(table: &TableModel, indexed: &Indexed, to: &mut Vec<Finding>) {
         }
     }
     for column in named {
-        let message = format!("list compares {name}.{column}, which has no index: name it in the table's indexes");
+        let message =
+            format!("list compares {name}.{column}, which has no index: name it in the table's indexes");
         found(to, message, Some(Mend::Index { table: name.clone(), column: column.to_owned() }));
     }
     let mut seen: Vec<&Lookup> = Vec::new();
@@ -168,8 +170,11 @@ fn lookups(table: &TableModel, indexed: &Indexed, to: &mut Vec<Finding>) {
             continue;
         }
         seen.push(lookup);
-        let mend = columns.first().map(|column| Mend::Index { table: other.clone(), column: column.name.clone() });
-        let message = format!("{operation} of {name} looks through all of {other}: no column that it compares has an index");
+        let mend =
+            columns.first().map(|column| Mend::Index { table: other.clone(), column: column.name.clone() });
+        let message = format!(
+            "{operation} of {name} looks through all of {other}: no column that it compares has an index"
+        );
         found(to, message, mend);
     }
 }
@@ -227,7 +232,10 @@ fn compared(expr: &Expr, of: Source) -> Vec<&ColumnRef> {
     let column = |expr: &'_ Expr| match expr {
         Expr::Column(column) => {
             let fits = of == Source::Inner || column.name != "id";
-            column.of == of && column.path.is_empty() && !matches!(column.kind, Type::Bool | Type::Json) && fits
+            column.of == of
+                && column.path.is_empty()
+                && !matches!(column.kind, Type::Bool | Type::Json)
+                && fits
         }
         _ => false,
     };

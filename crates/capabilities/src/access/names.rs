@@ -28,7 +28,9 @@ impl Parser<'_> {
             _ => {}
         }
         match (self.mode, name) {
-            (Mode::Where | Mode::Check, "row" | "new") if self.is(".") && self.table.column(name).is_none() => {
+            (Mode::Where | Mode::Check, "row" | "new")
+                if self.is(".") && self.table.column(name).is_none() =>
+            {
                 let place = if self.mode == Mode::Check { "check" } else { "filter" };
                 Err(Wrong::new(at, format!("there is no {name:?} here"))
                     .hint(format!("a {place} names columns alone: done == false")))

@@ -111,7 +111,9 @@ impl AccessSpec {
             AccessSpec::Preset(_) => false,
             AccessSpec::CloudBase(_) => true,
             AccessSpec::Rules(rules) => {
-                rules.read.is_some() || rules.write.is_some() || rules.texts().any(|text| mentions(text, names))
+                rules.read.is_some()
+                    || rules.write.is_some()
+                    || rules.texts().any(|text| mentions(text, names))
             }
         }
     }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use kernel::EnvId;
 use serde_json::Value;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::sqlite::{LockedSqliteHandle, SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _, Row as _};
 use sqlx::{Column as _, SqlSafeStr as _};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::engine_error::{self, Told};
 use super::error::Error;
-use super::guard::{self, Bounds, Failed, Kept, Rejected, Statement};
+use super::guard::{self, Bounds, Broken, Failed, Kept, Rejected, Statement};
 use super::limits::Limits;
 use super::policy::{Refusal, Role};
 use super::rows::Rows;
@@ -296,18 +296,19 @@ impl Connection {
         };
         let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments);
         let mut stream = self.engine.driver()?.fetch_many(query.persistent(false));
-        let mut changed = 0;
+        let mut changed = None;
         while let Some(item) = stream.try_next().await.map_err(told)? {
             match item {
-                Either::Left(done) => changed += done.rows_affected(),
+                Either::Left(done) => changed = Some(changed.unwrap_or(0) + done.rows_affected()),
                 Either::Right(row) => {
                     if each(&row)?.is_break() {
-                        break;
+                        return Ok(changed.unwrap_or(0));
                     }
                 }
             }
         }
-        Ok(changed)
+        // A driver's thread that dies ends the rows as if there were no more.
+        changed.ok_or(Error::Engine(sqlx::Error::WorkerCrashed))
     }
 
     /// Runs one statement within `limit` and collects what it gives.
@@ -336,6 +337,25 @@ impl Connection {
                 Ok(Outcome { columns, rows, changed })
             })
             .await
+    }
+
+    /// Works on the whole database, on this thread. The connection has no role after this.
+    pub async fn whole<T>(
+        &mut self,
+        work: impl FnOnce(&mut LockedSqliteHandle<'_>) -> Result<T, Broken>,
+    ) -> Result<T, Error> {
+        self.role = None;
+        let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
+        let many = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let done = if many { tokio::task::block_in_place(|| work(&mut handle)) } else { work(&mut handle) };
+        done.map_err(|broken| match broken {
+            Broken::File(error) if error.kind() == std::io::ErrorKind::StorageFull => Error::DiskFull,
+            Broken::File(error) => Error::File(error),
+            Broken::Engine(code) => {
+                let error = engine_error::of_code(self.env, Told::nothing(), code, "", None);
+                full_disk(&self.path, error)
+            }
+        })
     }
 
     /// Whether a transaction is open.

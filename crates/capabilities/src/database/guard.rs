@@ -9,6 +9,7 @@
     reason = "sqlx binds neither the authorizer nor the limits and switches of the engine"
 )]
 
+mod files;
 mod kept;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use sqlx::sqlite::LockedSqliteHandle;
 use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
+pub(super) use files::{Broken, attach, read_file, replace};
 pub(super) use kept::{Bounds, Failed, Kept, Queue};
 
 /// What preparing a statement told.
@@ -148,6 +150,7 @@ pub(super) fn inspect(
     sql: &str,
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
+    refresh(db);
     let seen = RefCell::new(Seen { deadline: Instant::now().checked_add(COMPILING), ..Seen::default() });
     authorize(db, role, (&raw const seen).cast_mut().cast());
     let prepared = prepare(db, sql);
@@ -184,6 +187,23 @@ pub(super) fn memory_used() -> i64 {
     // SAFETY: takes nothing and is safe to call from any thread once the engine is initialized, which opening
     // a connection does.
     unsafe { sys::sqlite3_memory_used() }
+}
+
+/// Lets the engine notice that others have changed the schema. It looks when a statement runs, not when it is compiled,
+/// and then compiles it anew: a `*` would have other columns than those that the driver has counted.
+fn refresh(db: NonNull<sys::sqlite3>) {
+    authorize(db, Role::Platform, null_mut());
+    let sql = c"SELECT 1 FROM sqlite_schema LIMIT 1";
+    let mut raw = null_mut();
+    // SAFETY: the handle is locked by the caller; the text lives for ever; finalizing a null pointer does nothing. What
+    // goes wrong here goes wrong with the statement itself, which tells it.
+    unsafe {
+        sys::sqlite3_prepare_v2(db.as_ptr(), sql.as_ptr(), -1, &raw mut raw, null_mut());
+        if !raw.is_null() {
+            sys::sqlite3_step(raw);
+        }
+        sys::sqlite3_finalize(raw);
+    }
 }
 
 fn prepare(db: NonNull<sys::sqlite3>, sql: &str) -> Result<Statement, Rejected> {

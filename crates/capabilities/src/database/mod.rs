@@ -1,10 +1,12 @@
 //! The database of an environment: one SQLite file each, guarded, bounded, one writer at a time.
 
 mod connection;
+mod copy;
 mod effects;
 mod engine_error;
 mod environments;
 mod error;
+mod fate;
 mod guard;
 mod limits;
 mod load;
@@ -12,8 +14,10 @@ mod migrate;
 mod page;
 mod policy;
 mod postgresisms;
+mod rebuild;
 mod rows;
 mod schema;
+mod search;
 mod template;
 mod values;
 mod watch;
@@ -42,10 +46,14 @@ pub use self::policy::{Refusal, Role};
 pub use self::schema::{COUNTED, Column, ForeignKey, Index, Named, Schema, Table};
 pub use self::writer::{Durability, Switch, Writer};
 
+pub(crate) use self::copy::{Loose, Quiet, make_servable};
 pub(crate) use self::error::CHECK;
+pub(crate) use self::fate::Fate;
 pub(crate) use self::limits::PARAMETERS;
-pub(crate) use self::rows::{Among, Rows, Cell, Row, RowsTurn, RowsWriter, RunRows};
+pub(crate) use self::rebuild::{Along, Maker};
+pub(crate) use self::rows::{Among, Cell, Row, Rows, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
+pub(crate) use self::search::{create_search, fill_search, search_name};
 
 use self::connection::Kind;
 use self::environments::Environments;

@@ -114,7 +114,8 @@ async fn judge(db: &mut Writer, rehearsal: &Rehearsal, name: &str) -> Result<(Ma
         Err(e) => return Err(e.field("/table")),
     };
     let first = |(columns, _): &(Vec<super::names::ColumnName>, bool)| Some(columns.first()?.to_string());
-    let indexed = tables.iter().map(|table| (table.name.folded(), table.indexes.iter().filter_map(first).collect()));
+    let indexed =
+        tables.iter().map(|table| (table.name.folded(), table.indexes.iter().filter_map(first).collect()));
     let found = access::lint(&model, &indexed.collect(), Some(&matrix));
     let lint = untried.into_iter().chain(found.into_iter().map(|finding| finding.message));
     let lint = lint.chain(beyond_rules(table, &tables)).collect();

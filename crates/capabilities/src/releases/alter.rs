@@ -6,8 +6,8 @@ use kernel::{Code, Error, Result};
 use super::change::{Action, Draft, EffectKind};
 use super::column::{Column, Type};
 use super::convert::conversion;
-use super::declared::{has_check, in_parentheses, normal, storage_type, words};
 use super::ddl::{NEW_ID, NOW};
+use super::declared::{has_check, in_parentheses, normal, storage_type, words};
 use super::manifest::{BUILT_IN, Table};
 use super::names::ColumnName;
 use super::tables::{Surplus, count};
@@ -153,9 +153,9 @@ impl Alteration<'_> {
             None => from == wanted.kind && self.matches(live, wanted),
         };
         let source = self.source(live, from);
-        if let Some(before) = before.filter(|before| {
-            same && (before.hidden, before.immutable) != (wanted.hidden, wanted.immutable)
-        }) {
+        if let Some(before) = before
+            .filter(|before| same && (before.hidden, before.immutable) != (wanted.hidden, wanted.immutable))
+        {
             let detail = format!("{} → {}", words(before), words(wanted));
             draft.change(Action::Alter, &target, Some(detail.clone()));
             draft.effect(EffectKind::Privilege, &target, detail);

@@ -215,7 +215,8 @@ impl Column {
         let default = object.default.as_ref().filter(|d| !d.is_null());
         let default = default.map(|d| default_of(kind, d)).transpose().map_err(|e| e.under("/default"))?;
         if object.hidden && object.required && default.is_none() {
-            let error = Error::invalid("/hidden", "nobody can write a hidden column, and this one is required");
+            let error =
+                Error::invalid("/hidden", "nobody can write a hidden column, and this one is required");
             return Err(error.hint("give it a default, or leave it optional"));
         }
         let check = object.check.as_ref().map(|said| Check { said: said.clone(), sql: String::new() });

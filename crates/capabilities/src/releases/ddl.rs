@@ -3,7 +3,7 @@
 use super::column::{Column, Default, OnDelete, Type};
 use super::manifest::Table;
 use super::names::ColumnName;
-use crate::database::{CHECK, quoted};
+use crate::database::{CHECK, create_search, fill_search, quoted, search_name};
 
 /// The time of the statement, RFC 3339 with milliseconds.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -47,12 +47,12 @@ impl Table {
     pub(crate) fn create_indexes(&self) -> Vec<(String, String)> {
         let indexes = self.indexes.iter();
         let indexes = indexes.map(|(columns, unique)| {
-                let name = self.index_name(columns, *unique);
-                let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
-                let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
-                let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
-                (name, sql)
-            });
+            let name = self.index_name(columns, *unique);
+            let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
+            let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
+            let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
+            (name, sql)
+        });
         indexes.chain(self.create_path_indexes()).collect()
     }
 
@@ -63,29 +63,23 @@ impl Table {
             let name = format!("{}.{path}.path", self.name);
             let column = path.column().quoted();
             let keys: String = path.keys().iter().map(|key| format!(".\"{key}\"")).collect();
-            let sql =
-                format!("CREATE INDEX \"{name}\" ON {} (json_extract({column}, '${keys}'))", self.name.quoted());
+            let sql = format!(
+                "CREATE INDEX \"{name}\" ON {} (json_extract({column}, '${keys}'))",
+                self.name.quoted()
+            );
             (name, sql)
         })
     }
 
-    /// The statement that makes the table's full-text index; none where nothing is searched. It holds no text, only
-    /// which words are in which row, so that rows stay what is asked.
+    /// The statement that makes the table's full-text index; none where nothing is searched.
     pub(crate) fn create_search(&self) -> Option<String> {
-        let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
-        (!columns.is_empty()).then(|| {
-            format!(
-                "CREATE VIRTUAL TABLE \"{}.search\" USING fts5({}, content='', contentless_delete=1, \
-                 tokenize='unicode61 remove_diacritics 2')",
-                self.name,
-                columns.join(", ")
-            )
-        })
+        let columns: Vec<_> = self.search.iter().map(ColumnName::as_str).collect();
+        (!columns.is_empty()).then(|| create_search(self.name.as_str(), &columns))
     }
 
     /// Everything that comes with it: the triggers that keep it, and the rows that are there.
     pub(crate) fn fill_search(&self) -> Vec<String> {
-        let (index, table) = (format!("\"{}.search\"", self.name), self.name.quoted());
+        let (index, table) = (quoted(&search_name(self.name.as_str())), self.name.quoted());
         let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
         let list = columns.join(", ");
         let new: Vec<_> = columns.iter().map(|column| format!("NEW.{column}")).collect();
@@ -95,21 +89,24 @@ impl Table {
         );
         let delete = format!("DELETE FROM {index} WHERE rowid = OLD._rowid_;");
         let trigger = |when: &str, on: &str, what: &str| {
-            format!("CREATE TRIGGER \"{}.search.{when}\" AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END", self.name)
+            let name = quoted(&format!("{}.search.{when}", self.name));
+            format!("CREATE TRIGGER {name} AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END")
         };
+        let names: Vec<_> = self.search.iter().map(ColumnName::as_str).collect();
         vec![
             trigger("insert", "INSERT", &insert),
             trigger("delete", "DELETE", &delete),
             trigger("update", &format!("UPDATE OF {list}"), &format!("{delete} {insert}")),
-            format!("INSERT INTO {index} (rowid, {list}) SELECT _rowid_, {list} FROM {table}"),
+            fill_search(self.name.as_str(), &names),
         ]
     }
 
     /// Takes the full-text index of the table `name` away, with its triggers.
     pub(crate) fn drop_search(name: &str) -> Vec<String> {
         let triggers = ["insert", "delete", "update"];
-        let triggers = triggers.map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
-        let index = format!("DROP TABLE IF EXISTS {}", quoted(&format!("{name}.search")));
+        let triggers = triggers
+            .map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
+        let index = format!("DROP TABLE IF EXISTS {}", quoted(&search_name(name)));
         triggers.into_iter().chain([index]).collect()
     }
 

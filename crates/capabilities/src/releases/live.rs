@@ -86,9 +86,9 @@ impl Live {
         Trial { live: Arc::clone(live), env }
     }
 
-    /// Makes `served` the live release, after its pointer is on disk.
-    pub(crate) fn publish(&self, env: EnvId, served: Arc<Served>) {
-        self.cache.insert(env, Some(served));
+    /// Makes `served` the live release, after its pointer is on disk; none, where there is none any more.
+    pub(crate) fn publish(&self, env: EnvId, served: Option<Arc<Served>>) {
+        self.cache.insert(env, served);
     }
 
     pub(crate) fn forget(&self, env: EnvId) {

@@ -1,6 +1,7 @@
 //! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
 
 mod access;
+mod advice;
 mod alter;
 mod app;
 mod change;
@@ -11,8 +12,10 @@ mod declared;
 mod describe;
 mod live;
 mod manifest;
+pub(crate) mod merge;
 mod names;
 mod observed;
+pub(crate) mod past;
 mod plans;
 mod rehearsal;
 mod tables;
@@ -232,6 +235,17 @@ impl Releases {
         confirm: &str,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
+        self.apply_confirmed(env, &removal.goal(), confirm, cancel).await
+    }
+
+    /// Applies the plan that `confirm` stands for, where it is one for `goal`.
+    async fn apply_confirmed(
+        &self,
+        env: &Env,
+        goal: &Goal,
+        confirm: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
         let other = |why: &str| {
             Error::new(Code::Conflict, why)
                 .field("/confirm")
@@ -251,7 +265,7 @@ impl Releases {
             Code::NotFound => other("this confirmation is not valid any more"),
             _ => e,
         })?;
-        if stored.goal != removal.goal() {
+        if stored.goal != *goal {
             return Err(other("this confirmation is for something else"));
         }
         let applied = self.apply_plan(env, plan, secret, cancel).await;
@@ -374,7 +388,7 @@ impl Releases {
             let committed = tokio::spawn(async move {
                 let committed = db.commit().await;
                 if committed.is_ok() {
-                    live.publish(id, served);
+                    live.publish(id, Some(served));
                 }
                 // Before the writer is free: the next trial is another's.
                 drop(trial);
@@ -462,11 +476,7 @@ impl Releases {
     /// # Errors
     /// The database or the disk cannot be read.
     pub async fn collect(&self, env: &Env) -> Result<u64> {
-        let sql = "SELECT number, manifest, site FROM _steading_release";
-        let mut needed = std::collections::HashSet::new();
-        for row in self.databases.platform_query(env, sql, &[]).await? {
-            needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs).collect::<Vec<_>>());
-        }
+        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
         for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
             needed.extend(Stored::read(&row)?.blobs());
         }

@@ -144,8 +144,13 @@ pub(crate) fn privileges(before: &[Table], after: &[Table], draft: &mut Draft) {
             && old.is_none_or(|old| old.access != table.access)
         {
             let rules = Operation::ALL.map(|operation| (operation, brief(table.rules.of(operation))));
-            let rules: Vec<_> = rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
-            draft.change(Action::Alter, format!("access of {target}"), Some(format!("{is} means {}", rules.join("; "))));
+            let rules: Vec<_> =
+                rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
+            draft.change(
+                Action::Alter,
+                format!("access of {target}"),
+                Some(format!("{is} means {}", rules.join("; "))),
+            );
         }
         let open =
             |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());

@@ -149,12 +149,16 @@ async fn not_changed(
     };
     let differs = |column: &&ColumnModel| {
         let given = changes.get(&column.name);
-        column.immutable && statements.keeps(column) && given.is_some_and(|it| row.get(&column.name) != Some(it))
+        column.immutable
+            && statements.keeps(column)
+            && given.is_some_and(|it| row.get(&column.name) != Some(it))
     };
     match table.shown().find(differs) {
-        Some(column) => Error::new(Code::Forbidden, format!("{} keeps the value that the row was made with", column.name))
-            .field(format!("/{}", column.name))
-            .hint("leave it out"),
+        Some(column) => {
+            Error::new(Code::Forbidden, format!("{} keeps the value that the row was made with", column.name))
+                .field(format!("/{}", column.name))
+                .hint("leave it out")
+        }
         None => refused(table, Operation::Update),
     }
 }

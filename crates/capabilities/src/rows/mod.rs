@@ -19,6 +19,7 @@ mod put;
 mod search;
 mod service;
 mod statement;
+mod typescript;
 
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,12 @@ pub use batch::{Batch, Step};
 pub use csv::Table;
 pub use etag::IfMatch;
 pub use kind::Type;
-pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use list::ListQuery;
+pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel};
 pub use once::{Key, Reply, Write};
 pub use put::Target;
 pub use service::{LiveApps, Rows, Stored};
+pub use typescript::typescript;
 
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;

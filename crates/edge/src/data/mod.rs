@@ -45,6 +45,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/batch"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
+    ("GET", "/_/client.ts"),
     ("GET", "/_/openapi.json"),
     ("GET", "/.well-known/jwks.json"),
 ];
@@ -124,6 +125,7 @@ impl Data {
             ["sdk.js"] => Ok(sdk::script(&ask)),
             ["sdk.d.ts"] => Ok(sdk::types(&ask)),
             ["openapi.json"] => openapi::answer(&ask),
+            ["client.ts"] => Ok(sdk::typed(&ask)),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,

@@ -142,12 +142,13 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, ifMatch, token, keepalive } = {}) {
+  async function ask(method, path, { body, ifMatch, idempotencyKey, token, keepalive } = {}) {
     const headers = {};
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers["steading-key"] = key;
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
+    if (idempotencyKey !== undefined) headers["idempotency-key"] = idempotencyKey;
     const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store", keepalive };
     let answer, data;
     try {
@@ -265,9 +266,9 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       const { data, etag } = await call(...request);
       return remember(data, etag);
     };
-    const list = async ({ select, where: filter, order, ...options } = {}) => {
-      const body = { select: joined(select), where: filter?.toString(), order: joined(order), ...options };
-      return (await call("POST", `${path}/query`, { body })).data;
+    const list = async ({ select, where: filter, order, expand, ...options } = {}) => {
+      const names = { select: joined(select), order: joined(order), expand: joined(expand) };
+      return (await call("POST", `${path}/query`, { body: { where: filter?.toString(), ...names, ...options } })).data;
     };
     return {
       list,
@@ -278,17 +279,22 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
           yield* page.rows;
         } while (page.cursor);
       },
-      get: async (id) => row("GET", one(id)),
-      create: (body) => row("POST", path, { body }),
-      update: async (id, body, { ifMatch } = {}) => row("PATCH", one(id), { body, ifMatch }),
-      delete: async (id, { ifMatch } = {}) => void (await call("DELETE", one(id), { ifMatch })),
+      aggregate: (numbers, options) => list({ ...options, aggregate: numbers }),
+      get: async (id, { expand } = {}) =>
+        row("GET", expand ? `${one(id)}?expand=${encodeURIComponent(joined(expand))}` : one(id)),
+      create: (body, options) => row("POST", path, { ...options, body }),
+      update: async (id, body, options) => row("PATCH", one(id), { ...options, body }),
+      put: async (id, body, options) => row("PUT", one(id), { ...options, body }),
+      upsert: async (body, { by, ...options }) =>
+        row("PUT", `${path}?by=${encodeURIComponent(joined(by))}`, { ...options, body }),
+      delete: async (id, options) => void (await call("DELETE", one(id), options)),
     };
   }
 
-  async function batch(operations) {
+  async function batch(operations, options) {
     const wire = ({ ifMatch, ...operation }) =>
       ifMatch === undefined ? operation : { ...operation, if_match: version(ifMatch) };
-    const { data } = await call("POST", "/_/batch", { body: { operations: operations.map(wire) } });
+    const { data } = await call("POST", "/_/batch", { ...options, body: { operations: operations.map(wire) } });
     for (const { row, etag } of data.results) remember(row, etag);
     return data.results;
   }

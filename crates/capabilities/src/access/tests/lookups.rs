@@ -22,7 +22,12 @@ fn rows() -> Vec<Map<String, Value>> {
         row("a", Some("1"), Some("a"), json!({ "level": 5, "active": true, "tags": ["a", 5, null] })),
         row("b", Some("2"), None, json!({ "level": 0, "until": "2026-01-02T03:04:05.000Z", "tags": "a" })),
         row("c", None, Some("5"), json!({ "level": 7, "active": false, "until": "2026-01-02 03:04:05" })),
-        row("d", Some("2"), Some("admin"), json!({ "level": -1, "active": true, "until": "someday", "tags": [] })),
+        row(
+            "d",
+            Some("2"),
+            Some("admin"),
+            json!({ "level": -1, "active": true, "until": "someday", "tags": [] }),
+        ),
     ]
 }
 
@@ -75,7 +80,8 @@ impl Case<'_> {
             }
             Expr::Compare(_, left, right) if **left != Expr::Null && **right != Expr::Null => {
                 let (of_left, of_right) = (self.kind(left), self.kind(right));
-                self.asks_in_vain(left, of_right.or(of_left)) || self.asks_in_vain(right, of_left.or(of_right))
+                self.asks_in_vain(left, of_right.or(of_left))
+                    || self.asks_in_vain(right, of_left.or(of_right))
             }
             Expr::In(of, list) => {
                 let all: Vec<&Expr> = std::iter::once(&**of).chain(list).collect();
@@ -98,7 +104,9 @@ impl Case<'_> {
 /// A lookup as wild as the grammar lets it be.
 pub(super) fn lookup(of: &'static [Source]) -> BoxedStrategy<Expr> {
     let inner = |kind: Kind| match kind {
-        Kind::Number => prop_oneof![column(INNER, &["level"]), size(column(INNER, &["tags", "user"]))].boxed(),
+        Kind::Number => {
+            prop_oneof![column(INNER, &["level"]), size(column(INNER, &["tags", "user"]))].boxed()
+        }
         Kind::Time => column(INNER, &["until"]),
         Kind::Bool => column(INNER, &["active"]),
         _ => column(INNER, &["thing", "user"]),
@@ -133,9 +141,8 @@ pub(super) fn lookup(of: &'static [Source]) -> BoxedStrategy<Expr> {
         .prop_map(|(of, list)| Expr::In(Box::new(of), list));
     let starts = (column(INNER, &["user"]), operand(Kind::Text, of))
         .prop_map(|(text, start)| Expr::StartsWith(Box::new(text), Box::new(start)));
-    let who = any_of(&[Auth::Uid, Auth::Email]).prop_map(|auth| {
-        Expr::Compare(Op::Ne, Box::new(Expr::Auth(auth)), Box::new(Expr::Null))
-    });
+    let who = any_of(&[Auth::Uid, Auth::Email])
+        .prop_map(|auth| Expr::Compare(Op::Ne, Box::new(Expr::Auth(auth)), Box::new(Expr::Null)));
     let leaf = prop_oneof![6 => compare, 1 => null, 1 => within, 1 => listed, 1 => starts, 1 => who,
         1 => inner(Kind::Bool), 1 => claims()];
     let tree = leaf.prop_recursive(2, 6, 3, |inner| {

@@ -338,8 +338,10 @@ fn the_database_reads_a_filter_as_its_words_say() {
         for subject in &subjects {
             let mut sql = Sql::default();
             compile(expr, &View { table: &table, subject, new: New::None }, &mut sql);
-            let expected: Vec<_> =
-                rows.iter().map(|row| Case { subject, row: Some(row), new: None, inner: None }.holds(expr)).collect();
+            let expected: Vec<_> = rows
+                .iter()
+                .map(|row| Case { subject, row: Some(row), new: None, inner: None }.holds(expr))
+                .collect();
             prop_assert_eq!(
                 ground.ask(&sql, "FROM things ORDER BY id"),
                 expected,
@@ -402,7 +404,8 @@ fn the_database_reads_a_rule_as_its_words_say() {
                 json!({ "title": "it's", "count": 7, "done": false, "data": {}, "due": *NOW, "created_at": *NOW }),
             );
             new.extend(patch.clone());
-            let expected = vec![told(expr, Case { subject, row: None, new: Some(&new), inner: None }.holds(expr))];
+            let expected =
+                vec![told(expr, Case { subject, row: None, new: Some(&new), inner: None }.holds(expr))];
             let answer = ground.ask(&sql, "");
             prop_assert_eq!(
                 answer.into_iter().map(|answer| told(expr, answer)).collect::<Vec<_>>(),

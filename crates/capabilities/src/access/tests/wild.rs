@@ -111,7 +111,11 @@ pub(super) fn predicate(of: &'static [Source]) -> BoxedStrategy<Expr> {
     let leaf = prop_oneof![6 => compare, 2 => null, 2 => listed, 2 => within, 1 => within_claim, 2 => starts,
         1 => operand(Kind::Bool, of), 1 => operand(Kind::Claim, of)];
     // A filter does not look into other tables.
-    let leaf = if of.contains(&Source::Bare) { leaf.boxed() } else { prop_oneof![5 => leaf, 1 => lookup(of)].boxed() };
+    let leaf = if of.contains(&Source::Bare) {
+        leaf.boxed()
+    } else {
+        prop_oneof![5 => leaf, 1 => lookup(of)].boxed()
+    };
     let tree = leaf.prop_recursive(4, 24, 4, |inner| {
         let many = || prop::collection::vec(inner.clone(), 2..4);
         prop_oneof![

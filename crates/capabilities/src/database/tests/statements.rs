@@ -3,6 +3,8 @@
 use expect_test::expect;
 use serde_json::{Value, json};
 
+use crate::database::Mode;
+
 use super::fixture::{Fixture, told};
 use super::{fill, with_todo};
 
@@ -243,4 +245,15 @@ async fn a_statement_that_changes_no_rows_does_not_tell_an_earlier_count() {
     for sql in ["SELECT a FROM t", "PRAGMA quick_check", "REINDEX t"] {
         assert_eq!(fixture.execute(sql, &[]).await.unwrap().changed, 0, "{sql}");
     }
+}
+
+#[tokio::test]
+async fn a_star_has_the_columns_that_another_connection_has_just_added() {
+    let fixture = with_todo().await;
+    fill(&fixture, 2).await;
+    assert_eq!(fixture.query("SELECT * FROM todo").await.unwrap().columns.len(), 3);
+    // The connection that reads does not know of it until it looks.
+    fixture.migrate("more", "ALTER TABLE todo ADD COLUMN more TEXT", Mode::Apply).await.unwrap();
+    let page = fixture.query("SELECT * FROM todo").await.unwrap();
+    assert_eq!((page.columns.len(), page.rows.len(), page.rows[0].len()), (4, 2, 4));
 }

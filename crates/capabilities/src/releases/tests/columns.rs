@@ -10,7 +10,8 @@ fn notes(columns: Value, access: Value) -> Value {
 #[tokio::test]
 async fn a_check_holds_every_row_whoever_writes_it() {
     let yard = Yard::new().await;
-    let columns = |check: &str| json!({ "title": { "type": "text", "check": check }, "n": "int", "data": "json" });
+    let columns =
+        |check: &str| json!({ "title": { "type": "text", "check": check }, "n": "int", "data": "json" });
     yard.apply(notes(columns("size(title) <= 3 && title != 'it''s'"), json!("private"))).await.unwrap_err();
     let check = "size(title) <= 3 && !(title in ['x', \"it's\", 'a\\u0000b']) || data.a.b == true && n > 1.5";
     yard.apply(notes(columns(check), json!("private"))).await.unwrap();
@@ -32,7 +33,10 @@ async fn a_check_holds_every_row_whoever_writes_it() {
     );
     yard.execute("DELETE FROM notes WHERE title = 'long'").await;
     let plan = yard.plan(notes(columns("size(title) <= 3"), json!("private"))).await.unwrap();
-    assert_eq!(changes(&plan.changes), [format!("alter column notes.title: text, check {check} → text, check size(title) <= 3")]);
+    assert_eq!(
+        changes(&plan.changes),
+        [format!("alter column notes.title: text, check {check} → text, check size(title) <= 3")]
+    );
     yard.apply(notes(columns("size(title) <= 3"), json!("private"))).await.unwrap();
     assert!(!yard.apply(notes(columns("size(title) <= 3"), json!("private"))).await.unwrap().changed);
     yard.execute("INSERT INTO notes (title, n) VALUES ('x', 1)").await;
@@ -82,7 +86,9 @@ async fn what_hides_or_shows_a_column_is_said_and_moves_no_row() {
 #[tokio::test]
 async fn a_time_as_a_default_is_stored_as_rows_hold_times() {
     let yard = Yard::new().await;
-    yard.apply(notes(json!({ "due": "timestamp = 2030-01-31T13:00:00+01:00" }), json!("private"))).await.unwrap();
+    yard.apply(notes(json!({ "due": "timestamp = 2030-01-31T13:00:00+01:00" }), json!("private")))
+        .await
+        .unwrap();
     yard.execute("INSERT INTO notes DEFAULT VALUES").await;
     assert_eq!(yard.rows("SELECT due FROM notes").await, json!([["2030-01-31T12:00:00.000Z"]]));
 }
@@ -104,7 +110,8 @@ async fn rules_of_cloudbase_are_taken_and_said_in_our_words() {
         "expressions means list: true; get: true; create: new.owner == auth.uid; \
          update: row.owner == auth.uid; delete: false"
     );
-    for (theirs, ours) in [("PRIVATE", "private"), ("ADMINWRITE", "admin_write"), ("ADMINONLY", "admin_only")] {
+    for (theirs, ours) in [("PRIVATE", "private"), ("ADMINWRITE", "admin_write"), ("ADMINONLY", "admin_only")]
+    {
         yard.apply(notes(json!({}), json!(theirs))).await.unwrap();
         let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
         let theirs = live.app.table("notes").unwrap().access.clone();
@@ -136,7 +143,8 @@ fn team(tests: Value) -> Value {
 #[tokio::test]
 async fn tests_give_the_rows_that_rules_look_for() {
     let yard = Yard::new().await;
-    let member = |role: &str| json!([{ "on": "members", "row": { "team": "@row", "user": "@other", "role": role } }]);
+    let member =
+        |role: &str| json!([{ "on": "members", "row": { "team": "@row", "user": "@other", "role": role } }]);
     yard.apply(team(json!([
         { "as": "other", "do": "get", "on": "teams", "expect": "deny" },
         { "as": "other", "do": "list", "on": "teams", "given": member("member"), "expect": "allow" },
@@ -150,7 +158,10 @@ async fn tests_give_the_rows_that_rules_look_for() {
     ])))
     .await
     .unwrap();
-    assert_eq!(yard.rows("SELECT (SELECT count(*) FROM teams) + (SELECT count(*) FROM members)").await, json!([[0]]));
+    assert_eq!(
+        yard.rows("SELECT (SELECT count(*) FROM teams) + (SELECT count(*) FROM members)").await,
+        json!([[0]])
+    );
     let wrong = json!([{ "as": "user", "do": "get", "on": "teams", "given": [{ "on": "bans", "row": { "usr": "" } }], "expect": "deny" }]);
     let refused = yard.plan(team(wrong)).await.map(|plan| plan.changes).unwrap_err();
     assert_eq!(refused.pointer(), Some("/tests/0/given/0/row/usr"));
@@ -181,6 +192,72 @@ async fn lint_finds_owners_that_can_be_changed_and_looks_without_an_index() {
     let found = crate::access::lint(&table, &Default::default(), None);
     let calls: Vec<_> = found.iter().filter_map(|finding| finding.mend.as_ref()?.call("notes")).collect();
     assert!(calls[0].contains("\"create\":\"auth.uid != null && new.author == auth.uid\""), "{calls:?}");
-    assert!(calls[1].contains("\"update\":\"row.author == auth.uid && new.author == row.author\""), "{calls:?}");
+    assert!(
+        calls[1].contains("\"update\":\"row.author == auth.uid && new.author == row.author\""),
+        "{calls:?}"
+    );
     assert!(table.allows(Operation::Update) && calls[2].starts_with("db_execute"), "{calls:?}");
+}
+
+fn searched(columns: Value, search: Value) -> Value {
+    json!({ "database": { "tables": { "notes": { "columns": columns, "access": "private", "search": search } } } })
+}
+
+#[tokio::test]
+async fn the_words_of_a_table_follow_its_shape() {
+    let yard = Yard::new().await;
+    let columns = json!({ "title": "text", "body": "text", "n": "text" });
+    yard.apply(todos(json!({}))).await.unwrap();
+    yard.apply(notes(columns.clone(), json!("private"))).await.unwrap();
+    yard.execute("INSERT INTO notes (title, body, n) VALUES ('red fox', 'den', '1'), ('blue', 'fox', '2')")
+        .await;
+    let found = async |words: &str| {
+        let sql = format!(
+            "SELECT n FROM notes WHERE _rowid_ IN (SELECT rowid FROM \"notes.search\" WHERE \"notes.search\" MATCH '{words}') ORDER BY n"
+        );
+        yard.rows(&sql).await
+    };
+    let plan = yard.plan(searched(columns.clone(), json!(["title"]))).await.unwrap();
+    assert_eq!(changes(&plan.changes), ["create search notes: title"]);
+    assert_eq!(effects(&plan.effects), Vec::<String>::new());
+    yard.apply(searched(columns.clone(), json!(["title"]))).await.unwrap();
+    assert!(!yard.apply(searched(columns.clone(), json!(["title"]))).await.unwrap().changed);
+    assert_eq!(found("fox").await, json!([["1"]]));
+    let altered = yard.apply(searched(columns.clone(), json!(["title", "body"]))).await.unwrap();
+    assert_eq!(changes(&altered.changes), ["alter search notes: title, body"]);
+    assert_eq!(found("fox").await, json!([["1"], ["2"]]));
+    // A table that is made again takes its words along.
+    let other = json!({ "title": "text", "body": "text", "n": "int" });
+    yard.apply(searched(other.clone(), json!(["title", "body"]))).await.unwrap();
+    yard.execute("UPDATE notes SET body = 'lair' WHERE n = 2").await;
+    yard.execute("INSERT INTO notes (body, n) VALUES ('a fox', 3)").await;
+    assert_eq!(found("fox").await, json!([[1], [3]]));
+    yard.execute("DELETE FROM notes WHERE n = 1").await;
+    assert_eq!(found("fox").await, json!([[3]]));
+    assert_eq!(yard.databases.schema(&yard.env).await.unwrap().tables.len(), 1);
+    let described = yard.releases.describe(&yard.env).await.unwrap();
+    assert_eq!(described.tables["notes"].search, ["title", "body"]);
+    let gone = yard.apply(searched(other, json!([]))).await.unwrap();
+    assert_eq!(changes(&gone.changes), ["drop search notes"]);
+    let objects = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'notes.search%'";
+    assert_eq!(yard.rows(objects).await, json!([[0]]));
+    yard.rollback(4).await.unwrap();
+    assert_eq!(found("fox").await, json!([["3"]]));
+    let drop = yard.plan(todos(json!({}))).await.unwrap();
+    assert_eq!(changes(&drop.changes)[0], "drop table notes");
+    let losses = effects(&drop.effects);
+    yard.apply_plan(drop.id, drop.confirm.as_deref()).await.unwrap();
+    assert_eq!(losses, ["DataLoss table notes: 2 rows are deleted with the table"]);
+    assert_eq!(yard.rows(objects).await, json!([[0]]));
+    for (search, at) in [
+        (json!(["n"]), "/search/0"),
+        (json!(["title", "title"]), "/search/1"),
+        (json!(["none"]), "/search/0"),
+    ] {
+        let columns = json!({ "title": "text", "n": "int" });
+        let refused = yard.plan(searched(columns, search)).await.map(|plan| plan.changes).unwrap_err();
+        assert_eq!(refused.pointer(), Some(format!("/database/tables/notes{at}").as_str()));
+    }
+    let hidden = json!({ "title": { "type": "text", "hidden": true } });
+    assert!(yard.plan(searched(hidden, json!(["title"]))).await.is_err());
 }

@@ -413,7 +413,8 @@ async fn an_immutable_column_keeps_its_value_and_a_hidden_one_is_never_seen() {
     assert_eq!(told(refused), "400 invalid_input /kind: kind does not meet its check: kind in ['a', 'b']");
     let refused = field.create(&ada, "notes", json!({ "kind": "a", "text": "open" })).await;
     assert_eq!(told(refused), "400 invalid_input /text: text does not meet its check");
-    let row = field.create(&ada, "notes", json!({ "kind": "a", "meta": { "b": [1], "a": 2.5 } })).await.unwrap();
+    let row =
+        field.create(&ada, "notes", json!({ "kind": "a", "meta": { "b": [1], "a": 2.5 } })).await.unwrap();
     let columns: Vec<_> = row.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(columns, ["id", "kind", "meta", "text", "created_at", "updated_at"]);
     let id = id(&row);
@@ -444,7 +445,8 @@ async fn an_immutable_column_keeps_its_value_and_a_hidden_one_is_never_seen() {
     assert_eq!(twice, "409 conflict: a row with the same values is already there");
     // The app's own server writes it, and is not shown it.
     let server = Guest::new(field.env.clone(), Subject::Service);
-    let changed = field.update(&server, "notes", &id, json!({ "secret": "shut", "kind": "b" })).await.unwrap();
+    let changed =
+        field.update(&server, "notes", &id, json!({ "secret": "shut", "kind": "b" })).await.unwrap();
     assert_eq!((&changed["kind"], changed.get("secret")), (&json!("b"), None));
     assert_eq!(told(field.get(&ada, "notes", &id).await), "404 not_found: there is no such row in notes");
 }
@@ -474,7 +476,10 @@ async fn a_rule_looks_into_another_table_that_its_user_cannot_read() {
     assert_eq!(field.column(&ada, "docs", "team", json!({})).await, json!(["red"]));
     assert_eq!(field.column(&bob, "docs", "team", json!({})).await, json!(["red", "blue"]));
     assert_eq!(field.column(&field.visitor(), "docs", "team", json!({})).await, json!([]));
-    assert_eq!(told(field.get(&ada, "docs", &id(&blue)).await), "404 not_found: there is no such row in docs");
+    assert_eq!(
+        told(field.get(&ada, "docs", &id(&blue)).await),
+        "404 not_found: there is no such row in docs"
+    );
     let moved = json!({ "team": "blue" });
     assert_eq!(
         told(field.update(&ada, "docs", &id(&red), moved.clone()).await),

@@ -1,0 +1,45 @@
+//! What becomes of the platform's own tables where an environment goes back in time, and where another is made of it.
+
+/// What becomes of a table of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is part of the app's shape: it goes back, and goes along with the shape alone.
+    Shape,
+    /// It is the app's data: it goes back, and goes along with the data.
+    Data,
+    /// It says who is let in at this moment: it neither goes back nor goes along.
+    Now,
+    /// It is of no use in another place or at another time: it is emptied.
+    Passing,
+}
+
+/// Every table of ours, and those that come with other parts of the platform.
+const FATES: &[(&str, Fate)] = &[
+    ("_steading_migration", Fate::Shape),
+    ("_steading_plan", Fate::Passing),
+    ("_steading_release", Fate::Shape),
+    ("_steading_reply", Fate::Passing),
+    ("_steading_session", Fate::Now),
+    ("_steading_state", Fate::Shape),
+    ("_steading_user", Fate::Data),
+];
+
+/// The fate of a table; what is not known is emptied: what is missing is seen, what comes alive again is not.
+pub(crate) fn fate(table: &str) -> Fate {
+    FATES.iter().find(|(name, _)| *name == table).map_or(Fate::Passing, |(_, fate)| *fate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FATES;
+    use crate::database::template::TABLES;
+
+    #[test]
+    fn every_table_of_ours_has_a_fate() {
+        for (name, sql) in TABLES {
+            let is_table = sql.starts_with("CREATE TABLE");
+            let known = FATES.iter().any(|(known, _)| *known == name);
+            assert!(known || !is_table, "say in database/fate.rs what becomes of {name}");
+        }
+    }
+}

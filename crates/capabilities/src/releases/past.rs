@@ -1,0 +1,50 @@
+//! Releases of a database that is put in place of an environment's own.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use kernel::{BlobHash, Env, Result};
+use serde_json::Value;
+
+use super::Releases;
+use super::live::Live;
+use super::rehearsal::Release;
+use crate::hosting::Site;
+
+/// Reads every release, for [`needed`].
+pub(crate) const RELEASES: &str = "SELECT number, manifest, site FROM _steading_release";
+
+/// Reads the release that is current, for [`Releases::replace`].
+pub(crate) const CURRENT: &str = Release::CURRENT;
+
+/// The blobs that releases need.
+pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
+    let mut needed = HashSet::new();
+    for row in rows {
+        needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs));
+    }
+    Ok(needed)
+}
+
+impl Releases {
+    /// Serves the release in `row` from now on, where `work` puts its database in place; the one before, where that
+    /// fails. Nobody else may write meanwhile.
+    ///
+    /// # Errors
+    /// Of `work`; where the release cannot be read.
+    pub(crate) async fn replace(
+        &self,
+        env: &Env,
+        row: Option<Vec<Value>>,
+        work: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let served = row.map(|row| Release::read(row)?.served()).transpose()?;
+        // Rows that come back meet the rules that they had, not the ones of today.
+        let trial = served.as_ref().map(|served| Live::try_out(&self.live, env.id(), served));
+        work.await?;
+        self.live.publish(env.id(), served.as_ref().map(Arc::clone));
+        drop(trial);
+        Ok(())
+    }
+}

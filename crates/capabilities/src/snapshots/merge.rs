@@ -1,0 +1,121 @@
+//! A branch's app back in the environment that it is a branch of. Its rows stay where they are.
+
+use kernel::{Code, Env, Error, Result};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::branch::{Origin, STATE};
+use super::{Snapshots, contents};
+use crate::database::{Durability, Role};
+use crate::releases::merge::{MIGRATIONS, Merged, Sides};
+use crate::releases::{Applied, Plan, past};
+
+/// What a merge would do.
+#[derive(Debug)]
+pub struct Merging {
+    /// What both sides have changed, each differently: nothing can be done before one of them gives in.
+    pub conflicts: Vec<String>,
+    /// What would be done, where nothing is in conflict.
+    pub plan: Option<Plan>,
+}
+
+impl Snapshots {
+    /// What it would do to `env` to take in the app of `branch`. `secrets` are the names of those that are set in `env`.
+    ///
+    /// # Errors
+    /// `conflict` where it is not a branch of `env`; why the app cannot be applied.
+    pub async fn plan_merge(&self, env: &Env, branch: &Env, secrets: &[String]) -> Result<Merging> {
+        let (_, merged) = self.merged(env, branch, secrets).await?;
+        if !merged.conflicts.is_empty() {
+            return Ok(Merging { conflicts: merged.conflicts, plan: None });
+        }
+        self.bring(env, branch, &merged).await?;
+        let plan = self.0.releases.plan_merged(env, merged).await?;
+        Ok(Merging { conflicts: Vec::new(), plan: Some(plan) })
+    }
+
+    /// Takes the app of `branch` into `env`; `confirm` is the plan's [`Plan::confirmation`].
+    ///
+    /// # Errors
+    /// As [`Snapshots::plan_merge`]; `conflict` naming what both sides have changed, or where something has moved since
+    /// the plan. Nothing has changed then.
+    pub async fn merge(
+        &self,
+        env: &Env,
+        branch: &Env,
+        secrets: &[String],
+        confirm: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
+        let (origin, merged) = self.merged(env, branch, secrets).await?;
+        if !merged.conflicts.is_empty() {
+            return Err(conflict(&merged.conflicts));
+        }
+        self.bring(env, branch, &merged).await?;
+        let applied = self.0.releases.apply_merged(env, &merged, confirm, cancel).await?;
+        // What is here now is what the next merge begins with. Where that cannot be noted, both sides are equal in it,
+        // which is no conflict.
+        self.note(branch, &origin).await?;
+        Ok(applied)
+    }
+
+    /// Both sides as one, and what the branch begins with after that.
+    async fn merged(&self, env: &Env, branch: &Env, secrets: &[String]) -> Result<(Origin, Merged)> {
+        let databases = &self.0.databases;
+        let sql = "SELECT value FROM _steading_state WHERE key = ?1";
+        let found = databases.platform_query(branch, sql, &[json!(STATE)]).await?;
+        let text = found.first().and_then(|row| row.first()?.as_str());
+        let origin: Option<Origin> = text.map(serde_json::from_str).transpose().map_err(Error::internal)?;
+        let origin = origin.filter(|origin| origin.parent == env.id()).ok_or_else(|| {
+            Error::new(Code::Conflict, "that is not a branch of this environment")
+                .field("/from")
+                .hint("make one with env_branch, or take the app over with app_apply")
+        })?;
+        let current = databases.platform_query(branch, past::CURRENT, &[]).await?.into_iter().next();
+        let part = |at: usize| -> Result<Value> {
+            let text = current.as_ref().and_then(|row| row.get(at)?.as_str()).unwrap_or("null");
+            serde_json::from_str(text).map_err(Error::internal)
+        };
+        let release = current.as_ref().and_then(|row| row.first()?.as_u64()).unwrap_or_default();
+        let theirs = [part(1)?, part(2)?];
+        let ran = databases.platform_query(branch, MIGRATIONS, &[]).await?;
+        let words = |row: &Vec<Value>| [0, 1, 2].map(|at| row[at].as_str().unwrap_or_default().to_owned());
+        let sides = Sides {
+            base: [origin.manifest, origin.site],
+            theirs: theirs.clone(),
+            migrations: ran.iter().map(words).collect(),
+        };
+        let [manifest, site] = theirs;
+        let next = Origin { parent: env.id(), release, manifest, site };
+        Ok((next, self.0.releases.merge(env, sides, secrets).await?))
+    }
+
+    /// Puts the blobs in place that the merged site needs and the branch has.
+    async fn bring(&self, env: &Env, branch: &Env, merged: &Merged) -> Result<()> {
+        let here = self.0.environment(env.id()).join("blobs");
+        let there = self.0.environment(branch.id()).join("blobs");
+        let missing =
+            merged.blobs().into_iter().filter(|hash| !here.join(hash.to_string()).exists()).collect();
+        contents::blobs(there, here, missing).await
+    }
+
+    async fn note(&self, branch: &Env, origin: &Origin) -> Result<()> {
+        let origin = serde_json::to_string(origin).map_err(Error::internal)?;
+        let mut db = self.0.databases.writer(branch).await?;
+        db.begin(Durability::Normal).await?;
+        let sql = "UPDATE _steading_state SET value = ?2 WHERE key = ?1";
+        db.run(Role::Platform, sql, &[json!(STATE), json!(origin)]).await?;
+        db.commit().await?;
+        Ok(())
+    }
+}
+
+fn conflict(conflicts: &[String]) -> Error {
+    let mut named: Vec<_> = conflicts.iter().take(20).cloned().collect();
+    if conflicts.len() > named.len() {
+        named.push(format!("and {} more", conflicts.len() - named.len()));
+    }
+    Error::new(Code::Conflict, format!("both sides have changed the same: {}", named.join("; ")))
+        .field("/from")
+        .hint("make these parts alike with app_apply on one of the sides, then merge again")
+}

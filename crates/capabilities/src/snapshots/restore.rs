@@ -1,0 +1,121 @@
+//! Going back to a snapshot, which can be undone: the moment before is kept as another one.
+
+use std::path::Path;
+
+use kernel::{Env, Error, Result, SnapshotId, Timestamp};
+
+use super::store::{self, Staged};
+use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
+use crate::database::{Fate, Loose, Quiet};
+use crate::logs::{Entry, Level, Source};
+use crate::releases::past;
+
+/// The one table whose rows say who is let in now.
+const SESSIONS: &str = "_steading_session";
+
+/// What a return to a snapshot has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The snapshot that was returned to.
+    pub snapshot: Snapshot,
+    /// The snapshot of the moment before, to undo it.
+    pub undo: SnapshotId,
+}
+
+impl Snapshots {
+    /// Puts everything back as it was at the snapshot: tables, rows, users, releases, files. The sessions of users are
+    /// those of now: who has signed out stays out, and who is not a user any more is out.
+    ///
+    /// # Errors
+    /// `not_found`; `quota_exceeded` where the moment before cannot be kept; `unavailable` where others write for too
+    /// long, or the disk is full. Nothing has changed then.
+    pub async fn restore(&self, env: &Env, id_or_name: &str) -> Result<Restored> {
+        let (this, env, wanted) = (self.clone(), env.clone(), id_or_name.to_owned());
+        let work = async move {
+            let _turn = this.0.turn(env.id()).await;
+            store::sweep(this.0.directory(env.id())).await?;
+            let snapshot = this.find(&env, &wanted).await?;
+            this.0.restore(&env, snapshot).await
+        };
+        // Whoever waits for this may go away; what was begun is finished.
+        tokio::spawn(work).await.map_err(Error::internal)?
+    }
+}
+
+impl Inner {
+    async fn restore(&self, env: &Env, snapshot: Snapshot) -> Result<Restored> {
+        self.forget_automatic(env, &snapshot).await?;
+        self.bytes(env).await?;
+        let quiet = self.databases.quiet(env).await?;
+        let called = snapshot.name.clone().unwrap_or_else(|| snapshot.snapshot.to_string());
+        let new = NewSnapshot { name: None, note: Some(format!("before the return to {called}")) };
+        let (undo, quiet) = self.take(env, new, quiet, true).await?;
+        let mut quiet = quiet.ok_or_else(|| Error::internal("the turn to write is lost"))?;
+
+        let directory = self.directory(env.id());
+        let from = directory.join(snapshot.snapshot.to_string());
+        let staged = Staged::new(directory).await?;
+        let database = staged.path().join("main.db");
+        let (source, copy) = (from.join("main.db"), database.clone());
+        blocking(move || std::fs::copy(source, copy)).await?;
+        let (row, blobs) = self.prepare(env, &database, &mut quiet).await?;
+        let here = self.environment(env.id());
+        contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
+        contents::files(from.join("files"), here.join("files")).await?;
+        let work = async {
+            self.databases.put_back(&mut quiet, &database).await?;
+            // Who was recognized may be nobody any more.
+            self.auth.forget(env.id());
+            Ok(())
+        };
+        self.releases.replace(env, row, work).await?;
+        quiet.end();
+        let message = format!("returned to the snapshot {}; {} undoes it", snapshot.snapshot, undo.snapshot);
+        self.logs.append(env, Entry::new(Timestamp::now(), Level::Warn, Source::Database, message));
+        Ok(Restored { snapshot, undo: undo.snapshot })
+    }
+
+    /// Makes the copy of a snapshot's database what is to be put back. Gives the release it serves, and the blobs it
+    /// needs.
+    async fn prepare(
+        &self,
+        env: &Env,
+        database: &Path,
+        quiet: &mut Quiet,
+    ) -> Result<(Option<Vec<serde_json::Value>>, std::collections::HashSet<kernel::BlobHash>)> {
+        let sessions = quiet.all(SESSIONS).await?;
+        let mut copy = self.databases.open_loose(env.id(), database).await?;
+        let prepared = async {
+            copy.run("BEGIN IMMEDIATE", &[]).await?;
+            copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+            copy.fill(SESSIONS, &sessions).await?;
+            signed_in(&mut copy).await?;
+            copy.run("COMMIT", &[]).await?;
+            let row = copy.rows(past::CURRENT).await?.into_iter().next();
+            Ok((row, past::needed(copy.rows(past::RELEASES).await?)?))
+        }
+        .await;
+        copy.close().await;
+        prepared
+    }
+
+    /// Leaves room for another snapshot of the platform's own, without the one that is wanted.
+    async fn forget_automatic(&self, env: &Env, wanted: &Snapshot) -> Result<()> {
+        let directory = self.directory(env.id());
+        let there = store::list(directory.clone()).await?;
+        let automatic = there.iter().filter(|it| it.automatic && it.snapshot != wanted.snapshot);
+        for old in automatic.skip(self.limits.automatic.saturating_sub(1)) {
+            store::remove(directory.clone(), old.snapshot).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends the sessions of those who are no users, or may not sign in.
+async fn signed_in(copy: &mut Loose) -> Result<()> {
+    let sql = format!(
+        "DELETE FROM {SESSIONS} WHERE user NOT IN (SELECT id FROM _steading_user WHERE disabled = 0)"
+    );
+    copy.run(&sql, &[]).await?;
+    Ok(())
+}
