@@ -6,6 +6,7 @@ mod driver;
 mod ground;
 mod incoming;
 mod liar;
+mod live;
 mod model;
 mod shared;
 
@@ -14,4 +15,5 @@ pub use app_task::{Attack, MARK, Scene, Task, Usage};
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
 pub use liar::liar;
+pub use live::{Event, Events, Socket};
 pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};

@@ -1,6 +1,7 @@
 //! The command line: one file per command, one client, one way to write results.
 
 mod apply;
+mod archive;
 mod args;
 mod bundle;
 mod call;

@@ -13,7 +13,7 @@ use url::Url;
 
 pub use settings::example;
 pub use surroundings::Surroundings;
-pub use value::{Format, Level};
+pub use value::{Format, Hidden, Level, Text};
 
 /// The file that is read from the working directory when `--config` names no other.
 pub const FILE: &str = "steading.toml";
@@ -43,6 +43,8 @@ pub struct Config {
     pub database: Database,
     /// What environments may take.
     pub environments: Environments,
+    /// Where files are.
+    pub storage: Storage,
     /// The log.
     pub log: Log,
 }
@@ -87,12 +89,29 @@ pub struct Environments {
     pub max_open: usize,
     /// The largest database of one environment, in bytes.
     pub max_database_bytes: u64,
+    /// What the files of one environment may have together, in bytes.
+    pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
     /// How many snapshots one environment may have, beside those that the platform makes.
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
     pub max_snapshot_bytes: u64,
+}
+
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// The bucket of an S3 service; the data directory where none is set.
+    pub s3_bucket: Text,
+    /// The service's address.
+    pub s3_endpoint: Text,
+    /// Its region.
+    pub s3_region: Text,
+    /// Who asks.
+    pub s3_access_key: Text,
+    /// What proves it.
+    pub s3_secret_key: Hidden,
 }
 
 /// The log.
@@ -127,9 +146,17 @@ impl Default for Config {
             environments: Environments {
                 max_open: 64,
                 max_database_bytes: 1024 * 1024 * 1024,
+                max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
+            },
+            storage: Storage {
+                s3_bucket: Text::default(),
+                s3_endpoint: Text::default(),
+                s3_region: Text("us-east-1".to_owned()),
+                s3_access_key: Text::default(),
+                s3_secret_key: Hidden::default(),
             },
             log: Log { level: Level::Info, format: Format::Text },
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use edge::Hangup;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -244,8 +245,11 @@ async fn connection(
     if !begun {
         return;
     }
+    let hangup = Hangup::default();
+    let told = hangup.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(told.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
@@ -256,10 +260,12 @@ async fn connection(
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
+        () = hangup.0.cancelled() => return,
         () = listening.stopping.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = serving.as_mut() => outcome,
+                () = hangup.0.cancelled() => return,
                 () = last_words(&listening.cancelled) => return,
             }
         }

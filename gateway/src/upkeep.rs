@@ -1,4 +1,4 @@
-//! What nobody asks for and has to be done: expired rows and sessions go, and blobs that no release needs.
+//! What nobody asks for and has to be done: expired rows and sessions go, and blobs and files that nothing needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,9 @@ async fn collect(platform: &Platform) {
         let env = Env::for_upkeep(place.tenant, place.env);
         if let Err(error) = platform.releases.collect(&env).await {
             tracing::warn!(env.id = %id, error = error.chain(), "unused blobs could not be collected");
+        }
+        if let Err(error) = platform.storage.tidy(&env).await {
+            tracing::warn!(env.id = %id, error = error.chain(), "left-over files could not be collected");
         }
         if let Err(error) = platform.auth.tidy(&env).await {
             tracing::warn!(env.id = %id, error = error.chain(), "expired sessions could not be removed");

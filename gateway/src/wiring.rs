@@ -13,9 +13,11 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, HostKind, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
@@ -33,6 +35,9 @@ use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::upkeep;
+
+/// How long realtime connections get to say that they end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where the platform listens, and how it learns that it is to stop.
 #[derive(Debug, Clone)]
@@ -70,6 +75,9 @@ pub struct App {
 impl App {
     /// Flushes what is not written yet, and closes the engines.
     pub async fn shutdown(self) {
+        if tokio::time::timeout(LAST_WORDS, self.platform.realtime.closed()).await.is_err() {
+            tracing::warn!("some realtime connections did not end in time");
+        }
         self.platform.databases.close().await;
         self.platform.logs.flush().await;
         self.platform.control.close().await;
@@ -101,7 +109,19 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
+    let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+    let contents = contents(config, &environments_dir)?;
+    let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+    let limits = StorageLimits { bytes: config.environments.max_files_bytes };
+    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents, links, limits);
+    let realtime = Realtime::new(
+        Arc::clone(&databases),
+        live,
+        auth.clone(),
+        RealtimeLimits::default(),
+        listening.stopping.clone(),
+    );
     let snapshots = Snapshots::new(
         environments_dir.clone(),
         Arc::clone(&databases),
@@ -115,8 +135,10 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         databases,
         releases,
         auth,
+        realtime,
         blobs,
         snapshots,
+        storage,
         logs,
         urls,
         environments_dir,
@@ -153,7 +175,12 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
     let live = Arc::clone(&platform.releases) as Arc<dyn LiveApps>;
     let rows = Rows::new(Arc::clone(&platform.databases), live);
-    let data = Data { auth: platform.auth.clone(), rows };
+    let data = Data {
+        auth: platform.auth.clone(),
+        rows,
+        files: platform.storage.clone(),
+        realtime: platform.realtime.clone(),
+    };
     Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
 }
 
@@ -200,6 +227,30 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
         },
         ..ControlConfig::new(config.data_dir.clone())
     })
+}
+
+/// Where the contents of files are.
+fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    let storage = &config.storage;
+    if storage.s3_bucket.0.is_empty() {
+        return Contents::local(environments_dir);
+    }
+    let missing = |name: &str| {
+        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
+            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
+    };
+    let s3 = S3 {
+        endpoint: Some(storage.s3_endpoint.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_endpoint"))?,
+        bucket: storage.s3_bucket.0.clone(),
+        region: storage.s3_region.0.clone(),
+        access_key: Some(storage.s3_access_key.0.clone())
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| missing("s3_access_key"))?,
+        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
+    };
+    Contents::s3(&s3, environments_dir)
 }
 
 fn database_limits(config: &Config) -> database::Limits {

@@ -1,8 +1,9 @@
-//! The keys that sign the tokens of apps' users, out of the control plane.
+//! The keys that sign the tokens of apps' users and links to their files, out of the control plane.
 
 use std::sync::Arc;
 
 use capabilities::auth::{Claims, TokenKeys};
+use capabilities::storage::LinkKeys;
 use control::Control;
 use futures::future::BoxFuture;
 use kernel::{Env, Result, Scopes, Secret};
@@ -30,5 +31,11 @@ impl TokenKeys for AppKeys {
 
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
         Box::pin(self.0.app_keys().kid(env))
+    }
+}
+
+impl LinkKeys for AppKeys {
+    fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        Box::pin(self.0.app_keys().mac(env, message))
     }
 }

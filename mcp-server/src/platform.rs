@@ -7,8 +7,10 @@ use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use capabilities::snapshots::Snapshots;
+use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
 use tool::{Host, Ledger, Limiter, Replays};
@@ -23,8 +25,12 @@ pub struct Platform {
     pub releases: Arc<Releases>,
     /// Their apps' users.
     pub auth: Auth,
+    /// What happens to those, told at once.
+    pub realtime: Realtime,
     /// Their blobs.
     pub blobs: Blobs,
+    /// Their apps' files.
+    pub storage: Storage,
     /// Their snapshots.
     pub snapshots: Snapshots,
     /// Their logs.
@@ -135,6 +141,9 @@ impl Platform {
         losses.extend(
             app.tables.iter().map(|(name, table)| format!("table {name} with {} rows", counted(table.rows))),
         );
+        losses.extend(app.buckets.iter().filter(|(_, bucket)| bucket.files > 0).map(|(name, bucket)| {
+            format!("bucket {name} with {} files of {} bytes", bucket.files, bucket.bytes)
+        }));
         if let Some(users) = app.auth.map(|auth| auth.users).filter(|users| *users > 0) {
             losses.push(format!("{} users with their passwords", counted(users)));
         }
@@ -157,7 +166,9 @@ impl Platform {
         // Calls that began before may still run: they find no database and store no blob from here on.
         self.databases.remove(environment.id).await?;
         self.blobs.forget(environment.id).await;
+        self.storage.forget(environment.id).await?;
         self.releases.forget(environment.id);
+        self.realtime.forget(environment.id);
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id);
         let directory = self.environments_dir.join(environment.id.to_string());

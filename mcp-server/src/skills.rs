@@ -28,6 +28,7 @@ pub const FILES: &[File] = files![
     "data-and-access/SKILL.md",
     "data-and-access/references/manifest.md",
     "data-and-access/references/rules.md",
+    "files-and-images/SKILL.md",
     "debug-and-verify/SKILL.md",
     "debug-and-verify/references/errors.md",
     "manage-environments/SKILL.md",

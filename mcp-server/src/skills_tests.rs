@@ -29,8 +29,14 @@ fn every_file_in_the_directory_is_part_of_the_program() {
 #[test]
 fn every_skill_has_a_name_a_description_and_its_files() {
     let names: Vec<&str> = all().iter().map(|skill| skill.name).collect();
-    let expected =
-        ["start-here", "build-a-web-app", "data-and-access", "debug-and-verify", "manage-environments"];
+    let expected = [
+        "start-here",
+        "build-a-web-app",
+        "data-and-access",
+        "files-and-images",
+        "debug-and-verify",
+        "manage-environments",
+    ];
     assert_eq!(names, expected);
     for skill in all() {
         assert!((40..=200).contains(&skill.description.len()), "{}: {}", skill.name, skill.description);
@@ -98,6 +104,8 @@ fn words_find_the_skill_that_is_meant() {
         ("delete an environment", "manage-environments"),
         ("rollback to an earlier release", "manage-environments"),
         ("set a secret", "manage-environments"),
+        ("upload a photo", "files-and-images"),
+        ("resize images", "files-and-images"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

@@ -30,6 +30,11 @@ mod resource_delete;
 mod secret_set;
 mod site_deploy;
 mod skill_read;
+mod storage_bucket;
+mod storage_get;
+mod storage_list;
+mod storage_put;
+mod storage_sign;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use tool::{Registry, registry};
@@ -60,6 +65,11 @@ pub fn registry() -> Registry<Platform> {
         auth_configure::AuthConfigure,
         auth_users::AuthUsers,
         auth_user_set::AuthUserSet,
+        storage_bucket::StorageBucket,
+        storage_list::StorageList,
+        storage_get::StorageGet,
+        storage_put::StoragePut,
+        storage_sign::StorageSign,
         site_deploy::SiteDeploy,
         secret_set::SecretSet,
         resource_delete::ResourceDelete,

@@ -137,6 +137,12 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             })
             .flatten()
             .collect(),
+        ("get", "/v1/envs/{env}/export") => {
+            [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
+                .concat()
+        }
+        // Its slug is taken or free for everybody alike.
+        ("post", "/v1/envs/{env}/import") => plain("/v1/envs/no--slug/import"),
         ("get", "/v1/keys") => plain(&format!("/v1/keys?cursor={}", t.key_id)),
         ("post", "/v1/keys") => [
             with(route, json!({ "name": "k", "env": t.slug })),

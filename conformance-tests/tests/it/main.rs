@@ -3,16 +3,21 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_archive;
 mod app_attacks;
 mod app_branch;
 mod app_chance;
+mod app_channels;
 mod app_cursors;
 mod app_doors;
+mod app_files;
 mod app_filters;
 mod app_forgeries;
 mod app_races;
 mod app_random;
 mod app_random_rich;
+mod app_realtime;
+mod app_realtime_load;
 mod app_reference;
 mod app_releases;
 mod app_rich;
@@ -36,6 +41,7 @@ mod clients_agents;
 mod clients_cli;
 mod clients_cold_agent;
 mod clients_connect;
+mod clients_guestbook;
 mod clients_hello;
 mod clients_inspector;
 mod clients_python;

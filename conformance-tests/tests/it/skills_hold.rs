@@ -29,7 +29,13 @@ fn place_with_app(name: &str) -> Place {
 
 #[test]
 fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
-    let files = ["start-here", "start-here/references/more-apps.md", "build-a-web-app", "data-and-access"];
+    let files = [
+        "start-here",
+        "start-here/references/more-apps.md",
+        "build-a-web-app",
+        "data-and-access",
+        "files-and-images",
+    ];
     for file in files.into_iter().chain(["data-and-access/references/manifest.md"]) {
         let found = blocks(&skill(&Place::new("skill").unwrap(), file), "json manifest");
         assert!(!found.is_empty(), "{file}");

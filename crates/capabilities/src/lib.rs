@@ -1,10 +1,13 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, releases, rows, snapshots.
+//! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows,
+//! snapshots, storage.
 
 pub mod access;
 pub mod auth;
 pub mod database;
 pub mod hosting;
 pub mod logs;
+pub mod realtime;
 pub mod releases;
 pub mod rows;
 pub mod snapshots;
+pub mod storage;

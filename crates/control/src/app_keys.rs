@@ -60,6 +60,15 @@ impl AppKeys {
         Ok(self.key(env).await?.kid().to_owned())
     }
 
+    /// The code that only this environment's key gives for `message` (HMAC-SHA256, for links to files
+    /// alone).
+    ///
+    /// # Errors
+    /// As [`AppKeys::sign`].
+    pub async fn mac(&self, env: &Env, message: &[u8]) -> Result<[u8; 32]> {
+        Ok(self.key(env).await?.mac("file links", message))
+    }
+
     /// Drops an environment's key from memory; to be called after it has begun to go.
     pub(crate) fn forget(&self, env: EnvId) {
         self.opened.remove(&env);

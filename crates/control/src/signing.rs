@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::vault::{Unsealable, Vault};
+use crate::vault::{self, Unsealable, Vault};
 
 const ALGORITHM: &str = "EdDSA";
 /// Says what the token is for, so that no other kind of token passes for it (RFC 9068 §2.1).
@@ -66,6 +66,11 @@ impl Signing {
         let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| Unsealable)?;
         let signing = Self::from_seed(seed);
         if signing.kid == kid { Ok(signing) } else { Err(Unsealable) }
+    }
+
+    /// The code of `message` for this purpose, by the private half (HMAC-SHA256).
+    pub(crate) fn mac(&self, purpose: &str, message: &[u8]) -> [u8; 32] {
+        vault::mac(self.key.as_bytes(), &[purpose.as_bytes(), message])
     }
 
     /// The public half as a key set (RFC 7517 §5).

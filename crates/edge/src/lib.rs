@@ -12,6 +12,6 @@ mod serve;
 
 pub use apps::{Apps, Which};
 pub use capabilities::releases::Served;
-pub use data::{Data, ROUTES};
+pub use data::{Data, Hangup, ROUTES};
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::Edge;

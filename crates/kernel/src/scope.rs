@@ -39,6 +39,10 @@ scopes! {
     AuthRead = "auth:read",
     /// Change an app's users.
     AuthWrite = "auth:write",
+    /// Read files, whatever their bucket's rules say.
+    StorageRead = "storage:read",
+    /// Store and remove files, whatever their bucket's rules say.
+    StorageWrite = "storage:write",
     /// Deploy sites.
     SiteWrite = "site:write",
     /// Write (never read) secrets.
@@ -116,7 +120,7 @@ impl Scopes {
     pub fn of_environment() -> Self {
         use Scope::{
             AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SecretWrite,
-            SiteWrite,
+            SiteWrite, StorageRead, StorageWrite,
         };
         [
             AppRead,
@@ -125,6 +129,8 @@ impl Scopes {
             AuthWrite,
             DbRead,
             DbWrite,
+            StorageRead,
+            StorageWrite,
             SiteWrite,
             SecretWrite,
             LogsRead,

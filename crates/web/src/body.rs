@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http_body_util::BodyExt;
@@ -32,9 +34,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     let mut body = body;
     let (mut kept, mut arrived) = (BytesMut::new(), 0_u64);
     while let Some(frame) = timeout(STALLED, body.frame()).await.map_err(|_| stalled())? {
-        let frame = frame.map_err(|e| {
-            Error::new(Code::InvalidInput, "the body broke off before its end").source(e.into_inner())
-        })?;
+        let frame = frame.map_err(|e| broken_off(e.into_inner()))?;
         let Ok(data) = frame.into_data() else { continue };
         arrived += data.len() as u64;
         if arrived <= limit as u64 && !announced_too_large {
@@ -47,6 +47,41 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
         }
     }
     if arrived > limit as u64 || announced_too_large { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+/// A body as it arrives, which may pause no longer than any other.
+pub fn chunks(body: Body) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold(body, |mut body| async move {
+        loop {
+            let Some(frame) = timeout(STALLED, body.frame()).await.map_err(|_| stalled())? else {
+                return Ok(None);
+            };
+            let data = frame.map_err(|e| broken_off(e.into_inner()))?.into_data();
+            if let Ok(data) = data {
+                return Ok(Some((data, body)));
+            }
+        }
+    })
+    .boxed()
+}
+
+/// Reads on and throws away what is left of a refused body, as far as a client may be expected to send it before it
+/// reads the answer.
+pub async fn discard(headers: &HeaderMap, chunks: &mut BoxStream<'static, Result<Bytes>>) {
+    if headers.contains_key(EXPECT) {
+        return;
+    }
+    let mut left = DISCARDED;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        left = left.saturating_sub(chunk.len() as u64);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::new(Code::InvalidInput, "the body broke off before its end").source(cause)
 }
 
 fn stalled() -> Error {

@@ -1,5 +1,6 @@
 //! The platform's routes beside the tools: blobs, environments, keys, tenants, health, documents.
 
+mod archives;
 mod blobs;
 mod environments;
 mod health;
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
@@ -46,6 +47,8 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/blobs/{sha256}", put(blobs::put).head(blobs::head))
         .route("/v1/envs", get(environments::list).post(environments::create))
         .route("/v1/envs/{env}", get(environments::show).delete(environments::delete))
+        .route("/v1/envs/{env}/export", get(archives::export))
+        .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))

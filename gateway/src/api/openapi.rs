@@ -138,6 +138,14 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/v1/envs/{env}/export",
+            json!({ "get": operation("exportEnvironment", "Everything in it as one tar, secrets' values left out", "200") }),
+        ),
+        (
+            "/v1/envs/{env}/import",
+            json!({ "post": operation("importEnvironment", "Make an environment with this slug out of such a tar", "201") }),
+        ),
+        (
             "/v1/keys",
             json!({
                 "get": operation("listKeys", "The tenant's keys", "200"),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
 use kernel::{BlobHash, Code, Error, Secret};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -174,6 +176,38 @@ impl Client {
         }
         let body = response.bytes().await.map_err(|e| self.unreachable(e))?;
         Err(Failure::answered(status, &body))
+    }
+
+    /// What a route answers, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; in the stream too.
+    pub async fn download(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes, Failure>> + Unpin + use<'_>, Failure> {
+        let response = self.request(Method::GET, path).send().await.map_err(|e| self.unreachable(e))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.bytes().await.map_err(|e| self.unreachable(e))?;
+            return Err(Failure::answered(status, &body));
+        }
+        Ok(response.bytes_stream().map_err(|e| self.unreachable(e)))
+    }
+
+    /// Sends a body to a route, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn send(&self, path: &str, content_type: &str, body: reqwest::Body) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, path).header("content-type", content_type).body(body);
+        let response = request.send().await.map_err(|e| self.unreachable(e))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|e| self.unreachable(e))?;
+        if !status.is_success() {
+            return Err(Failure::answered(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| Failure::answered(status, &body))
     }
 
     /// Chooses the default environment where the key is bound to none and none was named.

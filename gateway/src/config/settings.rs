@@ -75,12 +75,25 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_open" => environments.max_open;
     /// The largest database of one environment, in bytes.
     "environments.max_database_bytes" => environments.max_database_bytes;
+    /// What the files of one environment may have together, in bytes.
+    "environments.max_files_bytes" => environments.max_files_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
     /// How many snapshots one environment may have, beside those that the platform makes.
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.
     "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
+
+    /// The bucket of an S3 service that holds the files of apps. Empty: they are in the data directory.
+    "storage.s3_bucket" => storage.s3_bucket;
+    /// The service's address: "https://s3.example.org".
+    "storage.s3_endpoint" => storage.s3_endpoint;
+    /// Its region.
+    "storage.s3_region" => storage.s3_region;
+    /// The access key of the bucket.
+    "storage.s3_access_key" => storage.s3_access_key;
+    /// Its secret, which belongs into the variable STEADING_STORAGE_S3_SECRET_KEY.
+    "storage.s3_secret_key" => storage.s3_secret_key;
 
     /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
     "log.level" => log.level;

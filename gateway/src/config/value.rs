@@ -162,6 +162,38 @@ impl Value for Option<Secret> {
     }
 }
 
+/// A text; empty where none is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl Value for Text {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A secret, which is never shown; none where the text is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hidden(pub Option<Secret>);
+
+impl Value for Hidden {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self((!text.is_empty()).then(|| Secret::new(text))))
+    }
+
+    fn show(&self) -> String {
+        String::new()
+    }
+}
+
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*

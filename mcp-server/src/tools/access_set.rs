@@ -31,6 +31,16 @@ pub struct Input {
 #[serde(transparent)]
 pub struct AccessInput(Value);
 
+impl AccessInput {
+    /// Checks its form; what expressions say is checked against what they are about.
+    ///
+    /// # Errors
+    /// `invalid_input` below `/access`.
+    pub fn parse(self) -> Result<AccessSpec> {
+        tool::decode(self.0).map_err(|e| e.under("/access"))
+    }
+}
+
 impl JsonSchema for AccessInput {
     fn inline_schema() -> bool {
         true
@@ -71,7 +81,7 @@ impl Tool<Platform> for AccessSet {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let access: AccessSpec = tool::decode(input.access.0).map_err(|e| e.under("/access"))?;
+        let access = input.access.parse()?;
         let (platform, env) = (cx.platform(), cx.env());
         let set = if input.dry_run.unwrap_or_default() {
             platform.releases.plan_access(env, &input.table, access, cx.cancel()).await?

@@ -28,6 +28,7 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Table,
+    Bucket,
     Site,
     Secret,
     Snapshot,
@@ -40,7 +41,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, the site, a secret or a snapshot. Needs a dry run first.",
+        about: "Deletes a table, a bucket, the site, a secret or a snapshot. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -53,6 +54,7 @@ impl Tool<Platform> for ResourceDelete {
             || name.ok_or_else(|| Error::invalid("/name", "this kind needs the name of what to delete"));
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
+            Kind::Bucket => Removal::Bucket(named()?.to_owned()),
             Kind::Site => Removal::Site,
             Kind::Snapshot => {
                 let found = platform.snapshots.find(env, named()?).await.map_err(|e| e.field("/name"))?;

@@ -10,12 +10,16 @@ use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
+use capabilities::rows::LiveApps;
 use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
 
 use super::registry;
@@ -56,6 +60,7 @@ impl Ground {
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
+        let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
         let snapshots = Snapshots::new(
             environments_dir.clone(),
@@ -65,8 +70,25 @@ impl Ground {
             logs.clone(),
             SnapshotLimits::default(),
         );
-        let platform =
-            Platform { control, databases, releases, auth, blobs, snapshots, logs, urls, environments_dir };
+        let contents = Contents::local(&environments_dir).unwrap();
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
+        let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
+        let platform = Platform {
+            control,
+            databases,
+            releases,
+            auth,
+            realtime,
+            blobs,
+            storage,
+            snapshots,
+            logs,
+            urls,
+            environments_dir,
+        };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }
     }

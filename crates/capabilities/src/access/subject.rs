@@ -53,6 +53,12 @@ impl Guest {
         Self { env, subject: Subject::Visitor }
     }
 
+    /// The app's makers, by the proof that they may act in its environment: rules do not hold them back.
+    #[must_use]
+    pub const fn maker(env: Env) -> Self {
+        Self { env, subject: Subject::Service }
+    }
+
     /// A subject that was verified, or that is made up to try rules.
     pub(crate) const fn new(env: Env, subject: Subject) -> Self {
         Self { env, subject }

@@ -124,7 +124,7 @@ impl Trial<'_> {
                 })
             }
             Operation::Get => statements.get(&id),
-            Operation::Create => statements.create(&Uuid::now_v7().to_string(), &given),
+            Operation::Create => statements.create(&given),
             Operation::Update => statements.update(&id, &given),
             Operation::Delete => statements.delete(&id),
         };

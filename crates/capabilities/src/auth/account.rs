@@ -1,12 +1,13 @@
 //! The rows of users and sessions, in the environment's own database.
 
-use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
+use kernel::{Code, Env, Error, Result, Secret, Timestamp, UserId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::address::Address;
+use super::password;
 use super::token::Refresh;
 use crate::access::User;
 use crate::database::{Databases, Role, Writer};
@@ -107,6 +108,27 @@ impl Stored {
             last_seen_at: time(seen),
         };
         Ok(Self { account, password: password.as_str().map(Secret::new) })
+    }
+}
+
+/// Reads every user, for [`check_stored`].
+pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
+                                       u.last_seen_at, u.password FROM _steading_user u";
+
+/// Refuses a row that no user of ours has.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_stored(row: &[Value]) -> Result<()> {
+    let stored = Stored::read(row)?;
+    if let Some(email) = &stored.account.email {
+        Address::parse("", email)?;
+    }
+    match stored.password {
+        Some(password) if !password::is_harmless(password.expose()) => {
+            Err(Error::new(Code::InvalidInput, "what is stored of a password is none"))
+        }
+        _ => Ok(()),
     }
 }
 

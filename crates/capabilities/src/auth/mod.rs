@@ -9,6 +9,7 @@ mod account;
 mod address;
 mod admin;
 mod guesses;
+mod held;
 mod limits;
 mod origin;
 mod password;
@@ -16,7 +17,7 @@ mod recognized;
 mod sign_in;
 mod throttle;
 mod token;
-mod turns;
+pub(crate) mod turns;
 mod upkeep;
 
 #[cfg(test)]
@@ -31,7 +32,9 @@ use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
+pub(crate) use account::{STORED_USERS, check_stored};
 pub use admin::{COSTLIEST, UserChange, UserPage, UserSet, Users};
+pub use held::Held;
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub use token::{Claims, TokenKeys};
@@ -136,9 +139,17 @@ impl Auth {
     /// `unauthenticated` where it does not hold (any more), or is of another environment; `forbidden` where a key
     /// may not read and write rows.
     pub async fn recognize(&self, env: &Env, token: &Secret) -> Result<Guest> {
+        self.recognize_for(env, token, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    /// As [`Auth::recognize`], where a key must carry the scopes `wanted`.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn recognize_for(&self, env: &Env, token: &Secret, wanted: &[Scope]) -> Result<Guest> {
         if token.expose().starts_with(SERVICE) {
             let scopes = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
-            return match scopes.missing(&[Scope::DbRead, Scope::DbWrite]) {
+            return match scopes.missing(wanted) {
                 None => Ok(Guest::new(env.clone(), Subject::Service)),
                 Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
             };

@@ -148,6 +148,13 @@ fn is_current(stored: &PasswordHash) -> bool {
     params && stored.algorithm == Algorithm::Argon2id.ident() && stored.version == Some(Version::V0x13.into())
 }
 
+/// Whether trying a password against what is stored takes no more than a few of our own.
+pub(super) fn is_harmless(stored: &str) -> bool {
+    let cost =
+        |p: Params| p.m_cost() <= 4 * MEMORY_KIB && p.t_cost() <= 4 * PASSES && p.p_cost() <= 4 * LANES;
+    PasswordHash::new(stored).is_ok_and(|hash| Params::try_from(&hash).is_ok_and(cost))
+}
+
 /// The library's errors say nothing of a password; they are kept as words.
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::internal(format!("hashing a password failed: {error}"))

@@ -1,10 +1,11 @@
 //! The access tokens that were verified a moment ago, and whose they are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use kernel::{EnvId, Timestamp, UserId};
 use quick_cache::sync::Cache;
+use tokio_util::sync::CancellationToken;
 
 use super::account::Profile;
 use crate::access::Guest;
@@ -36,6 +37,13 @@ pub(super) struct Recognized {
     known: Cache<[u8; 32], Arc<Entry>>,
     /// Counts changes, so that what was read before one is not kept after it.
     changes: AtomicU64,
+    holds: Mutex<Vec<Weak<Hold>>>,
+}
+
+/// Somebody who is told when a change overtakes what is known of a token.
+pub(super) struct Hold {
+    pub known: Arc<Known>,
+    pub overtaken: CancellationToken,
 }
 
 struct Entry {
@@ -50,7 +58,7 @@ pub(super) struct Asked(u64);
 
 impl Recognized {
     pub fn new(most: usize) -> Self {
-        Self { known: Cache::new(most), changes: AtomicU64::new(0) }
+        Self { known: Cache::new(most), changes: AtomicU64::new(0), holds: Mutex::default() }
     }
 
     /// Whose the token with this hash is, where it was of this environment and has not ended.
@@ -80,6 +88,26 @@ impl Recognized {
     pub fn forget(&self, overtaken: impl Fn(&Known) -> bool) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.known.retain(|_, entry| !overtaken(&entry.known));
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|hold| match hold.upgrade() {
+            Some(hold) if overtaken(&hold.known) => {
+                hold.overtaken.cancel();
+                false
+            }
+            Some(_) => true,
+            None => false,
+        });
+    }
+
+    /// Tells who holds this when a change overtakes `known`. One that was made before is not told: look again.
+    pub fn hold(&self, known: Arc<Known>) -> Arc<Hold> {
+        let hold = Arc::new(Hold { known, overtaken: CancellationToken::new() });
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds.len() == holds.capacity() {
+            holds.retain(|hold| hold.strong_count() > 0);
+        }
+        holds.push(Arc::downgrade(&hold));
+        hold
     }
 
     #[cfg(test)]

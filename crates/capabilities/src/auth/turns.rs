@@ -7,14 +7,14 @@ use kernel::{EnvId, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Each environment has a queue of its own, and only as many of it stand in the common one as can have a turn.
-pub(super) struct Turns {
+pub(crate) struct Turns {
     at_once: usize,
     common: Arc<Semaphore>,
     own: Mutex<HashMap<EnvId, Arc<Semaphore>>>,
 }
 
 /// A turn, until it is dropped.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _common: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
 }

@@ -15,6 +15,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::engine_error::{self, Told};
 use super::error::Error;
+use super::feed::Feed;
 use super::guard::{self, Bounds, Broken, Failed, Kept, Rejected, Statement};
 use super::limits::Limits;
 use super::policy::{Refusal, Role};
@@ -107,7 +108,13 @@ impl Connection {
     ///
     /// # Errors
     /// `Damaged` where it is not a database of ours, `Newer` where a later program has changed it.
-    pub async fn open(env: EnvId, path: &Path, kind: Kind, limits: &Arc<Limits>) -> Result<Self, Error> {
+    pub async fn open(
+        env: EnvId,
+        path: &Path,
+        kind: Kind,
+        limits: &Arc<Limits>,
+        feed: Arc<Feed>,
+    ) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -150,6 +157,12 @@ impl Connection {
             }
             (APPLICATION, _) => return Err(Error::Newer(env)),
             _ => return Err(Error::Damaged(env)),
+        }
+        if !kind.reads() {
+            let mut handle = connection.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
+            let told = guard::tell(&mut handle, feed);
+            drop(handle);
+            told.map_err(|code| Error::Engine(sqlx::Error::Protocol(format!("no memory: {code}"))))?;
         }
         if let Some(role) = kind.role() {
             return connection.keep(role).await;

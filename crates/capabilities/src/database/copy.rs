@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kernel::{Env, EnvId};
 use serde_json::Value;
@@ -13,12 +14,14 @@ use super::connection::{Connection, Kind, Outcome};
 use super::environments::Lease;
 use super::error::Error;
 use super::fate::{Fate, fate};
+use super::feed::Feed;
 use super::guard;
 use super::policy::Role;
 use super::template::TABLES;
 
 /// The turn to write, held by somebody who wants nothing to change.
 pub(crate) struct Quiet {
+    env: EnvId,
     lease: Lease,
 }
 
@@ -35,7 +38,7 @@ impl Databases {
     /// # Errors
     /// `Busy` where others hold it for longer than a call may wait.
     pub(crate) async fn quiet(&self, env: &Env) -> Result<Quiet, Error> {
-        Ok(Quiet { lease: self.environments.writer(env.id(), Kind::Writer).await? })
+        Ok(Quiet { env: env.id(), lease: self.environments.writer(env.id(), Kind::Writer).await? })
     }
 
     /// Begins a copy at the path `to`, of this moment: `quiet` may end with this call, and others write on.
@@ -68,7 +71,9 @@ impl Databases {
         let limit = self.environments.limits().migration;
         let connection = quiet.lease.connection()?;
         connection.run(Role::Platform, "PRAGMA synchronous = FULL", &[], limit).await?;
+        let reshaping = self.environments.feed(quiet.env).reshape();
         connection.whole(|handle| guard::replace(handle, from)).await?;
+        drop(reshaping);
         // It has grown by a whole database.
         quiet.shorten_log().await;
         Ok(())
@@ -80,9 +85,14 @@ impl Databases {
     /// `Damaged`, `Newer`, or of the engine.
     pub(crate) async fn open_loose(&self, env: EnvId, path: &Path) -> Result<Loose, Error> {
         let limits = self.environments.shared_limits();
-        let mut loose = Loose(Connection::open(env, path, Kind::Writer, &limits).await?);
+        let mut loose = Loose(Connection::open(env, path, Kind::Writer, &limits, unwatched()).await?);
         loose.run("PRAGMA synchronous = OFF", &[]).await?;
         Ok(loose)
+    }
+
+    /// How large a database may be, in bytes.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        u64::from(self.environments.limits().pages) * 4_096
     }
 
     /// The bytes of the environment's database file.
@@ -96,7 +106,7 @@ impl Databases {
     /// Of the engine.
     pub(crate) async fn beside(&self, env: EnvId, past: &Path) -> Result<Loose, Error> {
         let (limits, path) = (self.environments.shared_limits(), self.environments.path(env));
-        let mut connection = Connection::open(env, &path, Kind::Reader, &limits).await?;
+        let mut connection = Connection::open(env, &path, Kind::Reader, &limits, unwatched()).await?;
         connection.whole(|handle| guard::attach(handle, past)).await?;
         Ok(Loose(connection))
     }
@@ -151,6 +161,11 @@ impl Copying {
     }
 }
 
+/// What a database that nobody is served from tells, and to nobody.
+pub(super) fn unwatched() -> Arc<Feed> {
+    Arc::new(Feed::new())
+}
+
 /// A database that nobody is served from.
 pub(crate) struct Loose(pub(super) Connection);
 
@@ -177,6 +192,7 @@ impl Loose {
     /// # Errors
     /// Of the engine.
     pub async fn keep(&mut self, kept: impl Fn(Fate) -> bool) -> Result<(), Error> {
+        self.run("PRAGMA secure_delete = ON", &[]).await?;
         for (table, sql) in TABLES {
             if sql.starts_with("CREATE TABLE") && !kept(fate(table)) {
                 self.run(&format!("DELETE FROM {table}"), &[]).await?;

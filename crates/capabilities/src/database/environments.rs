@@ -14,6 +14,8 @@ use tokio::time::timeout_at;
 
 use super::connection::{Connection, Kind};
 use super::error::Error;
+use super::feed::Feed;
+use super::feeds::Feeds;
 use super::limits::Limits;
 use super::watch::Stop;
 
@@ -24,6 +26,7 @@ pub(super) struct Environments {
     open: Mutex<HashMap<EnvId, Arc<Slot>>>,
     /// Those that are removed and not opened again.
     removed: Mutex<HashSet<EnvId>>,
+    feeds: Feeds,
     room: Arc<Semaphore>,
     returned: Arc<Notify>,
     sweeping: AtomicBool,
@@ -113,6 +116,7 @@ impl Environments {
             limits: Arc::new(limits),
             open: Mutex::default(),
             removed: Mutex::default(),
+            feeds: Feeds::default(),
             returned: Arc::default(),
             sweeping: AtomicBool::new(false),
         }
@@ -129,6 +133,11 @@ impl Environments {
     /// Where the database of `env` is.
     pub fn path(&self, env: EnvId) -> PathBuf {
         self.root.join(env.to_string()).join("main.db")
+    }
+
+    /// The log of what changes in `env`.
+    pub fn feed(&self, env: EnvId) -> Arc<Feed> {
+        self.feeds.of(env)
     }
 
     /// A connection of `env` that reads; `kind` says for whom.
@@ -211,7 +220,7 @@ impl Environments {
         let returned = Arc::clone(&self.returned);
         let mut lease = Lease { kind, connection: spare, place: Some(place), slot: Some(slot), returned };
         if lease.connection.is_none() {
-            let opened = Connection::open(env, &self.path(env), kind, &self.limits).await;
+            let opened = Connection::open(env, &self.path(env), kind, &self.limits, self.feed(env)).await;
             lease.connection = Some(opened.map_err(|error| self.without_file(env, error))?);
         }
         Ok(lease)
@@ -291,6 +300,7 @@ impl Environments {
     pub async fn remove(&self, env: EnvId) {
         lock(&self.removed).insert(env);
         self.close(env).await;
+        self.feeds.forget(env);
     }
 
     /// Closes the database of `env`, after what runs on it has ended or the time for a statement is over.

@@ -15,12 +15,17 @@ pub(crate) enum Fate {
 
 /// Every table of ours, and those that come with other parts of the platform.
 const FATES: &[(&str, Fate)] = &[
+    ("_steading_code", Fate::Passing),
+    ("_steading_identity", Fate::Data),
+    ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
+    ("_steading_object", Fate::Data),
     ("_steading_plan", Fate::Passing),
     ("_steading_release", Fate::Shape),
     ("_steading_reply", Fate::Passing),
     ("_steading_session", Fate::Now),
     ("_steading_state", Fate::Shape),
+    ("_steading_upload", Fate::Passing),
     ("_steading_user", Fate::Data),
 ];
 

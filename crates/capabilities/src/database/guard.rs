@@ -9,17 +9,20 @@
     reason = "sqlx binds neither the authorizer nor the limits and switches of the engine"
 )]
 
+mod capture;
 mod files;
 mod kept;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sys;
 use sqlx::sqlite::LockedSqliteHandle;
 
+use super::feed::Feed;
 use super::limits::{Limits, PARAMETERS};
 use super::policy::{Action, Refusal, Role, refusal};
 
@@ -111,6 +114,14 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
     if code == sys::SQLITE_OK { Ok(()) } else { Err(code) }
 }
 
+/// Lets a connection that writes tell `feed` what it changes.
+///
+/// # Errors
+/// The engine's result code, where it has no memory.
+pub(super) fn tell(handle: &mut LockedSqliteHandle<'_>, feed: Arc<Feed>) -> Result<(), c_int> {
+    capture::attach(handle.as_raw_handle(), feed)
+}
+
 /// Makes `role` the one whose statements the connection runs. Statements prepared before are compiled anew.
 pub(super) fn assume(handle: &mut LockedSqliteHandle<'_>, role: Role, limits: &Limits) {
     let db = handle.as_raw_handle();
@@ -151,6 +162,7 @@ pub(super) fn inspect(
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
     refresh(db);
+    capture::before_statement(db);
     let seen = RefCell::new(Seen { deadline: Instant::now().checked_add(COMPILING), ..Seen::default() });
     authorize(db, role, (&raw const seen).cast_mut().cast());
     let prepared = prepare(db, sql);

@@ -7,6 +7,8 @@ mod engine_error;
 mod environments;
 mod error;
 mod fate;
+mod feed;
+mod feeds;
 mod guard;
 mod limits;
 mod load;
@@ -49,6 +51,7 @@ pub use self::writer::{Durability, Switch, Writer};
 pub(crate) use self::copy::{Loose, Quiet, make_servable};
 pub(crate) use self::error::CHECK;
 pub(crate) use self::fate::Fate;
+pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rebuild::{Along, Maker};
 pub(crate) use self::rows::{Among, Cell, Row, Rows, RowsTurn, RowsWriter, RunRows};
@@ -200,7 +203,8 @@ impl Databases {
     /// `Busy` where others hold it for longer than a call may wait.
     pub async fn writer(&self, env: &Env) -> Result<Writer, Error> {
         let lease = self.environments.writer(env.id(), Kind::Writer).await?;
-        Ok(Writer::new(env.id(), self.environments.shared_limits(), lease))
+        let feed = self.environments.feed(env.id());
+        Ok(Writer::new(env.id(), self.environments.shared_limits(), lease, feed))
     }
 }
 

@@ -9,7 +9,7 @@ use kernel::EnvId;
 use serde_json::Value;
 
 use super::connection::{Connection, Kind};
-use super::copy::{Loose, make_servable};
+use super::copy::{Loose, make_servable, unwatched};
 use super::error::Error;
 use super::fate::{Fate, fate};
 use super::policy::{Role, is_platform, is_search};
@@ -62,7 +62,7 @@ impl Databases {
         let template = self.template.get_or_try_init(template::prepare).await?;
         tokio::fs::write(to, template).await.map_err(Error::File)?;
         let limits = self.environments.shared_limits();
-        let mut connection = Connection::open(env, to, Kind::Writer, &limits).await?;
+        let mut connection = Connection::open(env, to, Kind::Writer, &limits, unwatched()).await?;
         connection.whole(|handle| guard::attach(handle, from)).await?;
         let mut loose = Loose(connection);
         let rebuilt = rebuild(env, &mut loose, maker, along).await;
@@ -91,8 +91,14 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
     let objects = objects(db, "past").await?;
     let (ours, theirs): (Vec<Object>, Vec<Object>) =
         objects.into_iter().partition(|it| is_platform(&it.name) || is_platform(&it.table));
-    let known = |it: &&Object| !TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
-    if ours.iter().any(|it| known(&it)) {
+    let goes = |table: &str| match fate(table) {
+        Fate::Shape => true,
+        Fate::Data => along == Along::Data,
+        Fate::Now | Fate::Passing => false,
+    };
+    // What is left behind may be of an earlier layout, or of nobody's making.
+    let is_ours = |it: &Object| TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
+    if ours.iter().any(|it| goes(&it.table) && !is_ours(it)) {
         return Err(Error::Damaged(env));
     }
     db.run("BEGIN IMMEDIATE", &[]).await?;
@@ -110,12 +116,7 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         }
     }
     for object in ours.iter().filter(|object| object.kind == "table") {
-        let goes = match fate(&object.name) {
-            Fate::Shape => true,
-            Fate::Data => along == Along::Data,
-            Fate::Now | Fate::Passing => false,
-        };
-        if goes {
+        if goes(&object.name) {
             rows(db, &object.name).await?;
         }
     }

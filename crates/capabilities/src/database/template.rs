@@ -21,7 +21,7 @@ pub(super) const LAYOUT: i64 = 2;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 9] = [
+pub(super) const TABLES: [(&str, &str); 12] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -46,6 +46,21 @@ pub(super) const TABLES: [(&str, &str); 9] = [
         "_steading_session",
         "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, family TEXT NOT NULL UNIQUE, \
          refresh TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+    ),
+    (
+        "_steading_object",
+        "CREATE TABLE _steading_object (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \
+         size INTEGER NOT NULL, content_type TEXT NOT NULL, etag TEXT NOT NULL, content TEXT NOT NULL, \
+         metadata TEXT NOT NULL DEFAULT '{}', \
+         created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), \
+         updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), UNIQUE (bucket, path)) STRICT",
+    ),
+    ("_steading_object_by_size", "CREATE INDEX _steading_object_by_size ON _steading_object (bucket, size)"),
+    (
+        "_steading_upload",
+        "CREATE TABLE _steading_upload (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \
+         length INTEGER NOT NULL, content_type TEXT NOT NULL, metadata TEXT, noted TEXT NOT NULL, \
+         done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
     ),
     (
         "_steading_session_by_user",

@@ -1,5 +1,6 @@
 //! What the database of an environment does, on the real engine.
 
+mod changes;
 mod files;
 mod fixture;
 mod guard;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Outcome, Text, names};
 use super::environments::Lease;
 use super::error::Error;
+use super::feed::Feed;
 use super::guard::Statement;
 use super::limits::Limits;
 use super::policy::Role;
@@ -49,6 +50,9 @@ pub struct Writer {
     /// Settings that differ from those every caller expects.
     unusual: [bool; 2],
     changed_schema: bool,
+    /// Whether the platform or a caller has changed the schema: who watches tables hears of it.
+    reshaped: bool,
+    feed: Arc<Feed>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +64,7 @@ enum State {
 }
 
 impl Writer {
-    pub(super) fn new(env: EnvId, limits: Arc<Limits>, lease: Lease) -> Self {
+    pub(super) fn new(env: EnvId, limits: Arc<Limits>, lease: Lease, feed: Arc<Feed>) -> Self {
         Self {
             env,
             limits,
@@ -70,6 +74,8 @@ impl Writer {
             working: false,
             unusual: [false; 2],
             changed_schema: false,
+            reshaped: false,
+            feed,
         }
     }
 
@@ -104,6 +110,7 @@ impl Writer {
         self.own(synchronous).await?;
         self.own("BEGIN IMMEDIATE").await?;
         self.changed_schema = false;
+        self.reshaped = false;
         self.state = State::Open;
         Ok(())
     }
@@ -208,6 +215,7 @@ impl Writer {
         }
         match &result {
             Ok((statement, _)) => {
+                self.reshaped |= statement.changes_schema;
                 self.changed_schema |= statement.changes_schema && role != Role::Platform;
             }
             Err(_) if !connection.in_transaction().await? => self.state = State::Lost,
@@ -250,7 +258,10 @@ impl Writer {
             State::Lost => return Err(Error::Transaction("rolled back already")),
         }
         let committed = match self.seal().await {
-            Ok(()) => self.own("COMMIT").await.map(drop),
+            Ok(()) => {
+                let _reshaped = self.reshaped.then(|| Arc::clone(&self.feed).reshape());
+                self.own("COMMIT").await.map(drop)
+            }
             Err(error) => Err(error),
         };
         match committed {

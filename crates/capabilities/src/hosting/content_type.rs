@@ -1,7 +1,7 @@
 //! Which content type a file has, by its extension alone.
 
 /// The content type of the file at `path`. What is not known is a download; all text is UTF-8.
-pub(super) fn of(path: &str) -> String {
+pub(crate) fn of(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = match name.rsplit_once('.') {
         Some((_, extension)) => extension.to_ascii_lowercase(),

@@ -10,6 +10,8 @@ mod resolve;
 mod site;
 mod spec;
 
+pub(crate) use content_type::of as content_type;
+
 pub use blobs::{BlobStream, Blobs, Collected, DEFAULT_GRACE};
 pub use error::{Error, Result};
 pub use headers::HeaderRule;

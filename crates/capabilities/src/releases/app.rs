@@ -10,6 +10,7 @@ use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::{AuthSpec, Table};
 use super::rehearsal::Release;
+use crate::realtime::RealtimeSpec;
 use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
 
 impl Release {
@@ -25,7 +26,9 @@ impl Release {
         let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
         let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
-        Ok(App { tables: tables.collect(), auth })
+        let realtime =
+            self.manifest.realtime.as_ref().map(RealtimeSpec::rules).transpose()?.unwrap_or_default();
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime })
     }
 }
 

@@ -10,12 +10,14 @@ use serde_json::Value;
 
 use super::Releases;
 use super::advice::advice;
+use super::buckets;
 use super::declared::words;
 use super::manifest::{AuthSpec, Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
 use crate::auth::Auth;
 use crate::database::Table as LiveTable;
+use crate::realtime::RealtimeSpec;
 use crate::rows::Method;
 
 /// How many paths of a site are named.
@@ -37,6 +39,9 @@ pub struct Description {
     pub releases: Vec<ReleaseInfo>,
     /// Table name → table.
     pub tables: IndexMap<String, TableInfo>,
+    /// Bucket name → bucket.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub buckets: IndexMap<String, BucketInfo>,
     /// Migrations that have run, in order.
     pub migrations: Vec<String>,
     /// The site, where there is one.
@@ -45,6 +50,9 @@ pub struct Description {
     /// How people sign in, where the app says so or has users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthInfo>,
+    /// Channels, and who may join them and send there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// What to look at next.
     pub advice: Vec<String>,
 }
@@ -94,6 +102,26 @@ pub struct TableInfo {
     pub unmanaged: bool,
 }
 
+/// One bucket.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct BucketInfo {
+    /// Its access: a preset's name, or expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSpec>,
+    /// How many files are in it.
+    pub files: u64,
+    /// How many bytes they have together.
+    pub bytes: u64,
+    /// The largest file, in bytes.
+    pub max_size: u64,
+    /// Content types that files may have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Whether no release has it: its files are kept from an earlier one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
+}
+
 /// The site.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SiteInfo {
@@ -136,6 +164,7 @@ impl Releases {
             }
             tables.insert(live.name.clone(), info);
         }
+        let buckets = buckets::describe(&current, &read(buckets::HELD).await?);
         let site = current.site.as_ref().map(|site| SiteInfo {
             files: site.files.len(),
             bytes: site.bytes(),
@@ -153,9 +182,11 @@ impl Releases {
             release: (current.number > 0).then_some(current.number),
             releases: latest.into_iter().filter_map(release_info).collect(),
             tables,
+            buckets,
             migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
             site,
             auth,
+            realtime: current.manifest.realtime,
             advice: Vec::new(),
         };
         description.advice = advice(&description, &schema, &current_app);

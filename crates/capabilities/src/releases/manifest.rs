@@ -13,7 +13,9 @@ use super::names::{ColumnName, JsonPath, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::auth::origin;
 use crate::hosting::SiteSpec;
+use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, TableModel};
+use crate::storage::StorageSpec;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +30,12 @@ pub struct Manifest {
     /// How people sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSpec>,
+    /// Buckets of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
+    /// Channels, where clients talk to each other at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<RealtimeSpec>,
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
@@ -389,6 +397,8 @@ impl Manifest {
             name: self.name.or_else(|| base.name.clone()),
             database: self.database.or_else(|| base.database.clone()),
             auth: self.auth.or_else(|| base.auth.clone()),
+            storage: self.storage.or_else(|| base.storage.clone()),
+            realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),

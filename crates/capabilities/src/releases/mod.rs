@@ -4,6 +4,7 @@ mod access;
 mod advice;
 mod alter;
 mod app;
+mod buckets;
 mod change;
 mod column;
 mod convert;
@@ -27,8 +28,9 @@ use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
+pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -94,12 +96,15 @@ pub enum Removal {
     Table(String),
     /// The site.
     Site,
+    /// One bucket, with its files.
+    Bucket(String),
 }
 
 impl Removal {
     fn goal(&self) -> Goal {
         match self {
             Removal::Table(name) => Goal::DropTable { name: name.clone() },
+            Removal::Bucket(name) => Goal::DropBucket { name: name.clone() },
             Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
         }
     }
@@ -425,6 +430,9 @@ impl Releases {
         }
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
+        }
+        if let Some(realtime) = &manifest.realtime {
+            realtime.rules().map_err(|e| e.under("/realtime"))?;
         }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {

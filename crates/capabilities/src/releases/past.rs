@@ -27,6 +27,16 @@ pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
     Ok(needed)
 }
 
+/// The blobs that a release needs, where everything that it says can be served.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn checked(row: Vec<Value>) -> Result<Vec<BlobHash>> {
+    let release = Release::read(row)?;
+    release.served()?;
+    Ok(release.site.iter().flat_map(Site::blobs).collect())
+}
+
 impl Releases {
     /// Serves the release in `row` from now on, where `work` puts its database in place; the one before, where that
     /// fails. Nobody else may write meanwhile.

@@ -75,7 +75,11 @@ impl Stored {
     pub(crate) fn blobs(&self) -> Vec<BlobHash> {
         match &self.goal {
             Goal::Apply { site, .. } => site.iter().flat_map(Site::blobs).collect(),
-            Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => Vec::new(),
+            Goal::Access { .. }
+            | Goal::DropTable { .. }
+            | Goal::Bucket { .. }
+            | Goal::DropBucket { .. }
+            | Goal::Back { .. } => Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Applied;
+use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::manifest::{DatabaseSpec, Manifest, MigrationSpec, Table};
 use super::names::TableName;
@@ -15,6 +16,7 @@ use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
 use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
+use crate::storage::BucketSpec;
 
 /// How many releases an environment keeps, the current one among them.
 const KEPT: u64 = 100;
@@ -29,6 +31,10 @@ pub(crate) enum Goal {
     Access { table: String, access: AccessSpec },
     /// What is there, without one table.
     DropTable { name: String },
+    /// What is there, with one bucket as it shall be.
+    Bucket { name: String, bucket: BucketSpec },
+    /// What is there, without one bucket.
+    DropBucket { name: String },
     /// Back to an earlier release.
     Back { release: u64 },
 }
@@ -39,6 +45,7 @@ impl Goal {
     fn has_tables(&self) -> bool {
         match self {
             Goal::Apply { manifest, .. } => manifest.database.is_some(),
+            Goal::Bucket { .. } | Goal::DropBucket { .. } => false,
             Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
         }
     }
@@ -47,7 +54,11 @@ impl Goal {
     fn is_about(&self, name: &TableName) -> bool {
         match self {
             Goal::Access { table, .. } => name.as_str().eq_ignore_ascii_case(table),
-            Goal::Apply { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
+            Goal::Apply { .. }
+            | Goal::DropTable { .. }
+            | Goal::Bucket { .. }
+            | Goal::DropBucket { .. }
+            | Goal::Back { .. } => true,
         }
     }
 
@@ -64,7 +75,14 @@ impl Goal {
                 };
                 error.field(at)
             }
-            Goal::DropTable { .. } if error.pointer().is_some() => error.field("/name"),
+            Goal::Bucket { name, .. } if error.pointer().is_some() => {
+                let at = error.pointer().unwrap_or_default();
+                let at = at.strip_prefix(&format!("/storage/buckets/{name}")).unwrap_or(at).to_owned();
+                error.field(at)
+            }
+            Goal::DropTable { .. } | Goal::DropBucket { .. } if error.pointer().is_some() => {
+                error.field("/name")
+            }
             Goal::Back { .. } if error.pointer().is_some() => error.field("/release"),
             _ => error,
         }
@@ -155,6 +173,12 @@ impl Release {
     pub(super) fn tables(&self) -> Result<Vec<Table>> {
         self.manifest.database.as_ref().map_or(Ok(Vec::new()), DatabaseSpec::tables)
     }
+
+    pub(super) fn buckets(&self) -> Result<Buckets> {
+        let Some(storage) = &self.manifest.storage else { return Ok(Buckets::new()) };
+        let tables: Vec<_> = self.tables()?.iter().map(Table::model).collect();
+        storage.models(&tables)
+    }
 }
 
 /// Does everything that leads to `goal` in a transaction, which stays open; the caller commits it or rolls it
@@ -239,6 +263,7 @@ async fn draft(
     }
     let after = release.tables().map_err(|e| e.under("/database"))?;
     tables::privileges(&base.tables()?, &after, &mut draft);
+    buckets::diff(db, base, release, surplus, &mut draft).await?;
     others(base, release, &mut draft);
     Ok(draft)
 }
@@ -271,6 +296,21 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
             }
             if let Some(tests) = &mut release.manifest.tests {
                 tests.retain(|test| !test.on.eq_ignore_ascii_case(name));
+            }
+            (release, Surplus::Drop)
+        }
+        Goal::Bucket { name, bucket } => {
+            let mut release = base.clone();
+            let name = buckets::name(name)?;
+            release.manifest.storage.get_or_insert_default().buckets.insert(name, bucket.clone());
+            (release, Surplus::Keep)
+        }
+        Goal::DropBucket { name } => {
+            let mut release = base.clone();
+            let name = buckets::name(name)?;
+            let storage = release.manifest.storage.as_mut();
+            if storage.and_then(|storage| storage.buckets.remove(&name)).is_none() {
+                return Err(Error::not_found(format!("bucket {name}")).field("/name"));
             }
             (release, Surplus::Drop)
         }
@@ -330,6 +370,13 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         let detail = format!("{was} → {is}");
         draft.change(Action::Alter, "auth", Some(detail.clone()));
         draft.effect(EffectKind::Privilege, "auth", detail);
+    }
+    let realtime = |release: &Release| release.manifest.realtime.clone().unwrap_or_default();
+    let (was, is) = (realtime(base), realtime(release));
+    if was != is {
+        let detail = format!("{was} → {is}");
+        draft.change(Action::Alter, "realtime", Some(detail.clone()));
+        draft.effect(EffectKind::Privilege, "realtime", detail);
     }
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();

@@ -122,62 +122,74 @@ async fn drop_table(
 
 /// What changes for those who read and write.
 pub(crate) fn privileges(before: &[Table], after: &[Table], draft: &mut Draft) {
-    let nobody = Rules::default();
     for table in after {
         let old = before.iter().find(|old| same(&old.name, &table.name));
-        let target = format!("table {}", table.name);
-        let words = |table: &Table| table.access.as_ref().map_or("nobody".to_owned(), ToString::to_string);
-        let (was, is) = (old.map_or("nobody".to_owned(), words), words(table));
-        let rules = old.map_or(&nobody, |old| &old.rules);
-        let mut detail = if was == is { String::new() } else { format!("access {was} → {is}") };
-        if is == "expressions" {
-            for (operation, before, after) in changed(rules, &table.rules) {
-                let comma = if detail.is_empty() { "access: " } else { "; " };
-                detail.push_str(&format!("{comma}{operation} {} → {}", brief(before), brief(after)));
+        let was = old.map(|old| Guarded { access: old.access.as_ref(), rules: &old.rules });
+        let is = Guarded { access: table.access.as_ref(), rules: &table.rules };
+        privilege(&format!("table {}", table.name), "rows", was, is, draft);
+    }
+}
+
+/// Who may do what with something.
+#[derive(Clone, Copy)]
+pub(crate) struct Guarded<'a> {
+    pub access: Option<&'a AccessSpec>,
+    pub rules: &'a Rules,
+}
+
+/// What changes for those who read and write `target`, which is made of `things`.
+pub(crate) fn privilege(
+    target: &str,
+    things: &str,
+    old: Option<Guarded<'_>>,
+    new: Guarded<'_>,
+    draft: &mut Draft,
+) {
+    let nobody = Rules::default();
+    let words = |of: Guarded<'_>| of.access.map_or("nobody".to_owned(), ToString::to_string);
+    let (was, is) = (old.map_or("nobody".to_owned(), words), words(new));
+    let rules = old.map_or(&nobody, |old| old.rules);
+    let mut detail = if was == is { String::new() } else { format!("access {was} → {is}") };
+    if is == "expressions" {
+        for (operation, before, after) in changed(rules, new.rules) {
+            let comma = if detail.is_empty() { "access: " } else { "; " };
+            detail.push_str(&format!("{comma}{operation} {} → {}", brief(before), brief(after)));
+        }
+    }
+    if old.is_some_and(|old| old.access != new.access) {
+        draft.change(Action::Alter, target, Some(detail.clone()));
+    }
+    // What was written in another platform's words is said in ours.
+    if new.access.is_some_and(AccessSpec::is_cloudbase) && old.is_none_or(|old| old.access != new.access) {
+        let rules = Operation::ALL.map(|operation| (operation, brief(new.rules.of(operation))));
+        let rules: Vec<_> = rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
+        let detail = format!("{is} means {}", rules.join("; "));
+        draft.change(Action::Alter, format!("access of {target}"), Some(detail));
+    }
+    let open = |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
+    let opened: Vec<_> = changed(rules, new.rules)
+        .into_iter()
+        .filter(|(_, before, after)| open(*after) && !open(*before))
+        .filter_map(|(operation, _, after)| Some((operation, after?)))
+        .collect();
+    let all = |operation| opened.contains(&(operation, &Expr::Bool(true)));
+    if all(Operation::List) && all(Operation::Get) {
+        draft.effect(EffectKind::Privilege, target, format!("everybody may read it ({is})"));
+    }
+    for (operation, rule) in &opened {
+        let message = match (operation, rule) {
+            (Operation::List | Operation::Get, Expr::Bool(_))
+                if all(Operation::List) && all(Operation::Get) =>
+            {
+                continue;
             }
-        }
-        if old.is_some_and(|old| old.access != table.access) {
-            draft.change(Action::Alter, &target, Some(detail.clone()));
-        }
-        // What was written in another platform's words is said in ours.
-        if table.access.as_ref().is_some_and(AccessSpec::is_cloudbase)
-            && old.is_none_or(|old| old.access != table.access)
-        {
-            let rules = Operation::ALL.map(|operation| (operation, brief(table.rules.of(operation))));
-            let rules: Vec<_> =
-                rules.iter().map(|(operation, rule)| format!("{operation}: {rule}")).collect();
-            draft.change(
-                Action::Alter,
-                format!("access of {target}"),
-                Some(format!("{is} means {}", rules.join("; "))),
-            );
-        }
-        let open =
-            |rule: Option<&Expr>| rule.is_some_and(|rule| *rule != Expr::Bool(false) && !rule.asks_who());
-        let opened: Vec<_> = changed(rules, &table.rules)
-            .into_iter()
-            .filter(|(_, before, after)| open(*after) && !open(*before))
-            .filter_map(|(operation, _, after)| Some((operation, after?)))
-            .collect();
-        let all = |operation| opened.contains(&(operation, &Expr::Bool(true)));
-        if all(Operation::List) && all(Operation::Get) {
-            draft.effect(EffectKind::Privilege, &target, format!("everybody may read it ({is})"));
-        }
-        for (operation, rule) in &opened {
-            let message = match (operation, rule) {
-                (Operation::List | Operation::Get, Expr::Bool(_))
-                    if all(Operation::List) && all(Operation::Get) =>
-                {
-                    continue;
-                }
-                (_, Expr::Bool(_)) => format!("everybody may {operation} rows"),
-                (_, rule) => format!("everybody may {operation} rows where {rule}"),
-            };
-            draft.effect(EffectKind::Privilege, &target, message);
-        }
-        if opened.is_empty() && old.is_some_and(|old| old.rules != table.rules) {
-            draft.effect(EffectKind::Privilege, target, detail);
-        }
+            (_, Expr::Bool(_)) => format!("everybody may {operation} {things}"),
+            (_, rule) => format!("everybody may {operation} {things} where {rule}"),
+        };
+        draft.effect(EffectKind::Privilege, target, message);
+    }
+    if opened.is_empty() && old.is_some_and(|old| old.rules != new.rules) {
+        draft.effect(EffectKind::Privilege, target, detail);
     }
 }
 

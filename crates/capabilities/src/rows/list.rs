@@ -214,7 +214,7 @@ pub(super) fn few_enough(params: usize) -> Result<()> {
 }
 
 /// The columns that are wanted, as the query orders them.
-fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
+pub(crate) fn selected<'a>(table: &'a TableModel, select: Option<&str>) -> Result<Vec<&'a ColumnModel>> {
     let Some(select) = select else { return Ok(table.shown().collect()) };
     let mut columns: Vec<&ColumnModel> = Vec::new();
     for name in select.split(',').map(str::trim) {

@@ -35,7 +35,9 @@ pub use put::Target;
 pub use service::{LiveApps, Rows, Stored};
 pub use typescript::typescript;
 
+pub(crate) use encode::object as encode_row;
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
+pub(crate) use list::selected;
 pub(crate) use order::Order;
 pub(crate) use statement::{Statements, Wanted};

@@ -8,14 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::realtime::ChannelRules;
+use crate::storage::Bucket;
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct App {
     /// Table name in lower case → table.
     pub tables: BTreeMap<String, Arc<TableModel>>,
+    /// Bucket name → bucket.
+    pub buckets: BTreeMap<String, Arc<Bucket>>,
     /// How people sign in.
     pub auth: AuthSettings,
+    /// Its channels.
+    pub realtime: ChannelRules,
 }
 
 impl App {

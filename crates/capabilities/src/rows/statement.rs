@@ -2,6 +2,7 @@
 
 use kernel::Timestamp;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::given::{Given, parameter};
 use super::order::{Order, Place};
@@ -136,8 +137,13 @@ impl Statements<'_> {
         sql
     }
 
-    /// Makes a row of this id, where the subject may, and returns it.
-    pub fn create(&self, id: &str, new: &Given) -> Sql {
+    /// Makes a row, where the subject may, and returns it.
+    pub fn create(&self, new: &Given) -> Sql {
+        self.create_as(&new_id(), new)
+    }
+
+    /// As [`Statements::create`], under this id.
+    pub fn create_as(&self, id: &str, new: &Given) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("INSERT INTO ");
         sql.text.push_str(&quoted(&self.table.name));
@@ -243,6 +249,11 @@ impl Statements<'_> {
         sql.text.push_str(" RETURNING ");
         names(self.table.shown(), sql);
     }
+}
+
+/// An id for a new row. Those made here sort as they were made, within a millisecond too.
+pub(super) fn new_id() -> String {
+    Uuid::now_v7().to_string()
 }
 
 fn one_of(column: &str, values: &[&str], sql: &mut Sql) {

@@ -5,6 +5,7 @@
 //! and on the disk, so that a crash leaves it whole or not at all. What never changes is shared with the environment by
 //! hard links.
 
+mod archive;
 mod branch;
 mod contents;
 mod losses;
@@ -12,6 +13,7 @@ mod merge;
 mod restore;
 mod store;
 mod take;
+mod transfer;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,6 +31,7 @@ use crate::releases::Releases;
 pub use branch::With;
 pub use merge::Merging;
 pub use restore::Restored;
+pub use transfer::{ArchiveStream, Imported};
 
 /// The snapshots of every environment. Clones share everything.
 #[derive(Clone)]
@@ -53,11 +56,13 @@ pub struct SnapshotLimits {
     pub automatic: usize,
     /// How many bytes all of them may take together, without what they share with the environment.
     pub bytes: u64,
+    /// How many bytes an archive may hold that an environment is made of.
+    pub archive: u64,
 }
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
-        Self { most: 20, automatic: 3, bytes: 4 << 30 }
+        Self { most: 20, automatic: 3, bytes: 4 << 30, archive: 8 << 30 }
     }
 }
 
@@ -190,3 +195,6 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))).map_err(disk)
 }
+
+#[cfg(test)]
+mod tests;

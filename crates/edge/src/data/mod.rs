@@ -1,10 +1,17 @@
 //! The interface that every app has below `/_/`: sign-in and rows, for its own pages and for programs.
 
 mod auth;
+mod files;
 mod openapi;
+mod openapi_files;
 mod origin;
+mod realtime;
+mod realtime_socket;
 mod rows;
 mod sdk;
+mod uploads;
+
+pub use self::realtime::Hangup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +22,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
+use capabilities::realtime::Realtime;
 use capabilities::rows::{App, Rows};
+use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use kernel::{CallId, Code, Env, Error, Result, Secret};
+use kernel::{CallId, Code, Env, Error, Result, Scope, Secret};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -43,6 +52,20 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
+    ("GET", "/_/files/{bucket}"),
+    ("GET", "/_/files/{bucket}/{path}"),
+    ("PUT", "/_/files/{bucket}/{path}"),
+    ("DELETE", "/_/files/{bucket}/{path}"),
+    ("POST", "/_/files/{bucket}/{path}/move"),
+    ("POST", "/_/files/{bucket}/{path}/copy"),
+    ("POST", "/_/files/{bucket}/{path}/sign"),
+    ("POST", "/_/uploads"),
+    ("HEAD", "/_/uploads/{id}"),
+    ("PATCH", "/_/uploads/{id}"),
+    ("DELETE", "/_/uploads/{id}"),
+    ("GET", "/_/realtime"),
+    ("POST", "/_/realtime/ticket"),
+    ("POST", "/_/realtime/broadcast"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
     ("GET", "/_/client.ts"),
@@ -64,6 +87,10 @@ pub struct Data {
     pub auth: Auth,
     /// What they ask for.
     pub rows: Rows,
+    /// Their files.
+    pub files: Storage,
+    /// What happens to it.
+    pub realtime: Realtime,
 }
 
 /// One request below `/_/`.
@@ -128,7 +155,10 @@ impl Data {
             ["client.ts"] => Ok(sdk::typed(&ask)),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
+            ["files", ..] => files::answer(self, &ask, body).await,
+            ["uploads", ..] => uploads::answer(self, &ask, body).await,
             ["batch"] => rows::batch(self, &ask, body).await,
+            ["realtime", ..] => realtime::answer(self, &ask, body).await,
             _ => Err(unknown()),
         }
     }
@@ -150,17 +180,15 @@ impl Ask<'_> {
     /// Who asks: by a bearer token that holds, or without one. A token that does not hold is refused, so that a
     /// session that has ended shows.
     pub async fn guest(&self, data: &Data) -> Result<Guest> {
+        self.guest_for(data, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    /// As [`Ask::guest`], where a platform key must carry the scopes `wanted`.
+    pub async fn guest_for(&self, data: &Data, wanted: &[Scope]) -> Result<Guest> {
         match self.token()? {
             Some(token) => {
-                let guest = data.auth.recognize(self.env, &token).await?;
-                let from_a_page = self.parts.headers.contains_key(ORIGIN);
-                if *guest.subject() == Subject::Service && from_a_page {
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        "a platform key is for servers, and this is a page's request",
-                    )
-                    .hint("revoke the key, which others can see now, and let people sign in"));
-                }
+                let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
+                not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
             None => Ok(Guest::visitor(self.env.clone())),
@@ -216,6 +244,18 @@ impl Ask<'_> {
     }
 }
 
+/// Refuses a platform key that a page shows.
+fn not_of_a_page(parts: &Parts, guest: &Guest) -> Result<()> {
+    if *guest.subject() == Subject::Service && parts.headers.contains_key(ORIGIN) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "a platform key is for servers, and this is a page's request",
+        )
+        .hint("revoke the key, which others can see now, and let people sign in"));
+    }
+    Ok(())
+}
+
 /// The token of an `Authorization: Bearer` header (RFC 6750 §2.1); none where there is no such header.
 fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let refuse = |message: &str| Error::new(Code::Unauthenticated, message);
@@ -258,7 +298,7 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
 }
 
 /// A refusal as a problem object. What is our own fault is logged here.
-fn refused(error: &Error, env: &Env, id: CallId) -> Response {
+pub(super) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }

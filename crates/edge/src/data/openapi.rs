@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, json as answer_json};
+use super::{Ask, json as answer_json, openapi_files};
 
 pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
     match ask.parts.method {
@@ -26,6 +26,7 @@ fn document(app: &App) -> Value {
     if !paths.is_empty() {
         paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
     }
+    openapi_files::paths(app, &mut paths, &mut schemas);
     auth_paths(app, &mut paths, &mut schemas);
     json!({
         "openapi": "3.1.0",
@@ -316,7 +317,7 @@ fn common_schemas() -> Map<String, Value> {
     Map::from_iter([("steading.Problem".to_owned(), problem)])
 }
 
-fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
+pub(super) fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     let mut good = json!({ "description": "Done." });
     if let Some(schema) = answered {
         good["content"] = json!({ "application/json": { "schema": schema } });
@@ -330,10 +331,10 @@ fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {
     })
 }
 
-fn body(schema: Value) -> Value {
+pub(super) fn body(schema: Value) -> Value {
     json!({ "content": { "application/json": { "schema": schema } } })
 }
 
-fn reference(schema: &str) -> Value {
+pub(super) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }

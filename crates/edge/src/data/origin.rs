@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use kernel::{Code, Env, Error, Result};
 
 use super::Data;
+use super::realtime::shows_later;
 
 const KEY: HeaderName = HeaderName::from_static("steading-key");
 
@@ -37,16 +38,27 @@ pub(super) async fn judge(data: &Data, env: &Env, app: &App, parts: &Parts) -> R
             .hint("name it in auth.origins of the manifest, or with auth_configure"));
     }
     let allowed = Allowed(origin.clone());
-    // A browser asks first without the header, and only whether it may send it.
-    if allowed.asks_first(parts) {
+    // A browser asks first without the header, and only whether it may send it; for events and sockets it sends none.
+    if allowed.asks_first(parts) || shows_later(parts) {
         return Ok(Some(allowed));
     }
     let key = parts.headers.get(KEY).and_then(|key| key.to_str().ok());
     if key.is_none_or(|key| key.is_empty()) || key != Some(data.auth.publishable_key(env).await?.as_str()) {
-        return Err(Error::new(Code::Forbidden, "another origin must send the app's publishable key")
-            .hint("pass it to createClient({ url, key }); app_describe shows it"));
+        return Err(no_key());
     }
     Ok(Some(allowed))
+}
+
+/// The refusal of another origin without the key.
+pub(super) fn no_key() -> Error {
+    Error::new(Code::Forbidden, "another origin must send the app's publishable key")
+        .hint("pass it to createClient({ url, key }); app_describe shows it")
+}
+
+/// Whether the request is of another origin's page.
+pub(super) fn is_anothers(parts: &Parts) -> bool {
+    let origin = parts.headers.get(ORIGIN);
+    origin.is_some_and(|origin| !origin.to_str().is_ok_and(|origin| is_own(origin, parts)))
 }
 
 /// Whether the page is the app's own: the same host and port. The scheme is the proxy's matter.
@@ -75,10 +87,12 @@ impl Allowed {
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         let fields = [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"),
             (
                 ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, idempotency-key, if-match, if-none-match, steading-key",
+                "authorization, content-type, idempotency-key, if-match, if-none-match, if-range, last-event-id, range, \
+                 steading-key, steading-metadata, tus-resumable, upload-checksum, upload-length, upload-metadata, \
+                 upload-offset",
             ),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
@@ -90,7 +104,9 @@ impl Allowed {
     pub(super) fn allow(self, headers: &mut HeaderMap) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0);
         headers.append(VARY, HeaderValue::from_static("origin"));
-        let exposed = "etag, location, steading-cursor, retry-after, ratelimit, ratelimit-policy, x-request-id, x-release";
+        let exposed = "content-disposition, content-range, etag, last-modified, location, retry-after, ratelimit, \
+            ratelimit-policy, steading-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
+            x-request-id, x-release";
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }

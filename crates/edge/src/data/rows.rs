@@ -181,7 +181,9 @@ impl Ask<'_> {
         Ok((!lines.is_empty()).then(|| IfMatch::parse(&lines.join(","))))
     }
 
-    fn no_query(&self) -> Result<()> {
+    /// # Errors
+    /// Where the address has a query.
+    pub(super) fn no_query(&self) -> Result<()> {
         match pairs(self.parts.uri.query())?.first() {
             None => Ok(()),
             Some((name, _)) => Err(no_parameter(name)),
@@ -252,7 +254,7 @@ fn no_parameter(name: &str) -> Error {
 }
 
 /// The pairs of a query string, decoded as forms are (WHATWG URL §5.1).
-fn pairs(raw: Option<&str>) -> Result<Vec<(String, String)>> {
+pub(super) fn pairs(raw: Option<&str>) -> Result<Vec<(String, String)>> {
     let decoded = |text: &str| {
         let text = text.replace('+', " ");
         percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned)

@@ -124,6 +124,17 @@ export interface Table<T extends object, New extends object = Partial<T>, Change
   /** As `put`, for the row with the same values in unique columns. */
   upsert(row: New, options: { by: Column<T> | readonly Column<T>[] } & Versioned & Once): Promise<Row<T>>;
   delete(id: string, options?: Versioned & Once): Promise<void>;
+  /** Calls `handler` at each change of rows that the user may list. Returns what ends it. */
+  subscribe<const K extends Column<T> = Column<T>>(
+    options: Pick<ListOptions<T, K>, "select" | "where">,
+    handler: (event: RowEvent<Pick<T & Stored, K | "id">>) => void,
+  ): Stop;
+  /** Calls `show` with all rows, in order, at first and after each change; `failed` where they cannot be had. */
+  live<const K extends Column<T> = Column<T>>(
+    options: Pick<ListOptions<T, K>, "select" | "where" | "order">,
+    show: (rows: Pick<T & Stored, K | "id">[]) => void,
+    failed?: (error: Error) => void,
+  ): Stop;
 }
 
 /** One step of a batch; a batch has at most 50 and is done wholly or not at all. */
@@ -143,6 +154,10 @@ export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
   batch(operations: readonly Operation[], options?: Once): Promise<Result[]>;
+  /** The files of a bucket. */
+  files(bucket: string): Bucket;
+  /** Joins a channel, which the manifest must name. */
+  channel<S extends object = Record<string, unknown>>(name: string): Channel<S>;
 }
 
 export interface ClientOptions {

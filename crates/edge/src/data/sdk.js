@@ -1,8 +1,9 @@
-// The browser's side of a Steading app: sign-in, rows and batches. One ES module without dependencies.
+// The browser's side of a Steading app: sign-in, rows, batches and files. One ES module without dependencies.
 //
 //   import { createClient, where } from "/_/sdk.js";
 //   const app = createClient();
 //   await app.auth.anonymous();
+//   const stop = app.db("todos").live({ order: "-created_at" }, (rows) => draw(rows));
 //   const { rows } = await app.db("todos").list({ where: where`done == ${false}`, order: "-created_at" });
 //
 // Types: /_/sdk.d.ts
@@ -142,17 +143,19 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, ifMatch, idempotencyKey, token, keepalive } = {}) {
-    const headers = {};
+  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, ...more } = {}) {
+    const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers["steading-key"] = key;
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
     if (idempotencyKey !== undefined) headers["idempotency-key"] = idempotencyKey;
-    const options = { method, headers, body: JSON.stringify(body), credentials: "omit", cache: "no-store", keepalive };
+    const sent = bytes ?? JSON.stringify(body);
+    const options = { method, headers, body: sent, credentials: "omit", cache: "no-store", keepalive };
     let answer, data;
     try {
-      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(patience ?? PATIENCE_MS) });
+      if (as === "blob" && answer.ok) return { data: await answer.blob(), headers: answer.headers };
       data = await answer.text();
     } catch (cause) {
       const problem = { code: "unavailable", message: "the app cannot be reached", hint: "check the connection" };
@@ -165,7 +168,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       throw new SteadingError(answer.status, {}, { cause });
     }
     if (!answer.ok) throw new SteadingError(answer.status, data ?? {});
-    return { data, etag: answer.headers.get("etag") };
+    return { data, etag: answer.headers.get("etag"), headers: answer.headers };
   }
 
   function accept({ data: { access_token, refresh_token, expires_in, user } }) {
@@ -213,6 +216,19 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       return ask(method, path, { ...options, token });
     }
   }
+
+  /** An access token of who is signed in; null for nobody. */
+  async function access() {
+    const held = store.read();
+    if (!held || Date.now() < held.renew_at) return held?.access_token ?? null;
+    return (await locked(() => renew(held)))?.access_token ?? null;
+  }
+
+  /** To be called when the access token was refused: there is another one then, or nobody is signed in. */
+  const spent = () => locked(() => store.read() && renew(store.read()));
+
+  const live = realtime({ origin, key, access, spent, user });
+  listeners.add(() => live.switched());
 
   const enter = async (path, body) => accept(await ask("POST", `/_/auth/${path}`, { body })).user;
 
@@ -270,38 +286,42 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       const names = { select: joined(select), order: joined(order), expand: joined(expand) };
       return (await call("POST", `${path}/query`, { body: { where: filter?.toString(), ...names, ...options } })).data;
     };
+    async function* all(options) {
+      let page = { cursor: options?.cursor };
+      do {
+        page = await list({ limit: 200, ...options, cursor: page.cursor });
+        yield* page.rows;
+      } while (page.cursor);
+    }
     return {
       list,
-      async *all(options) {
-        let page = { cursor: options?.cursor };
-        do {
-          page = await list({ limit: 200, ...options, cursor: page.cursor });
-          yield* page.rows;
-        } while (page.cursor);
-      },
+      all,
+      subscribe: (options, handler) => live.subscribe(segment(table), options, handler),
+      live: (options, show, failed) => kept(all, (...asked) => live.subscribe(segment(table), ...asked), options, show, failed),
       aggregate: (numbers, options) => list({ ...options, aggregate: numbers }),
       get: async (id, { expand } = {}) =>
         row("GET", expand ? `${one(id)}?expand=${encodeURIComponent(joined(expand))}` : one(id)),
-      create: (body, options) => row("POST", path, { ...options, body }),
-      update: async (id, body, options) => row("PATCH", one(id), { ...options, body }),
-      put: async (id, body, options) => row("PUT", one(id), { ...options, body }),
-      upsert: async (body, { by, ...options }) =>
-        row("PUT", `${path}?by=${encodeURIComponent(joined(by))}`, { ...options, body }),
-      delete: async (id, options) => void (await call("DELETE", one(id), options)),
+      create: (body, options) => row("POST", path, { body, ...only(options) }),
+      update: async (id, body, options) => row("PATCH", one(id), { body, ...only(options) }),
+      put: async (id, body, options) => row("PUT", one(id), { body, ...only(options) }),
+      upsert: async (body, options) =>
+        row("PUT", `${path}?by=${encodeURIComponent(joined(options.by))}`, { body, ...only(options) }),
+      delete: async (id, options) => void (await call("DELETE", one(id), only(options))),
     };
   }
 
   async function batch(operations, options) {
     const wire = ({ ifMatch, ...operation }) =>
       ifMatch === undefined ? operation : { ...operation, if_match: version(ifMatch) };
-    const { data } = await call("POST", "/_/batch", { ...options, body: { operations: operations.map(wire) } });
+    const { data } = await call("POST", "/_/batch", { body: { operations: operations.map(wire) }, ...only(options) });
     for (const { row, etag } of data.results) remember(row, etag);
     return data.results;
   }
 
-  return { auth, db, batch };
+  return { auth, db, batch, files: filesOf(call, origin), channel: live.channel };
 }
 
+const only = ({ ifMatch, idempotencyKey } = {}) => ({ ifMatch, idempotencyKey });
 const joined = (names) => (Array.isArray(names) ? names.join(",") : names);
 
 /** A table's name or a row's id; anything else could lead to another path. */

@@ -15,10 +15,18 @@ use crate::cache_control::ASK_FIRST;
 use crate::coding::Coding;
 use crate::conditional;
 
-static SCRIPT: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("text/javascript; charset=utf-8", include_str!("sdk.js")));
-static TYPES: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("text/plain; charset=utf-8", include_str!("sdk.d.ts")));
+static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new(
+        "text/javascript; charset=utf-8",
+        concat!(include_str!("sdk.js"), include_str!("sdk_files.js"), include_str!("sdk_live.js")),
+    )
+});
+static TYPES: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new(
+        "text/plain; charset=utf-8",
+        concat!(include_str!("sdk.d.ts"), include_str!("sdk_files.d.ts"), include_str!("sdk_live.d.ts")),
+    )
+});
 
 pub(super) fn script(ask: &Ask<'_>) -> Response {
     SCRIPT.answer(ask)

@@ -7,8 +7,10 @@ use capabilities::auth::{Asking, Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
 use capabilities::rows::{LiveApps, Method, Rows};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use edge::{Apps, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -64,6 +66,13 @@ impl TokenKeys for Keys {
     }
 }
 
+impl LinkKeys for Keys {
+    fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        let keyed = [env.id().to_string().as_bytes(), message].concat();
+        async move { Ok(kernel::BlobHash::of(&keyed).to_bytes()) }.boxed()
+    }
+}
+
 struct Unchecked;
 
 impl LiveCheck for Unchecked {
@@ -112,13 +121,30 @@ impl Ground {
                 },
                 "locked": { "columns": { "title": "text" } },
             } },
+            "storage": { "buckets": {
+                "photos": { "access": "private", "types": ["image/*"], "max_size": 200_000 },
+                "public": { "access": "public_read" },
+                "closed": {},
+            } },
         });
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), AuthLimits::default());
+        let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
+        let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
+        let realtime =
+            Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let data = Data {
             auth: auth.clone(),
-            rows: Rows::new(databases, Arc::clone(&releases) as Arc<dyn LiveApps>),
+            rows: Rows::new(Arc::clone(&databases), Arc::clone(&live)),
+            files: Storage::new(
+                databases,
+                live,
+                Contents::local(dir.path()).unwrap(),
+                Arc::new(Keys),
+                StorageLimits::default(),
+            ),
+            realtime,
         };
         let edge = Edge::new(Arc::new(Known { env: env.clone(), releases }), blobs, data, logs);
         Self { _dir: dir, env, auth, edge }

@@ -1,6 +1,7 @@
 //! The rows of an app over HTTP, with a real release behind them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod files;
 mod ground;
 
 use expect_test::{expect, expect_file};

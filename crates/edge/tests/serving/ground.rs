@@ -13,7 +13,9 @@ use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
+use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
+use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use edge::{Apps, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
@@ -83,6 +85,15 @@ impl TokenKeys for NoKeys {
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("kid".to_owned()) }.boxed()
+    }
+}
+
+/// Nobody signs links here.
+struct NoLinks;
+
+impl LinkKeys for NoLinks {
+    fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        async { Err(Error::internal("no keys")) }.boxed()
     }
 }
 
@@ -166,9 +177,20 @@ impl Ground {
             apps.apps.lock().unwrap().insert(slug.parse().unwrap(), Resident { env, releases: Vec::new() });
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
+        let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
+        let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
         let data = Data {
-            auth: Auth::new(Arc::clone(&databases), keys, AuthLimits::default()),
+            auth,
             rows: Rows::new(Arc::clone(&databases), apps.clone()),
+            files: Storage::new(
+                Arc::clone(&databases),
+                apps.clone(),
+                Contents::local(dir.path()).unwrap(),
+                Arc::new(NoLinks),
+                StorageLimits::default(),
+            ),
+            realtime,
         };
         let edge = Edge::new(apps.clone(), blobs.clone(), data, logs.clone());
         let hosts = Arc::new(Hosts::new([], "localhost").unwrap());

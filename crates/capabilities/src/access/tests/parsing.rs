@@ -258,11 +258,45 @@ fn a_rule_looks_into_other_tables_and_takes_the_words_of_cloudbase() {
             "get(`database.members.x`)",
             "get('members').user",
         ],
-        expect![[""]],
+        expect![[r#"
+            exists(members, user == auth.uid && thing == row.id)
+            exists(members, active) || !exists(members, level > 3 && new.count < level)
+            exists(Things, owner == row.owner)
+            exists(members, user == auth.uid) == true
+            row.owner == auth.uid && row.data.a == "x" && row.id != new.title
+            at byte 7: there is no table "member" (exists(table, condition) takes one of Things, members)
+            at byte 14: expected `,`, found `)`
+            at byte 16: user is a text, which is neither true nor false (compare it with something)
+            at byte 16: there is no column "title" in members (its columns are id, thing, user, level, active, tags, until)
+            at byte 16: one exists(…) does not stand in another
+            at byte 54: a rule has at most 2 exists(…)
+            at byte 7: expected the name of a table, found the text "members"
+            at byte 22: expected `)`, found `,` (a list stands in brackets: [a, b])
+            at byte 4: '`' has no meaning here (write double quotes around a text)
+            at byte 0: there is no function "get" (write exists(table, id == row.list && owner == auth.uid))
+        "#]],
     );
-    rules(Operation::Create, &["doc._openid == auth.openid && doc.title == 'a'"], expect![[""]]);
-    rules(Operation::List, &["exists(members, user == new.owner)"], expect![[""]]);
-    filters(&["doc.title == 'a'", "exists(members, active)"], expect![[""]]);
+    rules(
+        Operation::Create,
+        &["doc._openid == auth.openid && doc.title == 'a'"],
+        expect![[r#"
+        new.owner == auth.uid && new.title == "a"
+    "#]],
+    );
+    rules(
+        Operation::List,
+        &["exists(members, user == new.owner)"],
+        expect![[r#"
+        at byte 24: list brings no new values (write row. for the stored row)
+    "#]],
+    );
+    filters(
+        &["doc.title == 'a'", "exists(members, active)"],
+        expect![[r#"
+        at byte 0: there is no column "doc" in Things (its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
+        at byte 0: exists(…) is for access rules alone
+    "#]],
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::super::error::Error;
 use super::super::rows::Rows;
 use super::super::values;
 use super::super::watch::{GRACE, Stop, Watch};
-use super::text;
+use super::{capture, text};
 
 /// How many compiled statements are kept, the least used dropped first.
 const KEPT: usize = 32;
@@ -353,6 +353,7 @@ impl Statements {
     }
 
     fn run(&mut self, sql: &str, params: &[Value], most: usize) -> Result<Rows, Failed> {
+        capture::before_statement(self.db.0);
         let raw = self.compiled(sql)?;
         let result = self.bind(raw, params).and_then(|()| self.collect(raw, most));
         // SAFETY: the statement is alive; afterwards it holds no pointer to `params`. What a reset answers is the error

@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod back;
+mod buckets;
 mod columns;
 mod guarding;
 mod sign_in;

@@ -1,0 +1,263 @@
+//! One environment's subscribers: what changes is judged for each, in rounds, and laid into their outboxes in order.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kernel::{Code, Env, Error, Result};
+
+use super::channels::Channels;
+use super::message::Reset;
+use super::outbox::{End, Frame, Outbox};
+use super::places::Places;
+use super::telling::{Subscription, asked_by};
+use super::{RealtimeLimits, Services};
+use crate::database::{Changed, Feed, Since};
+use crate::rows::App;
+
+/// Changes that are judged at once.
+const ROUND: usize = 500;
+
+/// A connection's number within its environment.
+pub(super) type Id = u64;
+
+pub(super) struct Hub {
+    pub env: Env,
+    pub services: Arc<Services>,
+    pub feed: Arc<Feed>,
+    pub places: Places,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    last: Id,
+    pub outboxes: HashMap<Id, Arc<Outbox>>,
+    /// Those who are being told what happened before they came: how far they are is not how far the others are.
+    pub arriving: Vec<Id>,
+    /// By table in lower case.
+    pub subscriptions: HashMap<String, Vec<Arc<Subscription>>>,
+    channels: Channels,
+    /// Everything up to this change has been told.
+    told: u64,
+    app: Arc<App>,
+    /// Since when nobody is connected.
+    empty: Option<Instant>,
+}
+
+impl Hub {
+    pub fn new(env: Env, services: Arc<Services>, app: Arc<App>) -> Result<Self> {
+        let feed = services.databases.feed(env.id());
+        let state = State {
+            last: 0,
+            outboxes: HashMap::new(),
+            arriving: Vec::new(),
+            subscriptions: HashMap::new(),
+            channels: Channels::default(),
+            told: feed.head(),
+            app,
+            empty: None,
+        };
+        Ok(Self { env, services, feed, places: Places::new()?, state: Mutex::new(state) })
+    }
+
+    pub fn limits(&self) -> &RealtimeLimits {
+        &self.services.limits
+    }
+
+    /// Takes a connection in.
+    ///
+    /// # Errors
+    /// `rate_limited` where there are too many.
+    pub fn enter(&self, outbox: &Arc<Outbox>) -> Result<Id> {
+        let mut state = self.state();
+        if state.outboxes.len() >= self.limits().connections {
+            return Err(Error::new(Code::RateLimited, "the app has too many open connections")
+                .hint("close those that are not needed, or try again later")
+                .retry_after(self.limits().idle));
+        }
+        state.last += 1;
+        let id = state.last;
+        state.outboxes.insert(id, Arc::clone(outbox));
+        state.empty = None;
+        Ok(id)
+    }
+
+    /// Lets a connection go, with all it was in.
+    pub fn leave(&self, id: Id) {
+        let mut state = self.state();
+        state.outboxes.remove(&id);
+        state.subscriptions.retain(|_, subscriptions| {
+            subscriptions.retain(|subscription| subscription.connection != id);
+            !subscriptions.is_empty()
+        });
+        state.channels.leave_all(id);
+        if state.outboxes.is_empty() {
+            state.empty = Some(Instant::now());
+        }
+    }
+
+    /// What is done with the channels, while nothing else happens to them.
+    pub fn channels<T>(&self, work: impl FnOnce(&mut Channels) -> T) -> T {
+        work(&mut self.state().channels)
+    }
+
+    /// Whether nobody has been connected for long.
+    pub fn has_rested(&self) -> bool {
+        self.state().empty.is_some_and(|since| since.elapsed() >= self.limits().rest)
+    }
+
+    /// Ends everything.
+    pub fn end(&self, end: End) {
+        let outboxes: Vec<_> = self.state().outboxes.values().cloned().collect();
+        outboxes.iter().for_each(|outbox| outbox.end(end));
+    }
+
+    /// Stops watching; for the last moment.
+    pub fn close(&self) {
+        self.feed.rest();
+    }
+
+    /// Tells everybody what has happened, until nothing is left to tell.
+    pub async fn tell(&self) {
+        while self.round().await {}
+    }
+
+    /// One round; whether there may be more.
+    async fn round(&self) -> bool {
+        let from = self.state().told;
+        let since = self.feed.since(from, ROUND);
+        // Who comes after this is told of what comes after it.
+        let (last, subscriptions) = {
+            let mut state = self.state();
+            let last = match &since {
+                Since::Lost => self.feed.head(),
+                Since::Entries(entries) => entries.last().map_or(from, |entry| entry.seq),
+            };
+            state.told = last;
+            let mut tables: BTreeSet<&str> = BTreeSet::new();
+            match &since {
+                Since::Lost => tables.extend(state.subscriptions.keys().map(String::as_str)),
+                Since::Entries(entries) => {
+                    for entry in entries {
+                        tables.insert(&entry.table);
+                        let asks = |table: &&String| {
+                            asked_by(&state.app, table).any(|it| it.eq_ignore_ascii_case(&entry.table))
+                        };
+                        tables.extend(state.subscriptions.keys().filter(asks).map(String::as_str));
+                    }
+                }
+            }
+            let found = tables.into_iter().filter_map(|table| state.subscriptions.get(table));
+            (last, found.flatten().cloned().collect::<Vec<_>>())
+        };
+        if last == from {
+            return false;
+        }
+        let app = match self.refreshed().await {
+            Ok(app) => app,
+            Err(error) => {
+                tracing::warn!(env.id = %self.env.id(), error = error.chain(), "changes could not be told");
+                self.reset_these(&subscriptions, last, Reset::Unavailable);
+                return true;
+            }
+        };
+        match since {
+            Since::Lost => self.reset_these(&subscriptions, last, Reset::Lost),
+            Since::Entries(entries) => {
+                if entries.iter().any(|entry| entry.what == Changed::Much) {
+                    self.watch_again(&app).await;
+                }
+                for (outbox, post) in self.judged(&app, &entries, subscriptions).await {
+                    self.frames(post).into_iter().for_each(|frame| outbox.push(frame));
+                }
+            }
+        }
+        true
+    }
+
+    /// Looks which release is live, and tells those whose tables have other rules or columns now.
+    pub async fn refresh(&self) {
+        if let Err(error) = self.refreshed().await {
+            tracing::debug!(env.id = %self.env.id(), error = error.chain(), "the live release is not known");
+        }
+    }
+
+    async fn refreshed(&self) -> Result<Arc<App>> {
+        let app = self.services.live.app(&self.env).await?;
+        let before = std::mem::replace(&mut self.state().app, Arc::clone(&app));
+        if Arc::ptr_eq(&before, &app) || before == app {
+            return Ok(app);
+        }
+        self.watch_again(&app).await;
+        let (at, changed) = {
+            let state = self.state();
+            let differs = |table: &&String| {
+                let asked: Vec<&str> = asked_by(&app, table).collect();
+                asked
+                    .iter()
+                    .copied()
+                    .chain([table.as_str()])
+                    .any(|name| before.table(name) != app.table(name))
+            };
+            let tables = state.subscriptions.keys().filter(differs);
+            let changed: Vec<_> =
+                tables.filter_map(|table| state.subscriptions.get(table)).flatten().cloned().collect();
+            (state.told, changed)
+        };
+        self.reset_these(&changed, at, Reset::Release);
+        if before.realtime != app.realtime {
+            self.judge_members(&app).await;
+        }
+        Ok(app)
+    }
+
+    /// Reads the columns of the watched tables again, where they have changed.
+    async fn watch_again(&self, app: &App) {
+        let tables: BTreeSet<String> = {
+            let state = self.state();
+            let own = state.subscriptions.keys();
+            own.flat_map(|table| asked_by(app, table).chain([table.as_str()]))
+                .map(str::to_ascii_lowercase)
+                .collect()
+        };
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        if let Err(error) = self.services.databases.watch(&self.env, &tables).await {
+            // Until it succeeds every change is told as `much`, which tries again.
+            tracing::warn!(env.id = %self.env.id(), error = %error, "the columns of tables could not be read");
+        }
+    }
+
+    /// Lets everybody know how far they are, so that who comes back goes on from there.
+    pub fn beat(&self) {
+        let state = self.state();
+        if state.told != self.feed.head() {
+            return;
+        }
+        for (_, outbox) in state.outboxes.iter().filter(|(id, _)| !state.arriving.contains(id)) {
+            outbox.push(Frame { at: self.places.seal(state.told), json: String::new() });
+        }
+    }
+
+    pub fn state_of_release(&self) -> Arc<App> {
+        Arc::clone(&self.state().app)
+    }
+
+    /// Tells of every new change.
+    pub fn heads(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.feed.heads()
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets these be told of what comes after a change.
+    pub fn seat(&mut self, made: Vec<Subscription>, from: u64) {
+        for mut one in made {
+            one.from = from;
+            self.subscriptions.entry(one.table.to_ascii_lowercase()).or_default().push(Arc::new(one));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Realtime on a real database: who is told what.

@@ -1,0 +1,257 @@
+//! An environment as one stream, and one made of such a stream, which may come from anybody.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf as _, Bytes};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
+use tokio::sync::mpsc;
+
+use super::archive::{self, DATABASE, Index, Most, Refused};
+use super::branch::Site;
+use super::store::Staged;
+use super::{Inner, Snapshots, blocking, contents};
+use crate::auth;
+use crate::database::{self, Along, Fate, Loose, Maker};
+use crate::releases::past;
+
+/// How much goes over at a time.
+const CHUNK: usize = 256 << 10;
+
+/// How many of those may wait for a slow reader.
+const WAITING: usize = 4;
+
+/// How many files an archive may have.
+const FILES: usize = 200_000;
+
+/// An environment as a stream of bytes.
+pub type ArchiveStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// What an environment was made of.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The release that is live there; 0 where there is none.
+    pub release: u64,
+    /// Names of the secrets that were set where it comes from.
+    pub secrets: Vec<String>,
+}
+
+impl Snapshots {
+    /// The environment as it is now, as an archive; `slug` and the names of `secrets` are noted in it. It holds all data
+    /// of its users, and what is stored of their passwords.
+    ///
+    /// # Errors
+    /// `unavailable` where others write for too long, or the disk is full.
+    pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
+        let (index, staged) = self.0.gather(env, slug, secrets).await?;
+        let (send, receive) = mpsc::channel(WAITING);
+        tokio::task::spawn_blocking(move || {
+            let mut to = io::BufWriter::with_capacity(CHUNK, Sender(send.clone()));
+            let written = archive::write(&index, staged.path(), &mut to).and_then(|()| to.flush());
+            if let Err(error) = written {
+                let _ = send.blocking_send(Err(error));
+            }
+        });
+        Ok(futures::stream::unfold(receive, async |mut from| Some((from.recv().await?, from))).boxed())
+    }
+
+    /// Makes the files of the environment `to` out of an archive, whoever has made that.
+    ///
+    /// # Errors
+    /// `invalid_input` for one that is not whole, or says or holds what no environment does; `too_large`; `unavailable`
+    /// where the disk is full. Nothing is there then.
+    pub async fn import<S>(&self, to: EnvId, stream: S) -> Result<Imported>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let inner = self.0.clone();
+        // Whoever sends it may go away; what was begun is ended.
+        tokio::spawn(async move { inner.import(to, stream.boxed()).await }).await.map_err(Error::internal)?
+    }
+}
+
+impl Inner {
+    /// Everything that goes into an archive, in a directory of its own.
+    pub(super) async fn gather(
+        &self,
+        env: &Env,
+        slug: String,
+        secrets: Vec<String>,
+    ) -> Result<(Index, Staged)> {
+        let _turn = self.turn(env.id()).await;
+        let staged = Staged::new(self.directory(env.id())).await?;
+        let database = staged.path().join(DATABASE);
+        let mut quiet = self.databases.quiet(env).await?;
+        let at = Timestamp::now();
+        let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
+        let here = self.environment(env.id());
+        contents::files(here.join("files"), staged.path().join("files")).await?;
+        quiet.end();
+        copying.finish().await?;
+        let mut copy = self.databases.open_loose(env.id(), &database).await?;
+        let prepared = prepare(&mut copy).await;
+        copy.close().await;
+        let (release, blobs) = prepared?;
+        contents::blobs(here.join("blobs"), staged.path().join("blobs"), blobs).await?;
+        let directory = staged.path().to_owned();
+        let index = blocking(move || Index::of(&directory, at, slug, release, secrets)).await?;
+        Ok((index, staged))
+    }
+
+    async fn import(&self, to: EnvId, stream: ArchiveStream) -> Result<Imported> {
+        let site = Site::new(self.environment(to)).await?;
+        let incoming = site.path().join("incoming");
+        let most = Most { database: self.databases.most_bytes(), bytes: self.limits.archive, files: FILES };
+        let index = receive(stream, incoming.clone(), most).await?;
+        let path = site.path().join(DATABASE);
+        let rebuilt =
+            self.databases.rebuild(to, &incoming.join(DATABASE), &path, Maker::Anybody, Along::Data).await;
+        rebuilt.map_err(foreign)?;
+        let mut copy = self.databases.open_loose(to, &path).await?;
+        let checked = check(&mut copy, &index).await;
+        copy.close().await;
+        let release = checked?;
+        database::make_servable(to, &path).await?;
+        let directory = site.path().to_owned();
+        blocking(move || {
+            for folder in ["blobs", "files"] {
+                match std::fs::rename(incoming.join(folder), directory.join(folder)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            std::fs::remove_dir_all(&incoming)
+        })
+        .await?;
+        site.become_environment().await?;
+        Ok(Imported { release, secrets: index.secrets })
+    }
+}
+
+/// Makes a copy of a database one that may leave the platform. Gives the live release, and the blobs that all need.
+async fn prepare(copy: &mut Loose) -> Result<(u64, HashSet<BlobHash>)> {
+    copy.run("BEGIN IMMEDIATE", &[]).await?;
+    copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+    copy.run("DELETE FROM _steading_state WHERE key <> 'release'", &[]).await?;
+    copy.run("COMMIT", &[]).await?;
+    let current = copy.rows(past::CURRENT).await?;
+    let release = current.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default();
+    Ok((release, past::needed(copy.rows(past::RELEASES).await?)?))
+}
+
+/// Holds what came against what an environment of ours says. Gives the live release.
+async fn check(copy: &mut Loose, index: &Index) -> Result<u64> {
+    let bad = |why: String| Error::new(Code::InvalidInput, format!("the archive cannot be taken: {why}"));
+    copy.run("DELETE FROM _steading_state WHERE key <> 'release'", &[]).await?;
+    let releases = copy.rows(past::RELEASES).await?;
+    let numbers: Vec<Option<u64>> = releases.iter().map(|row| row.first()?.as_u64()).collect();
+    let state = copy.rows("SELECT value FROM _steading_state").await?;
+    let live = match state.first() {
+        None => 0,
+        Some(row) => {
+            let live = row[0].as_str().and_then(|text| text.parse::<u64>().ok());
+            live.filter(|live| numbers.contains(&Some(*live)))
+                .ok_or_else(|| bad("its live release is not there".to_owned()))?
+        }
+    };
+    let there: HashSet<&str> = index.files.iter().map(|item| item.path.as_str()).collect();
+    for row in releases {
+        let needed = past::checked(row).map_err(|error| bad(format!("a release: {}", error.message())))?;
+        if let Some(hash) = needed.into_iter().find(|hash| !there.contains(format!("blobs/{hash}").as_str()))
+        {
+            return Err(bad(format!("the blob {hash} of a release is missing")));
+        }
+    }
+    for row in copy.rows(auth::STORED_USERS).await? {
+        auth::check_stored(&row).map_err(|error| bad(format!("a user: {}", error.message())))?;
+    }
+    let objects = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_steading_object'";
+    if copy.rows(objects).await?.first().and_then(|row| row[0].as_u64()) == Some(1) {
+        for row in copy.rows("SELECT DISTINCT key FROM _steading_object").await? {
+            let key = row[0].as_str().unwrap_or_default();
+            if !there.contains(format!("files/{key}").as_str()) {
+                return Err(bad("the content of a file is missing".to_owned()));
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// Takes an archive in.
+async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most) -> Result<Index> {
+    let (send, receive) = mpsc::channel(WAITING);
+    let reading =
+        tokio::task::spawn_blocking(move || take(Receiver { from: receive, held: Bytes::new() }, &to, most));
+    while let Some(chunk) = stream.next().await {
+        // Who reads has ended where it takes no more.
+        if send.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    drop(send);
+    reading.await.map_err(Error::internal)?
+}
+
+fn take(from: Receiver, to: &Path, most: Most) -> Result<Index> {
+    std::fs::create_dir(to).map_err(super::disk)?;
+    archive::read(from, to, most).map_err(|refused| match refused {
+        Refused::Form(why) => {
+            Error::new(Code::InvalidInput, why).hint("send what an export of an environment gave, as it is")
+        }
+        Refused::TooLarge(_) => Error::new(Code::TooLarge, refused.to_string()),
+        Refused::Io(error) if error.kind() == io::ErrorKind::StorageFull => super::disk(error),
+        Refused::Io(error) => Error::new(Code::InvalidInput, format!("the archive cannot be read: {error}")),
+    })
+}
+
+/// What the platform would say of its own database is said of what somebody has sent.
+fn foreign(error: database::Error) -> Error {
+    use database::Error as Of;
+    let why = match error {
+        Of::Busy | Of::DiskFull | Of::Disk(_) | Of::Quota | Of::File(_) | Of::Engine(_) => {
+            return error.into();
+        }
+        Of::Damaged(_) => "it is damaged, or no environment's".to_owned(),
+        Of::Newer(_) => "a later version of this program has made it".to_owned(),
+        other => other.to_string(),
+    };
+    Error::new(Code::InvalidInput, format!("the archive's database cannot be taken: {why}"))
+}
+
+/// Sends what is written.
+struct Sender(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Sender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads what is received.
+struct Receiver {
+    from: mpsc::Receiver<io::Result<Bytes>>,
+    held: Bytes,
+}
+
+impl Read for Receiver {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        while self.held.is_empty() {
+            match self.from.blocking_recv() {
+                Some(chunk) => self.held = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let read = self.held.len().min(to.len());
+        self.held.copy_to_slice(&mut to[..read]);
+        Ok(read)
+    }
+}

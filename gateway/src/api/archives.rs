@@ -1,0 +1,73 @@
+//! `/v1/envs/{env}/export` and `import`: a whole environment as one archive, and one made of it.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use control::NewEnvironment;
+use futures::TryStreamExt as _;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use kernel::{Env, Error, Proof as _, Result, Scope, Slug, Tenant};
+use mcp_server::auth::Authenticated;
+use mcp_server::extract::Path;
+use serde_json::json;
+use tool::Effect;
+use web::problem::Problem;
+
+use super::{Api, answer, unbroken};
+
+/// It holds everything that its users have written, and what is stored of their passwords.
+const EXPORT: &[Scope] = &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead];
+
+/// The environment as it is now, as a tar.
+pub async fn export(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(env): Path<String>,
+) -> Result<Response, Problem> {
+    let platform = api.platform();
+    let work = async {
+        let tenant = Tenant::authorize(&caller, EXPORT)?;
+        let found = platform.control.environments().get(&tenant, &env).await?;
+        let env = Env::for_upkeep(found.tenant, found.id);
+        let secrets = platform.secrets(&env).await?;
+        let stream = platform.snapshots.export(&env, found.slug.to_string(), secrets).await?;
+        Ok((found.slug, stream))
+    };
+    let (slug, stream) = api.act(&caller, "envs.export", Effect::Read, work).await?;
+    let headers = [
+        (CONTENT_TYPE, "application/x-tar".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{slug}.steading.tar\"")),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Makes the environment with this slug, which must be free, out of an archive.
+pub async fn import(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(slug): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let platform = api.platform();
+        let work = async {
+            let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
+            let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
+            let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
+            let stream = body.into_data_stream().map_err(std::io::Error::other);
+            platform
+                .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
+                .await
+        };
+        let (made, imported) = api.act(&caller, "envs.import", Effect::Write, work).await?;
+        let url = platform.urls.app(&made.slug);
+        let body = json!({
+            "env": made.id, "slug": made.slug.to_string(), "url": url, "release": imported.release,
+            "secrets": imported.secrets,
+        });
+        Ok(answer(StatusCode::CREATED, &body))
+    })
+    .await
+}

@@ -1,0 +1,67 @@
+//! `storage_sign`: a link to a file that needs no session.
+
+use std::time::Duration;
+
+use capabilities::access::Guest;
+use capabilities::storage::{LinkMethod, Sign};
+use kernel::{Env, Result, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tool::{Cx, Effect, Spec, Tool};
+
+use crate::platform::Platform;
+
+pub struct StorageSign;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    bucket: String,
+    path: String,
+    method: Method,
+    /// Seconds, default 600.
+    #[schemars(with = "Option<i64>")]
+    expires_in: Option<u64>,
+}
+
+// Without the words that explain them, which models know.
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    Get,
+    Put,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Output {
+    url: String,
+    expires_at: String,
+}
+
+impl Tool<Platform> for StorageSign {
+    type Proof = Env;
+    type Input = Input;
+    type Output = Output;
+
+    const SPEC: Spec = Spec {
+        title: "Sign a link",
+        about: "Makes a URL that reads or stores one file without a session.",
+        scopes: &[Scope::StorageRead, Scope::StorageWrite],
+        effect: Effect::Write,
+        examples: &[],
+    };
+
+    async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
+        let (platform, env) = (cx.platform(), cx.env());
+        let Input { bucket, path, method, expires_in } = input;
+        let method = match method {
+            Method::Get => LinkMethod::Get,
+            Method::Put => LinkMethod::Put,
+        };
+        let expires_in = expires_in.map(Duration::from_secs);
+        let sign = Sign { bucket, path, method, expires_in, max_size: None, content_type: None };
+        let link = platform.storage.sign(&Guest::maker(env.clone()), sign).await?;
+        let url = format!("{}{}", platform.url(env).await?, link.address());
+        Ok(Output { url, expires_at: link.expires_at.to_string() })
+    }
+}
