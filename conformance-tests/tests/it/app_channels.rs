@@ -1,6 +1,6 @@
 //! Channels: who joins and sends is decided by the manifest; who is there is seen; and no other site gets in.
 
-use conformance_tests::{App, Person, Place, Socket};
+use conformance_tests::{App, Person, Socket};
 use serde_json::{Value, json};
 
 use crate::app_realtime::ground;

@@ -1,6 +1,5 @@
 //! What subscribers are told: everything they may see, in order, and nothing else.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use conformance_tests::{App, Events, Person, Place};

@@ -14,6 +14,7 @@ mod describe;
 mod live;
 mod manifest;
 pub(crate) mod merge;
+mod migrations;
 mod names;
 mod observed;
 pub(crate) mod past;

@@ -44,7 +44,7 @@ pub(super) async fn make(
 ) -> Result<Option<Stored>> {
     let table = statements.table;
     match change {
-        Change::Create { id, new } => match one(writer, table, statements.create_as(id, new)).await {
+        Change::Create { id, new } => match one(writer, table, statements.create(id, new)).await {
             Ok(Some(row)) => Ok(Some(row)),
             Ok(None) => Err(refused(table, Operation::Create)),
             Err(database::Error::ForeignKey) => Err(dangling(writer, table, new).await),

@@ -40,4 +40,4 @@ pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
 pub(crate) use list::selected;
 pub(crate) use order::Order;
-pub(crate) use statement::{Statements, Wanted};
+pub(crate) use statement::{Statements, Wanted, new_id};

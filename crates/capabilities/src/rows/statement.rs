@@ -137,13 +137,8 @@ impl Statements<'_> {
         sql
     }
 
-    /// Makes a row, where the subject may, and returns it.
-    pub fn create(&self, new: &Given) -> Sql {
-        self.create_as(&new_id(), new)
-    }
-
-    /// As [`Statements::create`], under this id.
-    pub fn create_as(&self, id: &str, new: &Given) -> Sql {
+    /// Makes a row of this id, where the subject may, and returns it.
+    pub fn create(&self, id: &str, new: &Given) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("INSERT INTO ");
         sql.text.push_str(&quoted(&self.table.name));
@@ -252,7 +247,7 @@ impl Statements<'_> {
 }
 
 /// An id for a new row. Those made here sort as they were made, within a millisecond too.
-pub(super) fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 

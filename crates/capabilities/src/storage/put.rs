@@ -210,7 +210,7 @@ impl Inner {
         let statements = statements(&bucket, &checked.guest);
         let sql = match &standing.object {
             Some(before) => statements.update(&before.id, &given),
-            None => statements.create(&object::owned(given, checked.guest.subject())),
+            None => statements.create(&crate::rows::new_id(), &object::owned(given, checked.guest.subject())),
         };
         let rows = Desk::Turn(db).ask(sql).await?;
         let object = rows.first().map(|row| Object::read(row)).ok_or_else(|| standing.refusal(&bucket))?;
