@@ -1,6 +1,7 @@
 //! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
 
 mod access;
+mod advice;
 mod alter;
 mod app;
 mod buckets;
@@ -15,6 +16,7 @@ mod keeping;
 mod live;
 mod manifest;
 pub(crate) mod merge;
+mod migrations;
 mod names;
 mod observed;
 pub(crate) mod past;
@@ -443,9 +445,6 @@ impl Releases {
         manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
         manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         manifest.domains = self.claimable(env, manifest.domains.take()).await?;
-        if let Some(realtime) = &manifest.realtime {
-            realtime.rules().map_err(|e| e.under("/realtime"))?;
-        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
