@@ -5,10 +5,12 @@
 mod app_accounts;
 mod app_archive;
 mod app_attacks;
+mod app_backups;
 mod app_branch;
 mod app_chance;
 mod app_channels;
 mod app_cursors;
+mod app_domains;
 mod app_doors;
 mod app_files;
 mod app_filters;

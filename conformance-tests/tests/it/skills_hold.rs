@@ -36,6 +36,7 @@ fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
         "data-and-access",
         "realtime",
         "files-and-images",
+        "domains",
     ];
     for file in files.into_iter().chain(["data-and-access/references/manifest.md"]) {
         let found = blocks(&skill(&Place::new("skill").unwrap(), file), "json manifest");

@@ -242,6 +242,13 @@ fn advice(app: &Description) -> Vec<String> {
             advice.push(format!("{name} has no access: nobody but you reaches its rows"));
         }
     }
+    for (name, bucket) in &app.buckets {
+        if bucket.unmanaged {
+            advice.push(format!("the files of {name} are of an earlier release: storage_bucket brings them back"));
+        } else if bucket.access.is_none() {
+            advice.push(format!("the bucket {name} has no access: nobody but you reaches its files"));
+        }
+    }
     advice.truncate(8);
     advice
 }

@@ -107,8 +107,7 @@ impl Inner {
         vacant(&Standing::ask(&mut desk, &bucket, guest, to, &given).await?, &bucket)?;
         given.insert("etag".to_owned(), from.etag.as_str().into());
         given.insert("content".to_owned(), content.into());
-        let sql = statements(&bucket, guest)
-            .create(&uuid::Uuid::now_v7().to_string(), &object::owned(given, guest.subject()));
+        let sql = statements(&bucket, guest).create(&object::id(), &object::owned(given, guest.subject()));
         let made = desk.ask(sql).await?;
         let made = made.first().map(|row| Object::read(row));
         let made = made.ok_or_else(|| refused(&bucket, Operation::Create))?;

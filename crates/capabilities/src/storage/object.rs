@@ -4,6 +4,7 @@ use kernel::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::media;
 use crate::access::{ColumnRef, Expr, New, Op, Operation, Rules, Source, Sql, Subject, View};
@@ -295,6 +296,11 @@ pub(super) fn given(
         given.insert("metadata".to_owned(), Value::Object(metadata.clone()));
     }
     given
+}
+
+/// The id of a new file's row.
+pub(super) fn id() -> String {
+    Uuid::now_v7().to_string()
 }
 
 /// Adds whose the new file is.

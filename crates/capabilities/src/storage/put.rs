@@ -210,8 +210,7 @@ impl Inner {
         let statements = statements(&bucket, &checked.guest);
         let sql = match &standing.object {
             Some(before) => statements.update(&before.id, &given),
-            None => statements
-                .create(&uuid::Uuid::now_v7().to_string(), &object::owned(given, checked.guest.subject())),
+            None => statements.create(&object::id(), &object::owned(given, checked.guest.subject())),
         };
         let rows = Desk::Turn(db).ask(sql).await?;
         let object = rows.first().map(|row| Object::read(row)).ok_or_else(|| standing.refusal(&bucket))?;
