@@ -142,6 +142,8 @@ pub struct Environments {
     pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    pub upkeep_s: u64,
     /// How many snapshots one environment may have, beside those that the platform makes.
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
@@ -214,6 +216,7 @@ impl Default for Config {
                 max_database_bytes: 1024 * 1024 * 1024,
                 max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
+                upkeep_s: 3_600,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
             },
@@ -303,6 +306,9 @@ pub enum Error {
     /// A public address that no browser would treat as secure.
     #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
     InsecurePublicUrl,
+    /// A bucket whose service is not said.
+    #[error("storage.s3_bucket is set, and {0} is not")]
+    Bucket(&'static str),
 }
 
 impl Error {
@@ -320,6 +326,9 @@ impl Error {
                     .to_owned(),
             ),
             Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
+            Error::Bucket(missing) => Some(format!(
+                "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
+            )),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }
@@ -380,6 +389,7 @@ impl Config {
         if let Some((key, _, needs, _)) = pairs.into_iter().find(|(_, is, _, has)| *is && !has) {
             return Err(Error::Alone { key, needs });
         }
+        self.storage.check()?;
         if self.allow_insecure_http {
             return Ok(());
         }
@@ -391,6 +401,25 @@ impl Config {
             return Err(Error::InsecurePublicUrl);
         }
         Ok(())
+    }
+}
+
+impl Storage {
+    /// Refuses a bucket that nobody can reach.
+    fn check(&self) -> Result<(), Error> {
+        if self.s3_bucket.0.is_empty() {
+            return Ok(());
+        }
+        let said = [
+            ("storage.s3_endpoint", !self.s3_endpoint.0.is_empty()),
+            ("storage.s3_region", !self.s3_region.0.is_empty()),
+            ("storage.s3_access_key", !self.s3_access_key.0.is_empty()),
+            ("storage.s3_secret_key", self.s3_secret_key.0.is_some()),
+        ];
+        match said.into_iter().find(|(_, is_said)| !is_said) {
+            Some((missing, _)) => Err(Error::Bucket(missing)),
+            None => Ok(()),
+        }
     }
 }
 

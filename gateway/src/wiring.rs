@@ -16,7 +16,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, Hosts};
@@ -141,8 +141,10 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
+        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
         snapshot_limits(config),
     );
+    let backups = backups(config, snapshots.clone())?;
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -152,13 +154,15 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         realtime,
         blobs,
         snapshots,
+        backups,
         storage,
         logs,
         urls,
         environments_dir,
     });
     platform.recover().await?;
-    upkeep::start(Arc::clone(&platform), listening.stopping.clone());
+    let every = Duration::from_secs(config.environments.upkeep_s.max(1));
+    upkeep::start(Arc::clone(&platform), every, listening.stopping.clone());
     let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
     let https = match certificates {
         Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),
@@ -242,26 +246,29 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 /// Where the contents of files are.
 fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
-    let storage = &config.storage;
-    if storage.s3_bucket.0.is_empty() {
-        return Contents::local(environments_dir);
+    match s3(config) {
+        Some(s3) => Contents::s3(&s3, environments_dir),
+        None => Contents::local(environments_dir),
     }
-    let missing = |name: &str| {
-        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
-            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
-    };
-    let s3 = S3 {
-        endpoint: Some(storage.s3_endpoint.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_endpoint"))?,
+}
+
+fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
+    match s3(config) {
+        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
+        None => Backups::local(&config.data_dir.join("backups"), snapshots),
+    }
+}
+
+/// The bucket where files and backups are, where they are not in the data directory.
+fn s3(config: &Config) -> Option<S3> {
+    let storage = &config.storage;
+    storage.s3_secret_key.0.as_ref().filter(|_| !storage.s3_bucket.0.is_empty()).map(|secret_key| S3 {
+        endpoint: storage.s3_endpoint.0.clone(),
         bucket: storage.s3_bucket.0.clone(),
         region: storage.s3_region.0.clone(),
-        access_key: Some(storage.s3_access_key.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_access_key"))?,
-        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
-    };
-    Contents::s3(&s3, environments_dir)
+        access_key: storage.s3_access_key.0.clone(),
+        secret_key: secret_key.clone(),
+    })
 }
 
 fn database_limits(config: &Config) -> database::Limits {

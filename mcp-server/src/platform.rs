@@ -10,7 +10,7 @@ use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
-use capabilities::snapshots::Snapshots;
+use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
@@ -36,6 +36,8 @@ pub struct Platform {
     pub storage: Storage,
     /// Their snapshots.
     pub snapshots: Snapshots,
+    /// Their backups.
+    pub backups: Backups,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.

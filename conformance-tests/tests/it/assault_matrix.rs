@@ -93,6 +93,8 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
             json!({ "kind": "site", "confirm": t.plan }),
             json!({ "kind": "secret", "name": t.secret, "confirm": t.confirm }),
         ],
+        // It is of the live tables alone.
+        "client_code" => vec![json!({})],
         "logs_query" => vec![
             json!({ "request_id": t.request }),
             json!({ "text": t.tenant }),
@@ -138,6 +140,13 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get", "/v1/envs/{env}/export") => {
             [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
                 .concat()
+        }
+        ("get" | "post", "/v1/envs/{env}/backups") => {
+            [plain(&format!("/v1/envs/{}/backups", t.slug)), plain(&format!("/v1/envs/{}/backups", t.env))]
+                .concat()
+        }
+        ("get", "/v1/envs/{env}/backups/{backup}") => {
+            plain(&format!("/v1/envs/{}/backups/{}", t.slug, t.snapshot))
         }
         // Its slug is taken or free for everybody alike.
         ("post", "/v1/envs/{env}/import") => plain("/v1/envs/no--slug/import"),

@@ -114,12 +114,14 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_files_bytes" => environments.max_files_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    "environments.upkeep_s" => environments.upkeep_s;
     /// How many snapshots one environment may have, beside those that the platform makes.
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.
     "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
 
-    /// The bucket of an S3 service that holds the files of apps. Empty: they are in the data directory.
+    /// The bucket of an S3 service that holds the files of apps, and backups. Empty: they are in the data directory.
     "storage.s3_bucket" => storage.s3_bucket;
     /// The service's address: "https://s3.example.org".
     "storage.s3_endpoint" => storage.s3_endpoint;

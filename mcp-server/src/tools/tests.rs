@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod skills;
+mod storage;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -81,8 +82,10 @@ impl Ground {
             Arc::clone(&releases),
             auth.clone(),
             logs.clone(),
+            Files::Here,
             SnapshotLimits::default(),
         );
+        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
         let contents = Contents::local(&environments_dir).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
@@ -99,6 +102,7 @@ impl Ground {
             blobs,
             storage,
             snapshots,
+            backups,
             logs,
             urls,
             environments_dir,

@@ -34,6 +34,26 @@ export async function uses(): Promise<string[]> {
   await todos.update(row.id, { done: true }, { ifMatch: row });
   await todos.delete(row.id, { ifMatch: '"etag"' });
   for await (const { title, done, created_at } of todos.all({ order: "title" })) titles.push(`${title} ${done} ${created_at}`);
+  const stop = todos.subscribe({ where: where`done == ${false}`, select: ["title"] }, (event) => {
+    if (event.type === "insert" || event.type === "update") titles.push(event.row.title);
+    // @ts-expect-error of a row that is gone only the id is told
+    if (event.type === "delete") titles.push(event.row.title);
+    if (event.type === "error") console.log(event.error.code);
+  });
+  await stop.ready;
+  stop();
+  todos.live({ order: "-created_at" }, (rows) => titles.push(...rows.map((row) => row.title)), console.error)();
+  // @ts-expect-error there is no such column to sort by
+  todos.live({ order: "nothing" }, () => {});
+  const room = app.channel<{ name: string }>("room:1");
+  await room.ready;
+  room.presence.set({ name: "Ada" });
+  room.presence.on((members) => titles.push(...members.map(({ state }) => state.name)));
+  // @ts-expect-error this is not what members show
+  room.presence.set({ nickname: "Ada" });
+  room.on<{ x: number }>("point", ({ x }, { user }) => console.log(x, user));
+  await room.send("point", { x: 1 });
+  room.leave();
   const [created] = await app.batch([
     { do: "create", on: "todos", new: { title: "x" } },
     { do: "update", on: "todos", id: row.id, new: { done: true }, ifMatch: row },
@@ -43,6 +63,13 @@ export async function uses(): Promise<string[]> {
   const loose = await app.db("anything").get("id");
   const value: unknown = loose["whatever"];
   titles.push(String(value));
+
+  const photos = app.files("photos");
+  const file = await photos.upload("a.png", new Blob([]), { type: "image/png", onProgress: ({ sent, size }) => void (sent / size) });
+  titles.push(file.path, photos.url(file.path, { w: 320, fit: "cover", h: 200 }), await photos.sign("a.png", { expiresIn: 60 }));
+  for await (const { path, size } of photos.all({ prefix: "a" })) titles.push(`${path} ${size}`);
+  titles.push(await (await photos.download("a.png", { format: "webp" })).text());
+  await photos.remove((await photos.move("a.png", "b.png")).path);
 
   try {
     await todos.get("x");
@@ -71,6 +98,10 @@ export async function refused(): Promise<void> {
   await app.batch([{ do: "upsert", on: "todos", new: {} }]);
   // @ts-expect-error an object is no value of a filter
   where`title == ${{ title: "x" }}`;
+  // @ts-expect-error no such way to fit
+  app.files("photos").url("a.png", { fit: "stretch" });
+  // @ts-expect-error a file needs a path
+  await app.files("photos").upload(new Blob([]));
   // @ts-expect-error nor is what may be missing
   where`title == ${undefined}`;
 }

@@ -35,9 +35,10 @@ pub use test_spec::{Expect, GivenSpec, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
 pub(crate) use explain::explain;
-pub(crate) use expr::{ColumnRef, Expr, Op, Source};
+pub(crate) use expr::{Auth, ColumnRef, Expr, Op, Source};
 pub(crate) use lint::{Finding, Indexed, lint};
 pub(crate) use matrix::matrix;
+pub(crate) use mend::Mend;
 pub(crate) use test_spec::run as run_tests;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Releases: an app as one manifest, planned, applied whole or not at all, and rolled back.
 
 mod access;
+mod advice;
 mod alter;
 mod app;
 mod buckets;
@@ -11,9 +12,11 @@ mod ddl;
 mod declared;
 mod describe;
 mod domains;
+mod keeping;
 mod live;
 mod manifest;
 pub(crate) mod merge;
+mod migrations;
 mod names;
 mod observed;
 pub(crate) mod past;
@@ -31,6 +34,7 @@ pub use access::AccessSet;
 pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
@@ -433,10 +437,9 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
+        manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
+        manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         manifest.domains = self.claimable(env, manifest.domains.take()).await?;
-        if let Some(realtime) = &manifest.realtime {
-            realtime.rules().map_err(|e| e.under("/realtime"))?;
-        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
@@ -480,19 +483,6 @@ impl Releases {
     /// Forgets an environment that is deleted.
     pub fn forget(&self, env: EnvId) {
         self.live.forget(env);
-    }
-
-    /// Removes the blobs that no release and no plan needs and that have been there for a while.
-    ///
-    /// # Errors
-    /// The database or the disk cannot be read.
-    pub async fn collect(&self, env: &Env) -> Result<u64> {
-        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
-        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
-            needed.extend(Stored::read(&row)?.blobs());
-        }
-        let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
-        Ok(collected.removed)
     }
 }
 

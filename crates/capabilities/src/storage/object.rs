@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::media;
-use crate::access::{ColumnRef, Expr, New, Op, Operation, Rules, Source, Sql, Subject, View};
+use crate::access::{ColumnRef, Expr, New, Op, Operation, Source, Sql, Subject, View};
 use crate::database::quoted;
 use crate::rows::{ColumnModel, DefaultValue, Statements, TableModel, Type};
 
@@ -93,14 +93,7 @@ fn model(wanted: impl Fn(Seen) -> bool) -> TableModel {
         }
     };
     let columns = COLUMNS.iter().filter(|(_, _, seen)| wanted(*seen)).map(column).collect();
-    TableModel {
-        name: TABLE.to_owned(),
-        columns,
-        access: Rules::default(),
-        unique: Vec::new(),
-        paths: Vec::new(),
-        searched: false,
-    }
+    TableModel { name: TABLE.to_owned(), columns, ..TableModel::default() }
 }
 
 /// Where a file answers, on the app's host.

@@ -11,7 +11,19 @@ use crate::skills::{self, File};
 use crate::tools::registry;
 
 /// What apps answer beside rows (the tools and the manifest do not know of it).
-const OF_APPS: [&str; 5] = ["access_token", "token_type", "refresh_token", "expires_in", "request_id"];
+const OF_APPS: [&str; 10] = [
+    "access_token",
+    "token_type",
+    "refresh_token",
+    "expires_in",
+    "request_id",
+    // Who may join a channel, and why a stream has ended.
+    "signed_in",
+    "session_ended",
+    "session_changed",
+    "token_expired",
+    "slow_consumer",
+];
 
 /// A block of code in a skill.
 struct Fence {
@@ -166,7 +178,7 @@ fn every_name_in_a_skill_is_one_of_the_product() {
     known.extend(["created_at", "updated_at", "retry_after"].map(str::to_owned));
     let named = skills::FILES.iter().flat_map(|file| names(file.text).map(|name| (file.path, name)));
     // Of the examples themselves: a migration's name, a secret's value, a prefix.
-    let own = ["001_states", "004_split_names", "sk_live_", "pk_"];
+    let own = ["001_states", "004_split_names", "sk_live_", "pk_", "todos_via_list"];
     let unknown: Vec<_> = named.filter(|(_, name)| !known.contains(*name) && !own.contains(name)).collect();
     assert_eq!(unknown, []);
 }
@@ -219,7 +231,7 @@ async fn a_skill_is_read_by_its_name_or_by_words() {
 #[tokio::test]
 async fn what_is_no_skill_is_answered_with_those_there_are() {
     let ground = Ground::new().await;
-    let hint = "the skills are start-here, build-a-web-app, data-and-access, files-and-images, domains, debug-and-verify, manage-environments";
+    let hint = "the skills are start-here, build-a-web-app, data-and-access, files-and-images, realtime, domains, debug-and-verify, change-data-safely, manage-environments";
     for name in ["", "start", "../tools.rs", "/etc/passwd", "start-here/../start-here/SKILL.md", "SKILL.md"] {
         let refused = ground.call("skill_read", json!({ "name": name })).await.unwrap_err();
         assert_eq!((refused.code(), refused.advice()), (Code::NotFound, Some(hint)), "{name}");
