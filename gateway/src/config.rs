@@ -247,9 +247,9 @@ impl Error {
                 "put a TLS proxy before it and set allow_insecure_http = true, or listen on 127.0.0.1"
                     .to_owned(),
             ),
-            Error::Bucket(missing) => {
-                Some(format!("set {missing}, or take storage.s3_bucket out to keep files in the data directory"))
-            }
+            Error::Bucket(missing) => Some(format!(
+                "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
+            )),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }

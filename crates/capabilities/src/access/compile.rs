@@ -138,7 +138,12 @@ impl Compiler<'_> {
         let Expr::Column(column) = part else { return false };
         let known = matches!(column.of, Source::Bare | Source::Row)
             && !column.path.is_empty()
-            && self.view.table.paths.iter().any(|path| *path == format!("{}.{}", column.name, column.path.join(".")));
+            && self
+                .view
+                .table
+                .paths
+                .iter()
+                .any(|path| *path == format!("{}.{}", column.name, column.path.join(".")));
         known
             && !value.columns().iter().any(|other| other.of == column.of)
             && matches!(self.class(value), Some(Class::Text | Class::Number))
@@ -153,7 +158,11 @@ impl Compiler<'_> {
         let _ = write!(sql.text, " {} ", op.sql());
         self.emit(value, class, sql);
         sql.push(" AND ");
-        self.emit(&Expr::Compare(op, Box::new(part.clone()), Box::new(value.clone())), Some(Class::Bool), sql);
+        self.emit(
+            &Expr::Compare(op, Box::new(part.clone()), Box::new(value.clone())),
+            Some(Class::Bool),
+            sql,
+        );
         sql.push(")");
     }
 

@@ -109,11 +109,11 @@ pub(super) fn is_platform(name: &str) -> bool {
 /// those from callers' statements (`SQLITE_DBCONFIG_DEFENSIVE`), and names them here in its own.
 pub(super) fn is_search(name: &str) -> bool {
     let Some((table, rest)) = name.rsplit_once('.') else { return false };
-    !table.is_empty() && (is_search_index(name) || SHADOWS.iter().any(|shadow| rest.eq_ignore_ascii_case(shadow)))
+    !table.is_empty()
+        && (is_search_index(name) || SHADOWS.iter().any(|shadow| rest.eq_ignore_ascii_case(shadow)))
 }
 
-const SHADOWS: [&str; 5] =
-    ["search_data", "search_idx", "search_content", "search_docsize", "search_config"];
+const SHADOWS: [&str; 5] = ["search_data", "search_idx", "search_content", "search_docsize", "search_config"];
 
 fn is_search_index(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case("search"))
@@ -201,9 +201,7 @@ fn refused_to_a_caller(role: Role, action: &Action<'_>) -> Option<Refusal> {
         | sys::SQLITE_DROP_TEMP_TABLE
         | sys::SQLITE_DROP_TEMP_TRIGGER
         | sys::SQLITE_DROP_TEMP_VIEW => Some(Refusal::Temporary),
-        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE => {
-            refused_change(role, action)
-        }
+        sys::SQLITE_INSERT | sys::SQLITE_UPDATE | sys::SQLITE_DELETE => refused_change(role, action),
         sys::SQLITE_CREATE_INDEX
         | sys::SQLITE_CREATE_TABLE
         | sys::SQLITE_CREATE_TRIGGER
@@ -265,7 +263,10 @@ fn refused_schema_change(role: Role, first: &str, second: &str) -> Option<Refusa
     if role == Role::Reader {
         return Some(Refusal::Change);
     }
-    [first, second].into_iter().find(|name| is_platform(name) || is_search(name)).map(|name| Refusal::Platform(name.to_owned()))
+    [first, second]
+        .into_iter()
+        .find(|name| is_platform(name) || is_search(name))
+        .map(|name| Refusal::Platform(name.to_owned()))
 }
 
 /// Pragmas that only tell the schema.

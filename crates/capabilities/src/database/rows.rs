@@ -223,7 +223,8 @@ impl RunRows for Among<'_> {
                 },
                 Value::String(text) => rows.text(text.as_bytes()),
                 Value::Object(blob) => {
-                    let bytes = blob.get("base64").and_then(Value::as_str).and_then(|it| STANDARD.decode(it).ok());
+                    let bytes =
+                        blob.get("base64").and_then(Value::as_str).and_then(|it| STANDARD.decode(it).ok());
                     rows.blob(&bytes.unwrap_or_default());
                 }
             }

@@ -71,10 +71,7 @@ pub(super) const TABLES: [(&str, &str); 12] = [
         "CREATE TABLE _steading_reply (user TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, reply TEXT NOT NULL, \
          created_at INTEGER NOT NULL, PRIMARY KEY (user, key)) STRICT",
     ),
-    (
-        "_steading_reply_by_time",
-        "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)",
-    ),
+    ("_steading_reply_by_time", "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)"),
 ];
 
 /// More pages than a database may have that is at its quota and lacks a table of ours.

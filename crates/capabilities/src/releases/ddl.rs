@@ -47,12 +47,12 @@ impl Table {
     pub(crate) fn create_indexes(&self) -> Vec<(String, String)> {
         let indexes = self.indexes.iter();
         let indexes = indexes.map(|(columns, unique)| {
-                let name = self.index_name(columns, *unique);
-                let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
-                let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
-                let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
-                (name, sql)
-            });
+            let name = self.index_name(columns, *unique);
+            let list: Vec<_> = columns.iter().map(ColumnName::quoted).collect();
+            let kind = if *unique { "UNIQUE INDEX" } else { "INDEX" };
+            let sql = format!("CREATE {kind} \"{name}\" ON {} ({})", self.name.quoted(), list.join(", "));
+            (name, sql)
+        });
         indexes.chain(self.create_path_indexes()).collect()
     }
 
@@ -63,8 +63,10 @@ impl Table {
             let name = format!("{}.{path}.path", self.name);
             let column = path.column().quoted();
             let keys: String = path.keys().iter().map(|key| format!(".\"{key}\"")).collect();
-            let sql =
-                format!("CREATE INDEX \"{name}\" ON {} (json_extract({column}, '${keys}'))", self.name.quoted());
+            let sql = format!(
+                "CREATE INDEX \"{name}\" ON {} (json_extract({column}, '${keys}'))",
+                self.name.quoted()
+            );
             (name, sql)
         })
     }
@@ -95,7 +97,10 @@ impl Table {
         );
         let delete = format!("DELETE FROM {index} WHERE rowid = OLD._rowid_;");
         let trigger = |when: &str, on: &str, what: &str| {
-            format!("CREATE TRIGGER \"{}.search.{when}\" AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END", self.name)
+            format!(
+                "CREATE TRIGGER \"{}.search.{when}\" AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END",
+                self.name
+            )
         };
         vec![
             trigger("insert", "INSERT", &insert),
@@ -108,7 +113,8 @@ impl Table {
     /// Takes the full-text index of the table `name` away, with its triggers.
     pub(crate) fn drop_search(name: &str) -> Vec<String> {
         let triggers = ["insert", "delete", "update"];
-        let triggers = triggers.map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
+        let triggers = triggers
+            .map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
         let index = format!("DROP TABLE IF EXISTS {}", quoted(&format!("{name}.search")));
         triggers.into_iter().chain([index]).collect()
     }

@@ -79,7 +79,11 @@ impl<'a> Number<'a> {
             name => table.shown_column(name).ok_or_else(|| unknown(table, &at, name))?,
         };
         if !function.takes(column.kind) {
-            return Err(wrong(format!("{word:?} does not fit: {} is a {}", column.name, column.kind.as_str())));
+            return Err(wrong(format!(
+                "{word:?} does not fit: {} is a {}",
+                column.name,
+                column.kind.as_str()
+            )));
         }
         Ok(Self { name, function, column: Some(column) })
     }
@@ -108,7 +112,12 @@ impl<'a> Number<'a> {
 
 impl Rows {
     /// `{"groups": [{column…, name…}], "more"?}`.
-    pub(super) async fn aggregate(&self, guest: &Guest, table: &TableModel, query: &ListQuery) -> Result<Bytes> {
+    pub(super) async fn aggregate(
+        &self,
+        guest: &Guest,
+        table: &TableModel,
+        query: &ListQuery,
+    ) -> Result<Bytes> {
         let beside = [
             ("select", query.select.is_some()),
             ("cursor", query.cursor.is_some()),
@@ -198,8 +207,11 @@ fn groups<'t>(
 
 /// What comes after `ORDER BY`: numbers and columns by their places, all columns at the end.
 fn order(text: Option<&str>, groups: &[&ColumnModel], numbers: &[Number<'_>]) -> Result<Vec<String>> {
-    let names: Vec<&str> =
-        groups.iter().map(|column| column.name.as_str()).chain(numbers.iter().map(|number| number.name)).collect();
+    let names: Vec<&str> = groups
+        .iter()
+        .map(|column| column.name.as_str())
+        .chain(numbers.iter().map(|number| number.name))
+        .collect();
     let mut order = Vec::new();
     for word in text.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
         let (name, turn) = word.strip_prefix('-').map_or((word, ""), |name| (name, " DESC"));

@@ -87,7 +87,9 @@ fn text(value: &str, to: &mut Vec<u8>) {
     to.push(b'"');
     let first = value.trim_start_matches([' ', '\u{a0}']).chars().next();
     // The wide forms are the same to spreadsheets of the far east.
-    if first.is_some_and(|c| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠')) {
+    if first
+        .is_some_and(|c| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'))
+    {
         to.push(b'\'');
     }
     to.extend_from_slice(value.replace('"', "\"\"").as_bytes());

@@ -126,7 +126,10 @@ fn node<'a>(name: &str, from: &'a TableModel, app: &'a App) -> Result<Node<'a>> 
     let error = Error::invalid("/expand", format!("{} refers to nothing by {name:?}", from.name));
     Err(match columns.as_slice() {
         [] => error.hint("for rows that refer to this one write table_via_column"),
-        columns => error.hint(format!("write {}, or table_via_column for rows that refer to this one", columns.join(", "))),
+        columns => error.hint(format!(
+            "write {}, or table_via_column for rows that refer to this one",
+            columns.join(", ")
+        )),
     })
 }
 
@@ -216,7 +219,9 @@ impl Rows {
         }
         Ok(parents
             .iter()
-            .map(|parent| refers(parent).and_then(|id| found.get(&id).cloned()).unwrap_or_else(|| b"null".to_vec()))
+            .map(|parent| {
+                refers(parent).and_then(|id| found.get(&id).cloned()).unwrap_or_else(|| b"null".to_vec())
+            })
             .collect())
     }
 

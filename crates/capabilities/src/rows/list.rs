@@ -141,11 +141,8 @@ impl Rows {
         let columns = selected(table, query.select.as_deref())?;
         let (filter, search) = narrowed(table, query)?;
         let order = Order::parse(query.order.as_deref(), table)?;
-        let list = List {
-            table: &table.name,
-            filter: query.filter.as_deref(),
-            search: query.search.as_deref(),
-        };
+        let list =
+            List { table: &table.name, filter: query.filter.as_deref(), search: query.search.as_deref() };
         let after = query.cursor.as_deref().map(|cursor| order.read_cursor(cursor, &list)).transpose()?;
         let wanted = Wanted {
             columns: &columns,
@@ -194,11 +191,8 @@ impl Page<'_> {
             Error::invalid("/order", "the values of these columns are too long to go on after them")
                 .hint("order by another column, or ask for fewer rows with a where")
         })?;
-        let list = List {
-            table: &self.table.name,
-            filter: self.filter.as_deref(),
-            search: self.search.as_deref(),
-        };
+        let list =
+            List { table: &self.table.name, filter: self.filter.as_deref(), search: self.search.as_deref() };
         Ok(Some(self.order.cursor(&place, &list)))
     }
 }

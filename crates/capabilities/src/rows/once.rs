@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::App;
 use super::batch::{self, Batch};
 use super::change::{self, Change};
 use super::etag::IfMatch;
@@ -13,7 +14,6 @@ use super::given::{changes, new_row};
 use super::put::{Put, Target};
 use super::service::{Rows, Stored, known};
 use super::statement::Statements;
-use super::App;
 use crate::access::{Guest, Subject};
 use crate::database::{Among, Durability, Role, Writer};
 
@@ -204,7 +204,9 @@ async fn again(
     let reply = write.make(&mut Among(db), guest, app).await?;
     if reply.json.len() > BYTES {
         let message = format!("an answer of more than {BYTES} bytes is not kept for an Idempotency-Key");
-        return Err(Error::new(Code::TooLarge, message).hint("leave the key out, or change fewer rows at once"));
+        return Err(
+            Error::new(Code::TooLarge, message).hint("leave the key out, or change fewer rows at once")
+        );
     }
     let body = String::from_utf8(reply.json.to_vec()).map_err(Error::internal)?;
     let kept = Kept { status: reply.status, id: reply.id.clone(), etag: reply.etag.clone(), body };
@@ -236,7 +238,9 @@ impl Write {
         let condition = |if_match: &Option<IfMatch>| json!(if_match.as_ref().map(|it| format!("{it:?}")));
         let text = match self {
             Write::Create { table, row } => json!(["create", table, row]),
-            Write::Update { table, id, row, if_match } => json!(["update", table, id, row, condition(if_match)]),
+            Write::Update { table, id, row, if_match } => {
+                json!(["update", table, id, row, condition(if_match)])
+            }
             Write::Put { table, target, row, if_match } => {
                 json!(["put", table, format!("{target:?}"), row, condition(if_match)])
             }

@@ -114,7 +114,9 @@ impl<'a> Put<'a> {
         };
         let made = change::make(writer, &statements, &change).await.map_err(|error| match error.code() {
             // Whether there is a row that nobody may see is not told apart from one that may not be made.
-            Code::NotFound => Error::new(Code::Forbidden, format!("the rules of {} do not allow this put", table.name)),
+            Code::NotFound => {
+                Error::new(Code::Forbidden, format!("the rules of {} do not allow this put", table.name))
+            }
             _ => error,
         })?;
         made.map(|row| (row, created)).ok_or_else(|| Error::internal("a row that was put is not returned"))
@@ -141,11 +143,15 @@ fn unique<'a>(table: &'a TableModel, names: &[String], row: &Given) -> Result<Ve
         columns.push(column);
     }
     let same = |known: &&Vec<String>| {
-        known.len() == columns.len() && known.iter().all(|name| columns.iter().any(|column| column.name == *name))
+        known.len() == columns.len()
+            && known.iter().all(|name| columns.iter().any(|column| column.name == *name))
     };
     if table.unique.iter().find(same).is_none() {
         let lists: Vec<String> = table.unique.iter().map(|names| names.join(",")).collect();
-        let error = Error::invalid("/by", format!("the values of {} need not differ in {}", names.join(","), table.name));
+        let error = Error::invalid(
+            "/by",
+            format!("the values of {} need not differ in {}", names.join(","), table.name),
+        );
         return Err(match lists.as_slice() {
             [] => error.hint("put a row by its id, or make columns unique"),
             lists => error.hint(format!("use by={}", lists.join(" or by="))),

@@ -130,8 +130,7 @@ impl Rows {
     /// `invalid_input` with a pointer to the column, `forbidden` where the rules refuse, `conflict` with a row that
     /// is there.
     pub async fn create(&self, guest: &Guest, table: &str, row: Map<String, Value>) -> Result<Stored> {
-        let change =
-            |table: &TableModel| Ok(Change::create(new_row(table, guest.subject(), row.clone())?));
+        let change = |table: &TableModel| Ok(Change::create(new_row(table, guest.subject(), row.clone())?));
         let row = self.alone(guest, table, change).await?;
         row.ok_or_else(|| Error::internal("a row that was made is not returned"))
     }

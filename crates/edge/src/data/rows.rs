@@ -148,7 +148,9 @@ impl Ask<'_> {
     /// The columns of `?by=a,b`.
     fn by(&self) -> Result<Vec<String>> {
         match pairs(self.parts.uri.query())?.as_slice() {
-            [(name, columns)] if name == "by" => Ok(columns.split(',').map(|it| it.trim().to_owned()).collect()),
+            [(name, columns)] if name == "by" => {
+                Ok(columns.split(',').map(|it| it.trim().to_owned()).collect())
+            }
             _ => Err(Error::invalid("/by", "say by which columns the row is known: ?by=slug")
                 .hint("or put it by its id: /_/db/{table}/{id}")),
         }

@@ -32,8 +32,17 @@ async fn each_row_that_comes_along_is_judged_by_its_own_table() {
         let todo = field.create(who, "todos", json!({ "title": title, "list": id(&shed) })).await.unwrap();
         field.create(&ada, "tags", json!({ "todo": id(&todo), "name": title })).await.unwrap();
     }
-    let all = rows(&field, &bob, "lists", json!({ "expand": "todos_via_list,parent.todos_via_list", "order": "name", "select": "name" })).await;
-    assert_eq!(all[0], json!({ "name": "home", "expand": { "todos_via_list": { "rows": [] }, "parent": null } }));
+    let all = rows(
+        &field,
+        &bob,
+        "lists",
+        json!({ "expand": "todos_via_list,parent.todos_via_list", "order": "name", "select": "name" }),
+    )
+    .await;
+    assert_eq!(
+        all[0],
+        json!({ "name": "home", "expand": { "todos_via_list": { "rows": [] }, "parent": null } })
+    );
     assert_eq!(all[1]["expand"]["todos_via_list"]["rows"].as_array().unwrap().len(), 1);
     let seen = &all[1]["expand"]["todos_via_list"]["rows"][0];
     assert_eq!((&seen["title"], seen.get("code")), (&json!("b"), None));
@@ -45,7 +54,8 @@ async fn each_row_that_comes_along_is_judged_by_its_own_table() {
     let visitor = rows(&field, &field.visitor(), "tags", json!({ "expand": "todo" })).await;
     assert_eq!(visitor[0]["expand"], json!({ "todo": null }));
     assert_eq!(visitor[1]["expand"], json!({ "todo": null }));
-    let one = field.rows.get_expanded(&bob, "tags", tags[1]["id"].as_str().unwrap(), Some("todo")).await.unwrap();
+    let one =
+        field.rows.get_expanded(&bob, "tags", tags[1]["id"].as_str().unwrap(), Some("todo")).await.unwrap();
     assert_eq!(read(&one)["expand"]["todo"]["title"], json!("b"));
     for (expand, words) in [
         ("name", "lists refers to nothing by \"name\""),
@@ -72,7 +82,8 @@ async fn many_that_refer_end_with_the_cursor_of_their_list() {
     let along = &all[0]["expand"]["todos_via_list"];
     assert_eq!(along["rows"].as_array().unwrap().len(), 50);
     let filter = format!("list == {}", list["id"]);
-    let rest = field.column(&ada, "todos", "rank", json!({ "where": filter, "cursor": along["cursor"] })).await;
+    let rest =
+        field.column(&ada, "todos", "rank", json!({ "where": filter, "cursor": along["cursor"] })).await;
     assert_eq!(rest, json!([50, 51, 52]));
 }
 
@@ -89,7 +100,9 @@ async fn numbers_are_over_visible_rows_alone() {
         let row = json!({ "title": title, "rank": rank, "price": price, "done": done });
         field.create(who, "todos", row).await.unwrap();
     }
-    let groups = async |guest: &Guest, query: Value| field.list(guest, "todos", query).await.unwrap()["groups"].clone();
+    let groups = async |guest: &Guest, query: Value| {
+        field.list(guest, "todos", query).await.unwrap()["groups"].clone()
+    };
     let all = json!({ "n": "count()", "ranked": "count(rank)", "sum": "sum(rank)", "avg": "avg(price)", "least": "min(title)", "last": "max(rank)" });
     assert_eq!(
         groups(&ada, json!({ "aggregate": all })).await,
@@ -100,14 +113,17 @@ async fn numbers_are_over_visible_rows_alone() {
         json!([{ "n": 0, "ranked": 0, "sum": null, "avg": null, "least": null, "last": null }])
     );
     assert_eq!(
-        groups(&ada, json!({ "aggregate": { "n": "count()" }, "group": ["done"], "where": "title != 'a'" })).await,
+        groups(&ada, json!({ "aggregate": { "n": "count()" }, "group": ["done"], "where": "title != 'a'" }))
+            .await,
         json!([{ "done": false, "n": 2 }])
     );
     assert_eq!(
         groups(&ada, json!({ "aggregate": { "n": "count()" }, "group": ["title"], "order": "-n" })).await,
         json!([{ "title": "b", "n": 2 }, { "title": "a", "n": 1 }])
     );
-    let cut = field.list(&ada, "todos", json!({ "aggregate": { "n": "count()" }, "group": ["title"], "limit": 1 })).await;
+    let cut = field
+        .list(&ada, "todos", json!({ "aggregate": { "n": "count()" }, "group": ["title"], "limit": 1 }))
+        .await;
     assert_eq!(cut.unwrap(), json!({ "groups": [{ "title": "a", "n": 1 }], "more": true }));
     let big = json!({ "title": "c", "rank": i64::MAX });
     field.create(&ada, "todos", big).await.unwrap();
@@ -116,11 +132,26 @@ async fn numbers_are_over_visible_rows_alone() {
         (json!({ "aggregate": {} }), "/aggregate: ask for 1 to 10 numbers"),
         (json!({ "group": ["done"] }), "/aggregate: ask for 1 to 10 numbers"),
         (json!({ "aggregate": { "n": "count(code)" } }), "/aggregate/n: todos has no column \"code\""),
-        (json!({ "aggregate": { "n": "count()" }, "group": ["code"] }), "/group/0: todos has no column \"code\""),
-        (json!({ "aggregate": { "n": "sum(title)" } }), "/aggregate/n: \"sum(title)\" does not fit: title is a text"),
-        (json!({ "aggregate": { "n": "count(*) FROM lists --" } }), "/aggregate/n: \"count(*) FROM lists --\" is no number over rows"),
-        (json!({ "aggregate": { "n\" FROM lists --": "count()" } }), "/aggregate/n\" FROM lists --: a name is a letter, then letters, digits and _, at most 63"),
-        (json!({ "aggregate": { "n": "count()" }, "group": ["done"], "order": "rank" }), "/order: there is no \"rank\" here"),
+        (
+            json!({ "aggregate": { "n": "count()" }, "group": ["code"] }),
+            "/group/0: todos has no column \"code\"",
+        ),
+        (
+            json!({ "aggregate": { "n": "sum(title)" } }),
+            "/aggregate/n: \"sum(title)\" does not fit: title is a text",
+        ),
+        (
+            json!({ "aggregate": { "n": "count(*) FROM lists --" } }),
+            "/aggregate/n: \"count(*) FROM lists --\" is no number over rows",
+        ),
+        (
+            json!({ "aggregate": { "n\" FROM lists --": "count()" } }),
+            "/aggregate/n\" FROM lists --: a name is a letter, then letters, digits and _, at most 63",
+        ),
+        (
+            json!({ "aggregate": { "n": "count()" }, "group": ["done"], "order": "rank" }),
+            "/order: there is no \"rank\" here",
+        ),
         (json!({ "aggregate": { "n": "count()" }, "cursor": "x" }), "/cursor: aggregate takes no cursor"),
     ] {
         assert_eq!(told(field.list(&ada, "todos", query).await), format!("400 invalid_input {words}"));
@@ -141,12 +172,20 @@ async fn a_row_is_put_under_the_rules_of_making_and_of_changing() {
     assert_eq!((&row["title"], &row["rank"], created), (&json!("b"), &json!(1), false));
     // What changes needs no value that only a new row needs.
     assert!(!put(&ada, &by_id("mine"), json!({ "rank": 2 })).await.unwrap().1);
-    assert_eq!(told(put(&ada, &by_id("other"), json!({ "rank": 2 })).await), "400 invalid_input /title: title is required");
+    assert_eq!(
+        told(put(&ada, &by_id("other"), json!({ "rank": 2 })).await),
+        "400 invalid_input /title: title is required"
+    );
     let hidden = told(put(&bob, &by_id("mine"), json!({ "title": "stolen" })).await);
     assert_eq!(hidden, "403 forbidden: the rules of todos do not allow this put");
-    assert_eq!(told(put(&field.visitor(), &by_id("new"), json!({ "title": "x" })).await), "403 forbidden: the rules of todos do not allow this create");
+    assert_eq!(
+        told(put(&field.visitor(), &by_id("new"), json!({ "title": "x" })).await),
+        "403 forbidden: the rules of todos do not allow this create"
+    );
     for id in ["a b", "a/b", "é", "", &"a".repeat(65)] {
-        assert!(told(put(&ada, &by_id(id), json!({ "title": "a" })).await).starts_with("400 invalid_input /id: "));
+        assert!(
+            told(put(&ada, &by_id(id), json!({ "title": "a" })).await).starts_with("400 invalid_input /id: ")
+        );
     }
     let lists = Target::By(vec!["name".to_owned()]);
     let put = async |who: &Guest, row: Value| field.rows.put(who, "lists", &lists, map(row), None).await;
@@ -155,8 +194,14 @@ async fn a_row_is_put_under_the_rules_of_making_and_of_changing() {
     assert_eq!((created, changed, &first.id), (true, false, &again.id));
     assert_ne!(first.etag, again.etag);
     // It is seen, and it is another's.
-    assert_eq!(told(put(&bob, json!({ "name": "home" })).await), "403 forbidden: the rules of lists do not allow this update");
-    assert_eq!(told(put(&bob, json!({ "parent": null })).await), "400 invalid_input /name: name says which row it is, and has no value");
+    assert_eq!(
+        told(put(&bob, json!({ "name": "home" })).await),
+        "403 forbidden: the rules of lists do not allow this update"
+    );
+    assert_eq!(
+        told(put(&bob, json!({ "parent": null })).await),
+        "400 invalid_input /name: name says which row it is, and has no value"
+    );
     let stale = Some(IfMatch::parse(&first.etag));
     let refused = field.rows.put(&ada, "lists", &lists, map(json!({ "name": "home" })), stale.clone()).await;
     assert!(told(refused).starts_with("412 "));
@@ -169,7 +214,10 @@ async fn a_row_is_put_under_the_rules_of_making_and_of_changing() {
         (&["nome"], "/by: lists has no column \"nome\""),
     ] {
         let row = map(json!({ "name": "x", "parent": first.id }));
-        assert_eq!(told(field.rows.put(&ada, "lists", &by(names), row, None).await), format!("400 invalid_input {words}"));
+        assert_eq!(
+            told(field.rows.put(&ada, "lists", &by(names), row, None).await),
+            format!("400 invalid_input {words}")
+        );
     }
     let row = map(json!({ "todo": "mine", "name": "x" }));
     assert!(field.rows.put(&ada, "tags", &by(&["name", "todo"]), row, None).await.unwrap().1);
@@ -180,7 +228,8 @@ async fn a_change_under_a_key_is_made_once() {
     let field = field().await;
     let (ada, bob) = (field.user(), field.user());
     let key = |text: &str| Key::parse(text).unwrap();
-    let create = |title: &str| Write::Create { table: "todos".to_owned(), row: map(json!({ "title": title })) };
+    let create =
+        |title: &str| Write::Create { table: "todos".to_owned(), row: map(json!({ "title": title })) };
     let first = field.rows.write(&ada, create("a"), Some(&key("k"))).await.unwrap();
     let again = field.rows.write(&ada, create("a"), Some(&key("k"))).await.unwrap();
     assert_eq!((first.status, &first), (201, &again));
@@ -192,7 +241,12 @@ async fn a_change_under_a_key_is_made_once() {
     assert_ne!(theirs.id, first.id);
     assert!(told(field.rows.write(&field.visitor(), create("a"), Some(&key("k"))).await).starts_with("400 "));
     // A refusal is not kept.
-    let late = |title: &str| Write::Update { table: "todos".to_owned(), id: theirs.id.clone().unwrap(), row: map(json!({ "title": title })), if_match: None };
+    let late = |title: &str| Write::Update {
+        table: "todos".to_owned(),
+        id: theirs.id.clone().unwrap(),
+        row: map(json!({ "title": title })),
+        if_match: None,
+    };
     assert!(told(field.rows.write(&ada, late("x"), Some(&key("u"))).await).starts_with("404 "));
     assert_eq!(field.rows.write(&bob, late("x"), Some(&key("u"))).await.unwrap().status, 200);
     let id = first.id.clone().unwrap();
@@ -212,7 +266,12 @@ async fn a_change_under_a_key_is_made_once() {
     assert_eq!(field.sql("SELECT count(*) FROM todos WHERE title = 'c'").await, json!([[1]]));
     // As much as is kept of one user.
     for n in 0..101 {
-        let put = Write::Put { table: "todos".to_owned(), target: Target::Id("p".to_owned()), row: map(json!({ "title": "p" })), if_match: None };
+        let put = Write::Put {
+            table: "todos".to_owned(),
+            target: Target::Id("p".to_owned()),
+            row: map(json!({ "title": "p" })),
+            if_match: None,
+        };
         field.rows.write(&ada, put, Some(&key(&format!("p{n}")))).await.unwrap();
     }
     assert_eq!(field.rows.write(&ada, create("b"), Some(&key("k"))).await.unwrap().status, 201);
@@ -224,10 +283,14 @@ async fn a_change_under_a_key_is_made_once() {
 async fn words_find_the_rows_that_the_rules_give() {
     let field = field().await;
     let (ada, bob) = (field.user(), field.user());
-    for (who, title) in [(&ada, "Buy Milk and bread"), (&ada, "Crème brûlée"), (&ada, "milky way"), (&bob, "milk of another")] {
+    for (who, title) in
+        [(&ada, "Buy Milk and bread"), (&ada, "Crème brûlée"), (&ada, "milky way"), (&bob, "milk of another")]
+    {
         field.create(who, "todos", json!({ "title": title })).await.unwrap();
     }
-    let found = async |who: &Guest, search: &str| field.column(who, "todos", "title", json!({ "search": search, "order": "title" })).await;
+    let found = async |who: &Guest, search: &str| {
+        field.column(who, "todos", "title", json!({ "search": search, "order": "title" })).await
+    };
     assert_eq!(found(&ada, "milk").await, json!(["Buy Milk and bread", "milky way"]));
     assert_eq!(found(&ada, "milk ").await, json!(["Buy Milk and bread"]));
     assert_eq!(found(&ada, "bread MILK").await, json!(["Buy Milk and bread"]));
@@ -235,13 +298,27 @@ async fn words_find_the_rows_that_the_rules_give() {
     assert_eq!(found(&bob, "milk").await, json!(["milk of another"]));
     assert_eq!(found(&field.visitor(), "milk").await, json!([]));
     // Nothing that is typed is a question of another kind.
-    for hostile in ["milk OR another", "NEAR(milk)", "title : milk", "-milk", "\"milk", "mi*lk", "milk\0", "' OR 1=1 --", "todos.search MATCH 'x'"] {
+    for hostile in [
+        "milk OR another",
+        "NEAR(milk)",
+        "title : milk",
+        "-milk",
+        "\"milk",
+        "mi*lk",
+        "milk\0",
+        "' OR 1=1 --",
+        "todos.search MATCH 'x'",
+    ] {
         let listed = field.list(&bob, "todos", json!({ "search": hostile, "select": "title" })).await;
         let rows = listed.unwrap()["rows"].to_string();
         assert!(rows == "[]" || rows == r#"[{"title":"milk of another"}]"#, "{hostile}: {rows}");
     }
     for hostile in ["", "  ", "\"", "*", "()", "a b c d e f g h i j k", &"a".repeat(201)] {
-        assert!(told(field.list(&bob, "todos", json!({ "search": hostile })).await).starts_with("400 invalid_input /search: "), "{hostile}");
+        assert!(
+            told(field.list(&bob, "todos", json!({ "search": hostile })).await)
+                .starts_with("400 invalid_input /search: "),
+            "{hostile}"
+        );
     }
     let refused = field.list(&ada, "lists", json!({ "search": "a" })).await;
     assert_eq!(told(refused), "400 invalid_input /search: lists has no full-text index");
@@ -252,22 +329,55 @@ async fn words_find_the_rows_that_the_rules_give() {
     assert_eq!(found(&ada, "water").await, json!(["Buy water"]));
     field.delete(&ada, "todos", &id(&milk)).await.unwrap();
     assert_eq!(found(&ada, "water").await, json!([]));
-    let counted = field.list(&ada, "todos", json!({ "search": "milk", "aggregate": { "n": "count()" } })).await.unwrap();
+    let counted = field
+        .list(&ada, "todos", json!({ "search": "milk", "aggregate": { "n": "count()" } }))
+        .await
+        .unwrap();
     assert_eq!(counted, json!({ "groups": [{ "n": 1 }] }));
-    let refused = field.databases.execute(&field.env, "INSERT INTO \"todos.search\" (rowid, title) VALUES (9, 'x')", &[], &CancellationToken::new()).await;
+    let refused = field
+        .databases
+        .execute(
+            &field.env,
+            "INSERT INTO \"todos.search\" (rowid, title) VALUES (9, 'x')",
+            &[],
+            &CancellationToken::new(),
+        )
+        .await;
     assert_eq!(refused.unwrap_err().to_string(), "todos.search belongs to the platform");
-    assert!(field.databases.execute(&field.env, "DELETE FROM \"todos.search_data\"", &[], &CancellationToken::new()).await.is_err());
-    assert!(field.databases.execute(&field.env, "CREATE TABLE \"x.search\" (a)", &[], &CancellationToken::new()).await.is_err());
+    assert!(
+        field
+            .databases
+            .execute(&field.env, "DELETE FROM \"todos.search_data\"", &[], &CancellationToken::new())
+            .await
+            .is_err()
+    );
+    assert!(
+        field
+            .databases
+            .execute(&field.env, "CREATE TABLE \"x.search\" (a)", &[], &CancellationToken::new())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
 async fn parts_of_documents_are_found_by_their_index() {
     let field = field().await;
     let ada = field.user();
-    for (city, age) in [(json!("Bern"), json!(30)), (json!("Genf"), json!(41.5)), (json!(5), json!("old")), (Value::Null, Value::Null)] {
-        field.create(&ada, "docs", json!({ "data": { "address": { "city": city }, "age": age } })).await.unwrap();
+    for (city, age) in [
+        (json!("Bern"), json!(30)),
+        (json!("Genf"), json!(41.5)),
+        (json!(5), json!("old")),
+        (Value::Null, Value::Null),
+    ] {
+        field
+            .create(&ada, "docs", json!({ "data": { "address": { "city": city }, "age": age } }))
+            .await
+            .unwrap();
     }
-    let count = async |filter: &str| rows(&field, &ada, "docs", json!({ "where": filter })).await.as_array().unwrap().len();
+    let count = async |filter: &str| {
+        rows(&field, &ada, "docs", json!({ "where": filter })).await.as_array().unwrap().len()
+    };
     for (filter, n) in [
         ("data.address.city == 'Bern'", 1),
         ("data.address.city != 'Bern'", 1),
@@ -283,9 +393,15 @@ async fn parts_of_documents_are_found_by_their_index() {
     }
     let app = field.rows.app(&field.env).await.unwrap();
     let table = app.table("docs").unwrap();
-    for (filter, index) in [("data.address.city == 'Bern'", "docs.data.address.city.path"), ("data.age > 30", "docs.data.age.path")] {
+    for (filter, index) in [
+        ("data.address.city == 'Bern'", "docs.data.address.city.path"),
+        ("data.age > 30", "docs.data.age.path"),
+    ] {
         let view = crate::access::View { table, subject: ada.subject(), new: crate::access::New::None };
-        let mut sql = crate::access::Sql { text: "EXPLAIN QUERY PLAN SELECT id FROM docs WHERE ".to_owned(), params: vec![] };
+        let mut sql = crate::access::Sql {
+            text: "EXPLAIN QUERY PLAN SELECT id FROM docs WHERE ".to_owned(),
+            params: vec![],
+        };
         crate::access::compile(&Expr::parse_where(filter, table).unwrap(), &view, &mut sql);
         let plan = field.databases.platform_query(&field.env, &sql.text, &sql.params).await.unwrap();
         assert!(plan[0][3].to_string().contains(index), "{plan:?}");
@@ -296,12 +412,19 @@ async fn parts_of_documents_are_found_by_their_index() {
 async fn rows_are_told_as_csv_in_which_nothing_is_a_formula() {
     let field = field().await;
     let (ada, bob) = (field.user(), field.user());
-    for (title, rank) in [("=1+1", json!(-5)), ("a \"b\",\nc", Value::Null), (" -2", json!(1)), ("＝x", json!(2)), ("plain", json!(3))] {
+    for (title, rank) in [
+        ("=1+1", json!(-5)),
+        ("a \"b\",\nc", Value::Null),
+        (" -2", json!(1)),
+        ("＝x", json!(2)),
+        ("plain", json!(3)),
+    ] {
         field.create(&ada, "todos", json!({ "title": title, "rank": rank, "price": 1.5 })).await.unwrap();
     }
     field.create(&bob, "todos", json!({ "title": "another's" })).await.unwrap();
     let query = |query: Value| serde_json::from_value::<ListQuery>(query).unwrap();
-    let csv = field.rows.csv(&ada, "Todos", &query(json!({ "select": "title,rank,done,price" }))).await.unwrap();
+    let csv =
+        field.rows.csv(&ada, "Todos", &query(json!({ "select": "title,rank,done,price" }))).await.unwrap();
     assert_eq!(csv.name, "todos");
     assert_eq!(
         String::from_utf8(csv.csv.to_vec()).unwrap(),
@@ -313,9 +436,16 @@ async fn rows_are_told_as_csv_in_which_nothing_is_a_formula() {
     assert_eq!(&field.rows.csv(&ada, "todos", &query(rest)).await.unwrap().csv[..], b"rank\r\n3\r\n");
     let header = field.rows.csv(&ada, "todos", &query(json!({ "limit": 1 }))).await.unwrap();
     assert!(!String::from_utf8(header.csv.to_vec()).unwrap().contains("code"));
-    assert!(told(field.rows.csv(&ada, "todos", &query(json!({ "limit": 10_001 }))).await).starts_with("400 "));
-    assert!(told(field.rows.csv(&ada, "todos", &query(json!({ "expand": "list" }))).await).starts_with("400 "));
-    assert_eq!(told(field.rows.csv(&ada, "todos", &query(json!({ "select": "code" }))).await), "400 invalid_input /select: todos has no column \"code\"");
+    assert!(
+        told(field.rows.csv(&ada, "todos", &query(json!({ "limit": 10_001 }))).await).starts_with("400 ")
+    );
+    assert!(
+        told(field.rows.csv(&ada, "todos", &query(json!({ "expand": "list" }))).await).starts_with("400 ")
+    );
+    assert_eq!(
+        told(field.rows.csv(&ada, "todos", &query(json!({ "select": "code" }))).await),
+        "400 invalid_input /select: todos has no column \"code\""
+    );
 }
 
 #[test]
@@ -323,5 +453,8 @@ fn a_step_that_is_a_list_is_no_step() {
     let told = |batch: Value| serde_json::from_value::<Batch>(batch).map(drop).unwrap_err().to_string();
     let step = json!(["create", "todos", null, { "title": "a" }, null]);
     assert_eq!(told(json!({ "operations": [step] })), "invalid type: sequence, expected an object");
-    assert!(told(json!({ "operations": [{ "do": "get", "on": "todos", "more": 1 }] })).starts_with("unknown field"));
+    assert!(
+        told(json!({ "operations": [{ "do": "get", "on": "todos", "more": 1 }] }))
+            .starts_with("unknown field")
+    );
 }
