@@ -7,6 +7,7 @@ mod app_archive;
 mod app_attacks;
 mod app_backups;
 mod app_branch;
+mod app_certificates;
 mod app_chance;
 mod app_channels;
 mod app_cursors;
