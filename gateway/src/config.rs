@@ -326,9 +326,9 @@ impl Error {
                     .to_owned(),
             ),
             Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
-            Error::Bucket(missing) => {
-                Some(format!("set {missing}, or take storage.s3_bucket out to keep files in the data directory"))
-            }
+            Error::Bucket(missing) => Some(format!(
+                "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
+            )),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }

@@ -244,7 +244,9 @@ fn advice(app: &Description) -> Vec<String> {
     }
     for (name, bucket) in &app.buckets {
         if bucket.unmanaged {
-            advice.push(format!("the files of {name} are of an earlier release: storage_bucket brings them back"));
+            advice.push(format!(
+                "the files of {name} are of an earlier release: storage_bucket brings them back"
+            ));
         } else if bucket.access.is_none() {
             advice.push(format!("the bucket {name} has no access: nobody but you reaches its files"));
         }

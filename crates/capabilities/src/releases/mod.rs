@@ -443,9 +443,6 @@ impl Releases {
         manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
         manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
         manifest.domains = self.claimable(env, manifest.domains.take()).await?;
-        if let Some(realtime) = &manifest.realtime {
-            realtime.rules().map_err(|e| e.under("/realtime"))?;
-        }
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();

@@ -9,7 +9,10 @@ use super::{Ground, cost};
 async fn bucket(ground: &Ground) {
     let input = json!({ "name": "notes", "access": "private", "max_size": 200_000 });
     let set = ground.call("storage_bucket", input).await.unwrap();
-    assert_eq!((&set["release"], &set["access"], &set["max_size"]), (&json!(1), &json!("private"), &json!(200_000)));
+    assert_eq!(
+        (&set["release"], &set["access"], &set["max_size"]),
+        (&json!(1), &json!("private"), &json!(200_000))
+    );
 }
 
 #[tokio::test]
