@@ -156,11 +156,11 @@ async fn what_is_wrong_with_a_request_is_said_where() {
         GET /_/db
           404: there is no such interface of this app
         PUT /_/db/todos {}
-          405: this path does not take that method GET, HEAD, POST
+          400 /by: say by which columns the row is known: ?by=slug
         DELETE /_/db/todos
-          405: this path does not take that method GET, HEAD, POST
+          405: this path does not take that method GET, HEAD, POST, PUT
         POST /_/db/todos/x {}
-          405: this path does not take that method GET, HEAD, PATCH, DELETE
+          405: this path does not take that method GET, HEAD, PUT, PATCH, DELETE
         GET /_/batch
           405: this path does not take that method POST
         POST /_/db/todos
@@ -176,7 +176,7 @@ async fn what_is_wrong_with_a_request_is_said_where() {
         POST /_/db/todos {"title":"a","owner":"usr_01890000000070008000000000000000"}
           403 /owner: the owner of a row is who makes it
         POST /_/db/todos/query {"offset":1}
-          400 /offset: unknown field `offset`, expected one of `select`, `where`, `order`, `limit`, `cursor`
+          400 /offset: unknown field `offset`, expected one of `select`, `where`, `order`, `limit`, `cursor`, `search`, `expand`, `aggregate`, `group`
         POST /_/db/todos/query {"limit":"1"}
           400 /limit: invalid type: string "1", expected u32
         POST /_/batch {}

@@ -119,7 +119,7 @@ async fn rules_of_buckets_are_tested_and_explained_like_those_of_tables() {
                 "list": "row.owner == auth.uid",
                 "get": "true",
                 "create": "startsWith(new.path, auth.uid) && new.size < 100",
-                "update": "exists(members, that.user == auth.uid)",
+                "update": "exists(members, user == auth.uid)",
                 "delete": "row.owner == auth.uid && row.metadata.locked == null",
             } } } },
             "tests": tests,
