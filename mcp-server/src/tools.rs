@@ -9,6 +9,7 @@ mod app_rollback;
 mod auth_configure;
 mod auth_user_set;
 mod auth_users;
+mod client_code;
 mod confirm;
 mod db_execute;
 mod db_load;
@@ -77,6 +78,7 @@ pub fn registry() -> Registry<Platform> {
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,
+        client_code::ClientCode,
         skill_read::SkillRead,
     ]
 }

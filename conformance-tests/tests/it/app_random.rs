@@ -12,15 +12,16 @@ use crate::app_chance::Chance;
 use crate::app_reference::{Actor, Row, Step, Table, Version};
 use crate::app_rules::{Of, Rule, place};
 
-const TABLES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
+pub const TABLES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
+
 /// An app, what it should hold, and who uses it.
-struct World {
+pub struct World {
     place: Place,
     people: [Person; 4],
-    tables: Vec<Table>,
+    pub tables: Vec<Table>,
     /// The last cursors that anybody was given, and for which list.
     cursors: Vec<(List, String)>,
-    chance: Chance,
+    pub chance: Chance,
 }
 
 /// A list that is asked for, page by page.
@@ -59,17 +60,23 @@ impl World {
             .into_iter()
             .map(|name| Table { name, access: chance.access(), rows: Vec::new() })
             .collect();
-        let columns = json!({ "title": "text!", "n": "int", "done": "bool = false", "note": "text" });
-        let specs: Map<String, Value> = tables
+        let hidden = json!({ "type": "text", "default": "never seen", "hidden": true });
+        let columns =
+            json!({ "title": "text!", "n": "int", "done": "bool = false", "note": "text", "secret": hidden });
+        let mut specs: Map<String, Value> = tables
             .iter()
             .map(|table| {
-                let mut spec = json!({ "columns": columns });
+                let mut spec = json!({ "columns": columns, "search": ["title", "note"] });
                 if let Some(access) = table.access.spec() {
                     spec["access"] = access;
                 }
                 (table.name.to_owned(), spec)
             })
             .collect();
+        // Rows that everybody reads and that refer to those of the others.
+        let refers = |table| (table, json!({ "type": format!("ref:{table}"), "on_delete": "set_null" }));
+        let links: Value = TABLES.into_iter().map(refers).map(|(name, it)| (name.to_owned(), it)).collect();
+        specs.insert("links".to_owned(), json!({ "columns": links, "access": "public_read" }));
         let manifest = json!({
             "auth": { "methods": ["anonymous"] },
             "database": { "tables": specs },
@@ -94,7 +101,7 @@ impl World {
         Ok(world)
     }
 
-    fn person(&self, actor: Actor) -> &Person {
+    pub fn person(&self, actor: Actor) -> &Person {
         &self.people[actor as usize]
     }
 
@@ -103,7 +110,7 @@ impl World {
     }
 
     /// A row as the app should tell it, but for its times.
-    fn told(&self, table: &Table, row: &Row) -> Value {
+    pub fn told(&self, table: &Table, row: &Row) -> Value {
         let mut told = json!({ "id": row.id });
         for (column, value) in &row.values {
             told[*column] = value.clone();
@@ -116,9 +123,13 @@ impl World {
 
     fn attack(&mut self) -> anyhow::Result<()> {
         let actor = self.chance.of(&Actor::ALL);
-        match self.chance.below(10) {
+        match self.chance.below(14) {
             0..=3 => self.list(actor),
             4 => self.batch(actor),
+            5 => self.numbers(actor),
+            6 => self.csv(actor),
+            7 => self.words(actor),
+            8 => self.along(actor),
             _ => {
                 let step = self.step();
                 self.alone(actor, &step)
@@ -149,7 +160,7 @@ impl World {
     }
 
     /// The id of a row of this table; sometimes of another's, or of none.
-    fn id(&mut self, table: usize) -> String {
+    pub fn id(&mut self, table: usize) -> String {
         let table = if self.chance.once_in(12) { self.chance.below(self.tables.len()) } else { table };
         let rows = &self.tables[table].rows;
         if rows.is_empty() || self.chance.once_in(15) {
@@ -434,7 +445,7 @@ impl World {
     }
 }
 
-fn without_times(row: &Value) -> Value {
+pub fn without_times(row: &Value) -> Value {
     let mut row = row.clone();
     for time in ["created_at", "updated_at"] {
         row.as_object_mut().map(|fields| fields.remove(time));

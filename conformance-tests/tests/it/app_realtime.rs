@@ -148,7 +148,10 @@ fn of_private_rows_only_their_owners_hear_also_where_they_change_hands() {
     remove_all(&place);
     for (person, events) in [(&ada, &mut of_ada), (&bob, &mut of_bob), (&eve, &mut of_eve)] {
         let last = person.create("todos", &json!({ "title": "last" })).unwrap();
-        assert_eq!(plain(events.event().unwrap()), told("insert", json!({ "id": id(&last), "title": "last" })));
+        assert_eq!(
+            plain(events.event().unwrap()),
+            told("insert", json!({ "id": id(&last), "title": "last" }))
+        );
     }
 }
 

@@ -164,7 +164,7 @@ impl Table {
         listed.filter(|row| holds(Some(filter), row, row, actor)).collect()
     }
 
-    fn seen(&self, actor: Actor, id: &str) -> Option<&Row> {
+    pub fn seen(&self, actor: Actor, id: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.id == id && self.access.shows(row, actor))
     }
 

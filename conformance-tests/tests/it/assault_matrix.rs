@@ -93,6 +93,8 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
             json!({ "kind": "site", "confirm": t.plan }),
             json!({ "kind": "secret", "name": t.secret, "confirm": t.confirm }),
         ],
+        // It is of the live tables alone.
+        "client_code" => vec![json!({})],
         "logs_query" => vec![
             json!({ "request_id": t.request }),
             json!({ "text": t.tenant }),

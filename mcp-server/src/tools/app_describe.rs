@@ -20,9 +20,10 @@ pub struct Input {
     cursor: Option<String>,
 }
 
-/// What tables may cost on one page, in tokens, and what names of secrets and migrations may.
-const TABLES: usize = 2_400;
-const NAMES: usize = 300;
+/// What tables may cost on one page, in tokens, what advice may, and what names of secrets and migrations may.
+const TABLES: usize = 1_500;
+const ADVICE: usize = 450;
+const NAMES: usize = 120;
 
 /// How many snapshots are listed, and how many characters of their notes.
 const SNAPSHOTS: usize = 5;
@@ -111,7 +112,11 @@ impl Tool<Platform> for AppDescribe {
         for note in snapshots.iter_mut().filter_map(|it| it.note.as_mut()) {
             shorten(note, NOTE);
         }
-        app.advice = fit("pieces of advice", std::mem::take(&mut app.advice));
+        let (advice, left) = budget::fit(std::mem::take(&mut app.advice), ADVICE);
+        app.advice = advice;
+        if left > 0 {
+            omitted.push(format!("{left} pieces of advice"));
+        }
         let url = platform.urls.app(&slug);
         if older > 0 {
             omitted.push(format!("{older} older snapshots"));

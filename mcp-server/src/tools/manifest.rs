@@ -32,7 +32,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["files", "html", "pages"], "it goes into `site`"),
     (&["nullable", "not_null", "notNull", "optional"], "write `required`; a column may be null without it"),
     (&["primary_key", "primaryKey"], "leave it out: every table has `id`"),
-    (&["check", "enum", "values"], "say it in access: new.state in ['open', 'done']"),
+    (&["enum", "values"], "write `check`: state in ['open', 'done']"),
     (&["seed", "rows", "data"], "leave it out, and load rows with db_load afterwards"),
     (&["providers"], "write `methods`"),
     (&["email", "email_password"], "write password: it is sign-in by email and password"),
@@ -145,7 +145,7 @@ mod tests {
                 r#"/manifest/auth → write it like {"methods": ["anonymous", "password"]}"#,
             ),
             (
-                table(json!({ "access": { "list": true } })),
+                table(json!({ "access": { "list": 1 } })),
                 r#"/manifest/database/tables/t/access/list → write it like "row.owner == auth.uid", or "true" for everybody"#,
             ),
             (json!({ "unheard_of": 1 }), "/manifest/unheard_of → "),

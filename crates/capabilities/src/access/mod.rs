@@ -38,6 +38,7 @@ pub(crate) use explain::explain;
 pub(crate) use expr::{Auth, ColumnRef, Expr, Op, Source};
 pub(crate) use lint::{Finding, Indexed, lint};
 pub(crate) use matrix::matrix;
+pub(crate) use mend::Mend;
 pub(crate) use test_spec::run as run_tests;
 
 use std::fmt;

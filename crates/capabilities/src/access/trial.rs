@@ -8,7 +8,9 @@ use super::compile::{New, Sql, View, compile};
 use super::expr::{ColumnRef, Expr, Op, Source};
 use super::{Operation, Persona, Subject};
 use crate::database::{self, Role, Writer, quoted};
-use crate::rows::{Order, Statements, TableModel, Type, Wanted, changes, new_row, parameter, time_text};
+use crate::rows::{
+    Order, Statements, TableModel, Type, Wanted, changes, new_id, new_row, parameter, time_text,
+};
 
 /// What is tried, and on which row.
 #[derive(Debug)]
@@ -124,7 +126,7 @@ impl Trial<'_> {
                 })
             }
             Operation::Get => statements.get(&id),
-            Operation::Create => statements.create(&Uuid::now_v7().to_string(), &given),
+            Operation::Create => statements.create(&new_id(), &given),
             Operation::Update => statements.update(&id, &given),
             Operation::Delete => statements.delete(&id),
         };

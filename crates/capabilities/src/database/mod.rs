@@ -19,6 +19,7 @@ mod postgresisms;
 mod rebuild;
 mod rows;
 mod schema;
+mod search;
 mod template;
 mod values;
 mod watch;
@@ -55,6 +56,7 @@ pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::rebuild::{Along, Maker};
 pub(crate) use self::rows::{Among, Cell, Row, Rows, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;
+pub(crate) use self::search::{create_search, fill_search, search_name};
 
 use self::connection::Kind;
 use self::environments::Environments;

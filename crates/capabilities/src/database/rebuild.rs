@@ -12,8 +12,9 @@ use super::connection::{Connection, Kind};
 use super::copy::{Loose, make_servable, unwatched};
 use super::error::Error;
 use super::fate::{Fate, fate};
-use super::policy::{Role, is_platform};
+use super::policy::{Role, is_platform, is_search};
 use super::schema::{self, quoted};
+use super::search::{fill_search, read_search};
 use super::template::{self, APPLICATION, LAYOUT, TABLES};
 use super::{Databases, guard};
 
@@ -104,6 +105,10 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
     for (kind, tables_first) in [("table", true), ("index", false), ("view", false), ("trigger", false)] {
         for object in theirs.iter().filter(|object| object.kind == kind) {
             let limit = db.0.limits().migration;
+            if is_search(&object.name) {
+                searched(env, db, object, along).await?;
+                continue;
+            }
             db.0.run(Role::Migrator, &object.sql, &[], limit).await?;
             if tables_first && along == Along::Data {
                 rows(db, &object.name).await?;
@@ -129,6 +134,22 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         return Err(Error::MigrationBreaksReferences { table: table.to_owned(), rows });
     }
     db.run("COMMIT", &[]).await.map(drop)
+}
+
+/// Makes a full-text index again, after its table, which comes before it by its name. The engine makes the tables behind
+/// it by itself.
+async fn searched(env: EnvId, db: &mut Loose, object: &Object, along: Along) -> Result<(), Error> {
+    if !object.name.to_ascii_lowercase().ends_with(".search") {
+        return Ok(());
+    }
+    let Some((table, columns)) = read_search(&object.sql) else { return Err(Error::Damaged(env)) };
+    let limit = db.0.limits().migration;
+    db.0.run(Role::Platform, &object.sql, &[], limit).await?;
+    if along == Along::Data {
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        db.run(&fill_search(&table, &columns), &[]).await?;
+    }
+    Ok(())
 }
 
 async fn objects(db: &mut Loose, database: &str) -> Result<Vec<Object>, Error> {

@@ -371,7 +371,10 @@ impl Certificates {
             return Vec::new();
         }
         self.store.certificates().due((self.clock)(), 64).await.unwrap_or_else(|error| {
-            tracing::warn!(error = Error::from(error).chain(), "it cannot be told which certificates are due");
+            tracing::warn!(
+                error = Error::from(error).chain(),
+                "it cannot be told which certificates are due"
+            );
             Vec::new()
         })
     }

@@ -274,7 +274,8 @@ impl Domains {
 
     /// Looks for the proof of a claim.
     async fn look(&self, claim: DomainClaim, tenant: TenantId) -> Result<()> {
-        let looked = async || Ok(self.store.domains().looked_at(claim.env, &claim.name, (self.clock)()).await?);
+        let looked =
+            async || Ok(self.store.domains().looked_at(claim.env, &claim.name, (self.clock)()).await?);
         // One that has become the platform's own meanwhile is nobody else's any more.
         let Ok(name) = self.name(&claim.name) else { return looked().await };
         match self.dns.txt(&name.proof_name()).await {

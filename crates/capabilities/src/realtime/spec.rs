@@ -129,14 +129,7 @@ fn model() -> TableModel {
         hidden: false,
         immutable: false,
     });
-    TableModel {
-        name: "channel".to_owned(),
-        columns: columns.into(),
-        access: crate::access::Rules::default(),
-        unique: Vec::new(),
-        paths: Vec::new(),
-        searched: false,
-    }
+    TableModel { name: "channel".to_owned(), columns: columns.into(), ..TableModel::default() }
 }
 
 impl ChannelRules {

@@ -126,7 +126,9 @@ impl Hub {
     /// needs to be asked about. None where others may, or where it is not known.
     async fn touched(&self, app: &App, table: &str, entries: &[Arc<Entry>]) -> Option<HashSet<String>> {
         let table = app.table(table)?;
-        if !table.access.of(Operation::List).is_some_and(is_owners) || asked_by(app, &table.name).next().is_some() {
+        if !table.access.of(Operation::List).is_some_and(is_owners)
+            || asked_by(app, &table.name).next().is_some()
+        {
             return None;
         }
         let own = entries.iter().filter(|entry| entry.table.eq_ignore_ascii_case(&table.name));
@@ -135,7 +137,8 @@ impl Hub {
             let Changed::Row { id, before } = &entry.what else { return None };
             ids.push(Value::from(id.as_str()));
             let before = before.as_ref();
-            let at = before.and_then(|it| it.columns.iter().position(|name| name.eq_ignore_ascii_case("owner")));
+            let at =
+                before.and_then(|it| it.columns.iter().position(|name| name.eq_ignore_ascii_case("owner")));
             let owner = at.and_then(|at| before?.values.get(at)?.as_str());
             owners.extend(owner.map(str::to_owned));
         }

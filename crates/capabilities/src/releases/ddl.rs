@@ -3,7 +3,7 @@
 use super::column::{Column, Default, OnDelete, Type};
 use super::manifest::Table;
 use super::names::ColumnName;
-use crate::database::{CHECK, quoted};
+use crate::database::{CHECK, create_search, fill_search, quoted, search_name};
 
 /// The time of the statement, RFC 3339 with milliseconds.
 pub(crate) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
@@ -71,23 +71,15 @@ impl Table {
         })
     }
 
-    /// The statement that makes the table's full-text index; none where nothing is searched. It holds no text, only
-    /// which words are in which row, so that rows stay what is asked.
+    /// The statement that makes the table's full-text index; none where nothing is searched.
     pub(crate) fn create_search(&self) -> Option<String> {
-        let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
-        (!columns.is_empty()).then(|| {
-            format!(
-                "CREATE VIRTUAL TABLE \"{}.search\" USING fts5({}, content='', contentless_delete=1, \
-                 tokenize='unicode61 remove_diacritics 2')",
-                self.name,
-                columns.join(", ")
-            )
-        })
+        let columns: Vec<_> = self.search.iter().map(ColumnName::as_str).collect();
+        (!columns.is_empty()).then(|| create_search(self.name.as_str(), &columns))
     }
 
     /// Everything that comes with it: the triggers that keep it, and the rows that are there.
     pub(crate) fn fill_search(&self) -> Vec<String> {
-        let (index, table) = (format!("\"{}.search\"", self.name), self.name.quoted());
+        let (index, table) = (quoted(&search_name(self.name.as_str())), self.name.quoted());
         let columns: Vec<_> = self.search.iter().map(ColumnName::quoted).collect();
         let list = columns.join(", ");
         let new: Vec<_> = columns.iter().map(|column| format!("NEW.{column}")).collect();
@@ -97,16 +89,15 @@ impl Table {
         );
         let delete = format!("DELETE FROM {index} WHERE rowid = OLD._rowid_;");
         let trigger = |when: &str, on: &str, what: &str| {
-            format!(
-                "CREATE TRIGGER \"{}.search.{when}\" AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END",
-                self.name
-            )
+            let name = quoted(&format!("{}.search.{when}", self.name));
+            format!("CREATE TRIGGER {name} AFTER {on} ON {table} FOR EACH ROW BEGIN {what} END")
         };
+        let names: Vec<_> = self.search.iter().map(ColumnName::as_str).collect();
         vec![
             trigger("insert", "INSERT", &insert),
             trigger("delete", "DELETE", &delete),
             trigger("update", &format!("UPDATE OF {list}"), &format!("{delete} {insert}")),
-            format!("INSERT INTO {index} (rowid, {list}) SELECT _rowid_, {list} FROM {table}"),
+            fill_search(self.name.as_str(), &names),
         ]
     }
 
@@ -115,7 +106,7 @@ impl Table {
         let triggers = ["insert", "delete", "update"];
         let triggers = triggers
             .map(|when| format!("DROP TRIGGER IF EXISTS {}", quoted(&format!("{name}.search.{when}"))));
-        let index = format!("DROP TABLE IF EXISTS {}", quoted(&format!("{name}.search")));
+        let index = format!("DROP TABLE IF EXISTS {}", quoted(&search_name(name)));
         triggers.into_iter().chain([index]).collect()
     }
 

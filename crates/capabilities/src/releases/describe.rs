@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Releases;
+use super::advice::advice;
 use super::buckets;
+use super::declared::words;
 use super::manifest::{AuthSpec, Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
@@ -89,6 +91,9 @@ pub struct TableInfo {
     /// Its access: a preset's name, or expressions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSpec>,
+    /// Columns that are searched for words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
     /// Columns that are indexed; `!` where they are unique.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<String>,
@@ -144,6 +149,7 @@ impl Releases {
         let schema = self.databases.schema(env).await?;
 
         let current = current.unwrap_or_default();
+        let current_app = current.app().unwrap_or_default();
         let database = current.manifest.database.clone().unwrap_or_default();
         let managed: BTreeMap<String, Table> =
             database.tables().unwrap_or_default().into_iter().map(|t| (t.name.folded(), t)).collect();
@@ -183,7 +189,7 @@ impl Releases {
             realtime: current.manifest.realtime,
             advice: Vec::new(),
         };
-        description.advice = advice(&description);
+        description.advice = advice(&description, &schema, &current_app);
         Ok(description)
     }
 }
@@ -203,7 +209,7 @@ fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
         let spec = managed.and_then(|t| t.columns.iter().find(|c| c.name.folded() == folded));
         let short = spec.map_or_else(
             || format!("{}{}", column.kind.to_ascii_lowercase(), if column.not_null { "!" } else { "" }),
-            ToString::to_string,
+            words,
         );
         columns.insert(column.name.clone(), short);
     }
@@ -217,40 +223,6 @@ fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
             format!("{}{}", columns.join(","), if index.unique { "!" } else { "" })
         })
         .collect();
-    TableInfo { columns, rows: live.rows, access: None, indexes, unmanaged: managed.is_none() }
-}
-
-fn advice(app: &Description) -> Vec<String> {
-    let mut advice = Vec::new();
-    if app.release.is_none() {
-        advice.push("nothing is applied yet: app_apply takes a manifest with tables and a site".to_owned());
-    } else if app.site.is_none() {
-        advice.push("there is no site: site_deploy, or app_apply with `site`".to_owned());
-    }
-    let nobody = app.auth.as_ref().is_none_or(|auth| auth.methods.is_empty());
-    let mut owned =
-        app.tables.iter().filter(|(_, table)| table.access.as_ref().is_some_and(AccessSpec::has_owner));
-    if let Some((name, _)) = owned.next().filter(|_| nobody) {
-        advice.push(format!(
-            "rows of {name} belong to users, and nobody can sign in: auth_configure with `methods`"
-        ));
-    }
-    for (name, table) in &app.tables {
-        if table.unmanaged {
-            advice.push(format!("{name} is in no manifest: list it there, so that releases carry it"));
-        } else if table.access.is_none() {
-            advice.push(format!("{name} has no access: nobody but you reaches its rows"));
-        }
-    }
-    for (name, bucket) in &app.buckets {
-        if bucket.unmanaged {
-            advice.push(format!(
-                "the files of {name} are of an earlier release: storage_bucket brings them back"
-            ));
-        } else if bucket.access.is_none() {
-            advice.push(format!("the bucket {name} has no access: nobody but you reaches its files"));
-        }
-    }
-    advice.truncate(8);
-    advice
+    let search = managed.iter().flat_map(|table| &table.search).map(ToString::to_string).collect();
+    TableInfo { columns, rows: live.rows, access: None, search, indexes, unmanaged: managed.is_none() }
 }

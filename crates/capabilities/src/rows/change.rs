@@ -1,14 +1,13 @@
 //! Changes to rows, made in a turn of the writer: alone or one of several.
 
 use kernel::{Code, Error, Result};
-use uuid::Uuid;
 
 use super::encode;
 use super::error::told;
 use super::etag::{self, IfMatch};
 use super::given::{Given, parameter};
 use super::service::Stored;
-use super::statement::Statements;
+use super::statement::{Statements, new_id};
 use super::{ColumnModel, TableModel, Type};
 use crate::access::{Operation, Sql};
 use crate::database::{self, Cell, Row, RunRows, quoted};
@@ -22,9 +21,9 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// A new row. Ids made here sort as they were made, within a millisecond too.
+    /// A new row.
     pub fn create(new: Given) -> Self {
-        Change::Create { id: Uuid::now_v7().to_string(), new }
+        Change::Create { id: new_id(), new }
     }
 
     /// Whether it may turn out after the fact that nothing is to be changed.

@@ -19,6 +19,7 @@ mod put;
 mod search;
 mod service;
 mod statement;
+mod typescript;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use model::{App, AuthSettings, ColumnModel, DefaultValue, Method, TableModel
 pub use once::{Key, Reply, Write};
 pub use put::Target;
 pub use service::{LiveApps, Rows, Stored};
+pub use typescript::typescript;
 
 pub(crate) use model::BUCKET;
 
@@ -40,4 +42,4 @@ pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;
 pub(crate) use list::selected;
 pub(crate) use order::Order;
-pub(crate) use statement::{Statements, Wanted};
+pub(crate) use statement::{Statements, Wanted, new_id};

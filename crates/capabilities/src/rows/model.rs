@@ -76,7 +76,7 @@ impl Method {
 }
 
 /// A table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TableModel {
     /// Its name, as the manifest writes it.
     pub name: String,

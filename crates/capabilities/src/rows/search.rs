@@ -4,7 +4,7 @@ use kernel::{Error, Result};
 
 use super::TableModel;
 use crate::access::Sql;
-use crate::database::quoted;
+use crate::database::{quoted, search_name};
 
 /// How long a search may be, in characters, and how many words it may have.
 const LONGEST: usize = 200;
@@ -44,7 +44,7 @@ impl Search {
 
     /// Appends the condition that a row of `table` has the words.
     pub fn condition(&self, table: &TableModel, sql: &mut Sql) {
-        let index = quoted(&format!("{}.search", table.name));
+        let index = quoted(&search_name(&table.name));
         let table = quoted(&table.name);
         sql.text.push_str(&format!("{table}._rowid_ IN (SELECT rowid FROM {index} WHERE {index} MATCH "));
         sql.bind(self.query.as_str().into());

@@ -82,7 +82,7 @@ async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
 async fn tables(both: &mut Loose, database: &str) -> Result<Vec<(String, String)>> {
     let sql = format!(
         "SELECT name, coalesce(sql, '') FROM {database}.sqlite_schema WHERE type = 'table' \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '%.search%' ORDER BY name"
     );
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let found = both.rows(&sql).await?;

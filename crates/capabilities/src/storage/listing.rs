@@ -60,8 +60,8 @@ impl Storage {
         let wanted = Wanted {
             columns: &columns,
             beside: &[],
-            filter: Some(&filter),
             search: None,
+            filter: Some(&filter),
             order: &order,
             after: None,
             most: limit + 1,

@@ -4,10 +4,9 @@ use kernel::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::media;
-use crate::access::{ColumnRef, Expr, New, Op, Operation, Rules, Source, Sql, Subject, View};
+use crate::access::{ColumnRef, Expr, New, Op, Operation, Source, Sql, Subject, View};
 use crate::database::quoted;
 use crate::rows::{ColumnModel, DefaultValue, Statements, TableModel, Type};
 
@@ -94,14 +93,7 @@ fn model(wanted: impl Fn(Seen) -> bool) -> TableModel {
         }
     };
     let columns = COLUMNS.iter().filter(|(_, _, seen)| wanted(*seen)).map(column).collect();
-    TableModel {
-        name: TABLE.to_owned(),
-        columns,
-        access: Rules::default(),
-        unique: Vec::new(),
-        paths: Vec::new(),
-        searched: false,
-    }
+    TableModel { name: TABLE.to_owned(), columns, ..TableModel::default() }
 }
 
 /// Where a file answers, on the app's host.
@@ -296,11 +288,6 @@ pub(super) fn given(
         given.insert("metadata".to_owned(), Value::Object(metadata.clone()));
     }
     given
-}
-
-/// The id of a new file's row.
-pub(super) fn id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 /// Adds whose the new file is.

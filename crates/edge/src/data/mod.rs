@@ -69,6 +69,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/realtime/broadcast"),
     ("GET", "/_/sdk.js"),
     ("GET", "/_/sdk.d.ts"),
+    ("GET", "/_/client.ts"),
     ("GET", "/_/openapi.json"),
     ("GET", "/.well-known/jwks.json"),
 ];
@@ -152,6 +153,7 @@ impl Data {
             ["sdk.js"] => Ok(sdk::script(&ask)),
             ["sdk.d.ts"] => Ok(sdk::types(&ask)),
             ["openapi.json"] => openapi::answer(&ask),
+            ["client.ts"] => Ok(sdk::typed(&ask)),
             ["auth", ..] => auth::answer(self, &ask, body).await,
             ["db", ..] => rows::answer(self, &ask, body).await,
             ["files", ..] => files::answer(self, &ask, body).await,

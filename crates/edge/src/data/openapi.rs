@@ -54,22 +54,48 @@ fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
             "rows": { "type": "array", "items": reference(name) },
             "cursor": { "type": "string", "description": "There where more rows follow." },
         } });
-        let parameters: Vec<Value> = LIST
-            .iter()
-            .map(|(parameter, kind, about)| {
-                json!({ "in": "query", "name": parameter, "description": about, "schema": { "type": kind } })
-            })
-            .collect();
+        let parameters: Vec<Value> =
+            LIST.iter().map(|(name, kind, about)| parameter(name, kind, about)).collect();
         let mut get = operation(&format!("Lists {name}."), 200, Some(list.clone()));
         get["parameters"] = parameters.into();
         rows.insert("get".to_owned(), get);
-        let mut query = operation(&format!("Lists {name}, asked in the body."), 200, Some(list));
-        let properties: Map<String, Value> = LIST
+        let groups = json!({ "type": "object", "required": ["groups"], "properties": {
+            "groups": { "type": "array", "items": { "type": "object" } },
+            "more": { "type": "boolean", "description": "There where more groups follow." },
+        } });
+        let answered = json!({ "anyOf": [list, groups] });
+        let about = format!("Lists {name}, asked in the body; or numbers over its rows.");
+        let mut query = operation(&about, 200, Some(answered));
+        let mut properties: Map<String, Value> = LIST
             .iter()
             .map(|(parameter, kind, about)| {
                 ((*parameter).to_owned(), json!({ "type": kind, "description": about }))
             })
             .collect();
+        properties.insert(
+            "aggregate".to_owned(),
+            json!({
+                "type": "object", "additionalProperties": { "type": "string" },
+                "description": "Name of a number: count(), count(column), sum(column), avg, min, max.",
+            }),
+        );
+        properties.insert(
+            "group".to_owned(),
+            json!({
+                "type": "array", "items": { "type": "string" }, "description": "Columns to count apart by.",
+            }),
+        );
+        let mut csv =
+            operation(&format!("Lists {name} as CSV; steading-cursor is where more rows follow."), 200, None);
+        csv["responses"]["200"]["content"] = json!({ "text/csv": { "schema": { "type": "string" } } });
+        let of_csv = LIST.iter().filter(|(parameter, ..)| *parameter != "expand");
+        csv["parameters"] = of_csv
+            .map(|(name, kind, about)| match *name {
+                "limit" => parameter(name, kind, "1 to 10000, which it is without it."),
+                name => parameter(name, kind, about),
+            })
+            .collect();
+        paths.insert(format!("/_/db/{name}.csv"), json!({ "get": csv }));
         query["requestBody"] =
             body(json!({ "type": "object", "additionalProperties": false, "properties": properties }));
         paths.insert(format!("/_/db/{name}/query"), json!({ "post": query }));
@@ -78,6 +104,32 @@ fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
         let mut create = operation(&format!("Makes a row of {name}."), 201, Some(reference(name)));
         create["requestBody"] = body(reference(&format!("{name}.new")));
         rows.insert("post".to_owned(), create);
+    }
+    let once = json!({
+        "in": "header", "name": "Idempotency-Key", "schema": { "type": "string" },
+        "description": "Under one key a change is made once; for who is signed in.",
+    });
+    if let Some(create) = rows.get_mut("post") {
+        create["parameters"] = json!([once]);
+    }
+    if table.allows(Operation::Create) && table.allows(Operation::Update) {
+        let mut put = operation(
+            "Makes the row of this id, or changes the one that is there.",
+            200,
+            Some(reference(name)),
+        );
+        put["requestBody"] = body(reference(&format!("{name}.new")));
+        put["responses"]["201"] = put["responses"]["200"].clone();
+        put["parameters"] = json!([once]);
+        row.insert("put".to_owned(), put.clone());
+        if !table.unique.is_empty() {
+            put["summary"] = json!("Makes a row, or changes the one with the same values in unique columns.");
+            let by: Vec<String> = table.unique.iter().map(|names| names.join(",")).collect();
+            put["parameters"] = json!([once, {
+                "in": "query", "name": "by", "required": true, "schema": { "enum": by },
+            }]);
+            rows.insert("put".to_owned(), put);
+        }
     }
     if table.allows(Operation::Get) {
         let get = operation("Reads a row; its ETag names this state of it.", 200, Some(reference(name)));
@@ -108,12 +160,18 @@ fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
     }
 }
 
-const LIST: [(&str, &str, &str); 5] = [
+fn parameter(name: &str, kind: &str, about: &str) -> Value {
+    json!({ "in": "query", "name": name, "description": about, "schema": { "type": kind } })
+}
+
+const LIST: [(&str, &str, &str); 7] = [
     ("select", "string", "Columns, separated by commas; all without it."),
     ("where", "string", "A condition such as done == false && startsWith(title, \"a\")."),
     ("order", "string", "Columns, separated by commas, - before one turns it; id without it."),
     ("limit", "integer", "1 to 200; 50 without it."),
     ("cursor", "string", "The cursor of the page before, with the same where and order."),
+    ("search", "string", "Words that rows must have, where the table is searched."),
+    ("expand", "string", "Rows to bring along: a column that refers, or table_via_column."),
 ];
 
 fn table_schemas(table: &TableModel, schemas: &mut Map<String, Value>) {

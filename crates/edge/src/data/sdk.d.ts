@@ -40,8 +40,13 @@ export interface Stored {
   readonly updated_at: string;
 }
 
-export type Row<T> = T & Stored;
-export type Column<T> = Extract<keyof Row<T>, string>;
+export type Row<T> = T & Stored & Expanded;
+export interface Expanded {
+  /** What `expand` brought along, by the names given there: a row, null, or { rows, cursor? }. */
+  readonly expand?: Readonly<Record<string, unknown>>;
+}
+
+export type Column<T> = Extract<keyof (T & Stored), string>;
 export type Order<T> = Column<T> | `-${Column<T>}`;
 
 /** A filter made by `where`. */
@@ -64,6 +69,10 @@ export interface ListOptions<T, K extends Column<T> = Column<T>> {
   limit?: number;
   /** Where the page before this one ended. */
   cursor?: string;
+  /** Words that rows must have, in tables that the manifest lets be searched; the last one may be a beginning. */
+  search?: string;
+  /** Rows to bring along: "list", "list.team", or "comments_via_post" for those that refer to this one. */
+  expand?: string | readonly string[];
 }
 
 export interface Page<R> {
@@ -72,28 +81,58 @@ export interface Page<R> {
   cursor?: string;
 }
 
+export interface Once {
+  /** Of a change that is sent again under the same key, within a day, only the first is made. For who is signed in. */
+  idempotencyKey?: string;
+}
+
 export interface Versioned {
   /** Only if the row is still as `get`, `create` or `update` gave it (or its ETag): else status 412. */
   ifMatch?: object | string;
 }
 
-export interface Table<T extends object> {
-  list<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): Promise<Page<Pick<Row<T>, K>>>;
+export interface Groups {
+  /** A row for each group: the columns of `group`, then the numbers. */
+  groups: Record<string, string | number | boolean | null>[];
+  /** There are more than `limit`. */
+  more?: boolean;
+}
+
+export interface GroupOptions<T> {
+  where?: Where | string;
+  search?: string;
+  /** Columns to count apart by. */
+  group?: readonly Column<T>[];
+  /** Names of numbers and of columns of `group`. */
+  order?: string | readonly string[];
+  limit?: number;
+}
+
+export type Found<T, K extends Column<T>> = Pick<T & Stored, K> & Expanded;
+
+export interface Table<T extends object, New extends object = Partial<T>, Change extends object = Partial<T>> {
+  list<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): Promise<Page<Found<T, K>>>;
   /** Every row, page by page. */
-  all<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): AsyncGenerator<Pick<Row<T>, K>, void, void>;
-  get(id: string): Promise<Row<T>>;
-  create(row: Partial<T>): Promise<Row<T>>;
-  update(id: string, patch: Partial<T>, options?: Versioned): Promise<Row<T>>;
-  delete(id: string, options?: Versioned): Promise<void>;
+  all<const K extends Column<T> = Column<T>>(options?: ListOptions<T, K>): AsyncGenerator<Found<T, K>, void, void>;
+  /** Numbers over the rows that may be listed: { n: "count()", total: "sum(price)" }; also avg, min, max. */
+  aggregate(numbers: Readonly<Record<string, string>>, options?: GroupOptions<T>): Promise<Groups>;
+  get(id: string, options?: { expand?: string | readonly string[] }): Promise<Row<T>>;
+  create(row: New, options?: Once): Promise<Row<T>>;
+  update(id: string, patch: Change, options?: Versioned & Once): Promise<Row<T>>;
+  /** Makes the row of this id, or changes the one that is there. */
+  put(id: string, row: New, options?: Versioned & Once): Promise<Row<T>>;
+  /** As `put`, for the row with the same values in unique columns. */
+  upsert(row: New, options: { by: Column<T> | readonly Column<T>[] } & Versioned & Once): Promise<Row<T>>;
+  delete(id: string, options?: Versioned & Once): Promise<void>;
   /** Calls `handler` at each change of rows that the user may list. Returns what ends it. */
   subscribe<const K extends Column<T> = Column<T>>(
     options: Pick<ListOptions<T, K>, "select" | "where">,
-    handler: (event: RowEvent<Pick<Row<T>, K | "id">>) => void,
+    handler: (event: RowEvent<Pick<T & Stored, K | "id">>) => void,
   ): Stop;
   /** Calls `show` with all rows, in order, at first and after each change; `failed` where they cannot be had. */
   live<const K extends Column<T> = Column<T>>(
     options: Pick<ListOptions<T, K>, "select" | "where" | "order">,
-    show: (rows: Pick<Row<T>, K | "id">[]) => void,
+    show: (rows: Pick<T & Stored, K | "id">[]) => void,
     failed?: (error: Error) => void,
   ): Stop;
 }
@@ -114,7 +153,7 @@ export interface Result {
 export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
-  batch(operations: readonly Operation[]): Promise<Result[]>;
+  batch(operations: readonly Operation[], options?: Once): Promise<Result[]>;
   /** The files of a bucket. */
   files(bucket: string): Bucket;
   /** Joins a channel, which the manifest must name. */

@@ -143,12 +143,13 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, bytes, ifMatch, token, keepalive, as, patience, ...more } = {}) {
+  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, ...more } = {}) {
     const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers["steading-key"] = key;
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
+    if (idempotencyKey !== undefined) headers["idempotency-key"] = idempotencyKey;
     const sent = bytes ?? JSON.stringify(body);
     const options = { method, headers, body: sent, credentials: "omit", cache: "no-store", keepalive };
     let answer, data;
@@ -281,9 +282,9 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       const { data, etag } = await call(...request);
       return remember(data, etag);
     };
-    const list = async ({ select, where: filter, order, ...options } = {}) => {
-      const body = { select: joined(select), where: filter?.toString(), order: joined(order), ...options };
-      return (await call("POST", `${path}/query`, { body })).data;
+    const list = async ({ select, where: filter, order, expand, ...options } = {}) => {
+      const names = { select: joined(select), order: joined(order), expand: joined(expand) };
+      return (await call("POST", `${path}/query`, { body: { where: filter?.toString(), ...names, ...options } })).data;
     };
     async function* all(options) {
       let page = { cursor: options?.cursor };
@@ -297,17 +298,22 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       all,
       subscribe: (options, handler) => live.subscribe(segment(table), options, handler),
       live: (options, show, failed) => kept(all, (...asked) => live.subscribe(segment(table), ...asked), options, show, failed),
-      get: async (id) => row("GET", one(id)),
-      create: (body) => row("POST", path, { body }),
-      update: async (id, body, { ifMatch } = {}) => row("PATCH", one(id), { body, ifMatch }),
-      delete: async (id, { ifMatch } = {}) => void (await call("DELETE", one(id), { ifMatch })),
+      aggregate: (numbers, options) => list({ ...options, aggregate: numbers }),
+      get: async (id, { expand } = {}) =>
+        row("GET", expand ? `${one(id)}?expand=${encodeURIComponent(joined(expand))}` : one(id)),
+      create: (body, options) => row("POST", path, { body, ...only(options) }),
+      update: async (id, body, options) => row("PATCH", one(id), { body, ...only(options) }),
+      put: async (id, body, options) => row("PUT", one(id), { body, ...only(options) }),
+      upsert: async (body, options) =>
+        row("PUT", `${path}?by=${encodeURIComponent(joined(options.by))}`, { body, ...only(options) }),
+      delete: async (id, options) => void (await call("DELETE", one(id), only(options))),
     };
   }
 
-  async function batch(operations) {
+  async function batch(operations, options) {
     const wire = ({ ifMatch, ...operation }) =>
       ifMatch === undefined ? operation : { ...operation, if_match: version(ifMatch) };
-    const { data } = await call("POST", "/_/batch", { body: { operations: operations.map(wire) } });
+    const { data } = await call("POST", "/_/batch", { body: { operations: operations.map(wire) }, ...only(options) });
     for (const { row, etag } of data.results) remember(row, etag);
     return data.results;
   }
@@ -315,6 +321,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   return { auth, db, batch, files: filesOf(call, origin), channel: live.channel };
 }
 
+const only = ({ ifMatch, idempotencyKey } = {}) => ({ ifMatch, idempotencyKey });
 const joined = (names) => (Array.isArray(names) ? names.join(",") : names);
 
 /** A table's name or a row's id; anything else could lead to another path. */

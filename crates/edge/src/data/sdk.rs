@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use capabilities::rows::typescript;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kernel::BlobHash;
@@ -33,6 +34,16 @@ pub(super) fn script(ask: &Ask<'_>) -> Response {
 
 pub(super) fn types(ask: &Ask<'_>) -> Response {
     TYPES.answer(ask)
+}
+
+/// The tables of this app, typed.
+pub(super) fn typed(ask: &Ask<'_>) -> Response {
+    if !matches!(ask.parts.method, Method::GET | Method::HEAD) {
+        return ask.only("GET, HEAD");
+    }
+    let mut response = Response::new(Body::from(typescript(ask.app)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }
 
 /// A text of ours, in every coding.

@@ -30,7 +30,7 @@ async fn access_is_set_tried_and_explained() {
     };
     let wrong = [
         told("access_set", json!({ "table": "todos", "access": "public" })).await,
-        told("access_set", json!({ "table": "todos", "access": { "read": "true" } })).await,
+        told("access_set", json!({ "table": "todos", "access": { "view": "true" } })).await,
         told("access_set", json!({ "table": "todos", "access": { "list": "row.a == 1" } })).await,
         told("access_set", json!({ "table": "none", "access": "private" })).await,
         told("access_explain", json!({ "on": "todos", "do": "get", "as": "root" })).await,
@@ -42,7 +42,7 @@ async fn access_is_set_tried_and_explained() {
         wrong,
         [
             "invalid_input /access",
-            "invalid_input /access/read",
+            "invalid_input /access/view",
             "invalid_input /access/list",
             "not_found /table",
             "invalid_input /as",

@@ -238,6 +238,68 @@ fn a_rule_names_the_row_and_its_new_values_as_the_operation_has_them() {
 }
 
 #[test]
+fn a_rule_looks_into_other_tables_and_takes_the_words_of_cloudbase() {
+    rules(
+        Operation::Update,
+        &[
+            "exists(Members, user == auth.uid && thing == row.id)",
+            "exists(members, active) || !exists(members, level > 3 && new.count < level)",
+            "exists(things, owner == row.owner)",
+            "exists(members, user == auth.uid) == true",
+            "doc._openid == auth.openid && doc.data.a == 'x' && doc._id != new.title",
+            "exists(member, true)",
+            "exists(members)",
+            "exists(members, user)",
+            "exists(members, title == 'a')",
+            "exists(members, exists(members, active))",
+            "exists(members, active) || exists(members, active) || exists(members, active)",
+            "exists('members', active)",
+            "exists(members, active, active)",
+            "get(`database.members.x`)",
+            "get('members').user",
+        ],
+        expect![[r#"
+            exists(members, user == auth.uid && thing == row.id)
+            exists(members, active) || !exists(members, level > 3 && new.count < level)
+            exists(Things, owner == row.owner)
+            exists(members, user == auth.uid) == true
+            row.owner == auth.uid && row.data.a == "x" && row.id != new.title
+            at byte 7: there is no table "member" (exists(table, condition) takes one of Things, members)
+            at byte 14: expected `,`, found `)`
+            at byte 16: user is a text, which is neither true nor false (compare it with something)
+            at byte 16: there is no column "title" in members (its columns are id, thing, user, level, active, tags, until)
+            at byte 16: one exists(…) does not stand in another
+            at byte 54: a rule has at most 2 exists(…)
+            at byte 7: expected the name of a table, found the text "members"
+            at byte 22: expected `)`, found `,` (a list stands in brackets: [a, b])
+            at byte 4: '`' has no meaning here (write double quotes around a text)
+            at byte 0: there is no function "get" (write exists(table, id == row.list && owner == auth.uid))
+        "#]],
+    );
+    rules(
+        Operation::Create,
+        &["doc._openid == auth.openid && doc.title == 'a'"],
+        expect![[r#"
+        new.owner == auth.uid && new.title == "a"
+    "#]],
+    );
+    rules(
+        Operation::List,
+        &["exists(members, user == new.owner)"],
+        expect![[r#"
+        at byte 24: list brings no new values (write row. for the stored row)
+    "#]],
+    );
+    filters(
+        &["doc.title == 'a'", "exists(members, active)"],
+        expect![[r#"
+        at byte 0: there is no column "doc" in Things (its columns are id, owner, title, count, price, done, data, raw, due, created_at, updated_at)
+        at byte 0: exists(…) is for access rules alone
+    "#]],
+    );
+}
+
+#[test]
 fn the_presets_are_the_expressions_that_they_are_said_to_be() {
     let mut lines = String::new();
     for preset in [Preset::Private, Preset::PublicRead, Preset::AdminWrite, Preset::AdminOnly] {
@@ -306,8 +368,61 @@ proptest! {
         if let Ok(expr) = Expr::parse_where(&text, &things()) {
             prop_assert_eq!(Expr::parse_where(&expr.to_string(), &things()).ok(), Some(expr));
         }
+        for operation in Operation::ALL {
+            if let Ok(expr) = Expr::parse_rule(&text, &things(), &tables(), operation) {
+                let said = expr.to_string();
+                prop_assert_eq!(Expr::parse_rule(&said, &things(), &tables(), operation).ok(), Some(expr));
+            }
+        }
+        let _ = Expr::parse_check(&text, &things()).map(|check| check.check_sql(&things()));
+    }
+
+    #[test]
+    fn rules_that_look_into_tables_are_read_or_refused(
+        words in prop::collection::vec(prop::sample::select(LOOKUPS), 0..12), turned in any::<bool>(),
+    ) {
+        let text = format!("{}exists(members, {})", if turned { "!" } else { "" }, words.join(" "));
+        if let Ok(expr) = Expr::parse_rule(&text, &things(), &tables(), Operation::Update) {
+            let said = expr.to_string();
+            prop_assert_eq!(Expr::parse_rule(&said, &things(), &tables(), Operation::Update).ok(), Some(expr));
+        }
     }
 }
+
+const LOOKUPS: &[&str] = &[
+    "thing",
+    "user",
+    "level",
+    "active",
+    "tags",
+    "until",
+    "row.id",
+    "row.owner",
+    "new.title",
+    "doc._openid",
+    "auth.uid",
+    "auth.openid",
+    "auth.claims.n",
+    "==",
+    "!=",
+    "<",
+    "&&",
+    "||",
+    "in",
+    "!",
+    "(",
+    ")",
+    ",",
+    "exists(members,",
+    "null",
+    "1",
+    "'a'",
+    "now()",
+    "size(user)",
+    "startsWith(user,",
+    "[1, 2]",
+    "row.data.list",
+];
 
 const WORDS: &[&str] = &[
     "title",
@@ -346,6 +461,14 @@ const WORDS: &[&str] = &[
     "'2026-01-02T03:04:05Z'",
     "startsWith",
     "size",
+    "row",
+    "new",
+    "doc",
+    ".owner",
+    "._openid",
+    "exists",
+    "members",
+    "user",
     "\"",
     "\\",
     "é",

@@ -198,3 +198,66 @@ async fn lint_finds_owners_that_can_be_changed_and_looks_without_an_index() {
     );
     assert!(table.allows(Operation::Update) && calls[2].starts_with("db_execute"), "{calls:?}");
 }
+
+fn searched(columns: Value, search: Value) -> Value {
+    json!({ "database": { "tables": { "notes": { "columns": columns, "access": "private", "search": search } } } })
+}
+
+#[tokio::test]
+async fn the_words_of_a_table_follow_its_shape() {
+    let yard = Yard::new().await;
+    let columns = json!({ "title": "text", "body": "text", "n": "text" });
+    yard.apply(todos(json!({}))).await.unwrap();
+    yard.apply(notes(columns.clone(), json!("private"))).await.unwrap();
+    yard.execute("INSERT INTO notes (title, body, n) VALUES ('red fox', 'den', '1'), ('blue', 'fox', '2')")
+        .await;
+    let found = async |words: &str| {
+        let sql = format!(
+            "SELECT n FROM notes WHERE _rowid_ IN (SELECT rowid FROM \"notes.search\" WHERE \"notes.search\" MATCH '{words}') ORDER BY n"
+        );
+        yard.rows(&sql).await
+    };
+    let plan = yard.plan(searched(columns.clone(), json!(["title"]))).await.unwrap();
+    assert_eq!(changes(&plan.changes), ["create search notes: title"]);
+    assert_eq!(effects(&plan.effects), Vec::<String>::new());
+    yard.apply(searched(columns.clone(), json!(["title"]))).await.unwrap();
+    assert!(!yard.apply(searched(columns.clone(), json!(["title"]))).await.unwrap().changed);
+    assert_eq!(found("fox").await, json!([["1"]]));
+    let altered = yard.apply(searched(columns.clone(), json!(["title", "body"]))).await.unwrap();
+    assert_eq!(changes(&altered.changes), ["alter search notes: title, body"]);
+    assert_eq!(found("fox").await, json!([["1"], ["2"]]));
+    // A table that is made again takes its words along.
+    let other = json!({ "title": "text", "body": "text", "n": "int" });
+    yard.apply(searched(other.clone(), json!(["title", "body"]))).await.unwrap();
+    yard.execute("UPDATE notes SET body = 'lair' WHERE n = 2").await;
+    yard.execute("INSERT INTO notes (body, n) VALUES ('a fox', 3)").await;
+    assert_eq!(found("fox").await, json!([[1], [3]]));
+    yard.execute("DELETE FROM notes WHERE n = 1").await;
+    assert_eq!(found("fox").await, json!([[3]]));
+    assert_eq!(yard.databases.schema(&yard.env).await.unwrap().tables.len(), 1);
+    let described = yard.releases.describe(&yard.env).await.unwrap();
+    assert_eq!(described.tables["notes"].search, ["title", "body"]);
+    let gone = yard.apply(searched(other, json!([]))).await.unwrap();
+    assert_eq!(changes(&gone.changes), ["drop search notes"]);
+    let objects = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'notes.search%'";
+    assert_eq!(yard.rows(objects).await, json!([[0]]));
+    yard.rollback(4).await.unwrap();
+    assert_eq!(found("fox").await, json!([["3"]]));
+    let drop = yard.plan(todos(json!({}))).await.unwrap();
+    assert_eq!(changes(&drop.changes)[0], "drop table notes");
+    let losses = effects(&drop.effects);
+    yard.apply_plan(drop.id, drop.confirm.as_deref()).await.unwrap();
+    assert_eq!(losses, ["DataLoss table notes: 2 rows are deleted with the table"]);
+    assert_eq!(yard.rows(objects).await, json!([[0]]));
+    for (search, at) in [
+        (json!(["n"]), "/search/0"),
+        (json!(["title", "title"]), "/search/1"),
+        (json!(["none"]), "/search/0"),
+    ] {
+        let columns = json!({ "title": "text", "n": "int" });
+        let refused = yard.plan(searched(columns, search)).await.map(|plan| plan.changes).unwrap_err();
+        assert_eq!(refused.pointer(), Some(format!("/database/tables/notes{at}").as_str()));
+    }
+    let hidden = json!({ "title": { "type": "text", "hidden": true } });
+    assert!(yard.plan(searched(hidden, json!(["title"]))).await.is_err());
+}

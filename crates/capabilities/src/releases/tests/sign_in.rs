@@ -55,7 +55,9 @@ async fn rows_of_users_without_a_way_to_sign_in_are_worth_a_word() {
     yard.apply(manifest).await.unwrap();
     assert_eq!(
         yard.releases.describe(&yard.env).await.unwrap().advice,
-        ["rows of notes belong to users, and nobody can sign in: auth_configure with `methods`"]
+        [
+            "rows of notes belong to users, and nobody can sign in: auth_configure {\"methods\":[\"anonymous\",\"password\"]}"
+        ]
     );
     configure(&yard, Some(&[Method::Anonymous]), None).await.unwrap();
     assert_eq!(yard.releases.describe(&yard.env).await.unwrap().advice, [""; 0]);
