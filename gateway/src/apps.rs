@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capabilities::releases::Releases;
 use control::Control;
-use edge::{Apps, Served, Which};
+use edge::{Apps, AtDomain, Served, Which};
 use futures::future::BoxFuture;
 use kernel::{Env, Result, Slug};
 
@@ -21,6 +21,16 @@ impl Apps for Residents {
         Box::pin(async move {
             let place = self.control.environments().find(slug.as_str()).await?;
             Ok(place.map(|place| Env::for_upkeep(place.tenant, place.env)))
+        })
+    }
+
+    fn at_domain<'a>(&'a self, domain: &'a str) -> BoxFuture<'a, Result<Option<AtDomain>>> {
+        Box::pin(async move {
+            let found = self.control.environments().at_domain(domain).await?;
+            Ok(found.map(|found| AtDomain {
+                env: Env::for_upkeep(found.place.tenant, found.place.env),
+                hsts: found.hsts,
+            }))
         })
     }
 

@@ -4,6 +4,7 @@ mod apply;
 mod archive;
 mod args;
 mod bundle;
+mod ca;
 mod call;
 mod client;
 mod completions;

@@ -13,7 +13,7 @@ use url::Url;
 
 pub use settings::example;
 pub use surroundings::Surroundings;
-pub use value::{Format, Hidden, Level, Text};
+pub use value::{AcmeChallenge, Addresses, Contact, Format, Hidden, Level, Servers, Text, TlsMode};
 
 /// The file that is read from the working directory when `--config` names no other.
 pub const FILE: &str = "steading.toml";
@@ -35,6 +35,12 @@ pub struct Config {
     pub allow_insecure_http: bool,
     /// Seconds that calls in flight may go on once the program is told to stop.
     pub shutdown_grace_s: u64,
+    /// HTTPS.
+    pub tls: Tls,
+    /// Certificates from a public authority.
+    pub acme: Acme,
+    /// Domains of apps' own.
+    pub domains: Domains,
     /// The MCP door.
     pub mcp: Mcp,
     /// How often credentials may call.
@@ -47,6 +53,49 @@ pub struct Config {
     pub storage: Storage,
     /// The log.
     pub log: Log,
+}
+
+/// HTTPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Where to listen for HTTPS; nowhere where none is set.
+    pub listen: Option<SocketAddr>,
+    /// Where to listen for plain HTTP that is sent on to HTTPS, and for the questions of a public authority.
+    pub http_redirect: Option<SocketAddr>,
+    /// Where certificates come from that nobody gave.
+    pub mode: TlsMode,
+    /// The chain of the platform's own certificate, as PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    pub key_file: Option<PathBuf>,
+    /// A directory of further certificates, `<any>.crt` with `<any>.key`.
+    pub cert_dir: Option<PathBuf>,
+    /// Whether browsers are told to come to the platform and to apps below its domain by HTTPS only.
+    pub hsts: bool,
+}
+
+/// Certificates from a public authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// The directory of the authority's ACME server.
+    pub directory: Url,
+    /// What that server itself is trusted by, as PEM; this machine's authorities where none is set.
+    pub root_file: Option<PathBuf>,
+    /// Where the authority writes to.
+    pub contact: Option<Contact>,
+    /// How it is shown that a host is here.
+    pub challenge: AcmeChallenge,
+    /// How many certificates are ordered for one tenant in seven days.
+    pub orders_per_tenant: u32,
+}
+
+/// Domains of apps' own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domains {
+    /// The platform's public addresses.
+    pub addresses: Addresses,
+    /// The DNS servers that are asked; this machine's where none is set.
+    pub dns: Servers,
 }
 
 /// The MCP door.
@@ -93,6 +142,8 @@ pub struct Environments {
     pub max_files_bytes: u64,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    pub upkeep_s: u64,
     /// How many snapshots one environment may have, beside those that the platform makes.
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
@@ -133,6 +184,23 @@ impl Default for Config {
             preview_domain: None,
             allow_insecure_http: false,
             shutdown_grace_s: 20,
+            tls: Tls {
+                listen: None,
+                http_redirect: None,
+                mode: TlsMode::LocalCa,
+                cert_file: None,
+                key_file: None,
+                cert_dir: None,
+                hsts: false,
+            },
+            acme: Acme {
+                directory: value::lets_encrypt(),
+                root_file: None,
+                contact: None,
+                challenge: AcmeChallenge::Any,
+                orders_per_tenant: 50,
+            },
+            domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },
             limits: Limits {
                 key_per_second: 500,
@@ -148,6 +216,7 @@ impl Default for Config {
                 max_database_bytes: 1024 * 1024 * 1024,
                 max_files_bytes: 10 * 1024 * 1024 * 1024,
                 statement_timeout_ms: 10_000,
+                upkeep_s: 3_600,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
             },
@@ -226,6 +295,14 @@ pub enum Error {
     /// Plain HTTP where others can listen.
     #[error("{0} is not loopback, and plain HTTP there sends keys in the clear")]
     Insecure(SocketAddr),
+    /// A setting that needs another one.
+    #[error("{key} is set and {needs} is not")]
+    Alone {
+        /// What is set.
+        key: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
     /// A public address that no browser would treat as secure.
     #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
     InsecurePublicUrl,
@@ -241,9 +318,11 @@ impl Error {
                 Some("remove it; steading.example.toml lists all".to_owned())
             }
             Error::Insecure(_) | Error::InsecurePublicUrl => Some(
-                "put a TLS proxy before it and set allow_insecure_http = true, or listen on 127.0.0.1"
+                "listen on 127.0.0.1 and serve HTTPS with tls.listen, or put a TLS proxy before it and set \
+                 allow_insecure_http = true"
                     .to_owned(),
             ),
+            Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }
@@ -287,6 +366,23 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), Error> {
+        let tls = &self.tls;
+        let pairs = [
+            ("tls.http_redirect", tls.http_redirect.is_some(), "tls.listen", tls.listen.is_some()),
+            ("tls.cert_file", tls.cert_file.is_some(), "tls.key_file", tls.key_file.is_some()),
+            ("tls.key_file", tls.key_file.is_some(), "tls.cert_file", tls.cert_file.is_some()),
+            ("tls.cert_file", tls.cert_file.is_some(), "tls.listen", tls.listen.is_some()),
+            ("tls.cert_dir", tls.cert_dir.is_some(), "tls.listen", tls.listen.is_some()),
+            (
+                "tls.mode = \"files\"",
+                tls.mode == TlsMode::Files,
+                "tls.cert_file or tls.cert_dir",
+                tls.cert_file.is_some() || tls.cert_dir.is_some(),
+            ),
+        ];
+        if let Some((key, _, needs, _)) = pairs.into_iter().find(|(_, is, _, has)| *is && !has) {
+            return Err(Error::Alone { key, needs });
+        }
         if self.allow_insecure_http {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capabilities::domains::Domains;
 use capabilities::releases::{LiveCheck, Served};
 use control::Control;
 use futures::future::BoxFuture;
@@ -25,6 +26,8 @@ pub struct Dialer {
     pub apps_domain: String,
     /// Who knows the slugs.
     pub control: Arc<Control>,
+    /// Who knows the apps' own domains.
+    pub domains: Arc<Domains>,
 }
 
 impl LiveCheck for Dialer {
@@ -42,8 +45,16 @@ impl Dialer {
     async fn fetch(&self, env: &Env, served: &Served) -> Result<()> {
         let place = self.control.environments().find(&env.id().to_string()).await?;
         let place = place.ok_or_else(|| refuse("the environment is being deleted"))?;
-        let host = format!("{}.{}", place.slug, self.apps_domain);
-        let response = self.get(&host).await.map_err(|e| refuse("it could not be reached").source(e))?;
+        self.visit(&format!("{}.{}", place.slug, self.apps_domain), served).await?;
+        for domain in self.domains.list(env).await?.iter().filter(|domain| domain.proven) {
+            self.visit(&domain.domain, served).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the app as the visitor of one host.
+    async fn visit(&self, host: &str, served: &Served) -> Result<()> {
+        let response = self.get(host).await.map_err(|e| refuse("it could not be reached").source(e))?;
         let release = response.headers().get("x-release").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if release != Some(served.release) {
             let found = release.map_or_else(|| "no release".to_owned(), |found| format!("release {found}"));

@@ -1,5 +1,6 @@
 //! Binds, builds, serves, drains.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use edge::Hangup;
+use edge::{Hangup, Tls};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::lockfile::{self, Lock};
+use crate::prompt::Prompt;
 use crate::wiring::{self, App, Listening, Ready};
 
 /// How long a client may take to send a request's head.
@@ -122,19 +124,29 @@ pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error>
     if let Some(holder) = lockfile::holder(&config.data_dir)? {
         return Err(lockfile::Error::Held { dir: config.data_dir.clone(), holder: Some(holder) }.into());
     }
-    let listener = bind(config.listen, if_taken)?;
-    let addr = listener.local_addr().map_err(|source| Error::Bind { addr: config.listen, source })?;
+    let (listener, addr) = bind(config.listen, if_taken)?;
+    let secure = config.tls.listen.map(|addr| bind(addr, if_taken)).transpose()?;
+    let redirect = config.tls.http_redirect.map(|addr| bind(addr, if_taken)).transpose()?;
     let mut lock = Lock::acquire(&config.data_dir)?;
-    let listening = listening(config, addr);
+    let listening = listening(config, addr, secure.as_ref().map(|(_, addr)| *addr));
     let app = wiring::build(config, &listening).await?;
     lock.announce(&local_url(addr))?;
-    let server = Server::start(listener, app.router.clone(), &listening, HEAD);
+    let mut doors = vec![Door { listener, router: app.router.clone(), tls: None }];
+    if let (Some((listener, addr)), Some(https)) = (secure, &app.https) {
+        doors.push(Door { listener, router: app.router.clone(), tls: Some(https.tls.clone()) });
+        info!(address = %addr, "listening for HTTPS");
+        if let Some((listener, addr)) = redirect {
+            doors.push(Door { listener, router: https.redirect.clone(), tls: None });
+            info!(address = %addr, "sending HTTP on to HTTPS");
+        }
+    }
+    let server = Server::start(doors, &listening, HEAD);
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
     let grace = Duration::from_secs(config.shutdown_grace_s);
     Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })
 }
 
-fn listening(config: &Config, addr: SocketAddr) -> Listening {
+fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> Listening {
     let url = match &config.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
         None => local_url(addr),
@@ -142,6 +154,7 @@ fn listening(config: &Config, addr: SocketAddr) -> Listening {
     let port = addr.port();
     Listening {
         addr,
+        tls,
         url,
         apps_domain: config.apps_domain.clone().unwrap_or_else(|| format!("localhost:{port}")),
         stopping: CancellationToken::new(),
@@ -154,7 +167,7 @@ fn local_url(addr: SocketAddr) -> String {
     format!("http://{}", wiring::local(addr))
 }
 
-fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<TcpListener, Error> {
+fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<(TcpListener, SocketAddr), Error> {
     let attempt = |addr: SocketAddr| {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart must not wait for the connections of the last run to time out.
@@ -168,25 +181,36 @@ fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<TcpListener, Error> {
         }
         (outcome, _) => outcome,
     }
+    .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
     .map_err(|source| Error::Bind { addr, source })
+}
+
+/// A listener, and what answers there.
+struct Door {
+    listener: TcpListener,
+    router: Router,
+    /// Where it is for HTTPS.
+    tls: Option<Tls>,
 }
 
 /// Accepts connections and answers their requests.
 struct Server {
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
     connections: TaskTracker,
 }
 
 impl Server {
-    fn start(listener: TcpListener, router: Router, listening: &Listening, head: Duration) -> Self {
+    fn start(doors: Vec<Door>, listening: &Listening, head: Duration) -> Self {
         let connections = TaskTracker::new();
-        let accepting = tokio::spawn(accept(listener, router, connections.clone(), listening.clone(), head));
-        Self { accepting, connections }
+        let begin = |door| tokio::spawn(accept(door, connections.clone(), listening.clone(), head));
+        Self { accepting: doors.into_iter().map(begin).collect(), connections }
     }
 
     async fn stop(self, listening: &Listening, grace: Duration) {
         listening.stopping.cancel();
-        drop(self.accepting.await);
+        for accepting in self.accepting {
+            drop(accepting.await);
+        }
         self.connections.close();
         if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
             warn!(
@@ -201,22 +225,20 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    connections: TaskTracker,
-    listening: Listening,
-    head: Duration,
-) {
+async fn accept(door: Door, connections: TaskTracker, listening: Listening, head: Duration) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = listening.stopping.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, router.clone(), listening.clone(), head));
+                let (router, listening) = (door.router.clone(), listening.clone());
+                match door.tls.clone() {
+                    Some(tls) => connections.spawn(secured(stream, peer, tls, router, listening, head)),
+                    None => connections.spawn(plain(stream, peer, router, listening, head)),
+                };
             }
             // The peer is gone already; the next one may not be.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -229,13 +251,7 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    listening: Listening,
-    head: Duration,
-) {
+async fn plain(stream: TcpStream, peer: SocketAddr, router: Router, listening: Listening, head: Duration) {
     // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
     drop(stream.set_nodelay(true));
     let begun = tokio::select! {
@@ -253,10 +269,64 @@ async fn connection(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
+    let builder = builder(head);
+    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
+}
+
+async fn secured(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Tls,
+    router: Router,
+    listening: Listening,
+    head: Duration,
+) {
+    drop(stream.set_nodelay(true));
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = listening.stopping.cancelled() => return,
+    };
+    let (stream, name) = match shaken {
+        Ok(Some(secured)) => secured,
+        Ok(None) => return,
+        Err(e) => {
+            tracing::debug!(error = %e, "a handshake failed");
+            return;
+        }
+    };
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let hangup = Hangup::default();
+    let told = hangup.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(told.clone());
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(name.clone());
+        router.clone().oneshot(request)
+    });
+    // The handshake has said which version it is: nothing waits for the first bytes to tell.
+    let builder = if is_h2 { builder(head).http2_only() } else { builder(head).http1_only() };
+    let stream = Prompt::new(stream, if is_h2 { PREFACE.len() } else { 0 }, head);
+    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
+}
+
+fn builder(head: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(head);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    builder
+}
+
+/// Serves a connection until it ends, is hung up, or the program is to stop.
+async fn serve<I, S>(
+    serving: auto::UpgradeableConnection<'_, I, S, TokioExecutor>,
+    hangup: &Hangup,
+    listening: &Listening,
+) where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = axum::response::Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,

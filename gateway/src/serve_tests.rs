@@ -28,9 +28,10 @@ async fn slow_with(head: Duration) -> Slow {
         waits.notified().await;
         "done"
     };
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
-    let listening = listening(&Config::default(), listener.local_addr().unwrap());
-    let server = Server::start(listener, Router::new().route("/slow", get(handler)), &listening, head);
+    let (listener, addr) = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
+    let listening = listening(&Config::default(), addr, None);
+    let door = Door { listener, router: Router::new().route("/slow", get(handler)), tls: None };
+    let server = Server::start(vec![door], &listening, head);
     Slow { server, listening, entered, release }
 }
 
@@ -101,10 +102,9 @@ async fn after_the_grace_period_calls_are_cancelled() {
 
 #[tokio::test]
 async fn a_taken_port_is_refused_or_replaced_as_asked() {
-    let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
-    let taken = first.local_addr().unwrap();
+    let (_first, taken) = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
     let error = bind(taken, IfTaken::Refuse).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {taken}: the port is taken"));
-    let other = bind(taken, IfTaken::TakeFree).unwrap().local_addr().unwrap();
+    let (_, other) = bind(taken, IfTaken::TakeFree).unwrap();
     assert_ne!(other, taken);
 }

@@ -1,37 +1,52 @@
-//! What nobody asks for and has to be done: expired rows and sessions go, and blobs and files that nothing needs.
+//! What nobody asks for and has to be done: backups are made, expired rows, sessions, releases, snapshots and lines of
+//! logs go, and contents that nothing needs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Env, EnvId};
+use kernel::{Env, EnvId, Result, Slug, Timestamp};
 use mcp_server::platform::Platform;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often expired rows are removed.
+/// How often expired rows of the control plane are removed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// After how many of those rounds environments are looked at.
-const ROUNDS: u32 = 60;
-
-/// Works in the background until `stop`.
-pub fn start(platform: Arc<Platform>, stop: CancellationToken) {
+/// Works in the background until `stop`; environments are looked at each time that `every` has passed.
+pub fn start(platform: Arc<Platform>, every: Duration, stop: CancellationToken) {
+    tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
-        for round in 1_u32.. {
+        let (mut control, mut environments) = (interval(MINUTE), interval(every));
+        for timer in [&mut control, &mut environments] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first tick comes at once.
+            timer.tick().await;
+        }
+        loop {
             tokio::select! {
-                () = tokio::time::sleep(MINUTE) => {}
+                _ = control.tick() => {
+                    if let Err(error) = platform.control.upkeep().await {
+                        tracing::warn!(error = error.chain(), "the control plane could not be tidied");
+                    }
+                }
+                _ = environments.tick() => each(&platform).await,
                 () = stop.cancelled() => return,
-            }
-            if let Err(error) = platform.control.upkeep().await {
-                tracing::warn!(error = error.chain(), "the control plane could not be tidied");
-            }
-            if round % ROUNDS == 0 {
-                collect(&platform).await;
             }
         }
     });
 }
 
-async fn collect(platform: &Platform) {
+/// By itself: name servers that do not answer hold nothing else up.
+async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(MINUTE)).await.is_some() {
+        if let Err(error) = platform.domains.upkeep().await {
+            tracing::warn!(error = error.chain(), "domains could not be looked at");
+        }
+    }
+}
+
+/// Looks after every environment.
+async fn each(platform: &Platform) {
     let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return };
     while let Ok(Some(entry)) = directories.next_entry().await {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else {
@@ -39,14 +54,44 @@ async fn collect(platform: &Platform) {
         };
         let Ok(Some(place)) = platform.control.environments().find(&id.to_string()).await else { continue };
         let env = Env::for_upkeep(place.tenant, place.env);
-        if let Err(error) = platform.releases.collect(&env).await {
-            tracing::warn!(env.id = %id, error = error.chain(), "unused blobs could not be collected");
+        // Before anything goes.
+        if let Err(error) = back_up(platform, &env, place.slug).await {
+            tracing::error!(env.id = %id, error = error.chain(), "an environment could not be backed up");
         }
-        if let Err(error) = platform.storage.tidy(&env).await {
-            tracing::warn!(env.id = %id, error = error.chain(), "left-over files could not be collected");
+        if let Err(error) = expire(platform, &env).await {
+            tracing::warn!(env.id = %id, error = error.chain(), "what is old could not be removed");
+        }
+        if let Err(error) = collect(platform, &env).await {
+            tracing::warn!(env.id = %id, error = error.chain(), "unused contents could not be collected");
         }
         if let Err(error) = platform.auth.tidy(&env).await {
             tracing::warn!(env.id = %id, error = error.chain(), "expired sessions could not be removed");
         }
     }
+}
+
+async fn back_up(platform: &Platform, env: &Env, slug: Slug) -> Result<()> {
+    let (spec, _) = platform.releases.keeping(env).await?;
+    if spec.every.is_none() {
+        return Ok(());
+    }
+    let secrets = platform.secrets(env).await?;
+    platform.backups.keep_up(env, &spec, slug.to_string(), secrets).await.map(drop)
+}
+
+async fn expire(platform: &Platform, env: &Env) -> Result<()> {
+    let (_, lifecycle) = platform.releases.keeping(env).await?;
+    platform.releases.expire(env, &lifecycle).await?;
+    platform.snapshots.expire(env, lifecycle.snapshots.unwrap_or_default()).await?;
+    if let Some(age) = lifecycle.logs.and_then(|logs| logs.age) {
+        platform.logs.expire(env, Timestamp::now().minus(age.duration())).await?;
+    }
+    Ok(())
+}
+
+async fn collect(platform: &Platform, env: &Env) -> Result<()> {
+    // What a return to a snapshot brings back is not needed before it is there.
+    let _held = platform.snapshots.hold(env).await;
+    platform.releases.collect(env).await?;
+    platform.storage.tidy(env).await.map(drop)
 }

@@ -1,4 +1,6 @@
-//! The composition root: the one file that names engines.
+//! The composition root: this file, and those below it, are the ones that name engines.
+
+mod https;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -7,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
 use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
@@ -16,17 +16,16 @@ use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
-use edge::{Data, Edge, HostKind, Hosts};
+use edge::{Data, Edge, Hosts};
 use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use web::problem;
 
 use crate::api;
@@ -36,6 +35,9 @@ use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::upkeep;
 
+use https::Dispatch;
+pub use https::Https;
+
 /// How long realtime connections get to say that they end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Listening {
     /// The bound address.
     pub addr: SocketAddr,
+    /// The bound address for HTTPS, where there is one.
+    pub tls: Option<SocketAddr>,
     /// The platform's address for others, without a slash at the end.
     pub url: String,
     /// The domain below which apps live, with its port.
@@ -67,6 +71,8 @@ pub struct Ready {
 pub struct App {
     /// Every route.
     pub router: Router,
+    /// Where the platform serves HTTPS itself.
+    pub https: Option<Https>,
     /// What to say when it listens.
     pub ready: Ready,
     platform: Arc<Platform>,
@@ -97,13 +103,20 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
     let blobs = Blobs::new(&environments_dir)?;
     let logs = Logs::new(&environments_dir);
+    let hosts = Arc::new(hosts(listening)?);
+    let certificates = match listening.tls {
+        Some(_) => Some(Arc::new(https::certificates(config, listening, &hosts, &control)?)),
+        None => None,
+    };
+    let domains = Arc::new(https::domains(config, listening, &control, certificates.clone(), &logs)?);
     let dialer = Dialer {
         addr: local(listening.addr),
         apps_domain: listening.apps_domain.clone(),
         control: Arc::clone(&control),
+        domains: Arc::clone(&domains),
     };
-    let releases =
-        Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer)));
+    let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
+    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
@@ -128,26 +141,43 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
+        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
         snapshot_limits(config),
     );
+    let backups = backups(config, snapshots.clone())?;
     let platform = Arc::new(Platform {
         control,
         databases,
         releases,
         auth,
+        domains,
         realtime,
         blobs,
         snapshots,
+        backups,
         storage,
         logs,
         urls,
         environments_dir,
     });
     platform.recover().await?;
-    upkeep::start(Arc::clone(&platform), listening.stopping.clone());
-
+    let every = Duration::from_secs(config.environments.upkeep_s.max(1));
+    upkeep::start(Arc::clone(&platform), every, listening.stopping.clone());
+    let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
+    let https = match certificates {
+        Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),
+        None => None,
+    };
+    let dispatch = Dispatch {
+        hosts,
+        edge: edge(&platform),
+        platform: platform_router(config, listening, &platform)?,
+        challenges: challenges.unwrap_or_default(),
+        hsts: config.tls.hsts,
+    };
     Ok(App {
-        router: by_host(hosts(listening)?, edge(&platform), platform_router(config, listening, &platform)?),
+        router: dispatch.router(),
+        https,
         ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
         platform,
     })
@@ -186,26 +216,11 @@ fn edge(platform: &Arc<Platform>) -> Edge {
 
 fn hosts(listening: &Listening) -> Result<Hosts> {
     let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
-    Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
+    let hosts = Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
         Error::new(Code::InvalidInput, format!("apps_domain cannot be used: {e}"))
             .hint("give a domain such as apps.example.org")
-    })
-}
-
-/// The platform's routes on the platform's hosts; everything else is an app's.
-fn by_host(hosts: Hosts, edge: Edge, platform: Router) -> Router {
-    let hosts = Arc::new(hosts);
-    Router::new().fallback(move |request: Request| {
-        let (hosts, edge, platform) = (Arc::clone(&hosts), edge.clone(), platform.clone());
-        async move { dispatch(&hosts, &edge, platform, request).await }
-    })
-}
-
-async fn dispatch(hosts: &Hosts, edge: &Edge, platform: Router, request: Request) -> Response {
-    match hosts.of(request.uri(), request.headers()) {
-        HostKind::Platform => platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
-        host => edge.serve(&host, request).await,
-    }
+    })?;
+    Ok(hosts.with_ports(listening.tls.map(|addr| addr.port())))
 }
 
 fn control_config(config: &Config) -> Result<ControlConfig> {
@@ -231,15 +246,30 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 /// Where the contents of files are.
 fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
+    match s3(config)? {
+        Some(s3) => Contents::s3(&s3, environments_dir),
+        None => Contents::local(environments_dir),
+    }
+}
+
+fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
+    match s3(config)? {
+        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
+        None => Backups::local(&config.data_dir.join("backups"), snapshots),
+    }
+}
+
+/// The bucket where files and backups are, where they are not in the data directory.
+fn s3(config: &Config) -> Result<Option<S3>> {
     let storage = &config.storage;
     if storage.s3_bucket.0.is_empty() {
-        return Contents::local(environments_dir);
+        return Ok(None);
     }
     let missing = |name: &str| {
         Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
             .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
     };
-    let s3 = S3 {
+    Ok(Some(S3 {
         endpoint: Some(storage.s3_endpoint.0.clone())
             .filter(|it| !it.is_empty())
             .ok_or_else(|| missing("s3_endpoint"))?,
@@ -249,8 +279,7 @@ fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
             .filter(|it| !it.is_empty())
             .ok_or_else(|| missing("s3_access_key"))?,
         secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
-    };
-    Contents::s3(&s3, environments_dir)
+    }))
 }
 
 fn database_limits(config: &Config) -> database::Limits {

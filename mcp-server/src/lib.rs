@@ -9,6 +9,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod platform;
+pub mod seal;
 pub mod skills;
 pub mod stdio;
 pub mod tools;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
+use capabilities::domains::Domains;
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
-use capabilities::snapshots::Snapshots;
+use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
@@ -25,6 +26,8 @@ pub struct Platform {
     pub releases: Arc<Releases>,
     /// Their apps' users.
     pub auth: Auth,
+    /// Their domains.
+    pub domains: Arc<Domains>,
     /// What happens to those, told at once.
     pub realtime: Realtime,
     /// Their blobs.
@@ -33,6 +36,8 @@ pub struct Platform {
     pub storage: Storage,
     /// Their snapshots.
     pub snapshots: Snapshots,
+    /// Their backups.
+    pub backups: Backups,
     /// Their logs.
     pub logs: Logs,
     /// Where apps answer.
@@ -150,6 +155,9 @@ impl Platform {
         if let Some(release) = app.release {
             losses.push(format!("{release} releases"));
         }
+        losses.extend(
+            self.domains.list(&env).await?.into_iter().map(|domain| format!("domain {}", domain.domain)),
+        );
         let snapshots = self.snapshots.list(&env).await?.len();
         if snapshots > 0 {
             losses.push(format!("{snapshots} snapshots"));

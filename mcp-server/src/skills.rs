@@ -29,8 +29,11 @@ pub const FILES: &[File] = files![
     "data-and-access/references/manifest.md",
     "data-and-access/references/rules.md",
     "files-and-images/SKILL.md",
+    "realtime/SKILL.md",
+    "domains/SKILL.md",
     "debug-and-verify/SKILL.md",
     "debug-and-verify/references/errors.md",
+    "change-data-safely/SKILL.md",
     "manage-environments/SKILL.md",
 ];
 

@@ -34,7 +34,10 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "build-a-web-app",
         "data-and-access",
         "files-and-images",
+        "realtime",
+        "domains",
         "debug-and-verify",
+        "change-data-safely",
         "manage-environments",
     ];
     assert_eq!(names, expected);
@@ -104,8 +107,14 @@ fn words_find_the_skill_that_is_meant() {
         ("delete an environment", "manage-environments"),
         ("rollback to an earlier release", "manage-environments"),
         ("set a secret", "manage-environments"),
+        ("take a snapshot and return to it", "change-data-safely"),
+        ("merge a branch", "change-data-safely"),
+        ("backups", "change-data-safely"),
         ("upload a photo", "files-and-images"),
         ("resize images", "files-and-images"),
+        ("my own domain", "domains"),
+        ("DNS records for a custom domain", "domains"),
+        ("HTTPS certificate", "domains"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

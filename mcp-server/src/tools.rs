@@ -15,6 +15,8 @@ mod db_execute;
 mod db_load;
 mod db_migrate;
 mod db_query;
+mod domain_check;
+mod domain_set;
 mod env_branch;
 mod env_create;
 mod env_delete;
@@ -71,6 +73,8 @@ pub fn registry() -> Registry<Platform> {
         storage_put::StoragePut,
         storage_sign::StorageSign,
         site_deploy::SiteDeploy,
+        domain_set::DomainSet,
+        domain_check::DomainCheck,
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,

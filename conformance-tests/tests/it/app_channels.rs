@@ -215,3 +215,25 @@ fn another_site_gets_no_socket() {
     let bearer = format!("Bearer {}", ada.token());
     assert_eq!(opening(&app, &[("authorization", &bearer)], ""), "400 invalid_input");
 }
+
+#[test]
+fn a_socket_goes_on_with_a_newer_token_of_the_same_user_and_of_nobody_else() {
+    let (_place, app) = ground("channel-renew");
+    let (ada, bob) = (app.stranger().unwrap(), app.stranger().unwrap());
+    let (mut socket, _) = joined(&ada, "room:1", Some(json!({ "name": "Ada" })));
+    let session = ada.session.as_ref().unwrap();
+    let renewed = app.auth("refresh", &json!({ "refresh_token": session.refresh })).unwrap();
+    let newer = renewed.body["access_token"].as_str().unwrap().to_owned();
+    let mut heard = |token: Option<&str>| {
+        socket.say(&json!({ "type": "hello", "token": token })).unwrap();
+        let heard = socket.hear().unwrap();
+        format!("{} {}", heard["type"].as_str().unwrap(), heard["code"].as_str().unwrap_or_default())
+    };
+    assert_eq!(heard(Some(&newer)), "renewed ");
+    assert_eq!(heard(Some(bob.token())), "error conflict");
+    assert_eq!(heard(None), "error conflict");
+    assert_eq!(heard(Some("a.b.c")), "error unauthenticated");
+    // The session is still the one that it hangs on.
+    assert_eq!(ada.with_token(&newer).send("POST", "/_/auth/logout", &json!({})).unwrap().status, 204);
+    assert_eq!(socket.closed().unwrap().2, "session_ended");
+}

@@ -132,6 +132,34 @@ fn each_is_told_of_the_rows_that_each_may_list_and_of_no_others() {
 }
 
 #[test]
+fn of_private_rows_only_their_owners_hear_also_where_they_change_hands() {
+    let (place, app) = ground("live-private");
+    let (ada, bob, eve) = (app.stranger().unwrap(), app.stranger().unwrap(), app.stranger().unwrap());
+    let [mut of_ada, mut of_bob, mut of_eve] =
+        [&ada, &bob, &eve].map(|person| watching(person, &json!({ "table": "todos", "select": "title" })));
+    let row = ada.create("todos", &json!({ "title": "mine" })).unwrap();
+    let told = |kind: &str, row: Value| json!({ "type": kind, "sub": "todos", "table": "todos", "row": row });
+    assert_eq!(plain(of_ada.event().unwrap()), told("insert", json!({ "id": id(&row), "title": "mine" })));
+    sql(&place, "UPDATE todos SET owner = ?1, title = 'yours'", &[bob.id().into()]);
+    assert_eq!(plain(of_ada.event().unwrap()), told("delete", json!({ "id": id(&row) })));
+    assert_eq!(plain(of_bob.event().unwrap()), told("insert", json!({ "id": id(&row), "title": "yours" })));
+    sql(&place, "UPDATE todos SET owner = NULL", &[]);
+    assert_eq!(plain(of_bob.event().unwrap()), told("delete", json!({ "id": id(&row) })));
+    remove_all(&place);
+    for (person, events) in [(&ada, &mut of_ada), (&bob, &mut of_bob), (&eve, &mut of_eve)] {
+        let last = person.create("todos", &json!({ "title": "last" })).unwrap();
+        assert_eq!(
+            plain(events.event().unwrap()),
+            told("insert", json!({ "id": id(&last), "title": "last" }))
+        );
+    }
+}
+
+fn remove_all(place: &Place) {
+    sql(place, "DELETE FROM todos", &[]);
+}
+
+#[test]
 fn a_condition_narrows_what_is_told_and_what_leaves_it_is_gone() {
     let (_place, app) = ground("live-where");
     let ada = app.stranger().unwrap();
@@ -309,4 +337,82 @@ fn a_ticket_opens_one_stream_for_the_origin_that_got_it() {
     assert_eq!(refused(&other, &unused, &[]).0, 401);
     // What was tried elsewhere is spent.
     assert_eq!(refused(&app, &unused, &[]).0, 401);
+}
+
+#[test]
+fn rules_that_look_into_other_tables_and_hidden_columns_hold_for_what_is_told() {
+    let place = Place::new("live-exists").unwrap();
+    let is_member = "exists(members, board == row.board && user == auth.uid)";
+    let access = json!({ "list": is_member, "get": is_member, "create": "auth.uid != null" });
+    let manifest = json!({
+        "auth": { "methods": ["anonymous"] },
+        "database": { "tables": {
+            "members": { "columns": { "board": "text!", "user": "text!" }, "access": "admin_only" },
+            "notes": {
+                "columns": { "board": "text!", "text": "text!", "inner": { "type": "text", "hidden": true } },
+                "access": access,
+            },
+        } },
+        "realtime": { "channels": {
+            "board:*": { "join": "exists(members, board == row.key && user == auth.uid)" },
+        } },
+    });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let app = App::new(&place.url);
+    let (ada, bob) = (app.stranger().unwrap(), app.stranger().unwrap());
+    let invite = |person: &Person, board: &str| {
+        sql(&place, "INSERT INTO members (board, user) VALUES (?1, ?2)", &[board.into(), person.id().into()]);
+    };
+    invite(&ada, "a");
+    let mut of_ada = watching(&ada, &json!({ "table": "notes" }));
+    let mut of_bob = watching(&bob, &json!({ "table": "notes" }));
+    let note = "INSERT INTO notes (board, text, inner) VALUES (?1, ?2, 'not told')";
+    sql(&place, note, &["a".into(), "of a".into()]);
+    let heard = of_ada.event().unwrap();
+    assert_eq!((&heard["type"], &heard["row"]["text"]), (&json!("insert"), &json!("of a")), "{heard}");
+    assert_eq!(heard["row"].get("inner"), None, "{heard}");
+    assert!(!bob.events("channel=board:a", None).is_ok_and(|_| true));
+
+    // Who may see what has changed for everybody who may be a member: they list again.
+    invite(&bob, "a");
+    let reset = |events: &mut Events| {
+        let heard = events.event().unwrap();
+        assert_eq!((&heard["type"], &heard["reason"]), (&json!("reset"), &json!("much")), "{heard}");
+    };
+    reset(&mut of_bob);
+    reset(&mut of_ada);
+    bob.events("channel=board:a", None).unwrap();
+    sql(&place, note, &["a".into(), "for both".into()]);
+    assert_eq!(of_bob.event().unwrap()["row"]["text"], "for both");
+    assert_eq!(of_ada.event().unwrap()["row"]["text"], "for both");
+    sql(&place, "DELETE FROM members WHERE user = ?1", &[bob.id().into()]);
+    reset(&mut of_bob);
+    reset(&mut of_ada);
+    sql(&place, note, &["a".into(), "not for Bob".into()]);
+    assert_eq!(of_ada.event().unwrap()["row"]["text"], "not for Bob");
+    invite(&bob, "b");
+    reset(&mut of_bob);
+}
+
+#[test]
+fn a_return_to_a_snapshot_says_to_list_again() {
+    let (place, app) = ground("live-restore");
+    let visitor = app.visitor();
+    let ada = app.stranger().unwrap();
+    ada.create("posts", &json!({ "title": "kept", "public": true })).unwrap();
+    let snapshot = place.output("env_snapshot", &json!({ "name": "before" })).unwrap();
+    let mut events = watching(&visitor, &json!({ "table": "posts" }));
+    ada.create("posts", &json!({ "title": "lost", "public": true })).unwrap();
+    assert_eq!(events.event().unwrap()["row"]["title"], "lost");
+    let wanted = json!({ "snapshot": snapshot["snapshot"] });
+    let mut dry = wanted.clone();
+    dry["dry_run"] = true.into();
+    let confirm = place.output("env_restore", &dry).unwrap()["confirm"].clone();
+    let mut sure = wanted;
+    sure["confirm"] = confirm;
+    place.output("env_restore", &sure).unwrap();
+    assert_eq!(events.event().unwrap()["type"], "reset");
+    sql(&place, "INSERT INTO posts (title, public) VALUES ('after', 1)", &[]);
+    let heard = events.until(|event| event["type"] == "insert").unwrap();
+    assert_eq!(heard.last().unwrap()["row"]["title"], "after");
 }

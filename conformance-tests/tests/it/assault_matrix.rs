@@ -141,6 +141,13 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
                 .concat()
         }
+        ("get" | "post", "/v1/envs/{env}/backups") => {
+            [plain(&format!("/v1/envs/{}/backups", t.slug)), plain(&format!("/v1/envs/{}/backups", t.env))]
+                .concat()
+        }
+        ("get", "/v1/envs/{env}/backups/{backup}") => {
+            plain(&format!("/v1/envs/{}/backups/{}", t.slug, t.snapshot))
+        }
         // Its slug is taken or free for everybody alike.
         ("post", "/v1/envs/{env}/import") => plain("/v1/envs/no--slug/import"),
         ("get", "/v1/keys") => plain(&format!("/v1/keys?cursor={}", t.key_id)),

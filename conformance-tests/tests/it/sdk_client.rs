@@ -16,16 +16,26 @@ fn run(program: &str, arguments: &[&str], files: &[&str], app: &str) -> Finished
     let copy = |from: PathBuf, name: &str| {
         std::fs::copy(&from, home.path().join(name)).unwrap_or_else(|error| panic!("{from:?}: {error}"))
     };
-    let client = here.join("../crates/edge/src/data");
     // Node takes a file for a module by its ending.
-    copy(client.join("sdk.js"), "sdk.mjs");
-    copy(client.join("sdk.d.ts"), "sdk.d.ts");
+    std::fs::write(home.path().join("sdk.mjs"), client(".js")).unwrap();
+    std::fs::write(home.path().join("sdk.d.ts"), client(".d.ts")).unwrap();
     for file in files {
         copy(here.join("tests/it/sdk").join(file), file);
     }
     let mut command = require(NodeTool::install()).command(program, home.path()).unwrap();
     command.args(arguments).env("APP", app);
     finish(command, LIMIT).unwrap()
+}
+
+/// The client's parts with this ending, as one module.
+fn client(ending: &str) -> String {
+    let parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/edge/src/data");
+    let names =
+        std::fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with("sdk") && name.ends_with(ending)).collect();
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    names.iter().map(|name| std::fs::read_to_string(parts.join(name)).unwrap()).collect()
 }
 
 fn manifest() -> Value {
@@ -70,15 +80,14 @@ fn the_types_take_what_an_app_says_and_refuse_its_mistakes() {
 
 #[test]
 fn the_client_is_small_and_needs_nothing_else() {
-    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/edge/src/data/sdk.js");
-    let text = std::fs::read_to_string(client).unwrap();
+    let text = client(".js");
     let code: usize = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.starts_with("//") && !line.starts_with("/*"))
         .map(|line| line.len() + 1)
         .sum();
-    assert!(code < 9_500, "{code} bytes without comments and indentation");
+    assert!(code < 20_000, "{code} bytes without comments and indentation");
     assert!(!text.contains("import ") || text.matches("import ").count() == 1, "only the example imports");
 }
 

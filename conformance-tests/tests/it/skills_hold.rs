@@ -34,7 +34,9 @@ fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
         "start-here/references/more-apps.md",
         "build-a-web-app",
         "data-and-access",
+        "realtime",
         "files-and-images",
+        "domains",
     ];
     for file in files.into_iter().chain(["data-and-access/references/manifest.md"]) {
         let found = blocks(&skill(&Place::new("skill").unwrap(), file), "json manifest");
@@ -119,6 +121,28 @@ fn the_code_for_the_browser_runs_as_it_stands() {
         });
         assert_eq!(ran.unwrap_or_else(|e| panic!("{e:#}\n{script}")), json!(true));
     }
+}
+
+#[test]
+fn what_pages_hear_at_once_runs_as_it_stands() {
+    let place = place_with_app("live");
+    let [realtime] = blocks(&skill(&place, "realtime"), "json manifest").try_into().unwrap();
+    let mut manifest: Value = serde_json::from_str(&realtime).unwrap();
+    let [app] = blocks(&skill(&place, "start-here"), "json manifest").try_into().unwrap();
+    let app: Value = serde_json::from_str(&app).unwrap();
+    manifest["database"]["tables"]["todos"] = app["database"]["tables"]["todos"].clone();
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let code = blocks(&skill(&place, "realtime"), "js").concat();
+    let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("import ")).collect();
+    let script = format!(
+        "return (async () => {{ const {{ createClient, where }} = await import('/_/sdk.js');\n{}\n return true; }})()",
+        code.join("\n")
+    );
+    let ran = browser(|browser| {
+        browser.goto(&place.url)?;
+        browser.evaluate(&script)
+    });
+    assert_eq!(ran.unwrap_or_else(|e| panic!("{e:#}\n{script}")), json!(true));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! What an environment can do, a module each: access, auth, database, hosting, logs, realtime, releases, rows,
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, realtime, releases, rows,
 //! snapshots, storage.
 
 pub mod access;
 pub mod auth;
 pub mod database;
+pub mod domains;
 pub mod hosting;
 pub mod logs;
 pub mod realtime;

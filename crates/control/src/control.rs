@@ -16,7 +16,7 @@ use crate::signing::Signing;
 use crate::vault::{Master, Vault};
 use crate::{
     AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
-    OpenError, Replays, Secrets, Tenants, Tokens, Usage, private,
+    OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);
@@ -40,6 +40,7 @@ pub struct Control {
     keys: Keys,
     secrets: Secrets,
     app_keys: Arc<AppKeys>,
+    sealing: Sealing,
     confirmations: Arc<Confirmations>,
     limits: Limits,
     ledger: Ledger,
@@ -103,6 +104,7 @@ impl Control {
                 credentials: Arc::clone(&credentials),
                 operator_file: config.data_dir.join("operator.key"),
             },
+            sealing: Sealing { vault: Arc::clone(&vault) },
             secrets: Secrets { store: store.clone(), vault },
             app_keys,
             confirmations,
@@ -156,6 +158,18 @@ impl Control {
     #[must_use]
     pub fn app_keys(&self) -> &AppKeys {
         &self.app_keys
+    }
+
+    /// The seal of keys that other parts keep.
+    #[must_use]
+    pub fn sealing(&self) -> &Sealing {
+        &self.sealing
+    }
+
+    /// The tables, for parts that keep their own.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Confirmation tokens.

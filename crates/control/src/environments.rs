@@ -7,7 +7,7 @@ use kernel::{Code, EnvId, Error, Result, Slug, Tenant, TenantId, Timestamp};
 use store::{EnvState, Environment, EnvironmentFilter, Insertion, Store};
 
 use crate::credentials::Credentials;
-use crate::names::{Names, Place, canonical};
+use crate::names::{DomainPlace, Names, Place, canonical};
 use crate::{AppKeys, Confirmation, Confirmations};
 
 const MAX_NAME: usize = 100;
@@ -207,6 +207,19 @@ impl Environments {
     /// Where the database fails.
     pub async fn find(&self, slug_or_id: &str) -> Result<Option<Place>> {
         self.names.find(slug_or_id).await
+    }
+
+    /// The ready environment that a domain, in lower case and ASCII, is proven for. From memory, for the hosts of apps.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn at_domain(&self, name: &str) -> Result<Option<DomainPlace>> {
+        self.names.at_domain(name).await
+    }
+
+    /// To be called after a domain was proven, changed or removed: what memory says of it counts no longer.
+    pub fn domain_changed(&self, name: &str) {
+        self.names.domain_changed(name);
     }
 
     /// The dry run of a deletion: a token for [`Environments::begin_delete`], bound to `losses`, which describes

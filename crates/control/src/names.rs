@@ -22,14 +22,25 @@ pub struct Place {
     pub tenant: TenantId,
 }
 
+/// Whose a proven domain is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainPlace {
+    /// The environment.
+    pub place: Place,
+    /// Whether browsers are told to come by HTTPS only.
+    pub hsts: bool,
+}
+
 pub(crate) struct Names {
     store: Store,
     known: Remembered<String, Option<Place>>,
+    domains: Remembered<String, Option<DomainPlace>>,
 }
 
 impl Names {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, known: Remembered::new(CAPACITY, LIFETIME) }
+        let domains = Remembered::new(CAPACITY, LIFETIME);
+        Self { store, known: Remembered::new(CAPACITY, LIFETIME), domains }
     }
 
     /// The ready environment with this slug or id.
@@ -53,6 +64,27 @@ impl Names {
     pub(crate) fn changed(&self, env: &Environment) {
         let id = env.id.to_string();
         self.known.forget(|name, _| *name == id || *name == env.slug.as_str());
+        self.domains.forget(|_, at| at.as_ref().is_some_and(|at| at.place.env == env.id));
+    }
+
+    /// The ready environment that a domain is proven for. `name` is in lower case and ASCII.
+    pub(crate) async fn at_domain(&self, name: &str) -> Result<Option<DomainPlace>> {
+        if let Some(found) = self.domains.get(&name.to_owned()) {
+            return Ok(found);
+        }
+        let asked = self.domains.asking();
+        let row = self.store.domains().proven_for(name).await?;
+        let found = row.map(|row| DomainPlace {
+            place: Place { env: row.env, slug: row.slug, tenant: row.tenant },
+            hsts: row.hsts,
+        });
+        self.domains.keep(asked, name.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// To be called after a domain's row has changed.
+    pub(crate) fn domain_changed(&self, domain: &str) {
+        self.domains.forget(|name, _| name == domain);
     }
 }
 

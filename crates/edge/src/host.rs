@@ -1,4 +1,4 @@
-//! Whose host a request is for: the platform's, an app's, or a release's preview.
+//! Whose host a request is for: the platform's, an app's, a release's preview, or perhaps a domain of an app's own.
 
 use std::net::Ipv6Addr;
 
@@ -20,6 +20,8 @@ pub enum HostKind {
         /// The release's number.
         release: u64,
     },
+    /// A domain, in lower case, that an environment may have proven; whether one has is for others to say.
+    Domain(String),
     /// Nobody's, or not a host at all.
     Unknown,
 }
@@ -29,6 +31,8 @@ pub enum HostKind {
 pub struct Hosts {
     platform: Vec<String>,
     apps: Authority,
+    /// Other ports that apps are reached at.
+    ports: Vec<u16>,
 }
 
 /// A text that is no host name or address with an optional port.
@@ -58,34 +62,36 @@ impl Hosts {
             .chain(platform)
             .map(|text| Ok(read(text)?.host))
             .collect::<Result<_, NotAHost>>()?;
-        Ok(Self { platform, apps: read(apps_domain)? })
+        Ok(Self { platform, apps: read(apps_domain)?, ports: Vec::new() })
+    }
+
+    /// Apps answer at these ports too.
+    #[must_use]
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.ports.extend(ports);
+        self
+    }
+
+    /// Whose `name` is, which a client asks for before it sends a request (RFC 6066 §3).
+    #[must_use]
+    pub fn named(&self, name: &str) -> HostKind {
+        match Authority::parse(name) {
+            Some(given) if given.port.is_none() => self.kind(&given),
+            _ => HostKind::Unknown,
+        }
+    }
+
+    /// The host that a request is for, in lower case and without its port, where [`Hosts::of`] knows one.
+    #[must_use]
+    pub fn name(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+        Authority::asked(uri, headers).map(|given| given.host)
     }
 
     /// Whose the request is. The target's own authority (HTTP/2, or an absolute target as of RFC 9112 §3.2.2)
     /// and the `Host` header must agree where both are given; two `Host` headers are nobody's.
     #[must_use]
     pub fn of(&self, uri: &Uri, headers: &HeaderMap) -> HostKind {
-        let mut lines = headers.get_all(HOST).iter();
-        let header = match (lines.next(), lines.next()) {
-            (None, _) => None,
-            (Some(line), None) => match line.to_str().ok().and_then(Authority::parse) {
-                Some(authority) => Some(authority),
-                None => return HostKind::Unknown,
-            },
-            (Some(_), Some(_)) => return HostKind::Unknown,
-        };
-        let target = match uri.authority() {
-            None => None,
-            Some(authority) => match Authority::parse(authority.as_str()) {
-                Some(authority) => Some(authority),
-                None => return HostKind::Unknown,
-            },
-        };
-        match (target, header) {
-            (Some(target), Some(header)) if target != header => HostKind::Unknown,
-            (Some(given), _) | (None, Some(given)) => self.kind(&given),
-            (None, None) => HostKind::Unknown,
-        }
+        Authority::asked(uri, headers).map_or(HostKind::Unknown, |given| self.kind(&given))
     }
 
     fn kind(&self, given: &Authority) -> HostKind {
@@ -94,11 +100,25 @@ impl Hosts {
         }
         if let (Some(wanted), Some(port)) = (self.apps.port, given.port)
             && wanted != port
+            && !self.ports.contains(&port)
+            && self.is_ours(&given.host)
         {
             return HostKind::Unknown;
         }
         let label = given.host.strip_suffix(&self.apps.host).and_then(|rest| rest.strip_suffix('.'));
-        label.and_then(app).unwrap_or(HostKind::Unknown)
+        match label.and_then(app) {
+            Some(kind) => kind,
+            None if self.is_ours(&given.host) || !is_domain(&given.host) => HostKind::Unknown,
+            None => HostKind::Domain(given.host.clone()),
+        }
+    }
+
+    /// Whether it is the domain of apps, or below that or one of the platform's hosts.
+    fn is_ours(&self, host: &str) -> bool {
+        let below = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        host == self.apps.host
+            || below(&self.apps.host)
+            || self.platform.iter().any(|platform| below(platform))
     }
 }
 
@@ -117,7 +137,31 @@ fn decimal(text: &str) -> Option<u64> {
     if plain { text.parse().ok() } else { None }
 }
 
+/// Whether it has more than one label, and is no address in any of its spellings.
+fn is_domain(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.contains('.') && !last.bytes().all(|byte| byte.is_ascii_digit()) && !last.starts_with("0x")
+}
+
 impl Authority {
+    /// What a request names. The target's own authority and the `Host` header must agree where both are given.
+    fn asked(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(HOST).iter();
+        let header = match (lines.next(), lines.next()) {
+            (None, _) => None,
+            (Some(line), None) => Some(line.to_str().ok().and_then(Self::parse)?),
+            (Some(_), Some(_)) => return None,
+        };
+        let target = match uri.authority() {
+            None => None,
+            Some(authority) => Some(Self::parse(authority.as_str())?),
+        };
+        match (target, header) {
+            (Some(target), Some(header)) if target != header => None,
+            (given, header) => given.or(header),
+        }
+    }
+
     /// Reads `host[:port]` (RFC 3986 §3.2.2 and §3.2.3), and of that only what DNS names and addresses need:
     /// no user, no percent-encoding, no underscore, no empty port.
     fn parse(text: &str) -> Option<Self> {

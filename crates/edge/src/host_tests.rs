@@ -20,6 +20,7 @@ fn say(kind: HostKind) -> String {
         HostKind::Platform => "platform".into(),
         HostKind::App(slug) => format!("app {slug}"),
         HostKind::Preview { slug, release } => format!("preview {release} of {slug}"),
+        HostKind::Domain(name) => format!("domain {name}"),
         HostKind::Unknown => "unknown".into(),
     }
 }
@@ -40,6 +41,10 @@ fn every_host_has_one_owner() {
         ("my-shop-2.localhost", "app my-shop-2"),
         ("7--shop.localhost:8787", "preview 7 of shop"),
         ("18446744073709551615--shop.localhost", "preview 18446744073709551615 of shop"),
+        ("shop.example.com", "domain shop.example.com"),
+        ("Shop.EXAMPLE.com.:8443", "domain shop.example.com"),
+        ("xn--bcher-kva.example", "domain xn--bcher-kva.example"),
+        ("shop.localhost.evil.example", "domain shop.localhost.evil.example"),
     ] {
         assert_eq!(kind(&hosts(), host), expected, "{host}");
     }
@@ -62,7 +67,6 @@ fn a_trick_is_nobodys() {
         ".localhost",
         "shop..localhost",
         "shop.localhost:80",
-        "shop.localhost.evil.example",
         "shoplocalhost",
         "a.shop.localhost",
         "www.localhost",
@@ -104,8 +108,6 @@ fn a_trick_is_nobodys() {
         "2130706433",
         "0x7f.0.0.1",
         "127.0.0.1.localhost",
-        "evil.example",
-        "example.com",
         "shop.cloud.example.com",
         "localhost\\",
         "*.localhost",
@@ -122,6 +124,15 @@ fn without_a_port_in_the_domain_every_port_is_right() {
     assert_eq!(kind(&hosts, "shop.apps.example.com:8443"), "app shop");
     assert_eq!(kind(&hosts, "shop.localhost"), "unknown");
     assert_eq!(kind(&hosts, "apps.example.com"), "unknown");
+}
+
+#[test]
+fn a_listener_for_https_has_a_port_of_its_own() {
+    let hosts = hosts().with_ports([8443]);
+    assert_eq!(kind(&hosts, "shop.localhost:8443"), "app shop");
+    assert_eq!(kind(&hosts, "shop.localhost:8444"), "unknown");
+    assert_eq!(say(hosts.named("shop.localhost")), "app shop");
+    assert_eq!(say(hosts.named("shop.localhost:8443")), "unknown");
 }
 
 #[test]

@@ -9,9 +9,11 @@ mod data;
 mod host;
 mod page;
 mod serve;
+mod tls;
 
-pub use apps::{Apps, Which};
+pub use apps::{Apps, AtDomain, Which};
 pub use capabilities::releases::Served;
 pub use data::{Data, Hangup, ROUTES};
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::Edge;
+pub use tls::{HSTS, Secured, Tls, misdirected};

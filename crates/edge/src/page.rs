@@ -24,6 +24,11 @@ pub(crate) fn failed(status: StatusCode) -> Response {
     html(status, "Not available", "Something went wrong on our side. Please try again in a moment.")
 }
 
+/// The connection is another host's: the client is to make one of its own (RFC 9110 §15.5.20).
+pub(crate) fn misdirected() -> Response {
+    html(StatusCode::MISDIRECTED_REQUEST, "Not here", "This connection is for another address.")
+}
+
 /// A site is only read.
 pub(crate) fn only_reading() -> Response {
     let mut response = html(StatusCode::METHOD_NOT_ALLOWED, "Not allowed", "This address can only be read.");
@@ -33,7 +38,7 @@ pub(crate) fn only_reading() -> Response {
 
 /// A problem object (RFC 9457), for programs.
 pub(crate) fn problem(error: &kernel::Error, request: CallId) -> Response {
-    let mut response = web::problem::problem_response(error, &request.to_string());
+    let mut response = web::problem::app_problem_response(error, &request.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

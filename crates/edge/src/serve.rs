@@ -5,22 +5,24 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
-use capabilities::hosting::{Blobs, Error, Found, RedirectStatus, RequestPath, SiteFile, SitePath};
+use capabilities::hosting::{
+    Blobs, Error, Found as Resolved, RedirectStatus, RequestPath, SiteFile, SitePath,
+};
 use capabilities::logs::{Entry, Level, Logs, Source};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
+    LOCATION, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use kernel::{CallId, Env, Result, Slug, Timestamp};
+use kernel::{CallId, Env, Result, Timestamp};
 
 use crate::cache_control::{self, ASK_FIRST};
 use crate::coding::Coding;
 use crate::conditional::{self, Part};
 use crate::contents::Contents;
 use crate::data;
-use crate::{Apps, Data, HostKind, Served, Which, page};
+use crate::{Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, tls};
 
 const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,6 +38,14 @@ pub struct Edge {
     contents: Arc<Contents>,
     data: Data,
     logs: Logs,
+}
+
+/// The release that a host shows.
+struct Found {
+    env: Env,
+    served: Arc<Served>,
+    which: Which,
+    hsts: bool,
 }
 
 /// A request that found its release.
@@ -70,10 +80,14 @@ impl Edge {
         let id = CallId::new();
         let (request, body) = request.into_parts();
         let mut response = match self.find(host).await {
-            Ok(Some((env, served, which))) => {
+            Ok(Some(found)) => {
+                let Found { env, served, which, hsts } = found;
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
-                let response = self.answer(&visit, body).await;
+                let mut response = self.answer(&visit, body).await;
                 self.log(&visit, response.status(), started.elapsed());
+                if hsts && request.extensions.get::<Secured>().is_some() {
+                    response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, tls::HSTS);
+                }
                 response
             }
             Ok(None) => page::nothing_here(),
@@ -100,15 +114,21 @@ impl Edge {
         response
     }
 
-    async fn find(&self, host: &HostKind) -> Result<Option<(Env, Arc<Served>, Which)>> {
-        let (slug, which): (&Slug, Which) = match host {
-            HostKind::App(slug) => (slug, Which::Live),
-            HostKind::Preview { slug, release } => (slug, Which::Number(*release)),
+    async fn find(&self, host: &HostKind) -> Result<Option<Found>> {
+        let (env, which, hsts) = match host {
+            HostKind::App(slug) => (self.apps.find(slug).await?, Which::Live, false),
+            HostKind::Preview { slug, release } => {
+                (self.apps.find(slug).await?, Which::Number(*release), false)
+            }
+            HostKind::Domain(name) => {
+                let Some(AtDomain { env, hsts }) = self.apps.at_domain(name).await? else { return Ok(None) };
+                (Some(env), Which::Live, hsts)
+            }
             HostKind::Platform | HostKind::Unknown => return Ok(None),
         };
-        let Some(env) = self.apps.find(slug).await? else { return Ok(None) };
+        let Some(env) = env else { return Ok(None) };
         let served = self.apps.release(&env, which).await?;
-        Ok(served.map(|served| (env, served, which)))
+        Ok(served.map(|served| Found { env, served, which, hsts }))
     }
 
     async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
@@ -141,16 +161,16 @@ impl Edge {
         }
         let Some(asked) = path else { return page::no_such_page() };
         let sending = match site.resolve(&asked) {
-            Found::File { path, file } => Sending { status: StatusCode::OK, path, file, asked: &asked },
-            Found::NotFound { page: Some((path, file)) } => {
+            Resolved::File { path, file } => Sending { status: StatusCode::OK, path, file, asked: &asked },
+            Resolved::NotFound { page: Some((path, file)) } => {
                 Sending { status: StatusCode::NOT_FOUND, path, file, asked: &asked }
             }
-            Found::NotFound { page: None } => {
+            Resolved::NotFound { page: None } => {
                 let mut response = page::no_such_page();
                 add_own_headers(response.headers_mut(), visit.served, &asked, StatusCode::NOT_FOUND);
                 return response;
             }
-            Found::Redirect { location, status } => return redirect(visit, &asked, location, status),
+            Resolved::Redirect { location, status } => return redirect(visit, &asked, location, status),
         };
         match self.send(visit, &sending).await {
             Ok(response) => response,

@@ -14,8 +14,8 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Environments, Error, Keys, Records, Replays, Result, Secrets, Settings, SigningKeys, Spent, Tenants,
-    migrations,
+    Certificates, Domains, Environments, Error, Keys, Records, Replays, Result, Secrets, Settings,
+    SigningKeys, Spent, Tenants, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -112,6 +112,18 @@ impl Store {
     #[must_use]
     pub fn environments(&self) -> Environments<'_> {
         Environments(self)
+    }
+
+    /// The domains that environments claim.
+    #[must_use]
+    pub fn domains(&self) -> Domains<'_> {
+        Domains(self)
+    }
+
+    /// The certificates.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates<'_> {
+        Certificates(self)
     }
 
     /// The keys.

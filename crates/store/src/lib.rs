@@ -4,7 +4,9 @@
 //! hexadecimal or base64 text: the same statement runs on both engines. A guard that must hold is written into
 //! the statement that changes the row, never only read before it.
 
+mod certificates;
 mod connection;
+mod domains;
 mod environments;
 mod error;
 mod keys;
@@ -18,7 +20,9 @@ mod signing_keys;
 mod spent;
 mod tenants;
 
+pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Location, Store};
+pub use domains::{Claimed, DomainClaim, Domains, ProvenFor};
 pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, Insertion};
 pub use error::{Error, Result};
 pub use keys::{Key, KeyKind, Keys};

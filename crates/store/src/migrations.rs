@@ -7,8 +7,11 @@ use crate::connection::Engine;
 use crate::{Error, Result, Store};
 
 /// Entry n makes version n + 1. An entry that has been released is never edited; append another.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_ground.sql"), include_str!("migrations/0002_app_keys.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_ground.sql"),
+    include_str!("migrations/0002_app_keys.sql"),
+    include_str!("migrations/0003_domains.sql"),
+];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310305461923)";

@@ -15,11 +15,13 @@ pub enum Engine {
     Npm,
     /// A Python that can make virtual environments.
     Python,
+    /// A certificate authority and a DNS server.
+    Pebble,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Postgres, Self::Chromium, Self::Npm, Self::Python];
+    pub const ALL: [Self; 5] = [Self::Postgres, Self::Chromium, Self::Npm, Self::Python, Self::Pebble];
 
     /// What it is used for, for a person who wonders.
     #[must_use]
@@ -29,6 +31,7 @@ impl Engine {
             Self::Chromium => "sites are looked at in a real browser",
             Self::Npm => "it installs the MCP clients that the conformance tests drive",
             Self::Python => "the Python MCP client runs in a virtual environment",
+            Self::Pebble => "it issues certificates by ACME, and answers for domains that tests make up",
         }
     }
 
@@ -40,6 +43,7 @@ impl Engine {
             Self::Chromium => &["chromium", "chromium-driver", "fonts-liberation"],
             Self::Npm => &["npm"],
             Self::Python => &["python3-venv"],
+            Self::Pebble => &["pebble"],
         }
     }
 
@@ -51,6 +55,9 @@ impl Engine {
             Self::Chromium => locate::browser().is_some() && locate::browser_driver().is_some(),
             Self::Npm => locate::program(&["npm"]).is_some(),
             Self::Python => locate::python().is_some(),
+            Self::Pebble => {
+                ["pebble", "pebble-challtestsrv"].iter().all(|name| locate::program(&[name]).is_some())
+            }
         }
     }
 }
@@ -62,6 +69,7 @@ impl fmt::Display for Engine {
             Self::Chromium => "chromium",
             Self::Npm => "npm",
             Self::Python => "python",
+            Self::Pebble => "pebble",
         })
     }
 }

@@ -33,9 +33,9 @@ pub struct Response {
 }
 
 impl Request {
-    /// A request of `method` for an `http://` address. The path goes out as it is written, unsafe ones too.
+    /// A request of `method` for an `http://` address, or an `https://` one for [`crate::Https::send`]. The path goes out as it is written, unsafe ones too.
     pub fn new(method: &str, url: &str) -> Self {
-        let rest = url.strip_prefix("http://").unwrap_or(url);
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let (method, authority) = (method.to_owned(), authority.to_owned());
@@ -89,11 +89,11 @@ impl Request {
     }
 
     fn exchange(&self) -> anyhow::Result<Response> {
-        let mut stream =
-            TcpStream::connect(self.address.clone().unwrap_or_else(|| loopback(&self.authority)))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        self.over(connect(&self.address.clone().unwrap_or_else(|| loopback(&self.authority)))?)
+    }
+
+    /// The exchange over a stream that is there.
+    pub(crate) fn over(&self, mut stream: impl Read + Write) -> anyhow::Result<Response> {
         let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path);
         let given = |name: &str| self.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
         if !given("host") {
@@ -141,6 +141,15 @@ impl Response {
             format!("status {} and no JSON: {}", self.status, String::from_utf8_lossy(start))
         })
     }
+}
+
+/// A connection that does not wait for ever.
+pub(crate) fn connect(address: &str) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
 }
 
 /// Where a name leads: every name below `localhost` to this machine (RFC 6761 §6.3), whatever its resolver says.

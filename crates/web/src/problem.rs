@@ -33,6 +33,20 @@ pub fn problem_response(error: &Error, request_id: &str) -> Response {
     write(status, error, error.problem(request_id), request_id)
 }
 
+/// The same on an app's own host, where nothing names the platform.
+#[must_use]
+pub fn app_problem_response(error: &Error, request_id: &str) -> Response {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut problem = error.problem(request_id);
+    // Says no more than `status` and `code` do (RFC 9457 §4.2.1).
+    problem["type"] = "about:blank".into();
+    let mut response = write(status, error, problem, request_id);
+    if let Some(challenge) = response.headers_mut().get_mut(WWW_AUTHENTICATE) {
+        *challenge = HeaderValue::from_static("Bearer");
+    }
+    response
+}
+
 /// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
 #[must_use]
 pub fn refusal(status: StatusCode, request_id: CallId, error: &Error) -> Response {

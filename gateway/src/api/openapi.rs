@@ -142,6 +142,17 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "get": operation("exportEnvironment", "Everything in it as one tar, secrets' values left out", "200") }),
         ),
         (
+            "/v1/envs/{env}/backups",
+            json!({
+                "get": operation("listBackups", "Its backups, newest first", "200"),
+                "post": operation("createBackup", "Make a backup now", "201"),
+            }),
+        ),
+        (
+            "/v1/envs/{env}/backups/{backup}",
+            json!({ "get": operation("showBackup", "One backup as a tar, as an export gives it", "200") }),
+        ),
+        (
             "/v1/envs/{env}/import",
             json!({ "post": operation("importEnvironment", "Make an environment with this slug out of such a tar", "201") }),
         ),

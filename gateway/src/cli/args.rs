@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, secret, serve,
-    site, tenant, tools, version,
+    apply, ca, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, secret,
+    serve, site, tenant, tools, version,
 };
 use crate::config::{Given, Level, Log, Surroundings};
 
@@ -76,6 +76,7 @@ enum Command {
     Secret(secret::Secret),
     Site(site::Site),
     Logs(logs::Logs),
+    Ca(ca::Ca),
     Connect(connect::Connect),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -157,6 +158,7 @@ impl Args {
             Command::Secret(command) => command.run(context).await,
             Command::Site(command) => command.run(context).await,
             Command::Logs(command) => command.run(context).await,
+            Command::Ca(command) => command.run(context).await,
             Command::Connect(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Completions(command) => command.run(context.output),

@@ -4,12 +4,13 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use capabilities::domains::LocalCa;
 use kernel::Code;
 use serde_json::{Value, json};
 
 use super::output::{cell, table};
 use super::{Context, Failure};
-use crate::config::{Config, is_loopback};
+use crate::config::{Config, TlsMode, is_loopback};
 use crate::lockfile::{self, Holder};
 
 /// Less free space than this is worth a warning, in bytes.
@@ -51,7 +52,7 @@ impl Doctor {
         let holder = lockfile::holder(&config.data_dir);
         let mut checks = vec![data_dir(&config.data_dir), secrets(&config.data_dir), lock(&holder)];
         checks.push(port(config, holder.ok().flatten().as_ref()));
-        checks.extend([names(), domain(config), space(&config.data_dir), engine(config)]);
+        checks.extend([names(), domain(config), https(config), space(&config.data_dir), engine(config)]);
         let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
         let report = json!({
             "ok": failed == 0,
@@ -178,6 +179,32 @@ fn domain(config: &Config) -> Check {
             );
     }
     Check::new(NAME, Verdict::Ok, format!("apps below {apps} are a site apart from {platform}"))
+}
+
+fn https(config: &Config) -> Check {
+    const NAME: &str = "https";
+    let public = config.public_url.as_ref().is_some_and(|url| !is_loopback(url));
+    let Some(listen) = config.tls.listen else {
+        return match public {
+            true => Check::new(NAME, Verdict::Warning, "public_url is set and HTTPS is not served here")
+                .hint("set tls.listen and tls.http_redirect, or let a proxy serve HTTPS"),
+            false => Check::new(NAME, Verdict::Ok, "not served"),
+        };
+    };
+    match config.tls.mode {
+        TlsMode::LocalCa => {
+            let finding =
+                format!("on {listen}, with the authority {}", LocalCa::file(&config.data_dir).display());
+            let verdict = if public { Verdict::Warning } else { Verdict::Ok };
+            Check::new(NAME, verdict, finding)
+                .hint("steading ca shows how to trust it; visitors need tls.mode = \"acme\"")
+        }
+        TlsMode::Acme if config.tls.http_redirect.is_none() => {
+            Check::new(NAME, Verdict::Warning, format!("on {listen}, and nothing sends plain HTTP on to it"))
+                .hint("set tls.http_redirect = \"0.0.0.0:80\"")
+        }
+        TlsMode::Acme | TlsMode::Files => Check::new(NAME, Verdict::Ok, format!("on {listen}")),
+    }
 }
 
 fn space(dir: &Path) -> Check {

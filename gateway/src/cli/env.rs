@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use kernel::{Code, Error};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::apply::asked;
 use super::archive;
-use super::client::Client;
+use super::client::{Client, segment};
 use super::output::{cell, table};
 use super::{Context, Failure, Output};
 
@@ -76,6 +77,18 @@ enum Command {
         /// The file [default: <ENV>.steading.tar]
         file: Option<PathBuf>,
     },
+    /// Make a backup of an environment now
+    Backup {
+        /// Its slug or id
+        #[arg(id = "environment", value_name = "ENV")]
+        env: String,
+    },
+    /// List the backups of an environment
+    Backups {
+        /// Its slug or id
+        #[arg(id = "environment", value_name = "ENV")]
+        env: String,
+    },
     /// Make an environment out of such a file
     Import {
         /// The file
@@ -113,6 +126,8 @@ impl Env {
             | Command::Create { .. }
             | Command::Delete { .. }
             | Command::Export { .. }
+            | Command::Backup { .. }
+            | Command::Backups { .. }
             | Command::Import { .. } => Client::connect_to_tenant(&context).await?,
             Command::Snapshot { .. }
             | Command::Restore { .. }
@@ -175,6 +190,15 @@ impl Command {
                 let words =
                     |done: &Value| format!("{} bytes are in {}", cell(&done["bytes"]), cell(&done["file"]));
                 Ok((archive::export(client, &env, file).await?, words))
+            }
+            Command::Backup { env } => {
+                let path = format!("/v1/envs/{}/backups", segment(&env));
+                let words = |made: &Value| format!("Backed up as {}", cell(&made["backup"]));
+                Ok((client.call(Method::POST, &path, None).await?, words))
+            }
+            Command::Backups { env } => {
+                let path = format!("/v1/envs/{}/backups", segment(&env));
+                Ok((client.call(Method::GET, &path, None).await?, backups))
             }
             Command::Import { file, slug } => {
                 let words = |made: &Value| format!("{} is at {}", cell(&made["slug"]), cell(&made["url"]));
@@ -265,6 +289,16 @@ async fn all(client: &mut Client) -> Result<Value, Failure> {
             cursor => input["cursor"] = cursor,
         }
     }
+}
+
+fn backups(answer: &Value) -> String {
+    let rows: Vec<_> = answer["backups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|backup| ["backup", "created_at", "bytes"].map(|name| cell(&backup[name])).to_vec())
+        .collect();
+    table(&["BACKUP", "MADE", "BYTES"], &rows)
 }
 
 fn listed(answer: &Value) -> String {

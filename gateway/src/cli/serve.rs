@@ -93,8 +93,12 @@ fn say_ready(config: &Config, running: &Running, output: Output) {
             Some(key) => format!("  Key      {key}\n           (shown this once; kept in {})", key_file.display()),
             None => format!("  Key      in {}", key_file.display()),
         };
+        let https = match running.listening.tls {
+            Some(addr) => format!("  HTTPS    on {addr}\n"),
+            None => String::new(),
+        };
         format!(
-            "\n{} is ready.\n\n  URL      {url}\n  MCP      {mcp_url}\n  Apps     {scheme}://<slug>.{}\n{key}\n\n\
+            "\n{} is ready.\n\n  URL      {url}\n  MCP      {mcp_url}\n  Apps     {scheme}://<slug>.{}\n{https}{key}\n\n\
              Connect an agent: steading connect claude-code (or cursor, vscode, codex, gemini, opencode)\n\
              Stop with Ctrl-C.\n",
             output.bold("Steading"),

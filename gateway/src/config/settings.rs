@@ -49,6 +49,41 @@ const SETTINGS: &[Setting] = settings! {
     /// Seconds that calls in flight may go on once the program is told to stop.
     "shutdown_grace_s" => shutdown_grace_s;
 
+    /// Where to listen for HTTPS, such as "0.0.0.0:443". Empty: nowhere. "listen" then stays for this machine.
+    "tls.listen" => tls.listen;
+    /// Where plain HTTP is sent on to HTTPS, such as "0.0.0.0:80".
+    "tls.http_redirect" => tls.http_redirect;
+    /// Where certificates come from: "local_ca", an authority of this installation's own (`steading ca` shows what
+    /// to trust); "acme", a public one, whose terms you agree to; "files", the ones below and no others.
+    "tls.mode" => tls.mode;
+    /// A certificate chain as PEM, for the platform, and best for "*.<apps_domain>" too: previews of releases get no
+    /// public certificate by "acme".
+    "tls.cert_file" => tls.cert_file;
+    /// The key of cert_file, as PEM.
+    "tls.key_file" => tls.key_file;
+    /// A directory of further certificates: <any>.crt with <any>.key. Files are read again when they change.
+    "tls.cert_dir" => tls.cert_dir;
+    /// Browsers are told to come to the platform and to apps by HTTPS only. Domains of apps' own say it by themselves.
+    "tls.hsts" => tls.hsts;
+
+    /// The directory of the ACME server that certificates are ordered from.
+    "acme.directory" => acme.directory;
+    /// A PEM file with the authority that this server itself is trusted by. Empty: those of this machine.
+    "acme.root_file" => acme.root_file;
+    /// An address for mail from the authority.
+    "acme.contact" => acme.contact;
+    /// How it is shown that a host is here: "http-01" (port 80), "tls-alpn-01" (port 443), or "any".
+    "acme.challenge" => acme.challenge;
+    /// How many certificates are ordered for one tenant in seven days.
+    "acme.orders_per_tenant" => acme.orders_per_tenant;
+
+    /// The public addresses of this installation, with commas between them, for the records of domains that cannot be
+    /// a CNAME. Empty: those that the apps' domain leads to.
+    "domains.addresses" => domains.addresses;
+    /// The DNS servers that domains are looked up at, such as "192.0.2.53:53", with commas between them. Empty: those
+    /// of this machine.
+    "domains.dns" => domains.dns;
+
     /// Sessions for MCP clients of 2025-11-25 and before (for sampling and elicitation).
     "mcp.legacy_sessions" => mcp.legacy_sessions;
     /// The largest request body, in bytes.
@@ -79,12 +114,14 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_files_bytes" => environments.max_files_bytes;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
+    /// How often backups that are due are made and what is old is removed, in seconds.
+    "environments.upkeep_s" => environments.upkeep_s;
     /// How many snapshots one environment may have, beside those that the platform makes.
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.
     "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
 
-    /// The bucket of an S3 service that holds the files of apps. Empty: they are in the data directory.
+    /// The bucket of an S3 service that holds the files of apps, and backups. Empty: they are in the data directory.
     "storage.s3_bucket" => storage.s3_bucket;
     /// The service's address: "https://s3.example.org".
     "storage.s3_endpoint" => storage.s3_endpoint;

@@ -1,6 +1,6 @@
 //! How single settings are read from text and shown.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use kernel::Secret;
@@ -70,6 +70,100 @@ impl Value for SocketAddr {
     fn read(text: &str) -> Result<Self, String> {
         let spelled = text.replacen("localhost:", "127.0.0.1:", 1);
         spelled.parse().map_err(|_| "must be an address and a port, such as \"127.0.0.1:8787\"".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Option<SocketAddr> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { SocketAddr::read(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.map(|address| address.to_string()).unwrap_or_default()
+    }
+}
+
+impl Value for Option<PathBuf> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+/// IP addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<IpAddr>);
+
+/// Addresses with ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Servers(pub Vec<SocketAddr>);
+
+macro_rules! list {
+    ($kind:ident, $example:literal) => {
+        impl Value for $kind {
+            const KIND: Kind = Kind::Text;
+
+            fn read(text: &str) -> Result<Self, String> {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                let read: Result<_, _> = parts.map(str::parse).collect();
+                read.map($kind).map_err(|_| concat!("must be addresses such as ", $example).to_owned())
+            }
+
+            fn show(&self) -> String {
+                self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            }
+        }
+    };
+}
+
+list!(Addresses, "\"203.0.113.7, 2001:db8::7\"");
+list!(Servers, "\"192.0.2.53:53\"");
+
+/// An address for mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact(pub String);
+
+impl Value for Option<Contact> {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let plain = text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'));
+        match text {
+            "" => Ok(None),
+            text if plain && !text.contains([' ', ':', ',', '?']) => Ok(Some(Contact(text.to_owned()))),
+            _ => Err("must be an address such as \"admin@example.com\"".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(|contact| contact.0.clone()).unwrap_or_default()
+    }
+}
+
+/// The directory that is asked where nothing is said.
+#[expect(clippy::expect_used, reason = "a constant, which every test parses")]
+pub(super) fn lets_encrypt() -> Url {
+    Url::parse("https://acme-v02.api.letsencrypt.org/directory").expect("a constant URL")
+}
+
+/// The directory of an ACME server, which speaks HTTPS only (RFC 8555 §6.1).
+impl Value for Url {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.host().is_some());
+        url.ok_or_else(|| "must be an address that begins with \"https://\"".to_owned())
     }
 
     fn show(&self) -> String {
@@ -230,6 +324,30 @@ choice! {
         Debug = "debug",
         /// Everything.
         Trace = "trace",
+    }
+}
+
+choice! {
+    /// Where certificates come from that nobody gave.
+    TlsMode {
+        /// The local authority.
+        LocalCa = "local_ca",
+        /// A public authority.
+        Acme = "acme",
+        /// None but those in files.
+        Files = "files",
+    }
+}
+
+choice! {
+    /// How a public authority is shown that a host is here.
+    AcmeChallenge {
+        /// One way, and when it does not work the other.
+        Any = "any",
+        /// A text on port 80.
+        Http01 = "http-01",
+        /// A handshake on port 443.
+        TlsAlpn01 = "tls-alpn-01",
     }
 }
 

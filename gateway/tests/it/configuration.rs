@@ -89,3 +89,54 @@ fn plain_http_beyond_loopback_is_served_when_asked_for() {
     assert_eq!(serving.ready["url"], "http://cloud.example");
     assert_eq!(serving.ready["mcp_url"], "http://cloud.example/mcp/default");
 }
+
+#[test]
+fn settings_of_https_that_make_no_sense_are_refused_before_a_port_is_bound() {
+    let said = |settings: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("steading.toml"), format!("listen = '127.0.0.1:0'\n{settings}"))
+            .unwrap();
+        let output = run(dir.path(), &["serve"]);
+        assert_eq!(output.status.code(), Some(64), "{settings}: {}", err(&output));
+        assert!(!dir.path().join(".steading").exists(), "{settings}");
+        err(&output).lines().next().unwrap_or_default().to_owned()
+    };
+    for (settings, wanted) in [
+        ("tls.http_redirect = '0.0.0.0:80'", "error: tls.http_redirect is set and tls.listen is not"),
+        (
+            "tls.listen = '0.0.0.0:443'\ntls.cert_file = 'a'",
+            "error: tls.cert_file is set and tls.key_file is not",
+        ),
+        ("tls.cert_dir = 'a'", "error: tls.cert_dir is set and tls.listen is not"),
+        (
+            "tls.listen = '0.0.0.0:443'\ntls.mode = 'files'",
+            "error: tls.mode = \"files\" is set and tls.cert_file or tls.cert_dir is not",
+        ),
+        (
+            "tls.mode = 'self-signed'",
+            "error: steading.toml, line 2: tls.mode must be one of local_ca, acme, files",
+        ),
+        (
+            "tls.listen = '443'",
+            "error: steading.toml, line 2: tls.listen must be an address and a port, such as \"127.0.0.1:8787\"",
+        ),
+        (
+            "acme.directory = 'http://ca.example/dir'",
+            "error: steading.toml, line 2: acme.directory must be an address that begins with \"https://\"",
+        ),
+        (
+            "acme.contact = 'nobody'",
+            "error: steading.toml, line 2: acme.contact must be an address such as \"admin@example.com\"",
+        ),
+        (
+            "domains.dns = 'ns.example'",
+            "error: steading.toml, line 2: domains.dns must be addresses such as \"192.0.2.53:53\"",
+        ),
+        (
+            "domains.addresses = '203.0.113.7 x'",
+            "error: steading.toml, line 2: domains.addresses must be addresses such as \"203.0.113.7, 2001:db8::7\"",
+        ),
+    ] {
+        assert_eq!(said(settings), wanted);
+    }
+}

@@ -1,6 +1,7 @@
 //! `app_describe`: everything an environment holds, in few words.
 
 use capabilities::access::AccessSpec;
+use capabilities::domains::DomainInfo;
 use capabilities::releases::{Description, TableInfo};
 use capabilities::snapshots::Snapshot;
 use kernel::{Env, EnvId, Result, Scope};
@@ -47,6 +48,9 @@ pub struct Output {
     snapshots: Vec<Snapshot>,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
+    /// Domains of the app's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    domains: Vec<DomainInfo>,
     /// What there is more of than is shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     omitted: Vec<String>,
@@ -89,6 +93,14 @@ impl Tool<Platform> for AppDescribe {
         app.migrations = fit("earlier migrations", migrations);
         app.migrations.reverse();
         let secrets = fit("secrets", platform.secrets(cx.env()).await?);
+        let domains = platform.domains.list(cx.env()).await?;
+        let unproven = domains.iter().filter(|domain| !domain.proven);
+        app.advice.extend(unproven.take(2).map(|domain| {
+            format!(
+                "{0} is not proven: domain_check with {{\"domain\": \"{0}\"}} says what is missing",
+                domain.domain
+            )
+        }));
         if let Some(site) = &mut app.site {
             site.paths = fit("paths", std::mem::take(&mut site.paths));
         }
@@ -109,7 +121,17 @@ impl Tool<Platform> for AppDescribe {
         if older > 0 {
             omitted.push(format!("{older} older snapshots"));
         }
-        Ok(Output { env: cx.env_id(), url, slug: slug.to_string(), app, snapshots, secrets, omitted, cursor })
+        Ok(Output {
+            env: cx.env_id(),
+            url,
+            slug: slug.to_string(),
+            app,
+            snapshots,
+            secrets,
+            domains,
+            omitted,
+            cursor,
+        })
     }
 }
 

@@ -31,6 +31,7 @@ pub enum Kind {
     Bucket,
     Site,
     Secret,
+    Domain,
     Snapshot,
 }
 
@@ -41,7 +42,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, a bucket, the site, a secret or a snapshot. Needs a dry run first.",
+        about: "Deletes a table, a bucket, the site, a secret, a domain or a snapshot. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -60,14 +61,9 @@ impl Tool<Platform> for ResourceDelete {
                 let found = platform.snapshots.find(env, named()?).await.map_err(|e| e.field("/name"))?;
                 let subject = format!("{} snapshot {}", env.id(), found.snapshot);
                 let effects = vec![format!("the state of {} cannot be restored any more", found.created_at)];
-                let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
-                if input.dry_run.unwrap_or_default() {
-                    let confirm = Some(confirm.issue(platform));
-                    return Ok(Deletion { deleted: false, effects, confirm });
-                }
-                confirm.redeem(platform, input.confirm.as_deref()).await?;
-                platform.snapshots.remove(env, &found.snapshot.to_string()).await?;
-                return Ok(Deletion { deleted: true, effects, confirm: None });
+                let snapshot = found.snapshot.to_string();
+                let gone = async || platform.snapshots.remove(env, &snapshot).await.map(drop);
+                return confirmed(platform, &input, subject, effects, gone).await;
             }
             Kind::Secret => {
                 let name = named()?;
@@ -76,14 +72,19 @@ impl Tool<Platform> for ResourceDelete {
                 }
                 let subject = format!("{} secret {name}", env.id());
                 let effects = vec![format!("the value of {name} is deleted")];
-                let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
-                if input.dry_run.unwrap_or_default() {
-                    let confirm = Some(confirm.issue(platform));
-                    return Ok(Deletion { deleted: false, effects, confirm });
+                let gone = async || platform.control.secrets().delete(env, name).await;
+                return confirmed(platform, &input, subject, effects, gone).await;
+            }
+            Kind::Domain => {
+                let name = platform.domains.name(named()?).map_err(|error| error.field("/name"))?;
+                if !platform.domains.list(env).await?.iter().any(|have| have.domain == name.as_str()) {
+                    return Err(Error::not_found(format!("domain {name} in this environment")).field("/name"));
                 }
-                confirm.redeem(platform, input.confirm.as_deref()).await?;
-                platform.control.secrets().delete(env, name).await?;
-                return Ok(Deletion { deleted: true, effects, confirm: None });
+                let subject = format!("{} domain {name}", env.id());
+                let effects =
+                    vec![format!("the app stops to answer at {name}, whose certificate is deleted")];
+                let gone = async || platform.domains.remove(env, &name).await;
+                return confirmed(platform, &input, subject, effects, gone).await;
             }
         };
         let words = |effects: &[capabilities::releases::Effect]| {
@@ -105,4 +106,22 @@ impl Tool<Platform> for ResourceDelete {
             }
         }
     }
+}
+
+/// Deletes by `gone`, after a dry run has named `effects`.
+async fn confirmed(
+    platform: &Platform,
+    input: &Input,
+    subject: String,
+    effects: Vec<String>,
+    gone: impl AsyncFnOnce() -> Result<()>,
+) -> Result<Deletion> {
+    let confirm = Confirm { action: "resource_delete", subject: &subject, losses: &effects };
+    if input.dry_run.unwrap_or_default() {
+        let confirm = Some(confirm.issue(platform));
+        return Ok(Deletion { deleted: false, effects, confirm });
+    }
+    confirm.redeem(platform, input.confirm.as_deref()).await?;
+    gone().await?;
+    Ok(Deletion { deleted: true, effects, confirm: None })
 }

@@ -36,7 +36,8 @@ impl Tool<Platform> for SkillRead {
     const SPEC: Spec = Spec {
         title: "Read a skill",
         about: "How things are done here, with examples: start-here, build-a-web-app, \
-                data-and-access, files-and-images, debug-and-verify, manage-environments.",
+                data-and-access, files-and-images, realtime, domains, debug-and-verify, change-data-safely, \
+                manage-environments.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
         examples: &[r#"{"name":"start-here"}"#, r#"{"query":"who may read which rows"}"#],

@@ -8,16 +8,17 @@ use std::sync::Arc;
 
 use capabilities::auth::{Auth, AuthLimits};
 use capabilities::database::{Databases, Limits};
+use capabilities::domains::{Dns, DomainSettings, Domains, Reserved};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
-use capabilities::snapshots::{SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
-use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface};
+use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface, Timestamp};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
@@ -25,6 +26,7 @@ use tool::{Call, Effect, Selection};
 use super::registry;
 use crate::app_keys::AppKeys;
 use crate::platform::{Platform, Urls};
+use crate::seal::Keeper;
 
 /// What a model may have to read for one tool on average, in tokens of the o200k vocabulary.
 const TOKENS: usize = 85;
@@ -55,21 +57,34 @@ impl Ground {
         let databases = Arc::new(Databases::new(environments_dir.clone(), Limits::default()));
         let blobs = Blobs::new(&environments_dir).unwrap();
         let logs = Logs::new(&environments_dir);
-        let releases =
-            Arc::new(Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting)));
         let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let auth = Auth::new(Arc::clone(&databases), keys, AuthLimits::default());
+        let settings = DomainSettings {
+            reserved: Reserved { domains: vec!["localhost".to_owned()] },
+            apps_host: "localhost".to_owned(),
+            addresses: Vec::new(),
+        };
+        // Nobody answers there: what a check makes of answers is tested where there are some.
+        let dns = Dns::new(&["127.0.0.1:9".parse().unwrap()]).unwrap();
+        let seal = Arc::new(Keeper(Arc::clone(&control)));
+        let clock = Arc::new(Timestamp::now);
+        let domains =
+            Arc::new(Domains::new(settings, control.store().clone(), seal, dns, None, logs.clone(), clock));
+        let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting));
+        let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
         let snapshots = Snapshots::new(
             environments_dir.clone(),
             Arc::clone(&databases),
             Arc::clone(&releases),
             auth.clone(),
             logs.clone(),
+            Files::Here,
             SnapshotLimits::default(),
         );
+        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
         let contents = Contents::local(&environments_dir).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
@@ -81,10 +96,12 @@ impl Ground {
             databases,
             releases,
             auth,
+            domains,
             realtime,
             blobs,
             storage,
             snapshots,
+            backups,
             logs,
             urls,
             environments_dir,

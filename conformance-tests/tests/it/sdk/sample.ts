@@ -34,6 +34,26 @@ export async function uses(): Promise<string[]> {
   await todos.update(row.id, { done: true }, { ifMatch: row });
   await todos.delete(row.id, { ifMatch: '"etag"' });
   for await (const { title, done, created_at } of todos.all({ order: "title" })) titles.push(`${title} ${done} ${created_at}`);
+  const stop = todos.subscribe({ where: where`done == ${false}`, select: ["title"] }, (event) => {
+    if (event.type === "insert" || event.type === "update") titles.push(event.row.title);
+    // @ts-expect-error of a row that is gone only the id is told
+    if (event.type === "delete") titles.push(event.row.title);
+    if (event.type === "error") console.log(event.error.code);
+  });
+  await stop.ready;
+  stop();
+  todos.live({ order: "-created_at" }, (rows) => titles.push(...rows.map((row) => row.title)), console.error)();
+  // @ts-expect-error there is no such column to sort by
+  todos.live({ order: "nothing" }, () => {});
+  const room = app.channel<{ name: string }>("room:1");
+  await room.ready;
+  room.presence.set({ name: "Ada" });
+  room.presence.on((members) => titles.push(...members.map(({ state }) => state.name)));
+  // @ts-expect-error this is not what members show
+  room.presence.set({ nickname: "Ada" });
+  room.on<{ x: number }>("point", ({ x }, { user }) => console.log(x, user));
+  await room.send("point", { x: 1 });
+  room.leave();
   const [created] = await app.batch([
     { do: "create", on: "todos", new: { title: "x" } },
     { do: "update", on: "todos", id: row.id, new: { done: true }, ifMatch: row },

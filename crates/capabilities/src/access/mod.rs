@@ -35,7 +35,7 @@ pub use test_spec::{Expect, GivenSpec, TestSpec};
 
 pub(crate) use compile::{New, Sql, View, compile};
 pub(crate) use explain::explain;
-pub(crate) use expr::{ColumnRef, Expr, Op, Source};
+pub(crate) use expr::{Auth, ColumnRef, Expr, Op, Source};
 pub(crate) use lint::{Finding, Indexed, lint};
 pub(crate) use matrix::matrix;
 pub(crate) use mend::Mend;

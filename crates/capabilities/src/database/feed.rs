@@ -210,6 +210,12 @@ impl Feed {
     }
 }
 
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A change of the schema that is under way.
 pub(crate) struct Reshaping(Arc<Feed>);
 

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Result, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use kernel::Timestamp;
+
 use super::Rotation;
 
 /// A directory of `<number>.ndjson`. A file keeps its number, so that a reader's cursor stays true while the
@@ -73,6 +75,20 @@ impl Files {
         let mut bytes = Vec::new();
         file.take(end.unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Removes the files that were written last before `before`, but for the newest; how many.
+    pub(super) fn expire(&self, before: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        for old in self.numbers()?.iter().skip(1) {
+            let written = std::fs::metadata(self.path(*old))?.modified()?;
+            let since = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            if i64::try_from(since.as_micros()).is_ok_and(|written| written < before.as_micros()) {
+                std::fs::remove_file(self.path(*old))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     fn open_to_append(&self, number: u64) -> Result<File> {

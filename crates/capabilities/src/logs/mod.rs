@@ -154,6 +154,19 @@ impl Logs {
         }
     }
 
+    /// Removes what was written before `before`, but for the file that is being written; how many files.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn expire(&self, env: &Env, before: Timestamp) -> Result<u64> {
+        let _writing = self.inner.writing.lock().await;
+        let files = self.inner.files(env.id());
+        match tokio::task::spawn_blocking(move || files.expire(before)).await {
+            Ok(removed) => removed.map_err(Error::Files),
+            Err(stopped) => Err(Error::Files(std::io::Error::other(stopped))),
+        }
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,10 +57,7 @@ impl Connection {
         let outbox = Arc::new(Outbox::new(hub.limits()));
         let id = hub.enter(&outbox)?;
         let now = tokio::time::Instant::now();
-        let until = held.expires().map(|at| {
-            let left = at.as_micros().saturating_sub(Timestamp::now().as_micros());
-            now + Duration::from_micros(u64::try_from(left).unwrap_or_default())
-        });
+        let until = ends(&held);
         let each_second = hub.limits().messages;
         let messages = Messages { left: f64::from(each_second), at: Instant::now(), each_second };
         Ok(Self {
@@ -131,7 +128,7 @@ impl Connection {
     /// Does what a client says. What is refused is told, and does not end the connection.
     pub async fn hear(&mut self, message: Message) {
         let (about, done) = match message {
-            Message::Hello { .. } => (("about", "hello".to_owned()), Err(again())),
+            Message::Hello { token, .. } => (("about", "hello".to_owned()), self.renew(token).await),
             Message::Subscribe(wanted) => {
                 let sub = wanted.sub.clone().unwrap_or_else(|| wanted.table.clone());
                 (("sub", sub), self.subscribe(&[wanted]).await)
@@ -168,6 +165,20 @@ impl Connection {
         if let Err(error) = done {
             self.refuse(&error, (about.0, &about.1));
         }
+    }
+
+    /// Goes on with a newer token of the same user, so that nobody has to come back for it.
+    async fn renew(&mut self, token: Option<Secret>) -> Result<()> {
+        let held = self.hub.services.auth.hold(&self.hub.env, token.as_ref()).await?;
+        let user = |held: &Held| held.guest().subject().uid();
+        if user(&held).is_none() || held.guest().subject() != self.held.guest().subject() {
+            return Err(Error::new(Code::Conflict, "this connection is another's")
+                .hint("open another connection for another session"));
+        }
+        self.until = ends(&held);
+        (self.held, self.token) = (held, token);
+        self.say(&json!({ "type": "renewed" }));
+        Ok(())
     }
 
     /// Reads one message of a client and does what it says.
@@ -273,7 +284,8 @@ impl Messages {
     }
 }
 
-fn again() -> Error {
-    Error::new(Code::Conflict, "it was said already who this is")
-        .hint("open another connection for another session")
+/// When the token ends.
+fn ends(held: &Held) -> Option<tokio::time::Instant> {
+    let left = held.expires()?.as_micros().saturating_sub(Timestamp::now().as_micros());
+    Some(tokio::time::Instant::now() + Duration::from_micros(u64::try_from(left).unwrap_or_default()))
 }

@@ -10,7 +10,7 @@ use super::judge::Event;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Message {
-    /// Who it is; nobody without a token.
+    /// Who it is; nobody without a token. Said again, with a newer token of the same user.
     Hello {
         /// An access token.
         token: Option<Secret>,

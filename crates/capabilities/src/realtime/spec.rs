@@ -59,7 +59,8 @@ pub(super) enum Act {
 
 impl RealtimeSpec {
     /// What it says; or the first thing that is wrong, with its place below `/realtime`.
-    pub(crate) fn rules(&self) -> Result<ChannelRules> {
+    /// Rules look into `tables`.
+    pub(crate) fn rules(&self, tables: &[TableModel]) -> Result<ChannelRules> {
         if self.channels.len() > CHANNELS {
             return Err(Error::invalid("/channels", format!("an app names at most {CHANNELS} channels")));
         }
@@ -73,7 +74,7 @@ impl RealtimeSpec {
                 return Err(Error::invalid(at, message));
             }
             let rule = |text: &Option<String>, act: &str| {
-                let expr = text.as_deref().map(expression).transpose();
+                let expr = text.as_deref().map(|text| expression(text, tables)).transpose();
                 expr.map_err(|error| error.under(&format!("{at}/{act}")))
             };
             let (join, send) = (rule(&spec.join, "join")?, rule(&spec.send, "send")?);
@@ -105,13 +106,13 @@ pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
-fn expression(text: &str) -> Result<Expr> {
+fn expression(text: &str, tables: &[TableModel]) -> Result<Expr> {
     let text = match text {
         "public" => "true",
         "signed_in" => "auth.uid != null",
         other => other,
     };
-    Expr::parse_rule(text, &model(), &[], Operation::Get)
+    Expr::parse_rule(text, &model(), tables, Operation::Get)
 }
 
 /// A channel as rules see it.
@@ -124,14 +125,20 @@ fn model() -> TableModel {
         references: None,
         unique: false,
         built_in: false,
+        check: None,
         hidden: false,
         immutable: false,
-        check: None,
     });
     TableModel { name: "channel".to_owned(), columns: columns.into(), ..TableModel::default() }
 }
 
 impl ChannelRules {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The statement that gives a row where `subject` may do this in the channel; none where nobody may.
     pub(super) fn statement(&self, act: Act, channel: &str, subject: &Subject) -> Option<Sql> {
         let (rule, key) = self.0.iter().find_map(|rule| Some((rule, rule.key(channel)?)))?;
@@ -169,7 +176,7 @@ mod tests {
     use super::*;
 
     fn rules(spec: Value) -> Result<ChannelRules> {
-        serde_json::from_value::<RealtimeSpec>(json!({ "channels": spec })).unwrap().rules()
+        serde_json::from_value::<RealtimeSpec>(json!({ "channels": spec })).unwrap().rules(&[])
     }
 
     fn allows(rules: &ChannelRules, act: Act, channel: &str) -> Option<String> {

@@ -1,16 +1,17 @@
 //! What is told of changes: judged for all who are told the same, and put in order for each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernel::{Code, Error, Result};
+use serde_json::Value;
 
 use super::hub::{Hub, Id};
 use super::judge::{Event, Told, Wanted};
 use super::message::{Reset, event, reset};
 use super::outbox::{Frame, Outbox};
-use crate::access::{Expr, Operation, Subject};
-use crate::database::{Changed, Entry};
+use crate::access::{Auth, Expr, Op, Operation, Source, Subject};
+use crate::database::{Cell, Changed, Entry, quoted};
 use crate::rows::{App, TableModel};
 
 /// What one connection wants to know of one table.
@@ -90,8 +91,18 @@ impl Hub {
             alike.entry(key).or_default().push(one);
         }
         let mut posts: HashMap<Id, (Arc<Outbox>, Post)> = HashMap::new();
+        let mut touched: HashMap<&str, Option<HashSet<String>>> = HashMap::new();
         for group in alike.into_values() {
             let Some(first) = group.first() else { continue };
+            if !touched.contains_key(first.table.as_str()) {
+                touched.insert(&first.table, self.touched(app, &first.table, entries).await);
+            }
+            if let Some(Some(owners)) = touched.get(first.table.as_str())
+                && *first.subject != Subject::Service
+                && first.subject.uid().is_none_or(|uid| !owners.contains(&uid))
+            {
+                continue;
+            }
             let post = self.group(app, first, entries).await;
             for one in group {
                 let to = posts.entry(one.connection).or_insert_with(|| (Arc::clone(&one.outbox), Vec::new()));
@@ -109,6 +120,39 @@ impl Hub {
             }
         }
         posts.into_values().collect()
+    }
+
+    /// The owners of the rows that have changed, before and now, where only owners may list rows of the table: nobody else
+    /// needs to be asked about. None where others may, or where it is not known.
+    async fn touched(&self, app: &App, table: &str, entries: &[Arc<Entry>]) -> Option<HashSet<String>> {
+        let table = app.table(table)?;
+        if !table.access.of(Operation::List).is_some_and(is_owners)
+            || asked_by(app, &table.name).next().is_some()
+        {
+            return None;
+        }
+        let own = entries.iter().filter(|entry| entry.table.eq_ignore_ascii_case(&table.name));
+        let (mut owners, mut ids) = (HashSet::new(), Vec::new());
+        for entry in own {
+            let Changed::Row { id, before } = &entry.what else { return None };
+            ids.push(Value::from(id.as_str()));
+            let before = before.as_ref();
+            let at =
+                before.and_then(|it| it.columns.iter().position(|name| name.eq_ignore_ascii_case("owner")));
+            let owner = at.and_then(|at| before?.values.get(at)?.as_str());
+            owners.extend(owner.map(str::to_owned));
+        }
+        let name = quoted(&table.name);
+        let sql = format!(
+            "SELECT {name}.\"owner\" FROM json_each(?) AS \"_ids\" CROSS JOIN {name} ON {name}.\"id\" = \"_ids\".\"value\""
+        );
+        let params = vec![Value::from(Value::Array(ids).to_string())];
+        let rows = self.services.databases.list_rows(&self.env, sql, params, usize::MAX).await.ok()?;
+        owners.extend(rows.iter().filter_map(|row| match row.cell(0) {
+            Cell::Text(owner) => Some(owner.to_owned()),
+            _ => None,
+        }));
+        Some(owners)
     }
 
     /// What subscriptions like this one are told.
@@ -200,8 +244,30 @@ fn asks_who(table: &TableModel, filter: Option<&str>) -> bool {
 }
 
 /// The other tables by whose rows it is decided who may list rows of this one.
-pub(super) fn asked_by<'a>(_: &'a App, _: &str) -> impl Iterator<Item = &'a str> {
-    std::iter::empty()
+pub(super) fn asked_by<'a>(app: &'a App, table: &str) -> impl Iterator<Item = &'a str> {
+    let rule = app.table(table).and_then(|table| table.access.of(Operation::List));
+    rule.map(looked_into).unwrap_or_default().into_iter()
+}
+
+/// Whether nobody but a row's owner is let through.
+fn is_owners(expr: &Expr) -> bool {
+    let is_owner = |expr: &Expr| matches!(expr, Expr::Column(it) if it.of == Source::Row && it.name == "owner" && it.path.is_empty());
+    let is_who = |expr: &Expr| *expr == Expr::Auth(Auth::Uid);
+    match expr {
+        Expr::Compare(Op::Eq, one, other) => {
+            (is_owner(one) && is_who(other)) || (is_who(one) && is_owner(other))
+        }
+        Expr::All(parts) => parts.iter().any(is_owners),
+        _ => false,
+    }
+}
+
+fn looked_into(expr: &Expr) -> Vec<&str> {
+    let own = match expr {
+        Expr::Exists(lookup) => Some(lookup.table.as_str()),
+        _ => None,
+    };
+    own.into_iter().chain(expr.parts().into_iter().flat_map(looked_into)).collect()
 }
 
 /// The table of that name, as the release has it.

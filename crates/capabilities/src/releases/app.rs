@@ -10,7 +10,6 @@ use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::{AuthSpec, Table};
 use super::rehearsal::Release;
-use crate::realtime::RealtimeSpec;
 use crate::rows::{App, AuthSettings, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
 
 impl Release {
@@ -23,11 +22,12 @@ impl Release {
     /// The tables with their rules, and how people sign in.
     pub(crate) fn app(&self) -> Result<App> {
         let tables = self.tables()?;
-        let tables = tables.iter().map(|table| (table.name.folded(), Arc::new(table.model())));
+        let models: Vec<TableModel> = tables.iter().map(Table::model).collect();
         let AuthSpec { methods, origins } = self.manifest.auth.clone().unwrap_or_default();
         let auth = AuthSettings { methods, origins: origins.into_iter().collect() };
         let realtime =
-            self.manifest.realtime.as_ref().map(RealtimeSpec::rules).transpose()?.unwrap_or_default();
+            self.manifest.realtime.as_ref().map(|spec| spec.rules(&models)).transpose()?.unwrap_or_default();
+        let tables = tables.iter().zip(models).map(|(table, model)| (table.name.folded(), Arc::new(model)));
         Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime })
     }
 }

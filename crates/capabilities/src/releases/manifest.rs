@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, ColumnSpec, Type};
+use super::keeping::{BackupSpec, LifecycleSpec};
 use super::names::{ColumnName, JsonPath, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::auth::origin;
@@ -39,9 +40,18 @@ pub struct Manifest {
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Domains of the app's own: `shop.example.com`. Each answers once domain_check has found its proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
     /// Names of secrets that must have been set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<String>>,
+    /// Copies of everything, made by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupSpec>,
+    /// When what is old goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleSpec>,
     /// Who may do what, tried before a release is switched to: one that fails refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<Vec<TestSpec>>,
@@ -400,7 +410,10 @@ impl Manifest {
             storage: self.storage.or_else(|| base.storage.clone()),
             realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
+            backups: self.backups.or_else(|| base.backups.clone()),
+            lifecycle: self.lifecycle.or_else(|| base.lifecycle.clone()),
             tests: self.tests.or_else(|| base.tests.clone()),
         }
     }

@@ -208,6 +208,7 @@ fn is_whole(place: &[String]) -> bool {
         ["database", "tables", _, "columns", _, ..]
             | ["database", "tables", _, "access", ..]
             | ["storage", "buckets", _, ..]
+            | ["realtime", _, _, ..]
             | ["site", "files", _, ..]
     )
 }

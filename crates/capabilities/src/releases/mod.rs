@@ -11,6 +11,8 @@ mod convert;
 mod ddl;
 mod declared;
 mod describe;
+mod domains;
+mod keeping;
 mod live;
 mod manifest;
 pub(crate) mod merge;
@@ -32,10 +34,12 @@ pub use access::AccessSet;
 pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
 pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
+use crate::domains::Domains;
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
 use crate::rows::Method;
@@ -51,6 +55,7 @@ pub struct Releases {
     logs: Logs,
     live: Arc<Live>,
     check: Arc<dyn LiveCheck>,
+    domains: Option<Arc<Domains>>,
 }
 
 /// A plan, as it is shown.
@@ -127,7 +132,7 @@ impl Releases {
     #[must_use]
     pub fn new(databases: Arc<Databases>, blobs: Blobs, logs: Logs, check: Arc<dyn LiveCheck>) -> Self {
         let sites = Sites::new(blobs.clone());
-        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check }
+        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check, domains: None }
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
@@ -384,6 +389,10 @@ impl Releases {
                     Err(Error::new(Code::Timeout, "the call was cancelled; nothing has changed"))
                 }
             };
+            let checked = match checked {
+                Ok(()) => self.claim_domains(env, &rehearsal.domains).await,
+                refused => refused,
+            };
             if let Err(refusal) = checked {
                 db.rollback().await?;
                 self.say(env, Level::Error, format!("release {number} was undone: {refusal}"));
@@ -402,6 +411,7 @@ impl Releases {
                 committed
             });
             committed.await.map_err(Error::internal)??;
+            self.give_up_domains(env, &rehearsal.domains).await;
             self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
@@ -432,9 +442,9 @@ impl Releases {
         if let Some(auth) = manifest.auth.take() {
             manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
         }
-        if let Some(realtime) = &manifest.realtime {
-            realtime.rules().map_err(|e| e.under("/realtime"))?;
-        }
+        manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
+        manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
+        manifest.domains = self.claimable(env, manifest.domains.take()).await?;
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
             let tables = database.tables();
@@ -478,19 +488,6 @@ impl Releases {
     /// Forgets an environment that is deleted.
     pub fn forget(&self, env: EnvId) {
         self.live.forget(env);
-    }
-
-    /// Removes the blobs that no release and no plan needs and that have been there for a while.
-    ///
-    /// # Errors
-    /// The database or the disk cannot be read.
-    pub async fn collect(&self, env: &Env) -> Result<u64> {
-        let mut needed = past::needed(self.databases.platform_query(env, past::RELEASES, &[]).await?)?;
-        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
-            needed.extend(Stored::read(&row)?.blobs());
-        }
-        let collected = self.blobs.collect(env, &needed, crate::hosting::DEFAULT_GRACE).await?;
-        Ok(collected.removed)
     }
 }
 

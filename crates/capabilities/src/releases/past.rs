@@ -1,16 +1,18 @@
-//! Releases of a database that is put in place of an environment's own.
+//! Releases of a database that is put in place of an environment's own, and the blobs that releases need.
 
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::{BlobHash, Env, Result};
 use serde_json::Value;
 
 use super::Releases;
 use super::live::Live;
+use super::plans::Stored;
 use super::rehearsal::Release;
-use crate::hosting::Site;
+use crate::hosting::{DEFAULT_GRACE, Site};
 
 /// Reads every release, for [`needed`].
 pub(crate) const RELEASES: &str = "SELECT number, manifest, site FROM _steading_release";
@@ -56,5 +58,22 @@ impl Releases {
         self.live.publish(env.id(), served.as_ref().map(Arc::clone));
         drop(trial);
         Ok(())
+    }
+
+    /// Removes the blobs that no release and no plan needs and that have been there for a while.
+    ///
+    /// # Errors
+    /// The database or the disk cannot be read.
+    pub async fn collect(&self, env: &Env) -> Result<u64> {
+        self.collect_older(env, DEFAULT_GRACE).await
+    }
+
+    pub(super) async fn collect_older(&self, env: &Env, grace: Duration) -> Result<u64> {
+        let mut needed = needed(self.databases.platform_query(env, RELEASES, &[]).await?)?;
+        for row in self.databases.platform_query(env, "SELECT plan FROM _steading_plan", &[]).await? {
+            needed.extend(Stored::read(&row)?.blobs());
+        }
+        let collected = self.blobs.collect(env, &needed, grace).await?;
+        Ok(collected.removed)
     }
 }

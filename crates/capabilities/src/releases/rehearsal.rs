@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::Applied;
 use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
+use super::domains::Moved;
+use super::keeping;
 use super::manifest::{DatabaseSpec, Manifest, Table};
 use super::migrations::run_migrations;
 use super::names::TableName;
@@ -15,10 +17,8 @@ use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
 use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
 use crate::hosting::{Site, SiteDiff};
+use crate::rows::TableModel;
 use crate::storage::BucketSpec;
-
-/// How many releases an environment keeps, the current one among them.
-const KEPT: u64 = 100;
 
 /// Where to go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +106,8 @@ pub(crate) struct Rehearsal {
     pub effects: Vec<Effect>,
     /// The release that is current once this is committed.
     pub release: Release,
+    /// The domains that a manifest adds, and those that it names no longer.
+    pub domains: Moved,
 }
 
 impl Rehearsal {
@@ -143,11 +145,22 @@ impl Release {
 
     pub(crate) async fn numbered(db: &mut Writer, number: u64) -> Result<Release> {
         let rows = db.run(Role::Platform, Release::NUMBERED, &[number.into()]).await?.rows;
-        rows.into_iter().next().map(Release::read).unwrap_or_else(|| {
-            Err(Error::not_found(format!("release {number}"))
-                .field("/release")
-                .hint("app_describe lists the releases"))
-        })
+        if let Some(row) = rows.into_iter().next() {
+            return Release::read(row);
+        }
+        let all = "SELECT min(number), max(number) FROM _steading_release";
+        let all = db.run(Role::Platform, all, &[]).await?.rows;
+        let at = |i: usize| all.first().and_then(|row| row.get(i)?.as_u64()).unwrap_or_default();
+        let missing = if (1..at(1)).contains(&number) {
+            let message =
+                format!("release {number} is not kept any more; the oldest that is left is {}", at(0));
+            Error::new(Code::NotFound, message).hint(
+                "roll back to one that is left, or restore a snapshot or a backup; `lifecycle` says how many are kept",
+            )
+        } else {
+            Error::not_found(format!("release {number}")).hint("app_describe lists the releases")
+        };
+        Err(missing.field("/release"))
     }
 
     /// The release that was made under `note`, where it is the current one.
@@ -232,7 +245,8 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
         _ => {}
     }
-    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release })
+    let domains = Moved::by(goal, &base, &release);
+    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release, domains })
 }
 
 /// What has to be done between two releases.
@@ -261,9 +275,14 @@ async fn draft(
         }
     }
     let after = release.tables().map_err(|e| e.under("/database"))?;
+    let models: Vec<TableModel> = after.iter().map(Table::model).collect();
+    if let Some(realtime) = &release.manifest.realtime {
+        realtime.rules(&models).map_err(|e| e.under("/realtime"))?;
+    }
     tables::privileges(&base.tables()?, &after, &mut draft);
     buckets::diff(db, base, release, surplus, &mut draft).await?;
     others(base, release, &mut draft);
+    Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)
 }
 
@@ -377,6 +396,7 @@ fn others(base: &Release, release: &Release, draft: &mut Draft) {
         draft.change(Action::Alter, "realtime", Some(detail.clone()));
         draft.effect(EffectKind::Privilege, "realtime", detail);
     }
+    keeping::changes(&base.manifest, &release.manifest, draft);
     if base.manifest.secrets != release.manifest.secrets {
         let names = release.manifest.secrets.clone().unwrap_or_default();
         draft.change(Action::Alter, "secrets", Some(names.join(", ")));
@@ -442,8 +462,10 @@ async fn store(db: &mut Writer, release: &Release, note: &str) -> Result<u64> {
     let row = [json!(number), json!(manifest), json!(site), json!(Timestamp::now().as_micros()), json!(note)];
     db.run(Role::Platform, sql, &row).await?;
     point_at(db, number).await?;
-    let oldest = number.saturating_sub(KEPT);
-    db.run(Role::Platform, "DELETE FROM _steading_release WHERE number <= ?1", &[oldest.into()]).await?;
+    let kept = release.manifest.lifecycle.clone().unwrap_or_default().kept_releases();
+    let surplus = "DELETE FROM _steading_release WHERE number NOT IN \
+                   (SELECT number FROM _steading_release ORDER BY number DESC LIMIT ?1)";
+    db.run(Role::Platform, surplus, &[kept.into()]).await?;
     Ok(number)
 }
 

@@ -138,7 +138,10 @@ impl Inner {
             }
         };
         let mut copy = self.databases.open_loose(to, &database).await?;
-        let prepared = become_branch(&mut copy, env.id()).await;
+        let prepared = match self.whole(&mut copy).await {
+            Ok(()) => become_branch(&mut copy, env.id()).await,
+            Err(error) => Err(error),
+        };
         copy.close().await;
         let (release, blobs) = prepared?;
         make_servable(to, &database).await?;

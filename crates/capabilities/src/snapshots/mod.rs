@@ -6,8 +6,10 @@
 //! hard links.
 
 mod archive;
+mod backups;
 mod branch;
 mod contents;
+mod lifecycle;
 mod losses;
 mod merge;
 mod restore;
@@ -24,10 +26,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Auth;
-use crate::database::Databases;
+use crate::database::{Databases, Loose};
 use crate::logs::Logs;
 use crate::releases::Releases;
 
+pub use backups::{Backup, Backups};
 pub use branch::With;
 pub use merge::Merging;
 pub use restore::Restored;
@@ -43,8 +46,18 @@ struct Inner {
     releases: Arc<Releases>,
     auth: Auth,
     logs: Logs,
+    files: Files,
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Where the contents of files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// Below the environment's directory, where they are shared by hard links.
+    Here,
+    /// In another service, out of the reach of snapshots: an environment that has files there has none.
+    Elsewhere,
 }
 
 /// How much the snapshots of one environment may take.
@@ -109,10 +122,11 @@ impl Snapshots {
         releases: Arc<Releases>,
         auth: Auth,
         logs: Logs,
+        files: Files,
         limits: SnapshotLimits,
     ) -> Self {
         let turns = Mutex::default();
-        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, limits, turns }))
+        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, files, limits, turns }))
     }
 
     /// Every snapshot of the environment, newest first.
@@ -162,6 +176,22 @@ impl Snapshots {
 }
 
 impl Inner {
+    /// Refuses a copy whose rows name contents that are not in it.
+    ///
+    /// # Errors
+    /// `conflict` where there are files, and their contents are elsewhere.
+    async fn whole(&self, copy: &mut Loose) -> Result<()> {
+        let any = "SELECT 1 FROM _steading_object LIMIT 1";
+        if self.files == Files::Here || copy.rows(any).await?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Conflict,
+            "the files of this environment are in S3, where snapshots do not reach",
+        )
+        .hint("branch without data; for the files, use what the S3 service has for keeping versions"))
+    }
+
     /// Where the snapshots of `env` are.
     fn directory(&self, env: EnvId) -> PathBuf {
         self.environment(env).join("snapshots")

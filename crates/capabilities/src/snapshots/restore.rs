@@ -63,6 +63,8 @@ impl Inner {
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         contents::files(from.join("files"), here.join("files")).await?;
         let work = async {
+            // Who watches rows is told that they are others.
+            let _others = self.databases.feed(env.id()).reshape();
             self.databases.put_back(&mut quiet, &database).await?;
             // Who was recognized may be nobody any more.
             self.auth.forget(env.id());

@@ -90,7 +90,10 @@ impl Inner {
         };
         copying.finish().await?;
         let mut copy = self.databases.open_loose(env.id(), &database).await?;
-        let read = about(&mut copy).await;
+        let read = match self.whole(&mut copy).await {
+            Ok(()) => about(&mut copy).await,
+            Err(error) => Err(error),
+        };
         copy.close().await;
         let (release, blobs) = read?;
         contents::blobs(here.join("blobs"), staged.path().join("blobs"), blobs).await?;

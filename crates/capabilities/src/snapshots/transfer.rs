@@ -92,7 +92,10 @@ impl Inner {
         quiet.end();
         copying.finish().await?;
         let mut copy = self.databases.open_loose(env.id(), &database).await?;
-        let prepared = prepare(&mut copy).await;
+        let prepared = match self.whole(&mut copy).await {
+            Ok(()) => prepare(&mut copy).await,
+            Err(error) => Err(error),
+        };
         copy.close().await;
         let (release, blobs) = prepared?;
         contents::blobs(here.join("blobs"), staged.path().join("blobs"), blobs).await?;
@@ -111,7 +114,10 @@ impl Inner {
             self.databases.rebuild(to, &incoming.join(DATABASE), &path, Maker::Anybody, Along::Data).await;
         rebuilt.map_err(foreign)?;
         let mut copy = self.databases.open_loose(to, &path).await?;
-        let checked = check(&mut copy, &index).await;
+        let checked = match self.whole(&mut copy).await {
+            Ok(()) => check(&mut copy, &index).await,
+            Err(error) => Err(error),
+        };
         copy.close().await;
         let release = checked?;
         database::make_servable(to, &path).await?;
@@ -168,13 +174,10 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<u64> {
     for row in copy.rows(auth::STORED_USERS).await? {
         auth::check_stored(&row).map_err(|error| bad(format!("a user: {}", error.message())))?;
     }
-    let objects = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_steading_object'";
-    if copy.rows(objects).await?.first().and_then(|row| row[0].as_u64()) == Some(1) {
-        for row in copy.rows("SELECT DISTINCT key FROM _steading_object").await? {
-            let key = row[0].as_str().unwrap_or_default();
-            if !there.contains(format!("files/{key}").as_str()) {
-                return Err(bad("the content of a file is missing".to_owned()));
-            }
+    for row in copy.rows("SELECT DISTINCT content FROM _steading_object").await? {
+        let key = row[0].as_str().unwrap_or_default();
+        if !there.contains(format!("files/{key}").as_str()) {
+            return Err(bad("the content of a file is missing".to_owned()));
         }
     }
     Ok(live)

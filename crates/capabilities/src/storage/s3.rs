@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kernel::{Code, Error, Result, Secret};
 use object_store::aws::AmazonS3Builder;
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::Contents;
 
@@ -29,25 +29,25 @@ pub struct S3 {
     pub secret_key: Secret,
 }
 
-impl Contents {
-    /// Files in a bucket, below `<env id>/files`; unfinished uploads are below `envs_dir` all the same.
+impl S3 {
+    /// The bucket, as a store of objects.
     ///
     /// # Errors
     /// `invalid_input` for what is no address.
-    pub fn s3(s3: &S3, envs_dir: impl Into<PathBuf>) -> Result<Self> {
+    pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
         let retry = RetryConfig {
             backoff: BackoffConfig { max_backoff: Duration::from_secs(2), ..BackoffConfig::default() },
             max_retries: 5,
             retry_timeout: PATIENCE,
         };
-        let plain = s3.endpoint.starts_with("http://");
+        let plain = self.endpoint.starts_with("http://");
         let options = ClientOptions::new().with_allow_http(plain).with_timeout(REQUEST);
         let store = AmazonS3Builder::new()
-            .with_endpoint(&s3.endpoint)
-            .with_bucket_name(&s3.bucket)
-            .with_region(&s3.region)
-            .with_access_key_id(&s3.access_key)
-            .with_secret_access_key(s3.secret_key.expose())
+            .with_endpoint(&self.endpoint)
+            .with_bucket_name(&self.bucket)
+            .with_region(&self.region)
+            .with_access_key_id(&self.access_key)
+            .with_secret_access_key(self.secret_key.expose())
             .with_virtual_hosted_style_request(false)
             .with_retry(retry)
             .with_client_options(options)
@@ -55,6 +55,16 @@ impl Contents {
         let store = store.map_err(|error| {
             Error::new(Code::InvalidInput, format!("the store of files cannot be used: {error}"))
         })?;
-        Ok(Self::remote(Arc::new(store), envs_dir))
+        Ok(Arc::new(store))
+    }
+}
+
+impl Contents {
+    /// Files in a bucket, below `<env id>/files`; unfinished uploads are below `envs_dir` all the same.
+    ///
+    /// # Errors
+    /// `invalid_input` for what is no address.
+    pub fn s3(s3: &S3, envs_dir: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self::remote(s3.store()?, envs_dir))
     }
 }

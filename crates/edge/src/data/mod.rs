@@ -4,6 +4,7 @@ mod auth;
 mod files;
 mod openapi;
 mod openapi_files;
+mod openapi_realtime;
 mod origin;
 mod realtime;
 mod realtime_socket;
@@ -32,7 +33,7 @@ use kernel::{CallId, Code, Env, Error, Result, Scope, Secret};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use web::problem::problem_response;
+use web::problem::app_problem_response;
 
 /// The routes of the data plane, as documents write them; everything else below `/_/` is not found.
 pub const ROUTES: &[(&str, &str)] = &[
@@ -302,7 +303,7 @@ pub(super) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }
-    let mut response = problem_response(error, &id.to_string());
+    let mut response = app_problem_response(error, &id.to_string());
     // What was refused to one origin or session may be open to the next.
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response

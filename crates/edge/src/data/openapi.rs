@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, json as answer_json, openapi_files};
+use super::{Ask, json as answer_json, openapi_files, openapi_realtime};
 
 pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
     match ask.parts.method {
@@ -27,6 +27,7 @@ fn document(app: &App) -> Value {
         paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
     }
     openapi_files::paths(app, &mut paths, &mut schemas);
+    openapi_realtime::add(app, &mut paths, &mut schemas);
     auth_paths(app, &mut paths, &mut schemas);
     json!({
         "openapi": "3.1.0",

@@ -16,7 +16,7 @@ function realtime({ origin, key, access, spent, user }) {
   let socket = null;
   let ready = false;
   let attempts = 0;
-  let timer, silence, linger;
+  let timer, silence, linger, shown;
   let as = user()?.id;
 
   const needed = () => subs.size > 0 || rooms.size > 0;
@@ -29,8 +29,8 @@ function realtime({ origin, key, access, spent, user }) {
     socket = mine;
     const current = (act) => (event) => mine === socket && act(event);
     mine.onopen = current(async () => {
-      const token = await access().catch(() => null);
-      if (mine === socket) mine.send(JSON.stringify({ type: "hello", token, key }));
+      shown = await access().catch(() => null);
+      if (mine === socket) mine.send(JSON.stringify({ type: "hello", token: shown, key }));
     });
     mine.onmessage = current(({ data }) => {
       clearTimeout(silence);
@@ -79,6 +79,9 @@ function realtime({ origin, key, access, spent, user }) {
       subs.forEach(ask);
       rooms.forEach(enter);
     } else if (type === "beat") {
+      // A token is renewed before it ends; the connection goes on with the new one.
+      const token = await access().catch(() => shown);
+      if (token !== shown && as === user()?.id && say({ type: "hello", token }) !== false) shown = token;
       for (const sub of subs.values()) if (sub.after) sub.after = at;
     } else if (type === "end") {
       if (message.reason === "session_ended") await spent().catch(() => {});

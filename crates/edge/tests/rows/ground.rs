@@ -11,7 +11,7 @@ use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
 use capabilities::rows::{LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
-use edge::{Apps, Data, Edge, HostKind, Which};
+use edge::{Apps, AtDomain, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
@@ -90,6 +90,10 @@ struct Known {
 impl Apps for Known {
     fn find<'a>(&'a self, _: &'a Slug) -> BoxFuture<'a, Result<Option<Env>>> {
         async { Ok(Some(self.env.clone())) }.boxed()
+    }
+
+    fn at_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<AtDomain>>> {
+        async { Ok(None) }.boxed()
     }
 
     fn release<'a>(&'a self, env: &'a Env, _: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {

@@ -17,7 +17,7 @@ use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
-use edge::{Apps, Data, Edge, Hosts, Served, Which};
+use edge::{Apps, AtDomain, Data, Edge, Hosts, Served, Which};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kernel::{Code, Env, EnvId, Error, Result, Scopes, Secret, Slug, TenantId};
@@ -44,6 +44,10 @@ impl Apps for Known {
             _ => Ok(self.apps.lock().unwrap().get(slug).map(|app| app.env.clone())),
         };
         async { found }.boxed()
+    }
+
+    fn at_domain<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<AtDomain>>> {
+        async { Ok(None) }.boxed()
     }
 
     fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {

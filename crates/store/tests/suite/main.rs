@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod domains;
 mod file;
 mod lives;
 mod place;
@@ -31,6 +32,9 @@ macro_rules! store_suite {
             lives: an_idempotency_key_tells_what_became_of_its_call,
             lives: audit_rows_read_back_whole_and_old_ones_go,
             lives: a_database_of_a_later_program_is_refused,
+            domains: a_domain_is_claimed_by_many_and_proven_for_one,
+            domains: a_proof_that_is_gone_counts_for_a_while,
+            domains: a_certificate_is_ordered_by_one_at_a_time,
         }
     };
     ($engine:ident, $place:expr, $($module:ident: $case:ident,)+) => {

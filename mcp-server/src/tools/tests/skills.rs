@@ -11,7 +11,19 @@ use crate::skills::{self, File};
 use crate::tools::registry;
 
 /// What apps answer beside rows (the tools and the manifest do not know of it).
-const OF_APPS: [&str; 5] = ["access_token", "token_type", "refresh_token", "expires_in", "request_id"];
+const OF_APPS: [&str; 10] = [
+    "access_token",
+    "token_type",
+    "refresh_token",
+    "expires_in",
+    "request_id",
+    // Who may join a channel, and why a stream has ended.
+    "signed_in",
+    "session_ended",
+    "session_changed",
+    "token_expired",
+    "slow_consumer",
+];
 
 /// A block of code in a skill.
 struct Fence {
@@ -219,7 +231,7 @@ async fn a_skill_is_read_by_its_name_or_by_words() {
 #[tokio::test]
 async fn what_is_no_skill_is_answered_with_those_there_are() {
     let ground = Ground::new().await;
-    let hint = "the skills are start-here, build-a-web-app, data-and-access, files-and-images, debug-and-verify, manage-environments";
+    let hint = "the skills are start-here, build-a-web-app, data-and-access, files-and-images, realtime, domains, debug-and-verify, change-data-safely, manage-environments";
     for name in ["", "start", "../tools.rs", "/etc/passwd", "start-here/../start-here/SKILL.md", "SKILL.md"] {
         let refused = ground.call("skill_read", json!({ "name": name })).await.unwrap_err();
         assert_eq!((refused.code(), refused.advice()), (Code::NotFound, Some(hint)), "{name}");

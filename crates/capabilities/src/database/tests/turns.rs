@@ -12,7 +12,7 @@ use crate::database::connection::{Connection, Kind};
 use crate::database::guard::Bounds;
 use crate::database::rows::RunRows as _;
 use crate::database::watch::Stop;
-use crate::database::{Durability, Error, Feed, Limits, Query, Role, Switch};
+use crate::database::{Durability, Error, Limits, Query, Role, Switch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_readers_see_whole_transactions_while_one_writes() {
@@ -260,7 +260,7 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
     for _ in 0..10 {
         let env = fixture.env.id();
         let connection =
-            Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::new(Feed::new())).await.unwrap();
+            Connection::open(env, &path, Kind::RowsWriter, &limits, Arc::default()).await.unwrap();
         connection.step_kept("SELECT * FROM todo".to_owned(), Vec::new(), bounds()).await.unwrap();
         let watch = connection.watch();
         let slow = connection.step_kept(ENDLESS.to_owned(), Vec::new(), bounds());

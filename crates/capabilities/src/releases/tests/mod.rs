@@ -6,6 +6,7 @@ mod back;
 mod buckets;
 mod columns;
 mod guarding;
+mod keeping;
 mod sign_in;
 mod tables;
 

@@ -1,0 +1,128 @@
+//! What is old goes, what is live stays, and the disk stays as full as it is.
+
+use std::time::Duration;
+
+use super::*;
+
+fn site(n: u64, lifecycle: Value) -> Value {
+    json!({
+        "database": { "tables": { "todos": { "columns": { "title": "text", format!("c{}", n % 2): "int" } } } },
+        "site": { "files": { "index.html": format!("<p>{n}"), "app.js": "x".repeat(5_000) + &n.to_string() } },
+        "lifecycle": lifecycle,
+    })
+}
+
+impl Yard {
+    fn blobs(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join(self.env.id().to_string()).join("blobs")).unwrap().count()
+    }
+
+    fn database(&self) -> u64 {
+        let path = self.dir.path().join(self.env.id().to_string()).join("main.db");
+        std::fs::metadata(path).unwrap().len()
+    }
+
+    async fn releases(&self) -> Vec<u64> {
+        let sql = "SELECT number FROM _steading_release ORDER BY number";
+        let rows = self.databases.platform_query(&self.env, sql, &[]).await.unwrap();
+        rows.iter().map(|row| row[0].as_u64().unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_deploys_leave_no_more_than_the_lifecycle_keeps() {
+    let yard = Yard::new().await;
+    let keep = json!({ "releases": { "keep": 5 } });
+    let mut sizes = Vec::new();
+    for n in 1..=100 {
+        yard.apply(site(n, keep.clone())).await.unwrap();
+        if n % 10 == 0 {
+            yard.releases.collect_older(&yard.env, Duration::ZERO).await.unwrap();
+            sizes.push((yard.blobs(), yard.database()));
+        }
+    }
+    assert_eq!(yard.releases().await, [96, 97, 98, 99, 100]);
+    assert_eq!(yard.blobs(), 10);
+    let (first, last) = (sizes[1].1, sizes[9].1);
+    assert!(last <= first + 64 * 1_024, "the database grows: {sizes:?}");
+
+    // What is gone is said to be gone; what never was is not.
+    let gone = yard.rollback(50).await.unwrap_err();
+    assert_eq!(gone.message(), "release 50 is not kept any more; the oldest that is left is 96");
+    let never = yard.rollback(500).await.unwrap_err();
+    assert_eq!((never.code(), never.message()), (Code::NotFound, "there is no release 500"));
+    // Gone back to the oldest that is left, the next one still leaves the live one.
+    yard.rollback(96).await.unwrap();
+    yard.apply(site(1_000, keep)).await.unwrap();
+    yard.releases.collect_older(&yard.env, Duration::ZERO).await.unwrap();
+    assert_eq!(yard.releases().await, [97, 98, 99, 100, 101]);
+    assert!(yard.releases.live(&yard.env).await.unwrap().is_some_and(|live| live.release == 101));
+}
+
+#[tokio::test]
+async fn old_releases_go_and_the_live_one_stays_however_old() {
+    let yard = Yard::new().await;
+    let lifecycle = json!({ "releases": { "age": "30d" } });
+    for n in 1..=4 {
+        yard.apply(site(n, lifecycle.clone())).await.unwrap();
+    }
+    yard.rollback(2).await.unwrap();
+    let mut db = yard.databases.writer(&yard.env).await.unwrap();
+    db.begin(Durability::Normal).await.unwrap();
+    let old = Timestamp::now().minus(Duration::from_secs(31 * 86_400)).as_micros();
+    let sql = "UPDATE _steading_release SET created_at = ?1 WHERE number < 4";
+    db.run(crate::database::Role::Platform, sql, &[old.into()]).await.unwrap();
+    db.commit().await.unwrap();
+    drop(db);
+    let (_, lifecycle) = yard.releases.keeping(&yard.env).await.unwrap();
+    assert_eq!(yard.releases.expire(&yard.env, &lifecycle).await.unwrap(), 2);
+    assert_eq!(yard.releases().await, [2, 4]);
+    assert_eq!(yard.releases.expire(&yard.env, &lifecycle).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_kept_is_planned_and_what_cannot_be_is_refused() {
+    let yard = Yard::new().await;
+    let manifest = json!({
+        "backups": { "every": "6h", "keep": 3 },
+        "lifecycle": { "releases": { "keep": 10, "age": "90d" }, "snapshots": { "keep": 5 }, "logs": { "age": "2d" } },
+    });
+    let plan = yard.plan(manifest.clone()).await.unwrap();
+    assert_eq!(
+        changes(&plan.changes),
+        [
+            "alter backups: none → every 6h, 3 kept",
+            "alter lifecycle: as usual → releases: at most 10, none older than 90d; snapshots: at most 5; \
+             logs: none older than 2d",
+        ]
+    );
+    assert_eq!(effects(&plan.effects)[0], "Cost backups: backups take space where they are kept");
+    yard.apply(manifest).await.unwrap();
+    // A section that is left out stays; an empty one is emptied; the way back brings it back.
+    yard.apply(json!({ "name": "x" })).await.unwrap();
+    assert!(yard.releases.keeping(&yard.env).await.unwrap().0.every.is_some());
+    let off = yard.apply(json!({ "backups": {} })).await.unwrap();
+    assert_eq!(changes(&off.changes), ["alter backups: every 6h, 3 kept → none"]);
+    yard.rollback(1).await.unwrap();
+    assert_eq!(yard.releases.keeping(&yard.env).await.unwrap().0.kept(), 3);
+
+    for (manifest, at) in [
+        (json!({ "backups": { "every": "6h", "keep": 0 } }), "/backups/keep"),
+        (json!({ "backups": { "every": "6h", "keep": 101 } }), "/backups/keep"),
+        (json!({ "backups": { "keep": 5 } }), "/backups/every"),
+        (json!({ "lifecycle": { "releases": { "keep": 0 } } }), "/lifecycle/releases/keep"),
+        (json!({ "lifecycle": { "snapshots": { "keep": 1_001 } } }), "/lifecycle/snapshots/keep"),
+        (json!({ "lifecycle": { "logs": { "keep": 5 } } }), "/lifecycle/logs/keep"),
+    ] {
+        let refused = yard.plan(manifest.clone()).await.unwrap_err();
+        assert_eq!((refused.code(), refused.pointer()), (Code::InvalidInput, Some(at)), "{manifest}");
+    }
+    for wrong in [
+        json!({ "backups": { "every": "6 hours" } }),
+        json!({ "backups": { "each": "6h" } }),
+        json!({ "lifecycle": { "blobs": {} } }),
+        json!({ "lifecycle": { "releases": { "days": 3 } } }),
+    ] {
+        assert!(serde_json::from_value::<Manifest>(wrong.clone()).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,235 @@
+//! Backups: archives of environments in a store of objects, each read back before an older one goes.
+//!
+//! A backup is two objects: `<env>/<id>.tar`, and `<env>/<id>.json`, which is written last, when the first has been read
+//! back with the right hash. One without the other is none.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use kernel::{BlobHash, Code, Env, EnvId, Error, Result, SnapshotId, Timestamp};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Place;
+use object_store::prefix::PrefixStore;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Snapshots;
+use crate::releases::BackupSpec;
+
+/// How much is written at a time; S3 takes no smaller part but the last.
+const PART: usize = 8 << 20;
+
+/// After how long what an attempt that died has left is removed.
+const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The backups of all environments. Clones share everything.
+#[derive(Clone)]
+pub struct Backups {
+    store: Arc<dyn ObjectStore>,
+    snapshots: Snapshots,
+}
+
+/// One backup that was read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Its id.
+    pub backup: SnapshotId,
+    /// Of which moment it is.
+    pub created_at: Timestamp,
+    /// The environment's slug at that moment.
+    pub slug: String,
+    /// How large it is, in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of it.
+    pub sha256: BlobHash,
+}
+
+impl Backups {
+    /// Backups below the directory `path`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub fn local(path: &Path, snapshots: Snapshots) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(super::disk)?;
+        let store = LocalFileSystem::new_with_prefix(path).map_err(Error::internal)?.with_fsync(true);
+        Ok(Self { store: Arc::new(store), snapshots })
+    }
+
+    /// Backups in a store of objects, below `backups`.
+    #[must_use]
+    pub fn remote(store: Arc<dyn ObjectStore>, snapshots: Snapshots) -> Self {
+        Self { store: Arc::new(PrefixStore::new(store, "backups")), snapshots }
+    }
+
+    /// Makes a backup of the environment as it is now, and reads it back.
+    ///
+    /// # Errors
+    /// As [`Snapshots::export`]; `unavailable` where the store fails.
+    pub async fn take(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<Backup> {
+        let (backup, created_at) = (SnapshotId::new(), Timestamp::now());
+        let mut stream = self.snapshots.export(env, slug.clone(), secrets).await?;
+        let place = tar(env.id(), backup);
+        let mut upload = self.store.put_multipart(&place).await.map_err(failed)?;
+        let written = match write(upload.as_mut(), &mut stream).await {
+            Ok(written) => upload.complete().await.map(|_| written).map_err(failed),
+            Err(error) => Err(error),
+        };
+        let (bytes, sha256) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                let _ = upload.abort().await;
+                return Err(error);
+            }
+        };
+        let read = self.store.get(&place).await.map_err(failed)?.into_stream().map_err(failed);
+        if hash(read.boxed()).await? != (bytes, sha256) {
+            let _ = self.store.delete(&place).await;
+            return Err(Error::new(Code::Unavailable, "a backup could not be read back as it was written")
+                .hint("the operator has to look after the store of backups"));
+        }
+        let made = Backup { backup, created_at, slug, bytes, sha256 };
+        let about = serde_json::to_vec(&made).map_err(Error::internal)?;
+        self.store.put(&about_of(env.id(), backup), about.into()).await.map_err(failed)?;
+        Ok(made)
+    }
+
+    /// The backups of an environment, newest first. There may be some of one that is deleted.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn list(&self, env: EnvId) -> Result<Vec<Backup>> {
+        let listed = self.store.list(Some(&Place::from(env.to_string())));
+        let places: Vec<Place> = listed.map_ok(|found| found.location).try_collect().await.map_err(failed)?;
+        let mut backups = Vec::new();
+        for place in places.iter().filter(|place| place.extension() == Some("json")) {
+            let text = match self.store.get(place).await {
+                Ok(found) => found.bytes().await.map_err(failed)?,
+                // It was removed meanwhile.
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            match serde_json::from_slice::<Backup>(&text) {
+                Ok(backup) if *place == about_of(env, backup.backup) => backups.push(backup),
+                _ => tracing::warn!(%place, "what is noted of a backup cannot be read"),
+            }
+        }
+        backups.sort_by_key(|it| std::cmp::Reverse((it.created_at, it.backup)));
+        Ok(backups)
+    }
+
+    /// The bytes of a backup: an archive that an environment can be made of.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable` where the store fails, in the stream too.
+    pub async fn read(
+        &self,
+        env: EnvId,
+        id: &str,
+    ) -> Result<(Backup, BoxStream<'static, std::io::Result<Bytes>>)> {
+        let found = self.list(env).await?.into_iter().find(|it| it.backup.to_string() == id);
+        let found = found.ok_or_else(|| {
+            let id: String = id.chars().take(64).collect();
+            Error::not_found(format!("backup {id:?}"))
+        })?;
+        let bytes = self.store.get(&tar(env, found.backup)).await.map_err(failed)?.into_stream();
+        Ok((found, bytes.map_err(std::io::Error::other).boxed()))
+    }
+
+    /// Makes a backup where one is due, then removes those that are more than are to be kept; whether it made one.
+    ///
+    /// # Errors
+    /// As [`Backups::take`]; then no older one is removed.
+    pub async fn keep_up(
+        &self,
+        env: &Env,
+        spec: &BackupSpec,
+        slug: String,
+        secrets: Vec<String>,
+    ) -> Result<Option<Backup>> {
+        let Some(every) = spec.every else { return Ok(None) };
+        let newest = self.list(env.id()).await?.into_iter().next();
+        let due = Timestamp::now().minus(every.duration());
+        if newest.is_some_and(|newest| newest.created_at > due) {
+            return Ok(None);
+        }
+        let made = self.take(env, slug, secrets).await?;
+        self.forget_older(env.id(), spec.kept()).await?;
+        Ok(Some(made))
+    }
+
+    /// Removes all but the newest `keep`, and what attempts that died have left.
+    async fn forget_older(&self, env: EnvId, keep: usize) -> Result<()> {
+        let all = self.list(env).await?;
+        for old in all.iter().skip(keep.max(1)) {
+            // What says that it is one goes first.
+            self.remove(&about_of(env, old.backup)).await?;
+            self.remove(&tar(env, old.backup)).await?;
+        }
+        let listed = self.store.list(Some(&Place::from(env.to_string())));
+        let listed: Vec<_> = listed.try_collect().await.map_err(failed)?;
+        for found in listed.iter().filter(|found| found.location.extension() == Some("tar")) {
+            let known = all.iter().any(|it| tar(env, it.backup) == found.location);
+            let age = Timestamp::now().as_secs() - found.last_modified.timestamp();
+            if !known && age > LEFT.as_secs().cast_signed() {
+                self.remove(&found.location).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, place: &Place) -> Result<()> {
+        match self.store.delete(place).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn tar(env: EnvId, backup: SnapshotId) -> Place {
+    Place::from_iter([env.to_string(), format!("{backup}.tar")])
+}
+
+fn about_of(env: EnvId, backup: SnapshotId) -> Place {
+    Place::from_iter([env.to_string(), format!("{backup}.json")])
+}
+
+async fn write(
+    upload: &mut dyn MultipartUpload,
+    stream: &mut BoxStream<'static, std::io::Result<Bytes>>,
+) -> Result<(u64, BlobHash)> {
+    let (mut hasher, mut bytes, mut held) = (Sha256::new(), 0, BytesMut::new());
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(super::disk)?;
+        hasher.update(&chunk);
+        bytes += chunk.len() as u64;
+        held.extend_from_slice(&chunk);
+        if held.len() >= PART {
+            upload.put_part(held.split_to(PART).freeze().into()).await.map_err(failed)?;
+        }
+    }
+    if !held.is_empty() {
+        upload.put_part(held.freeze().into()).await.map_err(failed)?;
+    }
+    Ok((bytes, BlobHash::from_bytes(hasher.finalize().into())))
+}
+
+async fn hash(mut stream: BoxStream<'_, Result<Bytes>>) -> Result<(u64, BlobHash)> {
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
+    while let Some(chunk) = stream.try_next().await? {
+        hasher.update(&chunk);
+        bytes += chunk.len() as u64;
+    }
+    Ok((bytes, BlobHash::from_bytes(hasher.finalize().into())))
+}
+
+fn failed(error: object_store::Error) -> Error {
+    Error::new(Code::Unavailable, "the store of backups does not work")
+        .hint("the operator has to look after it")
+        .source(error)
+}

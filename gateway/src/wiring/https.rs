@@ -1,0 +1,177 @@
+//! HTTPS, certificates and domains as the configuration has them, and which host gets to whom.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use capabilities::domains::{
+    AcmeSettings, Authority, CertificateSettings, Certificates, Challenges, Clock, Dns, DomainSettings,
+    Domains, Method, Reserved,
+};
+use capabilities::logs::Logs;
+use control::Control;
+use edge::{Edge, HSTS, HostKind, Hosts, Secured, Tls, misdirected};
+use http::header::STRICT_TRANSPORT_SECURITY;
+use kernel::{Error, Result, Timestamp};
+use mcp_server::seal::Keeper;
+use tower::ServiceExt as _;
+
+use super::Listening;
+use crate::config::{AcmeChallenge, Config, TlsMode};
+use crate::hosts::HostOwners;
+use crate::redirect::{self, Redirect};
+
+/// What HTTPS needs beside the routes.
+pub struct Https {
+    /// The handshake.
+    pub tls: Tls,
+    /// What answers plain HTTP.
+    pub redirect: Router,
+}
+
+/// Begins to order certificates, and gives what listeners need.
+pub(super) fn start(
+    certificates: Arc<Certificates>,
+    listening: &Listening,
+    hosts: &Arc<Hosts>,
+    control: &Arc<Control>,
+) -> Result<Https> {
+    tokio::spawn(Arc::clone(&certificates).run(listening.stopping.clone()));
+    let redirect = Redirect {
+        hosts: Arc::clone(hosts),
+        control: Arc::clone(control),
+        challenges: Arc::clone(certificates.challenges()),
+        port: https_port(listening),
+    };
+    let tls = Tls::new(certificates).map_err(Error::internal)?;
+    Ok(Https { tls, redirect: redirect.router() })
+}
+
+/// The port of HTTPS as visitors see it, where it is not the usual one.
+fn https_port(listening: &Listening) -> Option<u16> {
+    let public = listening.url.strip_prefix("https://");
+    let written = |authority: &str| authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = public.map_or_else(|| listening.tls.map(|addr| addr.port()), written);
+    port.filter(|port| *port != 443)
+}
+
+/// A host without its port.
+fn bare(authority: &str) -> String {
+    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    host.map_or(authority, |(host, _)| host).to_ascii_lowercase()
+}
+
+pub(super) fn certificates(
+    config: &Config,
+    listening: &Listening,
+    hosts: &Arc<Hosts>,
+    control: &Arc<Control>,
+) -> Result<Certificates> {
+    let (tls, acme) = (&config.tls, &config.acme);
+    let authority = match tls.mode {
+        TlsMode::LocalCa => Authority::Local,
+        TlsMode::Files => Authority::Nobody,
+        TlsMode::Acme => Authority::Acme(AcmeSettings {
+            directory: acme.directory.to_string(),
+            root: acme.root_file.clone(),
+            contact: acme.contact.as_ref().map(|contact| contact.0.clone()),
+            methods: match acme.challenge {
+                AcmeChallenge::Http01 => vec![Method::Http01],
+                AcmeChallenge::TlsAlpn01 => vec![Method::TlsAlpn01],
+                AcmeChallenge::Any if tls.http_redirect.is_some() => vec![Method::Http01, Method::TlsAlpn01],
+                AcmeChallenge::Any => vec![Method::TlsAlpn01],
+            },
+            orders_per_tenant: acme.orders_per_tenant,
+        }),
+    };
+    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
+    let previews = config.preview_domain.as_deref().map(bare);
+    let settings = CertificateSettings {
+        data_dir: config.data_dir.clone(),
+        hosts: url.host().map(str::to_ascii_lowercase).into_iter().collect(),
+        apps: std::iter::once(bare(&listening.apps_domain)).chain(previews).collect(),
+        authority,
+        files: tls.cert_file.clone().zip(tls.key_file.clone()).into_iter().collect(),
+        directory: tls.cert_dir.clone(),
+    };
+    let owners = Arc::new(HostOwners { hosts: Arc::clone(hosts), control: Arc::clone(control) });
+    let seal = Arc::new(Keeper(Arc::clone(control)));
+    Certificates::open(settings, control.store().clone(), seal, owners, clock())
+}
+
+pub(super) fn domains(
+    config: &Config,
+    listening: &Listening,
+    control: &Arc<Control>,
+    certificates: Option<Arc<Certificates>>,
+    logs: &Logs,
+) -> Result<Domains> {
+    let url: http::Uri = listening.url.parse().map_err(Error::internal)?;
+    let apps_host = bare(&listening.apps_domain);
+    let own = [Some(apps_host.clone()), config.preview_domain.as_deref().map(bare), url.host().map(bare)];
+    let settings = DomainSettings {
+        reserved: Reserved { domains: own.into_iter().flatten().collect() },
+        apps_host,
+        addresses: config.domains.addresses.0.clone(),
+    };
+    let dns = Dns::new(&config.domains.dns.0)?;
+    let seal = Arc::new(Keeper(Arc::clone(control)));
+    Ok(Domains::new(settings, control.store().clone(), seal, dns, certificates, logs.clone(), clock()))
+}
+
+fn clock() -> Clock {
+    Arc::new(Timestamp::now)
+}
+
+/// The platform's routes on the platform's hosts; everything else is an app's.
+#[derive(Clone)]
+pub(super) struct Dispatch {
+    pub hosts: Arc<Hosts>,
+    pub edge: Edge,
+    pub platform: Router,
+    pub challenges: Arc<Challenges>,
+    /// Whether browsers are told to come by HTTPS only, except to domains of apps' own.
+    pub hsts: bool,
+}
+
+impl Dispatch {
+    pub(super) fn router(self) -> Router {
+        Router::new().fallback(move |request: Request| {
+            let this = self.clone();
+            async move { this.answer(request).await }
+        })
+    }
+
+    async fn answer(self, request: Request) -> Response {
+        let secured = request.extensions().get::<Secured>().cloned();
+        if let Some(refusal) = misdirected(secured.as_ref(), &self.hosts, request.uri(), request.headers()) {
+            return refusal;
+        }
+        if let Some(answer) =
+            redirect::challenge(&self.challenges, request.method(), request.uri(), request.headers())
+        {
+            return answer;
+        }
+        let host = self.hosts.of(request.uri(), request.headers());
+        let of_this_machine =
+            Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
+        let mut response = match &host {
+            HostKind::Platform => self.platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
+            host => self.edge.serve(host, request).await,
+        };
+        // A browser would keep it for every port of this machine, those of other programs too.
+        if self.hsts && secured.is_some() && !of_this_machine && !matches!(host, HostKind::Domain(_)) {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+        response
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.starts_with('[')
+        || host.parse::<IpAddr>().is_ok()
+}
