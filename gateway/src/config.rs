@@ -306,6 +306,9 @@ pub enum Error {
     /// A public address that no browser would treat as secure.
     #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
     InsecurePublicUrl,
+    /// A bucket whose service is not said.
+    #[error("storage.s3_bucket is set, and {0} is not")]
+    Bucket(&'static str),
 }
 
 impl Error {
@@ -323,6 +326,9 @@ impl Error {
                     .to_owned(),
             ),
             Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
+            Error::Bucket(missing) => Some(format!(
+                "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
+            )),
             Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }
@@ -383,6 +389,7 @@ impl Config {
         if let Some((key, _, needs, _)) = pairs.into_iter().find(|(_, is, _, has)| *is && !has) {
             return Err(Error::Alone { key, needs });
         }
+        self.storage.check()?;
         if self.allow_insecure_http {
             return Ok(());
         }
@@ -394,6 +401,25 @@ impl Config {
             return Err(Error::InsecurePublicUrl);
         }
         Ok(())
+    }
+}
+
+impl Storage {
+    /// Refuses a bucket that nobody can reach.
+    fn check(&self) -> Result<(), Error> {
+        if self.s3_bucket.0.is_empty() {
+            return Ok(());
+        }
+        let said = [
+            ("storage.s3_endpoint", !self.s3_endpoint.0.is_empty()),
+            ("storage.s3_region", !self.s3_region.0.is_empty()),
+            ("storage.s3_access_key", !self.s3_access_key.0.is_empty()),
+            ("storage.s3_secret_key", self.s3_secret_key.0.is_some()),
+        ];
+        match said.into_iter().find(|(_, is_said)| !is_said) {
+            Some((missing, _)) => Err(Error::Bucket(missing)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -246,40 +246,29 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 /// Where the contents of files are.
 fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
-    match s3(config)? {
+    match s3(config) {
         Some(s3) => Contents::s3(&s3, environments_dir),
         None => Contents::local(environments_dir),
     }
 }
 
 fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
-    match s3(config)? {
+    match s3(config) {
         Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
         None => Backups::local(&config.data_dir.join("backups"), snapshots),
     }
 }
 
 /// The bucket where files and backups are, where they are not in the data directory.
-fn s3(config: &Config) -> Result<Option<S3>> {
+fn s3(config: &Config) -> Option<S3> {
     let storage = &config.storage;
-    if storage.s3_bucket.0.is_empty() {
-        return Ok(None);
-    }
-    let missing = |name: &str| {
-        Error::new(Code::InvalidInput, format!("storage.s3_bucket is set, and storage.{name} is not"))
-            .hint("set it, or take storage.s3_bucket out to keep files in the data directory")
-    };
-    Ok(Some(S3 {
-        endpoint: Some(storage.s3_endpoint.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_endpoint"))?,
+    storage.s3_secret_key.0.as_ref().filter(|_| !storage.s3_bucket.0.is_empty()).map(|secret_key| S3 {
+        endpoint: storage.s3_endpoint.0.clone(),
         bucket: storage.s3_bucket.0.clone(),
         region: storage.s3_region.0.clone(),
-        access_key: Some(storage.s3_access_key.0.clone())
-            .filter(|it| !it.is_empty())
-            .ok_or_else(|| missing("s3_access_key"))?,
-        secret_key: storage.s3_secret_key.0.clone().ok_or_else(|| missing("s3_secret_key"))?,
-    }))
+        access_key: storage.s3_access_key.0.clone(),
+        secret_key: secret_key.clone(),
+    })
 }
 
 fn database_limits(config: &Config) -> database::Limits {

@@ -111,7 +111,14 @@ impl Platform {
         let environments = self.control.environments();
         let made = environments.create_copy(tenant, wanted).await?.environment;
         match fill(made.id).await {
-            Ok(filled) => Ok((environments.ready(&made).await?, filled)),
+            Ok(filled) => match environments.ready(&made).await {
+                Ok(ready) => Ok((ready, filled)),
+                Err(error) => {
+                    // It was deleted meanwhile, before its files were there.
+                    self.remove_environment(&made).await?;
+                    Err(error)
+                }
+            },
             Err(error) => {
                 if let Err(error) = environments.abandon(&made).await {
                     tracing::warn!(env.id = %made.id, error = error.chain(), "an environment that was not made stays");

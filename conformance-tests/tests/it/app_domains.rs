@@ -50,9 +50,9 @@ impl World {
 
     /// A client that trusts the platform's own authority.
     fn trusting(&self) -> anyhow::Result<Https> {
-        let output =
-            self.steading.command(&["ca", "--json"]).arg("--data-dir").arg(&self.steading.ready().data_dir);
-        let shown: Value = serde_json::from_slice(&{ output }.output()?.stdout)?;
+        let mut command = self.steading.command(&["ca", "--json"]);
+        let output = command.arg("--data-dir").arg(&self.steading.ready().data_dir).output()?;
+        let shown: Value = serde_json::from_slice(&output.stdout)?;
         Https::new(&self.https, &[shown["pem"].as_str().context("no pem")?])
     }
 
@@ -66,7 +66,7 @@ impl World {
 }
 
 fn local() -> anyhow::Result<World> {
-    World::new(|launch, ..| launch)
+    World::new(|launch, _, _, _| launch)
 }
 
 fn token(set: &Value) -> anyhow::Result<&str> {
@@ -209,7 +209,7 @@ fn nobody_gets_a_domain_that_is_anothers_or_the_platforms() -> anyhow::Result<()
     let gone = json!({ "kind": "domain", "name": "www.victim.test", "confirm": doomed["confirm"] });
     assert_eq!(
         owner.call("resource_delete", &gone)?.code(),
-        "conflict",
+        "invalid_input",
         "a confirmation of another environment"
     );
     assert_eq!(thief.output("resource_delete", &gone)?["deleted"], true, "its own claim");

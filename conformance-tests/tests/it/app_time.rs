@@ -177,6 +177,10 @@ fn a_return_needs_the_confirmation_of_its_own_dry_run() {
         let input = json!({ "kind": "snapshot", "name": snapshot, "dry_run": true });
         assert_eq!(elsewhere.client.call("resource_delete", &input).unwrap().status, 404);
     }
+    // A name that is another's id would stand in its way.
+    let id = place.output("app_describe", &json!({})).unwrap()["snapshots"][0]["snapshot"].clone();
+    let posing = place.client.call("env_snapshot", &json!({ "name": id })).unwrap();
+    assert_eq!((posing.status, posing.body["field"].clone()), (400, json!("/name")));
     let twice = place.client.call("env_snapshot", &json!({ "name": "one" })).unwrap();
     assert_eq!((twice.status, twice.body["field"].clone()), (409, json!("/name")));
     let plan = json!({ "kind": "snapshot", "name": "one", "dry_run": true });

@@ -180,3 +180,23 @@ fn a_database_password_does_not_print() {
     let config = parse("database.url = 'postgres://u:hunter2@h/d'").unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
 }
+
+#[test]
+fn a_bucket_without_its_service_is_refused_and_no_secret_is_shown() {
+    check(
+        "[storage]\ns3_bucket = 'files'",
+        expect![
+            "storage.s3_bucket is set, and storage.s3_endpoint is not (set storage.s3_endpoint, or take storage.s3_bucket out to keep files in the data directory)"
+        ],
+    );
+    let whole = "[storage]\ns3_bucket = 'files'\ns3_endpoint = 'https://s3.example'\ns3_access_key = 'a'\n";
+    check(
+        whole,
+        expect![
+            "storage.s3_bucket is set, and storage.s3_secret_key is not (set storage.s3_secret_key, or take storage.s3_bucket out to keep files in the data directory)"
+        ],
+    );
+    let config = parse(&format!("{whole}s3_secret_key = 'very secret'\n")).unwrap();
+    assert_eq!(config.storage.s3_region.0, "us-east-1");
+    assert!(!format!("{config:?}").contains("very secret"));
+}

@@ -3,6 +3,7 @@
 mod access;
 mod auth;
 mod skills;
+mod storage;
 
 use std::sync::Arc;
 

@@ -64,6 +64,13 @@ export async function uses(): Promise<string[]> {
   const value: unknown = loose["whatever"];
   titles.push(String(value));
 
+  const photos = app.files("photos");
+  const file = await photos.upload("a.png", new Blob([]), { type: "image/png", onProgress: ({ sent, size }) => void (sent / size) });
+  titles.push(file.path, photos.url(file.path, { w: 320, fit: "cover", h: 200 }), await photos.sign("a.png", { expiresIn: 60 }));
+  for await (const { path, size } of photos.all({ prefix: "a" })) titles.push(`${path} ${size}`);
+  titles.push(await (await photos.download("a.png", { format: "webp" })).text());
+  await photos.remove((await photos.move("a.png", "b.png")).path);
+
   try {
     await todos.get("x");
   } catch (error) {
@@ -91,6 +98,10 @@ export async function refused(): Promise<void> {
   await app.batch([{ do: "upsert", on: "todos", new: {} }]);
   // @ts-expect-error an object is no value of a filter
   where`title == ${{ title: "x" }}`;
+  // @ts-expect-error no such way to fit
+  app.files("photos").url("a.png", { fit: "stretch" });
+  // @ts-expect-error a file needs a path
+  await app.files("photos").upload(new Blob([]));
   // @ts-expect-error nor is what may be missing
   where`title == ${undefined}`;
 }

@@ -9,7 +9,7 @@ use super::compile::{New, Sql, View};
 use super::trial::{Target, Trial};
 use super::{Operation, Persona, Subject, User};
 use crate::database::{Role, Writer, quoted};
-use crate::rows::{App, TableModel};
+use crate::rows::{App, BUCKET, TableModel};
 
 /// Up to how many rows are counted.
 const COUNTED: u64 = 10_000;
@@ -17,13 +17,13 @@ const COUNTED: u64 = 10_000;
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// The table.
+    /// The table, or the bucket as `files/photos`.
     pub on: String,
     /// What is tried.
     pub operation: Operation,
     /// By whom.
     pub who: Who,
-    /// On which row that is there; on a made one without it.
+    /// On which row that is there, or on the file at which path; on a made one without it.
     pub id: Option<String>,
     /// Values of the made row.
     pub row: Map<String, Value>,
@@ -74,16 +74,21 @@ fn params(_: &mut SchemaGenerator) -> Schema {
 /// # Errors
 /// `not_found` for the table, the row or the user; `invalid_input` for values that do not fit.
 pub(crate) async fn explain(db: &mut Writer, app: &App, question: Question) -> Result<Explanation> {
-    let table = app.table(&question.on).ok_or_else(|| {
+    let table = app.guarded(&question.on).ok_or_else(|| {
         Error::not_found(format!("table {:?} in the release", question.on))
             .field("/on")
-            .hint("app_describe lists the tables; one that no manifest has is reached by nobody")
+            .hint("app_describe lists the tables, and the buckets, which are asked for as files/<bucket>")
     })?;
-    let subject = subject(db, table, question.who, question.id.as_deref()).await?;
-    let Question { operation, new, row, id, .. } = question;
+    let Question { on, operation, who, new, row, id } = question;
+    let bucket = on.strip_prefix(BUCKET);
+    let id = match (bucket, id) {
+        (Some(bucket), Some(path)) => Some(object(db, bucket, &path).await?),
+        (_, id) => id,
+    };
+    let subject = subject(db, table, who, id.as_deref()).await?;
     let on = id.map_or(Target::Made(row), Target::Stored);
     let visible = match operation {
-        Operation::List => Some(visible(db, table, &subject).await?),
+        Operation::List => Some(visible(db, table, bucket, &subject).await?),
         _ => None,
     };
     let verdict = Trial { table, subject: &subject, operation, on, new, given: Vec::new() }.run(db).await?;
@@ -108,7 +113,7 @@ async fn subject(db: &mut Writer, table: &TableModel, who: Who, id: Option<&str>
         }
         (Who::Persona(Persona::User), Some(id)) if table.has_owner() => {
             let sql = format!("SELECT \"owner\" FROM {} WHERE \"id\" = ?1", quoted(&table.name));
-            let rows = db.run(Role::Writer, &sql, &[id.into()]).await?.rows;
+            let rows = db.run(table.role(), &sql, &[id.into()]).await?.rows;
             let owner = rows.first().and_then(|row| row.first()?.as_str()?.parse::<UserId>().ok());
             let Some(owner) = owner else { return Ok(Persona::User.subject()) };
             let stranger = User { id: owner, role: "user".to_owned(), email: None, claims: Map::new() };
@@ -116,6 +121,14 @@ async fn subject(db: &mut Writer, table: &TableModel, who: Who, id: Option<&str>
         }
         (Who::Persona(persona), _) => Ok(persona.subject()),
     }
+}
+
+/// The id of the file at a path.
+async fn object(db: &mut Writer, bucket: &str, path: &str) -> Result<String> {
+    let sql = "SELECT id FROM _steading_object WHERE bucket = ?1 AND path = ?2";
+    let rows = db.run(Role::Platform, sql, &[bucket.into(), path.into()]).await?.rows;
+    let id = rows.first().and_then(|row| row.first()?.as_str().map(str::to_owned));
+    id.ok_or_else(|| Error::not_found(format!("such file in {bucket}")).field("/id"))
 }
 
 /// One of the app's users, as rules see it.
@@ -128,13 +141,24 @@ async fn known(db: &mut Writer, user: UserId) -> Result<Option<Subject>> {
     Ok(Some(Subject::User(User { id: user, role: text(0).unwrap_or_default(), email: text(1), claims })))
 }
 
-async fn visible(db: &mut Writer, table: &TableModel, subject: &Subject) -> Result<u64> {
+async fn visible(
+    db: &mut Writer,
+    table: &TableModel,
+    bucket: Option<&str>,
+    subject: &Subject,
+) -> Result<u64> {
     let mut sql = Sql {
         text: format!("SELECT count(*) FROM (SELECT 1 FROM {} WHERE ", quoted(&table.name)),
         params: vec![],
     };
+    if let Some(bucket) = bucket {
+        sql.text.push_str("\"bucket\" = ");
+        sql.bind(bucket.into());
+        sql.text.push_str(" AND ");
+    }
+    sql.text.push('(');
     table.access.compile(Operation::List, &View { table, subject, new: New::None }, &mut sql);
-    sql.text.push_str(&format!(" LIMIT {COUNTED})"));
-    let rows = db.run(Role::Writer, &sql.text, &sql.params).await?.rows;
+    sql.text.push_str(&format!(") LIMIT {COUNTED})"));
+    let rows = db.run(table.role(), &sql.text, &sql.params).await?.rows;
     Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
 }

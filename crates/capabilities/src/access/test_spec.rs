@@ -20,7 +20,7 @@ pub struct TestSpec {
     pub r#as: Persona,
     /// What is tried.
     pub r#do: Operation,
-    /// On which table.
+    /// On which table, or bucket: `files/photos`.
     pub on: String,
     /// Whether it shall be allowed; a `list` is denied where it does not show the row.
     pub expect: Expect,
@@ -72,9 +72,11 @@ pub(crate) async fn run(db: &mut Writer, app: &App, tests: &[TestSpec]) -> Resul
 
 impl TestSpec {
     async fn run(&self, db: &mut Writer, app: &App) -> Result<()> {
-        let table = app.table(&self.on).ok_or_else(|| {
-            Error::invalid("/on", format!("there is no table {:?}", self.on))
-                .hint("tests stay from release to release: give `tests` that are about the tables there are")
+        let table = app.guarded(&self.on).ok_or_else(|| {
+            Error::invalid("/on", format!("there is no table {:?}", self.on)).hint(
+                "tests stay from release to release: give `tests` that are about the tables there are, and the \
+                 buckets as files/<bucket>",
+            )
         })?;
         let on = Target::Made(self.row.clone().unwrap_or_default());
         let new = self.new.clone().unwrap_or_default();

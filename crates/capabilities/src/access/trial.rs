@@ -130,7 +130,7 @@ impl Trial<'_> {
             Operation::Update => statements.update(&id, &given),
             Operation::Delete => statements.delete(&id),
         };
-        let allowed = match db.run(Role::Writer, &sql.text, &sql.params).await {
+        let allowed = match db.run(table.role(), &sql.text, &sql.params).await {
             Ok(outcome) => !outcome.rows.is_empty(),
             // The engine asks rules before it asks whether values fit.
             Err(
@@ -177,7 +177,7 @@ impl Trial<'_> {
             let message = format!("no row can be made in {} to try rules on: {why}", table.name);
             Error::new(Code::Conflict, message).field("").hint("give values that fit as `row`")
         };
-        match db.run(Role::Writer, &sql.text, &sql.params).await {
+        match db.run(table.role(), &sql.text, &sql.params).await {
             Ok(_) => {}
             Err(
                 error @ (database::Error::Duplicate(_)
@@ -189,7 +189,7 @@ impl Trial<'_> {
         }
         // Of a row that is not there every rule would deny everything.
         let sql = format!("SELECT 1 FROM {} WHERE \"id\" = ?", quoted(&table.name));
-        match db.run(Role::Writer, &sql, &[id.as_str().into()]).await?.rows.is_empty() {
+        match db.run(table.role(), &sql, &[id.as_str().into()]).await?.rows.is_empty() {
             false => Ok(id),
             true => Err(cannot(&"a trigger leaves it out or takes it away")),
         }
@@ -251,7 +251,7 @@ impl Trial<'_> {
             sql.text.push_str(&format!(" FROM {} WHERE \"id\" = ", quoted(&self.table.name)));
             sql.bind(id.into());
         }
-        let rows = db.run(Role::Writer, &sql.text, &sql.params).await?.rows;
+        let rows = db.run(self.table.role(), &sql.text, &sql.params).await?.rows;
         Ok(rows.first().and_then(|row| row.first()).map(|value| value.as_i64() == Some(1)))
     }
 }

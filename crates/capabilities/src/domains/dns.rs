@@ -89,9 +89,14 @@ impl Dns {
     /// # Errors
     /// Where no server answers.
     pub async fn leads(&self, name: &str) -> Result<Leads, Unanswered> {
-        let (four, six) = futures::join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA));
+        // The alias by itself too: one that leads to no address is no answer to the other questions.
+        let (alias, four, six) = futures::join!(
+            self.ask(name, RecordType::CNAME),
+            self.ask(name, RecordType::A),
+            self.ask(name, RecordType::AAAA)
+        );
         let mut found = Leads::default();
-        for lookup in [four?.1, six?.1].into_iter().flatten() {
+        for lookup in [alias?.1, four?.1, six?.1].into_iter().flatten() {
             for record in lookup.answers().iter().take(MOST) {
                 match &record.data {
                     RData::A(address) => found.addresses.push(IpAddr::V4(address.0)),

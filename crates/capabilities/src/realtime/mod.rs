@@ -13,9 +13,6 @@ mod subscribing;
 mod telling;
 mod tickets;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -45,6 +45,18 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
         };
         advice.extend(found.into_iter().map(|finding| told(name, finding)));
     }
+    for (name, bucket) in &described.buckets {
+        if bucket.unmanaged {
+            advice.push(format!(
+                "the files of {name} are of an earlier release: storage_bucket brings them back"
+            ));
+        } else if bucket.access.is_none() {
+            let call = json!({ "name": name, "access": "private" });
+            advice.push(format!(
+                "the bucket {name} has no access, only you reach its files: storage_bucket {call}"
+            ));
+        }
+    }
     advice.extend(unindexed(schema, &indexed));
     advice.truncate(MOST);
     advice

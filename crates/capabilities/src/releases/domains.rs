@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use kernel::{Code, Env, Error, Result};
 
-use super::Releases;
 use super::change::{Action, Draft, EffectKind};
 use super::rehearsal::{Goal, Release};
+use super::{Releases, Served};
 use crate::domains::Domains;
 use crate::logs::Level;
 
@@ -65,9 +65,10 @@ impl Releases {
         domains.could_claim(env, &names).await.map(Some).map_err(|e| e.under("/domains"))
     }
 
-    /// Claims what a release adds, before it is live. A claim by itself opens nothing, so that one which outlives a
-    /// failure after it does no harm.
-    pub(super) async fn claim_domains(&self, env: &Env, moved: &Moved) -> Result<()> {
+    /// Tries a release that is about to be live, and then claims what it adds. A claim by itself opens nothing, so that
+    /// one which outlives a failure after it does no harm.
+    pub(super) async fn tried(&self, env: &Env, served: &Served, moved: &Moved) -> Result<()> {
+        self.check.check(env, served).await?;
         match &self.domains {
             Some(domains) => domains.claim_all(env, &moved.added).await.map_err(|e| e.under("/domains")),
             None => Ok(()),

@@ -39,7 +39,6 @@ pub use live::{LiveCheck, Served};
 pub use manifest::{AuthSpec, DatabaseSpec, Manifest, MigrationSpec, TableSpec};
 
 use crate::database::{Databases, Durability, Writer};
-use crate::domains::Domains;
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
 use crate::rows::Method;
@@ -55,7 +54,7 @@ pub struct Releases {
     logs: Logs,
     live: Arc<Live>,
     check: Arc<dyn LiveCheck>,
-    domains: Option<Arc<Domains>>,
+    domains: Option<Arc<crate::domains::Domains>>,
 }
 
 /// A plan, as it is shown.
@@ -384,14 +383,10 @@ impl Releases {
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
             let trial = Live::try_out(&self.live, env.id(), &served);
             let checked = tokio::select! {
-                checked = self.check.check(env, &served) => checked,
+                checked = self.tried(env, &served, &rehearsal.domains) => checked,
                 () = cancel.cancelled() => {
                     Err(Error::new(Code::Timeout, "the call was cancelled; nothing has changed"))
                 }
-            };
-            let checked = match checked {
-                Ok(()) => self.claim_domains(env, &rehearsal.domains).await,
-                refused => refused,
             };
             if let Err(refusal) = checked {
                 db.rollback().await?;

@@ -35,6 +35,8 @@ pub use put::Target;
 pub use service::{LiveApps, Rows, Stored};
 pub use typescript::typescript;
 
+pub(crate) use model::BUCKET;
+
 pub(crate) use encode::object as encode_row;
 pub(crate) use given::{changes, new_row, parameter};
 pub(crate) use kind::time_text;

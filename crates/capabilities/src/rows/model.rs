@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::database::Role;
 use crate::realtime::ChannelRules;
-use crate::storage::Bucket;
+use crate::storage::{self, Bucket};
+
+/// What stands before a bucket's name where it could be a table's.
+pub(crate) const BUCKET: &str = "files/";
 
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +33,15 @@ impl App {
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Arc<TableModel>> {
         self.tables.get(&name.to_ascii_lowercase())
+    }
+
+    /// What rules guard under that name: a table, or the files of a bucket.
+    #[must_use]
+    pub(crate) fn guarded(&self, name: &str) -> Option<&TableModel> {
+        match name.strip_prefix(BUCKET) {
+            Some(bucket) => self.buckets.get(bucket).map(|bucket| &bucket.table),
+            None => self.table(name).map(|table| &**table),
+        }
     }
 }
 
@@ -95,6 +108,11 @@ impl TableModel {
     #[must_use]
     pub fn shown_column(&self, name: &str) -> Option<&ColumnModel> {
         self.column(name).filter(|column| !column.hidden)
+    }
+
+    /// In whose name statements on it run beside the data plane.
+    pub(crate) fn role(&self) -> Role {
+        if self.name == storage::TABLE { Role::Platform } else { Role::Writer }
     }
 
     /// Whether there is somebody who may do this.

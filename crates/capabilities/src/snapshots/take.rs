@@ -20,6 +20,9 @@ impl Snapshots {
     pub async fn take(&self, env: &Env, new: NewSnapshot) -> Result<Snapshot> {
         check("/name", "name", new.name.as_deref(), NAME)?;
         check("/note", "note", new.note.as_deref(), NOTE)?;
+        if new.name.as_ref().is_some_and(|name| name.parse::<SnapshotId>().is_ok()) {
+            return Err(Error::invalid("/name", "the name of a snapshot must not be an id"));
+        }
         let (inner, env) = (self.0.clone(), env.clone());
         let work = async move {
             let _turn = inner.turn(env.id()).await;

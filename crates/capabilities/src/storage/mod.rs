@@ -38,6 +38,8 @@ pub use quota::StorageLimits;
 pub use s3::S3;
 pub use uploads::{Appended, Checksum, Upload};
 
+pub(crate) use object::TABLE;
+
 use self::pictures::Pictures;
 use self::staging::Staging;
 use crate::access::{Guest, Sql};

@@ -10,6 +10,7 @@ use super::put::{refused, taken, used};
 use super::{Desk, Inner, Storage, hidden, known, put, quota, statements, whole};
 use crate::access::{Guest, Operation};
 use crate::database::{Durability, Writer};
+use crate::rows::new_id;
 
 impl Storage {
     /// Gives a file another path in its bucket, where nothing is. Both the update of the file and the making of one at
@@ -107,8 +108,7 @@ impl Inner {
         vacant(&Standing::ask(&mut desk, &bucket, guest, to, &given).await?, &bucket)?;
         given.insert("etag".to_owned(), from.etag.as_str().into());
         given.insert("content".to_owned(), content.into());
-        let sql =
-            statements(&bucket, guest).create(&crate::rows::new_id(), &object::owned(given, guest.subject()));
+        let sql = statements(&bucket, guest).create(&new_id(), &object::owned(given, guest.subject()));
         let made = desk.ask(sql).await?;
         let made = made.first().map(|row| Object::read(row));
         let made = made.ok_or_else(|| refused(&bucket, Operation::Create))?;

@@ -11,7 +11,7 @@ use super::{Bucket, Desk, Inner, Storage, known, media, quota, statements, whole
 use crate::access::{Guest, Operation, Source, Sql};
 use crate::database::{Durability, Role, Writer};
 use crate::hosting::SitePath;
-use crate::rows::IfMatch;
+use crate::rows::{IfMatch, new_id};
 
 /// The longest metadata of a file, as JSON in bytes.
 const METADATA: usize = 4_096;
@@ -210,7 +210,7 @@ impl Inner {
         let statements = statements(&bucket, &checked.guest);
         let sql = match &standing.object {
             Some(before) => statements.update(&before.id, &given),
-            None => statements.create(&crate::rows::new_id(), &object::owned(given, checked.guest.subject())),
+            None => statements.create(&new_id(), &object::owned(given, checked.guest.subject())),
         };
         let rows = Desk::Turn(db).ask(sql).await?;
         let object = rows.first().map(|row| Object::read(row)).ok_or_else(|| standing.refusal(&bucket))?;

@@ -2,8 +2,16 @@
 
 use crate::ground::{Ground, decode};
 
-const CLIENT: &str = include_str!("../../src/data/sdk.js");
-const TYPES: &str = include_str!("../../src/data/sdk.d.ts");
+const CLIENT: &str = concat!(
+    include_str!("../../src/data/sdk.js"),
+    include_str!("../../src/data/sdk_files.js"),
+    include_str!("../../src/data/sdk_live.js")
+);
+const TYPES: &str = concat!(
+    include_str!("../../src/data/sdk.d.ts"),
+    include_str!("../../src/data/sdk_files.d.ts"),
+    include_str!("../../src/data/sdk_live.d.ts")
+);
 
 #[tokio::test]
 async fn every_app_serves_the_client_and_its_types_without_a_session() {

@@ -1,6 +1,7 @@
 //! Buckets of files, as a part of releases.
 
 use super::*;
+use crate::access::{Operation, Persona, Question, Who};
 use crate::database::{Durability, Role};
 
 impl Yard {
@@ -109,6 +110,77 @@ async fn a_bucket_with_files_goes_only_when_that_is_confirmed() {
 }
 
 #[tokio::test]
+async fn rules_of_buckets_are_tested_and_explained_like_those_of_tables() {
+    let yard = Yard::new().await;
+    let app = |tests: Value| {
+        json!({
+            "database": { "tables": { "members": { "columns": { "user": "text!" } } } },
+            "storage": { "buckets": { "photos": { "access": {
+                "list": "row.owner == auth.uid",
+                "get": "true",
+                "create": "startsWith(new.path, auth.uid) && new.size < 100",
+                "update": "exists(members, user == auth.uid)",
+                "delete": "row.owner == auth.uid && row.metadata.locked == null",
+            } } } },
+            "tests": tests,
+        })
+    };
+    let test = |who: &str, what: &str, expect: &str, more: Value| {
+        let mut test = json!({ "as": who, "do": what, "on": "files/photos", "expect": expect });
+        test.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        test
+    };
+    let tests = json!([
+        test("anonymous", "get", "allow", json!({})),
+        test("anonymous", "list", "deny", json!({})),
+        test("user", "list", "allow", json!({})),
+        test("user", "create", "deny", json!({ "new": { "path": "elsewhere/a.png" } })),
+        test("user", "delete", "allow", json!({})),
+        test("user", "delete", "deny", json!({ "row": { "metadata": { "locked": true } } })),
+        test("other", "delete", "deny", json!({})),
+        test("other", "update", "deny", json!({ "new": { "size": 5 } })),
+        test(
+            "other",
+            "update",
+            "allow",
+            json!({
+                "new": { "size": 5 }, "given": [{ "on": "members", "row": { "user": "@other" } }],
+            })
+        ),
+    ]);
+    yard.apply(app(tests)).await.unwrap();
+    let wrong = yard.apply(app(json!([test("other", "get", "deny", json!({}))]))).await.unwrap_err();
+    assert_eq!(
+        (wrong.pointer(), wrong.message()),
+        (
+            Some("/tests/0"),
+            "the access test fails that other may not get files/photos: other may, by get: true"
+        )
+    );
+    let missing = json!([{ "as": "user", "do": "get", "on": "files/nowhere", "expect": "deny" }]);
+    assert_eq!(yard.apply(app(missing)).await.unwrap_err().pointer(), Some("/tests/0/on"));
+    yard.file("photos", "a.png", 5).await;
+    yard.file("other", "b.png", 5).await;
+    let explain = |operation, id: &str| {
+        let question = Question {
+            on: "files/photos".to_owned(),
+            operation,
+            who: Who::Persona(Persona::Other),
+            id: Some(id.to_owned()),
+            row: serde_json::Map::new(),
+            new: serde_json::Map::new(),
+        };
+        let yard = &yard;
+        async move { yard.releases.explain(&yard.env, question, &CancellationToken::new()).await }
+    };
+    let deleted = explain(Operation::Delete, "a.png").await.unwrap();
+    assert_eq!((deleted.allowed, deleted.failing.as_deref()), (false, Some("row.owner == auth.uid")));
+    let listed = explain(Operation::List, "a.png").await.unwrap();
+    assert_eq!((listed.allowed, listed.visible), (false, Some(0)));
+    assert_eq!(explain(Operation::Get, "b.png").await.unwrap_err().pointer(), Some("/id"));
+}
+
+#[tokio::test]
 async fn a_rollback_keeps_the_files_of_later_buckets() {
     let yard = Yard::new().await;
     yard.apply(json!({ "name": "first" })).await.unwrap();
@@ -121,6 +193,10 @@ async fn a_rollback_keeps_the_files_of_later_buckets() {
     );
     assert_eq!(yard.served().await, [""; 0], "nobody reaches them");
     assert_eq!(yard.buckets().await["a"]["unmanaged"], json!(true));
+    assert_eq!(
+        yard.releases.describe(&yard.env).await.unwrap().advice.last().unwrap(),
+        "the files of a are of an earlier release: storage_bucket brings them back"
+    );
     yard.rollback(2).await.unwrap();
     assert_eq!(
         yard.buckets().await["a"],

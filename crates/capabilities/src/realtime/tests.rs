@@ -1,1 +1,0 @@
-//! Realtime on a real database: who is told what.
