@@ -117,7 +117,7 @@ impl Events {
     ///
     /// # Errors
     /// Where nothing comes in time.
-    pub fn next(&mut self) -> anyhow::Result<Option<Event>> {
+    pub fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
         let (mut id, mut data) = (None, String::new());
         loop {
             let Some(line) = self.line()? else { return Ok(None) };
@@ -142,7 +142,7 @@ impl Events {
     /// # Errors
     /// Where there is none.
     pub fn event(&mut self) -> anyhow::Result<Value> {
-        Ok(self.next()?.context("the stream has ended")?.data)
+        Ok(self.next_event()?.context("the stream has ended")?.data)
     }
 
     /// What comes until an event is as wanted, that one included.

@@ -251,7 +251,7 @@ fn a_stream_ends_at_once_when_its_session_does_and_says_why() {
         assert_eq!((code, &Value::from(reason)), (1008, &before.last().unwrap()["reason"]));
         let end = events.event().unwrap();
         assert_eq!((&end["type"], &end["reason"]), (&json!("end"), &before.last().unwrap()["reason"]));
-        assert_eq!(events.next().unwrap(), None);
+        assert_eq!(events.next_event().unwrap(), None);
         end["reason"].clone()
     };
     let set = |input: Value| {

@@ -68,7 +68,8 @@ fn after_random_changes_everybody_has_exactly_what_they_may_list_and_was_told_of
     let (place, app) = ground("live-random");
     let people: Vec<Person> = (0..4).map(|_| app.stranger().unwrap()).collect();
     let mut chance = Chance(7);
-    let seed = |n: usize| json!({ "title": format!("seed {n}"), "public": n % 2 == 0, "secret": "s" });
+    let seed =
+        |n: usize| json!({ "title": format!("seed {n}"), "public": n.is_multiple_of(2), "secret": "s" });
     for n in 0..20 {
         people[n % people.len()].create("posts", &seed(n)).unwrap();
     }
@@ -271,7 +272,7 @@ fn a_server_that_stops_says_so_and_does_not_wait() {
     let stopped = std::thread::spawn(move || steading.stop());
     let end = events.event().unwrap();
     assert_eq!((&end["type"], &end["reason"]), (&json!("end"), &json!("stopping")));
-    assert_eq!(events.next().unwrap(), None);
+    assert_eq!(events.next_event().unwrap(), None);
     let (_, code, reason) = socket.closed().unwrap();
     assert_eq!((code, reason.as_str()), (1001, "stopping"));
     assert!(stopped.join().unwrap().is_some_and(|status| status.success()));

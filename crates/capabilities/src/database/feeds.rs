@@ -17,7 +17,7 @@ pub(super) struct Feeds(Mutex<HashMap<EnvId, Arc<Feed>>>);
 impl Feeds {
     pub fn of(&self, env: EnvId) -> Arc<Feed> {
         let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(feeds.entry(env).or_insert_with(|| Arc::default()))
+        Arc::clone(feeds.entry(env).or_default())
     }
 
     pub fn forget(&self, env: EnvId) {

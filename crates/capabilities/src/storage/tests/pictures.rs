@@ -90,8 +90,9 @@ async fn formats_are_made_of_each_other() {
     let flat = ground.picture(encoded(&clear, ImageFormat::Png), wanted).await.unwrap();
     assert!(decoded(&flat).get_pixel(4, 4)[0] > 250, "what is transparent becomes white");
     let quality = |q| View { format: Some(Format::Jpeg), q: Some(q), ..View::default() };
-    let noisy =
-        RgbImage::from_fn(64, 64, |x, y| Rgb([(x * 37 ^ y * 91) as u8, (x * y) as u8, (x + y * 13) as u8]));
+    let noisy = RgbImage::from_fn(64, 64, |x, y| {
+        Rgb([((x * 37) ^ (y * 91)) as u8, (x * y) as u8, (x + y * 13) as u8])
+    });
     let noisy = encoded(&DynamicImage::ImageRgb8(noisy), ImageFormat::Png);
     let (low, high) = (
         ground.picture(noisy, quality(10)).await.unwrap(),
