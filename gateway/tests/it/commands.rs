@@ -199,7 +199,8 @@ fn an_environment_is_deleted_only_when_somebody_agrees() {
     assert_eq!(requests.try_iter().count(), 1);
     let deleted = against(dir.path(), &url, &["env", "delete", "shop", "--yes"]).output().unwrap();
     assert_eq!(out(&deleted), "Deleted.\n");
-    assert_eq!(requests.try_iter().last().unwrap().json(), json!({ "env": "shop", "confirm": "c0ffee" }));
+    let sent = requests.try_iter().last().unwrap().json();
+    assert_eq!(sent, json!({ "env": "shop", "dry_run": false, "confirm": "c0ffee" }));
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn advised(error: Error) -> Error {
     if error.advice().is_some() {
         return error;
     }
-    if error.message().starts_with("invalid type") {
+    let of_another_type = ["invalid type", "expected an expression"];
+    if of_another_type.into_iter().any(|start| error.message().starts_with(start)) {
         let at =
             error.pointer().unwrap_or_default().trim_end_matches(|c: char| c.is_ascii_digit() || c == '/');
         let form = FORMS.iter().find(|(place, _)| at.ends_with(place));

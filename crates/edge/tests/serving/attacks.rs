@@ -60,7 +60,7 @@ async fn the_apps_interfaces_are_never_the_sites() {
             assert_eq!(
                 problem,
                 json!({
-                    "type": "urn:steading:error:not_found",
+                    "type": "about:blank",
                     "title": "There is no such thing",
                     "status": 404,
                     "code": "not_found",

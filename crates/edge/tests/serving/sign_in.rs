@@ -72,7 +72,10 @@ async fn people_sign_up_in_and_out() {
         first,
         json!({
             "access_token": null, "token_type": "Bearer", "refresh_token": null, "expires_in": 900,
-            "user": { "id": null, "email": null, "role": "user", "anonymous": true, "created_at": null },
+            "user": {
+                "id": null, "email": null, "email_verified": false, "role": "user", "anonymous": true,
+                "created_at": null,
+            },
         })
     );
     let me = read(&ground.me(text(&access)).await);
@@ -159,7 +162,7 @@ async fn bodies_are_read_strictly() {
     expect![[r#"
         anonymous 400 invalid_input /role: unknown field `role`, there are no fields
         anonymous 400 invalid_input : the body must be a JSON object
-        signup 400 invalid_input /role: unknown field `role`, expected `email` or `password`
+        signup 400 invalid_input /role: unknown field `role`, expected one of `email`, `password`, `redirect`
         signup 400 invalid_input : missing field `password`
         signup 400 invalid_input /email: invalid type: integer `1`, expected a string
         signup 400 invalid_input /password: expected a text
