@@ -95,6 +95,14 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         ],
         // It is of the live tables alone.
         "client_code" => vec![json!({})],
+        // No bucket is made by a name that is none.
+        "storage_bucket" => vec![json!({ "name": format!("{}!", t.slug) })],
+        "storage_list" => vec![json!({ "bucket": t.slug }), json!({ "bucket": "any", "cursor": t.user })],
+        "storage_get" => vec![json!({ "bucket": t.slug, "path": "a" })],
+        "storage_put" => vec![json!({ "bucket": t.slug, "path": "a", "text": "" })],
+        "storage_sign" => vec![json!({ "bucket": t.slug, "path": "a", "method": "get" })],
+        "domain_set" => vec![json!({ "domain": format!("{}.localhost", t.slug) })],
+        "domain_check" => vec![json!({ "domain": format!("{}.example.com", t.slug) })],
         "logs_query" => vec![
             json!({ "request_id": t.request }),
             json!({ "text": t.tenant }),

@@ -24,7 +24,7 @@ impl Tool<Platform> for DomainCheck {
     const SPEC: Spec = Spec {
         title: "Check a domain",
         about: "Looks a domain's records and certificate up: what is wrong, and the next step.",
-        scopes: &[Scope::AppRead],
+        scopes: &[Scope::AppWrite],
         effect: Effect::Idempotent,
         examples: &[],
     };

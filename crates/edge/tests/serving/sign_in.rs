@@ -79,7 +79,7 @@ async fn people_sign_up_in_and_out() {
         })
     );
     let me = read(&ground.me(text(&access)).await);
-    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 5));
+    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 6));
 
     let next = read(&ground.post("/_/auth/refresh", None, json!({ "refresh_token": refresh })).await);
     let typed = json!({ "email": " Ada@Example.org ", "password": PASSWORD });
@@ -180,7 +180,7 @@ async fn bodies_are_read_strictly() {
     .assert_eq(&told_of.join("\n"));
     for (method, path, allow) in [
         ("GET", "/_/auth/login", "POST"),
-        ("DELETE", "/_/auth/me", "GET, HEAD"),
+        ("PUT", "/_/auth/me", "GET, HEAD, DELETE"),
         ("POST", "/.well-known/jwks.json", "GET, HEAD"),
     ] {
         let reply = ground.send(method, path, &[], &Value::Null).await;
