@@ -410,8 +410,8 @@ fn the_protocol_of_uploads_is_kept() {
 }
 
 #[test]
-#[ignore = "a gigabyte: minutes, and three of them on the disk"]
-fn a_gigabyte_arrives_whole_over_three_cut_connections_in_little_memory() {
+#[ignore = "soak: a gigabyte, for minutes, and three of them on the disk"]
+fn soak_a_gigabyte_arrives_whole_over_three_cut_connections_in_little_memory() {
     const LENGTH: u64 = 1 << 30;
     let steading = require(Steading::start());
     steading.client().output("app_apply", &json!({ "manifest": manifest() })).unwrap();

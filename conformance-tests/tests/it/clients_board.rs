@@ -106,9 +106,9 @@ fn two_boards_update_each_other_at_once() {
 }
 
 #[test]
-#[ignore = "measures, which needs a machine that does nothing else"]
+#[ignore = "soak: measures, which needs a machine that does nothing else"]
 #[expect(clippy::print_stdout, reason = "it tells what it measured")]
-fn a_change_is_seen_within_the_fifth_of_a_second() {
+fn soak_a_change_is_seen_within_the_fifth_of_a_second() {
     let place = place();
     let (ada, bob) = (Person::at(&place), Person::at(&place));
     ada.add("Paint the fence");
