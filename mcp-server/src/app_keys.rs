@@ -1,4 +1,4 @@
-//! The keys that sign the tokens of apps' users and links to their files, out of the control plane.
+//! The keys that sign the tokens of apps' users and links to their files, and the seal, out of the control plane.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use control::Control;
 use futures::future::BoxFuture;
 use kernel::{Env, Result, Scopes, Secret};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// The control plane's keys, one for each environment.
 pub struct AppKeys(pub Arc<Control>);
@@ -31,6 +32,14 @@ impl TokenKeys for AppKeys {
 
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
         Box::pin(self.0.app_keys().kid(env))
+    }
+
+    fn seal(&self, place: &str, value: &[u8]) -> Result<String> {
+        self.0.sealing().seal(place, value)
+    }
+
+    fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.0.sealing().open(place, sealed)
     }
 }
 

@@ -113,14 +113,14 @@ impl Databases {
 }
 
 impl Quiet {
-    /// What rows of a table of ours are there now: the columns' names and the rows.
+    /// What one statement of the platform's own reads: the columns' names and the rows.
     ///
     /// # Errors
     /// Of the engine.
-    pub async fn all(&mut self, table: &str) -> Result<Outcome, Error> {
+    pub async fn read(&mut self, sql: &str) -> Result<Outcome, Error> {
         let connection = self.lease.connection()?;
         let limit = connection.limits().migration;
-        connection.run(Role::Platform, &format!("SELECT * FROM {table}"), &[], limit).await
+        connection.run(Role::Platform, sql, &[], limit).await
     }
 
     /// Takes the log into the file and cuts it off, unless somebody reads who needs it. It is a matter of time alone.

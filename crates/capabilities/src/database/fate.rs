@@ -9,6 +9,9 @@ pub(crate) enum Fate {
     Data,
     /// It says who is let in at this moment: it neither goes back nor goes along.
     Now,
+    /// It says what its user has to show to be let in: it goes along with the data. It does not go back, except of
+    /// users who have gone meanwhile, and with whom it has gone.
+    Factors,
     /// It is of no use in another place or at another time: it is emptied.
     Passing,
 }
@@ -21,13 +24,21 @@ const FATES: &[(&str, Fate)] = &[
     ("_steading_migration", Fate::Shape),
     ("_steading_object", Fate::Data),
     ("_steading_plan", Fate::Passing),
+    ("_steading_recovery", Fate::Factors),
     ("_steading_release", Fate::Shape),
     ("_steading_reply", Fate::Passing),
     ("_steading_session", Fate::Now),
     ("_steading_state", Fate::Shape),
+    ("_steading_ticket", Fate::Passing),
+    ("_steading_totp", Fate::Factors),
     ("_steading_upload", Fate::Passing),
     ("_steading_user", Fate::Data),
 ];
+
+/// The tables that have this fate.
+pub(crate) fn fated(fate: Fate) -> impl Iterator<Item = &'static str> {
+    FATES.iter().filter(move |(_, it)| *it == fate).map(|(name, _)| *name)
+}
 
 /// The fate of a table; what is not known is emptied: what is missing is seen, what comes alive again is not.
 pub(crate) fn fate(table: &str) -> Fate {

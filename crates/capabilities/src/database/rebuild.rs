@@ -93,7 +93,7 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         objects.into_iter().partition(|it| is_platform(&it.name) || is_platform(&it.table));
     let goes = |table: &str| match fate(table) {
         Fate::Shape => true,
-        Fate::Data => along == Along::Data,
+        Fate::Data | Fate::Factors => along == Along::Data,
         Fate::Now | Fate::Passing => false,
     };
     // What is left behind may be of an earlier layout, or of nobody's making.

@@ -1,12 +1,13 @@
 //! Going back to a snapshot, which can be undone: the moment before is kept as another one.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use kernel::{Env, Error, Result, SnapshotId, Timestamp};
 
 use super::store::{self, Staged};
 use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
-use crate::database::{Fate, Loose, Quiet};
+use crate::database::{Fate, Loose, Outcome, Quiet, fated};
 use crate::logs::{Entry, Level, Source};
 use crate::releases::past;
 
@@ -24,7 +25,8 @@ pub struct Restored {
 
 impl Snapshots {
     /// Puts everything back as it was at the snapshot: tables, rows, users, releases, files. The sessions of users are
-    /// those of now: who has signed out stays out, and who is not a user any more is out.
+    /// those of now: who has signed out stays out, and who is not a user any more is out. So are their second factors:
+    /// none that was removed opens anything again, and nobody comes in without one that was added.
     ///
     /// # Errors
     /// `not_found`; `quota_exceeded` where the moment before cannot be kept; `unavailable` where others write for too
@@ -84,13 +86,15 @@ impl Inner {
         env: &Env,
         database: &Path,
         quiet: &mut Quiet,
-    ) -> Result<(Option<Vec<serde_json::Value>>, std::collections::HashSet<kernel::BlobHash>)> {
-        let sessions = quiet.all(SESSIONS).await?;
+    ) -> Result<(Option<Vec<serde_json::Value>>, HashSet<kernel::BlobHash>)> {
+        let sessions = quiet.read(&format!("SELECT * FROM {SESSIONS}")).await?;
+        let factors = Factors::of(quiet).await?;
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
             copy.run("BEGIN IMMEDIATE", &[]).await?;
-            copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+            copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data | Fate::Factors)).await?;
             copy.fill(SESSIONS, &sessions).await?;
+            factors.put(&mut copy).await?;
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
@@ -111,6 +115,40 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// What users have to show now. What there is of somebody who is no user stays, for a return may bring the user back.
+struct Factors {
+    /// Whose are to be as they are now.
+    users: HashSet<String>,
+    tables: Vec<(&'static str, Outcome)>,
+}
+
+impl Factors {
+    async fn of(quiet: &mut Quiet) -> Result<Self> {
+        let mut users = texts(&quiet.read("SELECT id FROM _steading_user").await?.rows);
+        let mut tables = Vec::new();
+        for table in fated(Fate::Factors) {
+            users.extend(texts(&quiet.read(&format!("SELECT DISTINCT user FROM {table}")).await?.rows));
+            tables.push((table, quiet.read(&format!("SELECT * FROM {table}")).await?));
+        }
+        Ok(Self { users, tables })
+    }
+
+    async fn put(&self, copy: &mut Loose) -> Result<()> {
+        for (table, rows) in &self.tables {
+            let then = texts(&copy.rows(&format!("SELECT DISTINCT user FROM {table}")).await?);
+            for user in then.intersection(&self.users) {
+                copy.run(&format!("DELETE FROM {table} WHERE user = ?1"), &[user.as_str().into()]).await?;
+            }
+            copy.fill(table, rows).await?;
+        }
+        Ok(())
+    }
+}
+
+fn texts(rows: &[Vec<serde_json::Value>]) -> HashSet<String> {
+    rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect()
 }
 
 /// Ends the sessions of those who are no users, or may not sign in.

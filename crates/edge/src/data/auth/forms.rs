@@ -1,6 +1,6 @@
 //! What requests about accounts say.
 
-use capabilities::auth::{Credentials, Shown};
+use capabilities::auth::{Credentials, Presence, Second, Shown};
 use kernel::{Error, Result, Secret};
 use serde::Deserialize;
 
@@ -104,4 +104,63 @@ pub(super) struct Moving {
 pub(super) struct Leave {
     /// The password; not needed a moment after signing in.
     pub current: Option<Secret>,
+}
+
+/// By what somebody shows to be there in person; nothing a moment after signing in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Present {
+    /// The password.
+    pub current: Option<Secret>,
+    pub code: Option<Secret>,
+    pub recovery_code: Option<Secret>,
+}
+
+impl Present {
+    pub fn read(self) -> Result<Presence> {
+        match self {
+            Self { current: None, code: None, recovery_code: None } => Ok(Presence::Fresh),
+            Self { current: Some(current), code: None, recovery_code: None } => {
+                Ok(Presence::Password(current))
+            }
+            Self { current: None, code, recovery_code } => second(code, recovery_code).map(Presence::Second),
+            Self { .. } => Err(one()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Enrolling {
+    /// What the authenticator is to be called.
+    pub name: Option<String>,
+    pub current: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Activating {
+    pub code: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seconding {
+    pub ticket: Secret,
+    pub code: Option<Secret>,
+    pub recovery_code: Option<Secret>,
+}
+
+/// The one second factor that was sent.
+pub(super) fn second(code: Option<Secret>, recovery_code: Option<Secret>) -> Result<Second> {
+    match (code, recovery_code) {
+        (Some(code), None) => Ok(Second::Code(code)),
+        (None, Some(code)) => Ok(Second::Recovery(code)),
+        _ => Err(one()),
+    }
+}
+
+fn one() -> Error {
+    Error::invalid("", "send one of code and recovery_code")
+        .hint("the code is the authenticator's of this moment")
 }
