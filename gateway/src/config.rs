@@ -8,10 +8,8 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use kernel::Secret;
+use kernel::{Networks, Secret};
 use url::Url;
-
-use crate::proxies::Proxies;
 
 pub use settings::example;
 pub use surroundings::Surroundings;
@@ -38,7 +36,7 @@ pub struct Config {
     /// Whether plain HTTP is served on anything but loopback.
     pub allow_insecure_http: bool,
     /// Proxies whose word on who asks is taken.
-    pub trusted_proxies: Proxies,
+    pub trusted_proxies: Networks,
     /// Seconds that calls in flight may go on once the program is told to stop.
     pub shutdown_grace_s: u64,
     /// HTTPS.
@@ -59,6 +57,8 @@ pub struct Config {
     pub mail: Mail,
     /// Signing in to apps.
     pub auth: Auth,
+    /// Requests that apps cause.
+    pub outbound: OutboundReach,
     /// Where files are.
     pub storage: Storage,
     /// The log.
@@ -87,6 +87,13 @@ pub struct Auth {
     pub access_s: u64,
     /// Seconds that a session lives without being refreshed.
     pub session_s: u64,
+}
+
+/// Requests that apps cause, to addresses that their manifests name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundReach {
+    /// Networks of the platform's own surroundings that they may reach.
+    pub private: Networks,
 }
 
 /// HTTPS.
@@ -217,7 +224,7 @@ impl Default for Config {
             apps_domain: None,
             preview_domain: None,
             allow_insecure_http: false,
-            trusted_proxies: Proxies::default(),
+            trusted_proxies: Networks::default(),
             shutdown_grace_s: 20,
             tls: Tls {
                 listen: None,
@@ -262,6 +269,7 @@ impl Default for Config {
                 password: Hidden::default(),
             },
             auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
+            outbound: OutboundReach { private: Networks::default() },
             storage: Storage {
                 s3_bucket: Text::default(),
                 s3_endpoint: Text::default(),
