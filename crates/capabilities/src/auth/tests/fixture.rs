@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::auth::{
-    Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, SignIn, SignedUp, TokenKeys, token,
+    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignIn, SignedUp, TokenKeys, token,
 };
 use crate::database::{Databases, Limits};
 use crate::logs::Logs;
@@ -100,7 +100,8 @@ impl Ground {
         databases.create(env.id()).await.unwrap();
         let logs = Logs::new(directory.path());
         let post = Post::to_outbox(logs);
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, limits);
+        let auth =
+            Auth::new(Arc::clone(&databases), Arc::new(Keys), post, Outside::unknown().unwrap(), limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
         let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
         let client = Some("192.0.2.1".parse().unwrap());
