@@ -25,4 +25,20 @@ impl Addresses for AppAddresses {
             Ok(self.urls.app(&place.slug))
         })
     }
+
+    fn domain<'a>(&'a self, env: &'a Env, host: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async move {
+            // Domains are served where apps are, and always over HTTPS.
+            let port = self.urls.apps_domain.split_once(':').filter(|_| self.urls.scheme == "https");
+            let (name, asked) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+            if asked != port.map(|(_, port)| port) {
+                return Ok(None);
+            }
+            let name = name.to_ascii_lowercase();
+            let place = self.control.environments().at_domain(&name).await?;
+            Ok(place
+                .filter(|at| at.place.env == env.id())
+                .map(|_| format!("https://{}", host.to_ascii_lowercase())))
+        })
+    }
 }

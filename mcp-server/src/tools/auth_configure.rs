@@ -30,7 +30,7 @@ pub struct Input {
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp"] } })
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "passkey"] } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {

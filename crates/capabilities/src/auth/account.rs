@@ -108,12 +108,18 @@ impl Stored {
     /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, verified, totp, ..] = row else {
+        let [id, email, role, claims, disabled, created, seen, password, verified, totp, passkey, ..] = row
+        else {
             return Err(unreadable());
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = |value: &Value| value.as_i64().map(Timestamp::from_micros);
         let email = text(email);
+        let there = |(there, kind): (&Value, FactorKind)| (there.as_i64() == Some(1)).then_some(kind);
+        let mfa = [(totp, FactorKind::Totp), (passkey, FactorKind::Passkey)]
+            .into_iter()
+            .filter_map(there)
+            .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
             anonymous: email.is_none(),
@@ -122,7 +128,7 @@ impl Stored {
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
             disabled: disabled.as_i64() != Some(0),
-            mfa: if totp.as_i64() == Some(1) { vec![FactorKind::Totp] } else { Vec::new() },
+            mfa,
             created_at: time(created).ok_or_else(unreadable)?,
             last_seen_at: time(seen),
         };
@@ -132,7 +138,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0, 0 FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, 0, 0 FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

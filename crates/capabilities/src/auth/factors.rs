@@ -20,6 +20,8 @@ pub enum FactorKind {
     Totp,
     /// One of the codes that were given out with it.
     RecoveryCode,
+    /// A passkey, by which its holder signs in anew.
+    Passkey,
 }
 
 /// A second factor, as somebody shows it.
@@ -47,6 +49,8 @@ pub enum Presence {
 pub(super) enum Strength {
     /// One factor.
     One,
+    /// Two of them, by a passkey and what verifies its user.
+    Two,
 }
 
 /// That somebody has shown all that the account asks for.
@@ -80,17 +84,19 @@ pub(super) async fn clear(db: &mut Writer, user: UserId, how: &How) -> Result<Cl
     let asked =
         Guard::read(&db.run(Role::Platform, GUARD, &[user.to_string().into()]).await?.rows).asks(how.mfa);
     Ok(match how.strength {
+        Strength::Two => Clearing::Cleared(Cleared { user, second: Some(Timestamp::now()) }),
         Strength::One if asked.is_empty() => Clearing::Cleared(Cleared { user, second: None }),
         Strength::One => Clearing::Asked(asked),
     })
 }
 
-/// Whether the user `u` has an authenticator.
-pub(super) const ACTIVE: &str =
-    "EXISTS (SELECT 1 FROM _steading_totp t WHERE t.user = u.id AND t.active = 1)";
+/// Whether the user `u` has an authenticator, and a passkey.
+pub(super) const ACTIVE: &str = "EXISTS (SELECT 1 FROM _steading_totp t WHERE t.user = u.id AND t.active = 1), \
+                                 EXISTS (SELECT 1 FROM _steading_passkey p WHERE p.user = u.id)";
 
 const GUARD: &str = "SELECT (SELECT count(*) FROM _steading_totp WHERE user = ?1 AND active = 1), \
-                     (SELECT count(*) FROM _steading_recovery WHERE user = ?1)";
+                     (SELECT count(*) FROM _steading_recovery WHERE user = ?1), \
+                     (SELECT count(*) FROM _steading_passkey WHERE user = ?1)";
 
 /// What a user has beside the first factor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +105,8 @@ pub(super) struct Guard {
     pub totp: bool,
     /// How many recovery codes are left.
     pub recovery: u64,
+    /// How many passkeys there are.
+    pub passkeys: u64,
 }
 
 impl Guard {
@@ -110,21 +118,22 @@ impl Guard {
     fn read(rows: &[Vec<Value>]) -> Self {
         // What cannot be read is not there, and that there is something can be read of every count.
         let count = |at: usize| rows.first().and_then(|row| row.get(at)?.as_u64()).unwrap_or_default();
-        Self { totp: count(0) > 0, recovery: count(1) }
+        Self { totp: count(0) > 0, recovery: count(1), passkeys: count(2) }
     }
 
     /// What is asked for where the app says `mfa`; nothing where one factor is enough. Also where an app has turned
-    /// second factors off, who has one is asked for it: its owner relies on it.
+    /// second factors off, who has one is asked for it: its owner relies on it. A passkey is a way in beside others,
+    /// and asked for where there must be a second factor: else who knows the password could set up another one.
     pub fn asks(self, mfa: Mfa) -> Vec<FactorKind> {
-        match mfa {
-            Mfa::Off | Mfa::Optional | Mfa::Required => {}
-        }
         let mut asked = Vec::new();
         if self.totp {
             asked.push(FactorKind::Totp);
             if self.recovery > 0 {
                 asked.push(FactorKind::RecoveryCode);
             }
+        }
+        if self.passkeys > 0 && (self.totp || mfa == Mfa::Required) {
+            asked.push(FactorKind::Passkey);
         }
         asked
     }
@@ -267,12 +276,25 @@ impl Inner {
 
 /// Takes a user's second factors away, with what is open because of them.
 pub(super) async fn reset(db: &mut Writer, user: UserId) -> Result<()> {
+    remove_totp(db, user).await?;
+    db.run(Role::Platform, "DELETE FROM _steading_passkey WHERE user = ?1", &[user.to_string().into()])
+        .await?;
+    settle_sessions(db, user).await
+}
+
+/// Takes a user's authenticator away, with its recovery codes.
+pub(super) async fn remove_totp(db: &mut Writer, user: UserId) -> Result<()> {
     recovery::forget(db, user).await?;
     tickets::forget(db, user).await?;
-    for sql in [
-        "DELETE FROM _steading_totp WHERE user = ?1",
-        "UPDATE _steading_session SET second = NULL WHERE user = ?1",
-    ] {
+    db.run(Role::Platform, "DELETE FROM _steading_totp WHERE user = ?1", &[user.to_string().into()]).await?;
+    Ok(())
+}
+
+/// Where there is no second factor any more, no session has shown one.
+pub(super) async fn settle_sessions(db: &mut Writer, user: UserId) -> Result<()> {
+    let guard = Guard::read(&db.run(Role::Platform, GUARD, &[user.to_string().into()]).await?.rows);
+    if !guard.totp && guard.passkeys == 0 {
+        let sql = "UPDATE _steading_session SET second = NULL WHERE user = ?1";
         db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
     }
     Ok(())

@@ -34,7 +34,7 @@ const LOOKED_UP: u32 = 500;
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
     /// them, where the user's files are, and the second factors without their secrets:
-    /// `{"user", "rows", "files", "mfa"}`.
+    /// `{"user", "rows", "files", "mfa", "passkeys"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
@@ -82,7 +82,8 @@ impl Auth {
             }
         }
         let factors = self.0.factors_of(env, profile.id).await?;
-        Ok(json!({ "user": profile, "rows": tables, "files": files, "mfa": factors }))
+        let passkeys = self.0.passkeys_of(env, profile.id).await?;
+        Ok(json!({ "user": profile, "rows": tables, "files": files, "mfa": factors, "passkeys": passkeys }))
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.

@@ -30,6 +30,8 @@ pub(super) enum News {
     Gone,
     /// There is a second factor from now on.
     Guarded,
+    /// There is another passkey.
+    Passkey,
     /// There is no second factor any more.
     Unguarded,
 }
@@ -134,6 +136,13 @@ impl Sender {
                 format!(
                     "an authenticator was added to your account at {name} a moment ago, and all other sessions have \
                      ended. If that was not you, write to those who run {name}."
+                ),
+            ),
+            News::Passkey => (
+                format!("A passkey for {name}"),
+                format!(
+                    "a passkey was added to your account at {name} a moment ago, and opens it. If that was not you, \
+                     remove it there at once, and write to those who run {name}."
                 ),
             ),
             News::Unguarded => (

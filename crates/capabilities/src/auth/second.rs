@@ -212,7 +212,8 @@ impl Auth {
                 if db.run(Role::Platform, sql, &params).await?.rows.is_empty() {
                     return Err(unknown());
                 }
-                factors::reset(&mut db, user).await?;
+                factors::remove_totp(&mut db, user).await?;
+                factors::settle_sessions(&mut db, user).await?;
                 let letter = sender.news_of(&stored.account, News::Unguarded)?;
                 inner.keep(&mut db, letter).await
             }

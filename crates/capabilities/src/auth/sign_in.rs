@@ -100,6 +100,8 @@ pub(super) enum Who {
     Upgraded { before: Before, email: Address, password: Secret },
     /// One whose password was tried; what is stored of it is as it was then, or becomes `rehashed`.
     Tried { user: Stored, rehashed: Option<Secret> },
+    /// The user who holds something that only this user can hold.
+    Holds(UserId),
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
 }
@@ -358,6 +360,10 @@ impl Inner {
                 let mut user = current.filter(same).ok_or_else(wrong)?;
                 user.password = rehashed.or(user.password);
                 Ok(Found { user, changed: false })
+            }
+            Who::Holds(user) => {
+                let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
+                Ok(Found { user: user.ok_or_else(super::passkeys::refused)?, changed: false })
             }
             Who::Reads(reads) => self.reader(db, reads).await,
         }

@@ -20,12 +20,15 @@ const TRIES: u32 = 5;
 pub(super) enum For {
     /// The second factor, after the first was right.
     Second,
+    /// A passkey that is made or shown: a challenge.
+    Passkey,
 }
 
 impl For {
     const fn as_str(self) -> &'static str {
         match self {
             For::Second => "second",
+            For::Passkey => "passkey",
         }
     }
 }
@@ -36,7 +39,7 @@ pub(super) struct Ticket {
     id: String,
     /// Whose it is.
     pub user: Option<UserId>,
-    /// What goes along with it: by what its holder has signed in so far.
+    /// What goes along with it: by what its holder has signed in so far, or the host that a passkey is for.
     pub about: String,
 }
 

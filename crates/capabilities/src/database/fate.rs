@@ -23,6 +23,7 @@ const FATES: &[(&str, Fate)] = &[
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
     ("_steading_object", Fate::Data),
+    ("_steading_passkey", Fate::Factors),
     ("_steading_plan", Fate::Passing),
     ("_steading_recovery", Fate::Factors),
     ("_steading_release", Fate::Shape),

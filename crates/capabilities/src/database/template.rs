@@ -21,7 +21,7 @@ pub(super) const LAYOUT: i64 = 3;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 21] = [
+pub(super) const TABLES: [(&str, &str); 23] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -84,6 +84,16 @@ pub(super) const TABLES: [(&str, &str); 21] = [
         "_steading_totp",
         "CREATE TABLE _steading_totp (user TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, secret TEXT NOT NULL, \
          step INTEGER NOT NULL, active INTEGER NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER) STRICT",
+    ),
+    (
+        "_steading_passkey",
+        "CREATE TABLE _steading_passkey (id TEXT PRIMARY KEY, credential TEXT NOT NULL UNIQUE, user TEXT NOT NULL, \
+         name TEXT, key TEXT NOT NULL, counter INTEGER NOT NULL, host TEXT NOT NULL, backed_up INTEGER NOT NULL, \
+         created_at INTEGER NOT NULL, used_at INTEGER) STRICT",
+    ),
+    (
+        "_steading_passkey_by_user",
+        "CREATE INDEX _steading_passkey_by_user ON _steading_passkey (user, created_at)",
     ),
     (
         "_steading_recovery",

@@ -36,6 +36,9 @@ pub struct Letter {
 pub trait Addresses: Send + Sync + 'static {
     /// The app's address, without a slash at its end.
     fn url<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;
+
+    /// The origin of the app's pages at a domain of its own, which is proven; none where `host` is none.
+    fn domain<'a>(&'a self, env: &'a Env, host: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
 }
 
 /// Where letters go.
@@ -97,6 +100,25 @@ impl Post {
     /// Where the control plane fails, or the environment is being deleted.
     pub async fn url(&self, env: &Env) -> Result<String> {
         self.0.addresses.url(env).await
+    }
+
+    /// The origin of the app's pages at `host`, which may have a port: its own address, or a domain of its own; none for
+    /// any other.
+    ///
+    /// # Errors
+    /// As [`Post::url`].
+    pub(crate) async fn origin(&self, env: &Env, host: &str) -> Result<Option<String>> {
+        let url = self.url(env).await?;
+        let is_own = url.split_once("://").is_some_and(|(_, own)| own.eq_ignore_ascii_case(host));
+        if is_own {
+            return Ok(Some(url));
+        }
+        self.0.addresses.domain(env, host).await
+    }
+
+    /// Notes what has happened to somebody's sign-in.
+    pub(crate) fn note(&self, env: &Env, level: Level, message: &str) {
+        self.0.logs.append(env, Entry::new(Timestamp::now(), level, Source::Auth, message));
     }
 
     /// Says that a letter is in the outbox, without what is in it.
@@ -161,6 +183,10 @@ impl Post {
         impl Addresses for Here {
             fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
                 Box::pin(async { Ok(URL.to_owned()) })
+            }
+
+            fn domain<'a>(&'a self, _: &'a Env, _: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+                Box::pin(async { Ok(None) })
             }
         }
         let (room, lines) = (Arc::new(Semaphore::new(WAITING)), Semaphore::new(LINES));

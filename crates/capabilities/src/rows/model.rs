@@ -158,6 +158,8 @@ pub enum Method {
     Password,
     /// With a code, or a link, that is mailed to an address.
     Otp,
+    /// With a passkey, which who has an account makes.
+    Passkey,
 }
 
 impl Method {
@@ -168,6 +170,7 @@ impl Method {
             Method::Anonymous => "anonymous",
             Method::Password => "password",
             Method::Otp => "otp",
+            Method::Passkey => "passkey",
         }
     }
 }

@@ -297,6 +297,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       await locked(async () => save(null));
     },
     mfa: mfaOf({ call, enter: (path, body) => locked(() => enter(path, body)) }),
+    passkey: passkeysOf({ call, ask, enter: (path, body) => locked(() => enter(path, body)) }),
     login: ({ email, password }) => locked(() => enter("login", { email, password })),
     logout: ({ everywhere } = {}) =>
       locked(async () => {

@@ -2,7 +2,7 @@
 /** What is asked of who has shown a right first factor, where the account has a second: the error's `mfa`. */
 export interface SecondFactor {
   readonly ticket: string;
-  readonly factors: readonly ("totp" | "recovery_code")[];
+  readonly factors: readonly ("totp" | "recovery_code" | "passkey")[];
   /** Seconds. */
   readonly expires_in: number;
 }
@@ -41,5 +41,27 @@ export interface Mfa {
   /** New recovery codes; those from before are worth nothing. */
   renewCodes(proof?: Proof): Promise<string[]>;
   /** Takes it away, with the recovery codes. */
+  remove(id: string, proof?: Proof): Promise<void>;
+}
+
+export interface PasskeyInfo {
+  readonly id: string;
+  readonly name: string | null;
+  /** The host of the app where it works. */
+  readonly host: string;
+  readonly backed_up: boolean;
+  readonly created_at: string;
+  readonly used_at: string | null;
+}
+
+export interface Passkeys {
+  /** Whether this browser can. */
+  isSupported(): boolean;
+  /** Makes one for who is signed in. The browser asks; it rejects with a DOMException where the user does not want to. */
+  register(options?: { name?: string } & Proof): Promise<PasskeyInfo>;
+  /** Signs in by one, whoever it is. Shown with a finger, a face or a PIN it is two factors at once. */
+  signIn(options?: { mediation?: "conditional" | "optional" | "required" | "silent"; signal?: AbortSignal }): Promise<User>;
+  list(): Promise<PasskeyInfo[]>;
+  rename(id: string, name: string): Promise<void>;
   remove(id: string, proof?: Proof): Promise<void>;
 }

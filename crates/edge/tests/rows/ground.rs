@@ -43,6 +43,10 @@ impl Addresses for Keys {
     fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("http://shop.localhost".to_owned()) }.boxed()
     }
+
+    fn domain<'a>(&'a self, _: &'a Env, _: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 impl TokenKeys for Keys {

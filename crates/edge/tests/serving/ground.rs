@@ -76,6 +76,10 @@ impl Addresses for NoKeys {
     fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("http://shop.localhost".to_owned()) })
     }
+
+    fn domain<'a>(&'a self, _: &'a Env, _: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 impl TokenKeys for NoKeys {

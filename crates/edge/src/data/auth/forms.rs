@@ -1,6 +1,6 @@
 //! What requests about accounts say.
 
-use capabilities::auth::{Credentials, Presence, Second, Shown};
+use capabilities::auth::{self, Credentials, NewPasskey, Presence, Second, Shown};
 use kernel::{Error, Result, Secret};
 use serde::Deserialize;
 
@@ -163,4 +163,44 @@ pub(super) fn second(code: Option<Secret>, recovery_code: Option<Secret>) -> Res
 fn one() -> Error {
     Error::invalid("", "send one of code and recovery_code")
         .hint("the code is the authenticator's of this moment")
+}
+
+/// A passkey that a browser has made; all but the name in base64url.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SentPasskey {
+    pub name: Option<String>,
+    pub client_data: String,
+    pub attestation: String,
+}
+
+impl From<SentPasskey> for NewPasskey {
+    fn from(SentPasskey { name, client_data, attestation }: SentPasskey) -> Self {
+        Self { name, client_data, attestation }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamedPasskey {
+    pub name: String,
+}
+
+/// A passkey that a browser shows, all in base64url.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShownPasskey {
+    pub id: String,
+    pub client_data: String,
+    pub authenticator_data: String,
+    pub signature: String,
+    /// Whose it is, as the authenticator knows it.
+    pub user: Option<String>,
+}
+
+impl From<ShownPasskey> for auth::ShownPasskey {
+    fn from(shown: ShownPasskey) -> Self {
+        let ShownPasskey { id: credential, client_data, authenticator_data, signature, user } = shown;
+        Self { credential, client_data, authenticator_data, signature, user }
+    }
 }

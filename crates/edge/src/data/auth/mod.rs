@@ -4,6 +4,7 @@ mod forms;
 mod mfa;
 pub(super) mod openapi;
 mod openapi_mfa;
+mod passkeys;
 mod theme;
 mod ui;
 
@@ -31,6 +32,9 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["mfa"] => "GET, HEAD",
         ["mfa", "totp" | "recovery" | "verify"] | ["mfa", "totp", "verify"] => "POST",
         ["mfa", _] => "DELETE",
+        ["passkeys"] => "GET, HEAD, POST",
+        ["passkey"] | ["passkey" | "passkeys", "options"] => "POST",
+        ["passkeys", _] => "PATCH, DELETE",
         ["anonymous" | "signup" | "login" | "refresh" | "logout" | "otp" | "password" | "email"]
         | ["otp" | "email", "verify"]
         | ["password", "forgot" | "reset"] => "POST",
@@ -138,6 +142,8 @@ impl Request<'_> {
                 let profile = auth.verify_email(asking, token, &shown.read()?).await?;
                 good(StatusCode::OK, &json!({ "user": profile }))
             }
+            ["passkeys", rest @ ..] => self.passkeys(rest, body).await,
+            ["passkey", rest @ ..] => self.by_passkey(rest, body).await,
             ["mfa", rest @ ..] => self.second_factors(rest, body).await,
             _ => Err(unknown()),
         }

@@ -91,6 +91,10 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     if auth.mfa != Mfa::Off {
         mfa::describe(&mut add);
     }
+    if on(Method::Passkey) {
+        mfa::describe_passkeys(&mut add);
+        schemas.insert("steading.Passkey".to_owned(), mfa::passkey());
+    }
     let refresh = object(&["refresh_token"], &["refresh_token", "attempt"]);
     let about = "Gets the next pair of tokens; a refresh token is used once. With the same random `attempt` again where \
                  no answer came.";

@@ -27,6 +27,41 @@ pub(super) fn describe(add: &mut impl FnMut(&str, &str, &str, Answers, Option<Va
     add("mfa/{id}", "delete", about, Answers::Nothing, present());
 }
 
+/// Adds the paths of passkeys, with what adds one.
+pub(super) fn describe_passkeys(add: &mut impl FnMut(&str, &str, &str, Answers, Option<Value>)) {
+    let options = || Answers::With(json!({ "type": "object" }));
+    let present = || Some(object(&[], &["current", "code", "recovery_code"]));
+    let about = "What a browser is to show a passkey by, as WebAuthn writes it in JSON.";
+    add("passkey/options", "post", about, options(), None);
+    let properties = ["id", "client_data", "authenticator_data", "signature", "user"];
+    let about = "Signs in by a passkey: what the browser gave, in base64url.";
+    add("passkey", "post", about, Answers::Session(200), Some(object(&properties[..4], &properties)));
+    let about = "What a browser is to make a passkey by, as WebAuthn writes it in JSON.";
+    add("passkeys/options", "post", about, options(), present());
+    let properties = ["client_data", "attestation", "name"];
+    let about = "Keeps the passkey that the browser has made, in base64url.";
+    let made = Answers::Made(reference("steading.Passkey"));
+    add("passkeys", "post", about, made, Some(object(&properties[..2], &properties)));
+    let listed = json!({ "type": "object", "required": ["passkeys"], "properties": {
+        "passkeys": { "type": "array", "items": reference("steading.Passkey") },
+    } });
+    add("passkeys", "get", "The user's passkeys.", Answers::With(listed), None);
+    let named = Some(object(&["name"], &["name"]));
+    add("passkeys/{id}", "patch", "Renames a passkey.", Answers::Nothing, named);
+    add("passkeys/{id}", "delete", "Removes a passkey.", Answers::Nothing, present());
+}
+
+pub(super) fn passkey() -> Value {
+    json!({
+        "type": "object", "required": ["id", "name", "host", "backed_up", "created_at", "used_at"],
+        "properties": {
+            "id": { "type": "string" }, "name": { "type": ["string", "null"] }, "host": { "type": "string" },
+            "backed_up": { "type": "boolean" }, "created_at": { "type": "string", "format": "date-time" },
+            "used_at": { "type": ["string", "null"], "format": "date-time" },
+        },
+    })
+}
+
 pub(super) const SCHEMAS: [(&str, Schema); 3] = [
     ("SecondFactor", || {
         json!({
@@ -35,7 +70,7 @@ pub(super) const SCHEMAS: [(&str, Schema); 3] = [
             "properties": {
                 "mfa": { "type": "object", "required": ["ticket", "factors", "expires_in"], "properties": {
                     "ticket": { "type": "string" }, "expires_in": { "type": "integer" },
-                    "factors": { "type": "array", "items": { "enum": ["totp", "recovery_code"] } },
+                    "factors": { "type": "array", "items": { "enum": ["totp", "recovery_code", "passkey"] } },
                 } },
                 "redirect": { "type": "string" },
             },
