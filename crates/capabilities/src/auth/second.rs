@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::account::{self, Key, settle};
 use super::factors::{self, FactorKind, Guard, Presence, Second, digits};
-use super::letters::{News, Sender};
+use super::letters::News;
 use super::proofs::session_user;
 use super::recognized::Known;
 use super::sessions;
@@ -84,7 +84,7 @@ impl Auth {
         let user = known.profile.id;
         let (id, secret) = (Uuid::now_v7().simple().to_string(), random::<{ totp::SECRET }>()?);
         let sealed = self.0.keys.seal(&factors::place(user), &secret)?;
-        let sender = Sender::new(asking.settings.name.as_deref(), self.0.post.url(asking.env).await?);
+        let sender = self.0.sender(asking.env, asking.settings.name.as_deref(), asking.domain.into()).await?;
         let account = known.profile.email.clone().unwrap_or_else(|| user.to_string());
         let enrolment = Enrolment {
             id: id.clone(),
@@ -130,9 +130,10 @@ impl Auth {
         let known = self.may_enrol(asking, token).await?;
         self.0.throttles.passwords.admit(asking.client())?;
         let code = digits(code)?;
-        let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let (name, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         whole(async move {
-            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let (user, now) = (known.profile.id, Timestamp::now());
             let mut db = inner.begin(&env).await?;
             let activated = async {
@@ -200,9 +201,9 @@ impl Auth {
         }
         self.0.present(asking, &known, presence).await?;
         let (inner, env, id) = (Arc::clone(&self.0), asking.env.clone(), id.to_owned());
-        let name = asking.settings.name.clone();
+        let (name, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         whole(async move {
-            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let user = known.profile.id;
             let mut db = inner.begin(&env).await?;
             let removed = async {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::token::{self, hexadecimal, random};
 use crate::database::{Role, Writer};
 
-/// Tickets begin so, so that secret scanners find them and nobody takes one for another token.
-const PREFIX: &str = "stead_mt_";
+/// Tickets begin so, and nobody takes one for another token. An app's users read it: it names nobody.
+const PREFIX: &str = "mt_";
 
 /// How often something may be tried with one before it is worth nothing.
 const TRIES: u32 = 5;

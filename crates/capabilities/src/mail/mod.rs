@@ -35,10 +35,24 @@ pub struct Letter {
 /// Knows where apps answer, so that a letter's links never come from what a request says.
 pub trait Addresses: Send + Sync + 'static {
     /// The app's address, without a slash at its end.
-    fn url<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;
+    fn url<'a>(&'a self, env: &'a Env, at: At<'a>) -> BoxFuture<'a, Result<String>>;
+}
 
-    /// The origin of the app's pages at a domain of its own, which is proven; none where `host` is none.
-    fn domain<'a>(&'a self, env: &'a Env, host: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+/// Which of an app's addresses is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'a> {
+    /// The one below the domain of all apps.
+    Apps,
+    /// A domain of its own, which is proven.
+    Domain(&'a str),
+    /// The first of its proven domains, or the one below the domain of all apps where it has none.
+    Best,
+}
+
+impl<'a> From<Option<&'a str>> for At<'a> {
+    fn from(domain: Option<&'a str>) -> Self {
+        domain.map_or(At::Apps, At::Domain)
+    }
 }
 
 /// Where letters go.
@@ -98,22 +112,8 @@ impl Post {
     ///
     /// # Errors
     /// Where the control plane fails, or the environment is being deleted.
-    pub async fn url(&self, env: &Env) -> Result<String> {
-        self.0.addresses.url(env).await
-    }
-
-    /// The origin of the app's pages at `host`, which may have a port: its own address, or a domain of its own; none for
-    /// any other.
-    ///
-    /// # Errors
-    /// As [`Post::url`].
-    pub(crate) async fn origin(&self, env: &Env, host: &str) -> Result<Option<String>> {
-        let url = self.url(env).await?;
-        let is_own = url.split_once("://").is_some_and(|(_, own)| own.eq_ignore_ascii_case(host));
-        if is_own {
-            return Ok(Some(url));
-        }
-        self.0.addresses.domain(env, host).await
+    pub async fn url(&self, env: &Env, at: At<'_>) -> Result<String> {
+        self.0.addresses.url(env, at).await
     }
 
     /// Notes what has happened to somebody's sign-in.
@@ -181,12 +181,8 @@ impl Post {
         struct Here;
 
         impl Addresses for Here {
-            fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+            fn url<'a>(&'a self, _: &'a Env, _: At<'a>) -> BoxFuture<'a, Result<String>> {
                 Box::pin(async { Ok(URL.to_owned()) })
-            }
-
-            fn domain<'a>(&'a self, _: &'a Env, _: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-                Box::pin(async { Ok(None) })
             }
         }
         let (room, lines) = (Arc::new(Semaphore::new(WAITING)), Semaphore::new(LINES));

@@ -1,13 +1,12 @@
 //! Going back to a snapshot, which can be undone: the moment before is kept as another one.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use kernel::{Env, Error, Result, SnapshotId, Timestamp};
 
 use super::store::{self, Staged};
 use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
-use crate::database::{Fate, Loose, Outcome, Quiet, fated};
+use crate::database::{Fate, Loose, Quiet};
 use crate::logs::{Entry, Level, Source};
 use crate::releases::past;
 
@@ -24,9 +23,9 @@ pub struct Restored {
 }
 
 impl Snapshots {
-    /// Puts everything back as it was at the snapshot: tables, rows, users, releases, files. The sessions of users are
-    /// those of now: who has signed out stays out, and who is not a user any more is out. So are their second factors:
-    /// none that was removed opens anything again, and nobody comes in without one that was added.
+    /// Puts everything back as it was at the snapshot: tables, rows, releases, files, and which users there are. Who was a
+    /// user then and is one now stays as now: address, password, role and claims, disabled or not. The sessions are those of
+    /// now too: who has signed out stays out, and who is not a user any more is out.
     ///
     /// # Errors
     /// `not_found`; `quota_exceeded` where the moment before cannot be kept; `unavailable` where others write for too
@@ -60,7 +59,8 @@ impl Inner {
         let database = staged.path().join("main.db");
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
-        let (row, blobs) = self.prepare(env, &database, &mut quiet).await?;
+        let now = self.directory(env.id()).join(undo.snapshot.to_string()).join("main.db");
+        let (row, blobs) = self.prepare(env, &database, &now, &mut quiet).await?;
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         contents::files(from.join("files"), here.join("files")).await?;
@@ -79,22 +79,23 @@ impl Inner {
         Ok(Restored { snapshot, undo: undo.snapshot })
     }
 
-    /// Makes the copy of a snapshot's database what is to be put back. Gives the release it serves, and the blobs it
-    /// needs.
+    /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
+    /// Gives the release it serves, and the blobs it needs.
     async fn prepare(
         &self,
         env: &Env,
         database: &Path,
+        now: &Path,
         quiet: &mut Quiet,
-    ) -> Result<(Option<Vec<serde_json::Value>>, HashSet<kernel::BlobHash>)> {
-        let sessions = quiet.read(&format!("SELECT * FROM {SESSIONS}")).await?;
-        let factors = Factors::of(quiet).await?;
+    ) -> Result<(Option<Vec<serde_json::Value>>, std::collections::HashSet<kernel::BlobHash>)> {
+        let sessions = quiet.all(SESSIONS).await?;
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
+            copy.lay_beside(now).await?;
             copy.run("BEGIN IMMEDIATE", &[]).await?;
-            copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data | Fate::Factors)).await?;
+            copy.keep(|fate| !matches!(fate, Fate::Now | Fate::Passing)).await?;
+            copy.keep_people().await?;
             copy.fill(SESSIONS, &sessions).await?;
-            factors.put(&mut copy).await?;
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
@@ -115,40 +116,6 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-/// What users have to show now. What there is of somebody who is no user stays, for a return may bring the user back.
-struct Factors {
-    /// Whose are to be as they are now.
-    users: HashSet<String>,
-    tables: Vec<(&'static str, Outcome)>,
-}
-
-impl Factors {
-    async fn of(quiet: &mut Quiet) -> Result<Self> {
-        let mut users = texts(&quiet.read("SELECT id FROM _steading_user").await?.rows);
-        let mut tables = Vec::new();
-        for table in fated(Fate::Factors) {
-            users.extend(texts(&quiet.read(&format!("SELECT DISTINCT user FROM {table}")).await?.rows));
-            tables.push((table, quiet.read(&format!("SELECT * FROM {table}")).await?));
-        }
-        Ok(Self { users, tables })
-    }
-
-    async fn put(&self, copy: &mut Loose) -> Result<()> {
-        for (table, rows) in &self.tables {
-            let then = texts(&copy.rows(&format!("SELECT DISTINCT user FROM {table}")).await?);
-            for user in then.intersection(&self.users) {
-                copy.run(&format!("DELETE FROM {table} WHERE user = ?1"), &[user.as_str().into()]).await?;
-            }
-            copy.fill(table, rows).await?;
-        }
-        Ok(())
-    }
-}
-
-fn texts(rows: &[Vec<serde_json::Value>]) -> HashSet<String> {
-    rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect()
 }
 
 /// Ends the sessions of those who are no users, or may not sign in.

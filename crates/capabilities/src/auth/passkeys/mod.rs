@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::account::settle;
 use super::factors::{Presence, Strength};
-use super::letters::{News, Sender};
+use super::letters::News;
 use super::proofs::session_user;
 use super::recognized::Known;
 use super::second::named;
@@ -86,17 +86,16 @@ impl Auth {
     /// What a browser is to make a passkey by (§5.4), for who is there in person.
     ///
     /// # Errors
-    /// `unauthenticated` where the token does not hold; `forbidden` where the app does not list the method, the request
-    /// is not of a page of the app's own, or the user is not there in person; `conflict` where the user has no account,
+    /// `unauthenticated` where the token does not hold; `forbidden` where the app does not list the method or has no
+    /// name for a host, or the user is not there in person; `conflict` where the user has no account,
     /// or enough passkeys; `rate_limited`.
     pub async fn passkey_creation(
         &self,
         asking: &Asking<'_>,
-        host: Option<&str>,
         token: &Secret,
         presence: &Presence,
     ) -> Result<Value> {
-        let (known, place) = self.may_make(asking, host, token).await?;
+        let (known, place) = self.may_make(asking, token).await?;
         self.0.present(asking, &known, presence).await?;
         let (user, env) = (known.profile.id, asking.env);
         let sql = "SELECT credential FROM _steading_passkey WHERE user = ?1 AND host = ?2";
@@ -105,7 +104,7 @@ impl Auth {
         let excluded: Vec<Value> =
             found.iter().map(|row| json!({ "type": "public-key", "id": row.first() })).collect();
         let challenge = self.0.challenge(env, For::Passkey, Some(user), &place).await?;
-        let sender = Sender::new(asking.settings.name.as_deref(), place.origin);
+        let sender = self.0.sender(env, asking.settings.name.as_deref(), asking.domain.into()).await?;
         let name = known.profile.email.clone().unwrap_or_else(|| user.to_string());
         let parameters = cose::ALGORITHMS.map(|alg| json!({ "type": "public-key", "alg": alg }));
         Ok(json!({
@@ -131,12 +130,11 @@ impl Auth {
     pub async fn make_passkey(
         &self,
         asking: &Asking<'_>,
-        host: Option<&str>,
         token: &Secret,
         new: &NewPasskey,
     ) -> Result<Passkey> {
         self.0.throttles.passwords.admit(asking.client())?;
-        let (known, place) = self.may_make(asking, host, token).await?;
+        let (known, place) = self.may_make(asking, token).await?;
         let name = new.name.as_deref().map(named).transpose()?;
         let read = || -> std::result::Result<_, Refusal> {
             let challenge =
@@ -144,9 +142,10 @@ impl Auth {
             Ok((challenge, webauthn::made(&webauthn::bytes(&new.attestation)?, &place)?))
         };
         let (challenge, (said, made)) = read().map_err(|why| self.0.unfit(asking.env, why))?;
-        let (inner, env, app) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let (app, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         whole(async move {
-            let sender = Sender::new(app.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, app.as_deref(), domain.as_deref().into()).await?;
             let (user, now) = (known.profile.id, Timestamp::now());
             let id = Uuid::now_v7().simple().to_string();
             let mut db = inner.begin(&env).await?;
@@ -191,12 +190,12 @@ impl Auth {
     /// What a browser is to show a passkey by (§5.5), whoever holds one.
     ///
     /// # Errors
-    /// `forbidden` where the app does not list the method, or the request is not of a page of the app's own;
+    /// `forbidden` where the app does not list the method, or has no name for a host;
     /// `rate_limited`.
-    pub async fn passkey_request(&self, asking: &Asking<'_>, host: Option<&str>) -> Result<Value> {
+    pub async fn passkey_request(&self, asking: &Asking<'_>) -> Result<Value> {
         asking.by(Method::Passkey)?;
         self.0.throttles.passwords.admit(asking.client())?;
-        let place = self.place(asking.env, host).await?;
+        let place = self.place(asking).await?;
         let challenge = self.0.challenge(asking.env, For::Passkey, None, &place).await?;
         Ok(json!({
             "challenge": challenge,
@@ -210,15 +209,10 @@ impl Auth {
     ///
     /// # Errors
     /// As [`Auth::passkey_request`]; `unauthenticated` with the same words whatever is wrong.
-    pub async fn show_passkey(
-        &self,
-        asking: &Asking<'_>,
-        host: Option<&str>,
-        shown: &ShownPasskey,
-    ) -> Result<SignIn> {
+    pub async fn show_passkey(&self, asking: &Asking<'_>, shown: &ShownPasskey) -> Result<SignIn> {
         asking.by(Method::Passkey)?;
         self.0.throttles.passwords.admit(asking.client())?;
-        let place = self.place(asking.env, host).await?;
+        let place = self.place(asking).await?;
         let read = || -> std::result::Result<_, Refusal> {
             let client_data = webauthn::bytes(&shown.client_data)?;
             let challenge = webauthn::challenge(&client_data, Ceremony::Get, &place)?;
@@ -339,29 +333,21 @@ impl Auth {
         .await
     }
 
-    async fn may_make(
-        &self,
-        asking: &Asking<'_>,
-        host: Option<&str>,
-        token: &Secret,
-    ) -> Result<(Arc<Known>, Place)> {
+    async fn may_make(&self, asking: &Asking<'_>, token: &Secret) -> Result<(Arc<Known>, Place)> {
         asking.by(Method::Passkey)?;
         let known = self.0.known(asking.env, token).await?;
         if known.profile.anonymous {
             return Err(Error::new(Code::Conflict, "this user has no account yet").hint("sign up first"));
         }
-        Ok((known, self.place(asking.env, host).await?))
+        Ok((known, self.place(asking).await?))
     }
 
-    /// The app's own origin that a request came to.
-    async fn place(&self, env: &Env, host: Option<&str>) -> Result<Place> {
-        let origin = match host {
-            Some(host) => self.0.post.origin(env, host).await?,
-            None => None,
-        };
-        origin.as_deref().and_then(Place::at).ok_or_else(|| {
-            Error::new(Code::Forbidden, "passkeys are for the app's own pages, at a name")
-                .hint("use the app's address or a domain of its own, with https or at localhost")
+    /// The origin of the app's pages at the address that was asked: never what a request says.
+    async fn place(&self, asking: &Asking<'_>) -> Result<Place> {
+        let origin = self.0.post.url(asking.env, asking.domain.into()).await?;
+        Place::at(&origin).ok_or_else(|| {
+            Error::new(Code::Forbidden, "passkeys are for apps that have a name for a host")
+                .hint("serve apps below a domain, or at localhost")
         })
     }
 }

@@ -13,19 +13,19 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         return;
     }
     if auth.mfa != Mfa::Off {
-        schemas.extend(mfa::SCHEMAS.map(|(name, schema)| (format!("steading.{name}"), schema())));
+        schemas.extend(mfa::SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
     }
-    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("steading.{name}"), schema())));
+    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
     let on = |method| auth.methods.contains(&method);
     let mut add = |path: &str, method: &str, about: &str, answers: Answers, asked: Option<Value>| {
         let (status, schema) = match answers {
             Answers::Session(200) if auth.mfa != Mfa::Off => {
-                let either = [reference("steading.Session"), reference("steading.SecondFactor")];
+                let either = [reference("auth.Session"), reference("auth.SecondFactor")];
                 (200, Some(json!({ "oneOf": either })))
             }
-            Answers::Session(status) => (status, Some(reference("steading.Session"))),
-            Answers::Entered => (200, Some(reference("steading.Session"))),
-            Answers::Mailed => (202, Some(reference("steading.Mailed"))),
+            Answers::Session(status) => (status, Some(reference("auth.Session"))),
+            Answers::Entered => (200, Some(reference("auth.Session"))),
+            Answers::Mailed => (202, Some(reference("auth.Mailed"))),
             Answers::Nothing => (204, None),
             Answers::With(schema) => (200, Some(schema)),
             Answers::Made(schema) => (201, Some(schema)),
@@ -85,7 +85,7 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let asked = object(&["email"], &["email", "current"]);
         let about = "Mails a code and a link to a new address; `current` as for the password.";
         add("email", "post", about, Answers::Mailed, Some(asked));
-        let user = json!({ "type": "object", "properties": { "user": reference("steading.User") } });
+        let user = json!({ "type": "object", "properties": { "user": reference("auth.User") } });
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
     if auth.mfa != Mfa::Off {
@@ -93,7 +93,7 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     }
     if on(Method::Passkey) {
         mfa::describe_passkeys(&mut add);
-        schemas.insert("steading.Passkey".to_owned(), mfa::passkey());
+        schemas.insert("auth.Passkey".to_owned(), mfa::passkey());
     }
     let refresh = object(&["refresh_token"], &["refresh_token", "attempt"]);
     let about = "Gets the next pair of tokens; a refresh token is used once. With the same random `attempt` again where \
@@ -102,16 +102,16 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     let everywhere = json!({ "type": "object", "properties": { "everywhere": { "type": "boolean" } } });
     add("logout", "post", "Ends the session.", Answers::Nothing, Some(everywhere));
     let sessions = json!({ "type": "object", "required": ["sessions"], "properties": {
-        "sessions": { "type": "array", "items": reference("steading.SessionInfo") },
+        "sessions": { "type": "array", "items": reference("auth.SessionInfo") },
     } });
     add("sessions", "get", "The user's sessions.", Answers::With(sessions), None);
     add("sessions", "delete", "Ends the user's other sessions.", Answers::Nothing, None);
     add("sessions/{id}", "delete", "Ends one of the user's sessions.", Answers::Nothing, None);
-    add("me", "get", "Who is signed in.", Answers::With(reference("steading.User")), None);
+    add("me", "get", "Who is signed in.", Answers::With(reference("auth.User")), None);
     let about = "Removes the account, and the rows that its user may remove; `current` as for the password.";
     add("me", "delete", about, Answers::Nothing, Some(object(&[], &["current"])));
     let export = json!({ "type": "object", "required": ["user", "rows", "files"], "properties": {
-        "user": reference("steading.User"),
+        "user": reference("auth.User"),
         "rows": { "type": "object", "additionalProperties": { "type": "array", "items": { "type": "object" } } },
         "files": { "type": "array", "items": { "type": "object" } },
     } });
@@ -161,7 +161,7 @@ const SCHEMAS: [(&str, Schema); 4] = [
             "properties": {
                 "access_token": { "type": "string" }, "token_type": { "const": "Bearer" },
                 "refresh_token": { "type": "string" }, "expires_in": { "type": "integer" },
-                "user": reference("steading.User"),
+                "user": reference("auth.User"),
                 "redirect": { "type": "string", "description": "Where the link leads on to, where it was asked for so." },
             },
         })

@@ -11,7 +11,7 @@ pub(super) fn describe(add: &mut impl FnMut(&str, &str, &str, Answers, Option<Va
     let about = "Signs in with the second factor, after a first one has brought a ticket.";
     add("mfa/verify", "post", about, Answers::Entered, Some(object(&["ticket"], &properties)));
     let about = "The user's second factors, and whether this session opens the app's data.";
-    add("mfa", "get", about, Answers::With(reference("steading.SecondFactors")), None);
+    add("mfa", "get", about, Answers::With(reference("auth.SecondFactors")), None);
     let begun = json!({ "type": "object", "required": ["id", "secret", "uri", "expires_in"], "properties": {
         "id": { "type": "string" }, "secret": { "type": "string" }, "uri": { "type": "string" },
         "expires_in": { "type": "integer" },
@@ -19,7 +19,7 @@ pub(super) fn describe(add: &mut impl FnMut(&str, &str, &str, Answers, Option<Va
     let about = "Begins to set up an authenticator; `current` is needed ten minutes after signing in.";
     add("mfa/totp", "post", about, Answers::Made(begun), Some(object(&[], &["name", "current"])));
     let about = "Sets it up by its first code. Other sessions end.";
-    let codes = || Answers::With(reference("steading.RecoveryCodes"));
+    let codes = || Answers::With(reference("auth.RecoveryCodes"));
     add("mfa/totp/verify", "post", about, codes(), Some(object(&["code"], &["code"])));
     let present = || Some(object(&[], &["code", "recovery_code"]));
     add("mfa/recovery", "post", "Gives new recovery codes.", codes(), present());
@@ -40,10 +40,10 @@ pub(super) fn describe_passkeys(add: &mut impl FnMut(&str, &str, &str, Answers, 
     add("passkeys/options", "post", about, options(), present());
     let properties = ["client_data", "attestation", "name"];
     let about = "Keeps the passkey that the browser has made, in base64url.";
-    let made = Answers::Made(reference("steading.Passkey"));
+    let made = Answers::Made(reference("auth.Passkey"));
     add("passkeys", "post", about, made, Some(object(&properties[..2], &properties)));
     let listed = json!({ "type": "object", "required": ["passkeys"], "properties": {
-        "passkeys": { "type": "array", "items": reference("steading.Passkey") },
+        "passkeys": { "type": "array", "items": reference("auth.Passkey") },
     } });
     add("passkeys", "get", "The user's passkeys.", Answers::With(listed), None);
     let named = Some(object(&["name"], &["name"]));

@@ -2,7 +2,6 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::HOST;
 use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::json;
@@ -18,13 +17,12 @@ impl Request<'_> {
         match (route, &ask.parts.method) {
             (["options"], _) => {
                 let present: Present = ask.json(body).await?;
-                let (host, token) = (self.host(), self.own()?);
-                let options = auth.passkey_creation(asking, host, token, &present.read()?).await?;
+                let options = auth.passkey_creation(asking, self.own()?, &present.read()?).await?;
                 good(StatusCode::OK, &options)
             }
             ([], &Method::POST) => {
                 let sent: SentPasskey = ask.json(body).await?;
-                let made = auth.make_passkey(asking, self.host(), self.own()?, &sent.into()).await?;
+                let made = auth.make_passkey(asking, self.own()?, &sent.into()).await?;
                 good(StatusCode::CREATED, &json!(made))
             }
             ([], _) => {
@@ -51,20 +49,13 @@ impl Request<'_> {
         match route {
             ["options"] => {
                 let Nothing {} = ask.json(body).await?;
-                good(StatusCode::OK, &auth.passkey_request(asking, self.host()).await?)
+                good(StatusCode::OK, &auth.passkey_request(asking).await?)
             }
             _ => {
                 let shown: ShownPasskey = ask.json(body).await?;
-                let entered = auth.show_passkey(asking, self.host(), &shown.into()).await?;
+                let entered = auth.show_passkey(asking, &shown.into()).await?;
                 signed_in(StatusCode::OK, entered, None)
             }
         }
-    }
-
-    /// The host that the request was sent to, with its port.
-    fn host(&self) -> Option<&str> {
-        let parts = self.ask.parts;
-        let host = parts.uri.authority().map(http::uri::Authority::as_str);
-        host.or_else(|| parts.headers.get(HOST)?.to_str().ok())
     }
 }
