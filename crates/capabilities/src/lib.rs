@@ -1,5 +1,5 @@
 //! What an environment can do, a module each: access, auth, database, domains, hosting, logs, mail, realtime, releases,
-//! rows, snapshots, storage.
+//! routes, rows, snapshots, storage.
 
 pub mod access;
 pub mod auth;
@@ -10,6 +10,7 @@ pub mod logs;
 pub mod mail;
 pub mod realtime;
 pub mod releases;
+pub mod routes;
 pub mod rows;
 pub mod snapshots;
 pub mod storage;

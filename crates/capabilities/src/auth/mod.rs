@@ -52,6 +52,7 @@ pub use origin::origin;
 pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
 pub use sessions::SessionInfo;
+pub use throttle::network;
 pub use token::{Claims, TokenKeys};
 
 use crate::access::{Guest, Subject};

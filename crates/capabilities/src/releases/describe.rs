@@ -54,6 +54,9 @@ pub struct Description {
     /// Channels, and who may join them and send there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime: Option<RealtimeSpec>,
+    /// Pattern of a path → what answers there, for whom, how often.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub routes: IndexMap<String, String>,
     /// What to look at next.
     pub advice: Vec<String>,
 }
@@ -206,6 +209,13 @@ impl Releases {
             site,
             auth,
             realtime: current.manifest.realtime,
+            routes: current
+                .manifest
+                .routes
+                .iter()
+                .flatten()
+                .map(|(pattern, route)| (pattern.clone(), route.to_string()))
+                .collect(),
             advice: Vec::new(),
         };
         description.advice = advice(&description, &schema, &current_app);
