@@ -21,14 +21,11 @@ use crate::database::Table as LiveTable;
 use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, SignUp};
 
-/// How many paths of a site are named.
-const PATHS: usize = 20;
-
 /// How many releases are listed.
 const RELEASES: u32 = 5;
 
 /// An environment's app as it is.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Description {
     /// The app's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +147,7 @@ pub struct SiteInfo {
     pub files: usize,
     /// How many bytes they have together.
     pub bytes: u64,
-    /// The first paths.
+    /// Their paths.
     pub paths: Vec<String>,
     /// Whether unknown paths get index.html.
     pub spa: bool,
@@ -189,7 +186,7 @@ impl Releases {
         let site = current.site.as_ref().map(|site| SiteInfo {
             files: site.files.len(),
             bytes: site.bytes(),
-            paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
+            paths: site.files.keys().map(ToString::to_string).collect(),
             spa: site.spa,
         });
         let (users, mails) = Auth::count(&self.databases, env).await?;
