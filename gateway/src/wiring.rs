@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use capabilities::auth::{Auth, AuthLimits};
+use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::{Logs, Pace, Rotation};
 use capabilities::mail::{Post, Route, Server};
+use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
@@ -36,6 +37,7 @@ use crate::api;
 use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
+use crate::proxies::Proxies;
 use crate::upkeep;
 
 use https::Dispatch;
@@ -123,12 +125,17 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
+        domains: https::visited(listening),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let addresses = Arc::new(AppAddresses { control: Arc::clone(&control), urls: urls.clone() });
     let post = Post::new(&mail_route(config), addresses, logs.clone())?;
-    let auth = Auth::new(Arc::clone(&databases), keys, post, auth_limits(config));
+    let outside = Outside {
+        http: Outbound::new(config.outbound.private.clone())?,
+        secrets: Arc::clone(&keys) as Arc<dyn SecretValues>,
+    };
+    let auth = Auth::new(Arc::clone(&databases), keys, post, outside, auth_limits(config));
     let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
@@ -175,7 +182,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     };
     let dispatch = Dispatch {
         hosts,
-        proxies: config.trusted_proxies.clone(),
+        proxies: Proxies(config.trusted_proxies.clone()),
         edge: edge(&platform),
         platform: platform_router(config, listening, &platform)?,
         challenges: challenges.unwrap_or_default(),

@@ -7,7 +7,7 @@ mod storage;
 
 use std::sync::Arc;
 
-use capabilities::auth::{Auth, AuthLimits};
+use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{Databases, Limits};
 use capabilities::domains::{Dns, DomainSettings, Domains, Reserved};
 use capabilities::hosting::Blobs;
@@ -60,13 +60,15 @@ impl Ground {
         let databases = Arc::new(Databases::new(environments_dir.clone(), Limits::default()));
         let blobs = Blobs::new(&environments_dir).unwrap();
         let logs = Logs::new(&environments_dir);
-        let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
+        let urls =
+            Urls { scheme: "http", apps_domain: "localhost:8787".to_owned(), domains: ("http", Some(8787)) };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let addresses = AppAddresses { control: Arc::clone(&control), urls: urls.clone() };
         let post = Post::new(&Route::Outbox, Arc::new(addresses), logs.clone()).unwrap();
-        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
+        let auth =
+            Auth::new(Arc::clone(&databases), keys, post, Outside::unknown().unwrap(), AuthLimits::default());
         let settings = DomainSettings {
             reserved: Reserved { domains: vec!["localhost".to_owned()] },
             apps_host: "localhost".to_owned(),

@@ -37,13 +37,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
+use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-pub(crate) use account::VERIFIED;
 pub use account::{Account, Profile};
-pub(crate) use account::{STORED_USERS, check_stored};
+pub(crate) use account::{STORED_USERS, check_stored, seen, seen_sql};
 pub use admin::{COSTLIEST, Invitation, UserChange, UserPage, UserSet, Users};
 pub use held::Held;
 pub use leaving::Holdings;
@@ -58,10 +57,10 @@ pub use token::{Claims, TokenKeys};
 use crate::access::{Guest, Subject};
 use crate::database::Databases;
 use crate::mail::Post;
+use crate::outbound::{NoSecrets, Outbound, SecretValues};
 use crate::rows::AuthSettings;
 use account::{Stored, columns};
-use address::Address;
-use guesses::Guesses;
+use guesses::{Familiar, Guesses};
 use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
@@ -75,12 +74,33 @@ struct Inner {
     databases: Arc<Databases>,
     keys: Arc<dyn TokenKeys>,
     post: Post,
+    #[expect(dead_code, reason = "the ways to sign in that ask others come next")]
+    outside: Outside,
     limits: AuthLimits,
     recognized: Recognized,
     passwords: Passwords,
     throttles: Throttles,
     /// For requests for mail that are worked off.
     requests: Arc<Semaphore>,
+}
+
+/// What signing in by others' word needs.
+#[derive(Clone)]
+pub struct Outside {
+    /// Asks them.
+    pub http: Outbound,
+    /// What the app is known to them by.
+    pub secrets: Arc<dyn SecretValues>,
+}
+
+impl Outside {
+    /// The public world, to which apps are known by nothing.
+    ///
+    /// # Errors
+    /// `internal` where TLS cannot be set up.
+    pub fn unknown() -> Result<Self> {
+        Ok(Self { http: Outbound::new(Networks::default())?, secrets: Arc::new(NoSecrets) })
+    }
 }
 
 /// How many requests for mail are worked off at once.
@@ -92,7 +112,7 @@ type Client = (EnvId, Option<IpAddr>);
 struct Throttles {
     guesses: Guesses,
     codes: Guesses,
-    mails: Throttle<(EnvId, Address)>,
+    mails: Guesses,
     mails_from: Throttle<Client>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
@@ -110,6 +130,8 @@ pub struct Asking<'a> {
     pub client: Option<IpAddr>,
     /// What the browser or program says of itself, where it does.
     pub device: Option<&'a str>,
+    /// The domain of the app's own that was asked, where it was one; links lead back there.
+    pub domain: Option<&'a str>,
 }
 
 /// An address and a password, as somebody has typed them.
@@ -157,13 +179,20 @@ pub enum Ending {
 }
 
 impl Auth {
-    /// The users in `databases`, with access tokens that `keys` sign, and mail by `post`.
+    /// The users in `databases`, with access tokens that `keys` sign, mail by `post`, and others' word from `outside`.
     #[must_use]
-    pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, post: Post, limits: AuthLimits) -> Self {
+    pub fn new(
+        databases: Arc<Databases>,
+        keys: Arc<dyn TokenKeys>,
+        post: Post,
+        outside: Outside,
+        limits: AuthLimits,
+    ) -> Self {
+        let familiar = Familiar::new(&limits);
         let throttles = Throttles {
-            guesses: Guesses::passwords(&limits),
-            codes: Guesses::codes(&limits),
-            mails: Throttle::new("mails", limits.mails, limits.minded),
+            guesses: Guesses::passwords(&limits, &familiar),
+            codes: Guesses::codes(&limits, &familiar),
+            mails: Guesses::mails(&limits, &familiar),
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
@@ -176,6 +205,7 @@ impl Auth {
             databases,
             keys,
             post,
+            outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),
         }))
@@ -221,12 +251,12 @@ impl Auth {
         Ok(format!("pk_{}", self.0.keys.kid(env).await?))
     }
 
-    /// The path of the app that a page may go on to after signing in; none for anything that leaves the app.
+    /// The path of the app, as asked at `domain` of its own, that a page may go on to after signing in; none for anything that leaves the app.
     ///
     /// # Errors
     /// Where the control plane fails.
-    pub async fn own_path(&self, env: &Env, wanted: &str) -> Result<Option<String>> {
-        let app = self.0.post.url(env).await?;
+    pub async fn own_path(&self, env: &Env, domain: Option<&str>, wanted: &str) -> Result<Option<String>> {
+        let app = self.0.post.url(env, domain.into()).await?;
         Ok(redirects::allowed(wanted, &app, &[]).ok())
     }
 

@@ -9,11 +9,11 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Router, extract::State};
 use bytes::Bytes;
-use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
+use capabilities::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use capabilities::mail::{Addresses, Post, Route};
+use capabilities::mail::{Addresses, At, Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
@@ -72,7 +72,7 @@ impl LiveApps for Known {
 struct NoKeys;
 
 impl Addresses for NoKeys {
-    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+    fn url<'a>(&'a self, _: &'a Env, _: At<'a>) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("http://shop.localhost".to_owned()) })
     }
 }
@@ -190,7 +190,8 @@ impl Ground {
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let post = Post::new(&Route::Outbox, Arc::new(NoKeys), logs.clone()).unwrap();
-        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
+        let auth =
+            Auth::new(Arc::clone(&databases), keys, post, Outside::unknown().unwrap(), AuthLimits::default());
         let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
         let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
         let data = Data {
