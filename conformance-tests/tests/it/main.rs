@@ -26,6 +26,7 @@ mod app_realtime_load;
 mod app_reference;
 mod app_releases;
 mod app_rich;
+mod app_routes;
 mod app_rules;
 mod app_seams;
 mod app_second_factors;
