@@ -164,7 +164,7 @@ impl Backups {
     }
 
     /// Removes all but the newest `keep`, and what attempts that died have left.
-    async fn forget_older(&self, env: EnvId, keep: usize) -> Result<()> {
+    pub(super) async fn forget_older(&self, env: EnvId, keep: usize) -> Result<()> {
         let all = self.list(env).await?;
         for old in all.iter().skip(keep.max(1)) {
             // What says that it is one goes first.
