@@ -234,6 +234,17 @@ impl Socket {
         self.say_text(&message.to_string())
     }
 
+    /// Says all of these at once.
+    ///
+    /// # Errors
+    /// Where the socket is closed.
+    pub fn say_all(&mut self, messages: &[Value]) -> anyhow::Result<()> {
+        for message in messages {
+            self.0.write(Message::text(message.to_string()))?;
+        }
+        Ok(self.0.flush()?)
+    }
+
     /// Says a text.
     ///
     /// # Errors

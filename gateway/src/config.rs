@@ -1,5 +1,6 @@
 //! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
 
+mod error;
 mod file;
 mod settings;
 mod surroundings;
@@ -8,11 +9,10 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use kernel::Secret;
+use kernel::{Networks, Secret};
 use url::Url;
 
-use crate::proxies::Proxies;
-
+pub use error::{Error, Source};
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
@@ -38,7 +38,7 @@ pub struct Config {
     /// Whether plain HTTP is served on anything but loopback.
     pub allow_insecure_http: bool,
     /// Proxies whose word on who asks is taken.
-    pub trusted_proxies: Proxies,
+    pub trusted_proxies: Networks,
     /// Seconds that calls in flight may go on once the program is told to stop.
     pub shutdown_grace_s: u64,
     /// HTTPS.
@@ -59,6 +59,8 @@ pub struct Config {
     pub mail: Mail,
     /// Signing in to apps.
     pub auth: Auth,
+    /// Requests that apps cause.
+    pub outbound: OutboundReach,
     /// Where files are.
     pub storage: Storage,
     /// The log.
@@ -87,6 +89,13 @@ pub struct Auth {
     pub access_s: u64,
     /// Seconds that a session lives without being refreshed.
     pub session_s: u64,
+}
+
+/// Requests that apps cause, to addresses that their manifests name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundReach {
+    /// Networks of the platform's own surroundings that they may reach.
+    pub private: Networks,
 }
 
 /// HTTPS.
@@ -217,7 +226,7 @@ impl Default for Config {
             apps_domain: None,
             preview_domain: None,
             allow_insecure_http: false,
-            trusted_proxies: Proxies::default(),
+            trusted_proxies: Networks::default(),
             shutdown_grace_s: 20,
             tls: Tls {
                 listen: None,
@@ -262,6 +271,7 @@ impl Default for Config {
                 password: Hidden::default(),
             },
             auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
+            outbound: OutboundReach { private: Networks::default() },
             storage: Storage {
                 s3_bucket: Text::default(),
                 s3_endpoint: Text::default(),
@@ -270,115 +280,6 @@ impl Default for Config {
                 s3_secret_key: Hidden::default(),
             },
             log: Log { level: Level::Info, format: Format::Text },
-        }
-    }
-}
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A line of a file.
-    File(PathBuf, usize),
-    /// An environment variable.
-    Variable(String),
-    /// A flag of the command line.
-    Flag(&'static str),
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Source::File(path, line) => write!(f, "{}, line {line}", path.display()),
-            Source::Variable(name) => write!(f, "the variable {name}"),
-            Source::Flag(name) => write!(f, "the flag {name}"),
-        }
-    }
-}
-
-/// Why a configuration is refused. No value is repeated: it may be a secret.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{from}: {reason}")]
-    Syntax {
-        /// Where.
-        from: Source,
-        /// What is wrong there.
-        reason: String,
-    },
-    /// A key of the file that means nothing.
-    #[error("{from}: there is no setting {key:?}")]
-    UnknownKey {
-        /// The key with its section.
-        key: String,
-        /// The most alike that there is.
-        nearest: Option<&'static str>,
-        /// Where.
-        from: Source,
-    },
-    /// A value that a setting cannot have.
-    #[error("{from}: {key} {reason}")]
-    Value {
-        /// The key with its section.
-        key: &'static str,
-        /// Where.
-        from: Source,
-        /// What it must be.
-        reason: String,
-    },
-    /// Plain HTTP where others can listen.
-    #[error("{0} is not loopback, and plain HTTP there sends keys in the clear")]
-    Insecure(SocketAddr),
-    /// A mail server without what it takes to use it.
-    #[error("mail.smtp is set, and {0}")]
-    Mail(&'static str),
-    /// A setting that needs another one.
-    #[error("{key} is set and {needs} is not")]
-    Alone {
-        /// What is set.
-        key: &'static str,
-        /// What it needs.
-        needs: &'static str,
-    },
-    /// A public address that no browser would treat as secure.
-    #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
-    InsecurePublicUrl,
-    /// A bucket whose service is not said.
-    #[error("storage.s3_bucket is set, and {0} is not")]
-    Bucket(&'static str),
-}
-
-impl Error {
-    /// The next action.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Error::UnknownKey { nearest: Some(name), .. } => Some(format!("did you mean {name:?}?")),
-            Error::UnknownKey { nearest: None, .. } => {
-                Some("remove it; steading.example.toml lists all".to_owned())
-            }
-            Error::Insecure(_) | Error::InsecurePublicUrl => Some(
-                "listen on 127.0.0.1 and serve HTTPS with tls.listen, or put a TLS proxy before it and set \
-                 allow_insecure_http = true"
-                    .to_owned(),
-            ),
-            Error::Mail(_) => Some(
-                "set mail.from, and mail.user with STEADING_MAIL_PASSWORD where the server asks for them"
-                    .to_owned(),
-            ),
-            Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
-            Error::Bucket(missing) => Some(format!(
-                "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
-            )),
-            Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
         }
     }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use capabilities::auth::{Auth, AuthLimits};
+use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
 use capabilities::mail::{Post, Route, Server};
+use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
@@ -35,6 +36,7 @@ use crate::api;
 use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
+use crate::proxies::Proxies;
 use crate::upkeep;
 
 use https::Dispatch;
@@ -127,7 +129,11 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let addresses = Arc::new(AppAddresses { control: Arc::clone(&control), urls: urls.clone() });
     let post = Post::new(&mail_route(config), addresses, logs.clone())?;
-    let auth = Auth::new(Arc::clone(&databases), keys, post, auth_limits(config));
+    let outside = Outside {
+        http: Outbound::new(config.outbound.private.clone())?,
+        secrets: Arc::clone(&keys) as Arc<dyn SecretValues>,
+    };
+    let auth = Auth::new(Arc::clone(&databases), keys, post, outside, auth_limits(config));
     let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
@@ -174,7 +180,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     };
     let dispatch = Dispatch {
         hosts,
-        proxies: config.trusted_proxies.clone(),
+        proxies: Proxies(config.trusted_proxies.clone()),
         edge: edge(&platform),
         platform: platform_router(config, listening, &platform)?,
         challenges: challenges.unwrap_or_default(),

@@ -1,12 +1,13 @@
-//! The keys that sign the tokens of apps' users and links to their files, out of the control plane.
+//! The keys that sign the tokens of apps' users and links to their files, and apps' secrets, out of the control plane.
 
 use std::sync::Arc;
 
 use capabilities::auth::{Claims, TokenKeys};
+use capabilities::outbound::SecretValues;
 use capabilities::storage::LinkKeys;
 use control::Control;
 use futures::future::BoxFuture;
-use kernel::{Env, Result, Scopes, Secret};
+use kernel::{Code, Env, Result, Scopes, Secret};
 use serde_json::Value;
 
 /// The control plane's keys, one for each environment.
@@ -37,5 +38,17 @@ impl TokenKeys for AppKeys {
 impl LinkKeys for AppKeys {
     fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         Box::pin(self.0.app_keys().mac(env, message))
+    }
+}
+
+impl SecretValues for AppKeys {
+    fn value<'a>(&'a self, env: &'a Env, name: &'a str) -> BoxFuture<'a, Result<Option<Secret>>> {
+        Box::pin(async move {
+            match self.0.secrets().reveal(env, name).await {
+                Ok(value) => Ok(Some(value)),
+                Err(error) if error.code() == Code::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
     }
 }

@@ -146,14 +146,14 @@ fn what_the_manifest_does_not_allow_is_refused_and_the_socket_stays() {
 fn who_says_too_much_is_told_and_what_is_too_long_ends_it() {
     let (_place, app) = ground("channel-flood");
     let mut socket = app.stranger().unwrap().socket().unwrap();
-    for _ in 0..150 {
-        socket.say(&json!({ "type": "ping" })).unwrap();
-    }
-    let heard: Vec<Value> = (0..150).map(|_| socket.hear().unwrap()).collect();
+    // In one write, so that a server on a busy machine has them all before it has had the time to forgive them.
+    const PINGS: usize = 800;
+    socket.say_all(&vec![json!({ "type": "ping" }); PINGS]).unwrap();
+    let heard: Vec<Value> = (0..PINGS).map(|_| socket.hear().unwrap()).collect();
     let refused = heard.iter().filter(|heard| heard["code"] == "rate_limited").count();
     let answered = heard.iter().filter(|heard| heard["type"] == "pong").count();
     assert!(
-        refused > 0 && answered >= 100 && refused + answered == 150,
+        refused > 0 && answered >= 100 && refused + answered == PINGS,
         "{refused} refused, {answered} answered"
     );
 

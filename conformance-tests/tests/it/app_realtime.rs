@@ -247,7 +247,8 @@ fn a_stream_ends_at_once_when_its_session_does_and_says_why() {
         act();
         let start = Instant::now();
         let (before, code, reason) = socket.closed().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(3), "after {:?}", start.elapsed());
+        // Far less than until the next sign of life.
+        assert!(start.elapsed() < Duration::from_secs(10), "after {:?}", start.elapsed());
         assert_eq!((code, &Value::from(reason)), (1008, &before.last().unwrap()["reason"]));
         let end = events.event().unwrap();
         assert_eq!((&end["type"], &end["reason"]), (&json!("end"), &before.last().unwrap()["reason"]));

@@ -228,7 +228,7 @@ fn a_reader_that_does_not_read_is_cut_and_delays_nobody() {
         slowest = slowest.max(start.elapsed());
         assert!(event["row"]["title"].as_str().unwrap().starts_with(&format!("{n} ")));
     }
-    assert!(slowest < Duration::from_secs(2), "a reader waited {slowest:?}");
+    assert!(slowest < Duration::from_secs(8), "a reader waited {slowest:?}");
 
     // What had been sent before comes, then the reason; or the connection is cut where nothing can be said any more.
     let mut heard = 0;
@@ -276,5 +276,5 @@ fn a_server_that_stops_says_so_and_does_not_wait() {
     let (_, code, reason) = socket.closed().unwrap();
     assert_eq!((code, reason.as_str()), (1001, "stopping"));
     assert!(stopped.join().unwrap().is_some_and(|status| status.success()));
-    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
 }

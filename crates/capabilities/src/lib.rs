@@ -1,5 +1,5 @@
-//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, mail, realtime, releases,
-//! rows, snapshots, storage.
+//! What an environment can do, a module each: access, auth, database, domains, hosting, logs, mail, outbound, realtime,
+//! releases, rows, snapshots, storage.
 
 pub mod access;
 pub mod auth;
@@ -8,6 +8,7 @@ pub mod domains;
 pub mod hosting;
 pub mod logs;
 pub mod mail;
+pub mod outbound;
 pub mod realtime;
 pub mod releases;
 pub mod rows;

@@ -3,6 +3,7 @@
 mod caller;
 mod error;
 mod id;
+mod network;
 mod proof;
 mod scope;
 mod secret;
@@ -15,6 +16,7 @@ pub use id::{
     BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, SnapshotId, TenantId,
     UserId,
 };
+pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};
 pub use scope::{Scope, Scopes};
 pub use secret::Secret;

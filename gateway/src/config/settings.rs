@@ -141,6 +141,11 @@ const SETTINGS: &[Setting] = settings! {
     /// Seconds that a session of an app's user lives without being refreshed.
     "auth.session_s" => auth.session_s;
 
+    /// Networks around the platform that requests may reach which apps cause: a provider of sign-in, or a service that
+    /// sends texts, which stands beside it: ["10.1.0.0/16"]. There plain HTTP is allowed too. All other private, local
+    /// and special addresses are out of their reach.
+    "outbound.private" => outbound.private;
+
     /// The bucket of an S3 service that holds the files of apps, and backups. Empty: they are in the data directory.
     "storage.s3_bucket" => storage.s3_bucket;
     /// The service's address: "https://s3.example.org".

@@ -3,10 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use kernel::Secret;
+use kernel::{Networks, Secret};
 use url::Url;
-
-use crate::proxies::Proxies;
 
 /// The TOML type of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +258,7 @@ impl Value for Option<Secret> {
     }
 }
 
-impl Value for Proxies {
+impl Value for Networks {
     const KIND: Kind = Kind::List;
 
     fn read(text: &str) -> Result<Self, String> {

@@ -7,7 +7,7 @@ mod storage;
 
 use std::sync::Arc;
 
-use capabilities::auth::{Auth, AuthLimits};
+use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{Databases, Limits};
 use capabilities::domains::{Dns, DomainSettings, Domains, Reserved};
 use capabilities::hosting::Blobs;
@@ -66,7 +66,8 @@ impl Ground {
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
         let addresses = AppAddresses { control: Arc::clone(&control), urls: urls.clone() };
         let post = Post::new(&Route::Outbox, Arc::new(addresses), logs.clone()).unwrap();
-        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
+        let auth =
+            Auth::new(Arc::clone(&databases), keys, post, Outside::unknown().unwrap(), AuthLimits::default());
         let settings = DomainSettings {
             reserved: Reserved { domains: vec!["localhost".to_owned()] },
             apps_host: "localhost".to_owned(),

@@ -37,7 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Result, Scope, Secret, Timestamp};
+use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -57,6 +57,7 @@ pub use token::{Claims, TokenKeys};
 use crate::access::{Guest, Subject};
 use crate::database::Databases;
 use crate::mail::Post;
+use crate::outbound::{NoSecrets, Outbound, SecretValues};
 use crate::rows::AuthSettings;
 use account::{Stored, columns};
 use address::Address;
@@ -74,12 +75,33 @@ struct Inner {
     databases: Arc<Databases>,
     keys: Arc<dyn TokenKeys>,
     post: Post,
+    #[expect(dead_code, reason = "the ways to sign in that ask others come next")]
+    outside: Outside,
     limits: AuthLimits,
     recognized: Recognized,
     passwords: Passwords,
     throttles: Throttles,
     /// For requests for mail that are worked off.
     requests: Arc<Semaphore>,
+}
+
+/// What signing in by others' word needs.
+#[derive(Clone)]
+pub struct Outside {
+    /// Asks them.
+    pub http: Outbound,
+    /// What the app is known to them by.
+    pub secrets: Arc<dyn SecretValues>,
+}
+
+impl Outside {
+    /// The public world, to which apps are known by nothing.
+    ///
+    /// # Errors
+    /// `internal` where TLS cannot be set up.
+    pub fn unknown() -> Result<Self> {
+        Ok(Self { http: Outbound::new(Networks::default())?, secrets: Arc::new(NoSecrets) })
+    }
 }
 
 /// How many requests for mail are worked off at once.
@@ -156,9 +178,15 @@ pub enum Ending {
 }
 
 impl Auth {
-    /// The users in `databases`, with access tokens that `keys` sign, and mail by `post`.
+    /// The users in `databases`, with access tokens that `keys` sign, mail by `post`, and others' word from `outside`.
     #[must_use]
-    pub fn new(databases: Arc<Databases>, keys: Arc<dyn TokenKeys>, post: Post, limits: AuthLimits) -> Self {
+    pub fn new(
+        databases: Arc<Databases>,
+        keys: Arc<dyn TokenKeys>,
+        post: Post,
+        outside: Outside,
+        limits: AuthLimits,
+    ) -> Self {
         let throttles = Throttles {
             guesses: Guesses::passwords(&limits),
             codes: Guesses::codes(&limits),
@@ -175,6 +203,7 @@ impl Auth {
             databases,
             keys,
             post,
+            outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),
         }))

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, Index, Most};
 use super::{Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
-use crate::auth::{Auth, AuthLimits, Claims, TokenKeys};
+use crate::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use crate::database::{Databases, Limits};
 use crate::hosting::Blobs;
 use crate::logs::Logs;
@@ -94,7 +94,13 @@ impl Ground {
         let releases = Releases::new(Arc::clone(&databases), blobs, logs.clone(), Arc::new(Trusting));
         let releases = Arc::new(releases);
         let post = Post::to_outbox(logs.clone());
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(NoKeys), post, AuthLimits::default());
+        let auth = Auth::new(
+            Arc::clone(&databases),
+            Arc::new(NoKeys),
+            post,
+            Outside::unknown().unwrap(),
+            AuthLimits::default(),
+        );
         let manifest = json!({
             "database": { "tables": { "todos": { "columns": { "title": "text!" }, "access": "private" } } },
             "storage": { "buckets": { "docs": { "access": "admin_only" } } },

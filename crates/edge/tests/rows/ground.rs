@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use capabilities::auth::{Asking, Auth, AuthLimits, Claims, TokenKeys};
+use capabilities::auth::{Asking, Auth, AuthLimits, Claims, Outside, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
@@ -141,7 +141,13 @@ impl Ground {
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
         let post = Post::new(&Route::Outbox, Arc::new(Keys), logs.clone()).unwrap();
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, AuthLimits::default());
+        let auth = Auth::new(
+            Arc::clone(&databases),
+            Arc::new(Keys),
+            post,
+            Outside::unknown().unwrap(),
+            AuthLimits::default(),
+        );
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime =

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Router, extract::State};
 use bytes::Bytes;
-use capabilities::auth::{Auth, AuthLimits, Claims, TokenKeys};
+use capabilities::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
@@ -190,7 +190,8 @@ impl Ground {
         }
         let databases = Arc::new(Databases::new(dir.path().to_owned(), Limits::default()));
         let post = Post::new(&Route::Outbox, Arc::new(NoKeys), logs.clone()).unwrap();
-        let auth = Auth::new(Arc::clone(&databases), keys, post, AuthLimits::default());
+        let auth =
+            Auth::new(Arc::clone(&databases), keys, post, Outside::unknown().unwrap(), AuthLimits::default());
         let (limits, stopping) = (RealtimeLimits::default(), tokio_util::sync::CancellationToken::new());
         let realtime = Realtime::new(Arc::clone(&databases), apps.clone(), auth.clone(), limits, stopping);
         let data = Data {

@@ -13,7 +13,9 @@ use futures::future::BoxFuture;
 use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId};
 use serde_json::{Value, json};
 
-use crate::auth::{Asking, Auth, AuthLimits, Claims, Credentials, Rate, Session, SignedUp, TokenKeys, token};
+use crate::auth::{
+    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignedUp, TokenKeys, token,
+};
 use crate::database::{Databases, Limits};
 use crate::logs::Logs;
 use crate::mail::Post;
@@ -87,7 +89,8 @@ impl Ground {
         databases.create(env.id()).await.unwrap();
         let logs = Logs::new(directory.path());
         let post = Post::to_outbox(logs);
-        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, limits);
+        let auth =
+            Auth::new(Arc::clone(&databases), Arc::new(Keys), post, Outside::unknown().unwrap(), limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
         let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
         let client = Some("192.0.2.1".parse().unwrap());
