@@ -27,6 +27,7 @@ mod app_reference;
 mod app_releases;
 mod app_rich;
 mod app_rules;
+mod app_s3;
 mod app_sessions;
 mod app_sign_in_page;
 mod app_time;
