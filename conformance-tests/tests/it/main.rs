@@ -28,6 +28,7 @@ mod app_releases;
 mod app_rich;
 mod app_rules;
 mod app_s3;
+mod app_seams;
 mod app_sessions;
 mod app_sign_in_page;
 mod app_time;

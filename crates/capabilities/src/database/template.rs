@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use super::connection::Connection;
 use super::error::Error;
+use super::fate::{Fate, fate};
 use super::policy::Role;
 
 /// What the name of a database begins with while it is written.
@@ -17,7 +18,7 @@ const HALF: &str = "main.db.new-";
 pub(super) const APPLICATION: i64 = 0x5354_4447;
 
 /// The version of the platform's own tables, in the header's user version. 0 lacks those of the app's users.
-pub(super) const LAYOUT: i64 = 2;
+pub(super) const LAYOUT: i64 = 3;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
@@ -56,7 +57,7 @@ pub(super) const TABLES: [(&str, &str); 17] = [
         "_steading_upload",
         "CREATE TABLE _steading_upload (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \
          length INTEGER NOT NULL, content_type TEXT NOT NULL, metadata TEXT, noted TEXT NOT NULL, \
-         done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+         received INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
     ),
     (
         "_steading_session_by_user",
@@ -121,6 +122,13 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
     for sql in MOVE_SESSIONS.iter().filter(|_| !others.rows.is_empty()) {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
+    // What is of use for a moment alone, and had another form, begins anew.
+    for (name, sql) in TABLES.iter().filter(|(name, sql)| is_table(sql) && fate(name) == Fate::Passing) {
+        let others = connection.run(Role::Platform, found, &[(*name).into(), (*sql).into()], limit).await?;
+        if !others.rows.is_empty() {
+            connection.run(Role::Platform, &format!("DROP TABLE {name}"), &[], limit).await?;
+        }
+    }
     let names = connection.run(Role::Platform, "SELECT name FROM sqlite_schema", &[], limit).await?.rows;
     for (name, sql) in TABLES {
         if !names.iter().any(|row| row.first().is_some_and(|found| found == name)) {
@@ -133,6 +141,10 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
     Ok(())
+}
+
+fn is_table(sql: &str) -> bool {
+    sql.starts_with("CREATE TABLE")
 }
 
 /// The bytes of an empty environment's database.

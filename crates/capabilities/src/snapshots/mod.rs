@@ -33,6 +33,7 @@ use crate::releases::Releases;
 use crate::storage::Contents;
 
 pub use backups::{Backup, Backups};
+pub(crate) use branch::STATE;
 pub use branch::With;
 pub use merge::Merging;
 pub use restore::Restored;
