@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_advice;
 mod app_archive;
 mod app_attacks;
 mod app_backups;

@@ -14,9 +14,9 @@ use tool::budget;
 use super::outcome::shorten;
 
 /// What tables may cost in an overview, in tokens, what advice may, routes and buckets each, and what is only named.
-const TABLES: usize = 1_150;
-const ADVICE: usize = 300;
-const LISTS: usize = 200;
+const TABLES: usize = 1_700;
+const ADVICE: usize = 600;
+const LISTS: usize = 250;
 const NAMES: usize = 70;
 
 /// What one page of a section may cost, and one thing on it.
@@ -249,7 +249,9 @@ fn numbers(table: &TableInfo) -> String {
         _ if table.unmanaged => "in no manifest".to_owned(),
         None => "no access".to_owned(),
         Some(AccessSpec::Rules(_)) => "rules".to_owned(),
-        Some(preset) => serde_json::to_value(preset).ok().and_then(|it| Some(it.as_str()?.to_owned())).unwrap_or_default(),
+        Some(preset) => {
+            serde_json::to_value(preset).ok().and_then(|it| Some(it.as_str()?.to_owned())).unwrap_or_default()
+        }
     };
     format!("{} rows, {access}", table.rows)
 }
