@@ -19,7 +19,7 @@ use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, Hosts};
@@ -139,7 +139,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
-    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents, links, limits);
+    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents.clone(), links, limits);
     let realtime = Realtime::new(
         Arc::clone(&databases),
         live,
@@ -153,7 +153,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
-        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
+        contents,
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;

@@ -16,7 +16,7 @@ use capabilities::mail::{Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
-use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -82,17 +82,17 @@ impl Ground {
             Arc::new(Domains::new(settings, control.store().clone(), seal, dns, None, logs.clone(), clock));
         let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting));
         let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
+        let contents = Contents::local(&environments_dir).unwrap();
         let snapshots = Snapshots::new(
             environments_dir.clone(),
             Arc::clone(&databases),
             Arc::clone(&releases),
             auth.clone(),
             logs.clone(),
-            Files::Here,
+            contents.clone(),
             SnapshotLimits::default(),
         );
         let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
-        let contents = Contents::local(&environments_dir).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime =

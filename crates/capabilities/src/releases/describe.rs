@@ -19,7 +19,7 @@ use crate::access::AccessSpec;
 use crate::auth::Auth;
 use crate::database::Table as LiveTable;
 use crate::realtime::RealtimeSpec;
-use crate::rows::{Method, SignUp};
+use crate::rows::{Method, Mfa, SignUp};
 
 /// How many releases are listed.
 const RELEASES: u32 = 5;
@@ -72,6 +72,9 @@ pub struct AuthInfo {
     /// Whether an address must be confirmed by mail before it opens a session.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
+    /// Second factors, where there may be some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfa: Option<Mfa>,
     /// Other addresses that links in mails may lead on to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<String>,
@@ -192,9 +195,20 @@ impl Releases {
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins, signup, confirm, redirects, .. } = auth.unwrap_or_default();
+            let AuthSpec { methods, origins, signup, confirm, mfa, redirects, .. } = auth.unwrap_or_default();
             let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
-            AuthInfo { methods, origins, signup, confirm, redirects, users, mails, publishable_key: None }
+            let mfa = Some(mfa).filter(|mfa| *mfa != Mfa::Off);
+            AuthInfo {
+                methods,
+                origins,
+                signup,
+                confirm,
+                mfa,
+                redirects,
+                users,
+                mails,
+                publishable_key: None,
+            }
         });
         let mut description = Description {
             name: current.manifest.name,

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
 use capabilities::realtime::Realtime;
-use capabilities::rows::{App, Rows};
+use capabilities::rows::{App, Mfa, Rows};
 use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
@@ -54,6 +54,19 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/auth/password/reset"),
     ("POST", "/_/auth/email"),
     ("POST", "/_/auth/email/verify"),
+    ("GET", "/_/auth/mfa"),
+    ("POST", "/_/auth/mfa/totp"),
+    ("POST", "/_/auth/mfa/totp/verify"),
+    ("POST", "/_/auth/mfa/recovery"),
+    ("POST", "/_/auth/mfa/verify"),
+    ("DELETE", "/_/auth/mfa/{id}"),
+    ("POST", "/_/auth/passkey/options"),
+    ("POST", "/_/auth/passkey"),
+    ("POST", "/_/auth/passkeys/options"),
+    ("GET", "/_/auth/passkeys"),
+    ("POST", "/_/auth/passkeys"),
+    ("PATCH", "/_/auth/passkeys/{id}"),
+    ("DELETE", "/_/auth/passkeys/{id}"),
     ("GET", "/_/auth/sessions"),
     ("DELETE", "/_/auth/sessions"),
     ("DELETE", "/_/auth/sessions/{id}"),
@@ -255,9 +268,19 @@ impl Ask<'_> {
 
     /// As [`Ask::guest`], where a platform key must carry the scopes `wanted`.
     pub async fn guest_for(&self, data: &Data, wanted: &[Scope]) -> Result<Guest> {
+        self.guest_where(data, self.app.auth.mfa, wanted).await
+    }
+
+    /// As [`Ask::guest`], also where the session has not shown the second factor that the app requires: for what is its
+    /// user's own account.
+    pub async fn user(&self, data: &Data) -> Result<Guest> {
+        self.guest_where(data, Mfa::Off, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    async fn guest_where(&self, data: &Data, mfa: Mfa, wanted: &[Scope]) -> Result<Guest> {
         match self.token()? {
             Some(token) => {
-                let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
+                let guest = data.auth.recognize_for(self.env, mfa, &token, wanted).await?;
                 not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
