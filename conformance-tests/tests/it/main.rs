@@ -16,6 +16,7 @@ mod app_doors;
 mod app_files;
 mod app_filters;
 mod app_forgeries;
+mod app_lifecycle;
 mod app_mail;
 mod app_mail_accounts;
 mod app_races;
