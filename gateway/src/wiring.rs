@@ -4,6 +4,7 @@ mod https;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use axum::Router;
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
-use capabilities::logs::Logs;
+use capabilities::logs::{Logs, Pace, Rotation};
 use capabilities::mail::{Post, Route, Server};
 use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
@@ -106,7 +107,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
     let blobs = Blobs::new(&environments_dir)?;
-    let logs = Logs::new(&environments_dir);
+    let logs = logs(config, &environments_dir);
     let hosts = Arc::new(hosts(listening)?);
     let certificates = match listening.tls {
         Some(_) => Some(Arc::new(https::certificates(config, listening, &hosts, &control)?)),
@@ -256,6 +257,13 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
         },
         ..ControlConfig::new(config.data_dir.clone())
     })
+}
+
+fn logs(config: &Config, environments_dir: &Path) -> Logs {
+    let Rotation { files, .. } = Rotation::default();
+    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / files as u64 };
+    let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
+    Logs::with(environments_dir, rotation, Pace { per_second })
 }
 
 /// Where the contents of files are.

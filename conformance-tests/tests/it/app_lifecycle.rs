@@ -190,9 +190,14 @@ fn backups_outlive_their_environment_for_its_owner_and_for_their_time() {
     // Not by its slug, which somebody else may have tomorrow; not for another tenant; nothing new.
     assert_eq!(operator.request("GET", "/v1/envs/doomed/backups").send().unwrap().status, 404);
     assert_eq!(operator.request("POST", &format!("/v1/envs/{env}/backups")).send().unwrap().status, 404);
-    let tenant = operator.request("POST", "/v1/tenants").json(&json!({ "slug": "others", "name": "Others" })).send().unwrap();
+    let post = |path: &str, body: Value| {
+        let made = operator.request("POST", path).header("steading-tenant", "others").json(&body).send().unwrap();
+        assert_eq!(made.status, 201, "{:?}", made.text());
+        made.json().unwrap()
+    };
+    let tenant = operator.request("POST", "/v1/tenants").json(&json!({ "slug": "others" })).send().unwrap();
     assert_eq!(tenant.status, 201, "{:?}", tenant.text());
-    let key = tenant.json().unwrap()["key"].as_str().unwrap().to_owned();
+    let key = post("/v1/keys", json!({ "name": "theirs" }))["key"].as_str().unwrap().to_owned();
     let stranger = Client::new(&server.ready().url).with_key(&key);
     for path in [format!("/v1/envs/{env}/backups"), path] {
         assert_eq!(stranger.request("GET", &path).send().unwrap().status, 404, "{path}");

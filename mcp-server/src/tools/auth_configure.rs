@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use capabilities::releases::AuthChange;
-use capabilities::rows::{Method, SignUp};
+use capabilities::rows::{Method, Mfa, SignUp};
 use kernel::{Env, Result, Scope};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -24,14 +24,21 @@ pub struct Input {
     #[serde(default)]
     #[schemars(schema_with = "signup")]
     signup: Option<SignUp>,
+    #[serde(default)]
+    #[schemars(schema_with = "mfa")]
+    mfa: Option<Mfa>,
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp"] } })
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "passkey"] } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": ["open", "invite", "closed"] })
+}
+
+fn mfa(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["off", "optional", "required"] })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -45,6 +52,7 @@ pub struct Output {
     methods: BTreeSet<Method>,
     origins: Vec<String>,
     signup: SignUp,
+    mfa: Mfa,
     /// What pages of those origins pass to createClient; may be public.
     publishable_key: String,
 }
@@ -66,8 +74,8 @@ impl Tool<Platform> for AuthConfigure {
         let (platform, env) = (cx.platform(), cx.env());
         let url = platform.url(env).await?;
         let publishable_key = platform.auth.publishable_key(env).await?;
-        let Input { methods, origins, signup } = input;
-        let change = AuthChange { methods, origins, signup };
+        let Input { methods, origins, signup, mfa } = input;
+        let change = AuthChange { methods, origins, signup, mfa };
         let (applied, auth) = platform.releases.configure_auth(env, change, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,
@@ -76,6 +84,7 @@ impl Tool<Platform> for AuthConfigure {
             methods: auth.methods,
             origins: auth.origins,
             signup: auth.signup,
+            mfa: auth.mfa,
             publishable_key,
         })
     }

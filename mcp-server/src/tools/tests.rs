@@ -285,9 +285,15 @@ async fn an_app_of_many_tables_is_planned_applied_and_described_in_pages() {
     let applied = ground.call("app_apply", json!({ "plan_id": plan["plan_id"] })).await.unwrap();
     assert!(cost(&plan) <= 4_000 && cost(&applied) <= 4_000);
 
+    let all = ground.call("app_describe", json!({})).await.unwrap();
+    assert_eq!((&all["tables"], all["outline"].as_object().unwrap().len()), (&json!({}), 80));
+    assert_eq!(all["omitted"], json!(["columns of 80 tables: section tables"]));
     let (mut seen, mut cursor) = (Vec::new(), Value::Null);
     loop {
-        let input = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let mut input = json!({ "section": "tables" });
+        if !cursor.is_null() {
+            input["cursor"] = cursor;
+        }
         let page = ground.call("app_describe", input).await.unwrap();
         assert!(cost(&page) <= 4_000);
         seen.extend(page["tables"].as_object().unwrap().keys().cloned());

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::address::Address;
+use super::factors::{ACTIVE, FactorKind};
 use super::password;
 use crate::access::User;
 use crate::database::{Databases, Role, Writer};
@@ -30,6 +31,9 @@ pub struct Account {
     pub anonymous: bool,
     /// Whether the user cannot sign in.
     pub disabled: bool,
+    /// The second factors that the user has; left out where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mfa: Vec<FactorKind>,
     /// When the user was made.
     pub created_at: Timestamp,
     /// When the user last signed in or refreshed a session.
@@ -65,6 +69,7 @@ impl Account {
             claims: Map::new(),
             anonymous: email.is_none(),
             disabled: false,
+            mfa: Vec::new(),
             created_at: Timestamp::now(),
             last_seen_at: None,
         }
@@ -110,7 +115,8 @@ pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
 
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}"
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, \
+         {ACTIVE}"
     )
 }
 
@@ -118,12 +124,18 @@ impl Stored {
     /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, verified, ..] = row else {
+        let [id, email, role, claims, disabled, created, seen, password, verified, totp, passkey, ..] = row
+        else {
             return Err(unreadable());
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = |value: &Value| value.as_i64().map(Timestamp::from_micros);
         let email = text(email);
+        let there = |(there, kind): (&Value, FactorKind)| (there.as_i64() == Some(1)).then_some(kind);
+        let mfa = [(totp, FactorKind::Totp), (passkey, FactorKind::Passkey)]
+            .into_iter()
+            .filter_map(there)
+            .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
             anonymous: email.is_none(),
@@ -132,6 +144,7 @@ impl Stored {
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
             disabled: disabled.as_i64() != Some(0),
+            mfa,
             created_at: time(created).ok_or_else(unreadable)?,
             last_seen_at: time(seen),
         };
@@ -141,7 +154,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0 FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, 0, 0 FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

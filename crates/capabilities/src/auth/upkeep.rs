@@ -2,8 +2,8 @@
 
 use kernel::{Env, Result, Timestamp};
 
-use super::Auth;
 use super::account::settle;
+use super::{Auth, tickets};
 use crate::database::Role;
 
 /// The sessions that ended before `?1`.
@@ -25,7 +25,8 @@ impl Auth {
     pub async fn tidy(&self, env: &Env) -> Result<u64> {
         let now = Timestamp::now().as_micros();
         let any = format!(
-            "SELECT 1 {EXPIRED} UNION ALL SELECT 1 FROM _steading_code WHERE expires_at <= ?1 LIMIT 1"
+            "SELECT 1 {EXPIRED} UNION ALL SELECT 1 FROM _steading_code WHERE expires_at <= ?1 \
+             UNION ALL SELECT 1 FROM _steading_ticket WHERE expires_at <= ?1 LIMIT 1"
         );
         if self.0.databases.platform_query(env, &any, &[now.into()]).await?.is_empty() {
             return Ok(0);
@@ -35,6 +36,7 @@ impl Auth {
         let removed = async {
             db.run(Role::Platform, &format!("DELETE {EXPIRED}"), &[now.into()]).await?;
             db.run(Role::Platform, UNUSED, &[now.into()]).await?;
+            db.run(Role::Platform, tickets::EXPIRED, &[now.into()]).await?;
             let gone = db.run(Role::Platform, GONE, &[now.saturating_sub(lifetime).into()]).await?;
             Ok(gone.changed)
         }

@@ -116,6 +116,11 @@ impl Post {
         self.0.addresses.url(env, at).await
     }
 
+    /// Notes what has happened to somebody's sign-in.
+    pub(crate) fn note(&self, env: &Env, level: Level, message: &str) {
+        self.0.logs.append(env, Entry::new(Timestamp::now(), level, Source::Auth, message));
+    }
+
     /// Says that a letter is in the outbox, without what is in it.
     pub(crate) fn tell(&self, env: &Env) {
         let message = "a mail is in the outbox, since no mail server is set: auth_users with mails shows it";

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{origin, redirect};
-use crate::rows::{AuthSettings, Confirm, Method, SignUp, Theme};
+use crate::rows::{AuthSettings, Confirm, Method, Mfa, SignUp, Theme};
 
 /// The manifest's `auth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct AuthSpec {
     /// Whether an address must be confirmed by mail before it opens a session; with `otp` it must.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
+    /// Second factors: `off`, `optional` (whoever likes sets one up) or `required` (a session opens nothing before).
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub mfa: Mfa,
     /// Other addresses that links in mails may lead on to: `https://example.org/welcome`; one that ends with / stands for
     /// all below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +47,8 @@ pub struct AuthChange {
     pub origins: Option<Vec<String>>,
     /// Who may make an account.
     pub signup: Option<SignUp>,
+    /// Second factors.
+    pub mfa: Option<Mfa>,
 }
 
 /// How many other origins, and how many addresses, an app may name.
@@ -51,6 +56,10 @@ const MOST: usize = 20;
 
 fn is_open(signup: &SignUp) -> bool {
     *signup == SignUp::Open
+}
+
+fn is_off(mfa: &Mfa) -> bool {
+    *mfa == Mfa::Off
 }
 
 fn is_plain(theme: &Theme) -> bool {
@@ -90,6 +99,10 @@ impl AuthSpec {
                 format!("anonymous makes a user of everybody, and signup is {}", self.signup.as_str());
             return Err(Error::invalid("/methods", message).hint("leave anonymous out, or signup open"));
         }
+        if self.mfa == Mfa::Required && self.methods.contains(&Method::Anonymous) {
+            let message = "anonymous lets people in who can show no second factor, and mfa is required";
+            return Err(Error::invalid("/methods", message).hint("leave anonymous out, or mfa optional"));
+        }
         check(&self.theme)?;
         Ok(Self { origins, redirects, ..self })
     }
@@ -100,6 +113,7 @@ impl AuthSpec {
             methods: change.methods.unwrap_or(self.methods),
             origins: change.origins.unwrap_or(self.origins),
             signup: change.signup.unwrap_or(self.signup),
+            mfa: change.mfa.unwrap_or(self.mfa),
             ..self
         }
     }
@@ -111,6 +125,7 @@ impl AuthSpec {
             origins: self.origins.into_iter().collect(),
             signup: self.signup,
             confirm: if self.confirm { Confirm::First } else { Confirm::Later },
+            mfa: self.mfa,
             redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
             name,
             theme: self.theme,
@@ -141,6 +156,11 @@ impl fmt::Display for AuthSpec {
         }
         if self.confirm {
             f.write_str(" with a confirmed address")?;
+        }
+        match self.mfa {
+            Mfa::Off => {}
+            Mfa::Optional => f.write_str(", with a second factor for who likes")?,
+            Mfa::Required => f.write_str(", only with a second factor")?,
         }
         for origin in &self.origins {
             write!(f, ", also from {origin}")?;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId, Timestamp};
+use kernel::{Env, EnvId, Error, Result, Scopes, Secret, TenantId, Timestamp};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::archive::{self, Index, Most};
 use super::{Attic, Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
@@ -46,6 +47,14 @@ impl TokenKeys for NoKeys {
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok(String::new()) }.boxed()
+    }
+
+    fn seal(&self, _: &str, _: &[u8]) -> Result<String> {
+        Err(Error::internal("no seal"))
+    }
+
+    fn open(&self, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>> {
+        Err(Error::internal("no seal"))
     }
 }
 
@@ -209,7 +218,7 @@ async fn what_is_named_like_ours_and_is_not_stays_behind() {
     let tamper = [
         "CREATE TABLE _steading_more (x)",
         "CREATE TRIGGER t AFTER INSERT ON _steading_session BEGIN DELETE FROM todos; END",
-        "INSERT INTO _steading_session VALUES ('s', 'usr_01890000000070008000000000000001', 'f', 'r', NULL, NULL, 'mail', NULL, 0, 0, 9e15)",
+        "INSERT INTO _steading_session VALUES ('s', 'usr_01890000000070008000000000000001', 'f', 'r', NULL, NULL, 'mail', NULL, 0, 0, 9e15, NULL)",
         "INSERT INTO _steading_state VALUES ('branch', '{}')",
     ];
     let (env, imported) = ground.import(ground.archive(&tamper).await).await;

@@ -1,8 +1,9 @@
 //! What the OpenAPI document says of accounts: what this app has on, and no more.
 
-use capabilities::rows::{App, Method, SignUp};
+use capabilities::rows::{App, Method, Mfa, SignUp};
 use serde_json::{Map, Value, json};
 
+use super::openapi_mfa as mfa;
 use crate::data::openapi::{body, operation, reference};
 
 /// Adds the paths of accounts and what they speak of.
@@ -11,14 +12,23 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     if auth.methods.is_empty() {
         return;
     }
-    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("steading.{name}"), schema())));
+    if auth.mfa != Mfa::Off {
+        schemas.extend(mfa::SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
+    }
+    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
     let on = |method| auth.methods.contains(&method);
     let mut add = |path: &str, method: &str, about: &str, answers: Answers, asked: Option<Value>| {
         let (status, schema) = match answers {
-            Answers::Session(status) => (status, Some(reference("steading.Session"))),
-            Answers::Mailed => (202, Some(reference("steading.Mailed"))),
+            Answers::Session(200) if auth.mfa != Mfa::Off => {
+                let either = [reference("auth.Session"), reference("auth.SecondFactor")];
+                (200, Some(json!({ "oneOf": either })))
+            }
+            Answers::Session(status) => (status, Some(reference("auth.Session"))),
+            Answers::Entered => (200, Some(reference("auth.Session"))),
+            Answers::Mailed => (202, Some(reference("auth.Mailed"))),
             Answers::Nothing => (204, None),
             Answers::With(schema) => (200, Some(schema)),
+            Answers::Made(schema) => (201, Some(schema)),
         };
         let mut described = operation(about, status, schema);
         if let Some(asked) = asked {
@@ -78,14 +88,21 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let user = json!({ "type": "object", "properties": { "user": reference("auth.User") } });
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
+    if auth.mfa != Mfa::Off {
+        mfa::describe(&mut add);
+    }
+    if on(Method::Passkey) {
+        mfa::describe_passkeys(&mut add);
+        schemas.insert("auth.Passkey".to_owned(), mfa::passkey());
+    }
     let refresh = object(&["refresh_token"], &["refresh_token", "attempt"]);
     let about = "Gets the next pair of tokens; a refresh token is used once. With the same random `attempt` again where \
                  no answer came.";
-    add("refresh", "post", about, Answers::Session(200), Some(refresh));
+    add("refresh", "post", about, Answers::Entered, Some(refresh));
     let everywhere = json!({ "type": "object", "properties": { "everywhere": { "type": "boolean" } } });
     add("logout", "post", "Ends the session.", Answers::Nothing, Some(everywhere));
     let sessions = json!({ "type": "object", "required": ["sessions"], "properties": {
-        "sessions": { "type": "array", "items": reference("steading.SessionInfo") },
+        "sessions": { "type": "array", "items": reference("auth.SessionInfo") },
     } });
     add("sessions", "get", "The user's sessions.", Answers::With(sessions), None);
     add("sessions", "delete", "Ends the user's other sessions.", Answers::Nothing, None);
@@ -101,15 +118,19 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     add("me/export", "get", "The account, its rows, and where its files are.", Answers::With(export), None);
 }
 
-enum Answers {
+pub(super) enum Answers {
+    /// A session, or what is asked for beside.
     Session(u16),
+    /// A session.
+    Entered,
     Mailed,
     Nothing,
     With(Value),
+    Made(Value),
 }
 
 /// An object of texts.
-fn object(required: &[&str], properties: &[&str]) -> Value {
+pub(super) fn object(required: &[&str], properties: &[&str]) -> Value {
     let properties: Map<String, Value> =
         properties.iter().map(|name| ((*name).to_owned(), json!({ "type": "string" }))).collect();
     let mut object = json!({ "type": "object", "additionalProperties": false, "properties": properties });
@@ -119,7 +140,7 @@ fn object(required: &[&str], properties: &[&str]) -> Value {
     object
 }
 
-type Schema = fn() -> Value;
+pub(super) type Schema = fn() -> Value;
 
 const SCHEMAS: [(&str, Schema); 4] = [
     ("User", || {
