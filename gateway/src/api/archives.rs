@@ -10,7 +10,7 @@ use control::NewEnvironment;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use kernel::{Caller, Env, Error, Proof as _, Result, Scope, Slug, Tenant};
+use kernel::{Caller, Code, Env, EnvId, Error, Proof as _, Result, Scope, Slug, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
 use mcp_server::platform::Platform;
@@ -45,7 +45,7 @@ pub async fn export(
     Ok(archive(&slug, stream))
 }
 
-/// The environment's backups, newest first.
+/// The environment's backups, newest first; one that is deleted is named by its id.
 pub async fn backups(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
@@ -53,8 +53,8 @@ pub async fn backups(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
-        let (env, _) = found(platform, &caller, &env).await?;
-        platform.backups.list(env.id()).await
+        let env = past(platform, &caller, &env).await?;
+        platform.backups.list(env).await
     };
     let backups = api.act(&caller, "backups.list", Effect::Read, work).await?;
     Ok(answer(StatusCode::OK, &json!({ "backups": backups })))
@@ -87,8 +87,8 @@ pub async fn backup(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
-        let (env, _) = found(platform, &caller, &env).await?;
-        platform.backups.read(env.id(), &backup).await
+        let env = past(platform, &caller, &env).await?;
+        platform.backups.read(env, &backup).await
     };
     let (backup, stream) = api.act(&caller, "backups.read", Effect::Read, work).await?;
     Ok(archive(&format!("{}-{}", backup.slug, backup.backup), stream))
@@ -99,6 +99,19 @@ async fn found(platform: &Platform, caller: &Caller, env: &str) -> Result<(Env, 
     let tenant = Tenant::authorize(caller, EXPORT)?;
     let found = platform.control.environments().get(&tenant, env).await?;
     Ok((Env::for_upkeep(found.tenant, found.id), found.slug))
+}
+
+/// The environment whose backups `caller` may have: also one that is deleted, by its id.
+async fn past(platform: &Platform, caller: &Caller, env: &str) -> Result<EnvId> {
+    let missing = match found(platform, caller, env).await {
+        Ok((found, _)) => return Ok(found.id()),
+        Err(error) if error.code() == Code::NotFound => error,
+        Err(error) => return Err(error),
+    };
+    let (Ok(id), tenant) = (env.parse::<EnvId>(), Tenant::authorize(caller, EXPORT)?) else {
+        return Err(missing);
+    };
+    if platform.backups.left_of(id).await? == Some(tenant.id()) { Ok(id) } else { Err(missing) }
 }
 
 fn archive(name: &str, stream: ArchiveStream) -> Response {
