@@ -18,6 +18,7 @@ mod app_filters;
 mod app_forgeries;
 mod app_mail;
 mod app_mail_accounts;
+mod app_passkeys;
 mod app_races;
 mod app_random;
 mod app_random_rich;
