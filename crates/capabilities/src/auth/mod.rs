@@ -61,6 +61,7 @@ pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
 pub use second::{Enrolment, Factor, Factors};
 pub use sessions::SessionInfo;
+pub use throttle::network;
 pub use token::{Claims, TokenKeys};
 
 use crate::access::{Guest, Subject};

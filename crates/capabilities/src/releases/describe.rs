@@ -21,14 +21,11 @@ use crate::database::Table as LiveTable;
 use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, Mfa, SignUp};
 
-/// How many paths of a site are named.
-const PATHS: usize = 20;
-
 /// How many releases are listed.
 const RELEASES: u32 = 5;
 
 /// An environment's app as it is.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Description {
     /// The app's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +51,9 @@ pub struct Description {
     /// Channels, and who may join them and send there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime: Option<RealtimeSpec>,
+    /// Pattern of a path → what answers there, for whom, how often.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub routes: IndexMap<String, String>,
     /// What to look at next.
     pub advice: Vec<String>,
 }
@@ -150,7 +150,7 @@ pub struct SiteInfo {
     pub files: usize,
     /// How many bytes they have together.
     pub bytes: u64,
-    /// The first paths.
+    /// Their paths.
     pub paths: Vec<String>,
     /// Whether unknown paths get index.html.
     pub spa: bool,
@@ -189,7 +189,7 @@ impl Releases {
         let site = current.site.as_ref().map(|site| SiteInfo {
             files: site.files.len(),
             bytes: site.bytes(),
-            paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
+            paths: site.files.keys().map(ToString::to_string).collect(),
             spa: site.spa,
         });
         let (users, mails) = Auth::count(&self.databases, env).await?;
@@ -220,6 +220,13 @@ impl Releases {
             site,
             auth,
             realtime: current.manifest.realtime,
+            routes: current
+                .manifest
+                .routes
+                .iter()
+                .flatten()
+                .map(|(pattern, route)| (pattern.clone(), route.to_string()))
+                .collect(),
             advice: Vec::new(),
         };
         description.advice = advice(&description, &schema, &current_app);

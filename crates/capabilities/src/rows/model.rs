@@ -11,6 +11,7 @@ use super::Type;
 use crate::access::{Operation, Rules};
 use crate::database::Role;
 use crate::realtime::ChannelRules;
+use crate::routes::Routes;
 use crate::storage::{self, Bucket};
 
 /// What stands before a bucket's name where it could be a table's.
@@ -27,6 +28,8 @@ pub struct App {
     pub auth: AuthSettings,
     /// Its channels.
     pub realtime: ChannelRules,
+    /// Its routes.
+    pub routes: Routes,
 }
 
 impl App {
