@@ -19,6 +19,7 @@ mod app_forgeries;
 mod app_mail;
 mod app_mail_accounts;
 mod app_passkeys;
+mod app_phone;
 mod app_races;
 mod app_random;
 mod app_random_rich;

@@ -85,13 +85,7 @@ impl Inner {
     }
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
-    async fn prepare(
-        &self,
-        env: &Env,
-        database: &Path,
-        now: &Path,
-        quiet: &mut Quiet,
-    ) -> Result<Prepared> {
+    async fn prepare(&self, env: &Env, database: &Path, now: &Path, quiet: &mut Quiet) -> Result<Prepared> {
         let sessions = quiet.all(SESSIONS).await?;
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {

@@ -247,8 +247,7 @@ impl Auth {
                         return Ok(None);
                     }
                 };
-                let sql =
-                    "UPDATE _steading_passkey SET counter = ?2, backed_up = ?3, used_at = ?4, \
+                let sql = "UPDATE _steading_passkey SET counter = ?2, backed_up = ?3, used_at = ?4, \
                      verified = max(verified, ?5) WHERE id = ?1";
                 let params = [
                     held.id.into(),
