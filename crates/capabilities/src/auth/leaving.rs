@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::account::settle;
 use super::address::Address;
+use super::factors::Presence;
 use super::letters::News;
 use super::{Asking, Auth, Ending, Inner, codes, factors, sessions, whole};
 use crate::access::Guest;
@@ -106,7 +107,12 @@ impl Auth {
                 self.owner(asking, token, current).await?;
                 Some(Address::parse("/email", email)?)
             }
-            None => None,
+            None if profile.anonymous => None,
+            None => {
+                let known = self.0.known(env, token).await?;
+                self.0.present(asking, &known, &Presence::Fresh).await?;
+                None
+            }
         };
         // From here on nobody else adds rows as this user.
         self.log_out(env, token, Ending::Others).await?;
