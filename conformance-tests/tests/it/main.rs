@@ -21,6 +21,8 @@ mod app_lifecycle;
 mod app_logs;
 mod app_mail;
 mod app_mail_accounts;
+mod app_passkeys;
+mod app_phone;
 mod app_races;
 mod app_random;
 mod app_random_rich;
