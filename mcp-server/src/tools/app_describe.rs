@@ -1,6 +1,7 @@
 //! `app_describe`: everything an environment holds, in few words.
 
 use capabilities::access::AccessSpec;
+use capabilities::auth::CALLBACK;
 use capabilities::domains::DomainInfo;
 use capabilities::releases::{Description, TableInfo};
 use capabilities::snapshots::Snapshot;
@@ -105,6 +106,8 @@ impl Tool<Platform> for AppDescribe {
             site.paths = fit("paths", std::mem::take(&mut site.paths));
         }
         if let Some(auth) = &mut app.auth {
+            auth.callback =
+                (!auth.providers.is_empty()).then(|| format!("{}{CALLBACK}", platform.urls.app(&slug)));
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
         let mut snapshots = platform.snapshots.list(cx.env()).await?;

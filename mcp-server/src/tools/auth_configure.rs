@@ -1,7 +1,8 @@
 //! `auth_configure`: changes how an app's users sign in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use capabilities::auth::{CALLBACK, Provider};
 use capabilities::releases::AuthChange;
 use capabilities::rows::{Method, SignUp};
 use kernel::{Env, Result, Scope};
@@ -24,10 +25,18 @@ pub struct Input {
     #[serde(default)]
     #[schemars(schema_with = "signup")]
     signup: Option<SignUp>,
+    /// As in a manifest: google, …
+    #[serde(default)]
+    #[schemars(schema_with = "providers")]
+    providers: Option<BTreeMap<String, Provider>>,
+}
+
+fn providers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp"] } })
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "oauth", "custom"] } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {
@@ -45,6 +54,11 @@ pub struct Output {
     methods: BTreeSet<Method>,
     origins: Vec<String>,
     signup: SignUp,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    providers: Vec<String>,
+    /// The address to register with each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<String>,
     /// What pages of those origins pass to createClient; may be public.
     publishable_key: String,
 }
@@ -66,16 +80,19 @@ impl Tool<Platform> for AuthConfigure {
         let (platform, env) = (cx.platform(), cx.env());
         let url = platform.url(env).await?;
         let publishable_key = platform.auth.publishable_key(env).await?;
-        let Input { methods, origins, signup } = input;
-        let change = AuthChange { methods, origins, signup };
-        let (applied, auth) = platform.releases.configure_auth(env, change, cx.cancel()).await?;
+        let Input { methods, origins, signup, providers } = input;
+        let change = AuthChange { methods, origins, signup, providers };
+        let secrets = platform.secrets(env).await?;
+        let (applied, auth) = platform.releases.configure_auth(env, change, &secrets, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,
+            callback: (!auth.providers.is_empty()).then(|| format!("{url}{CALLBACK}")),
             url,
             changed: applied.changed,
             methods: auth.methods,
             origins: auth.origins,
             signup: auth.signup,
+            providers: auth.providers.into_keys().collect(),
             publishable_key,
         })
     }

@@ -26,7 +26,10 @@ pub struct Account {
     pub role: String,
     /// What the app notes about the user.
     pub claims: Map<String, Value>,
-    /// Whether the user has no address.
+    /// Who else vouches for the user: providers, and `custom`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// Whether the user has neither an address nor anybody who vouches.
     pub anonymous: bool,
     /// Whether the user cannot sign in.
     pub disabled: bool,
@@ -48,7 +51,7 @@ pub struct Profile {
     pub email_verified: bool,
     /// The role.
     pub role: String,
-    /// Whether the user has no address.
+    /// Whether the user has no account yet: neither an address nor another way to come back.
     pub anonymous: bool,
     /// When the user was made.
     pub created_at: Timestamp,
@@ -63,10 +66,19 @@ impl Account {
             email_verified: false,
             role: "user".to_owned(),
             claims: Map::new(),
+            providers: Vec::new(),
             anonymous: email.is_none(),
             disabled: false,
             created_at: Timestamp::now(),
             last_seen_at: None,
+        }
+    }
+
+    /// Notes that somebody vouches for the user.
+    pub(super) fn note(&mut self, provider: &str) {
+        self.anonymous = false;
+        if let Err(at) = self.providers.binary_search_by(|known| known.as_str().cmp(provider)) {
+            self.providers.insert(at, provider.to_owned());
         }
     }
 
@@ -92,9 +104,13 @@ pub(super) struct Stored {
 pub(crate) const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
     WHERE i.provider = 'email' AND i.subject = u.email AND i.user = u.id)";
 
+/// Who vouches for the user `u`, in order.
+const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
+    WHERE i.user = u.id AND i.provider <> 'email' ORDER BY i.provider))";
+
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}"
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}"
     )
 }
 
@@ -102,16 +118,20 @@ impl Stored {
     /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, verified, ..] = row else {
+        let [id, email, role, claims, disabled, created, seen, password, verified, providers, ..] = row
+        else {
             return Err(unreadable());
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = |value: &Value| value.as_i64().map(Timestamp::from_micros);
         let email = text(email);
+        let providers = text(providers).unwrap_or_default();
+        let providers: Vec<String> = providers.split_whitespace().map(str::to_owned).collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
-            anonymous: email.is_none(),
+            anonymous: email.is_none() && providers.is_empty(),
             email,
+            providers,
             email_verified: verified.as_i64() == Some(1),
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
@@ -125,7 +145,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0 FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, NULL FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

@@ -33,7 +33,7 @@ const LOOKED_UP: u32 = 500;
 
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
-    /// them, and where the user's files are: `{"user", "rows", "files"}`.
+    /// them, and where the user's files are: `{"user", "identities", "rows", "files"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
@@ -80,7 +80,8 @@ impl Auth {
                 Err(e) => return Err(e),
             }
         }
-        Ok(json!({ "user": profile, "rows": tables, "files": files }))
+        let identities = self.identities(env, token).await?;
+        Ok(json!({ "user": profile, "identities": identities, "rows": tables, "files": files }))
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.
@@ -103,7 +104,12 @@ impl Auth {
                 self.owner(asking, token, current).await?;
                 Some(Address::parse("/email", email)?)
             }
-            None => None,
+            None if profile.anonymous => None,
+            None => {
+                let known = self.0.known(env, token).await?;
+                self.0.present(env, &known.session).await?;
+                None
+            }
         };
         // From here on nobody else adds rows as this user.
         self.log_out(env, token, Ending::Others).await?;

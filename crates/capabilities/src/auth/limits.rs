@@ -54,6 +54,8 @@ pub struct AuthLimits {
     pub strangers_codes: Rate,
     /// Sign-ups and log-ins from one network address.
     pub passwords: Rate,
+    /// Ways to providers and back, and custom tokens, from one network address.
+    pub others: Rate,
     /// Anonymous sign-ins from one network address.
     pub anonymous: Rate,
     /// Refreshes from one network address.
@@ -72,6 +74,7 @@ impl Default for AuthLimits {
         // At this pace a code of six digits is guessed once in twenty years.
         const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
+        const OTHERS: Rate = rate(120, Duration::from_millis(500));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
             access: Duration::from_secs(15 * 60),
@@ -90,6 +93,7 @@ impl Default for AuthLimits {
             wrong_codes: WRONG_CODES,
             strangers_codes: STRANGERS_CODES,
             passwords: PASSWORDS,
+            others: OTHERS,
             anonymous: OFTEN,
             refreshes: OFTEN,
             minded: 100_000,

@@ -5,6 +5,8 @@
 //! remembered, until it ends or something about its user changes. A refresh token is used once; one that is shown again
 //! ends its session.
 //!
+//! Somebody else's word opens an account, too: `others`.
+//!
 //! What is mailed opens an account once, for a few minutes. A request for mail is answered before anybody has looked whose
 //! address it is.
 
@@ -18,6 +20,7 @@ mod leaving;
 mod letters;
 mod limits;
 mod origin;
+mod others;
 mod password;
 mod proofs;
 mod recognized;
@@ -49,6 +52,11 @@ pub use held::Held;
 pub use leaving::Holdings;
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
+pub(crate) use others::check as check_providers;
+pub use others::{
+    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, IdentityInfo, Landing, Provider,
+    Taken, Wish,
+};
 pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
 pub use sessions::SessionInfo;
@@ -62,6 +70,7 @@ use crate::rows::AuthSettings;
 use account::{Stored, columns};
 use address::Address;
 use guesses::Guesses;
+use others::Issuers;
 use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
@@ -75,8 +84,8 @@ struct Inner {
     databases: Arc<Databases>,
     keys: Arc<dyn TokenKeys>,
     post: Post,
-    #[expect(dead_code, reason = "the ways to sign in that ask others come next")]
     outside: Outside,
+    issuers: Issuers,
     limits: AuthLimits,
     recognized: Recognized,
     passwords: Passwords,
@@ -117,6 +126,7 @@ struct Throttles {
     mails_from: Throttle<Client>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
+    others: Throttle<Client>,
     refreshes: Throttle<Client>,
 }
 
@@ -194,6 +204,7 @@ impl Auth {
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
+            others: Throttle::new("sign-ins", limits.others, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
         };
         Self(Arc::new(Inner {
@@ -203,6 +214,7 @@ impl Auth {
             databases,
             keys,
             post,
+            issuers: Issuers::new(outside.http.clone()),
             outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),
@@ -256,6 +268,14 @@ impl Auth {
     pub async fn own_path(&self, env: &Env, wanted: &str) -> Result<Option<String>> {
         let app = self.0.post.url(env).await?;
         Ok(redirects::allowed(wanted, &app, &[]).ok())
+    }
+
+    /// The app's own address, without a slash at its end.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn address(&self, env: &Env) -> Result<String> {
+        self.0.post.url(env).await
     }
 
     /// How long a mailed code is good for.

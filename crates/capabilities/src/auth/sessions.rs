@@ -63,7 +63,7 @@ pub(super) async fn open(
         user.to_string().into(),
         refresh.family().into(),
         refresh.hash().into(),
-        how.method.into(),
+        how.method.as_ref().into(),
         how.device.as_deref().map(named).into(),
         now.as_micros().into(),
         expires.as_micros().into(),

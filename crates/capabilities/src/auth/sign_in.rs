@@ -1,5 +1,6 @@
 //! Signing up and in: every way ends in one function, which opens the session.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp, UserId};
 use super::account::{self, Account, Key, Stored, settle};
 use super::address::Address;
 use super::codes::Purpose;
+use super::others::{Vouched, links};
 use super::password::{Password, Tried};
 use super::recognized::Known;
 use super::requests::Wanted;
@@ -42,7 +44,7 @@ impl Asking<'_> {
     }
 
     pub(super) fn how(&self, method: &'static str) -> How {
-        How { method, device: self.device.map(str::to_owned) }
+        How { method: method.into(), device: self.device.map(str::to_owned) }
     }
 }
 
@@ -50,7 +52,7 @@ impl Asking<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct How {
     /// The way.
-    pub method: &'static str,
+    pub method: Cow<'static, str>,
     /// What the browser or program says of itself.
     pub device: Option<String>,
 }
@@ -66,17 +68,23 @@ pub(super) fn taken() -> Error {
         .hint("log in, or use another address")
 }
 
-/// The session of somebody without an address, who is to get one.
+/// The session of somebody without an account, who is to get one.
+#[derive(Debug)]
 pub(super) struct Before {
     session: String,
     user: UserId,
 }
 
 impl Before {
-    /// The session that is known, where its user has no address.
+    /// The session that is known, where its user has no account.
     pub fn of(known: &Known) -> Option<Self> {
         let user = known.profile.id;
         known.profile.anonymous.then(|| Self { session: known.session.clone(), user })
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> UserId {
+        self.user
     }
 }
 
@@ -90,6 +98,8 @@ pub(super) enum Who {
     Tried { user: Stored, rehashed: Option<Secret> },
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
+    /// Whomever somebody else vouches for.
+    Vouched(Vouched),
 }
 
 /// What was shown by a mailed code.
@@ -114,10 +124,10 @@ pub(super) enum Alone {
 }
 
 /// A user who is about to be signed in.
-struct Found {
-    user: Stored,
+pub(super) struct Found {
+    pub user: Stored,
     /// Whether what is remembered of the user does not hold any more.
-    changed: bool,
+    pub changed: bool,
 }
 
 impl Auth {
@@ -300,7 +310,7 @@ impl Inner {
         match who {
             Who::New(user) => Ok(Found { user, changed: false }),
             Who::Upgraded { before, email, password } => {
-                let mut user = upgraded(db, &before, &email).await?;
+                let mut user = upgraded(db, &before, Some(&email)).await?;
                 user.password = Some(password);
                 Ok(Found { user, changed: true })
             }
@@ -317,6 +327,7 @@ impl Inner {
                 Ok(Found { user, changed: false })
             }
             Who::Reads(reads) => self.reader(db, reads).await,
+            Who::Vouched(vouched) => self.vouched(db, vouched).await,
         }
     }
 
@@ -327,16 +338,14 @@ impl Inner {
             (Some(found), _) if found.account.disabled => return Err(super::proofs::wrong()),
             (Some(mut found), _) => {
                 if !found.account.email_verified {
-                    // Whoever made this account has not shown that the address is theirs: they keep no way in.
-                    found.password = None;
-                }
-                if !found.account.email_verified || alone == Alone::Yes {
+                    links::oust(db, &mut found).await?;
+                } else if alone == Alone::Yes {
                     sessions::end_all(db, found.account.id, None).await?;
                 }
                 found
             }
             (None, _) if signup != SignUp::Open => return Err(super::proofs::wrong()),
-            (None, Some(before)) => upgraded(db, &before, &email).await?,
+            (None, Some(before)) => upgraded(db, &before, Some(&email)).await?,
             (None, None) => Stored { account: Account::new(Some(&email)), password: None },
         };
         user.password = password.or(user.password);
@@ -373,8 +382,8 @@ impl Inner {
     }
 }
 
-/// Somebody who had no address, with one; the sessions from before are over.
-async fn upgraded(db: &mut Writer, before: &Before, email: &Address) -> Result<Stored> {
+/// Somebody who had no account, with one; the sessions from before are over.
+pub(super) async fn upgraded(db: &mut Writer, before: &Before, email: Option<&Address>) -> Result<Stored> {
     let sql = "SELECT 1 FROM _steading_session WHERE id = ?1";
     let alive = !db.run(Role::Platform, sql, &[before.session.clone().into()]).await?.rows.is_empty();
     let user = Key::Id(before.user).find_in(db).await?.filter(|user| alive && user.account.anonymous);
@@ -382,7 +391,7 @@ async fn upgraded(db: &mut Writer, before: &Before, email: &Address) -> Result<S
         return Err(Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again"));
     };
     sessions::end_all(db, user.account.id, None).await?;
-    user.account.email = Some(email.as_str().to_owned());
+    user.account.email = email.map(|email| email.as_str().to_owned());
     user.account.anonymous = false;
     Ok(user)
 }

@@ -19,6 +19,7 @@ const FATES: &[(&str, Fate)] = &[
     ("_steading_identity", Fate::Data),
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
+    ("_steading_oauth", Fate::Passing),
     ("_steading_object", Fate::Data),
     ("_steading_plan", Fate::Passing),
     ("_steading_release", Fate::Shape),

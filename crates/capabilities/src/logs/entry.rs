@@ -33,6 +33,8 @@ pub enum Source {
     Database,
     /// Mail to the app's users.
     Mail,
+    /// Signing in.
+    Auth,
     /// The log itself.
     Logs,
 }

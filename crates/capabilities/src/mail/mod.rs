@@ -99,6 +99,11 @@ impl Post {
         self.0.addresses.url(env).await
     }
 
+    /// The logs of apps.
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
+    }
+
     /// Says that a letter is in the outbox, without what is in it.
     pub(crate) fn tell(&self, env: &Env) {
         let message = "a mail is in the outbox, since no mail server is set: auth_users with mails shows it";

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::auth::{Custom, Provider};
 use crate::database::Role;
 use crate::realtime::ChannelRules;
 use crate::storage::{self, Bucket};
@@ -63,6 +64,10 @@ pub struct AuthSettings {
     pub name: Option<String>,
     /// How the sign-in page looks.
     pub theme: Theme,
+    /// Those whose word on who people are is taken, by name.
+    pub providers: BTreeMap<String, Provider>,
+    /// The tokens that the app's own server signs.
+    pub custom: Option<Custom>,
 }
 
 /// How the sign-in page looks.
@@ -131,6 +136,11 @@ pub enum Method {
     Password,
     /// With a code, or a link, that is mailed to an address.
     Otp,
+    /// By the word of a provider that `auth.providers` names.
+    #[serde(rename = "oauth")]
+    OAuth,
+    /// By a token that the app's own server signs; `auth.custom`.
+    Custom,
 }
 
 impl Method {
@@ -141,6 +151,8 @@ impl Method {
             Method::Anonymous => "anonymous",
             Method::Password => "password",
             Method::Otp => "otp",
+            Method::OAuth => "oauth",
+            Method::Custom => "custom",
         }
     }
 }

@@ -18,13 +18,23 @@ use crate::conditional;
 static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new(
         "text/javascript; charset=utf-8",
-        concat!(include_str!("sdk.js"), include_str!("sdk_files.js"), include_str!("sdk_live.js")),
+        concat!(
+            include_str!("sdk.js"),
+            include_str!("sdk_oauth.js"),
+            include_str!("sdk_files.js"),
+            include_str!("sdk_live.js")
+        ),
     )
 });
 static TYPES: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new(
         "text/plain; charset=utf-8",
-        concat!(include_str!("sdk.d.ts"), include_str!("sdk_files.d.ts"), include_str!("sdk_live.d.ts")),
+        concat!(
+            include_str!("sdk.d.ts"),
+            include_str!("sdk_oauth.d.ts"),
+            include_str!("sdk_files.d.ts"),
+            include_str!("sdk_live.d.ts")
+        ),
     )
 });
 

@@ -1,20 +1,23 @@
 //! Signing up, in and out, and what users do with their accounts.
 
 mod forms;
+mod oauth;
 pub(super) mod openapi;
 mod theme;
 mod ui;
 
 use axum::body::Body;
 use axum::response::Response;
-use capabilities::auth::{Asking, Ending, Entered, Holdings, Session, SignedUp};
+use capabilities::auth::{Asking, CustomToken, Ending, Entered, Holdings, Session, SignedUp};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
 use kernel::{Code, Error, Result, Secret};
 use serde_json::{Value, json};
 
 use super::{Ask, Data, json as answer_json, unknown};
-use forms::{Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Refreshing, Resetting, Showing};
+use forms::{
+    Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Refreshing, Resetting, Showing, Vouched,
+};
 
 /// Answers for `/_/auth/…`.
 pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
@@ -25,7 +28,12 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["ui"] | ["me", "export"] => "GET, HEAD",
         ["ui", "page.js" | "page.css"] => "GET, HEAD",
         ["sessions"] => "GET, HEAD, DELETE",
-        ["sessions", _] => "DELETE",
+        ["sessions", _] | ["identities", _] => "DELETE",
+        ["identities"] => "GET, HEAD",
+        // What begins or ends a way is not to be looked at in passing.
+        ["oauth", _, "start"] => "GET",
+        ["oauth", "callback"] => "GET, POST",
+        ["oauth", "token"] | ["custom"] => "POST",
         ["anonymous" | "signup" | "login" | "refresh" | "logout" | "otp" | "password" | "email"]
         | ["otp" | "email", "verify"]
         | ["password", "forgot" | "reset"] => "POST",
@@ -98,6 +106,19 @@ impl Request<'_> {
             ["refresh"] => {
                 let Refreshing { refresh_token, attempt } = ask.json(body).await?;
                 session(StatusCode::OK, auth.refresh(asking, &refresh_token, attempt.as_ref()).await?, None)
+            }
+            ["oauth", rest @ ..] => oauth::answer(self, rest, body).await,
+            ["custom"] => {
+                let Vouched { token: shown } = ask.json(body).await?;
+                session(StatusCode::OK, auth.custom(asking, token, &CustomToken(shown)).await?, None)
+            }
+            ["identities"] => {
+                let identities = auth.identities(ask.env, self.own()?).await?;
+                good(StatusCode::OK, &json!({ "identities": identities }))
+            }
+            ["identities", provider] => {
+                auth.unlink(asking, self.own()?, provider).await?;
+                Ok(done())
             }
             ["otp"] => {
                 let Mailing { email, redirect } = ask.json(body).await?;

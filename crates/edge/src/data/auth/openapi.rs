@@ -14,19 +14,28 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     schemas.extend(SCHEMAS.map(|(name, schema)| (format!("steading.{name}"), schema())));
     let on = |method| auth.methods.contains(&method);
     let mut add = |path: &str, method: &str, about: &str, answers: Answers, asked: Option<Value>| {
-        let (status, schema) = match answers {
-            Answers::Session(status) => (status, Some(reference("steading.Session"))),
+        let (status, schema) = match &answers {
+            Answers::Session(status) => (*status, Some(reference("steading.Session"))),
             Answers::Mailed => (202, Some(reference("steading.Mailed"))),
             Answers::Nothing => (204, None),
-            Answers::With(schema) => (200, Some(schema)),
+            Answers::With(schema) => (200, Some(schema.clone())),
+            Answers::Led(_) => (303, None),
         };
         let mut described = operation(about, status, schema);
+        if let Answers::Led(query) = answers {
+            let named = |name: &&str| json!({ "in": "query", "name": name, "schema": { "type": "string" } });
+            described["parameters"] = query.iter().map(named).collect();
+        }
         if let Some(asked) = asked {
             described["requestBody"] = body(asked);
         }
-        if path.ends_with("{id}") {
-            described["parameters"] =
-                json!([{ "in": "path", "name": "id", "required": true, "schema": { "type": "string" } }]);
+        if let Some((name, _)) = path.split_once('{').and_then(|(_, rest)| rest.split_once('}')) {
+            let named =
+                json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } });
+            match &mut described["parameters"] {
+                Value::Array(parameters) => parameters.push(named),
+                none => *none = json!([named]),
+            }
         }
         let at = paths.entry(format!("/_/auth/{path}")).or_insert_with(|| json!({}));
         at[method] = described;
@@ -78,6 +87,35 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let user = json!({ "type": "object", "properties": { "user": reference("steading.User") } });
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
+    if on(Method::OAuth) {
+        let about = "Sends the browser to a provider. `redirect` is where it goes on afterwards, `challenge` SHA-256 in \
+                     base64url of a text that the page keeps; signInWith of /_/sdk.js does all of it.";
+        add("oauth/{provider}/start", "get", about, Answers::Led(&["redirect", "challenge"]), None);
+        let about = "Where providers send back to. Leads on with `#steading_oauth=<code>`, or `#steading_oauth_error=<word>`.";
+        add("oauth/callback", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
+        let about = "The same, for a provider that posts a form.";
+        add("oauth/callback", "post", about, Answers::Led(&[]), None);
+        let mut asked = object(&["code", "verifier"], &["code", "verifier"]);
+        asked["properties"]["link"] = json!({ "type": "boolean" });
+        let about = "Takes up the code with the text that the page has kept: a session, or with `link` one more way in for \
+                     who is signed in, and then `user` alone. An anonymous session becomes the account.";
+        add("oauth/token", "post", about, Answers::Session(200), Some(asked));
+    }
+    if on(Method::Custom) {
+        let about = "Signs in with a token of the app's own server.";
+        add("custom", "post", about, Answers::Session(200), Some(object(&["token"], &["token"])));
+    }
+    if on(Method::OAuth) || on(Method::Custom) {
+        let identity = json!({ "type": "object", "required": ["provider", "created_at"], "properties": {
+            "provider": { "type": "string" }, "created_at": { "type": "string", "format": "date-time" },
+        } });
+        let listed = json!({ "type": "object", "required": ["identities"], "properties": {
+            "identities": { "type": "array", "items": identity },
+        } });
+        add("identities", "get", "Who vouches for the user.", Answers::With(listed), None);
+        let about = "Takes that way in away, and ends the sessions it has opened; not the only one.";
+        add("identities/{provider}", "delete", about, Answers::Nothing, None);
+    }
     let refresh = object(&["refresh_token"], &["refresh_token", "attempt"]);
     let about = "Gets the next pair of tokens; a refresh token is used once. With the same random `attempt` again where \
                  no answer came.";
@@ -106,6 +144,8 @@ enum Answers {
     Mailed,
     Nothing,
     With(Value),
+    /// The browser is led on; these may stand in the query.
+    Led(&'static [&'static str]),
 }
 
 /// An object of texts.

@@ -1,10 +1,13 @@
 // The page to sign in on: one form at a time, and what was mailed is used when somebody says so, never by loading.
 import { createClient } from "/_/sdk.js";
 
+// The client takes what is its own out of the address.
+const hash = location.hash.slice(1);
 const { auth } = createClient();
 const $ = (id) => document.getElementById(id);
-const { methods: listed, to } = document.body.dataset;
-const on = new Set(listed.split(" ").filter(Boolean));
+const { methods: listed, providers: named, to } = document.body.dataset;
+const split = (text) => text.split(" ").filter(Boolean);
+const on = new Set(split(listed));
 const leave = () => location.replace(to);
 
 const EMAIL = { name: "email", label: "Email", type: "email", autocomplete: "username" };
@@ -73,14 +76,19 @@ const remember = (values) => {
 const back = ["Back", () => start()];
 const guest = () => on.has("anonymous") && ["Go on without an account", async () => (await auth.anonymous(), leave())];
 
+const KNOWN = { github: "GitHub", wechat: "WeChat" };
+const titled = (name) => KNOWN[name] ?? name.split("-").map((it) => it.charAt(0).toUpperCase() + it.slice(1)).join(" ");
+const others = split(named).map((name) => [`Continue with ${titled(name)}`, () => auth.signInWith(name)]);
+
 function start() {
   const mail = on.has("otp") && ["Mail me a code instead", byMail];
   if (on.has("password")) {
     const create = on.has("signup") && ["Create an account", signUp];
-    const more = [create, mail, ["I forgot my password", forgot], guest()];
+    const more = [...others, create, mail, ["I forgot my password", forgot], guest()];
     return show({ title: "Sign in", fields: [EMAIL, PASSWORD], button: "Sign in", act: logIn, more });
   }
   if (on.has("otp")) return byMail();
+  if (others.length) return show({ title: "Sign in", more: [...others, guest()] });
   if (on.has("anonymous")) return show({ title: "Welcome", button: "Go on", act: guest()[1] });
   show({ title: "Sign in", lead: "Nobody signs in here yet." });
 }
@@ -106,7 +114,7 @@ function byMail() {
     typed = email;
     enter("If all is well, a code is on its way to");
   };
-  const more = [on.has("password") && back, guest()];
+  const more = on.has("password") ? [back, guest()] : [...others, guest()];
   show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
 }
 
@@ -149,6 +157,15 @@ function arrived(kind, token) {
   show({ ...forms[kind], more: kind === "email" ? [] : [back] });
 }
 
-const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(location.hash.slice(1))))[0] ?? [];
+const AWAY = {
+  denied: "You did not sign in there.",
+  failed: "That did not work. Try again, or choose another way.",
+  unavailable: "There is no answer from there. Try again in a moment.",
+};
+
+const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(hash)))[0] ?? [];
+const returned = await auth.returned;
 if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
+else if (returned && !returned.error) leave();
 else start();
+if (returned?.error) $("note").textContent = AWAY[returned.error] ?? words({ message: returned.message ?? AWAY.failed });
