@@ -124,6 +124,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
+        domains: https::visited(listening),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;

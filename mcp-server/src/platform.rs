@@ -53,6 +53,8 @@ pub struct Urls {
     pub scheme: &'static str,
     /// The domain that slugs stand before, with its port where that is not the scheme's own.
     pub apps_domain: String,
+    /// The scheme that apps' own domains are visited by, and the port where it is not the scheme's own.
+    pub domains: (&'static str, Option<u16>),
 }
 
 impl Urls {
@@ -60,6 +62,14 @@ impl Urls {
     #[must_use]
     pub fn app(&self, slug: &Slug) -> String {
         format!("{}://{slug}.{}", self.scheme, self.apps_domain)
+    }
+
+    /// The address of the app with this domain of its own.
+    #[must_use]
+    pub fn domain(&self, name: &str) -> String {
+        let (scheme, port) = self.domains;
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{name}{port}")
     }
 }
 

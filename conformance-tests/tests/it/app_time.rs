@@ -135,12 +135,53 @@ fn who_has_signed_out_stays_out_after_a_return() {
     assert_eq!(again.status, 200, "{again:?}");
     out(&app, &old).unwrap();
 
-    // A user who may not sign in any more does, if the past says so; the sessions from before do not.
+    // Who may not sign in any more does not, whatever the past says.
     let id = alice.session.as_ref().unwrap().user.clone();
     place.output("auth_user_set", &json!({ "user": id, "disabled": true })).unwrap();
     restore(&place, "then").unwrap();
     assert!(!signed_in(&alice).unwrap());
-    app.login("alice@example.org", "correct horse battery").unwrap();
+    let login = json!({ "email": "alice@example.org", "password": "correct horse battery" });
+    app.auth("login", &login).unwrap().refuses(401, "unauthenticated").unwrap();
+}
+
+#[test]
+fn who_is_let_in_and_as_what_does_not_go_back() {
+    let (place, app) = place("rights").unwrap();
+    let word = "correct horse battery";
+    let [ada, bob, cleo, dora] =
+        ["ada", "bob", "cleo", "dora"].map(|name| app.sign_up(&format!("{name}@example.org"), word).unwrap());
+    let set = |user: &str, mut change: Value| {
+        change["user"] = json!(user);
+        place.output("auth_user_set", &change).unwrap();
+    };
+    set(ada.id(), json!({ "role": "admin", "claims": { "team": "red" } }));
+    place.output("env_snapshot", &json!({ "name": "then" })).unwrap();
+    set(ada.id(), json!({ "role": "user", "claims": {} }));
+    // Two change places, and one who has gone leaves an address to somebody who was there.
+    set(bob.id(), json!({ "email": "between@example.org" }));
+    set(cleo.id(), json!({ "email": "bob@example.org", "password": "another word of mine" }));
+    set(bob.id(), json!({ "email": "cleo@example.org" }));
+    assert_eq!(dora.send("DELETE", "/_/auth/me", &json!({ "current": word })).unwrap().status, 204);
+    set(ada.id(), json!({ "email": "dora@example.org" }));
+
+    let plan = place.output("env_restore", &json!({ "snapshot": "then", "dry_run": true })).unwrap();
+    assert_eq!(plan["effects"][0], "users: 1 removed since are back and can sign in");
+    restore(&place, "then").unwrap();
+
+    let me = ada.ask("GET", "/_/auth/me").unwrap().body;
+    assert_eq!((&me["role"], &me["email"]), (&json!("user"), &json!("dora@example.org")));
+    let enters = |email: &str, password: &str| {
+        let login = json!({ "email": email, "password": password });
+        let reply = app.auth("login", &login).unwrap();
+        (reply.status == 200).then(|| reply.body["user"]["id"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(enters("bob@example.org", word), None, "the password that was replaced");
+    assert_eq!(enters("bob@example.org", "another word of mine").as_deref(), Some(cleo.id()));
+    assert_eq!(enters("cleo@example.org", word).as_deref(), Some(bob.id()));
+    assert_eq!(enters("dora@example.org", word).as_deref(), Some(ada.id()));
+    let all = place.output("auth_users", &json!({})).unwrap();
+    let back = all["users"].as_array().unwrap().iter().find(|user| user["id"] == dora.id()).unwrap();
+    assert_eq!(back.get("email"), None, "the address is somebody else's by now");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod app_reference;
 mod app_releases;
 mod app_rich;
 mod app_rules;
+mod app_seams;
 mod app_sessions;
 mod app_sign_in_page;
 mod app_time;

@@ -57,6 +57,10 @@ struct Visit<'a> {
     id: CallId,
 }
 
+/// The domain of an app's own that a request is for. It is looked at only where that was found to be proven.
+#[derive(Clone)]
+pub(crate) struct OwnDomain(pub String);
+
 /// A page or asset to send.
 struct Sending<'a> {
     status: StatusCode,
@@ -78,7 +82,10 @@ impl Edge {
     pub async fn serve(&self, host: &HostKind, request: Request<Body>) -> Response {
         let started = Instant::now();
         let id = CallId::new();
-        let (request, body) = request.into_parts();
+        let (mut request, body) = request.into_parts();
+        if let HostKind::Domain(name) = host {
+            request.extensions.insert(OwnDomain(name.clone()));
+        }
         let mut response = match self.find(host).await {
             Ok(Some(found)) => {
                 let Found { env, served, which, hsts } = found;

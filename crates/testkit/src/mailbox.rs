@@ -181,7 +181,7 @@ impl Mail {
     /// The link that stands alone on a line.
     #[must_use]
     pub fn link(&self) -> Option<&str> {
-        self.text.lines().map(str::trim).find(|line| line.contains("=stead_lt_"))
+        self.text.lines().map(str::trim).find(|line| line.contains("=lt_"))
     }
 
     /// What the link ends with.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use kernel::{CallId, Caller, Env, EnvId, Tenant, TenantId};
 use tokio_util::sync::CancellationToken;
 
+use crate::Selection;
+
 /// The context of one call: who, where, until when. Read only, never stored.
 pub struct Cx<'a, P, L> {
     pub(crate) platform: &'a Arc<P>,
     pub(crate) proof: L,
     pub(crate) caller: &'a Caller,
+    pub(crate) selection: Selection,
     pub(crate) id: CallId,
     pub(crate) cancel: &'a CancellationToken,
     pub(crate) progress: &'a Progress,
@@ -26,6 +29,12 @@ impl<P, L> Cx<'_, P, L> {
     #[must_use]
     pub fn caller(&self) -> &Caller {
         self.caller
+    }
+
+    /// What the caller's connection is limited to.
+    #[must_use]
+    pub fn selection(&self) -> Selection {
+        self.selection
     }
 
     /// The id of this call.

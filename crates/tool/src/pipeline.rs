@@ -176,6 +176,7 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
     let passed = Passed {
         platform: Arc::clone(platform),
         caller: call.caller,
+        selection: call.selection,
         id: call.id,
         cancel: cancel.clone(),
         progress: call.progress,

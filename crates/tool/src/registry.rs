@@ -87,6 +87,7 @@ impl Level for Tenant {
 pub(crate) struct Passed<P> {
     pub platform: Arc<P>,
     pub caller: Arc<Caller>,
+    pub selection: Selection,
     pub id: kernel::CallId,
     pub cancel: CancellationToken,
     pub progress: Progress,
@@ -185,6 +186,7 @@ fn run<P: Host, T: Tool<P>>(passed: Passed<P>, input: Value) -> Running {
             platform: &passed.platform,
             proof: T::Proof::authorize(&passed.caller, T::SPEC.scopes)?,
             caller: &passed.caller,
+            selection: passed.selection,
             id: passed.id,
             cancel: &passed.cancel,
             progress: &passed.progress,

@@ -19,7 +19,12 @@ use web::problem::Problem;
 use super::{Api, answer, unbroken};
 
 /// It holds everything that its users have written, and what is stored of their passwords.
-const EXPORT: &[Scope] = &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead];
+const EXPORT: &[Scope] =
+    &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead, Scope::StorageRead];
+
+/// What is made of an archive is an app with rows, users and files.
+const IMPORT: &[Scope] =
+    &[Scope::EnvWrite, Scope::AppWrite, Scope::DbWrite, Scope::AuthWrite, Scope::StorageWrite];
 
 /// The environment as it is now, as a tar.
 pub async fn export(
@@ -113,7 +118,7 @@ pub async fn import(
     unbroken(async move {
         let platform = api.platform();
         let work = async {
-            let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
+            let tenant = Tenant::authorize(&caller, IMPORT)?;
             let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
             let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
             let stream = body.into_data_stream().map_err(std::io::Error::other);

@@ -108,7 +108,10 @@ impl From<config::Error> for Failure {
 
 impl From<crate::serve::Error> for Failure {
     fn from(error: crate::serve::Error) -> Self {
-        Error::from(error).into()
+        let failure = Self::from(Error::from(error));
+        // Whoever starts the platform gives it nothing but its configuration.
+        let exit = if failure.code() == Some(Code::InvalidInput) { BAD_CONFIGURATION } else { failure.exit };
+        Self { exit, ..failure }
     }
 }
 

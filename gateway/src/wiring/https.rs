@@ -50,6 +50,14 @@ pub(super) fn start(
     Ok(Https { tls, redirect: redirect.router() })
 }
 
+/// How apps' own domains are visited: the scheme, and the port where it is not the scheme's own.
+pub(super) fn visited(listening: &Listening) -> (&'static str, Option<u16>) {
+    if listening.tls.is_some() || listening.url.starts_with("https://") {
+        return ("https", https_port(listening));
+    }
+    ("http", Some(listening.addr.port()).filter(|port| *port != 80))
+}
+
 /// The port of HTTPS as visitors see it, where it is not the usual one.
 fn https_port(listening: &Listening) -> Option<u16> {
     let public = listening.url.strip_prefix("https://");

@@ -74,6 +74,13 @@ async fn outbox(cx: &Cx<'_, Platform, Env>, to: Option<&str>, limit: u32) -> Res
             format!("mails open accounts: the credential lacks the scope {scope}"),
         ));
     }
+    if !cx.selection().admits(Effect::Idempotent) {
+        return Err(Error::new(
+            Code::Forbidden,
+            "mails open accounts, and this connection asked for reading alone",
+        )
+        .hint("connect with ?tools=full"));
+    }
     let mails = cx.platform().auth.mails(cx.env(), to, limit).await?;
     let (mails, left) = budget::fit(mails, COSTLIEST);
     Ok(Output {

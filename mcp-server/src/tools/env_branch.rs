@@ -64,7 +64,7 @@ impl Tool<Platform> for EnvBranch {
     const SPEC: Spec = Spec {
         title: "Branch an environment",
         about: "Makes a copy of this environment to try changes in, with its own address, keys and no sessions.",
-        scopes: &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead],
+        scopes: &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead, Scope::StorageRead],
         effect: Effect::Write,
         examples: &[r#"{"data":"none"}"#],
     };

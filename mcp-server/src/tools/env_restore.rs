@@ -47,7 +47,13 @@ impl Tool<Platform> for EnvRestore {
     const SPEC: Spec = Spec {
         title: "Restore a snapshot",
         about: "Puts rows, users, releases and files back to a snapshot; newer ones go. Needs a dry run first.",
-        scopes: &[Scope::AppWrite, Scope::DbWrite, Scope::AuthWrite, Scope::ResourceDelete],
+        scopes: &[
+            Scope::AppWrite,
+            Scope::DbWrite,
+            Scope::AuthWrite,
+            Scope::StorageWrite,
+            Scope::ResourceDelete,
+        ],
         effect: Effect::Destroy,
         examples: &[],
     };

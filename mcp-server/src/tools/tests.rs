@@ -60,7 +60,8 @@ impl Ground {
         let databases = Arc::new(Databases::new(environments_dir.clone(), Limits::default()));
         let blobs = Blobs::new(&environments_dir).unwrap();
         let logs = Logs::new(&environments_dir);
-        let urls = Urls { scheme: "http", apps_domain: "localhost:8787".to_owned() };
+        let urls =
+            Urls { scheme: "http", apps_domain: "localhost:8787".to_owned(), domains: ("http", Some(8787)) };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::compile::{New, Sql, View};
 use super::trial::{Target, Trial};
 use super::{Operation, Persona, Subject, User};
+use crate::auth::{seen, seen_sql};
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{App, BUCKET, TableModel};
 
@@ -133,15 +134,8 @@ async fn object(db: &mut Writer, bucket: &str, path: &str) -> Result<String> {
 
 /// One of the app's users, as rules see it.
 async fn known(db: &mut Writer, user: UserId) -> Result<Option<Subject>> {
-    let sql = format!(
-        "SELECT u.role, CASE WHEN {} THEN u.email END, u.claims FROM _steading_user u WHERE u.id = ?1",
-        crate::auth::VERIFIED
-    );
-    let rows = db.run(Role::Platform, &sql, &[user.to_string().into()]).await?.rows;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let text = |i: usize| row.get(i).and_then(Value::as_str).map(str::to_owned);
-    let claims = text(2).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    Ok(Some(Subject::User(User { id: user, role: text(0).unwrap_or_default(), email: text(1), claims })))
+    let rows = db.run(Role::Platform, &seen_sql(), &[user.to_string().into()]).await?.rows;
+    Ok(rows.first().map(|row| Subject::User(seen(user, row).0)))
 }
 
 async fn visible(

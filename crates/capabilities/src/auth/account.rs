@@ -101,12 +101,28 @@ pub(super) struct Stored {
 }
 
 /// Whether the address of the user `u` was confirmed.
-pub(crate) const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
+const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
     WHERE i.provider = 'email' AND i.subject = u.email AND i.user = u.id)";
 
 /// Who vouches for the user `u`, in order.
 const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
     WHERE i.user = u.id AND i.provider <> 'email' ORDER BY i.provider))";
+
+/// Reads the user `?1` as rules see it, for [`seen`]; one who is disabled too.
+pub(crate) fn seen_sql() -> String {
+    format!(
+        "SELECT u.role, CASE WHEN {VERIFIED} THEN u.email END, u.claims, u.disabled FROM _steading_user u \
+         WHERE u.id = ?1"
+    )
+}
+
+/// The user of a row of [`seen_sql`], and whether it is disabled.
+pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
+    let text = |at: usize| row.get(at).and_then(Value::as_str).map(str::to_owned);
+    let claims = text(2).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let user = User { id, role: text(0).unwrap_or_default(), email: text(1), claims };
+    (user, row.get(3).and_then(Value::as_i64) != Some(0))
+}
 
 pub(super) fn columns() -> String {
     format!(

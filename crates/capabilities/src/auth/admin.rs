@@ -12,7 +12,7 @@ use super::letters::Sender;
 use super::password::Password;
 use super::{Auth, Inner, sessions, whole};
 use crate::database::{COUNTED, Databases, Writer};
-use crate::mail::{self, Kept, Letter};
+use crate::mail::{self, At, Kept, Letter};
 
 const MOST: u32 = 100;
 const ROLE: usize = 32;
@@ -205,7 +205,6 @@ impl Inner {
         email: Option<Address>,
         password: Option<Secret>,
     ) -> Result<UserSet> {
-        let url = self.post.url(env).await?;
         let mut db = self.begin(env).await?;
         let set = async {
             let (mut user, created) = match (named.key().find_in(&mut db).await?, named) {
@@ -218,6 +217,15 @@ impl Inner {
                 }
                 (None, Named::Id(id)) => return Err(Error::not_found(format!("user {id}")).field("/user")),
             };
+            let by_address = matches!(named, Named::Email(_)) && email.is_none();
+            let rights = change.role.is_some() || change.claims.is_some();
+            if by_address && rights && !created && !user.account.email_verified {
+                let message = "nobody has shown that this address is theirs, and anybody could have typed it";
+                return Err(Error::new(Code::Conflict, message).field("/user").hint(format!(
+                    "name the user by the id {} if you know who it is, or send `invite` to the address first",
+                    user.account.id
+                )));
+            }
             if let Some(email) = email {
                 let other = Key::Email(&email).find_in(&mut db).await?;
                 if other.is_some_and(|other| other.account.id != user.account.id) {
@@ -239,13 +247,15 @@ impl Inner {
             }
             let address =
                 user.account.email.as_deref().map(|email| Address::parse("/user", email)).transpose()?;
-            if let Some(address) = address.as_ref().filter(|_| ends) {
+            // What a stranger has asked for with this address opens nothing that the app's makers have made.
+            let vouched = created || change.email.is_some();
+            if let Some(address) = address.as_ref().filter(|_| ends || vouched) {
                 codes::forget(&mut db, address).await?;
             }
             let signed_out = if ends { sessions::end_all(&mut db, user.account.id, None).await? } else { 0 };
             let letter = match &change.invite {
                 Some(invitation) => {
-                    let sender = Sender::new(invitation.app.as_deref(), url);
+                    let sender = self.sender(env, invitation.app.as_deref(), At::Best).await?;
                     Some(self.invitation(&mut db, env, &user.account, address.as_ref(), &sender).await?)
                 }
                 None => None,

@@ -10,17 +10,19 @@ use super::address::Address;
 use super::token::{self, hexadecimal, random};
 use crate::database::{Role, Writer};
 
-/// What links end with begins so, so that secret scanners find them.
-const PREFIX: &str = "stead_lt_";
+/// What links end with begins so. An app's users read it: it names nobody.
+const PREFIX: &str = "lt_";
 
 /// How many digits a code has.
 pub(super) const DIGITS: usize = 6;
 
-/// How often a code may be tried before it is worth nothing.
-const TRIES: u32 = 5;
+/// How often a code may be tried before it is worth nothing: more often than all strangers together may try in its life,
+/// so that nobody takes somebody else's code away; less often than a guess would need, also where what is kept in mind of
+/// tries is lost with the process.
+const TRIES: u32 = 40;
 
 /// How many codes of one address are good at once; the oldest goes for a new one.
-const AT_ONCE: u32 = 3;
+const AT_ONCE: u32 = 5;
 
 /// What a code is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +126,7 @@ pub(super) async fn by_code(
         let (id, spent) = read(row)?;
         let is_it = row.get(6).and_then(Value::as_str) == Some(hash(env, &id, code).as_str());
         if is_it && purposes.contains(&spent.purpose) {
-            forget(db, email).await?;
-            return Ok(Some(spent));
+            return last(db, spent).await.map(Some);
         }
     }
     let sql = format!("UPDATE _steading_code SET tries = tries + 1 WHERE {live}");
@@ -147,8 +148,18 @@ pub(super) async fn by_link(
     if !purposes.contains(&spent.purpose) {
         return Ok(None);
     }
+    last(db, spent).await.map(Some)
+}
+
+/// What was shown, as the last that is worth anything of its address. Where people have typed several passwords to sign up
+/// with, nobody knows which of them is the reader's: it is none.
+async fn last(db: &mut Writer, spent: Spent) -> Result<Spent> {
+    let sql = "SELECT count(DISTINCT password) > 1 FROM _steading_code WHERE email = ?1 AND expires_at > ?2";
+    let params = [spent.email.as_str().into(), Timestamp::now().as_micros().into()];
+    let found = db.run(Role::Platform, sql, &params).await?.rows;
+    let several = found.first().and_then(|row| row.first()?.as_i64()) == Some(1);
     forget(db, &spent.email).await?;
-    Ok(Some(spent))
+    Ok(Spent { password: spent.password.filter(|_| !several), ..spent })
 }
 
 /// Nothing that was mailed to an address is worth anything any more.

@@ -1,6 +1,7 @@
 //! Who may try the passwords and codes of an account, and how often: strangers who guess run out, and its owner gets in.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kernel::{EnvId, Result};
 use quick_cache::sync::Cache;
@@ -14,11 +15,23 @@ type Named = (EnvId, Address);
 /// The same, as tried from one network.
 type Tried = (Named, Option<IpAddr>);
 
-/// Counts wrong ones for each address: those from one network, and those from all that a right one never came from. So nobody can lock somebody else out by guessing, wherever the guesses come from.
+/// Counts for each address: what comes from one network, and what comes from all that nothing right ever came from. So
+/// nobody can lock somebody else out, wherever they are.
 pub(super) struct Guesses {
     of_network: Throttle<Tried>,
     of_strangers: Throttle<Named>,
-    familiar: Cache<Tried, ()>,
+    familiar: Familiar,
+}
+
+/// From which networks something right came before: the password of an address, or a code. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Familiar(Arc<Cache<Tried, ()>>);
+
+impl Familiar {
+    /// Nobody is known yet.
+    pub fn new(limits: &AuthLimits) -> Self {
+        Self(Arc::new(Cache::new(limits.remembered)))
+    }
 }
 
 /// One try that was admitted, and counts as wrong until it is given back.
@@ -28,21 +41,32 @@ pub(super) struct Guess {
 }
 
 impl Guesses {
-    /// Of passwords.
-    pub fn passwords(limits: &AuthLimits) -> Self {
-        Self::new("wrong-passwords", limits.wrong_passwords, limits.strangers_passwords, limits)
+    /// Of passwords, wrong ones.
+    pub fn passwords(limits: &AuthLimits, familiar: &Familiar) -> Self {
+        Self::new("wrong-passwords", limits.wrong_passwords, limits.strangers_passwords, limits, familiar)
     }
 
-    /// Of mailed codes.
-    pub fn codes(limits: &AuthLimits) -> Self {
-        Self::new("wrong-codes", limits.wrong_codes, limits.strangers_codes, limits)
+    /// Of mailed codes, wrong ones.
+    pub fn codes(limits: &AuthLimits, familiar: &Familiar) -> Self {
+        Self::new("wrong-codes", limits.wrong_codes, limits.strangers_codes, limits, familiar)
     }
 
-    fn new(name: &'static str, of_network: Rate, of_strangers: Rate, limits: &AuthLimits) -> Self {
+    /// Of mails.
+    pub fn mails(limits: &AuthLimits, familiar: &Familiar) -> Self {
+        Self::new("mails", limits.mails, limits.strangers_mails, limits, familiar)
+    }
+
+    fn new(
+        name: &'static str,
+        of_network: Rate,
+        of_strangers: Rate,
+        limits: &AuthLimits,
+        familiar: &Familiar,
+    ) -> Self {
         Self {
             of_network: Throttle::new(name, of_network, limits.minded),
             of_strangers: Throttle::new(name, of_strangers, limits.minded),
-            familiar: Cache::new(limits.remembered),
+            familiar: familiar.clone(),
         }
     }
 
@@ -53,7 +77,7 @@ impl Guesses {
     pub fn admit(&self, env: EnvId, address: Address, network: Option<IpAddr>) -> Result<Guess> {
         let tried = ((env, address), network);
         self.of_network.admit(tried.clone())?;
-        let stranger = self.familiar.get(&tried).is_none();
+        let stranger = self.familiar.0.get(&tried).is_none();
         let guess = Guess { tried, stranger };
         if stranger && let Err(refused) = self.of_strangers.admit(guess.tried.0.clone()) {
             self.of_network.give_back(&guess.tried);
@@ -72,6 +96,6 @@ impl Guesses {
 
     /// Somebody in this network has shown a right one of the address.
     pub fn familiar(&self, env: EnvId, address: Address, network: Option<IpAddr>) {
-        self.familiar.insert(((env, address), network), ());
+        self.familiar.0.insert(((env, address), network), ());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernel::{Env, Result, Secret, Timestamp};
+use kernel::{Env, Result, Scope, Secret, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::recognized::Hold;
@@ -43,11 +43,19 @@ impl Auth {
     /// # Errors
     /// As [`Auth::recognize`].
     pub async fn hold(&self, env: &Env, token: Option<&Secret>) -> Result<Held> {
+        self.hold_for(env, token, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    /// As [`Auth::hold`], where a key must carry the scopes `wanted`.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn hold_for(&self, env: &Env, token: Option<&Secret>, wanted: &[Scope]) -> Result<Held> {
         let Some(token) = token else {
             return Ok(Held { guest: Guest::visitor(env.clone()), session: None });
         };
         if token.expose().starts_with(SERVICE) {
-            return Ok(Held { guest: self.recognize(env, token).await?, session: None });
+            return Ok(Held { guest: self.recognize_for(env, token, wanted).await?, session: None });
         }
         let hold = self.0.recognized.hold(self.0.known(env, token).await?);
         // What has ended before it was held is seen now, what ends later is told.

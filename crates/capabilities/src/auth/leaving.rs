@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::account::settle;
 use super::address::Address;
-use super::letters::{News, Sender};
+use super::letters::News;
 use super::{Asking, Auth, Ending, Inner, codes, sessions, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
@@ -115,6 +115,7 @@ impl Auth {
         self.log_out(env, token, Ending::Others).await?;
         let (inner, held, env) = (Arc::clone(&self.0), held.clone(), env.clone());
         let (user, name) = (profile.id, asking.settings.name.clone());
+        let domain = asking.domain.map(str::to_owned);
         let told = email.filter(|_| profile.email_verified);
         whole(async move {
             let app = held.rows.app(&env).await?;
@@ -126,7 +127,7 @@ impl Auth {
             for (bucket, path) in inner.files_of(&env, user).await? {
                 kept(held.files.delete(&guest, &bucket, &path, Condition::Any).await)?;
             }
-            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let mut db = inner.begin(&env).await?;
             let gone = async {
                 for table in &owned {
@@ -196,8 +197,13 @@ async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
 /// Removes what the platform knows of a user.
 pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
     sessions::end_all(db, user, None).await?;
-    for sql in ["DELETE FROM _steading_identity WHERE user = ?1", "DELETE FROM _steading_user WHERE id = ?1"]
-    {
+    for sql in [
+        "DELETE FROM _steading_upload WHERE owner = ?1",
+        "DELETE FROM _steading_reply WHERE user = ?1",
+        "UPDATE _steading_object SET owner = NULL WHERE owner = ?1",
+        "DELETE FROM _steading_identity WHERE user = ?1",
+        "DELETE FROM _steading_user WHERE id = ?1",
+    ] {
         db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
     }
     if let Some(email) = email {

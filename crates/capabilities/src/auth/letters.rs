@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use kernel::Secret;
+use kernel::{Env, Result, Secret};
 
+use super::Inner;
 use super::address::Address;
 use super::codes::{Mailed, Purpose};
-use crate::mail::Letter;
+use crate::mail::{At, Letter};
 
 /// The app that a letter speaks for.
 pub(super) struct Sender {
@@ -29,9 +30,16 @@ pub(super) enum News {
     Gone,
 }
 
+impl Inner {
+    /// Who speaks for the app that calls itself `name`, at one of its addresses.
+    pub(super) async fn sender(&self, env: &Env, name: Option<&str>, at: At<'_>) -> Result<Sender> {
+        Ok(Sender::new(name, self.post.url(env, at).await?))
+    }
+}
+
 impl Sender {
     /// Of the app at `url`, by the name it gives itself.
-    pub fn new(name: Option<&str>, url: String) -> Self {
+    fn new(name: Option<&str>, url: String) -> Self {
         let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
         let name = name.map_or_else(|| host.to_owned(), str::to_owned);
         Self { name, url }
@@ -70,7 +78,7 @@ impl Sender {
                 let path: String = url::form_urlencoded::byte_serialize(path.as_bytes()).collect();
                 format!("{url}/_/auth/ui?to={path}#")
             }
-            Some(elsewhere) => format!("{elsewhere}#steading_"),
+            Some(elsewhere) => format!("{elsewhere}#auth_"),
             None => format!("{url}/_/auth/ui#"),
         };
         let link = format!("{page}{kind}={}", mailed.link.expose());

@@ -44,8 +44,10 @@ pub struct AuthLimits {
     pub invitation: Duration,
     /// How long after signing in a user may change the account without the password.
     pub fresh: Duration,
-    /// Mails to one address.
+    /// Mails to one address that are asked for from one network.
     pub mails: Rate,
+    /// The same from all networks together, but for those from which a password or a code was right before.
+    pub strangers_mails: Rate,
     /// Mails asked for from one network address.
     pub mails_from: Rate,
     /// Wrong codes for one address from one network.
@@ -69,9 +71,10 @@ impl Default for AuthLimits {
         const WRONG_PASSWORDS: Rate = rate(5, Duration::from_secs(30));
         const STRANGERS_PASSWORDS: Rate = rate(50, Duration::from_secs(30));
         const MAILS: Rate = rate(5, Duration::from_secs(120));
+        const STRANGERS_MAILS: Rate = rate(20, Duration::from_secs(120));
         const MAILS_FROM: Rate = rate(60, Duration::from_secs(10));
         const WRONG_CODES: Rate = rate(10, Duration::from_secs(60));
-        // At this pace a code of six digits is guessed once in twenty years.
+        // At this pace one of the five codes that are good at once is guessed once in four years.
         const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OTHERS: Rate = rate(120, Duration::from_millis(500));
@@ -89,6 +92,7 @@ impl Default for AuthLimits {
             invitation: Duration::from_secs(7 * 24 * 60 * 60),
             fresh: Duration::from_secs(10 * 60),
             mails: MAILS,
+            strangers_mails: STRANGERS_MAILS,
             mails_from: MAILS_FROM,
             wrong_codes: WRONG_CODES,
             strangers_codes: STRANGERS_CODES,

@@ -44,9 +44,8 @@ use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-pub(crate) use account::VERIFIED;
 pub use account::{Account, Profile};
-pub(crate) use account::{STORED_USERS, check_stored};
+pub(crate) use account::{STORED_USERS, check_stored, seen, seen_sql};
 pub use admin::{COSTLIEST, Invitation, UserChange, UserPage, UserSet, Users};
 pub use held::Held;
 pub use leaving::Holdings;
@@ -68,8 +67,7 @@ use crate::mail::Post;
 use crate::outbound::{NoSecrets, Outbound, SecretValues};
 use crate::rows::AuthSettings;
 use account::{Stored, columns};
-use address::Address;
-use guesses::Guesses;
+use guesses::{Familiar, Guesses};
 use others::Issuers;
 use password::Passwords;
 use recognized::{Known, Recognized};
@@ -122,7 +120,7 @@ type Client = (EnvId, Option<IpAddr>);
 struct Throttles {
     guesses: Guesses,
     codes: Guesses,
-    mails: Throttle<(EnvId, Address)>,
+    mails: Guesses,
     mails_from: Throttle<Client>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
@@ -141,6 +139,8 @@ pub struct Asking<'a> {
     pub client: Option<IpAddr>,
     /// What the browser or program says of itself, where it does.
     pub device: Option<&'a str>,
+    /// The domain of the app's own that was asked, where it was one; links lead back there.
+    pub domain: Option<&'a str>,
 }
 
 /// An address and a password, as somebody has typed them.
@@ -197,10 +197,11 @@ impl Auth {
         outside: Outside,
         limits: AuthLimits,
     ) -> Self {
+        let familiar = Familiar::new(&limits);
         let throttles = Throttles {
-            guesses: Guesses::passwords(&limits),
-            codes: Guesses::codes(&limits),
-            mails: Throttle::new("mails", limits.mails, limits.minded),
+            guesses: Guesses::passwords(&limits, &familiar),
+            codes: Guesses::codes(&limits, &familiar),
+            mails: Guesses::mails(&limits, &familiar),
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
@@ -261,21 +262,13 @@ impl Auth {
         Ok(format!("pk_{}", self.0.keys.kid(env).await?))
     }
 
-    /// The path of the app that a page may go on to after signing in; none for anything that leaves the app.
+    /// The path of the app, as asked at `domain` of its own, that a page may go on to after signing in; none for anything that leaves the app.
     ///
     /// # Errors
     /// Where the control plane fails.
-    pub async fn own_path(&self, env: &Env, wanted: &str) -> Result<Option<String>> {
-        let app = self.0.post.url(env).await?;
+    pub async fn own_path(&self, env: &Env, domain: Option<&str>, wanted: &str) -> Result<Option<String>> {
+        let app = self.0.post.url(env, domain.into()).await?;
         Ok(redirects::allowed(wanted, &app, &[]).ok())
-    }
-
-    /// The app's own address, without a slash at its end.
-    ///
-    /// # Errors
-    /// Where the control plane fails.
-    pub async fn address(&self, env: &Env) -> Result<String> {
-        self.0.post.url(env).await
     }
 
     /// How long a mailed code is good for.

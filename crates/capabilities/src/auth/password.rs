@@ -132,7 +132,7 @@ impl Passwords {
                 .retry_after(Duration::from_secs(2))
                 .hint("try again in a moment")
         };
-        let turn = tokio::time::timeout(self.wait, self.turns.take(env)).await.map_err(|_| busy())??;
+        let turn = tokio::time::timeout(self.wait, self.turns.take(env, 1)).await.map_err(|_| busy())??;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             // The turn is over when the work is, also where nobody waits for it any more.
@@ -238,7 +238,7 @@ mod tests {
     async fn who_would_wait_too_long_is_sent_away() {
         let passwords = Passwords::new(1, Duration::from_millis(1));
         let env = EnvId::new();
-        let _turn = passwords.turns.take(env).await.unwrap();
+        let _turn = passwords.turns.take(env, 1).await.unwrap();
         let refused = passwords.hash(env, read("whatever")).await.unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_secs()), (Code::Unavailable, Some(2)));
     }

@@ -10,7 +10,7 @@ use super::codes::{self, DIGITS, Purpose, Spent};
 use super::guesses::Guess;
 use super::letters::{News, Sender};
 use super::password::{Password, Tried};
-use super::requests::Wanted;
+use super::requests::{Outgoing, Wanted};
 use super::sessions;
 use super::sign_in::{Alone, Before, Reads, Who, taken};
 use super::throttle::network;
@@ -30,6 +30,16 @@ pub enum Shown {
     },
     /// What the link ends with.
     Link(Secret),
+}
+
+impl Shown {
+    /// The address that is said beside the code.
+    fn email(&self) -> Result<Option<Address>> {
+        match self {
+            Shown::Code { email, .. } => Address::parse("/email", email).map(Some),
+            Shown::Link(_) => Ok(None),
+        }
+    }
 }
 
 /// A session that a mail has opened.
@@ -106,16 +116,18 @@ impl Auth {
     }
 
     /// Opens a session for who shows what was mailed to sign in, to confirm an address, or to invite. With the access
-    /// token of an anonymous user, and an address without an account, it is that user who gets it.
+    /// token of an anonymous user, and an address without an account, it is that user who gets it. With the `password` that
+    /// was signed up with, an account that is made by this has it, whatever others have typed for the address.
     ///
     /// # Errors
-    /// `unauthenticated` with the same words for whatever is wrong; `invalid_input` at `/email` or `/code`;
+    /// `unauthenticated` with the same words for whatever is wrong; `invalid_input` at `/email`, `/code` or `/password`;
     /// `rate_limited`.
     pub async fn verify(
         &self,
         asking: &Asking<'_>,
         token: Option<&Secret>,
         shown: &Shown,
+        password: Option<&Secret>,
     ) -> Result<Entered> {
         let before = match token {
             Some(token) => Before::of(&*self.0.known(asking.env, token).await?),
@@ -128,7 +140,9 @@ impl Auth {
             (Purpose::Invite, true),
         ];
         let purposes = purposes.into_iter().filter(|(_, on)| *on).map(|(purpose, _)| purpose).collect();
-        self.enter(asking, shown, purposes, before, None).await
+        let password =
+            password.map(|password| Password::new(password, shown.email()?.as_ref())).transpose()?;
+        self.enter(asking, shown, purposes, before, password).await
     }
 
     /// Sets a new password for who shows what was mailed for it, and opens a session; all others end.
@@ -137,11 +151,7 @@ impl Auth {
     /// As [`Auth::verify`], and `invalid_input` at `/password`.
     pub async fn reset(&self, asking: &Asking<'_>, shown: &Shown, password: &Secret) -> Result<Entered> {
         asking.by(Method::Password)?;
-        let email = match shown {
-            Shown::Code { email, .. } => Some(Address::parse("/email", email)?),
-            Shown::Link(_) => None,
-        };
-        let password = Password::new(password, email.as_ref())?;
+        let password = Password::new(password, shown.email()?.as_ref())?;
         self.enter(asking, shown, vec![Purpose::Reset], None, Some(password)).await
     }
 
@@ -162,7 +172,7 @@ impl Auth {
         };
         let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
         let (signup, how) = (asking.settings.signup, asking.how("mail"));
-        let sender = asking.settings.name.clone();
+        let (name, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         let outcome = whole(async move {
             let mut db = inner.begin(&env).await?;
             let entered = async {
@@ -172,12 +182,15 @@ impl Auth {
                 let alone = if reset { Alone::Yes } else { Alone::No };
                 let letter = match reset {
                     true => {
-                        let sender = Sender::new(sender.as_deref(), inner.post.url(&env).await?);
+                        let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
                         inner.keep(&mut db, Some(sender.news(&spent.email, News::Password))).await?
                     }
                     false => None,
                 };
-                let password = password.or(spent.password);
+                let password = match spent.purpose {
+                    Purpose::Reset | Purpose::SignUp => password.or(spent.password),
+                    Purpose::SignIn | Purpose::Change | Purpose::Invite => None,
+                };
                 let reads = Reads { email: spent.email, before, password, signup, alone };
                 let opened = inner.signed_in(&mut db, &env, Who::Reads(reads), &how).await?;
                 Ok(Some((opened, spent.redirect, letter)))
@@ -225,8 +238,9 @@ impl Auth {
         let password = Password::new(password, Some(&email))?;
         let password = self.0.passwords.hash(asking.env.id(), password).await?;
         let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        let domain = asking.domain.map(str::to_owned);
         whole(async move {
-            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let mut db = inner.begin(&env).await?;
             let changed = async {
                 let (id, mut user) = session_user(&mut db, &session).await?;
@@ -286,9 +300,10 @@ impl Auth {
         }
         let guess = self.guess(asking, &proof)?;
         let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
+        let domain = asking.domain.map(str::to_owned);
         let by = known.map(|known| known.profile.id);
         let outcome = whole(async move {
-            let sender = Sender::new(name.as_deref(), inner.post.url(&env).await?);
+            let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let mut db = inner.begin(&env).await?;
             let moved = async {
                 let Some(spent) = proof.spend(&mut db, &env, &[Purpose::Change]).await? else {
@@ -368,7 +383,7 @@ impl Inner {
         spent: Spent,
         by: Option<kernel::UserId>,
         sender: &Sender,
-    ) -> Result<Option<(Profile, Option<crate::mail::Letter>)>> {
+    ) -> Result<Option<(Profile, Option<Outgoing>)>> {
         // The code of another user is none.
         let Some(user) = spent.user.filter(|user| by.is_none_or(|by| by == *user)) else { return Ok(None) };
         let found = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);

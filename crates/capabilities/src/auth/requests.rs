@@ -10,10 +10,12 @@ use super::address::Address;
 use super::codes::{self, New, Purpose};
 use super::letters::{News, Sender};
 use super::redirects::allowed;
+use super::throttle::network;
 use super::{Asking, Auth, Inner};
-use crate::database::{Durability, Writer};
+use crate::database::{Durability, Role, Writer};
 use crate::mail::{self, Letter};
 use crate::rows::SignUp;
+use crate::snapshots;
 
 /// A code that somebody wants mailed.
 #[derive(Debug)]
@@ -28,8 +30,18 @@ pub(super) struct Wanted {
     pub redirect: Option<String>,
     /// What the app is called.
     pub app: Option<String>,
+    /// The domain of the app's own that was asked.
+    pub domain: Option<String>,
     /// Who may make an account.
     pub signup: SignUp,
+}
+
+/// What is to be done about a letter after the commit.
+pub(super) enum Outgoing {
+    /// It is sent.
+    Sent(Letter),
+    /// It is in the outbox, which is told.
+    Kept,
 }
 
 impl Auth {
@@ -43,15 +55,17 @@ impl Auth {
     ) -> Result<Wanted> {
         let redirect = match redirect {
             Some(wanted) => {
-                let app = self.0.post.url(asking.env).await?;
+                let app = self.0.post.url(asking.env, asking.domain.into()).await?;
                 Some(allowed(wanted, &app, &asking.settings.redirects)?)
             }
             None => None,
         };
         self.0.throttles.mails_from.admit(asking.client())?;
-        self.0.throttles.mails.admit((asking.env.id(), email.clone()))?;
+        let network = network(asking.client);
+        self.0.throttles.mails.admit(asking.env.id(), email.clone(), network)?;
         let (app, signup) = (asking.settings.name.clone(), asking.settings.signup);
-        Ok(Wanted { purpose, email, user: None, password: None, redirect, app, signup })
+        let domain = asking.domain.map(str::to_owned);
+        Ok(Wanted { purpose, email, user: None, password: None, redirect, app, domain, signup })
     }
 }
 
@@ -77,7 +91,7 @@ impl Inner {
     }
 
     async fn fulfil(&self, env: &Env, wanted: &Wanted) -> Result<()> {
-        let sender = Sender::new(wanted.app.as_deref(), self.post.url(env).await?);
+        let sender = self.sender(env, wanted.app.as_deref(), wanted.domain.as_deref().into()).await?;
         let mut db = self.databases.writer(env).await?;
         db.begin(Durability::Normal).await?;
         let letter = self.write(&mut db, env, wanted, &sender).await;
@@ -94,7 +108,7 @@ impl Inner {
         env: &Env,
         wanted: &Wanted,
         sender: &Sender,
-    ) -> Result<Option<Letter>> {
+    ) -> Result<Option<Outgoing>> {
         let email = &wanted.email;
         let found = Key::Email(email).find_in(db).await?;
         let life = self.limits.code;
@@ -125,20 +139,25 @@ impl Inner {
         self.keep(db, letter).await
     }
 
-    /// Keeps a letter that no server sends, with the transaction that is its reason; the letter that is still to be
-    /// sent, or told of.
-    pub(super) async fn keep(&self, db: &mut Writer, letter: Option<Letter>) -> Result<Option<Letter>> {
-        if let Some(letter) = letter.as_ref().filter(|_| self.post.is_local()) {
-            mail::keep(db, letter).await?;
+    /// Keeps a letter that no server sends, with the transaction that is its reason: where none is set, and in a branch,
+    /// whose users are copies of people who know nothing of it. What is still to be done about it.
+    pub(super) async fn keep(&self, db: &mut Writer, letter: Option<Letter>) -> Result<Option<Outgoing>> {
+        let Some(letter) = letter else { return Ok(None) };
+        let branch = "SELECT 1 FROM _steading_state WHERE key = ?1";
+        let stays = self.post.is_local()
+            || !db.run(Role::Platform, branch, &[snapshots::STATE.into()]).await?.rows.is_empty();
+        if !stays {
+            return Ok(Some(Outgoing::Sent(letter)));
         }
-        Ok(letter)
+        mail::keep(db, &letter).await?;
+        Ok(Some(Outgoing::Kept))
     }
 
     /// Sends a letter, or says that it is in the outbox; to be called after the commit.
-    pub(super) fn dispatch(&self, env: &Env, letter: Option<Letter>) {
+    pub(super) fn dispatch(&self, env: &Env, letter: Option<Outgoing>) {
         match letter {
-            Some(_) if self.post.is_local() => self.post.tell(env),
-            Some(letter) => self.post.send(env, letter),
+            Some(Outgoing::Kept) => self.post.tell(env),
+            Some(Outgoing::Sent(letter)) => self.post.send(env, letter),
             None => {}
         }
     }

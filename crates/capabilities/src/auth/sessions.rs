@@ -72,8 +72,10 @@ pub(super) async fn open(
     Ok(Opened { id, refresh, ended })
 }
 
-/// Ends all sessions of a user but `kept`; how many there were.
+/// Ends all sessions of a user but `kept`; how many there were. What the user has asked for and not shown yet, an address
+/// to change to, ends with them.
 pub(super) async fn end_all(db: &mut Writer, user: UserId, kept: Option<&str>) -> Result<u64> {
+    db.run(Role::Platform, "DELETE FROM _steading_code WHERE user = ?1", &[user.to_string().into()]).await?;
     let sql = "DELETE FROM _steading_session WHERE user = ?1 AND id IS NOT ?2";
     Ok(db.run(Role::Platform, sql, &[user.to_string().into(), kept.into()]).await?.changed)
 }

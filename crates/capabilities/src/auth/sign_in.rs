@@ -15,7 +15,7 @@ use super::recognized::Known;
 use super::requests::Wanted;
 use super::sessions::{self, Opened};
 use super::throttle::network;
-use super::token::{Claims, ISSUER, Refresh};
+use super::token::{Claims, Refresh};
 use super::{Asking, Auth, Credentials, Inner, Session, SignedUp, whole};
 use crate::database::{Durability, Role, Writer};
 use crate::rows::{Method, SignUp};
@@ -348,6 +348,9 @@ impl Inner {
             (None, Some(before)) => upgraded(db, &before, Some(&email)).await?,
             (None, None) => Stored { account: Account::new(Some(&email)), password: None },
         };
+        // Whoever has typed a password to sign up with need not be who reads the mail: it is none for an account that
+        // was somebody's by then.
+        let password = password.filter(|_| alone == Alone::Yes || !user.account.email_verified);
         user.password = password.or(user.password);
         account::put(db, &user).await?;
         account::confirm(db, &mut user.account).await?;
@@ -364,7 +367,7 @@ impl Inner {
     ) -> Result<Session> {
         let now = Timestamp::now();
         let claims = Claims {
-            iss: ISSUER.to_owned(),
+            iss: env.id().to_string(),
             aud: env.id().to_string(),
             sub: account.id,
             sid: id,

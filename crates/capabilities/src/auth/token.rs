@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-pub(super) const ISSUER: &str = "steading";
-
 /// How far clocks may differ, in seconds.
 const SKEW: i64 = 60;
 
@@ -44,7 +42,7 @@ impl Claims {
     /// Whether a token that says this is of `env` and of this moment.
     pub(super) fn hold(&self, env: &Env, now: Timestamp) -> bool {
         let now = now.as_secs();
-        self.iss == ISSUER
+        self.iss == env.id().to_string()
             && self.aud == env.id().to_string()
             && self.exp > now
             && self.iat <= now.saturating_add(SKEW)

@@ -28,13 +28,14 @@ impl Turns {
         Self { at_once, common: Arc::new(Semaphore::new(at_once)), own: Mutex::default() }
     }
 
-    /// Waits for a turn of `env`.
+    /// Waits for a turn of `env` that counts for `size` of those that are under way at once.
     ///
     /// # Errors
     /// None today.
-    pub async fn take(&self, env: EnvId) -> Result<Turn> {
-        let own = self.own(env).acquire_owned().await.map_err(Error::internal)?;
-        let common = Arc::clone(&self.common).acquire_owned().await.map_err(Error::internal)?;
+    pub async fn take(&self, env: EnvId, size: usize) -> Result<Turn> {
+        let size = size.clamp(1, self.at_once) as u32;
+        let own = self.own(env).acquire_many_owned(size).await.map_err(Error::internal)?;
+        let common = Arc::clone(&self.common).acquire_many_owned(size).await.map_err(Error::internal)?;
         Ok(Turn { _common: common, _own: own })
     }
 
@@ -56,12 +57,12 @@ mod tests {
     async fn a_crowd_of_one_environment_holds_up_no_other() {
         let (turns, order) = (Arc::new(Turns::new(2)), Arc::new(Mutex::new(Vec::new())));
         let (crowded, other) = (EnvId::new(), EnvId::new());
-        let first = [turns.take(crowded).await.unwrap(), turns.take(crowded).await.unwrap()];
+        let first = [turns.take(crowded, 1).await.unwrap(), turns.take(crowded, 1).await.unwrap()];
         let mut asking = Vec::new();
         for env in [crowded; 50].into_iter().chain([other]) {
             let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
             asking.push(tokio::spawn(async move {
-                let _turn = turns.take(env).await.unwrap();
+                let _turn = turns.take(env, 1).await.unwrap();
                 order.lock().unwrap().push(env);
                 tokio::task::yield_now().await;
             }));
@@ -78,13 +79,13 @@ mod tests {
     #[tokio::test]
     async fn empty_queues_are_forgotten() {
         let turns = Turns::new(1);
-        let held = turns.take(EnvId::new()).await.unwrap();
+        let held = turns.take(EnvId::new(), 1).await.unwrap();
         for _ in 0..200 {
-            let waiting = turns.take(EnvId::new());
+            let waiting = turns.take(EnvId::new(), 1);
             assert!(futures::FutureExt::now_or_never(waiting).is_none(), "one at once");
         }
         assert!(turns.own.lock().unwrap().len() <= FEW);
         drop(held);
-        turns.take(EnvId::new()).await.unwrap();
+        turns.take(EnvId::new(), 1).await.unwrap();
     }
 }

@@ -13,7 +13,7 @@ use super::Databases;
 use super::connection::{Connection, Kind, Outcome};
 use super::environments::Lease;
 use super::error::Error;
-use super::fate::{Fate, fate};
+use super::fate::{Fate, fate, people};
 use super::feed::Feed;
 use super::guard;
 use super::policy::Role;
@@ -197,6 +197,48 @@ impl Loose {
             if sql.starts_with("CREATE TABLE") && !kept(fate(table)) {
                 self.run(&format!("DELETE FROM {table}"), &[]).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lays the database at `other`, which nobody is served from, beside this one, as `beside`.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub async fn lay_beside(&mut self, other: &Path) -> Result<(), Error> {
+        self.0.whole(|handle| guard::attach(handle, other)).await
+    }
+
+    /// Makes the users who are in both what they are in the one that lies beside, with all that is theirs. The others stay
+    /// as they are here, without an address that is somebody else's there.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub async fn keep_people(&mut self) -> Result<(), Error> {
+        const USER: &str = "_steading_user";
+        let there = format!("(SELECT id FROM beside.{USER})");
+        let here = format!("(SELECT id FROM main.{USER})");
+        for (table, column) in people().filter(|(table, _)| *table != USER) {
+            self.run(&format!("DELETE FROM main.{table} WHERE {column} IN {there}"), &[]).await?;
+            let sql = format!(
+                "INSERT OR REPLACE INTO main.{table} SELECT * FROM beside.{table} WHERE {column} IN {here}"
+            );
+            self.run(&sql, &[]).await?;
+        }
+        for sql in [
+            format!(
+                "UPDATE main.{USER} SET email = NULL, password = NULL WHERE id NOT IN {there} AND email IN \
+                 (SELECT email FROM beside.{USER} WHERE id IN {here})"
+            ),
+            // Two who have changed places are never both at one.
+            format!("UPDATE main.{USER} SET email = NULL WHERE id IN {there}"),
+            format!(
+                "UPDATE main.{USER} AS u SET (email, password, role, claims, disabled, created_at, last_seen_at) = \
+                 (SELECT email, password, role, claims, disabled, created_at, last_seen_at FROM beside.{USER} b \
+                 WHERE b.id = u.id) WHERE id IN {there}"
+            ),
+        ] {
+            self.run(&sql, &[]).await?;
         }
         Ok(())
     }

@@ -7,6 +7,11 @@ pub(crate) enum Fate {
     Shape,
     /// It is the app's data: it goes back, and goes along with the data.
     Data,
+    /// It is of users, whose id is in this column: of those who are there at both moments it stays as it is now, for it says
+    /// who is let in and as what; with the others it goes and comes. It goes along with the data.
+    People(&'static str),
+    /// It belongs to rows in this very place: it goes back with them, and never along.
+    Here,
     /// It says who is let in at this moment: it neither goes back nor goes along.
     Now,
     /// It is of no use in another place or at another time: it is emptied.
@@ -16,19 +21,27 @@ pub(crate) enum Fate {
 /// Every table of ours, and those that come with other parts of the platform.
 const FATES: &[(&str, Fate)] = &[
     ("_steading_code", Fate::Passing),
-    ("_steading_identity", Fate::Data),
+    ("_steading_identity", Fate::People("user")),
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
     ("_steading_oauth", Fate::Passing),
     ("_steading_object", Fate::Data),
     ("_steading_plan", Fate::Passing),
     ("_steading_release", Fate::Shape),
-    ("_steading_reply", Fate::Passing),
+    ("_steading_reply", Fate::Here),
     ("_steading_session", Fate::Now),
     ("_steading_state", Fate::Shape),
     ("_steading_upload", Fate::Passing),
-    ("_steading_user", Fate::Data),
+    ("_steading_user", Fate::People("id")),
 ];
+
+/// The tables of users, each with the column that holds the user's id.
+pub(crate) fn people() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FATES.iter().filter_map(|(table, fate)| match fate {
+        Fate::People(column) => Some((*table, *column)),
+        _ => None,
+    })
+}
 
 /// The fate of a table; what is not known is emptied: what is missing is seen, what comes alive again is not.
 pub(crate) fn fate(table: &str) -> Fate {

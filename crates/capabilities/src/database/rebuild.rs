@@ -77,24 +77,24 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         db.run(sql, &[]).await?;
     }
     let first = |rows: Vec<Vec<Value>>| rows.into_iter().flatten().next().unwrap_or_default();
-    if first(db.rows("PRAGMA past.application_id").await?).as_i64() != Some(APPLICATION) {
+    if first(db.rows("PRAGMA beside.application_id").await?).as_i64() != Some(APPLICATION) {
         return Err(Error::Damaged(env));
     }
-    if first(db.rows("PRAGMA past.user_version").await?).as_i64().is_none_or(|version| version > LAYOUT) {
+    if first(db.rows("PRAGMA beside.user_version").await?).as_i64().is_none_or(|version| version > LAYOUT) {
         return Err(Error::Newer(env));
     }
     if maker == Maker::Anybody
-        && first(db.rows("PRAGMA past.integrity_check(1)").await?).as_str() != Some("ok")
+        && first(db.rows("PRAGMA beside.integrity_check(1)").await?).as_str() != Some("ok")
     {
         return Err(Error::Damaged(env));
     }
-    let objects = objects(db, "past").await?;
+    let objects = objects(db, "beside").await?;
     let (ours, theirs): (Vec<Object>, Vec<Object>) =
         objects.into_iter().partition(|it| is_platform(&it.name) || is_platform(&it.table));
     let goes = |table: &str| match fate(table) {
         Fate::Shape => true,
-        Fate::Data => along == Along::Data,
-        Fate::Now | Fate::Passing => false,
+        Fate::Data | Fate::People(_) => along == Along::Data,
+        Fate::Here | Fate::Now | Fate::Passing => false,
     };
     // What is left behind may be of an earlier layout, or of nobody's making.
     let is_ours = |it: &Object| TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
@@ -180,7 +180,7 @@ async fn rows(db: &mut Loose, table: &str) -> Result<(), Error> {
         columns.iter().filter(|column| !column.generated).map(|column| quoted(&column.name)).collect();
     names.extend(place(db, table, &columns.iter().map(|it| it.name.as_str()).collect::<Vec<_>>()).await?);
     let (table, names) = (quoted(table), names.join(", "));
-    db.run(&format!("INSERT INTO main.{table} ({names}) SELECT {names} FROM past.{table}"), &[]).await?;
+    db.run(&format!("INSERT INTO main.{table} ({names}) SELECT {names} FROM beside.{table}"), &[]).await?;
     Ok(())
 }
 
@@ -199,13 +199,13 @@ async fn place(db: &mut Loose, table: &str, columns: &[&str]) -> Result<Option<S
 
 /// Takes over how far the tables have counted that never give a number twice.
 async fn counters(db: &mut Loose, along: Along) -> Result<(), Error> {
-    let sql = "SELECT count(*) FROM past.sqlite_schema WHERE name = 'sqlite_sequence'";
+    let sql = "SELECT count(*) FROM beside.sqlite_schema WHERE name = 'sqlite_sequence'";
     let there = db.rows(sql).await?.first().and_then(|row| row[0].as_i64()) == Some(1);
     if !there || along == Along::Shape {
         return Ok(());
     }
     db.run("DELETE FROM main.sqlite_sequence", &[]).await?;
-    db.run("INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM past.sqlite_sequence", &[])
+    db.run("INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM beside.sqlite_sequence", &[])
         .await?;
     Ok(())
 }

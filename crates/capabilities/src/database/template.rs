@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use super::connection::Connection;
 use super::error::Error;
+use super::fate::{Fate, fate};
 use super::policy::Role;
 
 /// What the name of a database begins with while it is written.
@@ -56,7 +57,7 @@ pub(super) const TABLES: [(&str, &str); 19] = [
         "_steading_upload",
         "CREATE TABLE _steading_upload (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \
          length INTEGER NOT NULL, content_type TEXT NOT NULL, metadata TEXT, noted TEXT NOT NULL, \
-         done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+         received INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
     ),
     (
         "_steading_session_by_user",
@@ -127,6 +128,13 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
     for sql in MOVE_SESSIONS.iter().filter(|_| !others.rows.is_empty()) {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
+    // What is of use for a moment alone, and had another form, begins anew.
+    for (name, sql) in TABLES.iter().filter(|(name, sql)| is_table(sql) && fate(name) == Fate::Passing) {
+        let others = connection.run(Role::Platform, found, &[(*name).into(), (*sql).into()], limit).await?;
+        if !others.rows.is_empty() {
+            connection.run(Role::Platform, &format!("DROP TABLE {name}"), &[], limit).await?;
+        }
+    }
     let names = connection.run(Role::Platform, "SELECT name FROM sqlite_schema", &[], limit).await?.rows;
     for (name, sql) in TABLES {
         if !names.iter().any(|row| row.first().is_some_and(|found| found == name)) {
@@ -139,6 +147,10 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
     Ok(())
+}
+
+fn is_table(sql: &str) -> bool {
+    sql.starts_with("CREATE TABLE")
 }
 
 /// The bytes of an empty environment's database.

@@ -35,7 +35,24 @@ pub struct Letter {
 /// Knows where apps answer, so that a letter's links never come from what a request says.
 pub trait Addresses: Send + Sync + 'static {
     /// The app's address, without a slash at its end.
-    fn url<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;
+    fn url<'a>(&'a self, env: &'a Env, at: At<'a>) -> BoxFuture<'a, Result<String>>;
+}
+
+/// Which of an app's addresses is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'a> {
+    /// The one below the domain of all apps.
+    Apps,
+    /// A domain of its own, which is proven.
+    Domain(&'a str),
+    /// The first of its proven domains, or the one below the domain of all apps where it has none.
+    Best,
+}
+
+impl<'a> From<Option<&'a str>> for At<'a> {
+    fn from(domain: Option<&'a str>) -> Self {
+        domain.map_or(At::Apps, At::Domain)
+    }
 }
 
 /// Where letters go.
@@ -95,8 +112,8 @@ impl Post {
     ///
     /// # Errors
     /// Where the control plane fails, or the environment is being deleted.
-    pub async fn url(&self, env: &Env) -> Result<String> {
-        self.0.addresses.url(env).await
+    pub async fn url(&self, env: &Env, at: At<'_>) -> Result<String> {
+        self.0.addresses.url(env, at).await
     }
 
     /// The logs of apps.
@@ -164,7 +181,7 @@ impl Post {
         struct Here;
 
         impl Addresses for Here {
-            fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+            fn url<'a>(&'a self, _: &'a Env, _: At<'a>) -> BoxFuture<'a, Result<String>> {
                 Box::pin(async { Ok(URL.to_owned()) })
             }
         }

@@ -49,6 +49,11 @@ impl Recent {
         self.0.insert(Arc::clone(id), event.clone());
         true
     }
+
+    /// Who is to list again has been told nothing yet.
+    fn forget(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// Subscriptions that are told the same.
@@ -113,7 +118,10 @@ impl Hub {
                         Ok((id, event)) => recent
                             .is_news(id, event)
                             .then(|| Posted::Event(Arc::clone(one), event.clone()))?,
-                        Err(why) => Posted::Reset(Arc::clone(one), *why),
+                        Err(why) => {
+                            recent.forget();
+                            Posted::Reset(Arc::clone(one), *why)
+                        }
                     };
                     Some((*seq, posted))
                 }));
@@ -205,6 +213,7 @@ impl Hub {
     /// As [`Hub::reset_all`], to those who have a seat.
     pub fn reset_these(&self, subscriptions: &[Arc<Subscription>], at: u64, why: Reset) {
         for one in subscriptions {
+            one.recent.lock().unwrap_or_else(PoisonError::into_inner).forget();
             let at = self.places.seal(at);
             one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why), at });
         }

@@ -192,6 +192,11 @@ impl TableModel {
         self.column(name).filter(|column| !column.hidden)
     }
 
+    /// The lists of columns by whose values a row can be named: those that everybody may know of.
+    pub fn names_of_rows(&self) -> impl Iterator<Item = &Vec<String>> {
+        self.unique.iter().filter(|names| names.iter().all(|name| self.shown_column(name).is_some()))
+    }
+
     /// In whose name statements on it run beside the data plane.
     pub(crate) fn role(&self) -> Role {
         if self.name == storage::TABLE { Role::Platform } else { Role::Writer }

@@ -146,8 +146,8 @@ fn unique<'a>(table: &'a TableModel, names: &[String], row: &Given) -> Result<Ve
         known.len() == columns.len()
             && known.iter().all(|name| columns.iter().any(|column| column.name == *name))
     };
-    if table.unique.iter().find(same).is_none() {
-        let lists: Vec<String> = table.unique.iter().map(|names| names.join(",")).collect();
+    if table.names_of_rows().find(same).is_none() {
+        let lists: Vec<String> = table.names_of_rows().map(|names| names.join(",")).collect();
         let error = Error::invalid(
             "/by",
             format!("the values of {} need not differ in {}", names.join(","), table.name),

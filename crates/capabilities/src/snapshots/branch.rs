@@ -157,7 +157,7 @@ async fn become_branch(
     parent: EnvId,
 ) -> Result<(u64, std::collections::HashSet<kernel::BlobHash>)> {
     copy.run("BEGIN IMMEDIATE", &[]).await?;
-    copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+    copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data | Fate::People(_))).await?;
     let current = copy.rows(past::CURRENT).await?.into_iter().next();
     let part = |at: usize| -> Result<Value> {
         let text = current.as_ref().and_then(|row| row.get(at)?.as_str()).unwrap_or("null");

@@ -4,7 +4,7 @@ use kernel::{Env, Result};
 use serde_json::Value;
 
 use super::{Snapshot, Snapshots};
-use crate::database::{Loose, quoted};
+use crate::database::{Loose, people, quoted};
 
 /// The platform's tables whose rows are an app's own, and what they are called.
 const OURS: &[(&str, &str)] = &[("_steading_user", "users"), ("_steading_object", "files")];
@@ -36,7 +36,7 @@ async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
             before => format!("release {before} is live again in place of {release}"),
         });
     }
-    let (now, then) = (tables(both, "main").await?, tables(both, "past").await?);
+    let (now, then) = (tables(both, "main").await?, tables(both, "beside").await?);
     for (name, sql) in &now {
         let called = match OURS.iter().find(|(ours, _)| ours == name) {
             Some((_, called)) => (*called).to_owned(),
@@ -51,16 +51,21 @@ async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
             Some(found) => found,
             None => {
                 let rows = |of| format!("SELECT count(*) FROM {of}.{}", quoted(name));
-                let (now, then) = (count(both, &rows("main")).await?, count(both, &rows("past")).await?);
+                let (now, then) = (count(both, &rows("main")).await?, count(both, &rows("beside")).await?);
                 words.push(format!("{called} gets its earlier columns, and {then} rows in place of {now}"));
                 continue;
             }
         };
+        let is_people = people().any(|(table, _)| table == name);
         let mut parts = Vec::new();
         for (number, what) in [
             (lost, "made since are removed"),
-            (undone, "changed since are as they were"),
-            (back, "removed since are back"),
+            // Whoever is a user at both moments stays as now.
+            (if is_people { 0 } else { undone }, "changed since are as they were"),
+            (
+                back,
+                if is_people { "removed since are back and can sign in" } else { "removed since are back" },
+            ),
         ] {
             if number > 0 {
                 parts.push(format!("{number} {what}"));
@@ -72,7 +77,7 @@ async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
         }
     }
     for (name, _) in then.iter().filter(|(name, _)| !now.iter().any(|(other, _)| other == name)) {
-        let rows = count(both, &format!("SELECT count(*) FROM past.{}", quoted(name))).await?;
+        let rows = count(both, &format!("SELECT count(*) FROM beside.{}", quoted(name))).await?;
         words.push(format!("table {name} is back with {rows} rows"));
     }
     Ok(words)
@@ -93,7 +98,7 @@ async fn tables(both: &mut Loose, database: &str) -> Result<Vec<(String, String)
 
 /// How many rows of a table are new, differ, and are missing, against the past. None where they cannot be compared.
 async fn table(both: &mut Loose, name: &str, sql: &str, before: &str) -> Result<Option<(u64, u64, u64)>> {
-    let (now, then) = (columns(both, name, "main").await?, columns(both, name, "past").await?);
+    let (now, then) = (columns(both, name, "main").await?, columns(both, name, "beside").await?);
     let plain =
         |sql: &str| !sql.rsplit(')').next().unwrap_or_default().to_ascii_uppercase().contains("WITHOUT");
     if now != then || !plain(sql) || !plain(before) {
@@ -114,14 +119,14 @@ async fn table(both: &mut Loose, name: &str, sql: &str, before: &str) -> Result<
         )
     };
     let differ = format!(
-        "SELECT count(*) FROM main.{name} a JOIN past.{name} b ON b.{row} = a.{row} WHERE ({}) IS NOT ({})",
+        "SELECT count(*) FROM main.{name} a JOIN beside.{name} b ON b.{row} = a.{row} WHERE ({}) IS NOT ({})",
         side("a"),
         side("b")
     );
     Ok(Some((
-        count(both, &missing("main", "past")).await?,
+        count(both, &missing("main", "beside")).await?,
         count(both, &differ).await?,
-        count(both, &missing("past", "main")).await?,
+        count(both, &missing("beside", "main")).await?,
     )))
 }
 

@@ -31,6 +31,7 @@ use crate::logs::Logs;
 use crate::releases::Releases;
 
 pub use backups::{Backup, Backups};
+pub(crate) use branch::STATE;
 pub use branch::With;
 pub use merge::Merging;
 pub use restore::Restored;

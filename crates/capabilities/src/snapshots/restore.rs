@@ -23,8 +23,9 @@ pub struct Restored {
 }
 
 impl Snapshots {
-    /// Puts everything back as it was at the snapshot: tables, rows, users, releases, files. The sessions of users are
-    /// those of now: who has signed out stays out, and who is not a user any more is out.
+    /// Puts everything back as it was at the snapshot: tables, rows, releases, files, and which users there are. Who was a
+    /// user then and is one now stays as now: address, password, role and claims, disabled or not. The sessions are those of
+    /// now too: who has signed out stays out, and who is not a user any more is out.
     ///
     /// # Errors
     /// `not_found`; `quota_exceeded` where the moment before cannot be kept; `unavailable` where others write for too
@@ -58,7 +59,8 @@ impl Inner {
         let database = staged.path().join("main.db");
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
-        let (row, blobs) = self.prepare(env, &database, &mut quiet).await?;
+        let now = self.directory(env.id()).join(undo.snapshot.to_string()).join("main.db");
+        let (row, blobs) = self.prepare(env, &database, &now, &mut quiet).await?;
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         contents::files(from.join("files"), here.join("files")).await?;
@@ -77,19 +79,22 @@ impl Inner {
         Ok(Restored { snapshot, undo: undo.snapshot })
     }
 
-    /// Makes the copy of a snapshot's database what is to be put back. Gives the release it serves, and the blobs it
-    /// needs.
+    /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
+    /// Gives the release it serves, and the blobs it needs.
     async fn prepare(
         &self,
         env: &Env,
         database: &Path,
+        now: &Path,
         quiet: &mut Quiet,
     ) -> Result<(Option<Vec<serde_json::Value>>, std::collections::HashSet<kernel::BlobHash>)> {
         let sessions = quiet.all(SESSIONS).await?;
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
+            copy.lay_beside(now).await?;
             copy.run("BEGIN IMMEDIATE", &[]).await?;
-            copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+            copy.keep(|fate| !matches!(fate, Fate::Now | Fate::Passing)).await?;
+            copy.keep_people().await?;
             copy.fill(SESSIONS, &sessions).await?;
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;

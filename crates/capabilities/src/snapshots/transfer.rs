@@ -140,7 +140,7 @@ impl Inner {
 /// Makes a copy of a database one that may leave the platform. Gives the live release, and the blobs that all need.
 async fn prepare(copy: &mut Loose) -> Result<(u64, HashSet<BlobHash>)> {
     copy.run("BEGIN IMMEDIATE", &[]).await?;
-    copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data)).await?;
+    copy.keep(|fate| matches!(fate, Fate::Shape | Fate::Data | Fate::People(_))).await?;
     copy.run("DELETE FROM _steading_state WHERE key <> 'release'", &[]).await?;
     copy.run("COMMIT", &[]).await?;
     let current = copy.rows(past::CURRENT).await?;

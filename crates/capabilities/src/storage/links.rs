@@ -11,7 +11,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::put::Put;
 use super::{Storage, object, put};
-use crate::access::{Guest, Subject, User};
+use crate::access::{Guest, Subject};
+use crate::auth::{seen, seen_sql};
 
 /// How long a link lives where nothing is said, and at most.
 const LIFE: Duration = Duration::from_secs(10 * 60);
@@ -190,12 +191,11 @@ impl Storage {
 
     /// The user as rules see them now.
     async fn user(&self, env: &Env, id: UserId) -> Result<Subject> {
-        let sql = "SELECT role, email, claims FROM _steading_user WHERE id = ?1 AND disabled = 0";
-        let rows = self.0.databases.platform_query(env, sql, &[id.to_string().into()]).await?;
-        let row = rows.first().ok_or_else(refused)?;
-        let text = |at: usize| row.get(at).and_then(serde_json::Value::as_str).map(str::to_owned);
-        let claims = text(2).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Ok(Subject::User(User { id, role: text(0).unwrap_or_default(), email: text(1), claims }))
+        let rows = self.0.databases.platform_query(env, &seen_sql(), &[id.to_string().into()]).await?;
+        match seen(id, rows.first().ok_or_else(refused)?) {
+            (user, false) => Ok(Subject::User(user)),
+            (_, true) => Err(refused()),
+        }
     }
 }
 

@@ -116,6 +116,30 @@ impl FromStr for Fit {
     }
 }
 
+/// The picture in `bytes`, of which nothing but the beginning is read yet.
+fn opened(bytes: &[u8]) -> Result<(ImageFormat, impl image::ImageDecoder + '_)> {
+    let source = image::guess_format(bytes).ok().filter(|format| {
+        matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP)
+    });
+    let source = source.ok_or_else(|| {
+        Error::new(Code::InvalidInput, "this file is no picture that can be made smaller")
+            .hint("png, jpeg, gif and webp can; ask for others without w, h, fit, format and q")
+    })?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), source);
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(SIDE);
+    limits.max_image_height = Some(SIDE);
+    limits.max_alloc = Some(MEMORY);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(unreadable)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > PIXELS {
+        let message = format!("the picture has {width} × {height} pixels, at most {PIXELS} are read");
+        return Err(Error::new(Code::TooLarge, message));
+    }
+    Ok((source, decoder))
+}
+
 impl View {
     /// Whether the file is wanted as it is.
     #[must_use]
@@ -153,25 +177,7 @@ impl View {
     /// # Errors
     /// `invalid_input` for what is no picture, `too_large` for one that is too large to be read.
     pub(super) fn of(&self, bytes: &[u8]) -> Result<Picture> {
-        let source = image::guess_format(bytes).ok().filter(|format| {
-            matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP)
-        });
-        let source = source.ok_or_else(|| {
-            Error::new(Code::InvalidInput, "this file is no picture that can be made smaller")
-                .hint("png, jpeg, gif and webp can; ask for others without w, h, fit, format and q")
-        })?;
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), source);
-        let mut limits = image::Limits::default();
-        limits.max_image_width = Some(SIDE);
-        limits.max_image_height = Some(SIDE);
-        limits.max_alloc = Some(MEMORY);
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(unreadable)?;
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > PIXELS {
-            let message = format!("the picture has {width} × {height} pixels, at most {PIXELS} are read");
-            return Err(Error::new(Code::TooLarge, message));
-        }
+        let (source, mut decoder) = opened(bytes)?;
         let orientation = decoder.orientation().map_err(unreadable)?;
         let colors = decoder.icc_profile().ok().flatten();
         let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
@@ -184,6 +190,15 @@ impl View {
         let image = self.sized(image, format);
         let bytes = encode(&image, format, self.q.unwrap_or(QUALITY), colors)?.into();
         Ok(Picture { bytes, format })
+    }
+
+    /// How many pixels the picture in `bytes` has, by what its beginning says.
+    ///
+    /// # Errors
+    /// As [`View::of`].
+    pub(super) fn pixels(bytes: &[u8]) -> Result<u64> {
+        let (width, height) = opened(bytes)?.1.dimensions();
+        Ok(u64::from(width) * u64::from(height))
     }
 
     fn sized(&self, image: DynamicImage, format: Format) -> DynamicImage {

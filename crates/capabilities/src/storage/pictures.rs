@@ -1,13 +1,15 @@
 //! Pictures that were made, kept for a while in a bounded memory, and the queue for making them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use kernel::{Code, EnvId, Error, Result};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::time::{Instant, timeout_at};
 
 use super::Storage;
 use super::object::Object;
@@ -22,9 +24,13 @@ const SOURCE: u64 = 32 << 20;
 const MEMORY: u64 = 32 << 20;
 const EXPECTED: usize = 1_000;
 
-/// How many are made at once, and how many may wait for it.
+/// How many are made at once, and how many of one environment may wait for it, and how long.
 const AT_ONCE: usize = 2;
-const WAITING: usize = 32;
+const WAITING: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One with more pixels is made alone: it takes a few hundred megabytes.
+const LARGE: u64 = 12_000_000;
 
 /// What a picture is kept under. The content's name is never another content's.
 type Key = (EnvId, String, View);
@@ -42,15 +48,21 @@ impl Weighter<Key, Picture> for ByBytes {
 pub(super) struct Pictures {
     made: Cache<Key, Picture, ByBytes>,
     turns: Turns,
-    waiting: Arc<AtomicUsize>,
+    waiting: Mutex<HashMap<EnvId, usize>>,
 }
 
 /// One that waits, until it is dropped.
-struct Waiting(Arc<AtomicUsize>);
+struct Waiting<'a>(&'a Pictures, EnvId);
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -59,18 +71,25 @@ impl Pictures {
         Self {
             made: Cache::with_weighter(EXPECTED, MEMORY, ByBytes),
             turns: Turns::new(AT_ONCE),
-            waiting: Arc::default(),
+            waiting: Mutex::default(),
         }
     }
 
-    fn wait(&self) -> Result<Waiting> {
-        let waiting = Waiting(Arc::clone(&self.waiting));
-        if self.waiting.fetch_add(1, Ordering::AcqRel) < WAITING {
-            return Ok(waiting);
+    fn wait(&self, env: EnvId) -> Result<Waiting<'_>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(env).or_default();
+        if *count >= WAITING {
+            return Err(busy());
         }
-        Err(Error::new(Code::Unavailable, "too many pictures are being made")
-            .retry_after(Duration::from_secs(1)))
+        *count += 1;
+        Ok(Waiting(self, env))
     }
+}
+
+fn busy() -> Error {
+    Error::new(Code::Unavailable, "too many pictures are being made")
+        .retry_after(Duration::from_secs(1))
+        .hint("try again in a moment; a picture that was made once is there at once")
 }
 
 impl Storage {
@@ -90,9 +109,15 @@ impl Storage {
         let pictures = &self.0.pictures;
         let key = (env, object.content.clone(), view);
         let make = async {
-            let _waiting = pictures.wait()?;
-            let turn = pictures.turns.take(env).await?;
+            let _waiting = pictures.wait(env)?;
+            let until = Instant::now() + PATIENCE;
+            let in_time = async |turn| timeout_at(until, turn).await.map_err(|_| busy())?;
+            let mut turn = in_time(pictures.turns.take(env, 1).boxed()).await?;
             let bytes: Bytes = self.0.contents.whole(env, &object.content, object.size).await?;
+            if View::pixels(&bytes)? > LARGE {
+                drop(turn);
+                turn = in_time(pictures.turns.take(env, AT_ONCE).boxed()).await?;
+            }
             // Who asked may go away; the turn is over when the work is.
             let made = tokio::task::spawn_blocking(move || {
                 let _turn = turn;

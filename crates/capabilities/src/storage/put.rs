@@ -332,5 +332,6 @@ pub(super) fn path(text: &str, at: &str) -> Result<String> {
 pub(super) async fn used(desk: &mut Desk<'_>) -> Result<u64> {
     let sql = Sql { text: quota::USED.to_owned(), params: Vec::new() };
     let rows = desk.ask(sql).await?;
-    Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
+    // What cannot be summed up leaves no room.
+    Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or(u64::MAX))
 }

@@ -1,6 +1,6 @@
 //! How many bytes an environment's files may have, and have.
 
-use kernel::{Code, Error};
+use kernel::{Code, Error, Result};
 
 /// What everybody's files may come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +15,14 @@ impl Default for StorageLimits {
     }
 }
 
-/// Reads how many bytes the files have, and unfinished uploads are going to have.
+/// Reads how many bytes the files have, and have come of unfinished uploads: what is only announced takes no room.
 pub(super) const USED: &str = "SELECT (SELECT coalesce(sum(size), 0) FROM _steading_object) + \
-    (SELECT coalesce(sum(length), 0) FROM _steading_upload WHERE done = 0)";
+    (SELECT coalesce(sum(received), 0) FROM _steading_upload WHERE done = 0)";
+
+/// Whether there is room for `more` bytes beside those that are used.
+pub(super) fn room(used: u64, more: u64, most: u64) -> Result<()> {
+    if used.saturating_add(more) > most { Err(used_up(used, most)) } else { Ok(()) }
+}
 
 /// More than the bucket lets one file have.
 pub(super) fn too_large(bucket: &str, most: u64) -> Error {

@@ -175,6 +175,8 @@ impl Storage {
                 return Ok(Appended::Kept(row.upload));
             }
             let most = row.upload.length - offset;
+            let used = put::used(&mut Desk::Reader(&storage.0.databases, guest.env())).await?;
+            quota::room(used, most, storage.0.limits.bytes)?;
             if !storage.0.receive(&turn, offset, most, checksum, body).await? {
                 return Ok(Appended::Mismatch);
             }
@@ -295,14 +297,11 @@ impl Inner {
                     .hint("finish them, or remove them with DELETE; after a day they go by themselves"));
             }
             let sql = "INSERT INTO _steading_upload (id, owner, bucket, path, length, content_type, metadata, noted, \
-                       done, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9)";
+                       received, done, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, ?9)";
             db.run(Role::Platform, sql, row).await?;
             let used = put::used(&mut Desk::Turn(&mut db)).await?;
             let length = row.get(4).and_then(Value::as_u64).unwrap_or_default();
-            if used > self.limits.bytes {
-                return Err(quota::used_up(used.saturating_sub(length), self.limits.bytes));
-            }
-            Ok(())
+            quota::room(used, length, self.limits.bytes)
         }
         .await;
         match inserted {
@@ -367,8 +366,9 @@ impl Inner {
 
     async fn renew(&self, guest: &Guest, upload: &mut Upload) -> Result<()> {
         upload.expires_at = Timestamp::now().plus(LIFE);
-        let sql = "UPDATE _steading_upload SET expires_at = ?2 WHERE id = ?1";
-        self.change(guest.env(), sql, &[json!(upload.id), json!(upload.expires_at.as_micros())]).await
+        let sql = "UPDATE _steading_upload SET expires_at = ?2, received = ?3 WHERE id = ?1";
+        let params = [json!(upload.id), json!(upload.expires_at.as_micros()), json!(upload.offset)];
+        self.change(guest.env(), sql, &params).await
     }
 
     async fn drop_upload(&self, env: &Env, staged: &Staged, id: &str) -> Result<()> {

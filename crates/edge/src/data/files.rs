@@ -8,6 +8,7 @@ use axum::response::Response;
 use capabilities::access::Guest;
 use capabilities::rows::IfMatch;
 use capabilities::storage::{Condition, Lent, LinkMethod, ListFiles, Object, Placed, Put, Sign, View};
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
@@ -205,7 +206,14 @@ async fn store(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str, body: Body)
     let mut chunks = web::body::chunks(body);
     let stored = async {
         let asked = Asked::of(ask)?;
-        let lent = lent(data, ask, &asked, LinkMethod::Put, bucket, path).await?;
+        let first = lent(data, ask, &asked, LinkMethod::Put, bucket, path).await?;
+        // Who sends it may be somebody else when all of it is here, or nobody: a body takes its time.
+        let again = async {
+            let now = lent(data, ask, &asked, LinkMethod::Put, bucket, path).await?;
+            if now.guest == first.guest { Ok(None) } else { Err(changed()) }
+        };
+        let again = futures::stream::once(again).try_filter_map(async |end| Ok(end));
+        let lent = first.clone();
         let content_type = text(&ask.parts.headers, &CONTENT_TYPE)?;
         if let (Some(given), Some(signed)) = (&content_type, &lent.content_type)
             && !given.eq_ignore_ascii_case(signed)
@@ -221,7 +229,7 @@ async fn store(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str, body: Body)
             condition: condition(&ask.parts.headers)?,
             most: lent.max_size,
         };
-        data.files.put(&lent.guest, put, &mut chunks).await
+        data.files.put(&lent.guest, put, (&mut chunks).chain(again)).await
     }
     .await;
     if stored.is_err() {
@@ -322,6 +330,12 @@ async fn lent(
             Ok(Lent { guest, max_size: None, content_type: None })
         }
     }
+}
+
+/// The refusal of a body whose sender has changed while it came.
+pub(super) fn changed() -> Error {
+    Error::new(Code::Unauthenticated, "the session has ended or changed while the file was sent")
+        .hint("sign in again, then send it again")
 }
 
 /// The headers of a file's content.

@@ -35,6 +35,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use web::problem::app_problem_response;
 
+use crate::serve::OwnDomain;
+
 /// The routes of the data plane, as documents write them; everything else below `/_/` is not found.
 pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/auth/anonymous"),
@@ -221,6 +223,11 @@ impl Ask<'_> {
         bearer(&self.parts.headers)
     }
 
+    /// The domain of the app's own that the request is for, where it is one.
+    pub fn domain(&self) -> Option<&str> {
+        self.parts.extensions.get::<OwnDomain>().map(|domain| domain.0.as_str())
+    }
+
     /// The address the request comes from: the peer's, or what a proxy that is trusted says.
     pub fn peer(&self) -> Option<std::net::IpAddr> {
         self.parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
@@ -267,7 +274,9 @@ impl Ask<'_> {
 
 /// Refuses a platform key that a page shows.
 fn not_of_a_page(parts: &Parts, guest: &Guest) -> Result<()> {
-    if *guest.subject() == Subject::Service && parts.headers.contains_key(ORIGIN) {
+    // Only browsers send the second one (Fetch Metadata), also where they send no origin.
+    let is_a_page = parts.headers.contains_key(ORIGIN) || parts.headers.contains_key("sec-fetch-site");
+    if *guest.subject() == Subject::Service && is_a_page {
         return Err(Error::new(
             Code::Forbidden,
             "a platform key is for servers, and this is a page's request",

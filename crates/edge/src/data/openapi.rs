@@ -122,9 +122,9 @@ fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
         put["responses"]["201"] = put["responses"]["200"].clone();
         put["parameters"] = json!([once]);
         row.insert("put".to_owned(), put.clone());
-        if !table.unique.is_empty() {
+        let by: Vec<String> = table.names_of_rows().map(|names| names.join(",")).collect();
+        if !by.is_empty() {
             put["summary"] = json!("Makes a row, or changes the one with the same values in unique columns.");
-            let by: Vec<String> = table.unique.iter().map(|names| names.join(",")).collect();
             put["parameters"] = json!([once, {
                 "in": "query", "name": "by", "required": true, "schema": { "enum": by },
             }]);

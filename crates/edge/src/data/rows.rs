@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use capabilities::access::Guest;
 use capabilities::rows::{Batch, IfMatch, Key, ListQuery, Table, Target, Write};
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -34,18 +33,18 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         (&Method::POST, [_, table]) => {
             ask.no_query()?;
             let (row, table) = (ask.row(body).await?, (*table).to_owned());
-            ask.write(data, &guest, Write::Create { table, row }).await
+            ask.write(data, Write::Create { table, row }).await
         }
         (&Method::PUT, [_, table]) => {
             let (by, table) = (Target::By(ask.by()?), (*table).to_owned());
             let (row, if_match) = (ask.row(body).await?, ask.if_match()?);
-            ask.write(data, &guest, Write::Put { table, target: by, row, if_match }).await
+            ask.write(data, Write::Put { table, target: by, row, if_match }).await
         }
         (&Method::PUT, [_, table, id]) => {
             ask.no_query()?;
             let (target, table) = (Target::Id((*id).to_owned()), (*table).to_owned());
             let (row, if_match) = (ask.row(body).await?, ask.if_match()?);
-            ask.write(data, &guest, Write::Put { table, target, row, if_match }).await
+            ask.write(data, Write::Put { table, target, row, if_match }).await
         }
         (&Method::GET | &Method::HEAD, [_, table, id]) => {
             let expand = ask.expand()?;
@@ -65,12 +64,12 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
             ask.no_query()?;
             let (table, id) = ((*table).to_owned(), (*id).to_owned());
             let (row, if_match) = (ask.row(body).await?, ask.if_match()?);
-            ask.write(data, &guest, Write::Update { table, id, row, if_match }).await
+            ask.write(data, Write::Update { table, id, row, if_match }).await
         }
         (&Method::DELETE, [_, table, id]) => {
             ask.no_query()?;
             let (table, id, if_match) = ((*table).to_owned(), (*id).to_owned(), ask.if_match()?);
-            ask.write(data, &guest, Write::Delete { table, id, if_match }).await
+            ask.write(data, Write::Delete { table, id, if_match }).await
         }
         (_, [_, _]) => Ok(ask.only("GET, HEAD, POST, PUT")),
         (_, [_, _, "query"]) => Ok(ask.only("GET, HEAD, POST, PUT, PATCH, DELETE")),
@@ -81,13 +80,14 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
 
 /// Answers for `/_/batch`.
 pub(super) async fn batch(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
-    let guest = ask.guest(data).await?;
+    // Who may not ask at all is refused before the body is read.
+    ask.guest(data).await?;
     if ask.parts.method != Method::POST {
         return Ok(ask.only("POST"));
     }
     ask.no_query()?;
     let batch: Batch = ask.json(body).await?;
-    ask.write(data, &guest, Write::Batch(batch)).await
+    ask.write(data, Write::Batch(batch)).await
 }
 
 impl Ask<'_> {
@@ -101,7 +101,9 @@ impl Ask<'_> {
     }
 
     /// Makes a change, once where the request has an `Idempotency-Key`.
-    async fn write(&self, data: &Data, guest: &Guest, write: Write) -> Result<Response> {
+    async fn write(&self, data: &Data, write: Write) -> Result<Response> {
+        // Who sends it may be somebody else by now, or nobody: a body takes its time.
+        let guest = &self.guest(data).await?;
         let table = match &write {
             Write::Create { table, .. } | Write::Put { table, .. } => Some(table.clone()),
             Write::Update { .. } | Write::Delete { .. } | Write::Batch(_) => None,

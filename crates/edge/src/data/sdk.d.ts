@@ -50,8 +50,9 @@ export interface Auth extends Others {
   login(credentials: Credentials): Promise<User>;
   /** Mails a code and a link to sign in with. Tells nothing of who has an account. */
   otp(email: string, options?: Leading): Promise<void>;
-  /** Signs in, or signs up, with what was mailed. An anonymous user becomes the account of a new address. */
-  verify(mailed: Mailed): Promise<User>;
+  /** Signs in, or signs up, with what was mailed. An anonymous user becomes the account of a new address. The password
+   * that was given to `signUp` in this page is said again by itself. */
+  verify(mailed: Mailed & { password?: string }): Promise<User>;
   /** Mails a code and a link to set a new password with. */
   forgotPassword(email: string, options?: Leading): Promise<void>;
   /** Sets a new password and signs in; all other sessions end. */

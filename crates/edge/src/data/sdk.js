@@ -116,6 +116,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const { origin } = new URL(url);
   const name = `steading:${origin}`;
   const store = sessionStore(name);
+  let typed = null;
   const listeners = new Set();
   const user = () => store.read()?.user ?? null;
   let announced = JSON.stringify(user());
@@ -272,9 +273,20 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       return () => void listeners.delete(listener);
     },
     anonymous: () => locked(async () => user() ?? enter("anonymous", {})),
-    signUp: ({ email, password, redirect }) => locked(() => keep("signup", { email, password, redirect })),
+    signUp: ({ email, password, redirect }) =>
+      locked(async () => {
+        const made = await keep("signup", { email, password, redirect });
+        // Where a mail comes first, this page says again what was typed here: others may have typed something else.
+        typed = made ? null : { email, password };
+        return made;
+      }),
     otp: async (email, { redirect } = {}) => void (await ask("POST", "/_/auth/otp", { body: { email, redirect } })),
-    verify: ({ email, code, token }) => locked(() => keep("otp/verify", { email, code, token })),
+    verify: ({ email, code, token, password = typed?.email === email ? typed?.password : undefined }) =>
+      locked(async () => {
+        const made = await keep("otp/verify", { email, code, token, password });
+        typed = null;
+        return made;
+      }),
     forgotPassword: async (email, { redirect } = {}) =>
       void (await ask("POST", "/_/auth/password/forgot", { body: { email, redirect } })),
     resetPassword: ({ email, code, token, password }) =>
@@ -289,7 +301,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
         return data.user;
       }),
     linkToken(kind = "link") {
-      const found = new URLSearchParams(globalThis.location?.hash.slice(1)).get(`steading_${kind}`);
+      const found = new URLSearchParams(globalThis.location?.hash.slice(1)).get(`auth_${kind}`);
       // It works once, and is nothing to keep in an address.
       if (found) history.replaceState(history.state, "", location.pathname + location.search);
       return found;

@@ -5,13 +5,14 @@ use axum::body::Body;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use capabilities::storage::{Appended, Checksum, Put, Upload};
+use capabilities::storage::{Appended, Checksum, FileStream, Put, Upload};
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::header::{CONTENT_LOCATION, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use kernel::{Code, Error, Result};
 use serde_json::{Map, Value};
 
-use super::files::{SCOPES, http_date, set, text};
+use super::files::{SCOPES, changed, http_date, set, text};
 use super::{Ask, Data, refused, unknown};
 
 const RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -76,7 +77,7 @@ async fn route(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
             }
             let guest = ask.guest_for(data, SCOPES).await?;
             let offset = number(given, &OFFSET, "/upload_offset")?;
-            let chunks = web::body::chunks(body);
+            let chunks = sent(data, ask, body).await?;
             let appended = data.files.append(&guest, id, offset, checksum(given)?, chunks).await?;
             added(ask, StatusCode::NO_CONTENT, appended)
         }
@@ -116,7 +117,7 @@ async fn begin(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
     let upload = data.files.begin_upload(&guest, put, noted).await?;
     let location = format!("/_/uploads/{}", upload.id);
     let mut response = if is_bytes(given) && !upload.done {
-        let chunks = web::body::chunks(body);
+        let chunks = sent(data, ask, body).await?;
         let appended = data.files.append(&guest, &upload.id, 0, checksum(given)?, chunks).await?;
         added(ask, StatusCode::CREATED, appended)?
     } else {
@@ -126,6 +127,18 @@ async fn begin(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
         set(response.headers_mut(), LOCATION, &location);
     }
     Ok(response)
+}
+
+/// The body as it arrives, as long as who sends it is who they were.
+async fn sent(data: &Data, ask: &Ask<'_>, body: Body) -> Result<FileStream> {
+    let chunks = web::body::chunks(body);
+    let Some(token) = ask.token()? else { return Ok(chunks) };
+    let held = data.auth.hold_for(ask.env, Some(&token), SCOPES).await?;
+    let still = move |chunk| {
+        let is_over = held.ended().is_cancelled();
+        async move { if is_over { Err(changed()) } else { Ok(chunk) } }
+    };
+    Ok(chunks.and_then(still).boxed())
 }
 
 fn added(ask: &Ask<'_>, status: StatusCode, appended: Appended) -> Result<Response> {

@@ -7,7 +7,7 @@ use capabilities::auth::{Asking, Auth, AuthLimits, Claims, Outside, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
-use capabilities::mail::{Addresses, Post, Route};
+use capabilities::mail::{Addresses, At, Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served, Wanted};
 use capabilities::rows::{AuthSettings, LiveApps, Method, Rows};
@@ -39,7 +39,7 @@ pub struct Reply {
 struct Keys;
 
 impl Addresses for Keys {
-    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+    fn url<'a>(&'a self, _: &'a Env, _: At<'a>) -> BoxFuture<'a, Result<String>> {
         async { Ok("http://shop.localhost".to_owned()) }.boxed()
     }
 }
@@ -171,7 +171,7 @@ impl Ground {
     /// The access token of a new user.
     pub async fn session(&self) -> String {
         let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
-        let asking = Asking { env: &self.env, settings: &settings, client: None, device: None };
+        let asking = Asking { env: &self.env, settings: &settings, client: None, device: None, domain: None };
         self.auth.anonymous(&asking).await.unwrap().access_token.expose().to_owned()
     }
 

@@ -13,7 +13,7 @@ use capabilities::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::{Blobs, Site, Sites};
 use capabilities::logs::{Entry, Logs, Query};
-use capabilities::mail::{Addresses, Post, Route};
+use capabilities::mail::{Addresses, At, Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::rows::{App, AuthSettings, LiveApps, Method, Rows};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
@@ -72,7 +72,7 @@ impl LiveApps for Known {
 struct NoKeys;
 
 impl Addresses for NoKeys {
-    fn url<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
+    fn url<'a>(&'a self, _: &'a Env, _: At<'a>) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("http://shop.localhost".to_owned()) })
     }
 }

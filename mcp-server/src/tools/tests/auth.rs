@@ -18,7 +18,7 @@ async fn env(ground: &Ground) -> Env {
 async fn logs_in(ground: &Ground, email: &str, password: &str) -> kernel::Result<Secret> {
     let env = env(ground).await;
     let live = ground.platform.releases.live(&env).await.unwrap().unwrap();
-    let asking = Asking { env: &env, settings: &live.app.auth, client: None, device: None };
+    let asking = Asking { env: &env, settings: &live.app.auth, client: None, device: None, domain: None };
     let typed = Credentials { email: email.to_owned(), password: Secret::new(password) };
     Ok(ground.platform.auth.log_in(&asking, &typed).await?.access_token)
 }
@@ -119,7 +119,7 @@ async fn a_deleted_environments_users_and_key_go_with_it() {
     let operator = ground.operator().await;
     let env = Env::for_upkeep(operator.tenant, made["env"].as_str().unwrap().parse().unwrap());
     let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
-    let asking = Asking { env: &env, settings: &settings, client: None, device: None };
+    let asking = Asking { env: &env, settings: &settings, client: None, device: None, domain: None };
     let session = ground.platform.auth.anonymous(&asking).await.unwrap();
     assert!(ground.platform.auth.recognize(&env, &session.access_token).await.is_ok());
     let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();

@@ -123,18 +123,12 @@ fn cookie(base: &str, state: &str, value: Secret) -> Cookie {
 }
 
 impl Auth {
-    /// Where to send the browser that comes from a page at `base`, one of the app's addresses, to sign in with a provider.
+    /// Where to send the browser of a page of the app to sign in with a provider.
     ///
     /// # Errors
     /// `forbidden` where the app does not list the method; `not_found` for a provider that it does not name;
     /// `invalid_input` at `/redirect` or `/challenge`; `rate_limited`.
-    pub async fn depart(
-        &self,
-        asking: &Asking<'_>,
-        base: &str,
-        name: &str,
-        wish: &Wish,
-    ) -> Result<Departure> {
+    pub async fn depart(&self, asking: &Asking<'_>, name: &str, wish: &Wish) -> Result<Departure> {
         asking.by(Method::OAuth)?;
         let provider = asking.settings.providers.get(name);
         let provider = provider.ok_or_else(|| Error::not_found("such provider of this app"))?;
@@ -143,7 +137,8 @@ impl Auth {
             return Err(Error::invalid("/challenge", "this is not SHA-256 in base64url")
                 .hint("use signInWith of /_/sdk.js"));
         }
-        let redirect = allowed(wish.redirect.as_deref().unwrap_or("/"), base, &asking.settings.redirects)?;
+        let base = self.0.post.url(asking.env, asking.domain.into()).await?;
+        let redirect = allowed(wish.redirect.as_deref().unwrap_or("/"), &base, &asking.settings.redirects)?;
         self.0.throttles.others.admit(asking.client())?;
         let (inner, env) = (&self.0, asking.env);
         // The cookie is the one secret of the way: what goes to the provider is made of it, and of what goes to the
@@ -166,22 +161,23 @@ impl Auth {
         db.begin(Durability::Normal).await?;
         let put = pending::put(&mut db, env, Stage::Away, &state, &away).await;
         settle(db, put).await?;
-        let cookie = Cookie { posted: name == "apple", ..cookie(base, &state, held) };
+        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, held) };
         Ok(Departure { location: location.into(), cookie: Some(cookie) })
     }
 
-    /// Where the browser goes on that comes back from a provider to `base`. What the provider says is written down; the
+    /// Where the browser goes on that comes back from a provider. What the provider says is written down; the
     /// page takes it up with the code in its address.
     ///
     /// # Errors
     /// `forbidden` where it was not sent from here, or was here before.
-    pub async fn arrive(&self, asking: &Asking<'_>, base: &str, arrival: &Arrival) -> Result<Landing> {
+    pub async fn arrive(&self, asking: &Asking<'_>, arrival: &Arrival) -> Result<Landing> {
         let (env, inner) = (asking.env, &self.0);
         let state = arrival.state.as_str();
         if state.len() != 64 || !state.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(astray());
         }
-        let mut spent = cookie(base, state, Secret::new(""));
+        let base = inner.post.url(env, asking.domain.into()).await?;
+        let mut spent = cookie(&base, state, Secret::new(""));
         let held = arrival.cookies.iter().find(|(name, _)| *name == spent.name).map(|(_, held)| held);
         let held = held.ok_or_else(astray)?;
         let trip = Trip::of(env, held);

@@ -105,7 +105,13 @@ impl Ground {
     }
 
     pub fn asking(&self) -> Asking<'_> {
-        Asking { env: &self.env, settings: &self.settings, client: self.client, device: Some("a browser") }
+        Asking {
+            env: &self.env,
+            settings: &self.settings,
+            client: self.client,
+            device: Some("a browser"),
+            domain: None,
+        }
     }
 
     pub async fn anonymous(&self) -> Session {

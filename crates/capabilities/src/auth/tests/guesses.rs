@@ -201,3 +201,26 @@ async fn an_older_hash_is_replaced_when_its_password_is_shown() {
     ground.log_in("ada@example.org", PASSWORD).await.unwrap();
     assert_eq!(stored().await, current);
 }
+
+#[tokio::test]
+async fn nobody_keeps_mail_from_somebody_else_by_asking_for_it() {
+    let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
+    let limits = AuthLimits { mails: rate(2), strangers_mails: rate(5), ..AuthLimits::default() };
+    let mut ground = Ground::with(limits).await;
+    let from = |n: u32| Some(IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)));
+    ground.sign_up("ada@example.org").await.unwrap();
+    let home = ground.client;
+    let mut asked = Vec::new();
+    for n in 0..4 {
+        ground.client = from(n);
+        for _ in 0..2 {
+            asked.push(told(ground.auth.forgot(&ground.asking(), "ada@example.org", None).await) == "ok");
+        }
+    }
+    assert_eq!(asked, [true, true, true, true, true, false, false, false], "all strangers together");
+    ground.client = home;
+    ground.auth.forgot(&ground.asking(), "ada@example.org", None).await.unwrap();
+    // Another address is nobody's business.
+    ground.client = from(9);
+    ground.auth.forgot(&ground.asking(), "eve@example.org", None).await.unwrap();
+}

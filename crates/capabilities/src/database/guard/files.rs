@@ -105,7 +105,7 @@ pub(in crate::database) fn replace(handle: &mut LockedSqliteHandle<'_>, from: &P
     if code == sys::SQLITE_OK { Ok(()) } else { Err(Broken::Engine(code)) }
 }
 
-/// Lays the database at `other` beside the connection's, for reading, under the name `past`. The connection has no
+/// Lays the database at `other` beside the connection's, for reading, under the name `beside`. The connection has no
 /// role after this.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ pub(in crate::database) fn attach(handle: &mut LockedSqliteHandle<'_>, other: &P
     let code = unsafe {
         sys::sqlite3_limit(db.as_ptr(), sys::SQLITE_LIMIT_ATTACHED, 1);
         sys::sqlite3_set_authorizer(db.as_ptr(), None, null_mut());
-        let sql = c"ATTACH DATABASE ?1 AS past";
+        let sql = c"ATTACH DATABASE ?1 AS beside";
         let mut code = sys::sqlite3_prepare_v2(db.as_ptr(), sql.as_ptr(), -1, &raw mut statement, null_mut());
         if code == sys::SQLITE_OK {
             code = sys::sqlite3_bind_text(statement, 1, path.as_ptr().cast(), length, None);

@@ -74,6 +74,16 @@ impl Showing {
     }
 }
 
+/// The same, with the password that was signed up with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verifying {
+    pub email: Option<String>,
+    pub code: Option<Secret>,
+    pub token: Option<Secret>,
+    pub password: Option<Secret>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resetting {

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::{Ask, Data, json as answer_json, unknown};
 use forms::{
-    Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Refreshing, Resetting, Showing, Vouched,
+    Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Refreshing, Resetting, Showing,
+    Verifying, Vouched,
 };
 
 /// Answers for `/_/auth/…`.
@@ -49,7 +50,8 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
     // Also where no session is needed, one that has ended is not taken for none.
     ask.guest(data).await?;
     let device = ask.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let asking = Asking { env: ask.env, settings: &ask.app.auth, client: ask.peer(), device };
+    let asking =
+        Asking { env: ask.env, settings: &ask.app.auth, client: ask.peer(), device, domain: ask.domain() };
     Request { data, ask, asking, token }.answer(route, body).await
 }
 
@@ -126,8 +128,9 @@ impl Request<'_> {
                 self.mailed()
             }
             ["otp", "verify"] => {
-                let shown: Showing = ask.json(body).await?;
-                entered(auth.verify(asking, token, &shown.read()?).await?)
+                let Verifying { email, code, token: link, password } = ask.json(body).await?;
+                let shown = Showing { email, code, token: link }.read()?;
+                entered(auth.verify(asking, token, &shown, password.as_ref()).await?)
             }
             ["password", "forgot"] => {
                 let Mailing { email, redirect } = ask.json(body).await?;

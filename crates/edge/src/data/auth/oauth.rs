@@ -3,14 +3,13 @@
 use axum::body::Body;
 use axum::response::Response;
 use capabilities::auth::{Arrival, Cookie, Departure, Handover, Landing, Taken, Wish};
-use http::header::{COOKIE, HOST, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use http::header::{COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use kernel::{Error, Result, Secret};
 use serde_json::json;
 
 use super::forms::TakingUp;
 use super::{Request, good, session};
-use crate::Secured;
 use crate::data::rows::pairs;
 use crate::data::{Ask, unknown};
 
@@ -37,9 +36,7 @@ async fn start(request: &Request<'_>, provider: &str) -> Result<Response> {
         }
     }
     let wish = Wish { redirect, challenge: challenge.unwrap_or_default() };
-    let base = base(request).await?;
-    let Departure { location, cookie } =
-        request.data.auth.depart(&request.asking, &base, provider, &wish).await?;
+    let Departure { location, cookie } = request.data.auth.depart(&request.asking, provider, &wish).await?;
     let kept = cookie.map(|cookie| set(&cookie, cookie.life));
     leads(&location, kept)
 }
@@ -69,8 +66,7 @@ async fn callback(request: &Request<'_>, body: Body) -> Result<Response> {
         }
     }
     arrival.state = state.unwrap_or_default();
-    let Landing { location, cookie } =
-        request.data.auth.arrive(&request.asking, &base(request).await?, &arrival).await?;
+    let Landing { location, cookie } = request.data.auth.arrive(&request.asking, &arrival).await?;
     leads(&location, Some(set(&cookie, 0)))
 }
 
@@ -81,15 +77,6 @@ async fn token(request: &Request<'_>, body: Body) -> Result<Response> {
         Taken::Session(opened) => session(StatusCode::OK, opened, None),
         Taken::Linked(profile) => good(StatusCode::OK, &json!({ "user": profile })),
     }
-}
-
-/// The address at which the page is that asks: one of the app's, or no app would have been found under it.
-async fn base(request: &Request<'_>) -> Result<String> {
-    let (ask, app) = (request.ask, request.data.auth.address(request.ask.env).await?);
-    let host = ask.parts.uri.authority().map(http::uri::Authority::as_str);
-    let host = host.or_else(|| ask.parts.headers.get(HOST)?.to_str().ok()).unwrap_or_default();
-    let secured = ask.parts.extensions.get::<Secured>().is_some() || app.starts_with("https://");
-    Ok(format!("{}://{}", if secured { "https" } else { "http" }, host.to_ascii_lowercase()))
 }
 
 fn cookies(ask: &Ask<'_>) -> Vec<(String, Secret)> {

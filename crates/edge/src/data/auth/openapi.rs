@@ -84,7 +84,7 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let asked = object(&["email"], &["email", "current"]);
         let about = "Mails a code and a link to a new address; `current` as for the password.";
         add("email", "post", about, Answers::Mailed, Some(asked));
-        let user = json!({ "type": "object", "properties": { "user": reference("steading.User") } });
+        let user = json!({ "type": "object", "properties": { "user": reference("auth.User") } });
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
     if on(Method::OAuth) {
@@ -128,11 +128,11 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     add("sessions", "get", "The user's sessions.", Answers::With(sessions), None);
     add("sessions", "delete", "Ends the user's other sessions.", Answers::Nothing, None);
     add("sessions/{id}", "delete", "Ends one of the user's sessions.", Answers::Nothing, None);
-    add("me", "get", "Who is signed in.", Answers::With(reference("steading.User")), None);
+    add("me", "get", "Who is signed in.", Answers::With(reference("auth.User")), None);
     let about = "Removes the account, and the rows that its user may remove; `current` as for the password.";
     add("me", "delete", about, Answers::Nothing, Some(object(&[], &["current"])));
     let export = json!({ "type": "object", "required": ["user", "rows", "files"], "properties": {
-        "user": reference("steading.User"),
+        "user": reference("auth.User"),
         "rows": { "type": "object", "additionalProperties": { "type": "array", "items": { "type": "object" } } },
         "files": { "type": "array", "items": { "type": "object" } },
     } });
@@ -180,7 +180,7 @@ const SCHEMAS: [(&str, Schema); 4] = [
             "properties": {
                 "access_token": { "type": "string" }, "token_type": { "const": "Bearer" },
                 "refresh_token": { "type": "string" }, "expires_in": { "type": "integer" },
-                "user": reference("steading.User"),
+                "user": reference("auth.User"),
                 "redirect": { "type": "string", "description": "Where the link leads on to, where it was asked for so." },
             },
         })

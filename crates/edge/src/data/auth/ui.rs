@@ -38,7 +38,7 @@ async fn page(data: &Data, ask: &Ask<'_>) -> Result<Response> {
     let auth = &ask.app.auth;
     let query = pairs(ask.parts.uri.query())?;
     let to = match query.iter().find(|(name, _)| name == "to") {
-        Some((_, wanted)) => data.auth.own_path(ask.env, wanted).await?,
+        Some((_, wanted)) => data.auth.own_path(ask.env, ask.domain(), wanted).await?,
         None => None,
     };
     let logo = auth
