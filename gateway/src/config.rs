@@ -183,6 +183,10 @@ pub struct Environments {
     pub max_database_bytes: u64,
     /// What the files of one environment may have together, in bytes.
     pub max_files_bytes: u64,
+    /// What the log of one environment may have in all, in bytes.
+    pub max_log_bytes: u64,
+    /// How many entries a second one environment may log.
+    pub max_log_per_second: u32,
     /// The longest one statement may run, in milliseconds.
     pub statement_timeout_ms: u64,
     /// How often backups that are due are made and what is old is removed, in seconds.
@@ -259,6 +263,8 @@ impl Default for Config {
                 max_open: 64,
                 max_database_bytes: 1024 * 1024 * 1024,
                 max_files_bytes: 10 * 1024 * 1024 * 1024,
+                max_log_bytes: 8 * 1024 * 1024,
+                max_log_per_second: 200,
                 statement_timeout_ms: 10_000,
                 upkeep_s: 3_600,
                 max_snapshots: 20,

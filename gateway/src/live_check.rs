@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capabilities::domains::Domains;
+use capabilities::hosting::RequestPath;
 use capabilities::releases::{LiveCheck, Served};
 use control::Control;
 use futures::future::BoxFuture;
@@ -64,7 +65,11 @@ impl Dialer {
         let body =
             response.into_body().collect().await.map_err(|e| refuse("its answer broke off").source(e))?;
         let index = served.site.files.iter().find(|(path, _)| path.as_str() == "index.html");
-        if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty())
+        // What a route answers at / is the route's business.
+        let home = RequestPath::parse("/");
+        let routed = home.as_ref().is_some_and(|home| served.app.routes.find(home).is_some())
+            || !served.app.routes.guards("index.html", None).is_empty();
+        if let Some((_, file)) = index.filter(|_| served.site.redirects.is_empty() && !routed)
             && (!status.is_success() || file.sha256 != BlobHash::of(&body.to_bytes()))
         {
             return Err(refuse(format!("/ answered with status {status} and not with index.html")));

@@ -4,6 +4,7 @@ mod https;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use axum::Router;
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
-use capabilities::logs::Logs;
+use capabilities::logs::{Logs, Pace, Rotation};
 use capabilities::mail::{Post, Route, Server};
 use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, Hosts};
@@ -106,7 +107,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
     let blobs = Blobs::new(&environments_dir)?;
-    let logs = Logs::new(&environments_dir);
+    let logs = logs(config, &environments_dir);
     let hosts = Arc::new(hosts(listening)?);
     let certificates = match listening.tls {
         Some(_) => Some(Arc::new(https::certificates(config, listening, &hosts, &control)?)),
@@ -138,7 +139,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
-    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents, links, limits);
+    let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents.clone(), links, limits);
     let realtime = Realtime::new(
         Arc::clone(&databases),
         live,
@@ -152,7 +153,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         Arc::clone(&releases),
         auth.clone(),
         logs.clone(),
-        if config.storage.s3_bucket.0.is_empty() { Files::Here } else { Files::Elsewhere },
+        contents,
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
@@ -254,6 +255,13 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
         },
         ..ControlConfig::new(config.data_dir.clone())
     })
+}
+
+fn logs(config: &Config, environments_dir: &Path) -> Logs {
+    let Rotation { files, .. } = Rotation::default();
+    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / files as u64 };
+    let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
+    Logs::with(environments_dir, rotation, Pace { per_second })
 }
 
 /// Where the contents of files are.

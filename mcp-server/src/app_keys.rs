@@ -1,4 +1,5 @@
-//! The keys that sign the tokens of apps' users and links to their files, and apps' secrets, out of the control plane.
+//! The keys that sign the tokens of apps' users and links to their files, apps' secrets, and the seal, out of the
+//! control plane.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use control::Control;
 use futures::future::BoxFuture;
 use kernel::{Code, Env, Result, Scopes, Secret};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// The control plane's keys, one for each environment.
 pub struct AppKeys(pub Arc<Control>);
@@ -32,6 +34,14 @@ impl TokenKeys for AppKeys {
 
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
         Box::pin(self.0.app_keys().kid(env))
+    }
+
+    fn seal(&self, place: &str, value: &[u8]) -> Result<String> {
+        self.0.sealing().seal(place, value)
+    }
+
+    fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.0.sealing().open(place, sealed)
     }
 }
 

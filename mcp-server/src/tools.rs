@@ -28,6 +28,7 @@ mod files;
 mod logs_query;
 mod manifest;
 mod outcome;
+mod parts;
 mod resource_delete;
 mod secret_set;
 mod site_deploy;

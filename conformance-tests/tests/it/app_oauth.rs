@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use testkit::{Client, OpenId, Steading, require};
 
+use crate::app_second_factors::guard;
 use crate::outsiders::{Outsider, SECRET, Walker, pairs};
 
 const PASSWORD: &str = "a word that is long enough";
@@ -120,7 +121,7 @@ pub fn at_provider(walker: &mut Walker, start: &str, form: &str, end: &str) -> S
 }
 
 fn oauth(providers: &Value) -> Value {
-    json!({ "methods": ["oauth", "anonymous", "password"], "providers": providers })
+    json!({ "methods": ["oauth", "anonymous", "password"], "mfa": "optional", "providers": providers })
 }
 
 /// A real provider that knows two people, and an app that trusts it.
@@ -329,6 +330,7 @@ fn an_address_ties_an_identity_to_an_account_only_where_both_sides_have_confirme
     let squatter = club.app.sign_up("bea@example.org", PASSWORD).unwrap();
     outsider.is(json!({ "openid": "squatter" }));
     assert_eq!(club.take_up(&squatter, &club.trip("wechat").unwrap(), true).status, 200);
+    guard(&squatter).unwrap();
     outsider.is(person(2, "bea@example.org"));
     let bea = club.enter("github").unwrap();
     squatter.ask("GET", "/_/auth/me").unwrap().refuses(401, "unauthenticated").unwrap();
@@ -339,11 +341,52 @@ fn an_address_ties_an_identity_to_an_account_only_where_both_sides_have_confirme
         .unwrap();
     outsider.is(json!({ "openid": "squatter" }));
     assert_ne!(club.enter("wechat").unwrap().id(), bea.id());
-    assert_eq!(club.user(bea.id())["providers"], json!(["github"]));
+    let user = club.user(bea.id());
+    assert_eq!([&user["providers"], &user["mfa"]], [&json!(["github"]), &Value::Null]);
     // The address was given to somebody else there: not to the account as well.
     outsider.is(person(3, "ada@example.org"));
     let code = club.trip("github").unwrap();
     club.take_up(&club.app.visitor(), &code, false).refuses(409, "conflict").unwrap();
+}
+
+#[test]
+fn who_came_without_an_address_gets_one_and_another_way_in() {
+    let outsider = Outsider::start();
+    let club = Club::new("oauth-address", &oauth(&outsider.providers()));
+    outsider.is(json!({ "openid": "o1" }));
+    let ada = club.enter("wechat").unwrap();
+    let sent = ada.send("POST", "/_/auth/email", &json!({ "email": "ada@example.org" })).unwrap();
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let mail = || {
+        let wanted = json!({ "user": "ada@example.org", "mails": true });
+        let mails = club.client.output("auth_users", &wanted).ok()?;
+        mails["mails"][0]["text"].as_str().map(str::to_owned)
+    };
+    let mail = testkit::eventually(std::time::Duration::from_secs(20), mail).unwrap();
+    let code =
+        mail.lines().map(str::trim).find(|line| line.len() == 6 && line.parse::<u32>().is_ok()).unwrap();
+    let shown = json!({ "email": "ada@example.org", "code": code });
+    let changed = ada.send("POST", "/_/auth/email/verify", &shown).unwrap();
+    assert_eq!(changed.body["user"]["email_verified"], true, "{changed:?}");
+    // With it a password can be had: the only way in is one no more.
+    assert_eq!(ada.ask("DELETE", "/_/auth/identities/wechat").unwrap().status, 204);
+}
+
+#[test]
+fn somebody_elses_word_is_one_factor_where_an_account_has_a_second() {
+    let outsider = Outsider::start();
+    let club = Club::new("oauth-second", &oauth(&outsider.providers()));
+    outsider.is(json!({ "openid": "o1" }));
+    let ada = club.enter("wechat").unwrap();
+    let made = guard(&ada).unwrap();
+    let reply = club.take_up(&club.app.visitor(), &club.trip("wechat").unwrap(), false);
+    assert_eq!((reply.status, &reply.body["access_token"]), (200, &Value::Null), "{reply:?}");
+    let ticket = reply.body["mfa"]["ticket"].as_str().unwrap();
+    let shown = json!({ "ticket": ticket, "recovery_code": made.recovery[0] });
+    let again = club.entered(&club.app.auth("mfa/verify", &shown).unwrap()).unwrap();
+    assert_eq!(again.id(), ada.id());
+    let sessions = again.ask("GET", "/_/auth/sessions").unwrap().body;
+    assert_eq!(sessions["sessions"][0]["method"], "oauth:wechat");
 }
 
 #[test]

@@ -302,15 +302,7 @@ fn advice_names_the_call_that_mends() {
     let tokens = tiktoken_rs::o200k_base().unwrap().encode_ordinary(&seen.to_string()).len();
     assert!(tokens <= 2_500, "{tokens} tokens");
     let advice: Vec<&str> = seen["advice"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    let call = advice.iter().find_map(|advice| advice.split_once(": access_set ")).unwrap().1;
-    let call: Value = serde_json::from_str(call).unwrap();
-    let before = advice.len();
-    place.output("access_set", &call).unwrap();
-    let index = advice.iter().find_map(|advice| advice.split_once(": db_execute "));
-    if let Some((_, index)) = index {
-        place.output("db_execute", &serde_json::from_str(index).unwrap()).unwrap();
-    }
-    assert!(before > 0);
+    assert!(advice.iter().any(|advice| advice.contains(": access_set ")), "{advice:?}");
 }
 
 #[test]

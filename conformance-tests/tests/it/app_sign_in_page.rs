@@ -10,14 +10,14 @@ const PASSWORD: &str = "a word that is long enough";
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Waits until the page says so.
-fn waits_for(browser: &Chromium, expression: &str) {
+pub fn waits_for(browser: &Chromium, expression: &str) {
     let holds = || (browser.evaluate(&format!("return !!({expression})")).ok()? == true).then_some(());
     let page = || browser.evaluate("return document.body.innerText");
     assert!(eventually(LIMIT, holds).is_some(), "{expression}: {:?}", page());
 }
 
 /// Types into the form's fields and sends it by its button, as somebody would.
-fn fill(browser: &Chromium, fields: &[(&str, &str)]) {
+pub fn fill(browser: &Chromium, fields: &[(&str, &str)]) {
     for (name, text) in fields {
         let script = format!("document.querySelector('[name={name}]').value = {}", json!(text));
         browser.evaluate(&script).unwrap();

@@ -1,5 +1,5 @@
 //! What an environment can do, a module each: access, auth, database, domains, hosting, logs, mail, outbound, realtime,
-//! releases, rows, snapshots, storage.
+//! releases, routes, rows, snapshots, storage.
 
 pub mod access;
 pub mod auth;
@@ -11,6 +11,7 @@ pub mod mail;
 pub mod outbound;
 pub mod realtime;
 pub mod releases;
+pub mod routes;
 pub mod rows;
 pub mod snapshots;
 pub mod storage;

@@ -8,6 +8,7 @@ mod contents;
 mod data;
 mod host;
 mod page;
+mod routes;
 mod serve;
 mod tls;
 

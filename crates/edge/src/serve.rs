@@ -9,6 +9,7 @@ use capabilities::hosting::{
     Blobs, Error, Found as Resolved, RedirectStatus, RequestPath, SiteFile, SitePath,
 };
 use capabilities::logs::{Entry, Level, Logs, Source};
+use capabilities::routes::Route;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     LOCATION, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
@@ -16,12 +17,14 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use kernel::{CallId, Env, Result, Timestamp};
+use web::problem::Told;
 
 use crate::cache_control::{self, ASK_FIRST};
 use crate::coding::Coding;
 use crate::conditional::{self, Part};
 use crate::contents::Contents;
 use crate::data;
+use crate::routes::{self, Gate, Shown, Taken};
 use crate::{Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, tls};
 
 const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
@@ -31,13 +34,17 @@ const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 /// How much of a path a log entry holds, in bytes.
 const LOGGED_PATH: usize = 512;
 
+/// How much of a pointer into what was sent, in bytes.
+const LOGGED_FIELD: usize = 100;
+
 /// Serves the apps of all environments. Cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
     apps: Arc<dyn Apps>,
     contents: Arc<Contents>,
-    data: Data,
+    pub(crate) data: Data,
     logs: Logs,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The release that a host shows.
@@ -49,12 +56,12 @@ struct Found {
 }
 
 /// A request that found its release.
-struct Visit<'a> {
-    env: &'a Env,
-    served: &'a Served,
-    which: Which,
-    request: &'a Parts,
-    id: CallId,
+pub(crate) struct Visit<'a> {
+    pub env: &'a Env,
+    pub served: &'a Served,
+    pub which: Which,
+    pub request: &'a Parts,
+    pub id: CallId,
 }
 
 /// The domain of an app's own that a request is for. It is looked at only where that was found to be proven.
@@ -74,7 +81,7 @@ impl Edge {
     /// environment's release.
     #[must_use]
     pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, data: Data, logs: Logs) -> Self {
-        Self { apps, contents: Arc::new(Contents::new(blobs)), data, logs }
+        Self { apps, contents: Arc::new(Contents::new(blobs)), data, logs, gate: Arc::new(Gate::new()) }
     }
 
     /// Answers a request for `host`, which is an app's or a preview's; any other host has nothing. Every answer
@@ -91,7 +98,7 @@ impl Edge {
                 let Found { env, served, which, hsts } = found;
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
                 let mut response = self.answer(&visit, body).await;
-                self.log(&visit, response.status(), started.elapsed());
+                self.log(&visit, &response, started.elapsed());
                 if hsts && request.extensions.get::<Secured>().is_some() {
                     response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, tls::HSTS);
                 }
@@ -144,7 +151,7 @@ impl Edge {
             // On its own, so that what a page waits for is not as large as a statement's state, and moved as often.
             Box::pin(self.data.answer(visit.env, visit.request, body, visit.id)).await
         } else {
-            self.page(visit).await
+            self.page(visit, body).await
         };
         let headers = response.headers_mut();
         headers.insert(X_RELEASE, HeaderValue::from(visit.served.release));
@@ -154,33 +161,62 @@ impl Edge {
         response
     }
 
-    async fn page(&self, visit: &Visit<'_>) -> Response {
-        let site = &visit.served.site;
+    /// Answers for a path outside the data plane: by the route that is for it, else by the site.
+    async fn page(&self, visit: &Visit<'_>, body: Body) -> Response {
         let path = RequestPath::parse(visit.request.uri.path());
         if path.as_ref().is_some_and(RequestPath::is_reserved) {
             return page::problem(&data::unknown(), visit.id);
         }
+        let Some(asked) = path else {
+            let reads = matches!(visit.request.method, Method::GET | Method::HEAD);
+            return if reads { page::no_such_page() } else { page::only_reading() };
+        };
+        if let Some(found) = visit.served.app.routes.find(&asked) {
+            return routes::answer(self, visit, &found, &asked, body).await;
+        }
+        if let Err(refusal) = routes::as_live(self, visit, &asked).await {
+            return data::refused(&refusal, visit.env, visit.id);
+        }
+        self.site(visit, None, &asked).await
+    }
+
+    /// What the site has there; `passed` is the route that led here.
+    pub(crate) async fn site(
+        &self,
+        visit: &Visit<'_>,
+        passed: Option<&Route>,
+        asked: &RequestPath,
+    ) -> Response {
+        let site = &visit.served.site;
         if !matches!(visit.request.method, Method::GET | Method::HEAD) {
             return page::only_reading();
         }
         if site.files.is_empty() && site.redirects.is_empty() {
             return page::nothing_here();
         }
-        let Some(asked) = path else { return page::no_such_page() };
-        let sending = match site.resolve(&asked) {
-            Resolved::File { path, file } => Sending { status: StatusCode::OK, path, file, asked: &asked },
+        let sending = match site.resolve(asked) {
+            Resolved::File { path, file } => Sending { status: StatusCode::OK, path, file, asked },
             Resolved::NotFound { page: Some((path, file)) } => {
-                Sending { status: StatusCode::NOT_FOUND, path, file, asked: &asked }
+                Sending { status: StatusCode::NOT_FOUND, path, file, asked }
             }
             Resolved::NotFound { page: None } => {
                 let mut response = page::no_such_page();
-                add_own_headers(response.headers_mut(), visit.served, &asked, StatusCode::NOT_FOUND);
+                add_own_headers(response.headers_mut(), visit.served, asked, StatusCode::NOT_FOUND);
                 return response;
             }
-            Resolved::Redirect { location, status } => return redirect(visit, &asked, location, status),
+            Resolved::Redirect { location, status } => return redirect(visit, asked, location, status),
+        };
+        let shown = match routes::shows(self, visit, passed, sending.path.as_str()).await {
+            Ok(shown) => shown,
+            Err(refusal) => return data::refused(&refusal, visit.env, visit.id),
         };
         match self.send(visit, &sending).await {
-            Ok(response) => response,
+            Ok(mut response) => {
+                if shown == Shown::ToSome {
+                    routes::guarded(&mut response);
+                }
+                response
+            }
             Err(error) => {
                 let error = kernel::Error::from(error);
                 tracing::error!(
@@ -271,11 +307,16 @@ impl Edge {
         Ok((Body::from_stream(stream), file.size))
     }
 
-    fn log(&self, visit: &Visit<'_>, status: StatusCode, took: Duration) {
+    fn log(&self, visit: &Visit<'_>, response: &Response, took: Duration) {
+        let status = response.status();
         let method = visit.request.method.as_str();
         let raw = visit.request.uri.path();
         let path = &raw[..raw.floor_char_boundary(LOGGED_PATH)];
-        let level = if status.is_server_error() { Level::Error } else { Level::Info };
+        let level = match status {
+            status if status.is_server_error() => Level::Error,
+            status if status.is_client_error() => Level::Warn,
+            _ => Level::Info,
+        };
         let message = format!("{method} {path} {}", status.as_u16());
         let mut entry = Entry::new(Timestamp::now(), level, Source::Edge, message);
         entry.request_id = Some(visit.id.to_string());
@@ -284,6 +325,16 @@ impl Edge {
         entry.fields.insert("status".into(), status.as_u16().into());
         entry.fields.insert("duration_ms".into(), (took.as_micros() as f64 / 1000.0).into());
         entry.fields.insert("release".into(), visit.served.release.into());
+        if let Some(Taken(route)) = response.extensions().get() {
+            entry.fields.insert("route".into(), route.as_str().into());
+        }
+        // Its words may repeat what was sent, and stay with the sender.
+        if let Some(Told { code, field }) = response.extensions().get() {
+            entry.fields.insert("code".into(), code.as_str().into());
+            if let Some(field) = field {
+                entry.fields.insert("field".into(), field[..field.floor_char_boundary(LOGGED_FIELD)].into());
+            }
+        }
         self.logs.append(visit.env, entry);
     }
 }

@@ -80,7 +80,46 @@ pub async fn discard(headers: &HeaderMap, chunks: &mut BoxStream<'static, Result
     }
 }
 
+/// The body, of which no more than `most` bytes are taken. What is over is read and thrown away as far as a client may be
+/// expected to send it before it reads the answer.
+///
+/// # Errors
+/// `too_large` where it announces more; the same from the body where more comes.
+pub async fn bounded(headers: &HeaderMap, body: Body, most: u64) -> Result<Body> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let refusal = move || {
+        Error::new(Code::TooLarge, format!("the body is larger than {most} bytes")).hint("send less at once")
+    };
+    let mut chunks = chunks(body);
+    if announced.is_some_and(|length| length > most) {
+        discard(headers, &mut chunks).await;
+        return Err(refusal());
+    }
+    let headers = headers.clone();
+    let bounded = stream::try_unfold((chunks, most), move |(mut chunks, left)| {
+        let headers = headers.clone();
+        async move {
+            let Some(chunk) = chunks.next().await.transpose()? else { return Ok(None) };
+            let Some(left) = left.checked_sub(chunk.len() as u64) else {
+                discard(&headers, &mut chunks).await;
+                return Err(refusal());
+            };
+            Ok(Some((chunk, (chunks, left))))
+        }
+    });
+    Ok(Body::from_stream(bounded))
+}
+
 fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    // A body that was bounded says itself what is wrong with it, through as many wrappings as it has.
+    let cause = match cause.downcast::<Error>() {
+        Ok(own) => return *own,
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<axum::Error>() {
+        Ok(wrapped) => return broken_off(wrapped.into_inner()),
+        Err(cause) => cause,
+    };
     Error::new(Code::InvalidInput, "the body broke off before its end").source(cause)
 }
 

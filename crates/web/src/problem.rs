@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use kernel::{CallId, Code, Error, LimitInfo};
 use serde_json::Value;
 
@@ -37,14 +37,29 @@ pub fn problem_response(error: &Error, request_id: &str) -> Response {
 #[must_use]
 pub fn app_problem_response(error: &Error, request_id: &str) -> Response {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    app_problem_response_as(status, error, request_id)
+}
+
+fn app_problem_response_as(status: StatusCode, error: &Error, request_id: &str) -> Response {
     let mut problem = error.problem(request_id);
+    problem["status"] = status.as_u16().into();
     // Says no more than `status` and `code` do (RFC 9457 §4.2.1).
     problem["type"] = "about:blank".into();
     let mut response = write(status, error, problem, request_id);
+    response.extensions_mut().insert(Told { code: error.code(), field: error.pointer().map(str::to_owned) });
     if let Some(challenge) = response.headers_mut().get_mut(WWW_AUTHENTICATE) {
         *challenge = HeaderValue::from_static("Bearer");
     }
     response
+}
+
+/// What a problem of an app has told, for the log: the code, and where in what was sent.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The code.
+    pub code: Code,
+    /// The pointer.
+    pub field: Option<String>,
 }
 
 /// A refusal of HTTP itself (405, 406, 415), whose status is finer than the code's.
@@ -77,6 +92,17 @@ pub fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Res
     response
 }
 
+/// The same on an app's own host.
+#[must_use]
+pub fn app_method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
+    let error = Error::new(Code::InvalidInput, "this path does not take that method")
+        .hint("the Allow header lists the methods it takes");
+    let mut response =
+        app_problem_response_as(StatusCode::METHOD_NOT_ALLOWED, &error, &request_id.to_string());
+    response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
+    response
+}
+
 fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) -> Response {
     let mut response = Response::new(Body::from(problem.to_string()));
     *response.status_mut() = status;
@@ -92,18 +118,23 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
         headers.insert(RETRY_AFTER, seconds.into());
     }
     if let Some(limit) = error.limit_info() {
-        let LimitInfo { name, quota, window_s, remaining, reset_s } = limit;
-        let fields = [
-            (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window_s}")),
-            (RATE_LIMIT, format!("\"{name}\";r={remaining};t={reset_s}")),
-        ];
-        for (field, value) in fields {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(field, value);
-            }
-        }
+        add_limit(headers, limit);
     }
     response
+}
+
+/// Says how many calls are allowed, and how many are left.
+pub fn add_limit(headers: &mut HeaderMap, limit: &LimitInfo) {
+    let LimitInfo { name, quota, window_s, remaining, reset_s } = limit;
+    let fields = [
+        (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window_s}")),
+        (RATE_LIMIT, format!("\"{name}\";r={remaining};t={reset_s}")),
+    ];
+    for (field, value) in fields {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(field, value);
+        }
+    }
 }
 
 /// An error on its way out of an HTTP handler, with the id of the request it ends.

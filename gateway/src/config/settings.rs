@@ -115,6 +115,11 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_database_bytes" => environments.max_database_bytes;
     /// What the files of one environment may have together, in bytes.
     "environments.max_files_bytes" => environments.max_files_bytes;
+    /// What the log of one environment may have in all, in bytes; it is in four files, and the oldest goes for a new one.
+    "environments.max_log_bytes" => environments.max_log_bytes;
+    /// How many entries a second one environment may log, and as many warnings and errors. What is over is dropped, and the
+    /// log says how much.
+    "environments.max_log_per_second" => environments.max_log_per_second;
     /// The longest one statement may run, in milliseconds.
     "environments.statement_timeout_ms" => environments.statement_timeout_ms;
     /// How often backups that are due are made and what is old is removed, in seconds.

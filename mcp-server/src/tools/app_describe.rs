@@ -1,16 +1,17 @@
-//! `app_describe`: everything an environment holds, in few words.
+//! `app_describe`: everything an environment holds, in few words; and each part of it whole.
 
-use capabilities::access::AccessSpec;
+use std::collections::BTreeMap;
+
 use capabilities::auth::CALLBACK;
 use capabilities::domains::DomainInfo;
-use capabilities::releases::{Description, TableInfo};
+use capabilities::releases::Description;
 use capabilities::snapshots::Snapshot;
-use kernel::{Env, EnvId, Result, Scope};
+use kernel::{Env, EnvId, Error, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool, budget};
+use tool::{Cx, Effect, Spec, Tool};
 
-use super::outcome::shorten;
+use super::parts::{Parts, Section};
 use crate::platform::Platform;
 
 pub struct AppDescribe;
@@ -18,20 +19,13 @@ pub struct AppDescribe;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
+    /// This one whole.
+    table: Option<String>,
+    /// A part that `omitted` names.
+    #[schemars(with = "Option<String>")]
+    section: Option<Section>,
     cursor: Option<String>,
 }
-
-/// What tables may cost on one page, in tokens, what advice may, and what names of secrets and migrations may.
-const TABLES: usize = 1_500;
-const ADVICE: usize = 450;
-const NAMES: usize = 120;
-
-/// How many snapshots are listed, and how many characters of their notes.
-const SNAPSHOTS: usize = 5;
-const NOTE: usize = 100;
-
-/// How many characters of one rule are shown.
-const RULE: usize = 300;
 
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
@@ -42,8 +36,14 @@ pub struct Output {
     slug: String,
     /// Where the app answers.
     url: String,
+    /// Where one part was asked for: only that is shown, and all others are empty here whatever they hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    section: Option<Section>,
     #[serde(flatten)]
     app: Description,
+    /// Tables in few words, where there are too many to show them whole: `table` and `section` do.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    outline: BTreeMap<String, String>,
     /// The latest snapshots, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     snapshots: Vec<Snapshot>,
@@ -52,10 +52,10 @@ pub struct Output {
     /// Domains of the app's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     domains: Vec<DomainInfo>,
-    /// What there is more of than is shown.
+    /// What there is more of than is shown, each with the `section` that shows it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     omitted: Vec<String>,
-    /// Where the next page of tables begins; absent on the last.
+    /// Where the next page of this section begins; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
 }
@@ -67,10 +67,10 @@ impl Tool<Platform> for AppDescribe {
 
     const SPEC: Spec = Spec {
         title: "Describe the app",
-        about: "Shows what is there: tables and columns, sign-in, site, releases, secrets' names, URL, advice. Call it first.",
+        about: "Shows what is there: tables and columns, sign-in, site, routes, releases, secrets' names, URL, advice. Call it first.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
-        examples: &["{}"],
+        examples: &["{}", r#"{"section":"routes"}"#],
     };
 
     const ENTRY: bool = true;
@@ -78,97 +78,55 @@ impl Tool<Platform> for AppDescribe {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let slug = platform.slug(cx.env()).await?;
-        let mut app = platform.releases.describe(cx.env()).await?;
-        let cursor = page(&mut app, input.cursor.as_deref());
-        let mut omitted = Vec::new();
-        let mut fit = |what: &str, names: Vec<String>| {
-            let (kept, left) = budget::fit(names, NAMES);
-            if left > 0 {
-                omitted.push(format!("{left} {what}"));
+        let parts = parts(cx).await?;
+        let mut shown = match (input.table, input.section, input.cursor) {
+            (Some(name), None, None) => parts.table(&name)?,
+            (None, Some(section), cursor) => parts.section(section, cursor.as_deref())?,
+            (None, None, None) => parts.overview(),
+            (Some(_), _, _) => {
+                return Err(Error::invalid("/table", "a table is shown whole, without section and cursor"));
             }
-            kept
+            (None, None, Some(_)) => {
+                return Err(Error::invalid("/cursor", "pages are those of a section")
+                    .hint("pass the section with its cursor"));
+            }
         };
-        // The latest are the ones that matter.
-        let mut migrations = std::mem::take(&mut app.migrations);
-        migrations.reverse();
-        app.migrations = fit("earlier migrations", migrations);
-        app.migrations.reverse();
-        let secrets = fit("secrets", platform.secrets(cx.env()).await?);
-        let domains = platform.domains.list(cx.env()).await?;
-        let unproven = domains.iter().filter(|domain| !domain.proven);
-        app.advice.extend(unproven.take(2).map(|domain| {
-            format!(
-                "{0} is not proven: domain_check with {{\"domain\": \"{0}\"}} says what is missing",
-                domain.domain
-            )
-        }));
-        if let Some(site) = &mut app.site {
-            site.paths = fit("paths", std::mem::take(&mut site.paths));
-        }
-        if let Some(auth) = &mut app.auth {
+        if let Some(auth) = &mut shown.parts.app.auth {
             auth.callback =
                 (!auth.providers.is_empty()).then(|| format!("{}{CALLBACK}", platform.urls.app(&slug)));
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
-        let mut snapshots = platform.snapshots.list(cx.env()).await?;
-        let older = snapshots.split_off(snapshots.len().min(SNAPSHOTS)).len();
-        for note in snapshots.iter_mut().filter_map(|it| it.note.as_mut()) {
-            shorten(note, NOTE);
-        }
-        let (advice, left) = budget::fit(std::mem::take(&mut app.advice), ADVICE);
-        app.advice = advice;
-        if left > 0 {
-            omitted.push(format!("{left} pieces of advice"));
-        }
-        let url = platform.urls.app(&slug);
-        if older > 0 {
-            omitted.push(format!("{older} older snapshots"));
-        }
+        let Parts { app, snapshots, secrets, domains } = shown.parts;
         Ok(Output {
             env: cx.env_id(),
-            url,
+            url: platform.urls.app(&slug),
             slug: slug.to_string(),
+            section: shown.section,
             app,
+            outline: shown.outline,
             snapshots,
             secrets,
             domains,
-            omitted,
-            cursor,
+            omitted: shown.omitted,
+            cursor: shown.cursor,
         })
     }
 }
 
-/// Leaves the tables after `cursor` that fit on one page; where the next one begins.
-fn page(app: &mut Description, cursor: Option<&str>) -> Option<String> {
-    let after = |name: &str| cursor.is_none_or(|cursor| name > cursor);
-    let mut tables: Vec<_> =
-        std::mem::take(&mut app.tables).into_iter().filter(|(name, _)| after(name)).collect();
-    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
-    for (_, table) in &mut tables {
-        narrow(table);
-    }
-    let (kept, left) = budget::fit(tables, TABLES);
-    let next = (left > 0).then(|| kept.last().map(|(name, _)| name.clone())).flatten();
-    app.tables = kept.into_iter().collect();
-    next
-}
-
-/// Cuts a table so wide that it would not fit on a page by itself.
-fn narrow(table: &mut TableInfo) {
-    let columns: Vec<_> = std::mem::take(&mut table.columns).into_iter().collect();
-    let (kept, left) = budget::fit(columns, TABLES / 2);
-    table.columns = kept.into_iter().collect();
-    if left > 0 {
-        table.columns.insert("…".to_owned(), format!("and {left} more: SELECT * FROM pragma_table_info(?1)"));
-    }
-    if let Some(AccessSpec::Rules(rules)) = &mut table.access {
-        for rule in rules.texts_mut() {
-            shorten(rule, RULE);
-        }
-    }
-    let (kept, left) = budget::fit(std::mem::take(&mut table.indexes), TABLES / 4);
-    table.indexes = kept;
-    if left > 0 {
-        table.indexes.push(format!("… and {left} more"));
-    }
+/// Everything there is.
+async fn parts(cx: &Cx<'_, Platform, Env>) -> Result<Parts> {
+    let platform = cx.platform();
+    let mut app = platform.releases.describe(cx.env()).await?;
+    let domains = platform.domains.list(cx.env()).await?;
+    let unproven = domains.iter().filter(|domain| !domain.proven);
+    app.advice.extend(unproven.map(|domain| {
+        let input = serde_json::json!({ "domain": domain.domain });
+        format!("{} is not proven, this says what is missing: domain_check {input}", domain.domain)
+    }));
+    Ok(Parts {
+        app,
+        snapshots: platform.snapshots.list(cx.env()).await?,
+        secrets: platform.secrets(cx.env()).await?,
+        domains,
+    })
 }

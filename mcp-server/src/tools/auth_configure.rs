@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use capabilities::auth::{CALLBACK, Provider};
 use capabilities::releases::AuthChange;
-use capabilities::rows::{Method, SignUp};
+use capabilities::rows::{Method, Mfa, SignUp};
 use kernel::{Env, Result, Scope};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct Input {
     #[serde(default)]
     #[schemars(schema_with = "providers")]
     providers: Option<BTreeMap<String, Provider>>,
+    #[serde(default)]
+    #[schemars(schema_with = "mfa")]
+    mfa: Option<Mfa>,
 }
 
 fn providers(_: &mut SchemaGenerator) -> Schema {
@@ -36,11 +39,16 @@ fn providers(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "oauth", "custom"] } })
+    let methods = ["anonymous", "password", "otp", "passkey", "oauth", "custom"];
+    json_schema!({ "type": "array", "items": { "enum": methods } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": ["open", "invite", "closed"] })
+}
+
+fn mfa(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["off", "optional", "required"] })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -59,6 +67,7 @@ pub struct Output {
     /// The address to register with each of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     callback: Option<String>,
+    mfa: Mfa,
     /// What pages of those origins pass to createClient; may be public.
     publishable_key: String,
 }
@@ -80,8 +89,8 @@ impl Tool<Platform> for AuthConfigure {
         let (platform, env) = (cx.platform(), cx.env());
         let url = platform.url(env).await?;
         let publishable_key = platform.auth.publishable_key(env).await?;
-        let Input { methods, origins, signup, providers } = input;
-        let change = AuthChange { methods, origins, signup, providers };
+        let Input { methods, origins, signup, mfa, providers } = input;
+        let change = AuthChange { methods, origins, signup, mfa, providers };
         let secrets = platform.secrets(env).await?;
         let (applied, auth) = platform.releases.configure_auth(env, change, &secrets, cx.cancel()).await?;
         Ok(Output {
@@ -93,6 +102,7 @@ impl Tool<Platform> for AuthConfigure {
             origins: auth.origins,
             signup: auth.signup,
             providers: auth.providers.into_keys().collect(),
+            mfa: auth.mfa,
             publishable_key,
         })
     }

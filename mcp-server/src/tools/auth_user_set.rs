@@ -1,9 +1,9 @@
 //! `auth_user_set`: changes one of an app's users, or makes one.
 
-use capabilities::auth::{Account, Invitation, UserChange};
+use capabilities::auth::{Account, Invitation, MfaChange, UserChange};
 use capabilities::rows::SignUp;
 use kernel::{Env, Error, Result, Scope, Secret};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tool::{Cx, Effect, Spec, Tool};
@@ -25,6 +25,14 @@ pub struct Input {
     password: Option<Secret>,
     sign_out: Option<bool>,
     invite: Option<bool>,
+    /// Takes second factors away.
+    #[serde(default)]
+    #[schemars(schema_with = "mfa")]
+    mfa: Option<MfaChange>,
+}
+
+fn mfa(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": ["reset"] })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -50,14 +58,14 @@ impl Tool<Platform> for AuthUserSet {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let Input { user, role, claims, disabled, email, password, sign_out, invite } = input;
+        let Input { user, role, claims, disabled, email, password, sign_out, invite, mfa } = input;
         let platform = cx.platform();
         let invite = match invite {
             Some(true) => Some(invitation(platform, cx.env()).await?),
             Some(false) | None => None,
         };
         let sign_out = sign_out.unwrap_or_default();
-        let change = UserChange { user, role, claims, disabled, email, password, sign_out, invite };
+        let change = UserChange { user, role, claims, disabled, email, password, sign_out, invite, mfa };
         let set = platform.auth.set_user(cx.env(), change).await?;
         Ok(Output { user: set.user, created: set.created, signed_out: set.signed_out })
     }

@@ -16,7 +16,7 @@ use capabilities::mail::{Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
-use capabilities::snapshots::{Backups, Files, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -82,17 +82,17 @@ impl Ground {
             Arc::new(Domains::new(settings, control.store().clone(), seal, dns, None, logs.clone(), clock));
         let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(Trusting));
         let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
+        let contents = Contents::local(&environments_dir).unwrap();
         let snapshots = Snapshots::new(
             environments_dir.clone(),
             Arc::clone(&databases),
             Arc::clone(&releases),
             auth.clone(),
             logs.clone(),
-            Files::Here,
+            contents.clone(),
             SnapshotLimits::default(),
         );
         let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
-        let contents = Contents::local(&environments_dir).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime =
@@ -284,9 +284,15 @@ async fn an_app_of_many_tables_is_planned_applied_and_described_in_pages() {
     let applied = ground.call("app_apply", json!({ "plan_id": plan["plan_id"] })).await.unwrap();
     assert!(cost(&plan) <= 4_000 && cost(&applied) <= 4_000);
 
+    let all = ground.call("app_describe", json!({})).await.unwrap();
+    assert_eq!((&all["tables"], all["outline"].as_object().unwrap().len()), (&json!({}), 80));
+    assert_eq!(all["omitted"], json!(["columns of 80 tables: section tables"]));
     let (mut seen, mut cursor) = (Vec::new(), Value::Null);
     loop {
-        let input = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let mut input = json!({ "section": "tables" });
+        if !cursor.is_null() {
+            input["cursor"] = cursor;
+        }
         let page = ground.call("app_describe", input).await.unwrap();
         assert!(cost(&page) <= 4_000);
         seen.extend(page["tables"].as_object().unwrap().keys().cloned());

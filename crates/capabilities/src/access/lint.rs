@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::expr::{Auth, ColumnRef, Expr, Lookup, Op, Source};
 use super::matrix::Matrix;
-use super::mend::{Mend, owned};
+use super::mend::{Mend, owned, owned_all};
 use super::{Operation, Persona};
 use crate::rows::{TableModel, Type};
 
@@ -32,12 +32,41 @@ pub(crate) fn lint(table: &TableModel, indexed: &Indexed, matrix: Option<&Matrix
         let message = format!("nobody but the app's makers reaches rows of {name}: it has no access");
         return vec![Finding { message, mend: Some(Mend::Private) }];
     }
+    let mut found = about_rules(table, matrix);
+    if matrix.is_none() {
+        all_at_once(table, &mut found);
+    }
+    lookups(table, indexed, &mut found);
+    found
+}
+
+/// What is likely wrong with who may do what.
+fn about_rules(table: &TableModel, matrix: Option<&Matrix>) -> Vec<Finding> {
     let mut found = Vec::new();
     writes(table, matrix, &mut found);
     identities(table, &mut found);
     reads(table, matrix, &mut found);
-    lookups(table, indexed, &mut found);
     found
+}
+
+/// Each call that sets rules sets all that is to be mended about them: rules are set as a whole, and one call after the
+/// other would undo the one before.
+fn all_at_once(table: &TableModel, findings: &mut [Finding]) {
+    let mut mended = table.clone();
+    // Each round mends something; that something is mended can make another thing wrong, but not for long.
+    for _ in 0..2 * Operation::ALL.len() {
+        let next = about_rules(&mended, None).into_iter().find_map(|finding| match finding.mend {
+            Some(Mend::Rules(rules)) if *rules != mended.access => Some(*rules),
+            _ => None,
+        });
+        match next {
+            Some(rules) => mended.access = rules,
+            None => break,
+        }
+    }
+    for finding in findings.iter_mut().filter(|finding| matches!(finding.mend, Some(Mend::Rules(_)))) {
+        finding.mend = Some(Mend::Rules(Box::new(mended.access.clone())));
+    }
 }
 
 fn found(to: &mut Vec<Finding>, message: String, mend: Option<Mend>) {
@@ -57,7 +86,7 @@ fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
         if operation != Operation::Create && table.access.get.is_none() {
             let message =
                 format!("nobody may get rows of {name}, and a row that is hidden cannot be {operation}d");
-            found(to, message, None);
+            found(to, message, Some(owned_all(table, &[Operation::Get])));
         } else if rule.is_open() && (operation == Operation::Create || open_get) {
             let message = match rule {
                 Expr::Bool(_) => format!("everybody, signed in or not, may {operation} any row of {name}"),
@@ -113,12 +142,14 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
 fn reads(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
     let name = &table.name;
     let open = |operation| table.access.of(operation).is_some_and(Expr::is_open);
-    for operation in [Operation::List, Operation::Get].into_iter().filter(|operation| open(*operation)) {
+    let shown: Vec<Operation> =
+        [Operation::List, Operation::Get].into_iter().filter(|operation| open(*operation)).collect();
+    if let Some(operation) = shown.first() {
         let personal = |column: &&str| PERSONAL.iter().any(|part| column.to_ascii_lowercase().contains(part));
         let columns: Vec<_> = table.shown().map(|column| column.name.as_str()).filter(personal).collect();
         if !columns.is_empty() {
-            found(to, format!("everybody may {operation} {} of {name}", columns.join(", ")), None);
-            break;
+            let message = format!("everybody may {operation} {} of {name}", columns.join(", "));
+            found(to, message, Some(owned_all(table, &shown)));
         }
     }
     let wider = match matrix {
@@ -129,8 +160,11 @@ fn reads(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
     };
     if wider {
         let message = format!("list shows rows of {name} that get does not: lists have every column too");
-        let mend = table.access.get.clone().map(|get| Mend::rule(table, Operation::List, get));
-        found(to, message, mend);
+        let mend = match table.access.get.clone() {
+            Some(get) => Mend::rule(table, Operation::List, get),
+            None => owned_all(table, &[Operation::List]),
+        };
+        found(to, message, Some(mend));
     }
 }
 
@@ -163,8 +197,9 @@ fn lookups(table: &TableModel, indexed: &Indexed, to: &mut Vec<Finding>) {
             continue;
         }
         seen.push(lookup);
-        let mend =
-            columns.first().map(|column| Mend::Index { table: other.clone(), column: column.name.clone() });
+        // What compares nothing no index helps.
+        let Some(column) = columns.first() else { continue };
+        let mend = Some(Mend::Index { table: other.clone(), column: column.name.clone() });
         let message = format!(
             "{operation} of {name} looks through all of {other}: no column that it compares has an index"
         );

@@ -8,9 +8,6 @@ use super::{Operation, Rules};
 use crate::database::quoted;
 use crate::rows::TableModel;
 
-/// How long a call may be that is told, in characters.
-const LONGEST: usize = 400;
-
 /// What would be right.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Mend {
@@ -35,10 +32,10 @@ impl Mend {
         Mend::Rules(Box::new(rules))
     }
 
-    /// The call that makes it so, where it is not too long to be told.
-    pub(crate) fn call(&self, table: &str) -> Option<String> {
+    /// The call that makes it so.
+    pub(crate) fn call(&self, table: &str) -> String {
         let set = |access: Value| format!("access_set {}", json!({ "table": table, "access": access }));
-        let call = match self {
+        match self {
             Mend::Private => set(json!("private")),
             Mend::Rules(rules) => set(rules.written().into()),
             Mend::Index { table, column } => {
@@ -46,8 +43,7 @@ impl Mend {
                 let sql = format!("CREATE INDEX {name} ON {} ({})", quoted(table), quoted(column));
                 format!("db_execute {}", json!({ "sql": sql }))
             }
-        };
-        (call.len() <= LONGEST).then_some(call)
+        }
     }
 }
 
@@ -55,6 +51,15 @@ impl Mend {
 pub(super) fn owned(table: &TableModel, operation: Operation) -> Mend {
     let of = if operation == Operation::Create { Source::New } else { Source::Row };
     Mend::rule(table, operation, if table.has_owner() { owns(of) } else { is_admin() })
+}
+
+/// The rules of `table` with these operations left to who owns a row, or to admins where rows have no owner.
+pub(super) fn owned_all(table: &TableModel, operations: &[Operation]) -> Mend {
+    let mut rules = table.access.clone();
+    for operation in operations {
+        *rules.of_mut(*operation) = Some(if table.has_owner() { owns(Source::Row) } else { is_admin() });
+    }
+    Mend::Rules(Box::new(rules))
 }
 
 impl Rules {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::address::Address;
+use super::factors::{ACTIVE, FactorKind};
 use super::password;
 use crate::access::User;
 use crate::database::{Databases, Role, Writer};
@@ -33,6 +34,9 @@ pub struct Account {
     pub anonymous: bool,
     /// Whether the user cannot sign in.
     pub disabled: bool,
+    /// The second factors that the user has; left out where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mfa: Vec<FactorKind>,
     /// When the user was made.
     pub created_at: Timestamp,
     /// When the user last signed in or refreshed a session.
@@ -69,6 +73,7 @@ impl Account {
             providers: Vec::new(),
             anonymous: email.is_none(),
             disabled: false,
+            mfa: Vec::new(),
             created_at: Timestamp::now(),
             last_seen_at: None,
         }
@@ -126,7 +131,8 @@ pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
 
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}"
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}, \
+         {ACTIVE}"
     )
 }
 
@@ -134,7 +140,21 @@ impl Stored {
     /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, verified, providers, ..] = row
+        let [
+            id,
+            email,
+            role,
+            claims,
+            disabled,
+            created,
+            seen,
+            password,
+            verified,
+            providers,
+            totp,
+            passkey,
+            ..,
+        ] = row
         else {
             return Err(unreadable());
         };
@@ -143,6 +163,11 @@ impl Stored {
         let email = text(email);
         let providers = text(providers).unwrap_or_default();
         let providers: Vec<String> = providers.split_whitespace().map(str::to_owned).collect();
+        let there = |(there, kind): (&Value, FactorKind)| (there.as_i64() == Some(1)).then_some(kind);
+        let mfa = [(totp, FactorKind::Totp), (passkey, FactorKind::Passkey)]
+            .into_iter()
+            .filter_map(there)
+            .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
             anonymous: email.is_none() && providers.is_empty(),
@@ -152,6 +177,7 @@ impl Stored {
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
             disabled: disabled.as_i64() != Some(0),
+            mfa,
             created_at: time(created).ok_or_else(unreadable)?,
             last_seen_at: time(seen),
         };
@@ -161,7 +187,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0, NULL FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, NULL, 0, 0 FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernel::{Code, Env, Error, Result, Secret, UserId};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::account::{self, Account, Key, Stored, columns, settle};
@@ -10,7 +11,7 @@ use super::address::Address;
 use super::codes::{self, New, Purpose};
 use super::letters::Sender;
 use super::password::Password;
-use super::{Auth, Inner, sessions, whole};
+use super::{Auth, Inner, factors, sessions, whole};
 use crate::database::{COUNTED, Databases, Writer};
 use crate::mail::{self, At, Kept, Letter};
 
@@ -64,6 +65,16 @@ pub struct UserChange {
     pub sign_out: bool,
     /// Whether the user is mailed a link to sign in with.
     pub invite: Option<Invitation>,
+    /// What becomes of the second factors.
+    pub mfa: Option<MfaChange>,
+}
+
+/// What becomes of a user's second factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MfaChange {
+    /// They are taken away, and all sessions end.
+    Reset,
 }
 
 /// What an invitation says.
@@ -235,7 +246,10 @@ impl Inner {
                 user.account.anonymous = false;
                 user.account.email_verified = false;
             }
-            let ends = change.sign_out || password.is_some() || change.disabled == Some(true);
+            let ends = change.sign_out
+                || password.is_some()
+                || change.disabled == Some(true)
+                || change.mfa == Some(MfaChange::Reset);
             user.account.role = change.role.unwrap_or(user.account.role);
             user.account.claims = change.claims.unwrap_or(user.account.claims);
             user.account.disabled = change.disabled.unwrap_or(user.account.disabled);
@@ -251,6 +265,10 @@ impl Inner {
             let vouched = created || change.email.is_some();
             if let Some(address) = address.as_ref().filter(|_| ends || vouched) {
                 codes::forget(&mut db, address).await?;
+            }
+            if change.mfa == Some(MfaChange::Reset) {
+                factors::reset(&mut db, user.account.id).await?;
+                user.account.mfa = Vec::new();
             }
             let signed_out = if ends { sessions::end_all(&mut db, user.account.id, None).await? } else { 0 };
             let letter = match &change.invite {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::recognized::Hold;
 use super::{Auth, SERVICE};
 use crate::access::Guest;
+use crate::rows::{LiveApps, Mfa};
 
 /// A token that is held on to. What hangs on it ends with [`Held::ended`] and at [`Held::expires`].
 pub struct Held {
@@ -42,24 +43,35 @@ impl Auth {
     ///
     /// # Errors
     /// As [`Auth::recognize`].
-    pub async fn hold(&self, env: &Env, token: Option<&Secret>) -> Result<Held> {
-        self.hold_for(env, token, &[Scope::DbRead, Scope::DbWrite]).await
+    pub async fn hold(&self, env: &Env, live: &dyn LiveApps, token: Option<&Secret>) -> Result<Held> {
+        self.hold_for(env, live, token, &[Scope::DbRead, Scope::DbWrite]).await
     }
 
     /// As [`Auth::hold`], where a key must carry the scopes `wanted`.
     ///
     /// # Errors
     /// The same.
-    pub async fn hold_for(&self, env: &Env, token: Option<&Secret>, wanted: &[Scope]) -> Result<Held> {
+    pub async fn hold_for(
+        &self,
+        env: &Env,
+        live: &dyn LiveApps,
+        token: Option<&Secret>,
+        wanted: &[Scope],
+    ) -> Result<Held> {
         let Some(token) = token else {
             return Ok(Held { guest: Guest::visitor(env.clone()), session: None });
         };
         if token.expose().starts_with(SERVICE) {
-            return Ok(Held { guest: self.recognize_for(env, token, wanted).await?, session: None });
+            return Ok(Held {
+                guest: self.recognize_for(env, Mfa::Off, token, wanted).await?,
+                session: None,
+            });
         }
         let hold = self.0.recognized.hold(self.0.known(env, token).await?);
         // What has ended before it was held is seen now, what ends later is told.
         let known = self.0.known(env, token).await?;
+        // A release that comes after this lets go of whom it does not admit.
+        known.admitted(live.app(env).await?.auth.mfa)?;
         Ok(Held { guest: known.guest.clone(), session: Some(hold) })
     }
 }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::account::settle;
 use super::address::Address;
+use super::factors::Presence;
 use super::letters::News;
-use super::{Asking, Auth, Ending, Inner, codes, sessions, whole};
+use super::{Asking, Auth, Ending, Inner, codes, factors, sessions, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{ListQuery, Rows};
@@ -33,14 +34,15 @@ const LOOKED_UP: u32 = 500;
 
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
-    /// them, and where the user's files are: `{"user", "identities", "rows", "files"}`.
+    /// them, where the user's files are, who vouches for the user, and the second factors without their secrets:
+    /// `{"user", "identities", "rows", "files", "mfa", "passkeys"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
     pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Value> {
         let rows = &held.rows;
-        let (guest, profile) = (self.recognize(env, token).await?, self.me(env, token).await?);
         let app = rows.app(env).await?;
+        let (guest, profile) = (self.recognize(env, app.auth.mfa, token).await?, self.me(env, token).await?);
         let (mut tables, mut bytes) = (Map::new(), 0);
         for table in app.tables.values().filter(|table| table.has_owner()) {
             let mut own = Vec::new();
@@ -81,7 +83,12 @@ impl Auth {
             }
         }
         let identities = self.identities(env, token).await?;
-        Ok(json!({ "user": profile, "identities": identities, "rows": tables, "files": files }))
+        let factors = self.0.factors_of(env, profile.id).await?;
+        let passkeys = self.0.passkeys_of(env, profile.id).await?;
+        Ok(json!({
+            "user": profile, "identities": identities, "rows": tables, "files": files, "mfa": factors,
+            "passkeys": passkeys,
+        }))
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.
@@ -97,7 +104,7 @@ impl Auth {
         current: Option<&Secret>,
     ) -> Result<()> {
         let env = asking.env;
-        let guest = self.recognize(env, token).await?;
+        let guest = self.recognize(env, asking.settings.mfa, token).await?;
         let profile = self.me(env, token).await?;
         let email = match &profile.email {
             Some(email) => {
@@ -107,7 +114,7 @@ impl Auth {
             None if profile.anonymous => None,
             None => {
                 let known = self.0.known(env, token).await?;
-                self.0.present(env, &known.session).await?;
+                self.0.present(asking, &known, &Presence::Fresh).await?;
                 None
             }
         };
@@ -197,6 +204,7 @@ async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
 /// Removes what the platform knows of a user.
 pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
     sessions::end_all(db, user, None).await?;
+    factors::reset(db, user).await?;
     for sql in [
         "DELETE FROM _steading_upload WHERE owner = ?1",
         "DELETE FROM _steading_reply WHERE user = ?1",

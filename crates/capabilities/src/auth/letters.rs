@@ -5,6 +5,7 @@ use std::time::Duration;
 use kernel::{Env, Result, Secret};
 
 use super::Inner;
+use super::account::Account;
 use super::address::Address;
 use super::codes::{Mailed, Purpose};
 use crate::mail::{At, Letter};
@@ -28,6 +29,12 @@ pub(super) enum News {
     Moved,
     /// The account was removed.
     Gone,
+    /// There is a second factor from now on.
+    Guarded,
+    /// There is another passkey.
+    Passkey,
+    /// There is no second factor any more.
+    Unguarded,
 }
 
 impl Inner {
@@ -132,8 +139,38 @@ impl Sender {
                      those who run {name}."
                 ),
             ),
+            News::Guarded => (
+                format!("Two steps to sign in at {name}"),
+                format!(
+                    "an authenticator was added to your account at {name} a moment ago, and all other sessions have \
+                     ended. If that was not you, write to those who run {name}."
+                ),
+            ),
+            News::Passkey => (
+                format!("A passkey for {name}"),
+                format!(
+                    "a passkey was added to your account at {name} a moment ago, and opens it. If that was not you, \
+                     remove it there at once, and write to those who run {name}."
+                ),
+            ),
+            News::Unguarded => (
+                format!("One step to sign in at {name}"),
+                format!(
+                    "the authenticator of your account at {name} was removed a moment ago, and signing in takes no \
+                     second step any more. If that was not you, set a new password there at once, and an authenticator."
+                ),
+            ),
         };
         self.letter(to, subject, format!("Hello,\n\n{text}\n\n{name}\n{url}\n"))
+    }
+
+    /// The same to the user of an account, where the address was confirmed.
+    ///
+    /// # Errors
+    /// The account's address cannot be read.
+    pub fn news_of(&self, account: &Account, news: News) -> Result<Option<Letter>> {
+        let email = account.email.as_deref().filter(|_| account.email_verified);
+        email.map(|email| Ok(self.news(&Address::parse("/email", email)?, news))).transpose()
     }
 
     fn letter(&self, to: &Address, subject: String, text: String) -> Letter {

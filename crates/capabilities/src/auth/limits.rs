@@ -54,6 +54,10 @@ pub struct AuthLimits {
     pub wrong_codes: Rate,
     /// The same from all networks together, but for those from which a code was right before.
     pub strangers_codes: Rate,
+    /// How long after the first factor the second may be shown.
+    pub ticket: Duration,
+    /// Wrong codes of one user's authenticator, wherever they come from.
+    pub wrong_seconds: Rate,
     /// Sign-ups and log-ins from one network address.
     pub passwords: Rate,
     /// Ways to providers and back, and custom tokens, from one network address.
@@ -76,6 +80,8 @@ impl Default for AuthLimits {
         const WRONG_CODES: Rate = rate(10, Duration::from_secs(60));
         // At this pace one of the five codes that are good at once is guessed once in four years.
         const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
+        // Three codes are good at a time: at this pace one is guessed once in three years, by who has the first factor.
+        const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OTHERS: Rate = rate(120, Duration::from_millis(500));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
@@ -96,6 +102,8 @@ impl Default for AuthLimits {
             mails_from: MAILS_FROM,
             wrong_codes: WRONG_CODES,
             strangers_codes: STRANGERS_CODES,
+            ticket: Duration::from_secs(5 * 60),
+            wrong_seconds: WRONG_SECONDS,
             passwords: PASSWORDS,
             others: OTHERS,
             anonymous: OFTEN,

@@ -14,6 +14,7 @@ mod account;
 mod address;
 mod admin;
 mod codes;
+mod factors;
 mod guesses;
 mod held;
 mod leaving;
@@ -21,15 +22,20 @@ mod letters;
 mod limits;
 mod origin;
 mod others;
+mod passkeys;
 mod password;
 mod proofs;
 mod recognized;
+mod recovery;
 mod redirects;
 mod requests;
+mod second;
 mod sessions;
 mod sign_in;
 mod throttle;
+mod tickets;
 mod token;
+mod totp;
 pub(crate) mod turns;
 mod upkeep;
 
@@ -40,13 +46,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp};
+use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp, UserId};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 pub use account::{Account, Profile};
 pub(crate) use account::{STORED_USERS, check_stored, seen, seen_sql};
-pub use admin::{COSTLIEST, Invitation, UserChange, UserPage, UserSet, Users};
+pub use admin::{COSTLIEST, Invitation, MfaChange, UserChange, UserPage, UserSet, Users};
+pub use factors::{FactorKind, Presence, Second};
 pub use held::Held;
 pub use leaving::Holdings;
 pub use limits::{AuthLimits, Rate};
@@ -56,17 +63,20 @@ pub use others::{
     Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, IdentityInfo, Landing, Provider,
     Taken, Wish,
 };
+pub use passkeys::{NewPasskey, Passkey, ShownPasskey};
 pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
+pub use second::{Enrolment, Factor, Factors};
 pub use sessions::SessionInfo;
+pub use throttle::network;
 pub use token::{Claims, TokenKeys};
 
 use crate::access::{Guest, Subject};
 use crate::database::Databases;
 use crate::mail::Post;
 use crate::outbound::{NoSecrets, Outbound, SecretValues};
-use crate::rows::AuthSettings;
-use account::{Stored, columns};
+use crate::rows::{AuthSettings, Mfa};
+use account::{Stored, columns, settle};
 use guesses::{Familiar, Guesses};
 use others::Issuers;
 use password::Passwords;
@@ -126,6 +136,7 @@ struct Throttles {
     anonymous: Throttle<Client>,
     others: Throttle<Client>,
     refreshes: Throttle<Client>,
+    seconds: Throttle<(EnvId, UserId)>,
 }
 
 /// A request to sign in: to which app, how it wants that, from where.
@@ -165,11 +176,32 @@ pub struct Session {
     pub user: Profile,
 }
 
+/// What has come of a first factor that was right: no way to sign in ends in anything else.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum SignIn {
+    /// It was enough.
+    Session(Session),
+    /// The account has a second factor, and there is no session before it was shown.
+    Second(Challenge),
+}
+
+/// What is asked of somebody whose first factor was right.
+#[derive(Debug, Clone)]
+pub struct Challenge {
+    /// To be shown with the second factor, to [`Auth::second`]; it opens nothing else.
+    pub ticket: Secret,
+    /// What can be shown.
+    pub factors: Vec<FactorKind>,
+    /// How long the ticket is good for.
+    pub expires_in: Duration,
+}
+
 /// What has come of signing up.
 #[derive(Debug, Clone)]
 pub enum SignedUp {
     /// The account is there.
-    Session(Session),
+    Entered(SignIn),
     /// The owner of the address was mailed; a code from there makes the account.
     Mailed,
 }
@@ -207,6 +239,7 @@ impl Auth {
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             others: Throttle::new("sign-ins", limits.others, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
+            seconds: Throttle::new("wrong-second-factors", limits.wrong_seconds, limits.minded),
         };
         Self(Arc::new(Inner {
             recognized: Recognized::new(limits.remembered),
@@ -222,20 +255,27 @@ impl Auth {
         }))
     }
 
-    /// Who sends `token`: an access token of this environment, or a platform key that is bound to it.
+    /// Who sends `token`: an access token of this environment, or a platform key that is bound to it; `mfa` is what the
+    /// app's live release says of second factors.
     ///
     /// # Errors
     /// `unauthenticated` where it does not hold (any more), or is of another environment; `forbidden` where a key
-    /// may not read and write rows.
-    pub async fn recognize(&self, env: &Env, token: &Secret) -> Result<Guest> {
-        self.recognize_for(env, token, &[Scope::DbRead, Scope::DbWrite]).await
+    /// may not read and write rows, or a session has not shown the second factor that the app requires.
+    pub async fn recognize(&self, env: &Env, mfa: Mfa, token: &Secret) -> Result<Guest> {
+        self.recognize_for(env, mfa, token, &[Scope::DbRead, Scope::DbWrite]).await
     }
 
     /// As [`Auth::recognize`], where a key must carry the scopes `wanted`.
     ///
     /// # Errors
     /// The same.
-    pub async fn recognize_for(&self, env: &Env, token: &Secret, wanted: &[Scope]) -> Result<Guest> {
+    pub async fn recognize_for(
+        &self,
+        env: &Env,
+        mfa: Mfa,
+        token: &Secret,
+        wanted: &[Scope],
+    ) -> Result<Guest> {
         if token.expose().starts_with(SERVICE) {
             let scopes = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
             return match scopes.missing(wanted) {
@@ -243,7 +283,9 @@ impl Auth {
                 Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
             };
         }
-        Ok(self.0.known(env, token).await?.guest.clone())
+        let known = self.0.known(env, token).await?;
+        known.admitted(mfa)?;
+        Ok(known.guest.clone())
     }
 
     /// The user who sends `token`.
@@ -306,18 +348,20 @@ impl Inner {
         let asked = self.recognized.asking();
         // What is said of the user comes from here: the token may have been signed before it changed.
         let sql = format!(
-            "SELECT {} FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
+            "SELECT {}, s.second FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
              WHERE s.id = ?1 AND s.user = ?2 AND s.expires_at > ?3 AND u.disabled = 0",
             columns()
         );
         let params = [claims.sid.clone().into(), claims.sub.to_string().into(), now.as_micros().into()];
         let rows = self.databases.platform_query(env, &sql, &params).await?;
-        let account = Stored::read(rows.first().ok_or_else(refused)?)?.account;
+        let row = rows.first().ok_or_else(refused)?;
+        let account = Stored::read(row)?.account;
         let known = Arc::new(Known {
             guest: Guest::new(env.clone(), Subject::User(account.user())),
             profile: account.profile(),
             session: claims.sid,
             expires: claims.exp,
+            second: row.last().is_some_and(Value::is_i64),
         });
         self.recognized.keep(asked, hash, Arc::clone(&known));
         Ok(known)

@@ -7,14 +7,16 @@ use kernel::{Code, Env, Error, Result, Secret};
 use super::account::{self, Key, settle};
 use super::address::Address;
 use super::codes::{self, DIGITS, Purpose, Spent};
+use super::factors::Presence;
 use super::guesses::Guess;
 use super::letters::{News, Sender};
 use super::password::{Password, Tried};
+use super::recognized::Known;
 use super::requests::{Outgoing, Wanted};
 use super::sessions;
 use super::sign_in::{Alone, Before, Reads, Who, taken};
 use super::throttle::network;
-use super::{Asking, Auth, Inner, Profile, Session, whole};
+use super::{Asking, Auth, Inner, Profile, SignIn, whole};
 use crate::database::{Role, Writer};
 use crate::rows::Method;
 
@@ -42,11 +44,11 @@ impl Shown {
     }
 }
 
-/// A session that a mail has opened.
+/// What a mail has opened.
 #[derive(Debug, Clone)]
 pub struct Entered {
-    /// The session.
-    pub session: Session,
+    /// A session, or what is still to be shown for it.
+    pub signed_in: SignIn,
     /// Where the link leads on to, checked when it was asked for.
     pub redirect: Option<String>,
 }
@@ -145,7 +147,8 @@ impl Auth {
         self.enter(asking, shown, purposes, before, password).await
     }
 
-    /// Sets a new password for who shows what was mailed for it, and opens a session; all others end.
+    /// Sets a new password for who shows what was mailed for it; all sessions end. Then another is opened, once the
+    /// second factor was shown where there is one.
     ///
     /// # Errors
     /// As [`Auth::verify`], and `invalid_input` at `/password`.
@@ -198,7 +201,7 @@ impl Auth {
             .await;
             let Some((opened, redirect, letter)) = settle(db, entered).await? else { return Ok(None) };
             inner.dispatch(&env, letter);
-            Ok(Some(Entered { session: inner.announce(&env, opened), redirect }))
+            Ok(Some(Entered { signed_in: inner.announce(&env, opened), redirect }))
         })
         .await?;
         let entered = outcome.ok_or_else(wrong)?;
@@ -271,8 +274,15 @@ impl Auth {
         email: &str,
     ) -> Result<()> {
         let email = Address::parse("/email", email)?;
-        self.owner(asking, token, current).await?;
-        let user = Some(self.0.known(asking.env, token).await?.profile.id);
+        let known = self.0.known(asking.env, token).await?;
+        let user = Some(known.profile.id);
+        if known.profile.email.is_some() || known.profile.anonymous {
+            self.owner(asking, token, current).await?;
+        } else {
+            // Somebody whom others vouch for has no password to show.
+            known.admitted(asking.settings.mfa)?;
+            self.0.present(asking, &known, &Presence::Fresh).await?;
+        }
         let wanted = self.wanted(asking, Purpose::Change, email, None).await?;
         self.0.request(asking.env, Wanted { user, ..wanted })
     }
@@ -333,20 +343,35 @@ impl Auth {
     ) -> Result<(String, Address)> {
         let (env, inner) = (asking.env, &self.0);
         let known = inner.known(env, token).await?;
+        known.admitted(asking.settings.mfa)?;
         let Some(email) = &known.profile.email else {
             return Err(Error::new(Code::Conflict, "this user has no address yet").hint("sign up first"));
         };
         let email = Address::parse("/email", email)?;
-        let Some(current) = current else {
-            if inner.is_fresh(env, &known.session).await? {
-                return Ok((known.session.clone(), email));
-            }
-            return Err(Error::new(
-                Code::Forbidden,
-                "this needs the password, or to have signed in a moment ago",
-            )
-            .hint("send it as `current`, or sign in again"));
-        };
+        match current {
+            Some(current) => inner.knows(asking, &known, current).await?,
+            None if inner.is_fresh(env, &known.session).await? => {}
+            None => return Err(not_in_person()),
+        }
+        Ok((known.session.clone(), email))
+    }
+}
+
+/// What is said to who is to show the password.
+pub(super) fn not_in_person() -> Error {
+    Error::new(Code::Forbidden, "this needs the password, or to have signed in a moment ago")
+        .hint("send it as `current`, or sign in again")
+}
+
+impl Inner {
+    /// That the user of a session knows the password.
+    ///
+    /// # Errors
+    /// `forbidden` at `/current` where it is wrong, or there is none; `invalid_input` there; `rate_limited`.
+    pub(super) async fn knows(&self, asking: &Asking<'_>, known: &Known, current: &Secret) -> Result<()> {
+        let (env, inner) = (asking.env, self);
+        let Some(email) = &known.profile.email else { return Err(not_in_person()) };
+        let email = Address::parse("/email", email)?;
         inner.throttles.passwords.admit(asking.client())?;
         let network = network(asking.client);
         let guess = inner.throttles.guesses.admit(env.id(), email.clone(), network)?;
@@ -356,7 +381,7 @@ impl Auth {
         match inner.passwords.try_out(env.id(), current, stored).await {
             Ok(Tried::Right | Tried::Outdated) => {
                 inner.throttles.guesses.give_back(&guess);
-                Ok((known.session.clone(), email))
+                Ok(())
             }
             Ok(Tried::Wrong) => {
                 Err(Error::new(Code::Forbidden, "the current password is wrong").field("/current"))
@@ -367,9 +392,7 @@ impl Auth {
             }
         }
     }
-}
 
-impl Inner {
     /// Whether the user has signed in a moment ago.
     pub(super) async fn is_fresh(&self, env: &Env, session: &str) -> Result<bool> {
         let since = kernel::Timestamp::now().minus(self.limits.fresh).as_micros();
@@ -406,7 +429,7 @@ impl Inner {
 }
 
 /// A session that is still there, and its user.
-async fn session_user(db: &mut Writer, session: &str) -> Result<(String, account::Stored)> {
+pub(super) async fn session_user(db: &mut Writer, session: &str) -> Result<(String, account::Stored)> {
     let sql = "SELECT user FROM _steading_session WHERE id = ?1";
     let found = db.run(Role::Platform, sql, &[session.into()]).await?.rows;
     let user = found.first().and_then(|row| row.first()?.as_str()?.parse().ok());

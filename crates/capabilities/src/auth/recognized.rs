@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use kernel::{EnvId, Timestamp, UserId};
+use kernel::{Code, EnvId, Error, Result, Timestamp, UserId};
 use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::account::Profile;
 use crate::access::Guest;
+use crate::rows::Mfa;
 
 /// Whose a token is.
 pub(super) struct Known {
@@ -18,9 +19,28 @@ pub(super) struct Known {
     pub session: String,
     /// When it ends, in seconds since the Unix epoch.
     pub expires: i64,
+    /// Whether the session has shown a second factor.
+    pub second: bool,
 }
 
 impl Known {
+    /// Whether the session opens more than its user's own account, where the app says `mfa` of second factors.
+    pub fn opens(&self, mfa: Mfa) -> bool {
+        self.second || mfa != Mfa::Required
+    }
+
+    /// That it does.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn admitted(&self, mfa: Mfa) -> Result<()> {
+        if self.opens(mfa) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Forbidden, "this app asks for a second factor, and this session has shown none")
+            .hint("set one up: POST /_/auth/mfa/totp"))
+    }
+
     /// Whether it belongs to this session of this environment.
     pub fn is_of_session(&self, env: EnvId, session: &str) -> bool {
         self.guest.env().id() == env && self.session == session

@@ -8,8 +8,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::account::{self, Stored, columns, settle};
+use super::factors::Cleared;
 use super::token::{self, Refresh};
-use super::{Asking, Auth, Ending, How, Inner, Session, whole};
+use super::{Asking, Auth, Ending, How, Inner, Session, tickets, whole};
 use crate::database::{Role, Writer};
 
 /// How much of what a browser says of itself is kept.
@@ -40,15 +41,16 @@ pub(super) struct Opened {
     pub ended: Vec<String>,
 }
 
-/// Opens a session of a user, who then has at most `most`; those that have expired go.
+/// Opens a session of a user who has shown all that is asked for, and who then has at most `most`; those that have
+/// expired go.
 pub(super) async fn open(
     db: &mut Writer,
-    user: UserId,
+    cleared: &Cleared,
     how: &How,
     expires: Timestamp,
     most: u32,
 ) -> Result<Opened> {
-    let now = Timestamp::now();
+    let (now, user) = (Timestamp::now(), cleared.user());
     let sql = "DELETE FROM _steading_session WHERE user = ?1 AND (expires_at <= ?2 OR id NOT IN \
                (SELECT id FROM _steading_session WHERE user = ?1 ORDER BY created_at DESC, id DESC LIMIT ?3)) \
                RETURNING id";
@@ -56,9 +58,9 @@ pub(super) async fn open(
     let ended = ids(&db.run(Role::Platform, sql, &params).await?.rows);
     let (id, refresh) = (Uuid::now_v7().simple().to_string(), Refresh::first()?);
     let sql = "INSERT INTO _steading_session \
-               (id, user, family, refresh, method, device, created_at, used_at, expires_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)";
-    let params: [Value; 8] = [
+               (id, user, family, refresh, method, device, created_at, used_at, expires_at, second) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9)";
+    let params: [Value; 9] = [
         id.clone().into(),
         user.to_string().into(),
         refresh.family().into(),
@@ -67,14 +69,16 @@ pub(super) async fn open(
         how.device.as_deref().map(named).into(),
         now.as_micros().into(),
         expires.as_micros().into(),
+        cleared.second().map(Timestamp::as_micros).into(),
     ];
     db.run(Role::Platform, sql, &params).await?;
     Ok(Opened { id, refresh, ended })
 }
 
-/// Ends all sessions of a user but `kept`; how many there were. What the user has asked for and not shown yet, an address
-/// to change to, ends with them.
+/// Ends all sessions of a user but `kept`, and those that wait for the second factor; how many sessions there were. What the
+/// user has asked for and not shown yet, an address to change to, ends with them.
 pub(super) async fn end_all(db: &mut Writer, user: UserId, kept: Option<&str>) -> Result<u64> {
+    tickets::forget(db, user).await?;
     db.run(Role::Platform, "DELETE FROM _steading_code WHERE user = ?1", &[user.to_string().into()]).await?;
     let sql = "DELETE FROM _steading_session WHERE user = ?1 AND id IS NOT ?2";
     Ok(db.run(Role::Platform, sql, &[user.to_string().into(), kept.into()]).await?.changed)

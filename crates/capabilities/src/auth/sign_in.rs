@@ -1,4 +1,4 @@
-//! Signing up and in: every way ends in one function, which opens the session.
+//! Signing up and in: every way ends in one function, which opens the session or asks for the second factor.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -9,16 +9,18 @@ use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp, UserId};
 use super::account::{self, Account, Key, Stored, settle};
 use super::address::Address;
 use super::codes::Purpose;
+use super::factors::{self, Cleared, Clearing, Strength};
 use super::others::{Vouched, links};
 use super::password::{Password, Tried};
 use super::recognized::Known;
 use super::requests::Wanted;
 use super::sessions::{self, Opened};
 use super::throttle::network;
+use super::tickets::{self, For};
 use super::token::{Claims, Refresh};
-use super::{Asking, Auth, Credentials, Inner, Session, SignedUp, whole};
+use super::{Asking, Auth, Challenge, Credentials, Inner, Session, SignIn, SignedUp, whole};
 use crate::database::{Durability, Role, Writer};
-use crate::rows::{Method, SignUp};
+use crate::rows::{Method, Mfa, SignUp};
 
 impl Asking<'_> {
     pub(super) fn by(&self, method: Method) -> Result<()> {
@@ -44,7 +46,12 @@ impl Asking<'_> {
     }
 
     pub(super) fn how(&self, method: &'static str) -> How {
-        How { method: method.into(), device: self.device.map(str::to_owned) }
+        How {
+            method: method.into(),
+            strength: Strength::One,
+            mfa: self.settings.mfa,
+            device: self.device.map(str::to_owned),
+        }
     }
 }
 
@@ -53,6 +60,10 @@ impl Asking<'_> {
 pub(super) struct How {
     /// The way.
     pub method: Cow<'static, str>,
+    /// How much was shown by it.
+    pub strength: Strength,
+    /// What the app asks for beside.
+    pub mfa: Mfa,
     /// What the browser or program says of itself.
     pub device: Option<String>,
 }
@@ -96,6 +107,8 @@ pub(super) enum Who {
     Upgraded { before: Before, email: Address, password: Secret },
     /// One whose password was tried; what is stored of it is as it was then, or becomes `rehashed`.
     Tried { user: Stored, rehashed: Option<Secret> },
+    /// The user who holds something that only this user can hold.
+    Holds(UserId),
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
     /// Whomever somebody else vouches for.
@@ -135,7 +148,7 @@ impl Auth {
     ///
     /// # Errors
     /// `forbidden` where the app does not list the method, or takes no sign-ups; `rate_limited`.
-    pub async fn anonymous(&self, asking: &Asking<'_>) -> Result<Session> {
+    pub async fn anonymous(&self, asking: &Asking<'_>) -> Result<SignIn> {
         asking.by(Method::Anonymous)?;
         asking.open()?;
         self.0.throttles.anonymous.admit(asking.client())?;
@@ -190,18 +203,18 @@ impl Auth {
             None => Who::New(Stored { account: Account::new(Some(&email)), password: Some(password) }),
             Some(before) => Who::Upgraded { before, email, password },
         };
-        let session = self.signed_in(env, who, asking.how("password")).await?;
+        let entered = self.signed_in(env, who, asking.how("password")).await?;
         self.0.throttles.guesses.familiar(env.id(), named, network(asking.client));
-        Ok(SignedUp::Session(session))
+        Ok(SignedUp::Entered(entered))
     }
 
-    /// Opens a session for who knows an account's password.
+    /// Opens a session for who knows an account's password, or asks for the second factor.
     ///
     /// # Errors
     /// `forbidden`, `rate_limited`; `unauthenticated` with the same words, after the same work, whatever is wrong:
     /// the password, the address, or that the user is disabled. `forbidden` to who knows the password of an address that
     /// must be confirmed first, after a code was mailed there.
-    pub async fn log_in(&self, asking: &Asking<'_>, typed: &Credentials) -> Result<Session> {
+    pub async fn log_in(&self, asking: &Asking<'_>, typed: &Credentials) -> Result<SignIn> {
         asking.by(Method::Password)?;
         let (env, inner) = (asking.env, &self.0);
         inner.throttles.passwords.admit(asking.client())?;
@@ -240,7 +253,7 @@ impl Auth {
         self.signed_in(env, Who::Tried { user, rehashed }, asking.how("password")).await
     }
 
-    async fn signed_in(&self, env: &Env, who: Who, how: How) -> Result<Session> {
+    async fn signed_in(&self, env: &Env, who: Who, how: How) -> Result<SignIn> {
         let (inner, env) = (Arc::clone(&self.0), env.clone());
         whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -252,9 +265,10 @@ impl Auth {
     }
 }
 
-/// A session with what it has changed, to be told after the commit.
+/// What a first factor has come to, with what it has changed, to be told after the commit.
 pub(super) struct SignedIn {
-    session: Session,
+    outcome: SignIn,
+    user: UserId,
     changed: bool,
     ended: Vec<String>,
 }
@@ -268,19 +282,25 @@ impl Inner {
     }
 
     /// Drops what is remembered and does not hold any more; to be called after the commit.
-    pub(super) fn announce(&self, env: &Env, opened: SignedIn) -> Session {
-        let SignedIn { session, changed, ended } = opened;
-        let user = session.user.id;
+    pub(super) fn announce(&self, env: &Env, opened: SignedIn) -> SignIn {
+        let SignedIn { outcome, user, changed, ended } = opened;
         if changed {
             self.recognized.forget(|other| other.is_of_user(env.id(), user));
-        } else if !ended.is_empty() {
+        }
+        self.ended(env, user, &ended);
+        outcome
+    }
+
+    /// Drops what is remembered of sessions of a user; to be called after the commit that has ended them.
+    pub(super) fn ended(&self, env: &Env, user: UserId, ended: &[String]) {
+        if !ended.is_empty() {
             self.recognized
                 .forget(|other| other.is_of_user(env.id(), user) && ended.contains(&other.session));
         }
-        session
     }
 
-    /// The end of every way to sign in: somebody has shown who they are by `how`, and gets a session.
+    /// The end of every way to sign in: somebody has shown who they are by `how`, and gets a session, or is asked for
+    /// the second factor.
     pub(super) async fn signed_in(
         &self,
         db: &mut Writer,
@@ -297,12 +317,36 @@ impl Inner {
                 return Err(taken());
             }
         }
+        let id = user.account.id;
+        let cleared = match factors::clear(db, id, how).await? {
+            Clearing::Cleared(cleared) => cleared,
+            Clearing::Asked(factors) => {
+                account::put(db, &user).await?;
+                let expires_in = self.limits.ticket;
+                let ticket = tickets::issue(db, env, For::Second, Some(id), &how.method, expires_in).await?;
+                let outcome = SignIn::Second(Challenge { ticket, factors, expires_in });
+                return Ok(SignedIn { outcome, user: id, changed, ended: Vec::new() });
+            }
+        };
         user.account.last_seen_at = Some(now);
         account::put(db, &user).await?;
-        let expires = now.plus(self.limits.session);
-        let opened = sessions::open(db, user.account.id, how, expires, self.limits.sessions).await?;
-        let Opened { id, refresh, ended } = opened;
-        Ok(SignedIn { session: self.session(env, &user.account, id, &refresh).await?, changed, ended })
+        let (session, ended) = self.opened(db, env, &cleared, &user.account, how).await?;
+        Ok(SignedIn { outcome: SignIn::Session(session), user: id, changed, ended })
+    }
+
+    /// The session of somebody who has shown all that is asked for, and which others had to end for it.
+    pub(super) async fn opened(
+        &self,
+        db: &mut Writer,
+        env: &Env,
+        cleared: &Cleared,
+        account: &Account,
+        how: &How,
+    ) -> Result<(Session, Vec<String>)> {
+        let expires = Timestamp::now().plus(self.limits.session);
+        let Opened { id, refresh, ended } =
+            sessions::open(db, cleared, how, expires, self.limits.sessions).await?;
+        Ok((self.session(env, account, id, &refresh).await?, ended))
     }
 
     /// The user as the transaction finds it, with what the proof changes about it.
@@ -325,6 +369,10 @@ impl Inner {
                 let mut user = current.filter(same).ok_or_else(wrong)?;
                 user.password = rehashed.or(user.password);
                 Ok(Found { user, changed: false })
+            }
+            Who::Holds(user) => {
+                let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
+                Ok(Found { user: user.ok_or_else(super::passkeys::refused)?, changed: false })
             }
             Who::Reads(reads) => self.reader(db, reads).await,
             Who::Vouched(vouched) => self.vouched(db, vouched).await,

@@ -99,7 +99,8 @@ fn seconds(duration: Duration) -> u64 {
 
 /// Who is behind a network address: one of IPv4, or the /64 of IPv6, which one subscriber has as a whole
 /// (RFC 6177).
-pub(super) fn network(address: Option<IpAddr>) -> Option<IpAddr> {
+#[must_use]
+pub fn network(address: Option<IpAddr>) -> Option<IpAddr> {
     address.map(|address| match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,

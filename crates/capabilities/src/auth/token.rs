@@ -9,6 +9,7 @@ use kernel::{Env, Error, Result, Scopes, Secret, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// How far clocks may differ, in seconds.
 const SKEW: i64 = 60;
@@ -49,7 +50,7 @@ impl Claims {
     }
 }
 
-/// The keys that sign access tokens, one for each environment.
+/// The keys that sign access tokens, one for each environment, and the seal for what is kept of their users.
 pub trait TokenKeys: Send + Sync + 'static {
     /// Signs claims with the environment's key.
     fn sign<'a>(&'a self, env: &'a Env, claims: &'a Claims) -> BoxFuture<'a, Result<Secret>>;
@@ -64,6 +65,18 @@ pub trait TokenKeys: Send + Sync + 'static {
     /// What a platform key that is bound to this very environment may do; none for any other text. Its holder is the
     /// app's own server.
     fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>>;
+
+    /// Seals `value` for `place`: it opens nowhere else, and only here.
+    ///
+    /// # Errors
+    /// `internal` where there is no randomness.
+    fn seal(&self, place: &str, value: &[u8]) -> Result<String>;
+
+    /// Opens what was sealed for `place`.
+    ///
+    /// # Errors
+    /// `internal` where it was changed, moved, or sealed elsewhere.
+    fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>>;
 
     /// What the key is called: public, and the same for as long as it is in use.
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>>;

@@ -2,8 +2,8 @@
 
 use kernel::{Env, Result, Timestamp};
 
-use super::Auth;
 use super::account::settle;
+use super::{Auth, tickets};
 use crate::database::Role;
 
 /// The sessions that ended before `?1`.
@@ -29,7 +29,8 @@ impl Auth {
         let now = Timestamp::now().as_micros();
         let any = format!(
             "SELECT 1 {EXPIRED} UNION ALL SELECT 1 FROM _steading_code WHERE expires_at <= ?1 \
-             UNION ALL SELECT 1 FROM _steading_oauth WHERE expires_at <= ?1 LIMIT 1"
+             UNION ALL SELECT 1 FROM _steading_oauth WHERE expires_at <= ?1 \
+             UNION ALL SELECT 1 FROM _steading_ticket WHERE expires_at <= ?1 LIMIT 1"
         );
         if self.0.databases.platform_query(env, &any, &[now.into()]).await?.is_empty() {
             return Ok(0);
@@ -38,7 +39,7 @@ impl Auth {
         let mut db = self.0.begin(env).await?;
         let removed = async {
             db.run(Role::Platform, &format!("DELETE {EXPIRED}"), &[now.into()]).await?;
-            for unused in UNUSED {
+            for unused in UNUSED.into_iter().chain([tickets::EXPIRED]) {
                 db.run(Role::Platform, unused, &[now.into()]).await?;
             }
             let gone = db.run(Role::Platform, GONE, &[now.saturating_sub(lifetime).into()]).await?;

@@ -22,7 +22,7 @@ pub(super) const LAYOUT: i64 = 3;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 19] = [
+pub(super) const TABLES: [(&str, &str); 25] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -82,6 +82,31 @@ pub(super) const TABLES: [(&str, &str); 19] = [
          text TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
     ),
     (
+        "_steading_totp",
+        "CREATE TABLE _steading_totp (user TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, secret TEXT NOT NULL, \
+         step INTEGER NOT NULL, active INTEGER NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER) STRICT",
+    ),
+    (
+        "_steading_passkey",
+        "CREATE TABLE _steading_passkey (id TEXT PRIMARY KEY, credential TEXT NOT NULL UNIQUE, user TEXT NOT NULL, \
+         name TEXT, key TEXT NOT NULL, counter INTEGER NOT NULL, host TEXT NOT NULL, backed_up INTEGER NOT NULL, \
+         created_at INTEGER NOT NULL, used_at INTEGER) STRICT",
+    ),
+    (
+        "_steading_passkey_by_user",
+        "CREATE INDEX _steading_passkey_by_user ON _steading_passkey (user, created_at)",
+    ),
+    (
+        "_steading_recovery",
+        "CREATE TABLE _steading_recovery (user TEXT NOT NULL, code TEXT NOT NULL, PRIMARY KEY (user, code)) STRICT",
+    ),
+    (
+        "_steading_ticket",
+        "CREATE TABLE _steading_ticket (id TEXT PRIMARY KEY, purpose TEXT NOT NULL, user TEXT, about TEXT NOT NULL, \
+         tries INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+    ),
+    ("_steading_ticket_by_time", "CREATE INDEX _steading_ticket_by_time ON _steading_ticket (expires_at)"),
+    (
         "_steading_reply",
         "CREATE TABLE _steading_reply (user TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, reply TEXT NOT NULL, \
          created_at INTEGER NOT NULL, PRIMARY KEY (user, key)) STRICT",
@@ -99,7 +124,7 @@ const SESSION: &str = "_steading_session";
 
 const SESSIONS: &str = "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, \
      family TEXT NOT NULL UNIQUE, refresh TEXT NOT NULL, spent TEXT, attempt TEXT, method TEXT NOT NULL, device TEXT, \
-     created_at INTEGER NOT NULL, used_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT";
+     created_at INTEGER NOT NULL, used_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, second INTEGER) STRICT";
 
 /// Brings sessions of layout 1 over, which knew neither how nor where their users had signed in.
 const MOVE_SESSIONS: [&str; 4] = [
@@ -112,6 +137,9 @@ const MOVE_SESSIONS: [&str; 4] = [
     "DROP TABLE _steading_session_before",
 ];
 
+/// Brings sessions of layout 2 over, which knew no second factor.
+const ADD_SECOND: &str = "ALTER TABLE _steading_session ADD COLUMN second INTEGER";
+
 /// More pages than a database may have that is at its quota and lacks a table of ours.
 const ROOM: u32 = 64;
 
@@ -123,9 +151,14 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
     for sql in [room.as_str(), "BEGIN IMMEDIATE"] {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
-    let found = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND sql <> ?2";
+    let found = "SELECT sql LIKE '%method TEXT%' FROM sqlite_schema WHERE name = ?1 AND sql <> ?2";
     let others = connection.run(Role::Platform, found, &[SESSION.into(), SESSIONS.into()], limit).await?;
-    for sql in MOVE_SESSIONS.iter().filter(|_| !others.rows.is_empty()) {
+    let steps: &[&str] = match others.rows.first().and_then(|row| row.first()?.as_i64()) {
+        None => &[],
+        Some(0) => &MOVE_SESSIONS,
+        Some(_) => &[ADD_SECOND],
+    };
+    for sql in steps {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
     // What is of use for a moment alone, and had another form, begins anew.

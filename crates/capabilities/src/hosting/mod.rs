@@ -11,6 +11,7 @@ mod site;
 mod spec;
 
 pub(crate) use content_type::of as content_type;
+pub(crate) use path::check as check_path;
 
 pub use blobs::{BlobStream, Blobs, Collected, DEFAULT_GRACE};
 pub use error::{Error, Result};

@@ -71,7 +71,7 @@ impl FromStr for SitePath {
 }
 
 /// What holds for every path of a site, whether a file's or a request's.
-pub(super) fn check(text: &str) -> Result<(), PathError> {
+pub(crate) fn check(text: &str) -> Result<(), PathError> {
     if text.is_empty() {
         return Err(PathError::Empty);
     }

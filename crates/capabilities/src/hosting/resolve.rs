@@ -42,7 +42,12 @@ impl RequestPath {
     /// answered like a path that does not exist.
     #[must_use]
     pub fn parse(raw: &str) -> Option<Self> {
-        let decoded = decode(raw)?;
+        Self::decoded(decode(raw)?)
+    }
+
+    /// The same of a path that is decoded already.
+    #[must_use]
+    pub fn decoded(decoded: String) -> Option<Self> {
         let below = decoded.strip_prefix('/')?;
         let name = below.strip_suffix('/').unwrap_or(below);
         if !below.is_empty() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use kernel::Timestamp;
 
-use super::Rotation;
+use super::{Entry, Rotation};
 
 /// A directory of `<number>.ndjson`. A file keeps its number, so that a reader's cursor stays true while the
 /// log moves on.
@@ -77,10 +77,12 @@ impl Files {
         Ok(bytes)
     }
 
-    /// Removes the files that were written last before `before`, but for the newest; how many.
+    /// Removes the files that were written last before `before`, but for the newest, whose lines of that time become blank:
+    /// what comes after them stays where readers know it. How many files were removed.
     pub(super) fn expire(&self, before: Timestamp) -> Result<u64> {
         let mut removed = 0;
-        for old in self.numbers()?.iter().skip(1) {
+        let numbers = self.numbers()?;
+        for old in numbers.iter().skip(1) {
             let written = std::fs::metadata(self.path(*old))?.modified()?;
             let since = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             if i64::try_from(since.as_micros()).is_ok_and(|written| written < before.as_micros()) {
@@ -88,7 +90,32 @@ impl Files {
                 removed += 1;
             }
         }
+        // The oldest that is left may have begun long before it ended.
+        for left in &numbers {
+            self.blank(*left, before)?;
+        }
         Ok(removed)
+    }
+
+    /// Makes one empty line of the lines that a file begins with and that are of a time before `before`.
+    fn blank(&self, number: u64, before: Timestamp) -> Result<()> {
+        let bytes = self.read(number, None)?;
+        let mut end = 0;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match serde_json::from_slice::<Entry>(line) {
+                Ok(entry) if entry.at >= before => break,
+                Ok(_) | Err(_) => end += line.len(),
+            }
+        }
+        let old = bytes.get(..end).unwrap_or_default();
+        if end == 0 || !old.ends_with(b"\n") || old[..end - 1].iter().all(|byte| *byte == b' ') {
+            return Ok(());
+        }
+        let mut empty = vec![b' '; end];
+        empty[end - 1] = b'\n';
+        // Without `append`, which would write at the end wherever one stands.
+        let mut file = OpenOptions::new().write(true).open(self.path(number))?;
+        file.write_all(&empty)
     }
 
     fn open_to_append(&self, number: u64) -> Result<File> {

@@ -15,7 +15,7 @@ struct Ground {
 impl Ground {
     fn new(rotation: Rotation) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let logs = Logs::with_rotation(dir.path(), rotation);
+        let logs = Logs::with(dir.path(), rotation, Pace::default());
         let ground = Self { dir, logs, env: Env::for_upkeep(TenantId::new(), EnvId::new()) };
         std::fs::create_dir(ground.env_dir(&ground.env)).unwrap();
         ground
@@ -194,6 +194,57 @@ async fn a_flood_is_bounded_and_says_so() {
     assert!(kept.len() < 300, "{}", kept.len());
     assert_eq!((notice.level, notice.source), (Level::Warn, Source::Logs));
     assert_eq!(notice.fields["dropped"], json!(1_000 - kept.len()));
+}
+
+#[tokio::test]
+async fn who_logs_faster_than_it_may_is_held_back_and_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let pace = Pace { per_second: std::num::NonZeroU32::new(10).unwrap() };
+    let logs = Logs::with(dir.path(), Rotation::default(), pace);
+    let [noisy, quiet] = [(); 2].map(|()| Env::for_upkeep(TenantId::new(), EnvId::new()));
+    for env in [&noisy, &quiet] {
+        std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
+    }
+    for number in 0..10_000 {
+        logs.append(&noisy, entry(1, Level::Info, &number.to_string()));
+    }
+    logs.append(&noisy, entry(1, Level::Error, "it failed"));
+    logs.append(&quiet, entry(1, Level::Info, "hello"));
+    let all = logs.query(&noisy, Query::default()).await.unwrap().entries;
+    let dropped: u64 = all.iter().filter_map(|entry| entry.fields.get("dropped")?.as_u64()).sum();
+    let kept = all.iter().filter(|entry| entry.source == Source::Edge && entry.level == Level::Info).count();
+    assert!((100..200).contains(&kept), "{kept}");
+    assert_eq!(dropped + kept as u64, 10_000);
+    assert_eq!(all.iter().filter(|entry| entry.message == "it failed").count(), 1);
+    let notices = all.iter().filter(|entry| entry.source == Source::Logs).count();
+    assert!(notices <= 3, "{notices}");
+    let others = logs.query(&quiet, Query::default()).await.unwrap().entries;
+    assert_eq!(others.len(), 1);
+    assert!(!logs.waiting().has_more_to_tell());
+}
+
+#[tokio::test]
+async fn what_is_too_old_goes_from_the_file_that_is_written_too() {
+    let ground = Ground::new(Rotation::default());
+    for at in [10, 20, 30] {
+        ground.logs.append(&ground.env, entry(at, Level::Info, &format!("at {at}")));
+    }
+    ground.logs.flush().await;
+    let first = Query { limit: 1, ..Query::default() };
+    let cursor = ground.logs.query(&ground.env, first).await.unwrap().cursor;
+    let before = ground.files();
+    let expire = |secs: i64| ground.logs.expire(&ground.env, Timestamp::from_micros(secs * 1_000_000));
+    assert_eq!(expire(20).await.unwrap(), 0);
+    assert_eq!(ground.find(Query::default()).await, ["at 30", "at 20"]);
+    let text = std::fs::read_to_string(ground.env_dir(&ground.env).join("logs/1.ndjson")).unwrap();
+    assert!(!text.contains("at 10"), "{text}");
+    assert_eq!(ground.files(), before, "what is left stays where it is");
+    assert_eq!(ground.find(Query { cursor, ..Query::default() }).await, ["at 20"]);
+    expire(20).await.unwrap();
+    ground.logs.append(&ground.env, entry(40, Level::Info, "at 40"));
+    ground.logs.flush().await;
+    expire(35).await.unwrap();
+    assert_eq!(ground.find(Query::default()).await, ["at 40"]);
 }
 
 #[tokio::test]

@@ -3,21 +3,24 @@
 mod entry;
 mod error;
 mod files;
+mod pace;
 mod query;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::{Env, EnvId, Timestamp};
 use tokio::sync::Notify;
 
 pub use entry::{Entry, Level, Source};
 pub use error::{Error, Result};
+pub use pace::Pace;
 pub use query::{Page, Query};
 
 use files::Files;
+use pace::{Haste, Paced};
 
 /// How many files an environment's log has, and how many bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub struct Logs {
 struct Inner {
     envs_dir: PathBuf,
     rotation: Rotation,
+    pace: Pace,
     waiting: Mutex<Waiting>,
     arrived: Arc<Notify>,
     /// Held while lines go from memory to disk, so that they stay in order.
@@ -60,13 +64,9 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: usize,
-    envs: HashMap<EnvId, Lines>,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    text: Vec<u8>,
-    dropped: u64,
+    envs: HashMap<EnvId, Vec<u8>>,
+    /// Of those that have logged lately.
+    paced: HashMap<EnvId, Paced>,
 }
 
 impl Logs {
@@ -74,15 +74,16 @@ impl Logs {
     /// dropped. Call [`Logs::flush`] before the program ends. Needs a tokio runtime.
     #[must_use]
     pub fn new(envs_dir: impl Into<PathBuf>) -> Self {
-        Self::with_rotation(envs_dir, Rotation::default())
+        Self::with(envs_dir, Rotation::default(), Pace::default())
     }
 
-    /// The same with other file sizes.
+    /// The same with other sizes of files, and another pace.
     #[must_use]
-    pub fn with_rotation(envs_dir: impl Into<PathBuf>, rotation: Rotation) -> Self {
+    pub fn with(envs_dir: impl Into<PathBuf>, rotation: Rotation, pace: Pace) -> Self {
         let inner = Arc::new(Inner {
             envs_dir: envs_dir.into(),
             rotation,
+            pace,
             waiting: Mutex::default(),
             arrived: Arc::default(),
             writing: tokio::sync::Mutex::default(),
@@ -95,43 +96,52 @@ impl Logs {
                 arrived.notified().await;
                 tokio::time::sleep(GATHER).await;
                 let Some(inner) = weak.upgrade() else { return };
-                Logs { inner }.flush().await;
+                Logs { inner }.write(Haste::InTime).await;
             }
         });
         logs
     }
 
     /// Takes an entry in; it is on disk within a moment, or after [`Logs::flush`]. Where an environment logs
-    /// faster than the disk writes, entries are dropped, and a later entry says how many. An environment
-    /// whose directory does not exist (any more) has no log.
+    /// faster than it may, or than the disk writes, entries are dropped, and a later entry says how many. An
+    /// environment whose directory does not exist (any more) has no log.
     ///
     /// Callers keep query strings, headers, bodies and secrets out of entries.
     pub fn append(&self, env: &Env, entry: Entry) {
-        let line = entry.into_line();
+        let (level, line, now) = (entry.level, entry.into_line(), Instant::now());
         let mut waiting = self.waiting();
-        let bytes = waiting.bytes + line.len();
-        let lines = waiting.envs.entry(env.id()).or_default();
-        if bytes > MAX_WAITING_IN_ALL || lines.text.len() + line.len() > MAX_WAITING {
-            lines.dropped += 1;
-            return;
+        let Waiting { bytes, envs, paced } = &mut *waiting;
+        let paced = paced.entry(env.id()).or_insert_with(|| Paced::new(now));
+        let lines = envs.entry(env.id()).or_default();
+        let has_room = *bytes + line.len() <= MAX_WAITING_IN_ALL && lines.len() + line.len() <= MAX_WAITING;
+        if has_room && paced.admits(level, self.inner.pace, now) {
+            lines.extend_from_slice(&line);
+            *bytes += line.len();
+        } else {
+            paced.dropped += 1;
         }
-        lines.text.extend_from_slice(&line);
-        waiting.bytes = bytes;
         drop(waiting);
         self.inner.arrived.notify_one();
     }
 
     /// Writes everything that was appended before.
     pub async fn flush(&self) {
+        self.write(Haste::Now).await;
+    }
+
+    async fn write(&self, haste: Haste) {
         let _writing = self.inner.writing.lock().await;
-        let taken = std::mem::take(&mut *self.waiting());
-        if taken.envs.is_empty() {
+        let taken = self.waiting().take(Instant::now(), haste);
+        if self.waiting().has_more_to_tell() {
+            self.inner.arrived.notify_one();
+        }
+        if taken.is_empty() {
             return;
         }
         let inner = Arc::clone(&self.inner);
         let written = tokio::task::spawn_blocking(move || {
-            for (env, lines) in taken.envs {
-                if let Err(error) = inner.files(env).append(&lines.with_drops()) {
+            for (env, lines) in taken {
+                if let Err(error) = inner.files(env).append(&lines) {
                     tracing::warn!(env.id = %env, %error, "an environment's log cannot be written");
                 }
             }
@@ -154,7 +164,8 @@ impl Logs {
         }
     }
 
-    /// Removes what was written before `before`, but for the file that is being written; how many files.
+    /// Removes what was said before `before`: files that hold nothing else, how many, and what begins the one that is being
+    /// written.
     ///
     /// # Errors
     /// The disk.
@@ -185,16 +196,26 @@ impl Inner {
     }
 }
 
-impl Lines {
-    fn with_drops(mut self) -> Vec<u8> {
-        if self.dropped > 0 {
+impl Waiting {
+    /// The lines to write, with what there is to tell of dropped ones.
+    fn take(&mut self, now: Instant, haste: Haste) -> Vec<(EnvId, Vec<u8>)> {
+        let mut envs = std::mem::take(&mut self.envs);
+        self.bytes = 0;
+        for (env, paced) in &mut self.paced {
+            let Some(dropped) = paced.tell(now, haste) else { continue };
             let message =
-                format!("{} entries were dropped: they came faster than the log is written", self.dropped);
+                format!("{dropped} entries were dropped: they came faster than this log takes them");
             let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Logs, message);
-            entry.fields.insert("dropped".into(), self.dropped.into());
-            self.text.extend_from_slice(&entry.into_line());
+            entry.fields.insert("dropped".into(), dropped.into());
+            envs.entry(*env).or_default().extend_from_slice(&entry.into_line());
         }
-        self.text
+        self.paced.retain(|_, paced| !paced.has_rested(now));
+        envs.into_iter().filter(|(_, lines)| !lines.is_empty()).collect()
+    }
+
+    /// Whether something was dropped that the log does not say yet.
+    fn has_more_to_tell(&self) -> bool {
+        self.paced.values().any(|paced| paced.dropped > 0)
     }
 }
 

@@ -169,7 +169,7 @@ impl Connection {
 
     /// Goes on with a newer token of the same user, so that nobody has to come back for it.
     async fn renew(&mut self, token: Option<Secret>) -> Result<()> {
-        let held = self.hub.services.auth.hold(&self.hub.env, token.as_ref()).await?;
+        let held = self.hub.held(token.as_ref()).await?;
         let user = |held: &Held| held.guest().subject().uid();
         if user(&held).is_none() || held.guest().subject() != self.held.guest().subject() {
             return Err(Error::new(Code::Conflict, "this connection is another's")
@@ -249,7 +249,7 @@ impl Connection {
 
     /// Whether it has changed or has ended.
     async fn end_of_session(&self) {
-        let holds = self.hub.services.auth.hold(&self.hub.env, self.token.as_ref()).await.is_ok();
+        let holds = self.hub.held(self.token.as_ref()).await.is_ok();
         self.outbox.end(if holds { End::SessionChanged } else { End::SessionEnded });
     }
 
@@ -259,7 +259,7 @@ impl Connection {
 
     async fn recognize_again(&mut self) {
         self.again = tokio::time::Instant::now() + AGAIN;
-        if self.hub.services.auth.hold(&self.hub.env, self.token.as_ref()).await.is_err() {
+        if self.hub.held(self.token.as_ref()).await.is_err() {
             self.outbox.end(End::SessionEnded);
         }
     }

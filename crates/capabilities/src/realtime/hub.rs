@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kernel::{Code, Env, Error, Result};
+use kernel::{Code, Env, Error, Result, Secret};
 
 use super::channels::Channels;
 use super::message::Reset;
@@ -12,6 +12,7 @@ use super::outbox::{End, Frame, Outbox};
 use super::places::Places;
 use super::telling::{Subscription, asked_by};
 use super::{RealtimeLimits, Services};
+use crate::auth::Held;
 use crate::database::{Changed, Feed, Since};
 use crate::rows::App;
 
@@ -182,6 +183,14 @@ impl Hub {
         }
     }
 
+    /// Who shows `token`, where the live release lets its session in.
+    ///
+    /// # Errors
+    /// Where the token does not hold, or the session has not shown the second factor that is required.
+    pub async fn held(&self, token: Option<&Secret>) -> Result<Held> {
+        self.services.auth.hold(&self.env, &*self.services.live, token).await
+    }
+
     async fn refreshed(&self) -> Result<Arc<App>> {
         let app = self.services.live.app(&self.env).await?;
         let before = std::mem::replace(&mut self.state().app, Arc::clone(&app));
@@ -205,6 +214,10 @@ impl Hub {
             (state.told, changed)
         };
         self.reset_these(&changed, at, Reset::Release);
+        if before.auth.mfa != app.auth.mfa {
+            // Each connection looks again who it is, and whether that is enough.
+            self.services.auth.forget(self.env.id());
+        }
         if before.realtime != app.realtime {
             self.judge_members(&app).await;
         }

@@ -88,7 +88,8 @@ impl Realtime {
     /// `unauthenticated` where the token does not hold; `unavailable` where too many tickets are not used yet.
     pub async fn ticket(&self, env: &Env, origin: Option<&str>, token: Option<&Secret>) -> Result<Secret> {
         if let Some(token) = token {
-            self.0.services.auth.recognize(env, token).await?;
+            let app = self.0.services.live.app(env).await?;
+            self.0.services.auth.recognize(env, app.auth.mfa, token).await?;
         }
         self.0.tickets.issue(env.id(), origin, token)
     }
@@ -125,7 +126,7 @@ impl Realtime {
         if inner.stopping.is_cancelled() {
             return Err(Error::new(Code::Unavailable, "the platform stops").hint("connect again in a moment"));
         }
-        let held = inner.services.auth.hold(env, token.as_ref()).await?;
+        let held = inner.services.auth.hold(env, &*inner.services.live, token.as_ref()).await?;
         let app = inner.services.live.app(env).await?;
         let mut hubs = inner.hubs();
         let hub = match hubs.get(&env.id()) {

@@ -5,25 +5,31 @@ use serde_json::json;
 use super::describe::Description;
 use crate::access::{self, Finding, Indexed, Mend};
 use crate::database::Schema;
+use crate::routes::{Route, Who};
 use crate::rows::App;
 
-/// How many pieces of advice there are at most.
-const MOST: usize = 20;
-
-/// What to look at next, worst first.
+/// What to look at next, worst first: what is likely wrong, then `: `, and the call that mends it.
 pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec<String> {
     let mut advice = Vec::new();
+    let files = json!({ "files": { "index.html": "<!doctype html><h1>Hello</h1>" } });
     if described.release.is_none() {
-        advice.push("nothing is applied yet: app_apply takes a manifest with tables and a site".to_owned());
+        let call = json!({ "manifest": { "site": files } });
+        advice.push(format!("nothing is applied yet, a manifest has tables and a site: app_apply {call}"));
     } else if described.site.is_none() {
-        advice.push("there is no site: site_deploy, or app_apply with `site`".to_owned());
+        advice.push(format!("there is no site: site_deploy {files}"));
     }
     let nobody = described.auth.as_ref().is_none_or(|auth| auth.methods.is_empty());
+    let methods = json!({ "methods": ["anonymous", "password"] });
     let owned = app.tables.values().find(|table| table.has_owner());
+    let asks = |route: &&Route| matches!(route.auth, Who::SignedIn | Who::Role(_));
     if let Some(table) = owned.filter(|_| nobody) {
-        let call = json!({ "methods": ["anonymous", "password"] });
         let name = &table.name;
-        advice.push(format!("rows of {name} belong to users, and nobody can sign in: auth_configure {call}"));
+        advice.push(format!(
+            "rows of {name} belong to users, and nobody can sign in: auth_configure {methods}"
+        ));
+    } else if let Some(route) = app.routes.iter().find(asks).filter(|_| nobody) {
+        let text = &route.text;
+        advice.push(format!("{text} is for who is signed in, and nobody can: auth_configure {methods}"));
     }
     let indexed: Indexed = schema
         .tables
@@ -34,31 +40,23 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
             (table.name.to_ascii_lowercase(), first.collect())
         })
         .collect();
-    for (name, table) in &described.tables {
-        let found = match app.table(name) {
-            Some(model) => access::lint(model, &indexed, None),
-            None if table.unmanaged => {
-                advice.push(format!("{name} is in no manifest: list it there, so that releases carry it"));
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
-        advice.extend(found.into_iter().map(|finding| told(name, finding)));
+    for name in described.tables.keys() {
+        let found = app.table(name).map(|model| access::lint(model, &indexed, None)).unwrap_or_default();
+        advice.extend(told(name, found));
     }
     for (name, bucket) in &described.buckets {
+        let call = json!({ "name": name, "access": "private" });
         if bucket.unmanaged {
             advice.push(format!(
-                "the files of {name} are of an earlier release: storage_bucket brings them back"
+                "the files of {name} are of an earlier release, this brings them back: storage_bucket {call}"
             ));
         } else if bucket.access.is_none() {
-            let call = json!({ "name": name, "access": "private" });
             advice.push(format!(
                 "the bucket {name} has no access, only you reach its files: storage_bucket {call}"
             ));
         }
     }
     advice.extend(unindexed(schema, &indexed));
-    advice.truncate(MOST);
     advice
 }
 
@@ -73,15 +71,21 @@ fn unindexed(schema: &Schema, indexed: &Indexed) -> Vec<String> {
             }
             let message = format!("{}.{column} refers to rows and has no index", table.name);
             let mend = Some(Mend::Index { table: table.name.clone(), column: column.clone() });
-            advice.push(told(&table.name, Finding { message, mend }));
+            advice.extend(told(&table.name, vec![Finding { message, mend }]));
         }
     }
     advice
 }
 
-fn told(table: &str, finding: Finding) -> String {
-    match finding.mend.and_then(|mend| mend.call(table)) {
-        Some(call) => format!("{}: {call}", finding.message),
-        None => finding.message,
+/// Findings in words, those together that one call mends.
+fn told(table: &str, found: Vec<Finding>) -> Vec<String> {
+    let mut told: Vec<(Vec<String>, String)> = Vec::new();
+    for Finding { message, mend } in found {
+        let Some(call) = mend.map(|mend| mend.call(table)) else { continue };
+        match told.iter_mut().find(|(_, known)| *known == call) {
+            Some((messages, _)) => messages.push(message),
+            None => told.push((vec![message], call)),
+        }
     }
+    told.into_iter().map(|(messages, call)| format!("{}: {call}", messages.join("; "))).collect()
 }

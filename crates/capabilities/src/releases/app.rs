@@ -27,7 +27,7 @@ impl Release {
         let realtime =
             self.manifest.realtime.as_ref().map(|spec| spec.rules(&models)).transpose()?.unwrap_or_default();
         let tables = tables.iter().zip(models).map(|(table, model)| (table.name.folded(), Arc::new(model)));
-        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime })
+        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime, routes: self.routes()? })
     }
 }
 

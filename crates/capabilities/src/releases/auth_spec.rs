@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::{Custom, Provider, check_providers, origin, redirect};
-use crate::rows::{AuthSettings, Confirm, Method, SignUp, Theme};
+use crate::rows::{AuthSettings, Confirm, Method, Mfa, SignUp, Theme};
 
 /// The manifest's `auth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct AuthSpec {
     /// Whether an address must be confirmed by mail before it opens a session; with `otp` it must.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
+    /// Second factors: `off`, `optional` (whoever likes sets one up) or `required` (a session opens nothing before).
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub mfa: Mfa,
     /// Other addresses that links in mails may lead on to: `https://example.org/welcome`; one that ends with / stands for
     /// all below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,6 +56,8 @@ pub struct AuthChange {
     pub signup: Option<SignUp>,
     /// Those whose word is taken.
     pub providers: Option<BTreeMap<String, Provider>>,
+    /// Second factors.
+    pub mfa: Option<Mfa>,
 }
 
 /// How many other origins, and how many addresses, an app may name.
@@ -60,6 +65,10 @@ const MOST: usize = 20;
 
 fn is_open(signup: &SignUp) -> bool {
     *signup == SignUp::Open
+}
+
+fn is_off(mfa: &Mfa) -> bool {
+    *mfa == Mfa::Off
 }
 
 fn is_plain(theme: &Theme) -> bool {
@@ -99,6 +108,10 @@ impl AuthSpec {
                 format!("anonymous makes a user of everybody, and signup is {}", self.signup.as_str());
             return Err(Error::invalid("/methods", message).hint("leave anonymous out, or signup open"));
         }
+        if self.mfa == Mfa::Required && self.methods.contains(&Method::Anonymous) {
+            let message = "anonymous lets people in who can show no second factor, and mfa is required";
+            return Err(Error::invalid("/methods", message).hint("leave anonymous out, or mfa optional"));
+        }
         check(&self.theme)?;
         check_providers(&self.providers).map_err(|e| e.under("/providers"))?;
         self.custom.iter().try_for_each(|custom| custom.check().map_err(|e| e.under("/custom")))?;
@@ -121,6 +134,7 @@ impl AuthSpec {
             origins: change.origins.unwrap_or(self.origins),
             signup: change.signup.unwrap_or(self.signup),
             providers: change.providers.unwrap_or(self.providers),
+            mfa: change.mfa.unwrap_or(self.mfa),
             ..self
         }
     }
@@ -153,6 +167,7 @@ impl AuthSpec {
             origins: self.origins.into_iter().collect(),
             signup: self.signup,
             confirm: if self.confirm { Confirm::First } else { Confirm::Later },
+            mfa: self.mfa,
             redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
             name,
             theme: self.theme,
@@ -185,6 +200,11 @@ impl fmt::Display for AuthSpec {
         }
         if self.confirm {
             f.write_str(" with a confirmed address")?;
+        }
+        match self.mfa {
+            Mfa::Off => {}
+            Mfa::Optional => f.write_str(", with a second factor for who likes")?,
+            Mfa::Required => f.write_str(", only with a second factor")?,
         }
         for (name, provider) in &self.providers {
             let issuer = provider.issuer.as_deref().map(|issuer| format!(" at {issuer}")).unwrap_or_default();

@@ -19,16 +19,13 @@ use crate::access::AccessSpec;
 use crate::auth::Auth;
 use crate::database::Table as LiveTable;
 use crate::realtime::RealtimeSpec;
-use crate::rows::{Method, SignUp};
-
-/// How many paths of a site are named.
-const PATHS: usize = 20;
+use crate::rows::{Method, Mfa, SignUp};
 
 /// How many releases are listed.
 const RELEASES: u32 = 5;
 
 /// An environment's app as it is.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Description {
     /// The app's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +51,9 @@ pub struct Description {
     /// Channels, and who may join them and send there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime: Option<RealtimeSpec>,
+    /// Pattern of a path → what answers there, for whom, how often.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub routes: IndexMap<String, String>,
     /// What to look at next.
     pub advice: Vec<String>,
 }
@@ -72,6 +72,9 @@ pub struct AuthInfo {
     /// Whether an address must be confirmed by mail before it opens a session.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
+    /// Second factors, where there may be some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfa: Option<Mfa>,
     /// Other addresses that links in mails may lead on to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<String>,
@@ -153,7 +156,7 @@ pub struct SiteInfo {
     pub files: usize,
     /// How many bytes they have together.
     pub bytes: u64,
-    /// The first paths.
+    /// Their paths.
     pub paths: Vec<String>,
     /// Whether unknown paths get index.html.
     pub spa: bool,
@@ -192,21 +195,23 @@ impl Releases {
         let site = current.site.as_ref().map(|site| SiteInfo {
             files: site.files.len(),
             bytes: site.bytes(),
-            paths: site.files.keys().take(PATHS).map(ToString::to_string).collect(),
+            paths: site.files.keys().map(ToString::to_string).collect(),
             spa: site.spa,
         });
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins, signup, confirm, redirects, providers, .. } =
+            let AuthSpec { methods, origins, signup, confirm, mfa, redirects, providers, .. } =
                 auth.unwrap_or_default();
             let providers = providers.into_keys().collect();
             let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
+            let mfa = Some(mfa).filter(|mfa| *mfa != Mfa::Off);
             AuthInfo {
                 methods,
                 origins,
                 signup,
                 confirm,
+                mfa,
                 redirects,
                 users,
                 mails,
@@ -225,6 +230,13 @@ impl Releases {
             site,
             auth,
             realtime: current.manifest.realtime,
+            routes: current
+                .manifest
+                .routes
+                .iter()
+                .flatten()
+                .map(|(pattern, route)| (pattern.clone(), route.to_string()))
+                .collect(),
             advice: Vec::new(),
         };
         description.advice = advice(&description, &schema, &current_app);

@@ -14,6 +14,7 @@ use super::names::{ColumnName, JsonPath, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
 use crate::hosting::SiteSpec;
 use crate::realtime::RealtimeSpec;
+use crate::routes::RoutesSpec;
 use crate::rows::TableModel;
 use crate::storage::StorageSpec;
 
@@ -39,6 +40,9 @@ pub struct Manifest {
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Pattern of a path → what answers there, for whom, and how often: `/api/todos/*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<RoutesSpec>,
     /// Domains of the app's own: `shop.example.com`. Each answers once domain_check has found its proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domains: Option<Vec<String>>,
@@ -366,6 +370,7 @@ impl Manifest {
             storage: self.storage.or_else(|| base.storage.clone()),
             realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            routes: self.routes.or_else(|| base.routes.clone()),
             domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),
             backups: self.backups.or_else(|| base.backups.clone()),

@@ -213,6 +213,7 @@ fn is_whole(place: &[String]) -> bool {
             | ["database", "tables", _, "access", ..]
             | ["storage", "buckets", _, ..]
             | ["realtime", _, _, ..]
+            | ["routes", _, ..]
             | ["site", "files", _, ..]
     )
 }

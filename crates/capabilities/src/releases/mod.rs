@@ -23,6 +23,7 @@ mod observed;
 pub(crate) mod past;
 mod plans;
 mod rehearsal;
+mod routes;
 mod tables;
 
 use std::collections::BTreeMap;

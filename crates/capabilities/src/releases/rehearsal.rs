@@ -13,6 +13,7 @@ use super::manifest::{DatabaseSpec, Manifest, Table};
 use super::migrations::run_migrations;
 use super::names::TableName;
 use super::observed::Observed;
+use super::routes;
 use super::tables::{self, Surplus, count};
 use crate::access::{self, AccessSpec};
 use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
@@ -281,6 +282,7 @@ async fn draft(
     }
     tables::privileges(&base.tables()?, &after, &mut draft);
     buckets::diff(db, base, release, surplus, &mut draft).await?;
+    routes::diff(base, release, &mut draft)?;
     others(base, release, &mut draft);
     Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)

@@ -29,7 +29,9 @@ pub use csv::Table;
 pub use etag::IfMatch;
 pub use kind::Type;
 pub use list::ListQuery;
-pub use model::{App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, SignUp, TableModel, Theme};
+pub use model::{
+    App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, Mfa, SignUp, TableModel, Theme,
+};
 pub use once::{Key, Reply, Write};
 pub use put::Target;
 pub use service::{LiveApps, Rows, Stored};

@@ -12,6 +12,7 @@ use crate::access::{Operation, Rules};
 use crate::auth::{Custom, Provider};
 use crate::database::Role;
 use crate::realtime::ChannelRules;
+use crate::routes::Routes;
 use crate::storage::{self, Bucket};
 
 /// What stands before a bucket's name where it could be a table's.
@@ -28,6 +29,8 @@ pub struct App {
     pub auth: AuthSettings,
     /// Its channels.
     pub realtime: ChannelRules,
+    /// Its routes.
+    pub routes: Routes,
 }
 
 impl App {
@@ -58,6 +61,8 @@ pub struct AuthSettings {
     pub signup: SignUp,
     /// Whether an address must be confirmed before it opens a session.
     pub confirm: Confirm,
+    /// Whether people have second factors.
+    pub mfa: Mfa,
     /// Other addresses that links in mails may lead on to.
     pub redirects: Vec<Url>,
     /// What the app is called in mails.
@@ -116,6 +121,31 @@ impl SignUp {
     }
 }
 
+/// Whether people have second factors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mfa {
+    /// Nobody sets one up; who has one is still asked for it.
+    #[default]
+    Off,
+    /// Whoever likes sets one up, and is asked for it.
+    Optional,
+    /// A session opens nothing of the app before its user has set one up and shown it.
+    Required,
+}
+
+impl Mfa {
+    /// The name in a manifest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mfa::Off => "off",
+            Mfa::Optional => "optional",
+            Mfa::Required => "required",
+        }
+    }
+}
+
 /// When an address has to be confirmed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Confirm {
@@ -136,6 +166,8 @@ pub enum Method {
     Password,
     /// With a code, or a link, that is mailed to an address.
     Otp,
+    /// With a passkey, which who has an account makes.
+    Passkey,
     /// By the word of a provider that `auth.providers` names.
     #[serde(rename = "oauth")]
     OAuth,
@@ -151,6 +183,7 @@ impl Method {
             Method::Anonymous => "anonymous",
             Method::Password => "password",
             Method::Otp => "otp",
+            Method::Passkey => "passkey",
             Method::OAuth => "oauth",
             Method::Custom => "custom",
         }

@@ -49,6 +49,12 @@ impl Rows {
         Self { databases, live }
     }
 
+    /// Who knows the apps of live releases.
+    #[must_use]
+    pub fn live(&self) -> &dyn LiveApps {
+        &*self.live
+    }
+
     /// The app of the environment's live release; an empty one before the first.
     ///
     /// # Errors

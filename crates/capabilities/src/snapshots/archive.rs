@@ -11,6 +11,8 @@ use kernel::{BlobHash, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::storage::pins::Named;
+
 /// The first entry.
 pub(super) const INDEX: &str = "steading.json";
 
@@ -78,9 +80,10 @@ fn form(why: impl Into<String>) -> Refused {
 }
 
 impl Index {
-    /// An index of what lies in `directory`.
+    /// An index of what lies in `directory`, and of what is `named` and lies elsewhere.
     pub(super) fn of(
         directory: &Path,
+        named: &[Named],
         created_at: Timestamp,
         slug: String,
         release: u64,
@@ -100,7 +103,12 @@ impl Index {
                 hash(&mut std::fs::File::open(directory.join(&path))?, &mut io::sink(), u64::MAX)?;
             Ok(Item { path, bytes, sha256 })
         });
-        let files = files.collect::<io::Result<_>>()?;
+        let mut files = files.collect::<io::Result<Vec<_>>>()?;
+        files.extend(named.iter().map(|named| Item {
+            path: format!("files/{}", named.key),
+            bytes: named.size,
+            sha256: named.sha256,
+        }));
         Ok(Self { format: FORMAT.to_owned(), version: VERSION, created_at, slug, release, secrets, files })
     }
 
@@ -136,14 +144,30 @@ impl Index {
     }
 }
 
-/// Writes the archive of what lies in `directory`.
-pub(super) fn write(index: &Index, directory: &Path, to: impl Write) -> io::Result<()> {
+impl Item {
+    /// What it is, where it is the content of a file.
+    pub(super) fn named(&self) -> Option<Named> {
+        let key = self.path.strip_prefix("files/")?.to_owned();
+        Some(Named { key, size: self.bytes, sha256: self.sha256 })
+    }
+}
+
+/// Writes the archive of what `index` names and `open` gives.
+pub(super) fn write<R: Read>(
+    index: &Index,
+    open: impl Fn(&Item) -> io::Result<R>,
+    to: impl Write,
+) -> io::Result<()> {
     let mut tar = tar::Builder::new(to);
     let text = serde_json::to_vec(index)?;
     tar.append(&header(INDEX, text.len() as u64, index.created_at)?, text.as_slice())?;
     for item in &index.files {
-        let file = std::fs::File::open(directory.join(&item.path))?;
-        tar.append(&header(&item.path, item.bytes, index.created_at)?, file.take(item.bytes))?;
+        let mut content = open(item)?.take(item.bytes);
+        tar.append(&header(&item.path, item.bytes, index.created_at)?, &mut content)?;
+        if content.limit() > 0 {
+            // Who reads the archive must not take the next entry for the rest of this one.
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} is cut off", item.path)));
+        }
     }
     tar.into_inner()?.flush()
 }

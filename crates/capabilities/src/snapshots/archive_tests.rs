@@ -65,9 +65,9 @@ fn what_is_written_is_read_and_every_byte_of_it_counts() {
         std::fs::write(from.path().join(path), content).unwrap();
     }
     let index =
-        Index::of(from.path(), Timestamp::now(), "slug".to_owned(), 3, vec!["KEY".to_owned()]).unwrap();
+        Index::of(from.path(), &[], Timestamp::now(), "slug".to_owned(), 3, vec!["KEY".to_owned()]).unwrap();
     let mut archive = Vec::new();
-    write(&index, from.path(), &mut archive).unwrap();
+    write(&index, |item| std::fs::File::open(from.path().join(&item.path)), &mut archive).unwrap();
     let to = tempfile::tempdir().unwrap();
     assert_eq!(read(archive.as_slice(), to.path(), MOST).unwrap(), index);
     let content = |path: &str| std::fs::read_to_string(to.path().join(path)).unwrap();

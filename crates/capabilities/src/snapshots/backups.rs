@@ -155,12 +155,10 @@ impl Backups {
         let Some(every) = spec.every else { return Ok(None) };
         let newest = self.list(env.id()).await?.into_iter().next();
         let due = Timestamp::now().minus(every.duration());
-        if newest.is_some_and(|newest| newest.created_at > due) {
-            return Ok(None);
-        }
-        let made = self.take(env, slug, secrets).await?;
+        let is_due = newest.is_none_or(|newest| newest.created_at <= due);
+        let made = if is_due { Some(self.take(env, slug, secrets).await?) } else { None };
         self.forget_older(env.id(), spec.kept()).await?;
-        Ok(Some(made))
+        Ok(made)
     }
 
     /// Removes all but the newest `keep`, and what attempts that died have left.

@@ -6,7 +6,7 @@ use kernel::{Env, EnvId, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::store::{self, sync};
+use super::store::{self, Staged, sync};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::database::{Along, Fate, Loose, Maker, make_servable};
 use crate::releases::past;
@@ -84,69 +84,94 @@ impl Snapshots {
     /// The disk.
     pub async fn sweep(&self) -> Result<()> {
         let directory = self.0.envs_dir.clone();
-        blocking(move || {
-            for path in store::entries(&directory)? {
-                if path.extension().is_some_and(|extension| extension == HALF) {
-                    std::fs::remove_dir_all(path)?;
-                }
+        let is_half = |path: &PathBuf| path.extension().is_some_and(|extension| extension == HALF);
+        let halves: Vec<_> =
+            blocking(move || store::entries(&directory)).await?.into_iter().filter(is_half).collect();
+        for half in halves {
+            let env = half.file_stem().and_then(|name| name.to_str()?.parse::<EnvId>().ok());
+            if let Some(Err(error)) = match env {
+                Some(env) => Some(self.0.contents.forget(env).await),
+                None => None,
+            } {
+                // The next start finds it again.
+                tracing::warn!(path = %half.display(), error = error.chain(), "files of what was not made are left");
+                continue;
             }
-            Ok(())
-        })
-        .await
+            blocking(move || std::fs::remove_dir_all(half)).await?;
+        }
+        Ok(())
     }
 }
 
 impl Inner {
     async fn branch(&self, env: &Env, to: EnvId, from: Option<PathBuf>, with: With) -> Result<u64> {
         let site = Site::new(self.environment(to)).await?;
-        let database = site.path().join("main.db");
-        let contents_of = match from {
-            Some(snapshot) => {
-                let source = snapshot.join("main.db");
-                match with {
-                    With::Data => {
-                        let copy = database.clone();
-                        blocking(move || std::fs::copy(source, copy)).await?;
-                    }
-                    With::Shape => {
-                        self.databases.rebuild(to, &source, &database, Maker::Us, Along::Shape).await?
-                    }
-                }
-                if with == With::Data {
-                    contents::files(snapshot.join("files"), site.path().join("files")).await?;
-                }
-                snapshot
-            }
-            None => {
-                let here = self.environment(env.id());
-                let mut quiet = self.databases.quiet(env).await?;
-                match with {
-                    With::Data => {
-                        let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
-                        contents::files(here.join("files"), site.path().join("files")).await?;
-                        quiet.end();
-                        copying.finish().await?;
-                    }
-                    With::Shape => {
-                        self.databases
-                            .rebuild(to, &here.join("main.db"), &database, Maker::Us, Along::Shape)
-                            .await?;
-                        quiet.end();
-                    }
-                }
-                here
-            }
-        };
-        let mut copy = self.databases.open_loose(to, &database).await?;
-        let prepared = match self.whole(&mut copy).await {
-            Ok(()) => become_branch(&mut copy, env.id()).await,
+        let made = self.fill(env, to, from, with, &site).await;
+        let release = match made {
+            Ok(release) => site.become_environment().await.map(|()| release),
             Err(error) => Err(error),
         };
+        if release.is_err() {
+            self.undo(to).await;
+        }
+        release
+    }
+
+    /// Removes what an environment that is not made has elsewhere.
+    pub(super) async fn undo(&self, env: EnvId) {
+        if let Err(error) = self.contents.forget(env).await {
+            tracing::warn!(env.id = %env, error = error.chain(), "files of what was not made are left");
+        }
+    }
+
+    async fn fill(
+        &self,
+        env: &Env,
+        to: EnvId,
+        from: Option<PathBuf>,
+        with: With,
+        site: &Site,
+    ) -> Result<u64> {
+        let database = site.path().join("main.db");
+        // As long as this is there, nothing goes that is elsewhere.
+        let staged = Staged::new(self.directory(env.id())).await?;
+        let now = from.is_none();
+        let source = from.unwrap_or_else(|| self.environment(env.id()));
+        if now {
+            let mut quiet = self.databases.quiet(env).await?;
+            match with {
+                With::Data => {
+                    let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
+                    self.link_files(env.id(), site.path()).await?;
+                    quiet.end();
+                    copying.finish().await?;
+                }
+                With::Shape => {
+                    let shape = source.join("main.db");
+                    self.databases.rebuild(to, &shape, &database, Maker::Us, Along::Shape).await?;
+                    quiet.end();
+                }
+            }
+        } else {
+            let (past, copy) = (source.join("main.db"), database.clone());
+            match with {
+                With::Data => blocking(move || std::fs::copy(past, copy)).await.map(drop)?,
+                With::Shape => self.databases.rebuild(to, &past, &database, Maker::Us, Along::Shape).await?,
+            }
+        }
+        let mut copy = self.databases.open_loose(to, &database).await?;
+        let prepared = async {
+            Ok::<_, Error>((become_branch(&mut copy, env.id()).await?, self.named(&mut copy).await?))
+        }
+        .await;
         copy.close().await;
-        let (release, blobs) = prepared?;
+        let ((release, blobs), named) = prepared?;
         make_servable(to, &database).await?;
-        contents::blobs(contents_of.join("blobs"), site.path().join("blobs"), blobs).await?;
-        site.become_environment().await?;
+        contents::blobs(source.join("blobs"), site.path().join("blobs"), blobs).await?;
+        if with == With::Data && (!now || self.contents.are_away()) {
+            self.unpack(&source, env.id(), to, site.path(), &named).await?;
+        }
+        drop(staged);
         Ok(release)
     }
 }

@@ -2,13 +2,14 @@
 //! they were together at one moment.
 //!
 //! A snapshot is a directory below its environment's own. It is made under another name and renamed when it is whole
-//! and on the disk, so that a crash leaves it whole or not at all. What never changes is shared with the environment by
-//! hard links.
+//! and on the disk, so that a crash leaves it whole or not at all. What never changes is shared with the environment: by
+//! hard links, and where contents are in S3 by a list of their names, which keeps them from being removed.
 
 mod archive;
 mod backups;
 mod branch;
 mod contents;
+mod files;
 mod lifecycle;
 mod losses;
 mod merge;
@@ -26,9 +27,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Auth;
-use crate::database::{Databases, Loose};
+use crate::database::Databases;
 use crate::logs::Logs;
 use crate::releases::Releases;
+use crate::storage::Contents;
 
 pub use backups::{Backup, Backups};
 pub(crate) use branch::STATE;
@@ -47,18 +49,9 @@ struct Inner {
     releases: Arc<Releases>,
     auth: Auth,
     logs: Logs,
-    files: Files,
+    contents: Contents,
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-/// Where the contents of files are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Files {
-    /// Below the environment's directory, where they are shared by hard links.
-    Here,
-    /// In another service, out of the reach of snapshots: an environment that has files there has none.
-    Elsewhere,
 }
 
 /// How much the snapshots of one environment may take.
@@ -115,7 +108,7 @@ pub struct NewSnapshot {
 }
 
 impl Snapshots {
-    /// The snapshots of the environments below `envs_dir`.
+    /// The snapshots of the environments below `envs_dir`, whose files' bytes are in `contents`.
     #[must_use]
     pub fn new(
         envs_dir: PathBuf,
@@ -123,11 +116,11 @@ impl Snapshots {
         releases: Arc<Releases>,
         auth: Auth,
         logs: Logs,
-        files: Files,
+        contents: Contents,
         limits: SnapshotLimits,
     ) -> Self {
         let turns = Mutex::default();
-        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, files, limits, turns }))
+        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, contents, limits, turns }))
     }
 
     /// Every snapshot of the environment, newest first.
@@ -177,22 +170,6 @@ impl Snapshots {
 }
 
 impl Inner {
-    /// Refuses a copy whose rows name contents that are not in it.
-    ///
-    /// # Errors
-    /// `conflict` where there are files, and their contents are elsewhere.
-    async fn whole(&self, copy: &mut Loose) -> Result<()> {
-        let any = "SELECT 1 FROM _steading_object LIMIT 1";
-        if self.files == Files::Here || copy.rows(any).await?.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(
-            Code::Conflict,
-            "the files of this environment are in S3, where snapshots do not reach",
-        )
-        .hint("branch without data; for the files, use what the S3 service has for keeping versions"))
-    }
-
     /// Where the snapshots of `env` are.
     fn directory(&self, env: EnvId) -> PathBuf {
         self.environment(env).join("snapshots")

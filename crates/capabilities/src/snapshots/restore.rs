@@ -1,14 +1,16 @@
 //! Going back to a snapshot, which can be undone: the moment before is kept as another one.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use kernel::{Env, Error, Result, SnapshotId, Timestamp};
+use kernel::{BlobHash, Env, Error, Result, SnapshotId, Timestamp};
 
 use super::store::{self, Staged};
 use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
 use crate::database::{Fate, Loose, Quiet};
 use crate::logs::{Entry, Level, Source};
 use crate::releases::past;
+use crate::storage::pins::Named;
 
 /// The one table whose rows say who is let in now.
 const SESSIONS: &str = "_steading_session";
@@ -21,6 +23,9 @@ pub struct Restored {
     /// The snapshot of the moment before, to undo it.
     pub undo: SnapshotId,
 }
+
+/// The row of the release that a copy serves, the blobs that it needs, and what its files are.
+type Prepared = (Option<Vec<serde_json::Value>>, HashSet<BlobHash>, Vec<Named>);
 
 impl Snapshots {
     /// Puts everything back as it was at the snapshot: tables, rows, releases, files, and which users there are. Who was a
@@ -60,10 +65,10 @@ impl Inner {
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
         let now = self.directory(env.id()).join(undo.snapshot.to_string()).join("main.db");
-        let (row, blobs) = self.prepare(env, &database, &now, &mut quiet).await?;
+        let (row, blobs, named) = self.prepare(env, &database, &now, &mut quiet).await?;
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
-        contents::files(from.join("files"), here.join("files")).await?;
+        self.unpack(&from, env.id(), env.id(), &here, &named).await?;
         let work = async {
             // Who watches rows is told that they are others.
             let _others = self.databases.feed(env.id()).reshape();
@@ -80,14 +85,7 @@ impl Inner {
     }
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
-    /// Gives the release it serves, and the blobs it needs.
-    async fn prepare(
-        &self,
-        env: &Env,
-        database: &Path,
-        now: &Path,
-        quiet: &mut Quiet,
-    ) -> Result<(Option<Vec<serde_json::Value>>, std::collections::HashSet<kernel::BlobHash>)> {
+    async fn prepare(&self, env: &Env, database: &Path, now: &Path, quiet: &mut Quiet) -> Result<Prepared> {
         let sessions = quiet.all(SESSIONS).await?;
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
@@ -99,7 +97,7 @@ impl Inner {
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
-            Ok((row, past::needed(copy.rows(past::RELEASES).await?)?))
+            Ok((row, past::needed(copy.rows(past::RELEASES).await?)?, self.named(&mut copy).await?))
         }
         .await;
         copy.close().await;

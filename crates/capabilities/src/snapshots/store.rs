@@ -1,6 +1,7 @@
 //! The directories of snapshots: half ones and whole ones.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,15 +9,17 @@ use std::path::{Path, PathBuf};
 use kernel::{Result, SnapshotId};
 
 use super::{Snapshot, blocking};
-
-/// What the name of a directory begins with that is not whole yet.
-const HALF: &str = "half-";
+use crate::storage::pins::HALF;
 
 /// What says what a snapshot is; written last.
 const ABOUT: &str = "snapshot.json";
 
-/// A directory that becomes something whole, or goes when it is dropped.
-pub(super) struct Staged(PathBuf);
+/// A directory that becomes something whole, or goes when it is dropped. It is locked meanwhile, by which
+/// [`sweep`] knows that somebody works on it.
+pub(super) struct Staged {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Staged {
     /// A new empty directory in `directory`, which is made where it is missing.
@@ -28,23 +31,25 @@ impl Staged {
             }
             let path = directory.join(format!("{HALF}{}", SnapshotId::new()));
             std::fs::create_dir(&path)?;
-            Ok(Self(path))
+            let lock = File::open(&path)?;
+            lock.lock()?;
+            Ok(Self { path, _lock: lock })
         })
         .await
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Makes it whole: a snapshot.
     pub async fn become_snapshot(self, about: &Snapshot) -> Result<()> {
-        let (from, about) = (self.0.clone(), about.clone());
+        let (from, about) = (self.path.clone(), about.clone());
         blocking(move || {
             let text = serde_json::to_vec_pretty(&about)?;
             let file = from.join(ABOUT);
             std::fs::write(&file, text)?;
-            std::fs::File::open(&file)?.sync_all()?;
+            File::open(&file)?.sync_all()?;
             sync(&from)?;
             let directory = from.parent().unwrap_or(&from);
             std::fs::rename(&from, directory.join(about.snapshot.to_string()))?;
@@ -58,7 +63,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         // It is not there any more where it has become something.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -88,12 +93,13 @@ pub(super) async fn list(directory: PathBuf) -> Result<Vec<Snapshot>> {
     .await
 }
 
-/// Removes what attempts that died have left in `directory`; not to be called while one is under way.
+/// Removes what attempts that died have left in `directory`; not to be called while one begins.
 pub(super) async fn sweep(directory: PathBuf) -> Result<()> {
     blocking(move || {
         for path in entries(&directory)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with(HALF) {
+            // One that somebody reads for long, an export for one, is locked.
+            if name.starts_with(HALF) && File::open(&path)?.try_lock().is_ok() {
                 std::fs::remove_dir_all(path)?;
             }
         }
@@ -143,5 +149,5 @@ pub(super) fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 pub(super) fn sync(directory: &Path) -> std::io::Result<()> {
-    std::fs::File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()
 }

@@ -59,6 +59,7 @@ impl Inner {
     /// Refuses where another database would be too much.
     pub(super) async fn bytes(&self, env: &Env) -> Result<()> {
         let taken = store::taken(self.directory(env.id())).await?;
+        let taken = taken.saturating_add(self.pinned_bytes(env).await?);
         if taken.saturating_add(self.databases.bytes(env.id())) > self.limits.bytes {
             let message = format!(
                 "the snapshots of an environment take at most {} bytes, and with another they would take more",
@@ -83,8 +84,7 @@ impl Inner {
         let created_at = Timestamp::now();
         let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
         // Contents are removed right after their row: none goes whose row is in the copy while nobody writes.
-        let here = self.environment(env.id());
-        contents::files(here.join("files"), staged.path().join("files")).await?;
+        self.link_files(env.id(), staged.path()).await?;
         let quiet = if held {
             Some(quiet)
         } else {
@@ -93,12 +93,11 @@ impl Inner {
         };
         copying.finish().await?;
         let mut copy = self.databases.open_loose(env.id(), &database).await?;
-        let read = match self.whole(&mut copy).await {
-            Ok(()) => about(&mut copy).await,
-            Err(error) => Err(error),
-        };
+        let read = async { Ok::<_, Error>((about(&mut copy).await?, self.named(&mut copy).await?)) }.await;
         copy.close().await;
-        let (release, blobs) = read?;
+        let ((release, blobs), named) = read?;
+        self.pin(staged.path(), &named).await?;
+        let here = self.environment(env.id());
         contents::blobs(here.join("blobs"), staged.path().join("blobs"), blobs).await?;
         let NewSnapshot { name, note } = new;
         let bytes = std::fs::metadata(&database).map_err(super::disk)?.len();

@@ -6,20 +6,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId, Timestamp};
+use kernel::{Env, EnvId, Error, Result, Scopes, Secret, TenantId, Timestamp};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::archive::{self, Index, Most};
-use super::{Backup, Backups, Files, NewSnapshot, SnapshotLimits, Snapshots};
+use super::{Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
 use crate::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use crate::database::{Databases, Limits};
 use crate::hosting::Blobs;
 use crate::logs::Logs;
 use crate::mail::Post;
 use crate::releases::{BackupSpec, Keep, LiveCheck, Releases, Served, Wanted};
+use crate::rows::LiveApps;
+use crate::storage::{Contents, LinkKeys, Storage, StorageLimits};
+
+mod files;
 
 struct NoKeys;
 
@@ -43,6 +48,14 @@ impl TokenKeys for NoKeys {
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok(String::new()) }.boxed()
     }
+
+    fn seal(&self, _: &str, _: &[u8]) -> Result<String> {
+        Err(Error::internal("no seal"))
+    }
+
+    fn open(&self, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>> {
+        Err(Error::internal("no seal"))
+    }
 }
 
 struct Trusting;
@@ -55,9 +68,16 @@ impl LiveCheck for Trusting {
 
 const MOST: Most = Most { database: 1 << 30, bytes: 1 << 30, files: 100 };
 
+impl LinkKeys for NoKeys {
+    fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
+        async { Ok([0; 32]) }.boxed()
+    }
+}
+
 /// An environment with an app, and its archive.
 struct Ground {
     directory: tempfile::TempDir,
+    storage: Storage,
     databases: Arc<Databases>,
     snapshots: Snapshots,
     env: Env,
@@ -70,6 +90,11 @@ impl Ground {
 
     async fn with(limits: SnapshotLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let contents = Contents::local(directory.path()).unwrap();
+        Self::on(directory, contents, limits).await
+    }
+
+    async fn on(directory: tempfile::TempDir, contents: Contents, limits: SnapshotLimits) -> Self {
         let path = directory.path().to_owned();
         let databases = Arc::new(Databases::new(path.clone(), Limits::default()));
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
@@ -87,13 +112,20 @@ impl Ground {
         );
         let manifest = json!({
             "database": { "tables": { "todos": { "columns": { "title": "text!" }, "access": "private" } } },
+            "storage": { "buckets": { "docs": { "access": "admin_only" } } },
             "site": { "files": { "index.html": "hello" } },
         });
         let wanted = Wanted::Manifest(Box::new(serde_json::from_value(manifest).unwrap()));
         releases.apply(&env, wanted, &[], &CancellationToken::new()).await.unwrap();
-        let snapshots =
-            Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, Files::Here, limits);
-        let ground = Self { directory, databases, snapshots, env };
+        let storage = Storage::new(
+            Arc::clone(&databases),
+            Arc::clone(&releases) as Arc<dyn LiveApps>,
+            contents.clone(),
+            Arc::new(NoKeys),
+            StorageLimits::default(),
+        );
+        let snapshots = Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, contents, limits);
+        let ground = Self { directory, storage, databases, snapshots, env };
         ground.execute("INSERT INTO todos (title) VALUES ('one'), ('two'), ('three')").await;
         ground.execute("DELETE FROM todos WHERE title = 'two'").await;
         ground
@@ -123,9 +155,9 @@ impl Ground {
     }
 
     fn pack(&self, directory: &Path) -> Vec<u8> {
-        let index = Index::of(directory, Timestamp::now(), "slug".to_owned(), 1, Vec::new()).unwrap();
+        let index = Index::of(directory, &[], Timestamp::now(), "slug".to_owned(), 1, Vec::new()).unwrap();
         let mut archive = Vec::new();
-        archive::write(&index, directory, &mut archive).unwrap();
+        archive::write(&index, |item| std::fs::File::open(directory.join(&item.path)), &mut archive).unwrap();
         archive
     }
 
@@ -175,7 +207,7 @@ async fn what_is_named_like_ours_and_is_not_stays_behind() {
     let tamper = [
         "CREATE TABLE _steading_more (x)",
         "CREATE TRIGGER t AFTER INSERT ON _steading_session BEGIN DELETE FROM todos; END",
-        "INSERT INTO _steading_session VALUES ('s', 'usr_01890000000070008000000000000001', 'f', 'r', NULL, NULL, 'mail', NULL, 0, 0, 9e15)",
+        "INSERT INTO _steading_session VALUES ('s', 'usr_01890000000070008000000000000001', 'f', 'r', NULL, NULL, 'mail', NULL, 0, 0, 9e15, NULL)",
         "INSERT INTO _steading_state VALUES ('branch', '{}')",
     ];
     let (env, imported) = ground.import(ground.archive(&tamper).await).await;

@@ -8,15 +8,18 @@ use bytes::{Buf as _, Bytes};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::archive::{self, DATABASE, Index, Most, Refused};
 use super::branch::Site;
-use super::store::Staged;
+use super::store::{Staged, entries};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::auth;
 use crate::database::{self, Along, Fate, Loose, Maker};
 use crate::releases::past;
+use crate::storage::FileStream;
+use crate::storage::pins::{NAMED, Named};
 
 /// How much goes over at a time.
 const CHUNK: usize = 256 << 10;
@@ -48,9 +51,20 @@ impl Snapshots {
     pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
         let (index, staged) = self.0.gather(env, slug, secrets).await?;
         let (send, receive) = mpsc::channel(WAITING);
+        let (contents, env, runtime) = (self.0.contents.clone(), env.id(), Handle::current());
         tokio::task::spawn_blocking(move || {
             let mut to = io::BufWriter::with_capacity(CHUNK, Sender(send.clone()));
-            let written = archive::write(&index, staged.path(), &mut to).and_then(|()| to.flush());
+            let open = |item: &archive::Item| -> io::Result<Box<dyn Read>> {
+                match item.named().filter(|_| contents.are_away()) {
+                    Some(named) => {
+                        let from =
+                            runtime.block_on(contents.stored(env, &named)).map_err(io::Error::other)?;
+                        Ok(Box::new(Stored { runtime: runtime.clone(), from, held: Bytes::new() }))
+                    }
+                    None => Ok(Box::new(std::fs::File::open(staged.path().join(&item.path))?)),
+                }
+            };
+            let written = archive::write(&index, open, &mut to).and_then(|()| to.flush());
             if let Err(error) = written {
                 let _ = send.blocking_send(Err(error));
             }
@@ -87,25 +101,37 @@ impl Inner {
         let mut quiet = self.databases.quiet(env).await?;
         let at = Timestamp::now();
         let copying = self.databases.begin_copy(env, &mut quiet, &database).await?;
-        let here = self.environment(env.id());
-        contents::files(here.join("files"), staged.path().join("files")).await?;
+        self.link_files(env.id(), staged.path()).await?;
         quiet.end();
         copying.finish().await?;
         let mut copy = self.databases.open_loose(env.id(), &database).await?;
-        let prepared = match self.whole(&mut copy).await {
-            Ok(()) => prepare(&mut copy).await,
-            Err(error) => Err(error),
-        };
+        let prepared =
+            async { Ok::<_, Error>((prepare(&mut copy).await?, self.named(&mut copy).await?)) }.await;
         copy.close().await;
-        let (release, blobs) = prepared?;
+        let ((release, blobs), named) = prepared?;
+        // It is read for long after this turn.
+        self.pin(staged.path(), &named).await?;
+        let here = self.environment(env.id());
         contents::blobs(here.join("blobs"), staged.path().join("blobs"), blobs).await?;
         let directory = staged.path().to_owned();
-        let index = blocking(move || Index::of(&directory, at, slug, release, secrets)).await?;
+        let index = blocking(move || Index::of(&directory, &named, at, slug, release, secrets)).await?;
         Ok((index, staged))
     }
 
     async fn import(&self, to: EnvId, stream: ArchiveStream) -> Result<Imported> {
         let site = Site::new(self.environment(to)).await?;
+        let made = self.receive(to, stream, &site).await;
+        let imported = match made {
+            Ok(imported) => site.become_environment().await.map(|()| imported),
+            Err(error) => Err(error),
+        };
+        if imported.is_err() {
+            self.undo(to).await;
+        }
+        imported
+    }
+
+    async fn receive(&self, to: EnvId, stream: ArchiveStream, site: &Site) -> Result<Imported> {
         let incoming = site.path().join("incoming");
         let most = Most { database: self.databases.most_bytes(), bytes: self.limits.archive, files: FILES };
         let index = receive(stream, incoming.clone(), most).await?;
@@ -114,25 +140,22 @@ impl Inner {
             self.databases.rebuild(to, &incoming.join(DATABASE), &path, Maker::Anybody, Along::Data).await;
         rebuilt.map_err(foreign)?;
         let mut copy = self.databases.open_loose(to, &path).await?;
-        let checked = match self.whole(&mut copy).await {
-            Ok(()) => check(&mut copy, &index).await,
-            Err(error) => Err(error),
-        };
+        let checked = check(&mut copy, &index).await;
         copy.close().await;
-        let release = checked?;
+        let (release, named) = checked?;
         database::make_servable(to, &path).await?;
+        let (files, keys) = (incoming.join("files"), named.iter().map(|it| it.key.clone()).collect());
+        blocking(move || only(&files, &keys)).await?;
+        self.unpack(&incoming, to, to, site.path(), &named).await?;
         let directory = site.path().to_owned();
         blocking(move || {
-            for folder in ["blobs", "files"] {
-                match std::fs::rename(incoming.join(folder), directory.join(folder)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+            match std::fs::rename(incoming.join("blobs"), directory.join("blobs")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
             std::fs::remove_dir_all(&incoming)
         })
         .await?;
-        site.become_environment().await?;
         Ok(Imported { release, secrets: index.secrets })
     }
 }
@@ -148,8 +171,8 @@ async fn prepare(copy: &mut Loose) -> Result<(u64, HashSet<BlobHash>)> {
     Ok((release, past::needed(copy.rows(past::RELEASES).await?)?))
 }
 
-/// Holds what came against what an environment of ours says. Gives the live release.
-async fn check(copy: &mut Loose, index: &Index) -> Result<u64> {
+/// Holds what came against what an environment of ours says. Gives the live release, and what the files are.
+async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
     let bad = |why: String| Error::new(Code::InvalidInput, format!("the archive cannot be taken: {why}"));
     copy.run("DELETE FROM _steading_state WHERE key <> 'release'", &[]).await?;
     let releases = copy.rows(past::RELEASES).await?;
@@ -174,13 +197,26 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<u64> {
     for row in copy.rows(auth::STORED_USERS).await? {
         auth::check_stored(&row).map_err(|error| bad(format!("a user: {}", error.message())))?;
     }
-    for row in copy.rows("SELECT DISTINCT content FROM _steading_object").await? {
-        let key = row[0].as_str().unwrap_or_default();
-        if !there.contains(format!("files/{key}").as_str()) {
-            return Err(bad("the content of a file is missing".to_owned()));
+    let (mut named, came): (Vec<_>, HashSet<Named>) =
+        (Vec::new(), index.files.iter().filter_map(archive::Item::named).collect());
+    for row in copy.rows(NAMED).await? {
+        let file = Named::read(&row).ok_or_else(|| bad("the row of a file names no content".to_owned()))?;
+        if !came.contains(&file) {
+            return Err(bad("the content of a file is missing, or another than its row says".to_owned()));
+        }
+        named.push(file);
+    }
+    Ok((live, named))
+}
+
+/// Removes what nobody would ever: contents that came and that no row names.
+fn only(files: &Path, keys: &HashSet<String>) -> io::Result<()> {
+    for path in entries(files)? {
+        if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| keys.contains(name)) {
+            std::fs::remove_file(path)?;
         }
     }
-    Ok(live)
+    Ok(())
 }
 
 /// Takes an archive in.
@@ -236,6 +272,27 @@ impl Write for Sender {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Reads what is stored elsewhere.
+struct Stored {
+    runtime: Handle,
+    from: FileStream,
+    held: Bytes,
+}
+
+impl Read for Stored {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        while self.held.is_empty() {
+            match self.runtime.block_on(self.from.next()) {
+                Some(chunk) => self.held = chunk.map_err(io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let read = self.held.len().min(to.len());
+        self.held.copy_to_slice(&mut to[..read]);
+        Ok(read)
     }
 }
 

@@ -21,10 +21,10 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
-use super::media;
+use super::{media, pins};
 
 /// How much of a file is read at a time, and written to a directory.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 /// How much is written to a bucket at a time; S3 takes no smaller part but the last.
 const PART: usize = 5 << 20;
@@ -34,14 +34,14 @@ pub type FileStream = BoxStream<'static, Result<Bytes>>;
 
 /// Where the bytes of all environments' files are. Clones share everything.
 #[derive(Clone)]
-pub struct Contents(Arc<Inner>);
+pub struct Contents(pub(super) Arc<Inner>);
 
-struct Inner {
-    store: Arc<dyn ObjectStore>,
-    part: usize,
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) part: usize,
     /// Where the directories of environments are.
     envs_dir: PathBuf,
-    at: At,
+    pub(super) at: At,
     /// Environments whose files are removed: nothing is put in place there any more, which would make their directory
     /// anew. Held for reading while something is.
     removed: RwLock<HashSet<EnvId>>,
@@ -49,7 +49,7 @@ struct Inner {
 
 /// Where the files are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
+pub(super) enum At {
     /// In the environments' own directories, with parts of unfinished writes beside them, which the store does not
     /// list.
     Home,
@@ -190,12 +190,34 @@ impl Contents {
         Ok(copy)
     }
 
-    /// Removes bytes that no row names (any more). What cannot be removed now is found by [`Contents::collect`].
+    /// Removes bytes that no row names (any more). What cannot be removed now, or a snapshot (or one in the making)
+    /// needs, is found by [`Contents::collect`].
     pub(super) async fn discard(&self, env: EnvId, key: &str) {
+        if self.0.at == At::Away {
+            let (snapshots, wanted) = (self.snapshots(env), key.to_owned());
+            let kept = tokio::task::spawn_blocking(move || pins::may_need(&snapshots, &wanted)).await;
+            match kept.map_err(Error::internal).and_then(|kept| kept.map_err(Error::internal)) {
+                Ok(false) => {}
+                Ok(true) => return,
+                Err(error) => {
+                    tracing::warn!(env.id = %env, error = error.chain(), "bytes of a file that is gone are left");
+                    return;
+                }
+            }
+        }
+        self.remove(env, key).await;
+    }
+
+    async fn remove(&self, env: EnvId, key: &str) {
         match self.0.store.delete(&place(env, key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => tracing::warn!(env.id = %env, %error, "bytes of a file that is gone are left"),
         }
+    }
+
+    /// Where the snapshots of an environment are.
+    pub(super) fn snapshots(&self, env: EnvId) -> PathBuf {
+        self.0.envs_dir.join(env.to_string()).join("snapshots")
     }
 
     /// Removes the bytes that are not in `keep` and are older than `grace`; how many files they were.
@@ -210,7 +232,7 @@ impl Contents {
         while let Some(found) = listed.try_next().await.map_err(failed)? {
             let Some(key) = found.location.filename() else { continue };
             if old(key) && !keep.contains(key) {
-                self.discard(env, key).await;
+                self.remove(env, key).await;
                 removed += 1;
             }
         }
@@ -227,7 +249,7 @@ impl Contents {
     ///
     /// # Errors
     /// `unavailable` where the store fails.
-    pub(super) async fn forget(&self, env: EnvId) -> Result<()> {
+    pub(crate) async fn forget(&self, env: EnvId) -> Result<()> {
         self.0.removed.write().await.insert(env);
         if self.0.at == At::Home {
             // They go with the environment's own directory.
@@ -238,7 +260,7 @@ impl Contents {
     }
 
     /// The right to put something in place.
-    async fn kept(&self, env: EnvId) -> Result<RwLockReadGuard<'_, HashSet<EnvId>>> {
+    pub(super) async fn kept(&self, env: EnvId) -> Result<RwLockReadGuard<'_, HashSet<EnvId>>> {
         let removed = self.0.removed.read().await;
         if removed.contains(&env) {
             Err(Error::not_found("such environment (any more)"))
@@ -322,7 +344,7 @@ fn folder(env: EnvId) -> Path {
     Path::from_iter([env.to_string(), "files".to_owned()])
 }
 
-fn place(env: EnvId, key: &str) -> Path {
+pub(super) fn place(env: EnvId, key: &str) -> Path {
     Path::from_iter([env.to_string(), "files".to_owned(), key.to_owned()])
 }
 
@@ -359,7 +381,7 @@ pub(super) fn stale(
 }
 
 /// The store's failure, in words that name no place of it.
-fn failed(error: object_store::Error) -> Error {
+pub(super) fn failed(error: object_store::Error) -> Error {
     let full = std::iter::successors(std::error::Error::source(&error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::StorageFull);

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod contents;
+mod elsewhere;
 mod files;
 mod links;
 mod listing;
@@ -13,6 +14,7 @@ mod moves;
 mod object;
 mod picture;
 mod pictures;
+pub(crate) mod pins;
 mod put;
 mod quota;
 mod s3;
@@ -21,7 +23,7 @@ mod upkeep;
 mod uploads;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

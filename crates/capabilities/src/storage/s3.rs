@@ -10,8 +10,9 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::Contents;
 
-/// How long one request may take, and all its repetitions.
-const REQUEST: Duration = Duration::from_secs(60);
+/// How long an answer, or more of one, may take to come, and all repetitions of a request. A whole answer takes as long
+/// as its reader does.
+const ANSWER: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An S3 service and a bucket of it.
@@ -41,7 +42,8 @@ impl S3 {
             retry_timeout: PATIENCE,
         };
         let plain = self.endpoint.starts_with("http://");
-        let options = ClientOptions::new().with_allow_http(plain).with_timeout(REQUEST);
+        let options = ClientOptions::new().with_allow_http(plain).with_timeout_disabled();
+        let options = options.with_read_timeout(ANSWER);
         let store = AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)
             .with_bucket_name(&self.bucket)

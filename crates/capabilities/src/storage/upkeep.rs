@@ -6,13 +6,14 @@ use std::time::Duration;
 use kernel::{Env, Error, Result, Timestamp};
 use serde_json::Value;
 
-use super::{Storage, contents};
+use super::{Storage, contents, pins};
 
 /// How long contents that no row names are kept: longer than any upload takes to get its row.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Storage {
-    /// Removes contents that no row names and that are old enough, and uploads whose time is over; how many.
+    /// Removes contents that neither a row nor a snapshot names and that are old enough, and uploads whose time is over;
+    /// how many. No snapshot may be made or restored meanwhile.
     ///
     /// # Errors
     /// The environment's database or the store fails.
@@ -20,11 +21,14 @@ impl Storage {
         self.tidy_older(env, GRACE).await
     }
 
-    pub(super) async fn tidy_older(&self, env: &Env, grace: Duration) -> Result<u64> {
+    pub(crate) async fn tidy_older(&self, env: &Env, grace: Duration) -> Result<u64> {
         // Listed before the store is: what is written meanwhile is too young.
         let rows = self.0.databases.platform_query(env, "SELECT content FROM _steading_object", &[]).await?;
         let named = rows.iter().filter_map(|row| row.first().and_then(Value::as_str));
-        let keep: HashSet<String> = named.map(str::to_owned).collect();
+        let mut keep: HashSet<String> = named.map(str::to_owned).collect();
+        let snapshots = self.0.contents.snapshots(env.id());
+        let pinned = tokio::task::spawn_blocking(move || pins::all(&snapshots)).await;
+        keep.extend(pinned.map_err(Error::internal)?.map_err(Error::internal)?.into_keys());
         let removed = self.0.contents.collect(env.id(), &keep, grace).await?;
         Ok(removed + self.tidy_uploads(env, grace).await?)
     }

@@ -33,7 +33,7 @@ const NOTHING: HeaderValue = HeaderValue::from_static("sandbox; default-src 'non
 const ASK: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// What a platform key must carry.
-pub(super) const SCOPES: &[Scope] = &[Scope::StorageRead, Scope::StorageWrite];
+pub(crate) const SCOPES: &[Scope] = &[Scope::StorageRead, Scope::StorageWrite];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,13 +5,16 @@ mod files;
 mod openapi;
 mod openapi_files;
 mod openapi_realtime;
-mod origin;
+mod openapi_routes;
+pub(crate) mod origin;
 mod realtime;
 mod realtime_socket;
 mod rows;
 mod sdk;
 mod uploads;
 
+pub(crate) use self::files::SCOPES as FILE_SCOPES;
+use self::origin::Allowed;
 pub use self::realtime::Hangup;
 
 use std::net::SocketAddr;
@@ -24,7 +27,7 @@ use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
 use capabilities::auth::Auth;
 use capabilities::realtime::Realtime;
-use capabilities::rows::{App, Rows};
+use capabilities::rows::{App, Mfa, Rows};
 use capabilities::storage::Storage;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
@@ -51,6 +54,19 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/auth/password/reset"),
     ("POST", "/_/auth/email"),
     ("POST", "/_/auth/email/verify"),
+    ("GET", "/_/auth/mfa"),
+    ("POST", "/_/auth/mfa/totp"),
+    ("POST", "/_/auth/mfa/totp/verify"),
+    ("POST", "/_/auth/mfa/recovery"),
+    ("POST", "/_/auth/mfa/verify"),
+    ("DELETE", "/_/auth/mfa/{id}"),
+    ("POST", "/_/auth/passkey/options"),
+    ("POST", "/_/auth/passkey"),
+    ("POST", "/_/auth/passkeys/options"),
+    ("GET", "/_/auth/passkeys"),
+    ("POST", "/_/auth/passkeys"),
+    ("PATCH", "/_/auth/passkeys/{id}"),
+    ("DELETE", "/_/auth/passkeys/{id}"),
     ("GET", "/_/auth/sessions"),
     ("DELETE", "/_/auth/sessions"),
     ("DELETE", "/_/auth/sessions/{id}"),
@@ -116,6 +132,15 @@ pub struct Data {
     pub realtime: Realtime,
 }
 
+/// How a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// From anywhere: pages of other origins have to be allowed.
+    Open,
+    /// By a route that says itself which pages may.
+    Judged,
+}
+
 /// One request below `/_/`.
 pub(crate) struct Ask<'a> {
     pub env: &'a Env,
@@ -135,25 +160,49 @@ impl Data {
 
     /// Answers a request; a refusal is a problem object.
     pub(crate) async fn answer(&self, env: &Env, parts: &Parts, body: Body, id: CallId) -> Response {
-        let app = match self.rows.app(env).await {
-            Ok(app) => app,
-            Err(error) => return refused(&error, env, id),
-        };
-        let origin = match origin::judge(self, env, &app, parts).await {
-            Ok(origin) => origin,
+        let (app, origin) = match self.opened(env, parts, Road::Open).await {
+            Ok(opened) => opened,
             Err(refusal) => return refused(&refusal, env, id),
         };
         let answer = match &origin {
             Some(origin) if origin.asks_first(parts) => Ok(origin.preflight()),
             _ => self.route(env, &app, parts, body, id).await,
         };
-        let mut response = answer.unwrap_or_else(|error| refused(&error, env, id));
-        let headers = response.headers_mut();
-        headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
-        if let Some(origin) = origin {
-            origin.allow(headers);
-        }
-        response
+        closed(answer, origin, env, id)
+    }
+
+    /// Answers as for `/_/{path}` a request that a route leads there: for rows and for files.
+    pub(crate) async fn routed(
+        &self,
+        env: &Env,
+        parts: &Parts,
+        body: Body,
+        id: CallId,
+        path: Vec<String>,
+        road: Road,
+    ) -> Response {
+        let (app, origin) = match self.opened(env, parts, road).await {
+            Ok(opened) => opened,
+            Err(refusal) => return refused(&refusal, env, id),
+        };
+        let ask = Ask::at(env, &app, parts, id, path);
+        let answer = match (&origin, ask.path().first()) {
+            (Some(origin), _) if origin.asks_first(parts) => Ok(origin.preflight()),
+            (_, Some(&"db")) => rows::answer(self, &ask, body).await,
+            (_, Some(&"files")) => files::answer(self, &ask, body).await,
+            _ => Err(unknown()),
+        };
+        closed(answer, origin, env, id)
+    }
+
+    /// The live app, and the origin of another's page that may use it.
+    async fn opened(&self, env: &Env, parts: &Parts, road: Road) -> Result<(Arc<App>, Option<Allowed>)> {
+        let app = self.rows.app(env).await?;
+        let origin = match road {
+            Road::Open => origin::judge(self, env, &app, parts).await?,
+            Road::Judged => None,
+        };
+        Ok((app, origin))
     }
 
     async fn route(
@@ -194,6 +243,24 @@ impl Data {
     }
 }
 
+/// An answer on its way out.
+fn closed(answer: Result<Response>, origin: Option<Allowed>, env: &Env, id: CallId) -> Response {
+    let mut response = answer.unwrap_or_else(|error| refused(&error, env, id));
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
+    if let Some(origin) = origin {
+        origin.allow(headers);
+    }
+    response
+}
+
+impl<'a> Ask<'a> {
+    /// A request as one for `/_/{path}`.
+    pub fn at(env: &'a Env, app: &'a Arc<App>, parts: &'a Parts, id: CallId, path: Vec<String>) -> Self {
+        Self { env, app, parts, id, path }
+    }
+}
+
 impl Ask<'_> {
     /// What comes after `/_/`.
     pub fn path(&self) -> Vec<&str> {
@@ -208,9 +275,19 @@ impl Ask<'_> {
 
     /// As [`Ask::guest`], where a platform key must carry the scopes `wanted`.
     pub async fn guest_for(&self, data: &Data, wanted: &[Scope]) -> Result<Guest> {
+        self.guest_where(data, self.app.auth.mfa, wanted).await
+    }
+
+    /// As [`Ask::guest`], also where the session has not shown the second factor that the app requires: for what is its
+    /// user's own account.
+    pub async fn user(&self, data: &Data) -> Result<Guest> {
+        self.guest_where(data, Mfa::Off, &[Scope::DbRead, Scope::DbWrite]).await
+    }
+
+    async fn guest_where(&self, data: &Data, mfa: Mfa, wanted: &[Scope]) -> Result<Guest> {
         match self.token()? {
             Some(token) => {
-                let guest = data.auth.recognize_for(self.env, &token, wanted).await?;
+                let guest = data.auth.recognize_for(self.env, mfa, &token, wanted).await?;
                 not_of_a_page(self.parts, &guest)?;
                 Ok(guest)
             }
@@ -262,7 +339,7 @@ impl Ask<'_> {
 
     /// The answer where the path takes other methods.
     pub fn only(&self, allow: &'static str) -> Response {
-        web::problem::method_not_allowed(self.id, Some(HeaderValue::from_static(allow)))
+        web::problem::app_method_not_allowed(self.id, Some(HeaderValue::from_static(allow)))
     }
 
     /// The body's bytes.
@@ -328,7 +405,7 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Response {
 }
 
 /// A refusal as a problem object. What is our own fault is logged here.
-pub(super) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
+pub(crate) fn refused(error: &Error, env: &Env, id: CallId) -> Response {
     if error.code() == Code::Internal {
         tracing::error!(call.id = %id, env.id = %env.id(), error = %error.chain(), "a request of an app failed");
     }

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, json as answer_json, openapi_files, openapi_realtime};
+use super::{Ask, json as answer_json, openapi_files, openapi_realtime, openapi_routes};
 
 pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
     match ask.parts.method {
@@ -28,6 +28,7 @@ fn document(app: &App) -> Value {
     }
     openapi_files::paths(app, &mut paths, &mut schemas);
     openapi_realtime::add(app, &mut paths, &mut schemas);
+    openapi_routes::add(app, &mut paths);
     super::auth::openapi::describe(app, &mut paths, &mut schemas);
     json!({
         "openapi": "3.1.0",

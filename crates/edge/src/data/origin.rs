@@ -15,6 +15,14 @@ use super::realtime::shows_later;
 
 const KEY: HeaderName = HeaderName::from_static("steading-key");
 
+/// The headers that pages of other origins may send, and those that they may read.
+pub(crate) const SENT: &str = "authorization, content-type, idempotency-key, if-match, if-none-match, if-range, \
+    last-event-id, range, steading-key, steading-metadata, tus-resumable, upload-checksum, upload-length, \
+    upload-metadata, upload-offset";
+pub(crate) const EXPOSED: &str = "content-disposition, content-range, etag, last-modified, location, retry-after, \
+    ratelimit, ratelimit-policy, steading-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
+    x-request-id, x-release";
+
 /// Another origin that may read the answer. None stands for the app's own pages, and for programs.
 pub(super) struct Allowed(HeaderValue);
 
@@ -66,7 +74,7 @@ pub(super) fn is_anothers(parts: &Parts) -> bool {
 }
 
 /// Whether the page is the app's own: the same host and port. The scheme is the proxy's matter.
-fn is_own(origin: &str, parts: &Parts) -> bool {
+pub(crate) fn is_own(origin: &str, parts: &Parts) -> bool {
     let host = parts.uri.authority().map(http::uri::Authority::as_str);
     let host = host.or_else(|| parts.headers.get(HOST)?.to_str().ok());
     let of_origin = origin.split_once("://").map(|(_, authority)| authority);
@@ -98,12 +106,7 @@ impl Allowed {
         let headers = response.headers_mut();
         let fields = [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"),
-            (
-                ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, idempotency-key, if-match, if-none-match, if-range, last-event-id, range, \
-                 steading-key, steading-metadata, tus-resumable, upload-checksum, upload-length, upload-metadata, \
-                 upload-offset",
-            ),
+            (ACCESS_CONTROL_ALLOW_HEADERS, SENT),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];
         headers.extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
@@ -114,9 +117,6 @@ impl Allowed {
     pub(super) fn allow(self, headers: &mut HeaderMap) {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0);
         headers.append(VARY, HeaderValue::from_static("origin"));
-        let exposed = "content-disposition, content-range, etag, last-modified, location, retry-after, ratelimit, \
-            ratelimit-policy, steading-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
-            x-request-id, x-release";
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{CloseFrame, Message as Raw, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use capabilities::realtime::{Connection, End, Frame, Message, Seat};
+use capabilities::rows::Mfa;
 use http::request::Parts;
 use kernel::{CallId, Code, Env, Error, Result, Secret};
 use serde_json::json;
@@ -90,7 +91,8 @@ impl Talk {
             }
         }
         if let Some(token) = &token {
-            not_of_a_page(&self.parts, &self.data.auth.recognize(&self.env, token).await?)?;
+            // Whether the session is let in is asked where it connects.
+            not_of_a_page(&self.parts, &self.data.auth.recognize(&self.env, Mfa::Off, token).await?)?;
         }
         Ok(token)
     }

@@ -66,6 +66,10 @@ export interface Auth extends Others {
   /** What a mailed link has brought to this page, for `verify`, once. Call `verify` when somebody clicks: programs that
    * look through mail open links too. */
   linkToken(kind?: "link" | "reset"): string | null;
+  /** Second factors. Where an account has one, whatever signs in throws an error whose `mfa` is set: then `mfa.verify`. */
+  readonly mfa: Mfa;
+  /** Passkeys of this device and others, where `passkey` is among the app's methods. */
+  readonly passkey: Passkeys;
   sessions(): Promise<SessionInfo[]>;
   endSession(id: string): Promise<void>;
   endOtherSessions(): Promise<void>;

@@ -172,7 +172,8 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return { data, etag: answer.headers.get("etag"), headers: answer.headers };
   }
 
-  function accept({ data: { access_token, refresh_token, expires_in, user } }) {
+  function accept({ data: { access_token, refresh_token, expires_in, user, mfa } }) {
+    if (mfa) throw asked(mfa);
     const life = expires_in * 1000;
     const session = { access_token, refresh_token, user, renew_at: Date.now() + Math.max(life - AHEAD_MS, life / 2) };
     save(session);
@@ -247,7 +248,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   async function keep(path, body) {
     const anonymous = user()?.anonymous;
     const answer = await (anonymous ? call : ask)("POST", `/_/auth/${path}`, { body }, unlocked);
-    return answer.data.access_token ? accept(answer).user : null;
+    return answer.data.sent ? null : accept(answer).user;
   }
 
   const hold = (changed) => {
@@ -314,6 +315,8 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       await call("DELETE", "/_/auth/me", { body: { current } });
       await locked(async () => save(null));
     },
+    mfa: mfaOf({ call, enter: (path, body) => locked(() => enter(path, body)) }),
+    passkey: passkeysOf({ call, ask, enter: (path, body) => locked(() => enter(path, body)) }),
     login: ({ email, password }) => locked(() => enter("login", { email, password })),
     logout: ({ everywhere } = {}) =>
       locked(async () => {

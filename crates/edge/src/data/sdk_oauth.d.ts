@@ -8,6 +8,8 @@ export interface Returned {
    * `conflict` where the identity or its address is another user's, `forbidden` where nobody signs up. */
   readonly error?: string;
   readonly message?: string;
+  /** A second factor is asked for: `mfa.verify` signs in. */
+  readonly mfa?: SecondFactor;
 }
 
 export interface Identity {

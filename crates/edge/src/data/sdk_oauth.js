@@ -49,8 +49,8 @@ function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hol
         else hold(answer.data.user);
       });
       return { provider, linked: !!link };
-    } catch ({ code: error, message }) {
-      return { provider, error, message };
+    } catch ({ code: error, message, mfa }) {
+      return { provider, error, message, mfa };
     }
   }
 

@@ -133,7 +133,7 @@ async fn begin(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Response> {
 async fn sent(data: &Data, ask: &Ask<'_>, body: Body) -> Result<FileStream> {
     let chunks = web::body::chunks(body);
     let Some(token) = ask.token()? else { return Ok(chunks) };
-    let held = data.auth.hold_for(ask.env, Some(&token), SCOPES).await?;
+    let held = data.auth.hold_for(ask.env, data.rows.live(), Some(&token), SCOPES).await?;
     let still = move |chunk| {
         let is_over = held.ended().is_cancelled();
         async move { if is_over { Err(changed()) } else { Ok(chunk) } }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use capabilities::auth::{Asking, Auth, AuthLimits, Claims, Outside, TokenKeys};
+use capabilities::auth::{Asking, Auth, AuthLimits, Claims, Outside, SignIn, TokenKeys};
 use capabilities::database::{Databases, Limits};
 use capabilities::hosting::Blobs;
 use capabilities::logs::Logs;
@@ -16,10 +16,11 @@ use edge::{Apps, AtDomain, Data, Edge, HostKind, Which};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
-use kernel::{Env, EnvId, Result, Scopes, Secret, Slug, TenantId};
+use kernel::{Env, EnvId, Error, Result, Scopes, Secret, Slug, TenantId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub struct Ground {
     _dir: TempDir,
@@ -70,6 +71,14 @@ impl TokenKeys for Keys {
 
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("test".to_owned()) }.boxed()
+    }
+
+    fn seal(&self, _: &str, _: &[u8]) -> Result<String> {
+        Err(Error::internal("no seal"))
+    }
+
+    fn open(&self, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>> {
+        Err(Error::internal("no seal"))
     }
 }
 
@@ -172,7 +181,10 @@ impl Ground {
     pub async fn session(&self) -> String {
         let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
         let asking = Asking { env: &self.env, settings: &settings, client: None, device: None, domain: None };
-        self.auth.anonymous(&asking).await.unwrap().access_token.expose().to_owned()
+        let SignIn::Session(session) = self.auth.anonymous(&asking).await.unwrap() else {
+            panic!("no session")
+        };
+        session.access_token.expose().to_owned()
     }
 
     /// Sends a request without a body. An empty `token` is none.

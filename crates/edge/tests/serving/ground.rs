@@ -26,6 +26,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 /// Environments and their releases in memory; the highest release is live.
 #[derive(Default)]
@@ -97,6 +98,14 @@ impl TokenKeys for NoKeys {
     fn kid<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok("kid".to_owned()) }.boxed()
     }
+
+    fn seal(&self, _: &str, _: &[u8]) -> Result<String> {
+        Err(Error::internal("no seal"))
+    }
+
+    fn open(&self, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>> {
+        Err(Error::internal("no seal"))
+    }
 }
 
 /// Nobody signs links here.
@@ -130,6 +139,14 @@ impl TokenKeys for Keys {
 
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
         self.0.app_keys().kid(env).boxed()
+    }
+
+    fn seal(&self, place: &str, value: &[u8]) -> Result<String> {
+        self.0.sealing().seal(place, value)
+    }
+
+    fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.0.sealing().open(place, sealed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! An app's users, by tools.
 
-use capabilities::auth::{Asking, Credentials};
-use capabilities::rows::{AuthSettings, Method};
+use capabilities::auth::{Asking, Credentials, SignIn};
+use capabilities::rows::{AuthSettings, Method, Mfa};
 use kernel::{Env, Secret};
 use serde_json::{Value, json};
 
@@ -20,7 +20,10 @@ async fn logs_in(ground: &Ground, email: &str, password: &str) -> kernel::Result
     let live = ground.platform.releases.live(&env).await.unwrap().unwrap();
     let asking = Asking { env: &env, settings: &live.app.auth, client: None, device: None, domain: None };
     let typed = Credentials { email: email.to_owned(), password: Secret::new(password) };
-    Ok(ground.platform.auth.log_in(&asking, &typed).await?.access_token)
+    match ground.platform.auth.log_in(&asking, &typed).await? {
+        SignIn::Session(session) => Ok(session.access_token),
+        SignIn::Second(_) => panic!("a second factor instead of a session"),
+    }
 }
 
 #[tokio::test]
@@ -36,7 +39,7 @@ async fn sign_in_is_configured_and_described_with_its_key() {
         set,
         json!({
             "release": 1, "url": "http://default.localhost:8787", "changed": true, "methods": ["password"],
-            "origins": ["https://example.org"], "signup": "open", "publishable_key": null,
+            "origins": ["https://example.org"], "signup": "open", "mfa": "off", "publishable_key": null,
         })
     );
     let again = ground.call("auth_configure", input).await.unwrap();
@@ -65,13 +68,13 @@ async fn a_user_is_made_listed_and_changed_and_the_password_is_never_told() {
     assert_eq!((&made["created"], &made["user"]["email"]), (&json!(true), &json!("ada@example.org")));
     let token = logs_in(&ground, "ada@example.org", PASSWORD).await.unwrap();
     let env = env(&ground).await;
-    assert!(ground.platform.auth.recognize(&env, &token).await.is_ok());
+    assert!(ground.platform.auth.recognize(&env, Mfa::Off, &token).await.is_ok());
     let listed = ground.call("auth_users", json!({ "query": "ada" })).await.unwrap();
     let user = &listed["users"][0];
     assert_eq!((&user["id"], &user["role"], &user["claims"]), (&id, &json!("admin"), &json!({ "team": 7 })));
     let off = ground.call("auth_user_set", json!({ "user": id, "disabled": true })).await.unwrap();
     assert_eq!((&off["created"], &off["signed_out"]), (&json!(false), &json!(1)));
-    assert!(ground.platform.auth.recognize(&env, &token).await.is_err());
+    assert!(ground.platform.auth.recognize(&env, Mfa::Off, &token).await.is_err());
     assert!(logs_in(&ground, "ada@example.org", PASSWORD).await.is_err());
     for answer in [&made, &listed, &off] {
         let text = answer.to_string();
@@ -120,11 +123,13 @@ async fn a_deleted_environments_users_and_key_go_with_it() {
     let env = Env::for_upkeep(operator.tenant, made["env"].as_str().unwrap().parse().unwrap());
     let settings = AuthSettings { methods: [Method::Anonymous].into(), ..AuthSettings::default() };
     let asking = Asking { env: &env, settings: &settings, client: None, device: None, domain: None };
-    let session = ground.platform.auth.anonymous(&asking).await.unwrap();
-    assert!(ground.platform.auth.recognize(&env, &session.access_token).await.is_ok());
+    let SignIn::Session(session) = ground.platform.auth.anonymous(&asking).await.unwrap() else {
+        panic!("no session")
+    };
+    assert!(ground.platform.auth.recognize(&env, Mfa::Off, &session.access_token).await.is_ok());
     let dry = ground.call("env_delete", json!({ "env": "shop", "dry_run": true })).await.unwrap();
     ground.call("env_delete", json!({ "env": "shop", "confirm": dry["confirm"] })).await.unwrap();
-    assert!(ground.platform.auth.recognize(&env, &session.access_token).await.is_err());
+    assert!(ground.platform.auth.recognize(&env, Mfa::Off, &session.access_token).await.is_err());
     assert!(ground.platform.auth.publishable_key(&env).await.is_err(), "no key is made for what is gone");
     assert!(ground.platform.auth.anonymous(&asking).await.is_err());
 }

@@ -6,14 +6,13 @@ use kernel::{Code, Error, Result, Secret, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::Failed;
-use super::flow::method;
 use super::jose::{Bad, Token};
 use super::links::{Aim, Vouched};
 use super::pending::{self, Stage};
 use super::providers::Custom;
 use crate::auth::account::settle;
-use crate::auth::sign_in::{Before, How, Who};
-use crate::auth::{Asking, Auth, Inner, Session, admin, whole};
+use crate::auth::sign_in::{Before, Who};
+use crate::auth::{Asking, Auth, Inner, SignIn, admin, whole};
 use crate::rows::Method;
 
 /// How far ahead a token may end, and how far clocks may differ, in seconds.
@@ -47,7 +46,7 @@ impl Auth {
         asking: &Asking<'_>,
         token: Option<&Secret>,
         shown: &CustomToken,
-    ) -> Result<Session> {
+    ) -> Result<SignIn> {
         asking.by(Method::Custom)?;
         self.0.throttles.others.admit(asking.client())?;
         let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
@@ -65,7 +64,7 @@ impl Auth {
                 return Err(wrong());
             }
         };
-        let (signup, device) = (asking.settings.signup, asking.device.map(str::to_owned));
+        let (signup, how) = (asking.settings.signup, asking.how("custom"));
         whole(async move {
             let mut db = inner.begin(&env).await?;
             let Said { sub, jti, role, claims } = said;
@@ -74,7 +73,6 @@ impl Auth {
                     return Err(wrong());
                 }
                 let provider = "custom".to_owned();
-                let how = How { method: method(&provider).into(), device };
                 let (subjects, aim) = (vec![sub], Aim::SignIn);
                 let vouched = Vouched { provider, subjects, email: None, before, signup, aim, role, claims };
                 inner.signed_in(&mut db, &env, Who::Vouched(vouched), &how).await

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use kernel::{Code, Env, Error, Result, Secret, Timestamp};
-use serde_json::Value;
+use kernel::{Code, Env, Error, Result, Secret};
 
 use super::links::{Aim, Vouched};
 use super::pending::{self, Away, Back, Stage};
@@ -12,12 +11,13 @@ use super::vouching::{Brought, Vouching};
 use super::{Failed, jose};
 use crate::auth::account::settle;
 use crate::auth::address::Address;
+use crate::auth::factors::Presence;
 use crate::auth::redirects::allowed;
 use crate::auth::sign_in::{Before, How, Who};
 use crate::auth::token::{hash, random, text};
-use crate::auth::{Asking, Auth, Inner, Profile, Session, whole};
+use crate::auth::{Asking, Auth, Inner, Profile, SignIn, whole};
 use crate::database::Durability;
-use crate::logs::{Entry, Level, Source};
+use crate::logs::Level;
 use crate::rows::Method;
 
 /// The path that providers send back to.
@@ -94,8 +94,8 @@ pub struct Handover {
 /// What has come of it.
 #[derive(Debug, Clone)]
 pub enum Taken {
-    /// Somebody is signed in.
-    Session(Session),
+    /// Somebody is signed in, or still to show something.
+    SignedIn(SignIn),
     /// The one who is signed in has one more way in.
     Linked(Profile),
 }
@@ -226,13 +226,19 @@ impl Auth {
             return Err(Error::new(Code::Unauthenticated, "there is no session to link to")
                 .hint("send its access token"));
         }
+        let linking = known.as_ref().filter(|known| shown.link && !known.profile.anonymous).cloned();
+        if let Some(known) = &linking {
+            known.admitted(asking.settings.mfa)?;
+            self.0.present(asking, known, &Presence::Fresh).await?;
+        }
+        let before = known.as_deref().and_then(Before::of);
         let wrong = || {
             Error::new(Code::Unauthenticated, "the code is wrong, or not valid any more").hint("begin again")
         };
         if shown.code.expose().len() > 100 || shown.verifier.expose().len() > 200 {
             return Err(wrong());
         }
-        let (signup, device) = (asking.settings.signup, asking.device.map(str::to_owned));
+        let (signup, mut how) = (asking.settings.signup, asking.how("oauth"));
         let shown = shown.clone();
         whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -242,9 +248,8 @@ impl Auth {
             let kept = text(&hash(shown.verifier.expose().as_bytes()));
             let back = back.filter(|back| back.challenge == kept).ok_or_else(wrong)?;
             let email = back.email.as_deref().map(|email| Address::parse("/email", email)).transpose()?;
-            let before = known.as_deref().and_then(Before::of);
             let aim = if shown.link { Aim::Link } else { Aim::SignIn };
-            let how = How { method: method(&back.provider).into(), device };
+            how.method = method(&back.provider).into();
             let vouched = Vouched {
                 provider: back.provider,
                 subjects: back.subjects,
@@ -255,12 +260,12 @@ impl Auth {
                 role: None,
                 claims: None,
             };
-            match known.filter(|known| shown.link && !known.profile.anonymous) {
+            match linking {
                 Some(known) => {
-                    inner.present(&env, &known.session).await?;
-                    Ok(Taken::Linked(inner.link(&env, &known.session, known.profile.id, vouched).await?))
+                    let user = known.profile.id;
+                    Ok(Taken::Linked(inner.link(&env, &known.session, user, vouched).await?))
                 }
-                None => Ok(Taken::Session(inner.enter(&env, vouched, &how).await?)),
+                None => Ok(Taken::SignedIn(inner.enter(&env, vouched, &how).await?)),
             }
         })
         .await
@@ -284,7 +289,7 @@ impl Trip {
 
 impl Inner {
     /// Opens a session for whom somebody else vouches.
-    pub(super) async fn enter(&self, env: &Env, vouched: Vouched, how: &How) -> Result<Session> {
+    pub(super) async fn enter(&self, env: &Env, vouched: Vouched, how: &How) -> Result<SignIn> {
         let mut db = self.begin(env).await?;
         let opened = self.signed_in(&mut db, env, Who::Vouched(vouched), how).await;
         let opened = settle(db, opened).await?;
@@ -360,18 +365,13 @@ impl Inner {
             tracing::error!(env.id = %env.id(), error = error.chain(), "a sign-in by a provider failed");
         }
         let message = "somebody could not sign in by another's word";
-        let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Auth, message);
         let why = match failed {
             Failed::Token(jose::Bad::UnknownKey) => {
                 "the token is signed by a key that is not known, or a short secret".to_owned()
             }
             failed => failed.to_string(),
         };
-        entry.fields = [("provider", provider.to_owned()), ("why", why)]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Value::from(value)))
-            .collect();
-        self.post.logs().append(env, entry);
+        self.post.note(env, Level::Warn, message, &[("provider", provider), ("why", &why)]);
         failed.word()
     }
 }

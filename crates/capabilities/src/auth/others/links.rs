@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::auth::account::{self, Account, Key, Stored, settle};
 use crate::auth::address::Address;
+use crate::auth::factors::{self, FactorKind, Presence};
 use crate::auth::sign_in::{Before, Found, upgraded};
-use crate::auth::{Asking, Auth, Inner, Profile, sessions, whole};
+use crate::auth::{Asking, Auth, Inner, Profile, sessions, tickets, whole};
 use crate::database::{Role, Writer};
 use crate::rows::{Method, SignUp};
 
@@ -129,11 +130,13 @@ impl Inner {
     }
 }
 
-/// Whoever made this account has not shown that its address is theirs: they keep no way in.
+/// Whoever made this account has not shown that its address is theirs: they keep no way in, nor keep its owner out.
 pub(in crate::auth) async fn oust(db: &mut Writer, user: &mut Stored) -> Result<()> {
     user.password = None;
     user.account.providers.clear();
+    user.account.mfa.clear();
     let id = user.account.id;
+    factors::reset(db, id).await?;
     db.run(Role::Platform, "DELETE FROM _steading_identity WHERE user = ?1", &[id.to_string().into()])
         .await?;
     sessions::end_all(db, id, None).await.map(drop)
@@ -192,7 +195,8 @@ impl Auth {
     /// where there is no such way in; `conflict` where it is the only one.
     pub async fn unlink(&self, asking: &Asking<'_>, token: &Secret, provider: &str) -> Result<()> {
         let known = self.0.known(asking.env, token).await?;
-        self.0.present(asking.env, &known.session).await?;
+        known.admitted(asking.settings.mfa)?;
+        self.0.present(asking, &known, &Presence::Fresh).await?;
         let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
         let (provider, settings) = (provider.to_owned(), asking.settings.clone());
         let ways = move |user: &Stored, rest: &[String]| {
@@ -203,7 +207,8 @@ impl Auth {
                 "custom" => on(Method::Custom),
                 other => on(Method::OAuth) && settings.providers.contains_key(other),
             };
-            by_mail || by_password || rest.iter().any(by_other)
+            let by_passkey = user.account.mfa.contains(&FactorKind::Passkey) && on(Method::Passkey);
+            by_mail || by_password || by_passkey || rest.iter().any(by_other)
         };
         whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -222,6 +227,7 @@ impl Auth {
                 let id = user.account.id.to_string();
                 let sql = "DELETE FROM _steading_identity WHERE user = ?1 AND provider = ?2";
                 db.run(Role::Platform, sql, &[id.clone().into(), provider.as_str().into()]).await?;
+                tickets::forget(&mut db, user.account.id).await?;
                 let sql = "DELETE FROM _steading_session WHERE user = ?1 AND method = ?2 AND id <> ?3";
                 let params = [id.into(), super::flow::method(&provider).into(), session.into()];
                 db.run(Role::Platform, sql, &params).await.map(drop).map_err(Error::from)
@@ -263,13 +269,5 @@ impl Inner {
         let profile = settle(db, linked).await?;
         self.recognized.forget(|other| other.is_of_user(env.id(), user));
         Ok(profile)
-    }
-
-    /// That a session was opened a moment ago: whoever has found one does not get ways in of their own by it.
-    pub(in crate::auth) async fn present(&self, env: &Env, session: &str) -> Result<()> {
-        if self.is_fresh(env, session).await? {
-            return Ok(());
-        }
-        Err(Error::new(Code::Forbidden, "this needs to have signed in a moment ago").hint("sign in again"))
     }
 }

@@ -10,16 +10,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kernel::{Env, EnvId, Result, Scopes, Secret, TenantId};
+use kernel::{Env, EnvId, Error, Result, Scopes, Secret, TenantId};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::auth::{
-    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignedUp, TokenKeys, token,
+    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignIn, SignedUp, TokenKeys, token,
 };
 use crate::database::{Databases, Limits};
 use crate::logs::Logs;
 use crate::mail::Post;
-use crate::rows::{AuthSettings, Method};
+use crate::rows::{AuthSettings, Method, Mfa};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
 
@@ -62,6 +63,16 @@ impl TokenKeys for Keys {
 
     fn kid<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<String>> {
         async { Ok(env.id().to_string()) }.boxed()
+    }
+
+    fn seal(&self, place: &str, value: &[u8]) -> Result<String> {
+        Ok(format!("{place} {}", URL_SAFE_NO_PAD.encode(value)))
+    }
+
+    fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
+        let value =
+            sealed.strip_prefix(&format!("{place} ")).ok_or_else(|| Error::internal("not sealed for it"))?;
+        Ok(Zeroizing::new(URL_SAFE_NO_PAD.decode(value).unwrap()))
     }
 }
 
@@ -115,7 +126,7 @@ impl Ground {
     }
 
     pub async fn anonymous(&self) -> Session {
-        self.auth.anonymous(&self.asking()).await.unwrap()
+        opened(self.auth.anonymous(&self.asking()).await).unwrap()
     }
 
     pub async fn sign_up(&self, email: &str) -> Result<Session> {
@@ -128,7 +139,7 @@ impl Ground {
     }
 
     pub async fn log_in(&self, email: &str, password: &str) -> Result<Session> {
-        self.auth.log_in(&self.asking(), &typed(email, password)).await
+        opened(self.auth.log_in(&self.asking(), &typed(email, password)).await)
     }
 
     pub async fn refresh(&self, session: &Session) -> Result<Session> {
@@ -137,7 +148,7 @@ impl Ground {
 
     /// Whether the session's access token opens anything.
     pub async fn is_live(&self, session: &Session) -> bool {
-        self.auth.recognize(&self.env, &session.access_token).await.is_ok()
+        self.auth.recognize(&self.env, Mfa::Off, &session.access_token).await.is_ok()
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
@@ -147,9 +158,17 @@ impl Ground {
 
 /// The session of a sign-up that needs no mail.
 pub(super) fn signed_up(outcome: Result<SignedUp>) -> Result<Session> {
-    outcome.map(|signed_up| match signed_up {
-        SignedUp::Session(session) => session,
+    opened(outcome.map(|signed_up| match signed_up {
+        SignedUp::Entered(entered) => entered,
         SignedUp::Mailed => panic!("a mail instead of a session"),
+    }))
+}
+
+/// The session of who needs no second factor.
+pub(super) fn opened(outcome: Result<SignIn>) -> Result<Session> {
+    outcome.map(|entered| match entered {
+        SignIn::Session(session) => session,
+        SignIn::Second(_) => panic!("a second factor instead of a session"),
     })
 }
 

@@ -141,7 +141,7 @@ async fn one_environments_guesses_do_not_hold_up_another() {
     let other = ground.another().await;
     let asking = crate::auth::Asking { env: &other, ..ground.asking() };
     ground.auth.sign_up(&asking, None, &typed("ada@example.org", PASSWORD), None).await.unwrap();
-    ground.auth.log_in(&asking, &typed("ada@example.org", PASSWORD)).await.unwrap();
+    drop(ground.auth.log_in(&asking, &typed("ada@example.org", PASSWORD)).await.unwrap());
 }
 
 #[tokio::test]

@@ -3,5 +3,6 @@
 mod accounts;
 mod fixture;
 mod guesses;
+mod second;
 mod sessions;
 mod tokens;

@@ -10,13 +10,14 @@ use serde_json::json;
 use super::fixture::{Ground, PASSWORD, told};
 use crate::access::Subject;
 use crate::auth::{AuthLimits, Ending};
+use crate::rows::Mfa;
 
 #[tokio::test]
 async fn who_signs_in_anonymously_is_a_user_without_an_address() {
     let ground = Ground::new().await;
     let session = ground.anonymous().await;
     assert_eq!((session.expires_in, session.user.anonymous), (Duration::from_secs(900), true));
-    let guest = ground.auth.recognize(&ground.env, &session.access_token).await.unwrap();
+    let guest = ground.auth.recognize(&ground.env, Mfa::Off, &session.access_token).await.unwrap();
     let Subject::User(user) = guest.subject() else { panic!("{guest:?}") };
     assert_eq!((user.id, user.role.as_str(), user.email.as_deref()), (session.user.id, "user", None));
     assert_eq!(ground.auth.me(&ground.env, &session.access_token).await.unwrap(), session.user);

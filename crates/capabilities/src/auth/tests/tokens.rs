@@ -10,6 +10,7 @@ use super::fixture::{Ground, Keys, PASSWORD, told};
 use crate::access::Subject;
 use crate::auth::recognized::{Known, Recognized};
 use crate::auth::{Auth, AuthLimits, Claims, UserChange};
+use crate::rows::Mfa;
 
 const REFUSED: &str = "unauthenticated: the access token is not valid (any more)";
 
@@ -24,7 +25,7 @@ async fn a_token_holds_for_its_environment_time_session_and_user() {
     assert_eq!((claims.exp - claims.iat, claims.aud.clone()), (900, env.id().to_string()));
     let told_of = async |claims: Claims| {
         let token = Keys::signed(env, &claims);
-        told(ground.auth.recognize(env, &token).await)
+        told(ground.auth.recognize(env, Mfa::Off, &token).await)
     };
     assert_eq!(told_of(claims.clone()).await, "ok");
     assert_eq!(told_of(Claims { iat: now + 30, ..claims.clone() }).await, "ok", "clocks differ a little");
@@ -46,13 +47,17 @@ async fn a_token_holds_for_its_environment_time_session_and_user() {
         assert_eq!(told_of(wrong.clone()).await, REFUSED, "{wrong:?}");
     }
     // Remembered in its own environment, it opens no other.
-    assert_eq!(told(ground.auth.recognize(env, &session.access_token).await), "ok");
-    assert_eq!(told(ground.auth.recognize(&foreign, &session.access_token).await), REFUSED);
+    assert_eq!(told(ground.auth.recognize(env, Mfa::Off, &session.access_token).await), "ok");
+    assert_eq!(told(ground.auth.recognize(&foreign, Mfa::Off, &session.access_token).await), REFUSED);
     // Signed for another environment's app, whatever it says.
     let token = Keys::signed(&foreign, &claims);
-    assert_eq!(told(ground.auth.recognize(env, &token).await), REFUSED);
+    assert_eq!(told(ground.auth.recognize(env, Mfa::Off, &token).await), REFUSED);
     for text in ["", ".", "a.b.c", "ey.", &"a".repeat(5_000), session.refresh_token.expose()] {
-        assert_eq!(told(ground.auth.recognize(env, &Secret::new(text)).await), REFUSED, "{text:.40}");
+        assert_eq!(
+            told(ground.auth.recognize(env, Mfa::Off, &Secret::new(text)).await),
+            REFUSED,
+            "{text:.40}"
+        );
     }
 }
 
@@ -62,7 +67,7 @@ async fn what_a_token_says_of_its_user_is_not_believed() {
     let session = ground.anonymous().await;
     let claims = Keys::read(&ground.env, &session.access_token).unwrap();
     let admin = Keys::signed(&ground.env, &Claims { role: "admin".into(), anonymous: false, ..claims });
-    let guest = ground.auth.recognize(&ground.env, &admin).await.unwrap();
+    let guest = ground.auth.recognize(&ground.env, Mfa::Off, &admin).await.unwrap();
     let Subject::User(user) = guest.subject() else { panic!("{guest:?}") };
     assert_eq!(user.role, "user");
 }
@@ -76,8 +81,11 @@ async fn a_change_of_its_user_shows_at_once() {
         ground.auth.set_user(&ground.env, UserChange { user: id.clone(), ..change }).await.unwrap()
     };
     let seen = async || {
-        let guest =
-            ground.auth.recognize(&ground.env, &session.access_token).await.map_err(|e| e.to_string())?;
+        let guest = ground
+            .auth
+            .recognize(&ground.env, Mfa::Off, &session.access_token)
+            .await
+            .map_err(|e| e.to_string())?;
         let Subject::User(user) = guest.subject().clone() else { panic!("{guest:?}") };
         Ok::<_, String>((user.role, user.email, serde_json::Value::Object(user.claims)))
     };
@@ -116,6 +124,7 @@ fn known(ground: &Ground) -> Arc<Known> {
         profile: account.profile(),
         session: "s".into(),
         expires: Timestamp::now().as_secs() + 60,
+        second: false,
     })
 }
 
@@ -154,14 +163,14 @@ async fn a_token_that_is_remembered_costs_next_to_nothing() {
     let session = ground.sign_up("ada@example.org").await.unwrap();
     // As long as one with a signature by Ed25519.
     let token = &session.access_token;
-    ground.auth.recognize(&ground.env, token).await.unwrap();
+    ground.auth.recognize(&ground.env, Mfa::Off, token).await.unwrap();
     let rounds = 20_000;
     let best = {
         let mut best = Duration::MAX;
         for _ in 0..5 {
             let start = Instant::now();
             for _ in 0..rounds {
-                ground.auth.recognize(&ground.env, token).await.unwrap();
+                ground.auth.recognize(&ground.env, Mfa::Off, token).await.unwrap();
             }
             best = best.min(start.elapsed() / rounds);
         }

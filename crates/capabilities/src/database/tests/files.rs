@@ -13,7 +13,7 @@ use crate::database::{Limits, Query};
 
 #[tokio::test]
 async fn a_database_at_its_quota_refuses_more_and_goes_on_serving() {
-    let limits = Limits { pages: 40, ..Limits::default() };
+    let limits = Limits { pages: 60, ..Limits::default() };
     let fixture = Fixture::with(limits).await;
     fixture.execute("CREATE TABLE t (a)", &[]).await.unwrap();
     expect!["quota_exceeded: the database has reached its size quota"]

@@ -98,6 +98,32 @@ async fn sessions_of_the_first_layout_go_on() {
 }
 
 #[tokio::test]
+async fn sessions_of_the_second_layout_go_on_without_a_second_factor() {
+    let fixture = Fixture::new().await;
+    fixture.databases.close().await;
+    let mut connection = raw(&fixture).await;
+    for sql in [
+        "DROP TABLE _steading_session",
+        "DROP TABLE _steading_totp",
+        "CREATE TABLE _steading_session (id TEXT PRIMARY KEY, user TEXT NOT NULL, \
+         family TEXT NOT NULL UNIQUE, refresh TEXT NOT NULL, spent TEXT, attempt TEXT, method TEXT NOT NULL, device TEXT, \
+         created_at INTEGER NOT NULL, used_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+        "CREATE INDEX _steading_session_by_user ON _steading_session (user, created_at)",
+        "INSERT INTO _steading_session VALUES ('s1', 'u1', 'f1', 'r1', 'p1', 'a1', 'mail', 'a browser', 5, 6, 9)",
+        "PRAGMA user_version = 2",
+    ] {
+        connection.execute(sql).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    assert_eq!(ours(&fixture).await, expected());
+    let found = fixture.platform("SELECT * FROM _steading_session").await;
+    assert_eq!(
+        json!(found),
+        json!([["s1", "u1", "f1", "r1", "p1", "a1", "mail", "a browser", 5, 6, 9, null]])
+    );
+}
+
+#[tokio::test]
 async fn an_older_database_gets_what_it_lacks_before_anything_writes_it() {
     let fixture = with_todo().await;
     grow_old(&fixture).await;

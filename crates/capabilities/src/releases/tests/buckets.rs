@@ -195,7 +195,8 @@ async fn a_rollback_keeps_the_files_of_later_buckets() {
     assert_eq!(yard.buckets().await["a"]["unmanaged"], json!(true));
     assert_eq!(
         yard.releases.describe(&yard.env).await.unwrap().advice.last().unwrap(),
-        "the files of a are of an earlier release: storage_bucket brings them back"
+        "the files of a are of an earlier release, this brings them back: storage_bucket \
+         {\"access\":\"private\",\"name\":\"a\"}"
     );
     yard.rollback(2).await.unwrap();
     assert_eq!(

@@ -23,7 +23,7 @@ mod attacks;
 mod links;
 mod lives;
 mod pictures;
-mod s3;
+pub(crate) mod s3;
 mod uploads;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use super::*;
 use crate::storage::S3;
 
 const ACCESS: &str = "access";
-const SECRET: &str = "secret-of-the-bucket";
+pub(crate) const SECRET: &str = "secret-of-the-bucket";
 
 /// Serves a bucket below `root`; contents in it, and where it has its files.
 pub(super) async fn serve(root: &Path) -> (Contents, PathBuf) {
@@ -21,7 +21,7 @@ pub(super) async fn serve(root: &Path) -> (Contents, PathBuf) {
 }
 
 /// A service whose secret is `secret`, as somebody knows it who says [`SECRET`].
-async fn service(root: &Path, secret: &str) -> (S3, PathBuf) {
+pub(crate) async fn service(root: &Path, secret: &str) -> (S3, PathBuf) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let files = root.join("files-of-apps");
     std::fs::create_dir_all(&files).unwrap();

@@ -1,6 +1,6 @@
 //! What requests about accounts say.
 
-use capabilities::auth::{Credentials, Shown};
+use capabilities::auth::{self, Credentials, NewPasskey, Presence, Second, Shown};
 use kernel::{Error, Result, Secret};
 use serde::Deserialize;
 
@@ -130,4 +130,103 @@ pub(super) struct Vouched {
 pub(super) struct Leave {
     /// The password; not needed a moment after signing in.
     pub current: Option<Secret>,
+}
+
+/// By what somebody shows to be there in person; nothing a moment after signing in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Present {
+    /// The password.
+    pub current: Option<Secret>,
+    pub code: Option<Secret>,
+    pub recovery_code: Option<Secret>,
+}
+
+impl Present {
+    pub fn read(self) -> Result<Presence> {
+        match self {
+            Self { current: None, code: None, recovery_code: None } => Ok(Presence::Fresh),
+            Self { current: Some(current), code: None, recovery_code: None } => {
+                Ok(Presence::Password(current))
+            }
+            Self { current: None, code, recovery_code } => second(code, recovery_code).map(Presence::Second),
+            Self { .. } => Err(one()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Enrolling {
+    /// What the authenticator is to be called.
+    pub name: Option<String>,
+    pub current: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Activating {
+    pub code: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seconding {
+    pub ticket: Secret,
+    pub code: Option<Secret>,
+    pub recovery_code: Option<Secret>,
+}
+
+/// The one second factor that was sent.
+pub(super) fn second(code: Option<Secret>, recovery_code: Option<Secret>) -> Result<Second> {
+    match (code, recovery_code) {
+        (Some(code), None) => Ok(Second::Code(code)),
+        (None, Some(code)) => Ok(Second::Recovery(code)),
+        _ => Err(one()),
+    }
+}
+
+fn one() -> Error {
+    Error::invalid("", "send one of code and recovery_code")
+        .hint("the code is the authenticator's of this moment")
+}
+
+/// A passkey that a browser has made; all but the name in base64url.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SentPasskey {
+    pub name: Option<String>,
+    pub client_data: String,
+    pub attestation: String,
+}
+
+impl From<SentPasskey> for NewPasskey {
+    fn from(SentPasskey { name, client_data, attestation }: SentPasskey) -> Self {
+        Self { name, client_data, attestation }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamedPasskey {
+    pub name: String,
+}
+
+/// A passkey that a browser shows, all in base64url.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShownPasskey {
+    pub id: String,
+    pub client_data: String,
+    pub authenticator_data: String,
+    pub signature: String,
+    /// Whose it is, as the authenticator knows it.
+    pub user: Option<String>,
+}
+
+impl From<ShownPasskey> for auth::ShownPasskey {
+    fn from(shown: ShownPasskey) -> Self {
+        let ShownPasskey { id: credential, client_data, authenticator_data, signature, user } = shown;
+        Self { credential, client_data, authenticator_data, signature, user }
+    }
 }

@@ -1,14 +1,20 @@
 //! Signing up, in and out, and what users do with their accounts.
 
 mod forms;
+mod mfa;
 mod oauth;
 pub(super) mod openapi;
+mod openapi_mfa;
+mod openapi_others;
+mod passkeys;
 mod theme;
 mod ui;
 
 use axum::body::Body;
 use axum::response::Response;
-use capabilities::auth::{Asking, CustomToken, Ending, Entered, Holdings, Session, SignedUp};
+use capabilities::auth::{
+    Asking, Challenge, CustomToken, Ending, Entered, Holdings, Session, SignIn, SignedUp,
+};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
 use kernel::{Code, Error, Result, Secret};
@@ -35,6 +41,12 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["oauth", _, "start"] => "GET",
         ["oauth", "callback"] => "GET, POST",
         ["oauth", "token"] | ["custom"] => "POST",
+        ["mfa"] => "GET, HEAD",
+        ["mfa", "totp" | "recovery" | "verify"] | ["mfa", "totp", "verify"] => "POST",
+        ["mfa", _] => "DELETE",
+        ["passkeys"] => "GET, HEAD, POST",
+        ["passkey"] | ["passkey" | "passkeys", "options"] => "POST",
+        ["passkeys", _] => "PATCH, DELETE",
         ["anonymous" | "signup" | "login" | "refresh" | "logout" | "otp" | "password" | "email"]
         | ["otp" | "email", "verify"]
         | ["password", "forgot" | "reset"] => "POST",
@@ -48,7 +60,7 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
     }
     let token = ask.token()?;
     // Also where no session is needed, one that has ended is not taken for none.
-    ask.guest(data).await?;
+    ask.user(data).await?;
     let device = ask.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let asking =
         Asking { env: ask.env, settings: &ask.app.auth, client: ask.peer(), device, domain: ask.domain() };
@@ -91,19 +103,19 @@ impl Request<'_> {
             }
             ["anonymous"] => {
                 let Nothing {} = ask.json(body).await?;
-                session(StatusCode::CREATED, auth.anonymous(asking).await?, None)
+                signed_in(StatusCode::CREATED, auth.anonymous(asking).await?, None)
             }
             ["signup"] => {
                 let New { email, password, redirect } = ask.json(body).await?;
                 let known = Known { email, password }.into();
                 match auth.sign_up(asking, token, &known, redirect.as_deref()).await? {
-                    SignedUp::Session(made) => session(StatusCode::CREATED, made, None),
+                    SignedUp::Entered(made) => signed_in(StatusCode::CREATED, made, None),
                     SignedUp::Mailed => self.mailed(),
                 }
             }
             ["login"] => {
                 let known: Known = ask.json(body).await?;
-                session(StatusCode::OK, auth.log_in(asking, &known.into()).await?, None)
+                signed_in(StatusCode::OK, auth.log_in(asking, &known.into()).await?, None)
             }
             ["refresh"] => {
                 let Refreshing { refresh_token, attempt } = ask.json(body).await?;
@@ -112,7 +124,7 @@ impl Request<'_> {
             ["oauth", rest @ ..] => oauth::answer(self, rest, body).await,
             ["custom"] => {
                 let Vouched { token: shown } = ask.json(body).await?;
-                session(StatusCode::OK, auth.custom(asking, token, &CustomToken(shown)).await?, None)
+                signed_in(StatusCode::OK, auth.custom(asking, token, &CustomToken(shown)).await?, None)
             }
             ["identities"] => {
                 let identities = auth.identities(ask.env, self.own()?).await?;
@@ -157,6 +169,9 @@ impl Request<'_> {
                 let profile = auth.verify_email(asking, token, &shown.read()?).await?;
                 good(StatusCode::OK, &json!({ "user": profile }))
             }
+            ["passkeys", rest @ ..] => self.passkeys(rest, body).await,
+            ["passkey", rest @ ..] => self.by_passkey(rest, body).await,
+            ["mfa", rest @ ..] => self.second_factors(rest, body).await,
             _ => Err(unknown()),
         }
     }
@@ -196,7 +211,21 @@ fn done() -> Response {
 }
 
 fn entered(entered: Entered) -> Result<Response> {
-    session(StatusCode::OK, entered.session, entered.redirect)
+    signed_in(StatusCode::OK, entered.signed_in, entered.redirect)
+}
+
+/// What a first factor has come to. Where a second one is asked for that is no failure, and no session yet.
+fn signed_in(status: StatusCode, signed_in: SignIn, redirect: Option<String>) -> Result<Response> {
+    let Challenge { ticket, factors, expires_in } = match signed_in {
+        SignIn::Session(made) => return session(status, made, redirect),
+        SignIn::Second(challenge) => challenge,
+    };
+    let mfa = json!({ "ticket": ticket.expose(), "factors": factors, "expires_in": expires_in.as_secs() });
+    let mut body = json!({ "mfa": mfa });
+    if let Some(redirect) = redirect {
+        body["redirect"] = redirect.into();
+    }
+    good(StatusCode::OK, &body)
 }
 
 /// A session as its owner gets it: the one place where these tokens are written out.

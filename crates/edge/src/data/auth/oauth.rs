@@ -9,7 +9,7 @@ use kernel::{Error, Result, Secret};
 use serde_json::json;
 
 use super::forms::TakingUp;
-use super::{Request, good, session};
+use super::{Request, good, signed_in};
 use crate::data::rows::pairs;
 use crate::data::{Ask, unknown};
 
@@ -74,7 +74,7 @@ async fn token(request: &Request<'_>, body: Body) -> Result<Response> {
     let TakingUp { code, verifier, link } = request.ask.json(body).await?;
     let shown = Handover { code, verifier, link };
     match request.data.auth.take_up(&request.asking, request.token.as_ref(), &shown).await? {
-        Taken::Session(opened) => session(StatusCode::OK, opened, None),
+        Taken::SignedIn(opened) => signed_in(StatusCode::OK, opened, None),
         Taken::Linked(profile) => good(StatusCode::OK, &json!({ "user": profile })),
     }
 }

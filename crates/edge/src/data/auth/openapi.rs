@@ -1,8 +1,9 @@
 //! What the OpenAPI document says of accounts: what this app has on, and no more.
 
-use capabilities::rows::{App, Method, SignUp};
+use capabilities::rows::{App, Method, Mfa, SignUp};
 use serde_json::{Map, Value, json};
 
+use super::{openapi_mfa as mfa, openapi_others as others};
 use crate::data::openapi::{body, operation, reference};
 
 /// Adds the paths of accounts and what they speak of.
@@ -11,14 +12,23 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     if auth.methods.is_empty() {
         return;
     }
-    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("steading.{name}"), schema())));
+    if auth.mfa != Mfa::Off {
+        schemas.extend(mfa::SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
+    }
+    schemas.extend(SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
     let on = |method| auth.methods.contains(&method);
     let mut add = |path: &str, method: &str, about: &str, answers: Answers, asked: Option<Value>| {
         let (status, schema) = match &answers {
-            Answers::Session(status) => (*status, Some(reference("steading.Session"))),
-            Answers::Mailed => (202, Some(reference("steading.Mailed"))),
+            Answers::Session(200) if auth.mfa != Mfa::Off => {
+                let either = [reference("auth.Session"), reference("auth.SecondFactor")];
+                (200, Some(json!({ "oneOf": either })))
+            }
+            Answers::Session(status) => (*status, Some(reference("auth.Session"))),
+            Answers::Entered => (200, Some(reference("auth.Session"))),
+            Answers::Mailed => (202, Some(reference("auth.Mailed"))),
             Answers::Nothing => (204, None),
             Answers::With(schema) => (200, Some(schema.clone())),
+            Answers::Made(schema) => (201, Some(schema.clone())),
             Answers::Led(_) => (303, None),
         };
         let mut described = operation(about, status, schema);
@@ -88,42 +98,29 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
     if on(Method::OAuth) {
-        let about = "Sends the browser to a provider. `redirect` is where it goes on afterwards, `challenge` SHA-256 in \
-                     base64url of a text that the page keeps; signInWith of /_/sdk.js does all of it.";
-        add("oauth/{provider}/start", "get", about, Answers::Led(&["redirect", "challenge"]), None);
-        let about = "Where providers send back to. Leads on with `#steading_oauth=<code>`, or `#steading_oauth_error=<word>`.";
-        add("oauth/callback", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
-        let about = "The same, for a provider that posts a form.";
-        add("oauth/callback", "post", about, Answers::Led(&[]), None);
-        let mut asked = object(&["code", "verifier"], &["code", "verifier"]);
-        asked["properties"]["link"] = json!({ "type": "boolean" });
-        let about = "Takes up the code with the text that the page has kept: a session, or with `link` one more way in for \
-                     who is signed in, and then `user` alone. An anonymous session becomes the account.";
-        add("oauth/token", "post", about, Answers::Session(200), Some(asked));
+        others::describe_providers(&mut add);
     }
     if on(Method::Custom) {
-        let about = "Signs in with a token of the app's own server.";
-        add("custom", "post", about, Answers::Session(200), Some(object(&["token"], &["token"])));
+        others::describe_custom(&mut add);
     }
     if on(Method::OAuth) || on(Method::Custom) {
-        let identity = json!({ "type": "object", "required": ["provider", "created_at"], "properties": {
-            "provider": { "type": "string" }, "created_at": { "type": "string", "format": "date-time" },
-        } });
-        let listed = json!({ "type": "object", "required": ["identities"], "properties": {
-            "identities": { "type": "array", "items": identity },
-        } });
-        add("identities", "get", "Who vouches for the user.", Answers::With(listed), None);
-        let about = "Takes that way in away, and ends the sessions it has opened; not the only one.";
-        add("identities/{provider}", "delete", about, Answers::Nothing, None);
+        others::describe_identities(&mut add);
+    }
+    if auth.mfa != Mfa::Off {
+        mfa::describe(&mut add);
+    }
+    if on(Method::Passkey) {
+        mfa::describe_passkeys(&mut add);
+        schemas.insert("auth.Passkey".to_owned(), mfa::passkey());
     }
     let refresh = object(&["refresh_token"], &["refresh_token", "attempt"]);
     let about = "Gets the next pair of tokens; a refresh token is used once. With the same random `attempt` again where \
                  no answer came.";
-    add("refresh", "post", about, Answers::Session(200), Some(refresh));
+    add("refresh", "post", about, Answers::Entered, Some(refresh));
     let everywhere = json!({ "type": "object", "properties": { "everywhere": { "type": "boolean" } } });
     add("logout", "post", "Ends the session.", Answers::Nothing, Some(everywhere));
     let sessions = json!({ "type": "object", "required": ["sessions"], "properties": {
-        "sessions": { "type": "array", "items": reference("steading.SessionInfo") },
+        "sessions": { "type": "array", "items": reference("auth.SessionInfo") },
     } });
     add("sessions", "get", "The user's sessions.", Answers::With(sessions), None);
     add("sessions", "delete", "Ends the user's other sessions.", Answers::Nothing, None);
@@ -139,17 +136,21 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     add("me/export", "get", "The account, its rows, and where its files are.", Answers::With(export), None);
 }
 
-enum Answers {
+pub(super) enum Answers {
+    /// A session, or what is asked for beside.
     Session(u16),
+    /// A session.
+    Entered,
     Mailed,
     Nothing,
     With(Value),
+    Made(Value),
     /// The browser is led on; these may stand in the query.
     Led(&'static [&'static str]),
 }
 
 /// An object of texts.
-fn object(required: &[&str], properties: &[&str]) -> Value {
+pub(super) fn object(required: &[&str], properties: &[&str]) -> Value {
     let properties: Map<String, Value> =
         properties.iter().map(|name| ((*name).to_owned(), json!({ "type": "string" }))).collect();
     let mut object = json!({ "type": "object", "additionalProperties": false, "properties": properties });
@@ -159,7 +160,7 @@ fn object(required: &[&str], properties: &[&str]) -> Value {
     object
 }
 
-type Schema = fn() -> Value;
+pub(super) type Schema = fn() -> Value;
 
 const SCHEMAS: [(&str, Schema); 4] = [
     ("User", || {

@@ -8,12 +8,16 @@ const $ = (id) => document.getElementById(id);
 const { methods: listed, providers: named, to } = document.body.dataset;
 const split = (text) => text.split(" ").filter(Boolean);
 const on = new Set(split(listed));
-const leave = () => location.replace(to);
+const go = () => location.replace(to);
+/** Goes on, after a second factor was set up where the app requires one. */
+const leave = async () => (on.has("mfa_required") && !(await auth.mfa.list()).open ? setUp() : go());
 
 const EMAIL = { name: "email", label: "Email", type: "email", autocomplete: "username" };
 const PASSWORD = { name: "password", label: "Password", type: "password", autocomplete: "current-password" };
 const NEW = { name: "password", label: "New password", type: "password", autocomplete: "new-password", minlength: "8" };
 const CODE = { name: "code", label: "Code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: "9" };
+
+const RECOVERY = { name: "recovery", label: "Recovery code", autocomplete: "off", maxlength: "24" };
 
 /** Shows one form: its fields, what its button does, and where one can go instead. */
 function show({ title, lead = "", fields = [], button, act, more = [] }) {
@@ -54,6 +58,8 @@ async function run(act) {
   try {
     await act();
   } catch (error) {
+    if (error.mfa) return second(error.mfa);
+    if (error instanceof DOMException) return void ($("note").textContent = "No passkey was used.");
     $("note").textContent = words(error);
   } finally {
     for (const button of buttons) button.disabled = false;
@@ -79,15 +85,20 @@ const guest = () => on.has("anonymous") && ["Go on without an account", async ()
 const KNOWN = { github: "GitHub", wechat: "WeChat" };
 const titled = (name) => KNOWN[name] ?? name.split("-").map((it) => it.charAt(0).toUpperCase() + it.slice(1)).join(" ");
 const others = split(named).map((name) => [`Continue with ${titled(name)}`, () => auth.signInWith(name)]);
+/** The way in by a passkey; who does not want to may go on otherwise. */
+const passkey = () =>
+  on.has("passkey") && auth.passkey.isSupported() && ["Use a passkey", async () => (await auth.passkey.signIn(), leave())];
 
 function start() {
   const mail = on.has("otp") && ["Mail me a code instead", byMail];
+  const key = passkey();
   if (on.has("password")) {
     const create = on.has("signup") && ["Create an account", signUp];
-    const more = [...others, create, mail, ["I forgot my password", forgot], guest()];
+    const more = [key, ...others, create, mail, ["I forgot my password", forgot], guest()];
     return show({ title: "Sign in", fields: [EMAIL, PASSWORD], button: "Sign in", act: logIn, more });
   }
   if (on.has("otp")) return byMail();
+  if (key) return show({ title: "Sign in", button: key[0], act: key[1], more: [...others, guest()] });
   if (others.length) return show({ title: "Sign in", more: [...others, guest()] });
   if (on.has("anonymous")) return show({ title: "Welcome", button: "Go on", act: guest()[1] });
   show({ title: "Sign in", lead: "Nobody signs in here yet." });
@@ -114,7 +125,7 @@ function byMail() {
     typed = email;
     enter("If all is well, a code is on its way to");
   };
-  const more = on.has("password") ? [back, guest()] : [...others, guest()];
+  const more = on.has("password") ? [back, guest()] : [passkey(), ...others, guest()];
   show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
 }
 
@@ -132,6 +143,43 @@ function forgot() {
     show({ title: "New password", lead, fields: [CODE, NEW], button: "Set password", act: reset, more: [back] });
   };
   show({ title: "New password", lead: "We mail you a code.", fields: [EMAIL], button: "Mail me a code", act, more: [back] });
+}
+
+/** The first factor was right. */
+function second({ factors } = {}) {
+  if (factors && !factors.includes("totp")) {
+    const [button, act] = passkey() || [];
+    return show({ title: "Second step", lead: "Go on with your passkey.", button, act, more: [back] });
+  }
+  const act = async ({ code }) => (await auth.mfa.verify({ code }), go());
+  const lead = "Enter the code that your authenticator app shows.";
+  show({ title: "Second step", lead, fields: [CODE], button: "Go on", act, more: [["Use a recovery code", recover], back] });
+}
+
+function recover() {
+  const act = async ({ recovery }) => (await auth.mfa.verify({ recoveryCode: recovery }), go());
+  const lead = "Enter one of the codes that you have kept. It works once.";
+  show({ title: "Second step", lead, fields: [RECOVERY], button: "Go on", act, more: [["Use the authenticator", () => second()], back] });
+}
+
+/** A passkey for who is signed in. */
+function addPasskey() {
+  const act = async () => (await auth.passkey.register(), go());
+  const lead = "Sign in with a finger, your face or a PIN next time. No password needed.";
+  show({ title: "Add a passkey", lead, button: "Add a passkey", act, more: [["Not now", go]] });
+}
+
+/** An authenticator for who is signed in. */
+async function setUp() {
+  const { secret, uri } = await auth.mfa.enrol();
+  const act = async ({ code }) => {
+    const codes = await auth.mfa.activate(code);
+    const lead = `Keep these recovery codes where you find them without your phone. Each works once.\n\n${codes.join("\n")}`;
+    show({ title: "Recovery codes", lead, button: "I have kept them", act: go });
+  };
+  const lead = `Add this app to your authenticator with the key\n\n${secret.match(/.{1,4}/g).join(" ")}\n\nthen enter the code that it shows.`;
+  const open = ["Open the authenticator on this device", () => location.assign(uri)];
+  show({ title: "Set up a second step", lead, fields: [CODE], button: "Set up", act, more: [open] });
 }
 
 /** What a mailed link has brought. Only the button uses it: programs that look through mail open links too. */
@@ -166,6 +214,9 @@ const AWAY = {
 const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(hash)))[0] ?? [];
 const returned = await auth.returned;
 if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
-else if (returned && !returned.error) leave();
+else if (kind === "mfa") run(setUp);
+else if (kind === "passkey") addPasskey();
+else if (returned?.mfa) second(returned.mfa);
+else if (returned && !returned.error) run(leave);
 else start();
-if (returned?.error) $("note").textContent = AWAY[returned.error] ?? words({ message: returned.message ?? AWAY.failed });
+if (returned?.error && !returned.mfa) $("note").textContent = AWAY[returned.error] ?? words({ message: returned.message ?? AWAY.failed });

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use capabilities::rows::{AuthSettings, Method, SignUp};
+use capabilities::rows::{AuthSettings, Method, Mfa, SignUp};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_FRAME_OPTIONS,
 };
@@ -72,6 +72,9 @@ fn methods(auth: &AuthSettings) -> String {
     let mut words: Vec<&str> = auth.methods.iter().map(|method| method.as_str()).collect();
     if auth.signup == SignUp::Open && auth.methods.contains(&Method::Password) {
         words.push("signup");
+    }
+    if auth.mfa == Mfa::Required {
+        words.push("mfa_required");
     }
     words.join(" ")
 }
