@@ -34,8 +34,8 @@ const LOOKED_UP: u32 = 500;
 
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
-    /// them, where the user's files are, and the second factors without their secrets:
-    /// `{"user", "rows", "files", "mfa", "passkeys"}`.
+    /// them, where the user's files are, who vouches for the user, and the second factors without their secrets:
+    /// `{"user", "identities", "rows", "files", "mfa", "passkeys"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
@@ -82,9 +82,13 @@ impl Auth {
                 Err(e) => return Err(e),
             }
         }
+        let identities = self.identities(env, token).await?;
         let factors = self.0.factors_of(env, profile.id).await?;
         let passkeys = self.0.passkeys_of(env, profile.id).await?;
-        Ok(json!({ "user": profile, "rows": tables, "files": files, "mfa": factors, "passkeys": passkeys }))
+        Ok(json!({
+            "user": profile, "identities": identities, "rows": tables, "files": files, "mfa": factors,
+            "passkeys": passkeys,
+        }))
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.
