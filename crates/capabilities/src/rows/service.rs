@@ -49,7 +49,7 @@ impl Rows {
         Self { databases, live }
     }
 
-    /// Who knows which release is live.
+    /// Who knows the apps of live releases.
     #[must_use]
     pub fn live(&self) -> &dyn LiveApps {
         &*self.live
