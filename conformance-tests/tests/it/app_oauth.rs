@@ -31,6 +31,13 @@ pub fn desk() -> Arc<Steading> {
     DESK.get(|| require(Steading::launch().env("STEADING_OUTBOUND_PRIVATE", "127.0.0.1").start()))
 }
 
+/// What a page finds in its address, and the cookies of its browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub code: String,
+    pub cookies: String,
+}
+
 /// An app of a test alone.
 pub struct Club {
     pub desk: Arc<Steading>,
@@ -73,16 +80,30 @@ impl Club {
     }
 
     /// Goes to a provider that asks nothing, and back: what the page finds in its address.
-    pub fn trip(&self, provider: &str) -> Result<String, String> {
+    pub fn trip(&self, provider: &str) -> Result<Found, String> {
         let mut walker = Walker::default();
         let end = walker.walk(&self.start(provider, "/in"), "#steading_");
-        landed(&end, &format!("{}/in", self.app.url()))
+        self.found(&walker, &end)
+    }
+
+    /// What the page that it led to finds.
+    pub fn found(&self, walker: &Walker, end: &str) -> Result<Found, String> {
+        let code = landed(end, &format!("{}/in", self.app.url()))?;
+        Ok(Found { code, cookies: walker.line(self.app.url()) })
     }
 
     /// Takes up what the page has found, as somebody.
-    pub fn take_up(&self, by: &Person, code: &str, link: bool) -> Reply {
-        let body = json!({ "code": code, "verifier": VERIFIER, "link": link });
-        by.send("POST", "/_/auth/oauth/token", &body).unwrap()
+    pub fn take_up(&self, by: &Person, found: &Found, link: bool) -> Reply {
+        self.take_up_with(by, found, VERIFIER, link)
+    }
+
+    pub fn take_up_with(&self, by: &Person, found: &Found, verifier: &str, link: bool) -> Reply {
+        let body = json!({ "code": found.code, "verifier": verifier, "link": link });
+        let mut request = by.request("POST", "/_/auth/oauth/token").json(&body);
+        if !found.cookies.is_empty() {
+            request = request.header("cookie", &found.cookies);
+        }
+        Reply::of(request).unwrap()
     }
 
     /// Signs in with a provider that asks nothing.
@@ -140,7 +161,7 @@ pub fn with_openid(slug: &str) -> (OpenId, Club) {
 fn signed_in(club: &Club, login: &str) -> Person {
     let mut walker = Walker::default();
     let end = at_provider(&mut walker, &club.start("acme", "/in"), &format!("login={login}"), "#steading_");
-    let code = landed(&end, &format!("{}/in", club.app.url())).unwrap();
+    let code = club.found(&walker, &end).unwrap();
     club.entered(&club.take_up(&club.app.visitor(), &code, false)).unwrap()
 }
 
@@ -236,7 +257,7 @@ fn github_wechat_and_apple_are_spoken_to_as_they_speak() {
     let answer = walker.ask("POST", &club.callback(), Some(&form));
     assert_eq!(answer.status, 303, "{answer:?}");
     let end = Walker::led(&answer, &club.callback());
-    let code = landed(&end, &format!("{}/in", club.app.url())).unwrap();
+    let code = club.found(&walker, &end).unwrap();
     let ada = club.entered(&club.take_up(&club.app.visitor(), &code, false)).unwrap();
     assert_eq!(club.user(ada.id())["email"], "ada@privaterelay.example");
     let secret = outsider.said().secrets[0].clone();

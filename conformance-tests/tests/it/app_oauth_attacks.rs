@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use testkit::http::Request;
 
-use crate::app_oauth::{Club, VERIFIER, at_provider, landed, with_openid};
+use crate::app_oauth::{Club, Found, VERIFIER, at_provider, landed, with_openid};
 use crate::outsiders::{Outsider, SECRET, Walker, pairs, signed};
 
 fn club(slug: &str) -> (Outsider, Club) {
@@ -65,18 +65,22 @@ fn a_way_back_is_for_the_browser_that_left_and_once() {
 fn what_a_page_finds_is_for_the_page_that_began_and_once() {
     let (_outsider, club) = club("oauth-handover");
     let visitor = club.app.visitor();
-    let take = |code: &str, verifier: &str| {
-        let body = json!({ "code": code, "verifier": verifier });
-        visitor.send("POST", "/_/auth/oauth/token", &body).unwrap()
-    };
-    let code = club.trip("github").unwrap();
-    take(&code, "another verifier, of another page").refuses(401, "unauthenticated").unwrap();
-    take(&code, VERIFIER).refuses(401, "unauthenticated").unwrap();
-    let code = club.trip("github").unwrap();
-    assert_eq!(take(&code, VERIFIER).status, 200);
-    take(&code, VERIFIER).refuses(401, "unauthenticated").unwrap();
+    let take = |found: &Found, verifier: &str| club.take_up_with(&visitor, found, verifier, false);
+    let refused = |reply: Reply| reply.refuses(401, "unauthenticated").unwrap();
+    let found = club.trip("github").unwrap();
+    refused(take(&found, "another verifier, of another page"));
+    refused(take(&found, VERIFIER));
+    let found = club.trip("github").unwrap();
+    assert_eq!(take(&found, VERIFIER).status, 200);
+    refused(take(&found, VERIFIER));
+    // A redirect of the app has led the browser on, with what was in its address, to who has begun: it lacks the cookie.
+    let found = club.trip("github").unwrap();
+    assert!(found.cookies.starts_with("__Host-oauth-"), "{found:?}");
+    refused(take(&Found { cookies: String::new(), ..found }, VERIFIER));
+    let (one, two) = (club.trip("github").unwrap(), club.trip("github").unwrap());
+    refused(take(&Found { cookies: two.cookies, ..one }, VERIFIER));
     for (code, verifier) in [("", ""), ("x", VERIFIER), (&*"x".repeat(100_000), VERIFIER)] {
-        take(code, verifier).refuses(401, "unauthenticated").unwrap();
+        refused(take(&Found { code: code.to_owned(), cookies: String::new() }, verifier));
     }
     // Another environment's app knows nothing of it.
     let other = Club::at(
@@ -208,11 +212,11 @@ fn what_goes_wrong_is_in_the_log_and_no_secret_is_anywhere() {
     let code = club.trip("wechat").unwrap();
     let known: Person = club.entered(&club.take_up(&club.app.visitor(), &code, false)).unwrap();
     let logged = club.client.output("logs_query", &json!({ "limit": 100 })).unwrap().to_string();
-    for secret in [SECRET, "another secret than theirs", VERIFIER, &code, known.token(), "code-"] {
+    for secret in [SECRET, "another secret than theirs", VERIFIER, &code.code, known.token(), "code-"] {
         assert!(!logged.contains(secret) && !club.desk.log().contains(secret), "{secret}");
     }
     let asked = outsider.said().asked.join("\n");
-    assert!(!asked.contains(VERIFIER) && !asked.contains(&code) && !asked.contains(known.token()));
+    assert!(!asked.contains(VERIFIER) && !asked.contains(&code.code) && !asked.contains(known.token()));
 }
 
 /// A token with HS256, as an app's own server signs it.

@@ -111,7 +111,7 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
     browser(|browser| {
         afresh(browser, &club);
         // The attacker's own way, up to the code that opens the attacker's account.
-        let code = club.trip("wechat").unwrap();
+        let code = club.trip("wechat").unwrap().code;
         browser.goto("about:blank")?;
         browser.goto(&format!("{}/#steading_oauth={code}", club.app.url()))?;
         let seen = with_client(browser, "return [await app.auth.returned, await app.auth.ready, location.hash];");

@@ -259,6 +259,12 @@ impl Walker {
         response
     }
 
+    /// What is kept for the host of an address.
+    pub fn line(&self, url: &str) -> String {
+        let kept = self.cookies.get(url.split('/').nth(2).unwrap_or_default()).into_iter().flatten();
+        kept.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
     /// The address that an answer leads to.
     pub fn led(response: &Response, from: &str) -> String {
         let to = response.header("location").unwrap_or_else(|| panic!("leads nowhere: {response:?}"));

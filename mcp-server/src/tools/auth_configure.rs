@@ -25,7 +25,6 @@ pub struct Input {
     #[serde(default)]
     #[schemars(schema_with = "signup")]
     signup: Option<SignUp>,
-    /// As in a manifest: google, …
     #[serde(default)]
     #[schemars(schema_with = "providers")]
     providers: Option<BTreeMap<String, Provider>>,

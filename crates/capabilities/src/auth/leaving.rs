@@ -106,8 +106,7 @@ impl Auth {
         let identities = self.identities(env, token).await?;
         let factors = self.0.factors_of(env, profile.id).await?;
         let passkeys = self.0.passkeys_of(env, profile.id).await?;
-        let passkeys = json!(passkeys);
-        let identities = json!(identities);
+        let (identities, passkeys) = (json!(identities), json!(passkeys));
         let taken = Taken { user: profile, identities, rows: tables, files, mfa: json!(factors), passkeys };
         serde_json::value::to_raw_value(&taken).map_err(Error::internal)
     }

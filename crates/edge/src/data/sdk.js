@@ -144,7 +144,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, ...more } = {}) {
+  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, credentials = "omit", ...more } = {}) {
     const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
@@ -152,7 +152,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
     if (idempotencyKey !== undefined) headers["idempotency-key"] = idempotencyKey;
     const sent = bytes ?? JSON.stringify(body);
-    const options = { method, headers, body: sent, credentials: "omit", cache: "no-store", keepalive };
+    const options = { method, headers, body: sent, credentials, cache: "no-store", keepalive };
     let answer, data;
     try {
       answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(patience ?? PATIENCE_MS) });

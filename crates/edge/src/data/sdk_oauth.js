@@ -44,7 +44,9 @@ function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hol
           throw new SteadingError(401, { code: "unauthenticated", message: "another user is signed in by now" });
         }
         const body = { code, verifier, link: !!link };
-        const answer = await (link || user()?.anonymous ? call : ask)("POST", "/_/auth/oauth/token", { body }, unlocked);
+        // The one request with a cookie: that of the browser that was away.
+        const options = { body, credentials: "same-origin" };
+        const answer = await (link || user()?.anonymous ? call : ask)("POST", "/_/auth/oauth/token", options, unlocked);
         if (answer.data.access_token) accept(answer);
         else hold(answer.data.user);
       });

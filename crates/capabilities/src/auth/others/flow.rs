@@ -52,7 +52,7 @@ pub struct Cookie {
     pub secure: bool,
     /// Whether it must come along with what another site posts.
     pub posted: bool,
-    /// How long it is good for, in seconds.
+    /// How long it is good for, in seconds; 0 where it is taken back.
     pub life: u64,
 }
 
@@ -71,13 +71,13 @@ pub struct Arrival {
     pub cookies: Vec<(String, Secret)>,
 }
 
-/// Where the browser goes on, and the cookie that is worth nothing any more.
+/// Where the browser goes on, and what it keeps from there on.
 #[derive(Debug, Clone)]
 pub struct Landing {
     /// The address, with what the page takes up after #.
     pub location: String,
-    /// The cookie's name.
-    pub cookie: Cookie,
+    /// The cookie that is worth nothing any more, and the one for what the page takes up.
+    pub cookies: Vec<Cookie>,
 }
 
 /// What a page shows to take up a provider's word.
@@ -89,6 +89,8 @@ pub struct Handover {
     pub verifier: Secret,
     /// Whether it is one more way in for who is signed in.
     pub link: bool,
+    /// The cookies that came along.
+    pub cookies: Vec<(String, Secret)>,
 }
 
 /// What has come of it.
@@ -105,21 +107,27 @@ pub(super) fn method(provider: &str) -> String {
     if provider == "custom" { provider.to_owned() } else { format!("oauth:{provider}") }
 }
 
+/// What the cookie of a code is called by.
+fn named(env: &Env, code: &Secret) -> String {
+    pending::hash(env, "code", code.expose())
+}
+
 /// The one answer to a way back that was not begun here, or is over.
 fn astray() -> Error {
     Error::new(Code::Forbidden, "this sign-in was not begun in this browser, or is over")
         .hint("go back to the app, and begin again")
 }
 
-/// The cookie of a way by its state. Each way has its own, so that two at once do not end each other.
-fn cookie(base: &str, state: &str, value: Secret) -> Cookie {
+/// The cookie of a way by its state, or by the hash of its code. Each way has its own, so that two at once do not end each
+/// other.
+fn cookie(base: &str, state: &str, stage: Stage, value: Secret) -> Cookie {
     let host =
         url::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     // Browsers take their own machine for secure.
     let secure = base.starts_with("https://") || host == "localhost" || host.ends_with(".localhost");
     let prefix = if secure { "__Host-" } else { "" };
     let name = format!("{prefix}oauth-{}", state.get(..16).unwrap_or_default());
-    Cookie { name, value, secure, posted: false, life: Stage::Away.life().as_secs() }
+    Cookie { name, value, secure, posted: false, life: stage.life().as_secs() }
 }
 
 impl Auth {
@@ -161,7 +169,7 @@ impl Auth {
         db.begin(Durability::Normal).await?;
         let put = pending::put(&mut db, env, Stage::Away, &state, &away).await;
         settle(db, put).await?;
-        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, held) };
+        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, Stage::Away, held) };
         Ok(Departure { location: location.into(), cookie: Some(cookie) })
     }
 
@@ -177,7 +185,7 @@ impl Auth {
             return Err(astray());
         }
         let base = inner.post.url(env, asking.domain.into()).await?;
-        let mut spent = cookie(&base, state, Secret::new(""));
+        let mut spent = cookie(&base, state, Stage::Away, Secret::new(""));
         let held = arrival.cookies.iter().find(|(name, _)| *name == spent.name).map(|(_, held)| held);
         let held = held.ok_or_else(astray)?;
         let trip = Trip::of(env, held);
@@ -188,7 +196,8 @@ impl Auth {
         db.begin(Durability::Normal).await?;
         let away = pending::take::<Away>(&mut db, env, Stage::Away, state).await;
         let away = settle(db, away).await?.ok_or_else(astray)?;
-        spent.posted = away.provider == "apple";
+        (spent.posted, spent.life) = (away.provider == "apple", 0);
+        let mut cookies = vec![spent];
         let found = match asking.settings.providers.get(&away.provider) {
             Some(provider) if asking.settings.methods.contains(&Method::OAuth) => {
                 inner.come(env, &away, provider, arrival, &trip).await
@@ -196,11 +205,15 @@ impl Auth {
             _ => Err(Failed::Said("the app has this provider no more")),
         };
         let outcome = match found {
-            Ok(Some(code)) => format!("steading_oauth={}", code.expose()),
+            Ok(Some((code, kept))) => {
+                let kept = kept.map(|kept| cookie(&base, &named(env, &code), Stage::Back, kept));
+                cookies.extend(kept);
+                format!("steading_oauth={}", code.expose())
+            }
             Ok(None) => "steading_oauth_error=denied".to_owned(),
             Err(failed) => format!("steading_oauth_error={}", inner.tell(env, &away.provider, &failed)),
         };
-        Ok(Landing { location: format!("{}#{outcome}", away.redirect), cookie: spent })
+        Ok(Landing { location: format!("{}#{outcome}", away.redirect), cookies })
     }
 
     /// What a provider's word opens for the page that has begun: a session, or one more way in for the user of `token`.
@@ -238,6 +251,7 @@ impl Auth {
         if shown.code.expose().len() > 100 || shown.verifier.expose().len() > 200 {
             return Err(wrong());
         }
+        let base = inner.post.url(&env, asking.domain.into()).await?;
         let (signup, mut how) = (asking.settings.signup, asking.how("oauth"));
         let shown = shown.clone();
         whole(async move {
@@ -246,7 +260,12 @@ impl Auth {
             let back = pending::take::<Back>(&mut db, &env, Stage::Back, shown.code.expose()).await;
             let back = settle(db, back).await?;
             let kept = text(&hash(shown.verifier.expose().as_bytes()));
-            let back = back.filter(|back| back.challenge == kept).ok_or_else(wrong)?;
+            let named = cookie(&base, &named(&env, &shown.code), Stage::Back, Secret::new("")).name;
+            let held = shown.cookies.iter().find(|(name, _)| *name == named);
+            let held = held.map(|(_, held)| pending::hash(&env, "browser", held.expose()));
+            let same =
+                |back: &Back| back.challenge == kept && (back.browser.is_none() || back.browser == held);
+            let back = back.filter(same).ok_or_else(wrong)?;
             let email = back.email.as_deref().map(|email| Address::parse("/email", email)).transpose()?;
             let aim = if shown.link { Aim::Link } else { Aim::SignIn };
             how.method = method(&back.provider).into();
@@ -312,7 +331,7 @@ impl Inner {
         Ok(Vouching { http: &self.outside.http, issuers: &self.issuers, name, provider, secret })
     }
 
-    /// The code for what the provider says; none where people have changed their minds there.
+    /// The code for what the provider says, and the cookie of a browser that goes on to a page of the app; none where people have changed their minds there.
     async fn come(
         &self,
         env: &Env,
@@ -320,7 +339,7 @@ impl Inner {
         provider: &Provider,
         arrival: &Arrival,
         trip: &Trip,
-    ) -> Result<Option<Secret>, Failed> {
+    ) -> Result<Option<(Secret, Option<Secret>)>, Failed> {
         let code = match (&arrival.error, &arrival.code) {
             (Some(error), _) if error == "access_denied" || error == "user_cancelled_authorize" => {
                 return Ok(None);
@@ -340,18 +359,24 @@ impl Inner {
             nonce: &trip.nonce,
         };
         let word = vouching.word(&brought).await?;
-        let code = Secret::new(text(&random::<32>().map_err(Failed::Ours)?));
+        let code = Secret::new(text(&random::<32>()?));
+        let kept = match away.redirect.starts_with('/') {
+            true => Some(Secret::new(text(&random::<32>()?))),
+            // A page of another origin has no cookies of ours.
+            false => None,
+        };
         let back = Back {
             provider: away.provider.clone(),
             subjects: word.subjects,
             email: word.email.map(|email| email.as_str().to_owned()),
             challenge: away.challenge.clone(),
+            browser: kept.as_ref().map(|kept| pending::hash(env, "browser", kept.expose())),
         };
         let mut db = self.databases.writer(env).await.map_err(Error::from)?;
         db.begin(Durability::Normal).await.map_err(Error::from)?;
         let put = pending::put(&mut db, env, Stage::Back, code.expose(), &back).await;
         settle(db, put).await?;
-        Ok(Some(code))
+        Ok(Some((code, kept)))
     }
 
     fn nowhere(&self, env: &Env, name: &str, redirect: &str, failed: &Failed) -> Departure {

@@ -63,6 +63,9 @@ pub(super) struct Back {
     /// The address, where the provider has confirmed it.
     pub email: Option<String>,
     pub challenge: String,
+    /// The hash of the cookie that the page's browser holds, where the page is the app's own: what its address has brought
+    /// may have gone on to another site by a redirect.
+    pub browser: Option<String>,
 }
 
 /// What is stored of a name: it holds in this environment and stage alone.

@@ -37,8 +37,7 @@ async fn start(request: &Request<'_>, provider: &str) -> Result<Response> {
     }
     let wish = Wish { redirect, challenge: challenge.unwrap_or_default() };
     let Departure { location, cookie } = request.data.auth.depart(&request.asking, provider, &wish).await?;
-    let kept = cookie.map(|cookie| set(&cookie, cookie.life));
-    leads(&location, kept)
+    leads(&location, &cookie.into_iter().collect::<Vec<_>>())
 }
 
 /// A provider answers in the address, or posts it as a form; only one of the two counts.
@@ -66,13 +65,13 @@ async fn callback(request: &Request<'_>, body: Body) -> Result<Response> {
         }
     }
     arrival.state = state.unwrap_or_default();
-    let Landing { location, cookie } = request.data.auth.arrive(&request.asking, &arrival).await?;
-    leads(&location, Some(set(&cookie, 0)))
+    let Landing { location, cookies } = request.data.auth.arrive(&request.asking, &arrival).await?;
+    leads(&location, &cookies)
 }
 
 async fn token(request: &Request<'_>, body: Body) -> Result<Response> {
     let TakingUp { code, verifier, link } = request.ask.json(body).await?;
-    let shown = Handover { code, verifier, link };
+    let shown = Handover { code, verifier, link, cookies: cookies(request.ask) };
     match request.data.auth.take_up(&request.asking, request.token.as_ref(), &shown).await? {
         Taken::SignedIn(opened) => signed_in(StatusCode::OK, opened, None),
         Taken::Linked(profile) => good(StatusCode::OK, &json!({ "user": profile })),
@@ -86,8 +85,8 @@ fn cookies(ask: &Ask<'_>) -> Vec<(String, Secret)> {
 }
 
 /// A cookie as it is set, or taken back where its life is 0 (RFC 6265 §4.1).
-fn set(cookie: &Cookie, life: u64) -> String {
-    let Cookie { name, value, secure, posted, .. } = cookie;
+fn set(cookie: &Cookie) -> String {
+    let Cookie { name, value, secure, posted, life } = cookie;
     let mut line = format!("{name}={}; Path=/; Max-Age={life}; HttpOnly", value.expose());
     if *secure {
         line.push_str("; Secure");
@@ -98,14 +97,14 @@ fn set(cookie: &Cookie, life: u64) -> String {
 }
 
 /// To another address, by GET whatever this was (RFC 9110 §15.4.4).
-fn leads(location: &str, cookie: Option<String>) -> Result<Response> {
+fn leads(location: &str, cookies: &[Cookie]) -> Result<Response> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     headers.insert(LOCATION, HeaderValue::try_from(location).map_err(Error::internal)?);
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    if let Some(cookie) = cookie {
-        headers.insert(SET_COOKIE, HeaderValue::try_from(cookie).map_err(Error::internal)?);
+    for cookie in cookies {
+        headers.append(SET_COOKIE, HeaderValue::try_from(set(cookie)).map_err(Error::internal)?);
     }
     Ok(response)
 }
