@@ -1,7 +1,7 @@
 //! What routes hold requests to, seen from outside: from which pages, how often, with how large a body, for how long.
 
 use conformance_tests::{App, Person, Reply};
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::{Client, Steading, require};
 
 use crate::app_routes::{FRIEND, Ground, raw, small, status, told};
