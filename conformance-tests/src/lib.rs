@@ -14,6 +14,7 @@ pub use app::{App, Person, Reply, Session, encoded};
 pub use app_task::{Attack, MARK, Scene, Task, Usage};
 pub use driver::{Driver, Greeting, Said, Target};
 pub use ground::{Place, browser, steading};
+pub use incoming::Incoming;
 pub use liar::liar;
 pub use live::{Event, Events, Socket};
 pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 /// How often expired rows of the control plane are removed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Works in the background until `stop`; environments are looked at each time that `every` has passed.
-pub fn start(platform: Arc<Platform>, every: Duration, stop: CancellationToken) {
+/// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
+/// deleted ones go after `left`.
+pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
         let (mut control, mut environments) = (interval(MINUTE), interval(every));
@@ -29,7 +30,12 @@ pub fn start(platform: Arc<Platform>, every: Duration, stop: CancellationToken) 
                         tracing::warn!(error = error.chain(), "the control plane could not be tidied");
                     }
                 }
-                _ = environments.tick() => each(&platform).await,
+                _ = environments.tick() => {
+                    each(&platform).await;
+                    if let Err(error) = platform.backups.expire_left(left).await {
+                        tracing::warn!(error = error.chain(), "backups of deleted environments could not be removed");
+                    }
+                }
                 () = stop.cancelled() => return,
             }
         }

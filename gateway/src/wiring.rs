@@ -19,7 +19,7 @@ use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
-use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, Hosts};
@@ -154,6 +154,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         auth.clone(),
         logs.clone(),
         contents,
+        attic(config)?,
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
@@ -174,7 +175,8 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     });
     platform.recover().await?;
     let every = Duration::from_secs(config.environments.upkeep_s.max(1));
-    upkeep::start(Arc::clone(&platform), every, listening.stopping.clone());
+    let left = Duration::from_secs(config.environments.keep_deleted_s);
+    upkeep::start(Arc::clone(&platform), every, left, listening.stopping.clone());
     let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
     let https = match certificates {
         Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),
@@ -276,6 +278,14 @@ fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
     match s3(config) {
         Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
         None => Backups::local(&config.data_dir.join("backups"), snapshots),
+    }
+}
+
+/// Where old snapshots are packed away.
+fn attic(config: &Config) -> Result<Attic> {
+    match s3(config) {
+        Some(s3) => Ok(Attic::remote(s3.store()?)),
+        None => Attic::local(&config.data_dir.join("archive")),
     }
 }
 

@@ -195,7 +195,8 @@ impl Platform {
         self.releases.forget(environment.id);
         self.realtime.forget(environment.id);
         self.auth.forget(environment.id);
-        self.snapshots.forget(environment.id);
+        self.snapshots.forget(environment.id).await?;
+        self.backups.leave(environment.tenant, environment.id).await?;
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
         // Under another name first: who still writes to the environment, its log for one, finds it gone.

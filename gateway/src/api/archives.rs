@@ -1,14 +1,16 @@
 //! `/v1/envs/{env}/export`, `import` and `backups`: a whole environment as one archive, and one made of it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use capabilities::snapshots::ArchiveStream;
 use control::NewEnvironment;
-use futures::TryStreamExt as _;
-use http::StatusCode;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
-use kernel::{Caller, Env, Error, Proof as _, Result, Scope, Slug, Tenant};
+use http::{HeaderMap, StatusCode};
+use kernel::{Caller, Code, Env, EnvId, Error, Proof as _, Result, Scope, Slug, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
 use mcp_server::platform::Platform;
@@ -43,7 +45,7 @@ pub async fn export(
     Ok(archive(&slug, stream))
 }
 
-/// The environment's backups, newest first.
+/// The environment's backups, newest first; one that is deleted is named by its id.
 pub async fn backups(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
@@ -51,8 +53,8 @@ pub async fn backups(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
-        let (env, _) = found(platform, &caller, &env).await?;
-        platform.backups.list(env.id()).await
+        let env = past(platform, &caller, &env).await?;
+        platform.backups.list(env).await
     };
     let backups = api.act(&caller, "backups.list", Effect::Read, work).await?;
     Ok(answer(StatusCode::OK, &json!({ "backups": backups })))
@@ -85,8 +87,8 @@ pub async fn backup(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
-        let (env, _) = found(platform, &caller, &env).await?;
-        platform.backups.read(env.id(), &backup).await
+        let env = past(platform, &caller, &env).await?;
+        platform.backups.read(env, &backup).await
     };
     let (backup, stream) = api.act(&caller, "backups.read", Effect::Read, work).await?;
     Ok(archive(&format!("{}-{}", backup.slug, backup.backup), stream))
@@ -99,6 +101,19 @@ async fn found(platform: &Platform, caller: &Caller, env: &str) -> Result<(Env, 
     Ok((Env::for_upkeep(found.tenant, found.id), found.slug))
 }
 
+/// The environment whose backups `caller` may have: also one that is deleted, by its id.
+async fn past(platform: &Platform, caller: &Caller, env: &str) -> Result<EnvId> {
+    let missing = match found(platform, caller, env).await {
+        Ok((found, _)) => return Ok(found.id()),
+        Err(error) if error.code() == Code::NotFound => error,
+        Err(error) => return Err(error),
+    };
+    let (Ok(id), tenant) = (env.parse::<EnvId>(), Tenant::authorize(caller, EXPORT)?) else {
+        return Err(missing);
+    };
+    if platform.backups.left_of(id).await? == Some(tenant.id()) { Ok(id) } else { Err(missing) }
+}
+
 fn archive(name: &str, stream: ArchiveStream) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/x-tar".to_owned()),
@@ -108,11 +123,16 @@ fn archive(name: &str, stream: ArchiveStream) -> Response {
     (headers, Body::from_stream(stream)).into_response()
 }
 
+fn gone(error: Error) -> std::io::Error {
+    std::io::Error::other(error.message().to_owned())
+}
+
 /// Makes the environment with this slug, which must be free, out of an archive.
 pub async fn import(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
     Path(slug): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     unbroken(async move {
@@ -121,7 +141,15 @@ pub async fn import(
             let tenant = Tenant::authorize(&caller, IMPORT)?;
             let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
             let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
-            let stream = body.into_data_stream().map_err(std::io::Error::other);
+            let gate = Arc::clone(&api.0.gate);
+            // An archive takes its time: whoever sends its end must still be let in.
+            let again = async move {
+                let Authenticated(caller) = Authenticated::again(&*gate, &headers).await.map_err(gone)?;
+                Tenant::authorize(&caller, IMPORT).map_err(gone)?;
+                Ok(None)
+            };
+            let again = stream::once(again).try_filter_map(async |end| Ok(end));
+            let stream = body.into_data_stream().map_err(std::io::Error::other).chain(again);
             platform
                 .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
                 .await

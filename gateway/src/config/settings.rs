@@ -128,6 +128,8 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.
     "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
+    /// How long the backups of a deleted environment are kept, in seconds.
+    "environments.keep_deleted_s" => environments.keep_deleted_s;
 
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.

@@ -30,7 +30,7 @@ pub struct Input {
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "passkey"] } })
+    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "phone", "passkey"] } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {

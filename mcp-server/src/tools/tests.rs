@@ -16,7 +16,7 @@ use capabilities::mail::{Post, Route};
 use capabilities::realtime::{Realtime, RealtimeLimits};
 use capabilities::releases::{LiveCheck, Releases, Served};
 use capabilities::rows::LiveApps;
-use capabilities::snapshots::{Backups, SnapshotLimits, Snapshots};
+use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
@@ -90,6 +90,7 @@ impl Ground {
             auth.clone(),
             logs.clone(),
             contents.clone(),
+            Attic::local(&dir.path().join("archive")).unwrap(),
             SnapshotLimits::default(),
         );
         let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();

@@ -1,15 +1,19 @@
 //! Taking one's data along, and leaving for good.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kernel::{Code, Env, Error, Result, Secret, UserId};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::account::settle;
 use super::address::Address;
+use super::factors::Presence;
 use super::letters::News;
-use super::{Asking, Auth, Ending, Inner, codes, factors, sessions, whole};
+use super::{Asking, Auth, Ending, Inner, Profile, codes, factors, sessions, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{ListQuery, Rows};
@@ -25,7 +29,24 @@ pub struct Holdings {
 }
 
 /// How many bytes of rows one answer has at most.
-const BYTES: usize = 32 << 20;
+const BYTES: usize = 16 << 20;
+
+/// A page of rows, of which nothing is looked at.
+#[derive(Deserialize)]
+struct Page {
+    rows: Vec<Box<RawValue>>,
+    cursor: Option<String>,
+}
+
+/// What a user takes along.
+#[derive(Serialize)]
+struct Taken {
+    user: Profile,
+    rows: BTreeMap<String, Vec<Box<RawValue>>>,
+    files: Vec<Value>,
+    mfa: Value,
+    passkeys: Value,
+}
 
 /// How many rows are removed at once, and how many are looked up for it.
 const AT_ONCE: usize = 16;
@@ -38,13 +59,15 @@ impl Auth {
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
-    pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Value> {
+    pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Box<RawValue>> {
         let rows = &held.rows;
         let app = rows.app(env).await?;
         let (guest, profile) = (self.recognize(env, app.auth.mfa, token).await?, self.me(env, token).await?);
-        let (mut tables, mut bytes) = (Map::new(), 0);
+        let _turn = self.0.exports.take(env.id(), 1).await?;
+        // The database's own text goes on as it is: rows that were taken apart would take many times its size.
+        let (mut tables, mut bytes) = (BTreeMap::new(), 0);
         for table in app.tables.values().filter(|table| table.has_owner()) {
-            let mut own = Vec::new();
+            let mut own: Vec<Box<RawValue>> = Vec::new();
             let mut query = ListQuery {
                 filter: Some("owner == auth.uid".to_owned()),
                 limit: Some(200),
@@ -58,16 +81,14 @@ impl Auth {
                     return Err(Error::new(Code::TooLarge, message)
                         .hint("list them table by table at /_/db/{table} with where=owner == auth.uid"));
                 }
-                let mut page: Value = serde_json::from_slice(&page).map_err(Error::internal)?;
-                if let Value::Array(rows) = page["rows"].take() {
-                    own.extend(rows);
-                }
-                match page["cursor"].take() {
-                    Value::String(cursor) => query.cursor = Some(cursor),
-                    _ => break,
+                let page: Page = serde_json::from_slice(&page).map_err(Error::internal)?;
+                own.extend(page.rows);
+                match page.cursor {
+                    Some(cursor) => query.cursor = Some(cursor),
+                    None => break,
                 }
             }
-            tables.insert(table.name.clone(), own.into());
+            tables.insert(table.name.clone(), own);
         }
         let mut files = Vec::new();
         for (bucket, path) in self.0.files_of(env, profile.id).await? {
@@ -83,7 +104,9 @@ impl Auth {
         }
         let factors = self.0.factors_of(env, profile.id).await?;
         let passkeys = self.0.passkeys_of(env, profile.id).await?;
-        Ok(json!({ "user": profile, "rows": tables, "files": files, "mfa": factors, "passkeys": passkeys }))
+        let passkeys = json!(passkeys);
+        let taken = Taken { user: profile, rows: tables, files, mfa: json!(factors), passkeys };
+        serde_json::value::to_raw_value(&taken).map_err(Error::internal)
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.
@@ -106,7 +129,12 @@ impl Auth {
                 self.owner(asking, token, current).await?;
                 Some(Address::parse("/email", email)?)
             }
-            None => None,
+            None if profile.anonymous => None,
+            None => {
+                let known = self.0.known(env, token).await?;
+                self.0.present(asking, &known, &Presence::Fresh).await?;
+                None
+            }
         };
         // From here on nobody else adds rows as this user.
         self.log_out(env, token, Ending::Others).await?;
@@ -195,6 +223,10 @@ async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
 pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
     sessions::end_all(db, user, None).await?;
     factors::reset(db, user).await?;
+    let sql = "SELECT subject FROM _steading_identity WHERE user = ?1 AND provider = 'phone'";
+    let numbers = db.run(Role::Platform, sql, &[user.to_string().into()]).await?.rows;
+    let numbers: Vec<String> =
+        numbers.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect();
     for sql in [
         "DELETE FROM _steading_upload WHERE owner = ?1",
         "DELETE FROM _steading_reply WHERE user = ?1",
@@ -203,6 +235,10 @@ pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -
         "DELETE FROM _steading_user WHERE id = ?1",
     ] {
         db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
+    for number in numbers {
+        codes::forget(db, &Address::stored(&number)?).await?;
+        db.run(Role::Platform, "DELETE FROM _steading_mail WHERE email = ?1", &[number.into()]).await?;
     }
     if let Some(email) = email {
         codes::forget(db, &Address::parse("/email", email)?).await?;

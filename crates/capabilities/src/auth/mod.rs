@@ -21,6 +21,7 @@ mod limits;
 mod origin;
 mod passkeys;
 mod password;
+mod phone;
 mod proofs;
 mod recognized;
 mod recovery;
@@ -74,6 +75,7 @@ use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
 use throttle::Throttle;
+use turns::Turns;
 
 /// The users of every environment's app. Clones share everything.
 #[derive(Clone)]
@@ -83,7 +85,6 @@ struct Inner {
     databases: Arc<Databases>,
     keys: Arc<dyn TokenKeys>,
     post: Post,
-    #[expect(dead_code, reason = "the ways to sign in that ask others come next")]
     outside: Outside,
     limits: AuthLimits,
     recognized: Recognized,
@@ -91,6 +92,8 @@ struct Inner {
     throttles: Throttles,
     /// For requests for mail that are worked off.
     requests: Arc<Semaphore>,
+    /// For users who take their data along.
+    exports: Turns,
 }
 
 /// What signing in by others' word needs.
@@ -127,6 +130,9 @@ struct Throttles {
     anonymous: Throttle<Client>,
     refreshes: Throttle<Client>,
     seconds: Throttle<(EnvId, UserId)>,
+    texts: Guesses,
+    texts_from: Throttle<Client>,
+    texts_of_app: Throttle<EnvId>,
 }
 
 /// A request to sign in: to which app, how it wants that, from where.
@@ -228,6 +234,9 @@ impl Auth {
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
+            texts: Guesses::texts(&limits, &familiar),
+            texts_from: Throttle::new("texts", limits.texts_from, limits.minded),
+            texts_of_app: Throttle::new("texts-of-app", limits.texts_of_app, limits.minded),
             seconds: Throttle::new("wrong-second-factors", limits.wrong_seconds, limits.minded),
         };
         Self(Arc::new(Inner {
@@ -240,6 +249,7 @@ impl Auth {
             outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            exports: Turns::new(1),
         }))
     }
 

@@ -11,6 +11,7 @@ use super::address::Address;
 use super::codes::Purpose;
 use super::factors::{self, Cleared, Clearing, Strength};
 use super::password::{Password, Tried};
+use super::phone::Phoned;
 use super::recognized::Known;
 use super::requests::Wanted;
 use super::sessions::{self, Opened};
@@ -102,6 +103,8 @@ pub(super) enum Who {
     Tried { user: Stored, rehashed: Option<Secret> },
     /// The user who holds something that only this user can hold.
     Holds(UserId),
+    /// Whoever reads the texts of a phone: the user with it, the one of an anonymous session, or a new one.
+    Phoned(Phoned),
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
 }
@@ -128,10 +131,10 @@ pub(super) enum Alone {
 }
 
 /// A user who is about to be signed in.
-struct Found {
-    user: Stored,
+pub(super) struct Found {
+    pub user: Stored,
     /// Whether what is remembered of the user does not hold any more.
-    changed: bool,
+    pub changed: bool,
 }
 
 impl Auth {
@@ -230,7 +233,9 @@ impl Auth {
         guesses.familiar(env.id(), email.clone(), network);
         if asking.settings.confirms() && !user.account.email_verified {
             let wanted = self.wanted(asking, Purpose::SignUp, email, None).await?;
-            inner.request(env, Wanted { password: user.password, ..wanted })?;
+            // The code does not bring back the password, which anybody may have typed who was here first: whoever reads
+            // the mail says it again.
+            inner.request(env, wanted)?;
             return Err(Error::new(
                 Code::Forbidden,
                 "the address must be confirmed first: a code was mailed to it",
@@ -345,7 +350,7 @@ impl Inner {
         match who {
             Who::New(user) => Ok(Found { user, changed: false }),
             Who::Upgraded { before, email, password } => {
-                let mut user = upgraded(db, &before, &email).await?;
+                let mut user = upgraded(db, &before, Some(&email)).await?;
                 user.password = Some(password);
                 Ok(Found { user, changed: true })
             }
@@ -365,6 +370,7 @@ impl Inner {
                 let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
                 Ok(Found { user: user.ok_or_else(super::passkeys::refused)?, changed: false })
             }
+            Who::Phoned(phoned) => self.phoned(db, phoned).await,
             Who::Reads(reads) => self.reader(db, reads).await,
         }
     }
@@ -385,7 +391,7 @@ impl Inner {
                 found
             }
             (None, _) if signup != SignUp::Open => return Err(super::proofs::wrong()),
-            (None, Some(before)) => upgraded(db, &before, &email).await?,
+            (None, Some(before)) => upgraded(db, &before, Some(&email)).await?,
             (None, None) => Stored { account: Account::new(Some(&email)), password: None },
         };
         // Whoever has typed a password to sign up with need not be who reads the mail: it is none for an account that
@@ -425,8 +431,8 @@ impl Inner {
     }
 }
 
-/// Somebody who had no address, with one; the sessions from before are over.
-async fn upgraded(db: &mut Writer, before: &Before, email: &Address) -> Result<Stored> {
+/// Somebody who had no account, with one; the sessions from before are over.
+pub(super) async fn upgraded(db: &mut Writer, before: &Before, email: Option<&Address>) -> Result<Stored> {
     let sql = "SELECT 1 FROM _steading_session WHERE id = ?1";
     let alive = !db.run(Role::Platform, sql, &[before.session.clone().into()]).await?.rows.is_empty();
     let user = Key::Id(before.user).find_in(db).await?.filter(|user| alive && user.account.anonymous);
@@ -434,7 +440,7 @@ async fn upgraded(db: &mut Writer, before: &Before, email: &Address) -> Result<S
         return Err(Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again"));
     };
     sessions::end_all(db, user.account.id, None).await?;
-    user.account.email = Some(email.as_str().to_owned());
+    user.account.email = email.map(|email| email.as_str().to_owned());
     user.account.anonymous = false;
     Ok(user)
 }

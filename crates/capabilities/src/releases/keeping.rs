@@ -14,6 +14,7 @@ use super::change::{Action, Draft, EffectKind};
 use super::manifest::Manifest;
 use super::rehearsal::Release;
 use crate::database::{Durability, Role};
+use crate::hosting::DEFAULT_GRACE;
 
 /// The manifest's `backups`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +26,9 @@ pub struct BackupSpec {
     /// How many backups are kept (default 7, at most 100); an older one goes when a newer one has been read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<u32>,
+    /// None is older but the newest: `90d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<Period>,
 }
 
 /// The manifest's `lifecycle`: when what is old goes. What is live never does.
@@ -34,6 +38,10 @@ pub struct LifecycleSpec {
     /// Releases, and the files that only they need (default: 100 are kept).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub releases: Option<Keep>,
+    /// Contents of sites that no release, plan or snapshot needs; `age` is how long an upload may wait for its release
+    /// (default 1h).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<Keep>,
     /// Snapshots without a name; those with one stay until somebody removes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Keep>,
@@ -52,6 +60,9 @@ pub struct Keep {
     /// None that is older: `30d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age: Option<Period>,
+    /// Snapshots that are older are packed away, those with a name too: they take little, and a return takes longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Period>,
 }
 
 /// A number of hours or days, `6h` or `30d`: 1 hour to 10 years.
@@ -141,8 +152,9 @@ impl BackupSpec {
             Some(keep) if !(1..=MOST_BACKUPS).contains(&keep) => {
                 Err(Error::invalid("/keep", format!("1 to {MOST_BACKUPS} backups can be kept")))
             }
-            Some(_) if self.every.is_none() => {
-                Err(Error::invalid("/every", "say how often: `6h`, `1d`").hint("or leave `keep` out"))
+            _ if self.every.is_none() && (self.keep.is_some() || self.age.is_some()) => {
+                Err(Error::invalid("/every", "say how often: `6h`, `1d`")
+                    .hint("or leave `keep` and `age` out"))
             }
             _ => Ok(()),
         }
@@ -152,7 +164,10 @@ impl BackupSpec {
 impl fmt::Display for BackupSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.every {
-            Some(every) => write!(f, "every {every}, {} kept", self.kept()),
+            Some(every) => {
+                write!(f, "every {every}, {} kept", self.kept())?;
+                self.age.map_or(Ok(()), |age| write!(f, ", none older than {age}"))
+            }
             None => f.write_str("none"),
         }
     }
@@ -164,14 +179,31 @@ impl LifecycleSpec {
         self.releases.and_then(|it| it.keep).unwrap_or(RELEASES)
     }
 
+    /// How long contents of sites stay that nothing needs.
+    pub(crate) fn blobs_grace(&self) -> Duration {
+        self.blobs.and_then(|it| it.age).map_or(DEFAULT_GRACE, Period::duration)
+    }
+
+    fn parts(&self) -> [(&'static str, Option<Keep>); 4] {
+        [
+            ("releases", self.releases),
+            ("blobs", self.blobs),
+            ("snapshots", self.snapshots),
+            ("logs", self.logs),
+        ]
+    }
+
     /// Refuses what cannot be, with its place below `/lifecycle`.
     pub(crate) fn check(&self) -> Result<()> {
-        for (name, keep) in [("releases", self.releases), ("snapshots", self.snapshots), ("logs", self.logs)]
-        {
-            let Some(keep) = keep.and_then(|it| it.keep) else { continue };
+        for (name, keep) in self.parts() {
+            let Some(Keep { keep, archive, .. }) = keep else { continue };
+            if archive.is_some() && name != "snapshots" {
+                return Err(Error::invalid(format!("/{name}/archive"), "only snapshots are packed away"));
+            }
+            let Some(keep) = keep else { continue };
             let at = format!("/{name}/keep");
-            if name == "logs" {
-                return Err(Error::invalid(at, "lines of the log are kept by their age"));
+            if matches!(name, "logs" | "blobs") {
+                return Err(Error::invalid(at, format!("{name} are kept by their age")));
             }
             if !(1..=MOST).contains(&keep) {
                 return Err(Error::invalid(at, format!("1 to {MOST} can be kept")));
@@ -184,12 +216,12 @@ impl LifecycleSpec {
 impl fmt::Display for LifecycleSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        for (name, keep) in [("releases", self.releases), ("snapshots", self.snapshots), ("logs", self.logs)]
-        {
-            let Some(Keep { keep, age }) = keep else { continue };
+        for (name, keep) in self.parts() {
+            let Some(Keep { keep, age, archive }) = keep else { continue };
             let keep = keep.map(|keep| format!("at most {keep}"));
             let age = age.map(|age| format!("none older than {age}"));
-            let both: Vec<_> = keep.into_iter().chain(age).collect();
+            let archive = archive.map(|age| format!("packed away after {age}"));
+            let both: Vec<_> = keep.into_iter().chain(age).chain(archive).collect();
             if !both.is_empty() {
                 parts.push(format!("{name}: {}", both.join(", ")));
             }

@@ -12,7 +12,7 @@ use super::Releases;
 use super::live::Live;
 use super::plans::Stored;
 use super::rehearsal::Release;
-use crate::hosting::{DEFAULT_GRACE, Site};
+use crate::hosting::Site;
 
 /// Reads every release, for [`needed`].
 pub(crate) const RELEASES: &str = "SELECT number, manifest, site FROM _steading_release";
@@ -60,12 +60,14 @@ impl Releases {
         Ok(())
     }
 
-    /// Removes the blobs that no release and no plan needs and that have been there for a while.
+    /// Removes the blobs that no release and no plan needs and that have been there for as long as the app says. No
+    /// snapshot may be made or restored meanwhile, and nothing merged.
     ///
     /// # Errors
     /// The database or the disk cannot be read.
     pub async fn collect(&self, env: &Env) -> Result<u64> {
-        self.collect_older(env, DEFAULT_GRACE).await
+        let (_, lifecycle) = self.keeping(env).await?;
+        self.collect_older(env, lifecycle.blobs_grace()).await
     }
 
     pub(super) async fn collect_older(&self, env: &Env, grace: Duration) -> Result<u64> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
-use kernel::{BlobHash, Code, Env, EnvId, Error, Result, SnapshotId, Timestamp};
+use kernel::{BlobHash, Code, Env, EnvId, Error, Result, SnapshotId, TenantId, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Place;
 use object_store::prefix::PrefixStore;
@@ -18,7 +18,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Snapshots;
+use super::{ArchiveStream, Snapshots};
 use crate::releases::BackupSpec;
 
 /// How much is written at a time; S3 takes no smaller part but the last.
@@ -26,6 +26,17 @@ const PART: usize = 8 << 20;
 
 /// After how long what an attempt that died has left is removed.
 const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where it is noted which environments are deleted whose backups are left.
+const LEFT_BY: &str = "deleted";
+
+/// What is noted of an environment that is deleted and has backups.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Left {
+    tenant: TenantId,
+    at: Timestamp,
+}
 
 /// The backups of all environments. Clones share everything.
 #[derive(Clone)]
@@ -75,24 +86,7 @@ impl Backups {
         let (backup, created_at) = (SnapshotId::new(), Timestamp::now());
         let mut stream = self.snapshots.export(env, slug.clone(), secrets).await?;
         let place = tar(env.id(), backup);
-        let mut upload = self.store.put_multipart(&place).await.map_err(failed)?;
-        let written = match write(upload.as_mut(), &mut stream).await {
-            Ok(written) => upload.complete().await.map(|_| written).map_err(failed),
-            Err(error) => Err(error),
-        };
-        let (bytes, sha256) = match written {
-            Ok(written) => written,
-            Err(error) => {
-                let _ = upload.abort().await;
-                return Err(error);
-            }
-        };
-        let read = self.store.get(&place).await.map_err(failed)?.into_stream().map_err(failed);
-        if hash(read.boxed()).await? != (bytes, sha256) {
-            let _ = self.store.delete(&place).await;
-            return Err(Error::new(Code::Unavailable, "a backup could not be read back as it was written")
-                .hint("the operator has to look after the store of backups"));
-        }
+        let (bytes, sha256) = keep_whole(&*self.store, &place, &mut stream).await?;
         let made = Backup { backup, created_at, slug, bytes, sha256 };
         let about = serde_json::to_vec(&made).map_err(Error::internal)?;
         self.store.put(&about_of(env.id(), backup), about.into()).await.map_err(failed)?;
@@ -157,14 +151,73 @@ impl Backups {
         let due = Timestamp::now().minus(every.duration());
         let is_due = newest.is_none_or(|newest| newest.created_at <= due);
         let made = if is_due { Some(self.take(env, slug, secrets).await?) } else { None };
-        self.forget_older(env.id(), spec.kept()).await?;
+        let before = spec.age.map(|age| Timestamp::now().minus(age.duration()));
+        self.forget_older(env.id(), spec.kept(), before).await?;
         Ok(made)
     }
 
-    /// Removes all but the newest `keep`, and what attempts that died have left.
-    async fn forget_older(&self, env: EnvId, keep: usize) -> Result<()> {
+    /// Notes that an environment is deleted, so that its backups go when their time is over.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn leave(&self, tenant: TenantId, env: EnvId) -> Result<()> {
+        if self.list(env).await?.is_empty() {
+            return Ok(());
+        }
+        let left = serde_json::to_vec(&Left { tenant, at: Timestamp::now() }).map_err(Error::internal)?;
+        self.store.put(&left_by(env), left.into()).await.map(drop).map_err(failed)
+    }
+
+    /// Whose a deleted environment was of which there are backups.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn left_of(&self, env: EnvId) -> Result<Option<TenantId>> {
+        Ok(self.left(&left_by(env)).await?.map(|left| left.tenant))
+    }
+
+    /// Removes the backups of environments that were deleted longer ago than `kept`; of how many.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn expire_left(&self, kept: Duration) -> Result<u64> {
+        let before = Timestamp::now().minus(kept);
+        let listed: Vec<_> =
+            self.store.list(Some(&Place::from(LEFT_BY))).try_collect().await.map_err(failed)?;
+        let mut gone = 0;
+        for found in listed {
+            let env =
+                found.location.filename().and_then(|name| name.strip_suffix(".json")?.parse::<EnvId>().ok());
+            let Some(env) = env else { continue };
+            if self.left(&found.location).await?.is_none_or(|left| left.at > before) {
+                continue;
+            }
+            let all =
+                self.store.list(Some(&Place::from(env.to_string()))).map_ok(|found| found.location).boxed();
+            self.store.delete_stream(all).try_for_each(async |_| Ok(())).await.map_err(failed)?;
+            self.remove(&found.location).await?;
+            gone += 1;
+        }
+        Ok(gone)
+    }
+
+    async fn left(&self, place: &Place) -> Result<Option<Left>> {
+        let text = match self.store.get(place).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(Error::internal)
+    }
+
+    /// Removes all but the newest `keep`, those of before `before` but for the newest, and what attempts that died have
+    /// left.
+    async fn forget_older(&self, env: EnvId, keep: usize, before: Option<Timestamp>) -> Result<()> {
         let all = self.list(env).await?;
-        for old in all.iter().skip(keep.max(1)) {
+        for (place, old) in all.iter().enumerate().skip(1) {
+            if place < keep && before.is_none_or(|before| old.created_at >= before) {
+                continue;
+            }
             // What says that it is one goes first.
             self.remove(&about_of(env, old.backup)).await?;
             self.remove(&tar(env, old.backup)).await?;
@@ -197,10 +250,41 @@ fn about_of(env: EnvId, backup: SnapshotId) -> Place {
     Place::from_iter([env.to_string(), format!("{backup}.json")])
 }
 
-async fn write(
-    upload: &mut dyn MultipartUpload,
-    stream: &mut BoxStream<'static, std::io::Result<Bytes>>,
+fn left_by(env: EnvId) -> Place {
+    Place::from_iter([LEFT_BY.to_owned(), format!("{env}.json")])
+}
+
+/// Writes a stream to a place and reads it back; how many bytes it had, and their hash.
+///
+/// # Errors
+/// `unavailable` where the store fails or gives other bytes back; then nothing is there.
+pub(super) async fn keep_whole(
+    store: &dyn ObjectStore,
+    place: &Place,
+    stream: &mut ArchiveStream,
 ) -> Result<(u64, BlobHash)> {
+    let mut upload = store.put_multipart(place).await.map_err(failed)?;
+    let written = match write(upload.as_mut(), stream).await {
+        Ok(written) => upload.complete().await.map(|_| written).map_err(failed),
+        Err(error) => Err(error),
+    };
+    let written = match written {
+        Ok(written) => written,
+        Err(error) => {
+            let _ = upload.abort().await;
+            return Err(error);
+        }
+    };
+    let read = store.get(place).await.map_err(failed)?.into_stream().map_err(failed);
+    if hash(read.boxed()).await? != written {
+        let _ = store.delete(place).await;
+        return Err(Error::new(Code::Unavailable, "a backup could not be read back as it was written")
+            .hint("the operator has to look after the store of backups"));
+    }
+    Ok(written)
+}
+
+async fn write(upload: &mut dyn MultipartUpload, stream: &mut ArchiveStream) -> Result<(u64, BlobHash)> {
     let (mut hasher, mut bytes, mut held) = (Sha256::new(), 0, BytesMut::new());
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(super::disk)?;
@@ -226,7 +310,7 @@ async fn hash(mut stream: BoxStream<'_, Result<Bytes>>) -> Result<(u64, BlobHash
     Ok((bytes, BlobHash::from_bytes(hasher.finalize().into())))
 }
 
-fn failed(error: object_store::Error) -> Error {
+pub(super) fn failed(error: object_store::Error) -> Error {
     Error::new(Code::Unavailable, "the store of backups does not work")
         .hint("the operator has to look after it")
         .source(error)

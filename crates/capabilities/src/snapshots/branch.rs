@@ -59,12 +59,13 @@ impl Snapshots {
         let (this, env, snapshot) = (self.clone(), env.clone(), snapshot.map(str::to_owned));
         let work = async move {
             let _turn = this.0.turn(env.id()).await;
-            let from = match snapshot {
+            let (from, _open) = match snapshot {
                 Some(wanted) => {
                     let found = this.find(&env, &wanted).await?;
-                    Some(this.0.directory(env.id()).join(found.snapshot.to_string()))
+                    let (from, open) = this.0.open(env.id(), &found).await?;
+                    (Some(from), open)
                 }
-                None => None,
+                None => (None, None),
             };
             this.0.branch(&env, to, from, with).await
         };

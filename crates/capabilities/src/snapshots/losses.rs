@@ -15,8 +15,10 @@ impl Snapshots {
     /// # Errors
     /// The databases cannot be read.
     pub async fn losses(&self, env: &Env, snapshot: &Snapshot) -> Result<Vec<String>> {
-        let past = self.0.directory(env.id()).join(snapshot.snapshot.to_string()).join("main.db");
-        let mut both = self.0.databases.beside(env.id(), &past).await?;
+        let turn = self.0.turn(env.id()).await;
+        let (past, _open) = self.0.open(env.id(), snapshot).await?;
+        drop(turn);
+        let mut both = self.0.databases.beside(env.id(), &past.join("main.db")).await?;
         let compared = compare(&mut both, snapshot).await;
         both.close().await;
         let mut losses = compared?;

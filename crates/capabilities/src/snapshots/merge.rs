@@ -29,6 +29,8 @@ impl Snapshots {
         if !merged.conflicts.is_empty() {
             return Ok(Merging { conflicts: merged.conflicts, plan: None });
         }
+        // What is brought is not needed by anything yet.
+        let _turn = self.0.turn(env.id()).await;
         self.bring(env, branch, &merged).await?;
         let plan = self.0.releases.plan_merged(env, merged).await?;
         Ok(Merging { conflicts: Vec::new(), plan: Some(plan) })
@@ -51,6 +53,8 @@ impl Snapshots {
         if !merged.conflicts.is_empty() {
             return Err(conflict(&merged.conflicts));
         }
+        // What is brought, or was here and needed by nothing, must not be collected before it is needed.
+        let _turn = self.0.turn(env.id()).await;
         self.bring(env, branch, &merged).await?;
         let applied = self.0.releases.apply_merged(env, &merged, confirm, cancel).await?;
         // What is here now is what the next merge begins with. Where that cannot be noted, both sides are equal in it,

@@ -6,6 +6,7 @@
 //! hard links, and where contents are in S3 by a list of their names, which keeps them from being removed.
 
 mod archive;
+mod attic;
 mod backups;
 mod branch;
 mod contents;
@@ -32,6 +33,7 @@ use crate::logs::Logs;
 use crate::releases::Releases;
 use crate::storage::Contents;
 
+pub use attic::Attic;
 pub use backups::{Backup, Backups};
 pub(crate) use branch::STATE;
 pub use branch::With;
@@ -50,6 +52,7 @@ struct Inner {
     auth: Auth,
     logs: Logs,
     contents: Contents,
+    attic: Attic,
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -96,6 +99,9 @@ pub struct Snapshot {
     /// Whether the platform made it, before it restored another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
+    /// Whether it is packed away: a return to it takes longer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
 }
 
 /// What a snapshot is to be called.
@@ -108,7 +114,8 @@ pub struct NewSnapshot {
 }
 
 impl Snapshots {
-    /// The snapshots of the environments below `envs_dir`, whose files' bytes are in `contents`.
+    /// The snapshots of the environments below `envs_dir`, whose files' bytes are in `contents`; old ones go to `attic`.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of an environment")]
     #[must_use]
     pub fn new(
         envs_dir: PathBuf,
@@ -117,10 +124,11 @@ impl Snapshots {
         auth: Auth,
         logs: Logs,
         contents: Contents,
+        attic: Attic,
         limits: SnapshotLimits,
     ) -> Self {
         let turns = Mutex::default();
-        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, contents, limits, turns }))
+        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, contents, attic, limits, turns }))
     }
 
     /// Every snapshot of the environment, newest first.
@@ -153,13 +161,17 @@ impl Snapshots {
     pub async fn remove(&self, env: &Env, id_or_name: &str) -> Result<Snapshot> {
         let _turn = self.0.turn(env.id()).await;
         let found = self.find(env, id_or_name).await?;
-        store::remove(self.0.directory(env.id()), found.snapshot).await?;
+        self.0.remove(env.id(), &found).await?;
         Ok(found)
     }
 
-    /// Forgets an environment that is deleted.
-    pub fn forget(&self, env: EnvId) {
+    /// Forgets an environment that is deleted, and removes what is packed of it.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn forget(&self, env: EnvId) -> Result<()> {
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
+        self.0.attic.forget(env, &[]).await
     }
 
     /// Waits until no snapshot of the environment is made or restored, and lets none begin until what it gives is

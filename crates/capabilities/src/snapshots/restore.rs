@@ -52,15 +52,15 @@ impl Inner {
     async fn restore(&self, env: &Env, snapshot: Snapshot) -> Result<Restored> {
         self.forget_automatic(env, &snapshot).await?;
         self.bytes(env).await?;
+        // Before others have to wait.
+        let (from, _open) = self.open(env.id(), &snapshot).await?;
         let quiet = self.databases.quiet(env).await?;
         let called = snapshot.name.clone().unwrap_or_else(|| snapshot.snapshot.to_string());
         let new = NewSnapshot { name: None, note: Some(format!("before the return to {called}")) };
         let (undo, quiet) = self.take(env, new, quiet, true).await?;
         let mut quiet = quiet.ok_or_else(|| Error::internal("the turn to write is lost"))?;
 
-        let directory = self.directory(env.id());
-        let from = directory.join(snapshot.snapshot.to_string());
-        let staged = Staged::new(directory).await?;
+        let staged = Staged::new(self.directory(env.id())).await?;
         let database = staged.path().join("main.db");
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
@@ -107,10 +107,10 @@ impl Inner {
     /// Leaves room for another snapshot of the platform's own, without the one that is wanted.
     async fn forget_automatic(&self, env: &Env, wanted: &Snapshot) -> Result<()> {
         let directory = self.directory(env.id());
-        let there = store::list(directory.clone()).await?;
+        let there = store::list(directory).await?;
         let automatic = there.iter().filter(|it| it.automatic && it.snapshot != wanted.snapshot);
         for old in automatic.skip(self.limits.automatic.saturating_sub(1)) {
-            store::remove(directory.clone(), old.snapshot).await?;
+            self.remove(env.id(), old).await?;
         }
         Ok(())
     }

@@ -14,6 +14,9 @@ use crate::storage::pins::HALF;
 /// What says what a snapshot is; written last.
 const ABOUT: &str = "snapshot.json";
 
+/// What says that a snapshot is packed away.
+pub(super) const PACKED: &str = "packed.json";
+
 /// A directory that becomes something whole, or goes when it is dropped. It is locked meanwhile, by which
 /// [`sweep`] knows that somebody works on it.
 pub(super) struct Staged {
@@ -82,8 +85,8 @@ pub(super) async fn list(directory: PathBuf) -> Result<Vec<Snapshot>> {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            match serde_json::from_slice(&about) {
-                Ok(about) => found.push(about),
+            match serde_json::from_slice::<Snapshot>(&about) {
+                Ok(about) => found.push(Snapshot { archived: path.join(PACKED).exists(), ..about }),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read"),
             }
         }
@@ -116,6 +119,18 @@ pub(super) async fn remove(directory: PathBuf, snapshot: SnapshotId) -> Result<(
         std::fs::remove_dir_all(doomed)
     })
     .await
+}
+
+/// Removes from the directory of a snapshot what is packed away.
+pub(super) fn strip(snapshot: &Path) -> std::io::Result<()> {
+    for path in entries(snapshot)? {
+        if path.is_dir() {
+            std::fs::remove_dir_all(path)?;
+        } else if !path.ends_with(ABOUT) && !path.ends_with(PACKED) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    sync(snapshot)
 }
 
 /// How many bytes the snapshots in `directory` take that nobody else has.

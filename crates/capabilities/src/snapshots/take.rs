@@ -102,7 +102,8 @@ impl Inner {
         let NewSnapshot { name, note } = new;
         let bytes = std::fs::metadata(&database).map_err(super::disk)?.len();
         let snapshot = SnapshotId::new();
-        let about = Snapshot { snapshot, name, note, created_at, release, bytes, automatic: held };
+        let about =
+            Snapshot { snapshot, name, note, created_at, release, bytes, automatic: held, archived: false };
         staged.become_snapshot(&about).await?;
         let message = format!("the snapshot {} was taken", about.snapshot);
         self.logs.append(env, Entry::new(Timestamp::now(), Level::Info, Source::Database, message));

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::archive::{self, Index, Most};
-use super::{Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
+use super::{Attic, Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
 use crate::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use crate::database::{Databases, Limits};
 use crate::hosting::Blobs;
@@ -95,6 +95,16 @@ impl Ground {
     }
 
     async fn on(directory: tempfile::TempDir, contents: Contents, limits: SnapshotLimits) -> Self {
+        let attic = Attic::local(&directory.path().join("attic")).unwrap();
+        Self::with_attic(directory, contents, attic, limits).await
+    }
+
+    async fn with_attic(
+        directory: tempfile::TempDir,
+        contents: Contents,
+        attic: Attic,
+        limits: SnapshotLimits,
+    ) -> Self {
         let path = directory.path().to_owned();
         let databases = Arc::new(Databases::new(path.clone(), Limits::default()));
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
@@ -124,7 +134,8 @@ impl Ground {
             Arc::new(NoKeys),
             StorageLimits::default(),
         );
-        let snapshots = Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, contents, limits);
+        let snapshots =
+            Snapshots::new(path, Arc::clone(&databases), releases, auth, logs, contents, attic, limits);
         let ground = Self { directory, storage, databases, snapshots, env };
         ground.execute("INSERT INTO todos (title) VALUES ('one'), ('two'), ('three')").await;
         ground.execute("DELETE FROM todos WHERE title = 'two'").await;

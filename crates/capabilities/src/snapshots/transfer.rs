@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf as _, Bytes};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
@@ -50,26 +53,8 @@ impl Snapshots {
     /// `unavailable` where others write for too long, or the disk is full.
     pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
         let (index, staged) = self.0.gather(env, slug, secrets).await?;
-        let (send, receive) = mpsc::channel(WAITING);
-        let (contents, env, runtime) = (self.0.contents.clone(), env.id(), Handle::current());
-        tokio::task::spawn_blocking(move || {
-            let mut to = io::BufWriter::with_capacity(CHUNK, Sender(send.clone()));
-            let open = |item: &archive::Item| -> io::Result<Box<dyn Read>> {
-                match item.named().filter(|_| contents.are_away()) {
-                    Some(named) => {
-                        let from =
-                            runtime.block_on(contents.stored(env, &named)).map_err(io::Error::other)?;
-                        Ok(Box::new(Stored { runtime: runtime.clone(), from, held: Bytes::new() }))
-                    }
-                    None => Ok(Box::new(std::fs::File::open(staged.path().join(&item.path))?)),
-                }
-            };
-            let written = archive::write(&index, open, &mut to).and_then(|()| to.flush());
-            if let Err(error) = written {
-                let _ = send.blocking_send(Err(error));
-            }
-        });
-        Ok(futures::stream::unfold(receive, async |mut from| Some((from.recv().await?, from))).boxed())
+        let directory = staged.path().to_owned();
+        Ok(self.0.stream(env.id(), index, directory, Some(staged), Form::Plain))
     }
 
     /// Makes the files of the environment `to` out of an archive, whoever has made that.
@@ -87,7 +72,54 @@ impl Snapshots {
     }
 }
 
+/// How an archive is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it is.
+    Plain,
+    /// With gzip.
+    Compressed,
+}
+
 impl Inner {
+    /// The archive of what `index` names and lies in `directory`, or elsewhere; `held` is let go at its end.
+    pub(super) fn stream(
+        &self,
+        env: EnvId,
+        index: Index,
+        directory: PathBuf,
+        held: Option<Staged>,
+        form: Form,
+    ) -> ArchiveStream {
+        let (send, receive) = mpsc::channel(WAITING);
+        let (contents, runtime) = (self.contents.clone(), Handle::current());
+        tokio::task::spawn_blocking(move || {
+            let to = io::BufWriter::with_capacity(CHUNK, Sender(send.clone()));
+            let open = |item: &archive::Item| -> io::Result<Box<dyn Read>> {
+                match std::fs::File::open(directory.join(&item.path)) {
+                    Ok(file) => return Ok(Box::new(file)),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Err(_) => {}
+                }
+                let named = item.named().filter(|_| contents.are_away()).ok_or(io::ErrorKind::NotFound)?;
+                let from = runtime.block_on(contents.stored(env, &named)).map_err(io::Error::other)?;
+                Ok(Box::new(Stored { runtime: runtime.clone(), from, held: Bytes::new() }))
+            };
+            let written = match form {
+                Form::Plain => archive::write(&index, open, to),
+                Form::Compressed => {
+                    let mut to = GzEncoder::new(to, Compression::default());
+                    archive::write(&index, open, &mut to).and_then(|()| to.finish()?.flush())
+                }
+            };
+            if let Err(error) = written {
+                let _ = send.blocking_send(Err(error));
+            }
+            drop(held);
+        });
+        futures::stream::unfold(receive, async |mut from| Some((from.recv().await?, from))).boxed()
+    }
+
     /// Everything that goes into an archive, in a directory of its own.
     pub(super) async fn gather(
         &self,
@@ -134,7 +166,7 @@ impl Inner {
     async fn receive(&self, to: EnvId, stream: ArchiveStream, site: &Site) -> Result<Imported> {
         let incoming = site.path().join("incoming");
         let most = Most { database: self.databases.most_bytes(), bytes: self.limits.archive, files: FILES };
-        let index = receive(stream, incoming.clone(), most).await?;
+        let index = receive(stream, incoming.clone(), most, Form::Plain).await?;
         let path = site.path().join(DATABASE);
         let rebuilt =
             self.databases.rebuild(to, &incoming.join(DATABASE), &path, Maker::Anybody, Along::Data).await;
@@ -220,10 +252,11 @@ fn only(files: &Path, keys: &HashSet<String>) -> io::Result<()> {
 }
 
 /// Takes an archive in.
-async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most) -> Result<Index> {
+pub(super) async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most, form: Form) -> Result<Index> {
     let (send, receive) = mpsc::channel(WAITING);
-    let reading =
-        tokio::task::spawn_blocking(move || take(Receiver { from: receive, held: Bytes::new() }, &to, most));
+    let reading = tokio::task::spawn_blocking(move || {
+        take(Receiver { from: receive, held: Bytes::new() }, &to, most, form)
+    });
     while let Some(chunk) = stream.next().await {
         // Who reads has ended where it takes no more.
         if send.send(chunk).await.is_err() {
@@ -234,9 +267,13 @@ async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most) -> Result<I
     reading.await.map_err(Error::internal)?
 }
 
-fn take(from: Receiver, to: &Path, most: Most) -> Result<Index> {
+fn take(from: Receiver, to: &Path, most: Most, form: Form) -> Result<Index> {
     std::fs::create_dir(to).map_err(super::disk)?;
-    archive::read(from, to, most).map_err(|refused| match refused {
+    let read = match form {
+        Form::Plain => archive::read(from, to, most),
+        Form::Compressed => archive::read(GzDecoder::new(from), to, most),
+    };
+    read.map_err(|refused| match refused {
         Refused::Form(why) => {
             Error::new(Code::InvalidInput, why).hint("send what an export of an environment gave, as it is")
         }

@@ -41,16 +41,19 @@ impl Named {
     }
 }
 
-/// Notes in the directory of a snapshot what it needs; on the disk when it returns.
+/// Notes in the directory of a snapshot what it needs; on the disk when it returns. Who reads meanwhile finds all of it
+/// or nothing, which stands for anything.
 ///
 /// # Errors
 /// The disk.
 pub(crate) fn write(snapshot: &Path, named: &[Named]) -> std::io::Result<()> {
-    let mut file = std::io::BufWriter::new(std::fs::File::create_new(snapshot.join(LIST))?);
+    let half = snapshot.join("contents.half");
+    let mut file = std::io::BufWriter::new(std::fs::File::create_new(&half)?);
     for Named { key, size, .. } in named {
         writeln!(file, "{key} {size}")?;
     }
-    file.into_inner()?.sync_all()
+    file.into_inner()?.sync_all()?;
+    std::fs::rename(half, snapshot.join(LIST))
 }
 
 /// Everything that the snapshots in a directory need, with its size in bytes.

@@ -84,16 +84,21 @@ async fn old_releases_go_and_the_live_one_stays_however_old() {
 async fn what_is_kept_is_planned_and_what_cannot_be_is_refused() {
     let yard = Yard::new().await;
     let manifest = json!({
-        "backups": { "every": "6h", "keep": 3 },
-        "lifecycle": { "releases": { "keep": 10, "age": "90d" }, "snapshots": { "keep": 5 }, "logs": { "age": "2d" } },
+        "backups": { "every": "6h", "keep": 3, "age": "60d" },
+        "lifecycle": {
+            "releases": { "keep": 10, "age": "90d" },
+            "blobs": { "age": "6h" },
+            "snapshots": { "keep": 5, "archive": "7d" },
+            "logs": { "age": "2d" },
+        },
     });
     let plan = yard.plan(manifest.clone()).await.unwrap();
     assert_eq!(
         changes(&plan.changes),
         [
-            "alter backups: none → every 6h, 3 kept",
-            "alter lifecycle: as usual → releases: at most 10, none older than 90d; snapshots: at most 5; \
-             logs: none older than 2d",
+            "alter backups: none → every 6h, 3 kept, none older than 60d",
+            "alter lifecycle: as usual → releases: at most 10, none older than 90d; blobs: none older than 6h; \
+             snapshots: at most 5, packed away after 7d; logs: none older than 2d",
         ]
     );
     assert_eq!(effects(&plan.effects)[0], "Cost backups: backups take space where they are kept");
@@ -102,7 +107,7 @@ async fn what_is_kept_is_planned_and_what_cannot_be_is_refused() {
     yard.apply(json!({ "name": "x" })).await.unwrap();
     assert!(yard.releases.keeping(&yard.env).await.unwrap().0.every.is_some());
     let off = yard.apply(json!({ "backups": {} })).await.unwrap();
-    assert_eq!(changes(&off.changes), ["alter backups: every 6h, 3 kept → none"]);
+    assert_eq!(changes(&off.changes), ["alter backups: every 6h, 3 kept, none older than 60d → none"]);
     yard.rollback(1).await.unwrap();
     assert_eq!(yard.releases.keeping(&yard.env).await.unwrap().0.kept(), 3);
 
@@ -113,6 +118,9 @@ async fn what_is_kept_is_planned_and_what_cannot_be_is_refused() {
         (json!({ "lifecycle": { "releases": { "keep": 0 } } }), "/lifecycle/releases/keep"),
         (json!({ "lifecycle": { "snapshots": { "keep": 1_001 } } }), "/lifecycle/snapshots/keep"),
         (json!({ "lifecycle": { "logs": { "keep": 5 } } }), "/lifecycle/logs/keep"),
+        (json!({ "lifecycle": { "blobs": { "keep": 5 } } }), "/lifecycle/blobs/keep"),
+        (json!({ "lifecycle": { "releases": { "archive": "5d" } } }), "/lifecycle/releases/archive"),
+        (json!({ "backups": { "age": "5d" } }), "/backups/every"),
     ] {
         let refused = yard.plan(manifest.clone()).await.unwrap_err();
         assert_eq!((refused.code(), refused.pointer()), (Code::InvalidInput, Some(at)), "{manifest}");
@@ -120,9 +128,52 @@ async fn what_is_kept_is_planned_and_what_cannot_be_is_refused() {
     for wrong in [
         json!({ "backups": { "every": "6 hours" } }),
         json!({ "backups": { "each": "6h" } }),
-        json!({ "lifecycle": { "blobs": {} } }),
+        json!({ "lifecycle": { "files": {} } }),
         json!({ "lifecycle": { "releases": { "days": 3 } } }),
     ] {
         assert!(serde_json::from_value::<Manifest>(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deploy_that_races_the_collection_has_all_of_its_files() {
+    let yard = Yard::new().await;
+    let keep = json!({ "releases": { "keep": 1 } });
+    for round in 0..40 {
+        // What the deploy names lies there already, needed by nothing and old enough to go.
+        let old = std::time::SystemTime::now() - 2 * crate::hosting::DEFAULT_GRACE;
+        let blobs = yard.dir.path().join(yard.env.id().to_string()).join("blobs");
+        for blob in std::fs::read_dir(&blobs).into_iter().flatten() {
+            std::fs::File::open(blob.unwrap().path()).unwrap().set_modified(old).unwrap();
+        }
+        let collect = async {
+            for _ in 0..4 {
+                yard.releases.collect(&yard.env).await.unwrap();
+            }
+        };
+        let (applied, planned, ()) = tokio::join!(
+            yard.apply(site(round % 2, keep.clone())),
+            yard.plan(site(5, keep.clone())),
+            collect
+        );
+        applied.unwrap();
+        // A plan may have been overtaken by the deploy; what it keeps it keeps whole.
+        let kept = planned.is_ok();
+        yard.releases.collect(&yard.env).await.unwrap();
+        for row in
+            yard.databases.platform_query(&yard.env, crate::releases::past::RELEASES, &[]).await.unwrap()
+        {
+            for hash in crate::releases::past::checked(row).unwrap() {
+                yard.releases
+                    .blobs
+                    .read(&yard.env, hash)
+                    .await
+                    .unwrap_or_else(|e| panic!("round {round}: {e}"));
+            }
+        }
+        if kept {
+            let planned = kernel::BlobHash::of(b"<p>5");
+            yard.releases.blobs.read(&yard.env, planned).await.unwrap();
+        }
     }
 }

@@ -49,6 +49,8 @@ both!(
     each_moment_under_load_has_its_files,
     a_backup_in_the_store_is_whole_and_restores_elsewhere,
     what_an_attempt_that_died_has_left_is_removed,
+    an_old_snapshot_is_packed_away_and_comes_back,
+    backups_of_a_deleted_environment_stay_for_their_time,
 );
 
 impl Engine {
@@ -66,7 +68,11 @@ impl Engine {
             Some((s3, _)) => Contents::s3(s3, directory.path()).unwrap(),
             None => Contents::local(directory.path()).unwrap(),
         };
-        Yard { ground: Ground::on(directory, contents, limits).await, s3 }
+        let attic = match &s3 {
+            Some((s3, _)) => Attic::remote(s3.store().unwrap()),
+            None => Attic::local(&directory.path().join("attic")).unwrap(),
+        };
+        Yard { ground: Ground::with_attic(directory, contents, attic, limits).await, s3 }
     }
 }
 
@@ -436,4 +442,109 @@ async fn what_an_attempt_that_died_has_left_is_removed(engine: Engine) {
     yard.ground.snapshots.expire(&env, Keep::default()).await.unwrap();
     yard.tidy(&env).await;
     assert_eq!(yard.stored(&env), 0);
+}
+
+async fn an_old_snapshot_is_packed_away_and_comes_back(engine: Engine) {
+    let yard = engine.yard().await;
+    let (env, past, other) = (yard.ground.env.clone(), yard.new_env(), yard.new_env());
+    yard.put(&env, "a", b"one".to_vec()).await;
+    yard.put(&env, "large", vec![5; 9 << 20]).await;
+    let (first, second) = (yard.take().await, yard.take().await);
+    yard.put(&env, "a", b"two".to_vec()).await;
+    yard.delete(&env, "large").await;
+    yard.ground.execute("DELETE FROM todos").await;
+    // As if the first were of long ago.
+    let home = yard.ground.directory.path().join(env.id().to_string()).join("snapshots");
+    let about = home.join(&first).join("snapshot.json");
+    let mut said: Value = serde_json::from_slice(&std::fs::read(&about).unwrap()).unwrap();
+    said["created_at"] = json!(Timestamp::now().minus(Duration::from_secs(8 * 86_400)));
+    std::fs::write(&about, said.to_string()).unwrap();
+    let keep: Keep = serde_json::from_value(json!({ "archive": "7d" })).unwrap();
+    let expire = || yard.ground.snapshots.expire(&env, keep);
+    assert_eq!(expire().await.unwrap(), 0);
+    let archived = || async {
+        let all = yard.ground.snapshots.list(&env).await.unwrap();
+        all.iter().map(|it| (it.snapshot.to_string() == first, it.archived)).collect::<Vec<_>>()
+    };
+    assert_eq!(archived().await, [(false, false), (true, true)]);
+    let left = |path: &std::path::Path| {
+        let mut names: Vec<_> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(&home.join(&first)), ["packed.json", "snapshot.json"]);
+    // Nothing but the archive has its files any more.
+    yard.ground.snapshots.remove(&env, &second).await.unwrap();
+    yard.tidy(&env).await;
+    assert_eq!(yard.stored(&env), 1);
+    let packed = yard.ground.snapshots.find(&env, &first).await.unwrap();
+    let losses = yard.ground.snapshots.losses(&env, &packed).await.unwrap();
+    assert!(losses.contains(&"table todos: rows 2 removed since are back".to_owned()), "{losses:?}");
+    let with = super::super::With::Data;
+    yard.ground.snapshots.branch(&env, past.id(), Some(&first), with).await.unwrap();
+    yard.restore(&first).await;
+    yard.tidy(&env).await;
+    for of in [&env, &past] {
+        assert_eq!(yard.files(of, &["a", "large"]).await, [some(b"one"), Some(vec![5; 9 << 20])]);
+        assert_eq!(yard.ground.read(of, "SELECT count(*) FROM todos").await, [[json!(2)]]);
+    }
+    // An end in the middle leaves it whole, and what is no snapshot's goes.
+    std::fs::write(home.join(&first).join("main.db"), "left").unwrap();
+    expire().await.unwrap();
+    assert_eq!(left(&home.join(&first)), ["packed.json", "snapshot.json"]);
+    let store = match &yard.s3 {
+        Some((_, files)) => files.join("archive"),
+        None => yard.ground.directory.path().join("attic"),
+    };
+    let folder = store.join(env.id().to_string());
+    std::fs::write(folder.join("snap_of_nobody.tar.gz"), "left").unwrap();
+    expire().await.unwrap();
+    let archive = format!("{first}.tar.gz");
+    assert_eq!(left(&folder), [archive.as_str()]);
+    // What is not as it was packed is not taken, whoever has changed it.
+    let whole = std::fs::read(folder.join(&archive)).unwrap();
+    let foreign = yard.ground.archive(&["UPDATE todos SET title = 'theirs'"]).await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &foreign).unwrap();
+    for wrong in [whole[..whole.len() / 2].to_vec(), gzip.finish().unwrap(), Vec::new()] {
+        std::fs::write(folder.join(&archive), wrong).unwrap();
+        yard.ground.snapshots.restore(&env, &first).await.unwrap_err();
+        yard.ground.snapshots.branch(&env, other.id(), Some(&first), with).await.unwrap_err();
+    }
+    assert_eq!(yard.files(&env, &["a"]).await, [some(b"one")]);
+    yard.ground.snapshots.remove(&env, &first).await.unwrap();
+    assert!(!folder.join(&archive).exists());
+}
+
+async fn backups_of_a_deleted_environment_stay_for_their_time(engine: Engine) {
+    let yard = engine.yard().await;
+    let (env, tenant) = (yard.ground.env.clone(), TenantId::new());
+    let store = tempfile::tempdir().unwrap();
+    let snapshots = yard.ground.snapshots.clone();
+    let backups = match &yard.s3 {
+        Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots),
+        None => Backups::local(store.path(), snapshots).unwrap(),
+    };
+    // Who has none leaves none.
+    backups.leave(tenant, EnvId::new()).await.unwrap();
+    let kept = backups.take(&env, "slug".to_owned(), Vec::new()).await.unwrap();
+    assert_eq!(backups.left_of(env.id()).await.unwrap(), None);
+    assert_eq!(
+        backups.expire_left(Duration::ZERO).await.unwrap(),
+        0,
+        "an environment that is there is not left"
+    );
+    backups.leave(tenant, env.id()).await.unwrap();
+    assert_eq!(backups.left_of(env.id()).await.unwrap(), Some(tenant));
+    assert_eq!(backups.expire_left(Duration::from_secs(3_600)).await.unwrap(), 0);
+    assert_eq!(backups.list(env.id()).await.unwrap(), [kept]);
+    assert_eq!(backups.expire_left(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(
+        (backups.list(env.id()).await.unwrap(), backups.left_of(env.id()).await.unwrap()),
+        (vec![], None)
+    );
+    assert_eq!(backups.expire_left(Duration::ZERO).await.unwrap(), 0);
 }

@@ -169,10 +169,17 @@ async fn offsets_lengths_rules_and_types_hold(engine: Engine) {
     );
     let upload = ground.begin(&ada, wanted("own", "a", 1_500)).await.unwrap();
     assert_eq!(
-        told(ground.begin(&ada, wanted("own", "b", 501)).await),
-        "429 quota_exceeded: the app's files have 1500 of 2000 bytes, and this is more",
-        "what is announced is taken"
+        told(ground.begin(&ada, wanted("own", "b", 2_001)).await),
+        "429 quota_exceeded: the app's files have 0 of 2000 bytes, and this is more",
     );
+    let second = ground.begin(&ada, wanted("own", "b", 1_500)).await.unwrap();
+    ground.append(&ada, &second.id, 0, body(leaked(600))).await.unwrap();
+    assert_eq!(
+        told(ground.append(&ada, &upload.id, 0, body(leaked(1_500))).await),
+        "429 quota_exceeded: the app's files have 600 of 2000 bytes, and this is more",
+        "what has come takes room, and what was announced takes none"
+    );
+    ground.storage.end_upload(&ada, &second.id).await.unwrap();
     assert_eq!(
         told(ground.append(&ada, &upload.id, 1, body(b"x")).await),
         "409 conflict /upload_offset: 0 bytes of the upload are here, not 1"
