@@ -61,7 +61,9 @@ fn age(home: &Path) {
 fn deploys(deploys: usize) -> Vec<[u64; 4]> {
     let server = server();
     let client = server.client();
-    let app = App::new(client.output("app_apply", &json!({ "manifest": manifest(0) })).unwrap()["url"].as_str().unwrap());
+    let app = App::new(
+        client.output("app_apply", &json!({ "manifest": manifest(0) })).unwrap()["url"].as_str().unwrap(),
+    );
     let home = home(&server, &client);
     // A name keeps a moment, and with it a release that is long gone.
     client.output("env_snapshot", &json!({ "name": "kept" })).unwrap();
@@ -83,14 +85,16 @@ fn deploys(deploys: usize) -> Vec<[u64; 4]> {
             age(&home);
             // Five releases with two files each, those of plans, and nothing else; twenty plans are kept for a day.
             let plans = 2 * (n / 10).min(20);
-            let collected = eventually(PATIENCE, || (entries(&home.join("blobs")).len() <= 10 + plans).then_some(()));
+            let collected =
+                eventually(PATIENCE, || (entries(&home.join("blobs")).len() <= 10 + plans).then_some(()));
             assert!(collected.is_some(), "{n}: {} contents are left", entries(&home.join("blobs")).len());
             let kept = eventually(PATIENCE, || (entries(&home.join("snapshots")).len() <= 3).then_some(()));
             assert!(kept.is_some(), "{n}: {:?}", entries(&home.join("snapshots")));
             let page = app.visitor().ask("GET", "/").unwrap();
             assert_eq!((page.status, page.body), (200, json!(format!("<p>{n}"))));
             let part = |name: &str| size(&home.join(name));
-            let database = ["main.db", "main.db-wal"].map(|name| std::fs::metadata(home.join(name)).map_or(0, |it| it.len()));
+            let database = ["main.db", "main.db-wal"]
+                .map(|name| std::fs::metadata(home.join(name)).map_or(0, |it| it.len()));
             sizes.push([database.iter().sum(), part("blobs"), part("snapshots"), part("logs")]);
         }
     }
@@ -121,8 +125,12 @@ fn soak_a_thousand_deploys_leave_the_disk_as_full_as_two_hundred() {
     let begun = Instant::now();
     let sizes = deploys(1_000);
     println!("1,000 deploys in {:?}", begun.elapsed());
-    for (n, [database, blobs, snapshots, logs]) in sizes.iter().enumerate().filter(|(n, _)| (n + 1) % 5 == 0) {
-        println!("after {}: database {database}, contents {blobs}, snapshots {snapshots}, log {logs}", 20 * (n + 1));
+    for (n, [database, blobs, snapshots, logs]) in sizes.iter().enumerate().filter(|(n, _)| (n + 1) % 5 == 0)
+    {
+        println!(
+            "after {}: database {database}, contents {blobs}, snapshots {snapshots}, log {logs}",
+            20 * (n + 1)
+        );
     }
     flat(&sizes, 9);
 }
@@ -137,7 +145,9 @@ fn an_old_snapshot_is_packed_away_and_a_return_to_it_brings_everything_back() {
         "site": { "files": { "index.html": "packed" } },
         "lifecycle": { "snapshots": { "archive": "30d" } },
     });
-    let app = App::new(client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["url"].as_str().unwrap());
+    let app = App::new(
+        client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["url"].as_str().unwrap(),
+    );
     let home = home(&server, &client);
     client.output("db_execute", &json!({ "sql": "INSERT INTO notes (text) VALUES ('old')" })).unwrap();
     client.output("storage_put", &json!({ "bucket": "docs", "path": "a", "text": "then" })).unwrap();
@@ -151,7 +161,9 @@ fn an_old_snapshot_is_packed_away_and_a_return_to_it_brings_everything_back() {
     said["created_at"] = json!("2026-01-01T00:00:00Z");
     std::fs::write(&about, said.to_string()).unwrap();
     let packed = || client.output("app_describe", &json!({})).unwrap()["snapshots"][0]["archived"] == true;
-    assert!(eventually(PATIENCE, || (packed() && !directory.join("main.db").exists()).then_some(())).is_some());
+    assert!(
+        eventually(PATIENCE, || (packed() && !directory.join("main.db").exists()).then_some(())).is_some()
+    );
     assert!(!directory.join("files").exists() && !directory.join("blobs").exists());
     let plan = client.output("env_restore", &json!({ "snapshot": "long-ago", "dry_run": true })).unwrap();
     assert!(plan["effects"].to_string().contains("table notes: rows 1 removed since are back"), "{plan}");
@@ -191,7 +203,8 @@ fn backups_outlive_their_environment_for_its_owner_and_for_their_time() {
     assert_eq!(operator.request("GET", "/v1/envs/doomed/backups").send().unwrap().status, 404);
     assert_eq!(operator.request("POST", &format!("/v1/envs/{env}/backups")).send().unwrap().status, 404);
     let post = |path: &str, body: Value| {
-        let made = operator.request("POST", path).header("steading-tenant", "others").json(&body).send().unwrap();
+        let made =
+            operator.request("POST", path).header("steading-tenant", "others").json(&body).send().unwrap();
         assert_eq!(made.status, 201, "{:?}", made.text());
         made.json().unwrap()
     };
@@ -207,5 +220,7 @@ fn backups_outlive_their_environment_for_its_owner_and_for_their_time() {
     left["at"] = json!("2026-01-01T00:00:00Z");
     std::fs::write(&short, left.to_string()).unwrap();
     let folder = server.ready().data_dir.join("backups").join(&env);
-    assert!(eventually(PATIENCE, || (!short.exists() && entries(&folder).is_empty()).then_some(())).is_some());
+    assert!(
+        eventually(PATIENCE, || (!short.exists() && entries(&folder).is_empty()).then_some(())).is_some()
+    );
 }

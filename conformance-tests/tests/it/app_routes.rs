@@ -120,7 +120,8 @@ fn the_most_particular_route_answers_and_else_the_site() {
     assert_eq!(ground.get(&format!("/api/todos/{id}")).body["title"], "Milk");
     let row = ground.get(&format!("/api/todos/{id}"));
     let etag = row.header("etag").unwrap();
-    let same = Reply::of(ground.app.request("GET", &format!("/api/todos/{id}")).header("if-none-match", etag));
+    let same =
+        Reply::of(ground.app.request("GET", &format!("/api/todos/{id}")).header("if-none-match", etag));
     assert_eq!(same.unwrap().status, 304);
     for (path, answer) in [
         ("/", (200, "home")),
@@ -140,7 +141,12 @@ fn the_most_particular_route_answers_and_else_the_site() {
     // Rules of the table hold behind its route.
     let refused = ground.app.visitor().send("POST", "/api/todos", &json!({ "title": "x" })).unwrap();
     refused.refuses(403, "forbidden").unwrap();
-    ground.person(None).ask("DELETE", &format!("/api/todos/{id}")).unwrap().refuses(403, "forbidden").unwrap();
+    ground
+        .person(None)
+        .ask("DELETE", &format!("/api/todos/{id}"))
+        .unwrap()
+        .refuses(403, "forbidden")
+        .unwrap();
     assert_eq!(alice.ask("DELETE", &format!("/api/todos/{id}")).unwrap().status, 204);
     // The document says what is there, and the description too.
     let document = ground.get("/_/openapi.json").body;
@@ -235,7 +241,12 @@ fn a_route_lets_in_whom_it_says() {
                 _ => {
                     let kept = reply.header("cache-control").unwrap();
                     assert!(kept == "no-store" || kept == "private, no-cache", "{path} {kept}");
-                    assert!(reply.headers.iter().any(|(name, value)| name == "vary" && value.contains("authorization")));
+                    assert!(
+                        reply
+                            .headers
+                            .iter()
+                            .any(|(name, value)| name == "vary" && value.contains("authorization"))
+                    );
                 }
             }
         }
@@ -246,7 +257,14 @@ fn a_route_lets_in_whom_it_says() {
     assert_eq!(ended.send("POST", "/_/auth/logout", &json!({})).unwrap().status, 204);
     for token in [elsewhere.token(), ended.token(), "x", "sk_x"] {
         for path in ["/members/a", "/api/mine", "/secret.html"] {
-            ground.app.visitor().with_token(token).ask("GET", path).unwrap().refuses(401, "unauthenticated").unwrap();
+            ground
+                .app
+                .visitor()
+                .with_token(token)
+                .ask("GET", path)
+                .unwrap()
+                .refuses(401, "unauthenticated")
+                .unwrap();
         }
     }
     // A page that shows a platform key has lost it.
@@ -259,31 +277,63 @@ fn no_spelling_of_a_path_leads_around_a_route() {
     let ground = Ground::new("spelling");
     // Each is guarded as /members/a.html and /secret.html are, or is nowhere.
     for path in [
-        "/members/a", "/members/a.html", "/members/a/", "/members/%61", "/m%65mbers/a.html", "/members/a.html/",
-        "/secret", "/secret/", "/secret.html", "/%73ecret.html", "/deep/members/a.html", "/deep/secret.html",
-        "/deep/members/a", "/deep/secret",
+        "/members/a",
+        "/members/a.html",
+        "/members/a/",
+        "/members/%61",
+        "/m%65mbers/a.html",
+        "/members/a.html/",
+        "/secret",
+        "/secret/",
+        "/secret.html",
+        "/%73ecret.html",
+        "/deep/members/a.html",
+        "/deep/secret.html",
+        "/deep/members/a",
+        "/deep/secret",
     ] {
         let reply = ground.get(path);
         assert!(matches!(reply.status, 401 | 308), "{path}: {reply:?}");
-        assert!(!reply.body.to_string().contains("secret a") && !reply.body.to_string().contains("secret b"), "{path}");
+        assert!(
+            !reply.body.to_string().contains("secret a") && !reply.body.to_string().contains("secret b"),
+            "{path}"
+        );
     }
     for path in [
-        "//members/a.html", "/members//a.html", "/x/../members/a.html", "/members/./a.html", "/members/%2e/a.html",
-        "/x/%2e%2e/members/a.html", "/members%2fa.html", "/members%5ca.html", "/MEMBERS/a.html", "/Secret.html",
-        "/members/a.html%00", "/secret.html%20", "/secret.html.", "/%2573ecret.html", "/deep//members/a.html",
-        "/deep/%2e%2e/secret.html", "/deep/../secret.html", "/secret.html;x", "/./secret.html",
+        "//members/a.html",
+        "/members//a.html",
+        "/x/../members/a.html",
+        "/members/./a.html",
+        "/members/%2e/a.html",
+        "/x/%2e%2e/members/a.html",
+        "/members%2fa.html",
+        "/members%5ca.html",
+        "/MEMBERS/a.html",
+        "/Secret.html",
+        "/members/a.html%00",
+        "/secret.html%20",
+        "/secret.html.",
+        "/%2573ecret.html",
+        "/deep//members/a.html",
+        "/deep/%2e%2e/secret.html",
+        "/deep/../secret.html",
+        "/secret.html;x",
+        "/./secret.html",
     ] {
         let reply = ground.get(path);
         assert_eq!(reply.status, 404, "{path}: {reply:?}");
     }
     // And no route reaches the app's own interfaces.
-    for path in ["/deep/_/openapi.json", "/deep/_/db/todos", "/deep/%5f/db/todos", "/img/_/db/todos", "/%5f/db/todos"] {
+    for path in
+        ["/deep/_/openapi.json", "/deep/_/db/todos", "/deep/%5f/db/todos", "/img/_/db/todos", "/%5f/db/todos"]
+    {
         assert_eq!(ground.get(path).status, 404, "{path}");
     }
     assert_eq!(ground.get("/_/db/todos").status, 200);
     // A query changes nothing, and neither does an absolute target.
     assert_eq!(ground.get("/secret.html?x=/open.txt").status, 401);
-    let absolute = raw(&ground.app, "GET http://HOST/secret.html HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n");
+    let absolute =
+        raw(&ground.app, "GET http://HOST/secret.html HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n");
     assert_eq!(status(&absolute), "401", "{absolute}");
     let two = raw(
         &ground.app,
@@ -319,15 +369,18 @@ fn an_earlier_release_opens_nothing_that_is_closed_today() {
 #[test]
 fn pages_of_other_origins_use_a_route_as_it_says() {
     let to = json!({ "table": "todos" });
-    let ground = Ground::with("cors", &small(&json!({
-        "/named": { "to": to, "methods": ["GET", "POST"], "cors": {
-            "origins": [FRIEND], "methods": ["GET"], "headers": ["X-Own"], "credentials": true, "max_age": 7,
-        } },
-        "/all": { "to": to, "cors": { "origins": ["*"] } },
-        "/page": { "cors": { "origins": [FRIEND] }, "rewrite": "/" },
-        "/none": { "to": to },
-        "/closed": { "to": to, "auth": "signed_in", "cors": { "origins": [FRIEND] } },
-    })));
+    let ground = Ground::with(
+        "cors",
+        &small(&json!({
+            "/named": { "to": to, "methods": ["GET", "POST"], "cors": {
+                "origins": [FRIEND], "methods": ["GET"], "headers": ["X-Own"], "credentials": true, "max_age": 7,
+            } },
+            "/all": { "to": to, "cors": { "origins": ["*"] } },
+            "/page": { "cors": { "origins": [FRIEND] }, "rewrite": "/" },
+            "/none": { "to": to },
+            "/closed": { "to": to, "auth": "signed_in", "cors": { "origins": [FRIEND] } },
+        })),
+    );
     let ask = |method: &str, path: &str, origin: Option<&str>| {
         let request = ground.app.request(method, path);
         let request = match origin {
@@ -335,25 +388,54 @@ fn pages_of_other_origins_use_a_route_as_it_says() {
             None => request,
         };
         let first = request.header("access-control-request-method", "GET");
-        Reply::of(if method == "OPTIONS" { first } else { ground.app.request(method, path).header("origin", origin.unwrap_or_default()) }).unwrap()
+        Reply::of(if method == "OPTIONS" {
+            first
+        } else {
+            ground.app.request(method, path).header("origin", origin.unwrap_or_default())
+        })
+        .unwrap()
     };
     let cors = |reply: &Reply| {
-        let mut said: Vec<String> = reply.headers.iter().filter(|(name, _)| name.starts_with("access-control-") && name != "access-control-expose-headers").map(|(name, value)| format!("{}: {value}", &name["access-control-".len()..])).collect();
+        let mut said: Vec<String> = reply
+            .headers
+            .iter()
+            .filter(|(name, _)| {
+                name.starts_with("access-control-") && name != "access-control-expose-headers"
+            })
+            .map(|(name, value)| format!("{}: {value}", &name["access-control-".len()..]))
+            .collect();
         said.sort();
         said
     };
-    let varies = |reply: &Reply| reply.headers.iter().any(|(name, value)| name == "vary" && value.split(", ").any(|it| it == "origin"));
+    let varies = |reply: &Reply| {
+        reply.headers.iter().any(|(name, value)| name == "vary" && value.split(", ").any(|it| it == "origin"))
+    };
 
     let reply = ask("GET", "/named", Some(FRIEND));
-    assert_eq!((reply.status, cors(&reply)), (200, vec!["allow-credentials: true".to_owned(), format!("allow-origin: {FRIEND}")]));
+    assert_eq!(
+        (reply.status, cors(&reply)),
+        (200, vec!["allow-credentials: true".to_owned(), format!("allow-origin: {FRIEND}")])
+    );
     assert!(varies(&reply));
     let first = ask("OPTIONS", "/named", Some(FRIEND));
     assert_eq!(first.status, 204);
-    assert_eq!(cors(&first), ["allow-credentials: true".to_owned(), "allow-headers: x-own".to_owned(), "allow-methods: GET, HEAD".replace(", HEAD", ""), format!("allow-origin: {FRIEND}"), "max-age: 7".to_owned()]);
+    assert_eq!(
+        cors(&first),
+        [
+            "allow-credentials: true".to_owned(),
+            "allow-headers: x-own".to_owned(),
+            "allow-methods: GET, HEAD".replace(", HEAD", ""),
+            format!("allow-origin: {FRIEND}"),
+            "max-age: 7".to_owned()
+        ]
+    );
     assert!(varies(&first));
 
     let reply = ask("GET", "/all", Some("https://anybody.example"));
-    assert_eq!((reply.status, cors(&reply), varies(&reply)), (200, vec!["allow-origin: *".to_owned()], false));
+    assert_eq!(
+        (reply.status, cors(&reply), varies(&reply)),
+        (200, vec!["allow-origin: *".to_owned()], false)
+    );
     let null = ask("GET", "/all", Some("null"));
     assert_eq!((null.status, cors(&null)), (200, vec!["allow-origin: *".to_owned()]));
     let reply = ask("GET", "/page", Some(FRIEND));
@@ -363,20 +445,35 @@ fn pages_of_other_origins_use_a_route_as_it_says() {
     let reply = ask("GET", "/closed", Some(FRIEND));
     assert_eq!((reply.status, cors(&reply)), (401, vec![format!("allow-origin: {FRIEND}")]));
     for origin in [
-        "https://evil.example", "null", "", "http://friend.example", "https://friend.example.evil.example",
-        "https://friend.example:444", "https://friend.example/", "HTTPS://FRIEND.EXAMPLE", "*",
+        "https://evil.example",
+        "null",
+        "",
+        "http://friend.example",
+        "https://friend.example.evil.example",
+        "https://friend.example:444",
+        "https://friend.example/",
+        "HTTPS://FRIEND.EXAMPLE",
+        "*",
     ] {
         for path in ["/named", "/page", "/closed", "/none"] {
             for method in ["GET", "OPTIONS"] {
                 let reply = ask(method, path, Some(origin));
-                assert_eq!((reply.status, cors(&reply).len()), (403, 0), "{method} {path} {origin:?}: {reply:?}");
+                assert_eq!(
+                    (reply.status, cors(&reply).len()),
+                    (403, 0),
+                    "{method} {path} {origin:?}: {reply:?}"
+                );
             }
         }
     }
-    let twice = ground.app.request("GET", "/named").header("origin", FRIEND).header("origin", "https://evil.example");
+    let twice =
+        ground.app.request("GET", "/named").header("origin", FRIEND).header("origin", "https://evil.example");
     assert_eq!(Reply::of(twice).unwrap().status, 403);
     // The app's own pages, and programs, need none of it; caches are told that others get something else.
-    for request in [ground.app.request("GET", "/named"), ground.app.request("GET", "/named").header("origin", &ground.place.url)] {
+    for request in [
+        ground.app.request("GET", "/named"),
+        ground.app.request("GET", "/named").header("origin", &ground.place.url),
+    ] {
         let reply = Reply::of(request).unwrap();
         assert_eq!((reply.status, cors(&reply).len(), varies(&reply)), (200, 0, true));
     }
@@ -416,7 +513,8 @@ fn a_route_is_asked_as_often_as_it_says() {
     let preview = App::new(&format!("http://1--{}.localhost:{port}", ground.place.slug));
     assert_eq!(preview.visitor().ask("GET", "/ip").unwrap().status, 429, "a preview is no way around");
     // Guesses count before anybody looks at them.
-    let guesses = [1, 2, 3].map(|_| ground.app.visitor().with_token("x").ask("GET", "/ip/closed").unwrap().status);
+    let guesses =
+        [1, 2, 3].map(|_| ground.app.visitor().with_token("x").ask("GET", "/ip/closed").unwrap().status);
     assert_eq!(guesses, [401, 401, 429]);
     // A user is counted, wherever they come from; others go on.
     let (alice, bob) = (ground.person(None), ground.person(None));
@@ -435,26 +533,38 @@ fn a_proxy_that_is_trusted_says_who_is_counted() {
     let client: Client = steading.client();
     let applied = client.output("app_apply", &json!({ "manifest": small(&routes) })).unwrap();
     let app = App::new(applied["url"].as_str().unwrap());
-    let from = |address: &str| Reply::of(app.request("GET", "/ip").header("x-forwarded-for", address)).unwrap().status;
+    let from = |address: &str| {
+        Reply::of(app.request("GET", "/ip").header("x-forwarded-for", address)).unwrap().status
+    };
     assert_eq!(["198.51.100.1", "198.51.100.1", "198.51.100.2"].map(from), [200, 429, 200]);
     // What stands before the last one was made up by the client; a whole /64 is one.
-    assert_eq!(["203.0.113.1, 198.51.100.1", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::2"].map(from), [429, 200, 429, 200]);
+    assert_eq!(
+        ["203.0.113.1, 198.51.100.1", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::2"].map(from),
+        [429, 200, 429, 200]
+    );
 }
 
 #[test]
 fn a_body_that_is_too_large_is_refused_before_and_while_it_comes() {
     let ground = Ground::new("bodies");
     let alice = ground.person(None);
-    let post = |title: usize| alice.send("POST", "/api/todos", &json!({ "title": "x".repeat(title) })).unwrap();
+    let post =
+        |title: usize| alice.send("POST", "/api/todos", &json!({ "title": "x".repeat(title) })).unwrap();
     assert_eq!(post(100).status, 201);
     let refused = post(300);
     refused.refuses(413, "too_large").unwrap();
     assert_eq!(refused.body["message"], "the body is larger than 200 bytes");
     let token = alice.token();
-    let head = format!("POST /api/todos HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n");
+    let head = format!(
+        "POST /api/todos HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    );
     // Without a length, as soon as more has come.
     let body = format!("{{\"title\":\"{}\"}}", "x".repeat(400));
-    let chunks: String = body.as_bytes().chunks(50).map(|c| format!("{:x}\r\n{}\r\n", c.len(), String::from_utf8_lossy(c))).collect();
+    let chunks: String = body
+        .as_bytes()
+        .chunks(50)
+        .map(|c| format!("{:x}\r\n{}\r\n", c.len(), String::from_utf8_lossy(c)))
+        .collect();
     let answer = raw(&ground.app, &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"));
     assert_eq!(status(&answer), "413", "{answer}");
     assert!(answer.contains("the body is larger than 200 bytes"), "{answer}");
@@ -464,7 +574,12 @@ fn a_body_that_is_too_large_is_refused_before_and_while_it_comes() {
     // Files are streams: they are cut, and nothing of them is kept.
     let put = |bytes: usize| {
         let chunks = format!("{bytes:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(bytes));
-        raw(&ground.app, &format!("PUT /put/new.txt HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"))
+        raw(
+            &ground.app,
+            &format!(
+                "PUT /put/new.txt HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+            ),
+        )
     };
     assert_eq!(status(&put(2_000)), "413");
     assert_eq!(ground.get("/img/new.txt").status, 404);
@@ -476,7 +591,10 @@ fn a_body_that_is_too_large_is_refused_before_and_while_it_comes() {
 fn an_answer_that_does_not_begin_in_time_is_given_up() {
     let routes = json!({ "/slow": { "to": { "table": "todos" }, "methods": ["POST"], "timeout": 1 } });
     let ground = Ground::with("timeout", &small(&routes));
-    let answer = raw(&ground.app, "POST /slow HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{");
+    let answer = raw(
+        &ground.app,
+        "POST /slow HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    );
     assert_eq!(status(&answer), "504", "{answer}");
     assert!(answer.contains("the answer did not begin within 1 s"), "{answer}");
     ground.get("/_/db/todos").lists(&[]).unwrap();
@@ -493,27 +611,61 @@ fn a_plan_says_what_a_route_opens_and_refuses_what_cannot_be() {
     let seen = plan(json!({
         "/a/*": { "to": { "table": "todos" }, "cors": { "origins": [FRIEND] } },
         "/shadow.txt": { "to": { "table": "todos" }, "auth": "admin" },
-    })).unwrap();
-    let effects: Vec<String> = seen["effects"].as_array().unwrap().iter().filter(|it| it["target"].as_str().unwrap().starts_with("route")).map(|it| format!("{} {}: {}", it["kind"].as_str().unwrap(), it["target"].as_str().unwrap(), it["message"].as_str().unwrap())).collect();
+    }))
+    .unwrap();
+    let effects: Vec<String> = seen["effects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["target"].as_str().unwrap().starts_with("route"))
+        .map(|it| {
+            format!(
+                "{} {}: {}",
+                it["kind"].as_str().unwrap(),
+                it["target"].as_str().unwrap(),
+                it["message"].as_str().unwrap()
+            )
+        })
+        .collect();
     assert_eq!(effects, [
         format!("privilege route /a/*: everybody reaches rows of todos there, as far as its access lets them, also from pages of {FRIEND}"),
         "privilege route /shadow.txt: users of the role admin reaches rows of todos there, as far as its access lets them".to_owned(),
         "privilege routes: answer in place of /shadow.txt of the site".to_owned(),
     ]);
     for (routes, field, words) in [
-        (json!({ "/a": { "to": { "function": "f" } } }), "/manifest/routes/~1a/to", "there are no functions here"),
+        (
+            json!({ "/a": { "to": { "function": "f" } } }),
+            "/manifest/routes/~1a/to",
+            "there are no functions here",
+        ),
         (json!({ "/a": { "speed": 1 } }), "/manifest/routes/~1a", "unknown field"),
-        (json!({ "/a": { "to": { "table": "nope" } } }), "/manifest/routes/~1a/to", "there is no table nope to lead to"),
+        (
+            json!({ "/a": { "to": { "table": "nope" } } }),
+            "/manifest/routes/~1a/to",
+            "there is no table nope to lead to",
+        ),
         (json!({ "/_/db": {} }), "/manifest/routes/~1_~1db", "the app's own interfaces are there"),
-        (json!({ "/a/:x": {}, "/a/:y": {} }), "/manifest/routes/~1a~1:y", "the routes /a/:x and /a/:y are for the same paths"),
-        (json!({ "/a": { "cors": { "origins": ["*"], "credentials": true } } }), "/manifest/routes/~1a/cors/credentials", "pages of every origin"),
+        (
+            json!({ "/a/:x": {}, "/a/:y": {} }),
+            "/manifest/routes/~1a~1:y",
+            "the routes /a/:x and /a/:y are for the same paths",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["*"], "credentials": true } } }),
+            "/manifest/routes/~1a/cors/credentials",
+            "pages of every origin",
+        ),
     ] {
         let refusal = plan(routes).unwrap_err();
         assert!(refusal.contains(field) && refusal.contains(words), "{refusal}");
     }
     // What a route leads to is not removed under it.
-    place.output("app_apply", &json!({ "manifest": small(&json!({ "/a": { "to": { "table": "todos" } } })) })).unwrap();
-    let refusal = place.output("resource_delete", &json!({ "kind": "table", "name": "todos", "dry_run": true })).unwrap_err();
+    place
+        .output("app_apply", &json!({ "manifest": small(&json!({ "/a": { "to": { "table": "todos" } } })) }))
+        .unwrap();
+    let refusal = place
+        .output("resource_delete", &json!({ "kind": "table", "name": "todos", "dry_run": true }))
+        .unwrap_err();
     assert!(refusal.to_string().contains("there is no table todos to lead to"), "{refusal}");
 }
 
@@ -526,7 +678,10 @@ fn the_log_names_the_route_and_the_reason_and_no_secret() {
     let found = ground.place.output("logs_query", &json!({ "request_id": id, "level": "warn" })).unwrap();
     let [entry] = found["entries"].as_array().unwrap().as_slice() else { panic!("{found}") };
     assert_eq!(entry["message"], "GET /members/a 401");
-    assert_eq!((&entry["fields"]["route"], &entry["fields"]["code"]), (&json!("/members/*"), &json!("unauthenticated")));
+    assert_eq!(
+        (&entry["fields"]["route"], &entry["fields"]["code"]),
+        (&json!("/members/*"), &json!("unauthenticated"))
+    );
     let alice = ground.person(None);
     let wrong = alice.send("POST", "/api/todos", &json!({ "title": 12_345_678 })).unwrap();
     let id = wrong.body["request_id"].as_str().unwrap().to_owned();

@@ -181,7 +181,12 @@ impl Edge {
     }
 
     /// What the site has there; `passed` is the route that led here.
-    pub(crate) async fn site(&self, visit: &Visit<'_>, passed: Option<&Route>, asked: &RequestPath) -> Response {
+    pub(crate) async fn site(
+        &self,
+        visit: &Visit<'_>,
+        passed: Option<&Route>,
+        asked: &RequestPath,
+    ) -> Response {
         let site = &visit.served.site;
         if !matches!(visit.request.method, Method::GET | Method::HEAD) {
             return page::only_reading();

@@ -97,7 +97,8 @@ pub fn method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Res
 pub fn app_method_not_allowed(request_id: CallId, allow: Option<HeaderValue>) -> Response {
     let error = Error::new(Code::InvalidInput, "this path does not take that method")
         .hint("the Allow header lists the methods it takes");
-    let mut response = app_problem_response_as(StatusCode::METHOD_NOT_ALLOWED, &error, &request_id.to_string());
+    let mut response =
+        app_problem_response_as(StatusCode::METHOD_NOT_ALLOWED, &error, &request_id.to_string());
     response.headers_mut().extend(allow.map(|allow| (ALLOW, allow)));
     response
 }

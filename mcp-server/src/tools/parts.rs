@@ -249,7 +249,9 @@ fn numbers(table: &TableInfo) -> String {
         _ if table.unmanaged => "in no manifest".to_owned(),
         None => "no access".to_owned(),
         Some(AccessSpec::Rules(_)) => "rules".to_owned(),
-        Some(preset) => serde_json::to_value(preset).ok().and_then(|it| Some(it.as_str()?.to_owned())).unwrap_or_default(),
+        Some(preset) => {
+            serde_json::to_value(preset).ok().and_then(|it| Some(it.as_str()?.to_owned())).unwrap_or_default()
+        }
     };
     format!("{} rows, {access}", table.rows)
 }

@@ -203,7 +203,8 @@ impl Waiting {
         self.bytes = 0;
         for (env, paced) in &mut self.paced {
             let Some(dropped) = paced.tell(now, haste) else { continue };
-            let message = format!("{dropped} entries were dropped: they came faster than this log takes them");
+            let message =
+                format!("{dropped} entries were dropped: they came faster than this log takes them");
             let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Logs, message);
             entry.fields.insert("dropped".into(), dropped.into());
             envs.entry(*env).or_default().extend_from_slice(&entry.into_line());

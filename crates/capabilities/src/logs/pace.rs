@@ -56,7 +56,8 @@ impl Paced {
 
     /// How many were dropped since it was told last, where it is time to tell.
     pub fn tell(&mut self, now: Instant, haste: Haste) -> Option<u64> {
-        let due = haste == Haste::Now || self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD);
+        let due =
+            haste == Haste::Now || self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD);
         if self.dropped == 0 || !due {
             return None;
         }

@@ -24,7 +24,9 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
     let asks = |route: &&Route| matches!(route.auth, Who::SignedIn | Who::Role(_));
     if let Some(table) = owned.filter(|_| nobody) {
         let name = &table.name;
-        advice.push(format!("rows of {name} belong to users, and nobody can sign in: auth_configure {methods}"));
+        advice.push(format!(
+            "rows of {name} belong to users, and nobody can sign in: auth_configure {methods}"
+        ));
     } else if let Some(route) = app.routes.iter().find(asks).filter(|_| nobody) {
         let text = &route.text;
         advice.push(format!("{text} is for who is signed in, and nobody can: auth_configure {methods}"));

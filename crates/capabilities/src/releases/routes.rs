@@ -86,8 +86,9 @@ fn who(spec: &RouteSpec) -> String {
 fn hidden(base: &Release, release: &Release, routes: &Routes, draft: &mut Draft) {
     let before = base.routes().unwrap_or_default();
     let files = release.site.iter().flat_map(|site| site.files.keys()).map(ToString::to_string);
-    let hidden: Vec<String> =
-        files.filter(|file| routes.hides(&format!("/{file}")) && !before.hides(&format!("/{file}"))).collect();
+    let hidden: Vec<String> = files
+        .filter(|file| routes.hides(&format!("/{file}")) && !before.hides(&format!("/{file}")))
+        .collect();
     if let Some(first) = hidden.first() {
         let more = hidden.len() - 1;
         let more = if more > 0 { format!(" and {more} more files") } else { String::new() };

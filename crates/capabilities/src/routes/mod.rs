@@ -199,7 +199,10 @@ impl Route {
         let methods = spec.methods()?;
         let cors = spec.cors.as_ref().map(|cors| Cors::parse(cors, &methods).map_err(|e| e.under("/cors")));
         if spec.limit.is_some_and(|limit| !(1..=REQUESTS).contains(&limit.requests)) {
-            return Err(Error::invalid("/limit/requests", format!("1 to {REQUESTS} requests can be allowed")));
+            return Err(Error::invalid(
+                "/limit/requests",
+                format!("1 to {REQUESTS} requests can be allowed"),
+            ));
         }
         if spec.timeout.is_some_and(|seconds| !(1..=SECONDS).contains(&seconds)) {
             return Err(Error::invalid("/timeout", format!("a timeout is 1 to {SECONDS} seconds")));
@@ -236,9 +239,7 @@ impl RouteSpec {
         let takes: &[Verb] = match self.to {
             Target::Site => &[Verb::Get, Verb::Head],
             Target::Bucket(_) => &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
-            Target::Table(_) => {
-                &[Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Patch, Verb::Delete]
-            }
+            Target::Table(_) => &[Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Patch, Verb::Delete],
         };
         let mut methods = match &self.methods {
             None => BTreeSet::from([Verb::Get]),
@@ -279,11 +280,15 @@ impl Cors {
             return Err(Error::invalid("/origins", "* stands for all origins: write it alone"));
         }
         if all && spec.credentials {
-            return Err(Error::invalid("/credentials", "pages of every origin would act as whoever visits them")
-                .hint("name the origins, or leave credentials out"));
+            return Err(Error::invalid(
+                "/credentials",
+                "pages of every origin would act as whoever visits them",
+            )
+            .hint("name the origins, or leave credentials out"));
         }
         let read = |(i, text): (usize, &String)| origin(text).map_err(|e| e.under(&format!("/origins/{i}")));
-        let origins = if all { None } else { Some(spec.origins.iter().enumerate().map(read).collect::<Result<_>>()?) };
+        let origins =
+            if all { None } else { Some(spec.origins.iter().enumerate().map(read).collect::<Result<_>>()?) };
         let may: BTreeSet<Verb> = match &spec.methods {
             None => methods.clone(),
             Some(wanted) => match wanted.iter().find(|method| !methods.contains(method)) {
@@ -300,9 +305,18 @@ impl Cors {
         }
         let max_age = spec.max_age.unwrap_or(600);
         if max_age > MAX_AGE {
-            return Err(Error::invalid("/max_age", format!("browsers keep it for at most {MAX_AGE} seconds")));
+            return Err(Error::invalid(
+                "/max_age",
+                format!("browsers keep it for at most {MAX_AGE} seconds"),
+            ));
         }
-        Ok(Self { origins, methods: may, headers: headers.transpose()?, credentials: spec.credentials, max_age })
+        Ok(Self {
+            origins,
+            methods: may,
+            headers: headers.transpose()?,
+            credentials: spec.credentials,
+            max_age,
+        })
     }
 }
 

@@ -221,9 +221,8 @@ fn is_name_byte(byte: u8) -> bool {
 
 /// Splits `text` at its first `:name`: what is before, the name, what is after.
 fn next_name(text: &str) -> Option<(&str, &str, &str)> {
-    let begins = |(at, _): &(usize, &str)| {
-        text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-    };
+    let begins =
+        |(at, _): &(usize, &str)| text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let (colon, _) = text.match_indices(':').find(begins)?;
     let rest = &text[colon + 1..];
     let end = rest.bytes().position(|byte| !is_name_byte(byte)).unwrap_or(rest.len());
@@ -237,7 +236,14 @@ mod tests {
     fn names(pattern: &str, path: &str) -> Option<String> {
         let pattern = Pattern::parse(pattern).unwrap();
         let names = pattern.names(path)?;
-        Some(names.iter().map(|(name, value)| format!("{name}={value} ")).collect::<String>().trim().to_owned())
+        Some(
+            names
+                .iter()
+                .map(|(name, value)| format!("{name}={value} "))
+                .collect::<String>()
+                .trim()
+                .to_owned(),
+        )
     }
 
     #[test]
@@ -268,12 +274,11 @@ mod tests {
 
     #[test]
     fn the_most_particular_comes_first() {
-        let mut patterns =
-            ["/*", "/:a", "/a", "/a/*", "/a/:id", "/a/b", "/:x/b", "/a/:id/c", "/"].map(|it| (Pattern::parse(it).unwrap().rank(), it));
+        let mut patterns = ["/*", "/:a", "/a", "/a/*", "/a/:id", "/a/b", "/:x/b", "/a/:id/c", "/"]
+            .map(|it| (Pattern::parse(it).unwrap().rank(), it));
         patterns.sort();
-        let first = |path: &str| {
-            patterns.iter().find(|(_, text)| names(text, path).is_some()).map(|(_, text)| *text)
-        };
+        let first =
+            |path: &str| patterns.iter().find(|(_, text)| names(text, path).is_some()).map(|(_, text)| *text);
         for (path, pattern) in [
             ("/", "/"),
             ("/a", "/a"),
@@ -288,15 +293,41 @@ mod tests {
             assert_eq!(first(path), Some(pattern), "{path}");
         }
         let alike = |a: &str, b: &str| Pattern::parse(a).unwrap().is_like(&Pattern::parse(b).unwrap());
-        assert!(alike("/a/:x", "/a/:y/") && alike("/a/", "/a") && !alike("/a/:x", "/a/*") && !alike("/a", "/b"));
+        assert!(
+            alike("/a/:x", "/a/:y/") && alike("/a/", "/a") && !alike("/a/:x", "/a/*") && !alike("/a", "/b")
+        );
     }
 
     #[test]
     fn what_is_no_pattern_is_refused() {
         for bad in [
-            "", "a", "//", "/a//b", "/a/../b", "/.", "/a/*/b", "/a*", "/*a", "/:", "/:1", "/:a-b", "/:a/:a", "/:splat",
-            "/a%20b", "/a?b", "/a#b", "/a\\b", "/a\nb", "/_", "/_/", "/_/db/*", "/_/:x", "/.well-known/jwks.json",
-            "/.well-known/acme-challenge/*", "/a.", "/a /b",
+            "",
+            "a",
+            "//",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/a/*/b",
+            "/a*",
+            "/*a",
+            "/:",
+            "/:1",
+            "/:a-b",
+            "/:a/:a",
+            "/:splat",
+            "/a%20b",
+            "/a?b",
+            "/a#b",
+            "/a\\b",
+            "/a\nb",
+            "/_",
+            "/_/",
+            "/_/db/*",
+            "/_/:x",
+            "/.well-known/jwks.json",
+            "/.well-known/acme-challenge/*",
+            "/a.",
+            "/a /b",
         ] {
             assert!(Pattern::parse(bad).is_err(), "{bad:?}");
         }
@@ -317,9 +348,25 @@ mod tests {
         assert_eq!(fill("/p/:id", "/posts/:id.html", "/p/7"), Ok("/posts/7.html".to_owned()));
         assert_eq!(fill("/p/*", "/q/:splat", "/p/a/b"), Ok("/q/a/b".to_owned()));
         assert_eq!(fill("/p/*", "/", "/p/a/b"), Ok("/".to_owned()));
-        assert_eq!(fill("/p/:a/:b", "/:b/:a", "/p/:b/x"), Ok("/x/:b".to_owned()), "values are not filled again");
+        assert_eq!(
+            fill("/p/:a/:b", "/:b/:a", "/p/:b/x"),
+            Ok("/x/:b".to_owned()),
+            "values are not filled again"
+        );
         for bad in [
-            "", "x", "//x", "/../x", "/a/./b", "/_/db/x", "/_", "/:nope", "/a?b=:id", "/%2e%2e", "/a\\b", "/*", "https://x",
+            "",
+            "x",
+            "//x",
+            "/../x",
+            "/a/./b",
+            "/_/db/x",
+            "/_",
+            "/:nope",
+            "/a?b=:id",
+            "/%2e%2e",
+            "/a\\b",
+            "/*",
+            "https://x",
         ] {
             assert!(fill("/p/:id", bad, "/p/1").is_err(), "{bad:?}");
         }

@@ -220,9 +220,8 @@ impl TryFrom<WhoForm> for Who {
                 "signed_in" => Ok(Who::SignedIn),
                 "service" => Ok(Who::Service),
                 ADMIN => Ok(Who::Role(name)),
-                _ => {
-                    Err("who may is \"public\", \"signed_in\", \"admin\", \"service\" or {\"role\": name}".to_owned())
-                }
+                _ => Err("who may is \"public\", \"signed_in\", \"admin\", \"service\" or {\"role\": name}"
+                    .to_owned()),
             },
         }
     }
@@ -322,7 +321,8 @@ impl fmt::Display for RouteSpec {
             write!(f, " {rewrite}")?;
         }
         write!(f, ", {}", self.auth)?;
-        let listed = |verbs: &BTreeSet<Verb>| verbs.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(" ");
+        let listed =
+            |verbs: &BTreeSet<Verb>| verbs.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(" ");
         if let Some(methods) = &self.methods {
             write!(f, ", {}", listed(methods))?;
         }

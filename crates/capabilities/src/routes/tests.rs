@@ -100,26 +100,62 @@ fn what_is_wrong_is_named_with_its_place() {
     for (spec, expected) in [
         (json!({ "a": {} }), "/a: a path begins with a slash"),
         (json!({ "/_/db/*": {} }), "/~1_~1db~1*: the app's own interfaces are there, and cannot be routed"),
-        (json!({ "/a/:x": {}, "/a/:y/": {} }), "/~1a~1:y~1: the routes /a/:x and /a/:y/ are for the same paths"),
+        (
+            json!({ "/a/:x": {}, "/a/:y/": {} }),
+            "/~1a~1:y~1: the routes /a/:x and /a/:y/ are for the same paths",
+        ),
         (json!({ "/a": { "to": { "table": "nope" } } }), "/~1a/to: there is no table nope to lead to"),
         (json!({ "/a/*": { "to": { "bucket": "nope" } } }), "/~1a~1*/to: there is no bucket nope to lead to"),
-        (json!({ "/a": { "to": { "bucket": "photos" } } }), "/~1a/rewrite: it does not say which file is meant"),
+        (
+            json!({ "/a": { "to": { "bucket": "photos" } } }),
+            "/~1a/rewrite: it does not say which file is meant",
+        ),
         (json!({ "/a/:id": { "to": to } }), "/~1a~1:id/rewrite: it does not say which row is meant"),
-        (json!({ "/a": { "rewrite": "/_/x" } }), "/~1a/rewrite: a route cannot lead to the app's own interfaces below /_/"),
+        (
+            json!({ "/a": { "rewrite": "/_/x" } }),
+            "/~1a/rewrite: a route cannot lead to the app's own interfaces below /_/",
+        ),
         (json!({ "/a": { "rewrite": "/../x" } }), "/~1a/rewrite: it has a `.` or `..` segment"),
         (json!({ "/a": { "rewrite": "/:b" } }), "/~1a/rewrite: nothing in the pattern is called :b"),
         (json!({ "/a": { "methods": ["GET", "POST"] } }), "/~1a/methods: a site takes no POST"),
         (json!({ "/a": { "methods": [] } }), "/~1a/methods: no method is named, so nobody could ask"),
         (json!({ "/a": { "cors": { "origins": [] } } }), "/~1a/cors/origins: name 1 to 20 origins"),
-        (json!({ "/a": { "cors": { "origins": ["*", "https://a.b"] } } }), "/~1a/cors/origins: * stands for all origins: write it alone"),
-        (json!({ "/a": { "cors": { "origins": ["*"], "credentials": true } } }), "/~1a/cors/credentials: pages of every origin would act as whoever visits them"),
-        (json!({ "/a": { "cors": { "origins": ["https://a.b/c"] } } }), "/~1a/cors/origins/0: an origin has neither a path nor a user"),
-        (json!({ "/a": { "cors": { "origins": ["null"] } } }), "/~1a/cors/origins/0: an origin is scheme://host or scheme://host:port"),
-        (json!({ "/a": { "cors": { "origins": ["https://a.b"], "methods": ["PUT"] } } }), "/~1a/cors/methods: the route itself takes no PUT"),
-        (json!({ "/a": { "cors": { "origins": ["https://a.b"], "headers": ["a b"] } } }), "/~1a/cors/headers/0: this is not the name of a header"),
-        (json!({ "/a": { "cors": { "origins": ["https://a.b"], "headers": ["*"] } } }), "/~1a/cors/headers/0: this is not the name of a header"),
-        (json!({ "/a": { "cors": { "origins": ["https://a.b"], "max_age": 90000 } } }), "/~1a/cors/max_age: browsers keep it for at most 86400 seconds"),
-        (json!({ "/a": { "limit": { "requests": 0, "per": "minute" } } }), "/~1a/limit/requests: 1 to 100000 requests can be allowed"),
+        (
+            json!({ "/a": { "cors": { "origins": ["*", "https://a.b"] } } }),
+            "/~1a/cors/origins: * stands for all origins: write it alone",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["*"], "credentials": true } } }),
+            "/~1a/cors/credentials: pages of every origin would act as whoever visits them",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["https://a.b/c"] } } }),
+            "/~1a/cors/origins/0: an origin has neither a path nor a user",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["null"] } } }),
+            "/~1a/cors/origins/0: an origin is scheme://host or scheme://host:port",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["https://a.b"], "methods": ["PUT"] } } }),
+            "/~1a/cors/methods: the route itself takes no PUT",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["https://a.b"], "headers": ["a b"] } } }),
+            "/~1a/cors/headers/0: this is not the name of a header",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["https://a.b"], "headers": ["*"] } } }),
+            "/~1a/cors/headers/0: this is not the name of a header",
+        ),
+        (
+            json!({ "/a": { "cors": { "origins": ["https://a.b"], "max_age": 90000 } } }),
+            "/~1a/cors/max_age: browsers keep it for at most 86400 seconds",
+        ),
+        (
+            json!({ "/a": { "limit": { "requests": 0, "per": "minute" } } }),
+            "/~1a/limit/requests: 1 to 100000 requests can be allowed",
+        ),
         (json!({ "/a": { "timeout": 0 } }), "/~1a/timeout: a timeout is 1 to 300 seconds"),
     ] {
         assert_eq!(told(spec.clone()), expected, "{spec}");

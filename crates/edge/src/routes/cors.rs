@@ -41,7 +41,8 @@ pub(super) fn judge<'a>(cors: &'a Cors, parts: &Parts) -> Result<Allowed<'a>> {
             return Err(Error::new(Code::Forbidden, "there is more than one Origin header"));
         }
     };
-    let text = origin.to_str().map_err(|_| Error::new(Code::Forbidden, "the Origin header cannot be read"))?;
+    let text =
+        origin.to_str().map_err(|_| Error::new(Code::Forbidden, "the Origin header cannot be read"))?;
     if is_own(text, parts) {
         return Ok(Allowed { cors, origin: None });
     }

@@ -149,7 +149,9 @@ async fn target(
 ) -> Response {
     let route = found.route;
     let road = if route.cors.is_some() { Road::Judged } else { Road::Open };
-    let Some(path) = found.path(asked).filter(|path| !path.is_reserved()) else { return page::no_such_page() };
+    let Some(path) = found.path(asked).filter(|path| !path.is_reserved()) else {
+        return page::no_such_page();
+    };
     let below = |first: &str, name: &str| -> Vec<String> {
         let segments = path.as_str().split('/').filter(|segment| !segment.is_empty());
         [first, name].into_iter().chain(segments).map(str::to_owned).collect()
@@ -185,7 +187,9 @@ async fn admitted(
         _ => None,
     };
     let guest = match (&route.auth, limit.map(|limit| limit.by)) {
-        (Who::Public, Some(By::User)) => Some(guest(edge, visit, &visit.served.app, scopes(&route.to)).await?),
+        (Who::Public, Some(By::User)) => {
+            Some(guest(edge, visit, &visit.served.app, scopes(&route.to)).await?)
+        }
         (Who::Public, _) => None,
         (who, _) => Some(admit_as(edge, visit, who, &route.to).await?),
     };

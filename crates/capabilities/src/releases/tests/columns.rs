@@ -190,7 +190,8 @@ async fn lint_finds_owners_that_can_be_changed_and_looks_without_an_index() {
     );
     let table = yard.releases.live(&yard.env).await.unwrap().unwrap().app.table("notes").unwrap().clone();
     let found = crate::access::lint(&table, &Default::default(), None);
-    let calls: Vec<_> = found.iter().filter_map(|finding| Some(finding.mend.as_ref()?.call("notes"))).collect();
+    let calls: Vec<_> =
+        found.iter().filter_map(|finding| Some(finding.mend.as_ref()?.call("notes"))).collect();
     assert!(calls[0].contains("\"create\":\"auth.uid != null && new.author == auth.uid\""), "{calls:?}");
     assert!(
         calls[1].contains("\"update\":\"row.author == auth.uid && new.author == row.author\""),
