@@ -1,8 +1,11 @@
 //! From request headers to a caller.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{FromRef, FromRequestParts};
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Uri};
@@ -47,6 +50,40 @@ pub(crate) async fn caller(
     gate.caller(bearer(headers)?, env, text(headers, TENANT)?, surface).await
 }
 
+/// How long a body may take until it is asked again who has sent it.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// Reads the body of a request of `first`. Where it took a while, its sender may not be let in any more, or not as much:
+/// the caller is the one of the moment when all of it is here.
+///
+/// # Errors
+/// As of [`web::body::read`]; `unauthenticated` where the credential has been revoked meanwhile.
+pub async fn body_of(
+    gate: &dyn Gate,
+    first: Arc<Caller>,
+    headers: &HeaderMap,
+    env: Option<&str>,
+    body: Body,
+    limit: usize,
+) -> Result<(Arc<Caller>, Bytes)> {
+    let began = Instant::now();
+    let bytes = web::body::read(headers, body, limit).await?;
+    if began.elapsed() < AT_ONCE {
+        return Ok((first, bytes));
+    }
+    Ok((caller(gate, headers, env, first.surface).await?, bytes))
+}
+
+impl Authenticated {
+    /// The same, asked for again.
+    ///
+    /// # Errors
+    /// `unauthenticated` where the credential has been revoked meanwhile.
+    pub async fn again(gate: &dyn Gate, headers: &HeaderMap) -> Result<Self> {
+        Ok(Self(caller(gate, headers, text(headers, ENV)?, Surface::Http).await?))
+    }
+}
+
 /// The bearer token (RFC 6750 §2.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -60,7 +97,10 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
 }
 
 /// A header that may be given once, as text.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
+///
+/// # Errors
+/// `invalid_input` where it is given twice, or is no text.
+pub fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), rest) = (values.next(), values.next()) else { return Ok(None) };
     match (value.to_str(), rest) {

@@ -116,7 +116,8 @@ async fn run<P: Host>(
     body: Body,
 ) -> Result<Value> {
     doors.registry.doc(&name)?;
-    let bytes = body::read(headers, body, doors.body_limit).await?;
+    let env = auth::text(headers, auth::ENV)?;
+    let (caller, bytes) = auth::body_of(&*doors.gate, caller, headers, env, body, doors.body_limit).await?;
     let gone = CancellationToken::new();
     // Dropped with this future, and so when the client goes away.
     let _guard = gone.clone().drop_guard();

@@ -35,7 +35,6 @@ use handler::Handler;
 use plain::Plain;
 use sessions::Owners;
 use skills::Skills;
-use web::body;
 use web::problem::{Problem, REQUEST_ID};
 
 /// How many tools one page of `tools/list` shows. Some clients read one page only, so that it is all of them.
@@ -190,7 +189,9 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
             owners.check(session, &caller)?;
         }
         let under_way = (parts.method == Method::POST).then(|| self.under_way.token());
-        let sent = body::read(&parts.headers, body, self.doors.body_limit).await?;
+        let limit = self.doors.body_limit;
+        let (caller, sent) =
+            auth::body_of(&*self.doors.gate, caller, &parts.headers, env, body, limit).await?;
         if let Some(request) = wire::cancelled(&sent).filter(|_| session.is_none()) {
             self.calls.cancel(&caller, &request);
         }

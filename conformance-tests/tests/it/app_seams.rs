@@ -279,3 +279,109 @@ fn reading_alone_does_not_read_what_opens_accounts() {
     );
     assert!(ask("").contains("\\\"mails\\\":[") || ask("").contains("\"mails\":["), "{}", ask(""));
 }
+
+#[test]
+fn a_put_does_not_tell_whether_a_hidden_row_is_there() {
+    let place = Place::new("seam-put").unwrap();
+    let tables = json!({
+        "patients": { "columns": { "email": { "type": "text", "unique": true }, "name": "text!" },
+            "access": "admin_only" },
+        "notes": { "columns": { "key": { "type": "text", "unique": true }, "text": "text!" }, "access": "private" },
+    });
+    let manifest = json!({ "auth": { "methods": ["anonymous"] }, "database": { "tables": tables } });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let app = App::new(&place.url);
+    let key = json!({ "sql": "INSERT INTO patients (id, email, name) VALUES ('pat-1', 'ada@x.com', 'Ada')" });
+    place.output("db_execute", &key).unwrap();
+    let (ada, eve) = (app.stranger().unwrap(), app.stranger().unwrap());
+    let said = |person: &Person, path: &str, row: &Value, tag: Option<&str>| {
+        let mut request = person.request("PUT", path);
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
+        let reply = Reply::of(request.json(row)).unwrap();
+        format!("{} {} {}", reply.status, reply.body["code"], reply.body["message"])
+    };
+    for person in [&app.visitor(), &eve] {
+        for tag in [None, Some("*")] {
+            for (there, missing) in [
+                (json!({ "email": "ada@x.com" }), json!({ "email": "bob@x.com" })),
+                (json!({ "email": "ada@x.com", "name": "A" }), json!({ "email": "bob@x.com", "name": "A" })),
+            ] {
+                let by = "/_/db/patients?by=email";
+                assert_eq!(said(person, by, &there, tag), said(person, by, &missing, tag), "{there} {tag:?}");
+                let (one, other) = ("/_/db/patients/pat-1", "/_/db/patients/pat-2");
+                assert_eq!(
+                    said(person, one, &there, tag),
+                    said(person, other, &there, tag),
+                    "{there} {tag:?}"
+                );
+            }
+        }
+    }
+    // Who may make rows learns that a value is taken, as with POST, and changes nothing of the row that has it.
+    let row = json!({ "key": "k", "text": "mine" });
+    assert!(said(&ada, "/_/db/notes?by=key", &row, None).starts_with("201"));
+    let row = json!({ "key": "k", "text": "hers" });
+    assert!(said(&eve, "/_/db/notes?by=key", &row, None).starts_with("409"));
+    let listed = ada.list("notes", &[]).unwrap();
+    assert_eq!(listed.body["rows"][0]["text"], "mine");
+}
+
+#[test]
+fn who_comes_back_as_another_or_under_other_rules_lists_again() {
+    let (place, app) = crate::app_realtime::ground("seam-resume");
+    let ada = app.sign_up("ada@example.org", PASSWORD).unwrap();
+    let eve = app.stranger().unwrap();
+    ada.create("posts", &json!({ "title": "a", "public": true })).unwrap();
+    let wanted = [json!({ "table": "posts" })];
+    let told = |person: &Person, last: Option<&str>| {
+        let mut events = person.subscribed(&wanted, last).unwrap();
+        let first = events.event().unwrap();
+        (first["resumed"].clone(), events.last.clone().unwrap())
+    };
+    let (_, place_of_ada) = told(&ada, None);
+    assert_eq!(told(&ada, Some(&place_of_ada)).0, json!(true));
+    assert_eq!(told(&eve, Some(&place_of_ada)).0, json!(false), "a place of somebody else");
+    place.output("auth_user_set", &json!({ "user": ada.id(), "role": "editor" })).unwrap();
+    let again = app.login("ada@example.org", PASSWORD).unwrap();
+    assert_eq!(told(&again, Some(&place_of_ada)).0, json!(false), "she is somebody else by now");
+    let (_, place_of_ada) = told(&again, None);
+    let mut stricter = crate::app_realtime::manifest();
+    stricter["database"]["tables"]["posts"]["access"]["list"] = json!("row.owner == auth.uid");
+    place.output("app_apply", &json!({ "manifest": stricter })).unwrap();
+    assert_eq!(told(&again, Some(&place_of_ada)).0, json!(false), "the rules are others by now");
+}
+
+#[test]
+fn a_credential_that_may_only_read_the_app_runs_nothing_on_its_rows() {
+    let place = Place::new("seam-plan").unwrap();
+    let manifest = json!({ "database": { "tables": { "notes": { "columns": { "text": "text" } } } } });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let key = |scopes: &[&str]| {
+        let body = json!({ "name": scopes.join(" "), "env": place.slug, "scopes": scopes });
+        let url = format!("http://{}/v1/keys", place.steading.authority());
+        let request = testkit::http::Request::post(&url).bearer(&place.steading.ready().key);
+        request.json(&body).send().unwrap().json().unwrap()["key"].as_str().unwrap().to_owned()
+    };
+    let call = |key: &str, tool: &str, input: &Value| {
+        let url = format!("http://{}/v1/tools/{tool}", place.steading.authority());
+        let reply = testkit::http::Request::post(&url).bearer(key).json(input).send().unwrap();
+        let body = reply.json().unwrap();
+        format!("{} {}", reply.status, body["message"].as_str().unwrap_or_default())
+    };
+    let sql = "UPDATE notes SET text = 'theirs'";
+    let migrating = json!({ "manifest": { "database": { "migrations": [{ "name": "m", "sql": sql }] } } });
+    let plain = json!({ "manifest": { "site": { "files": { "index.html": "hello" } } } });
+    let reader = key(&["app:read"]);
+    assert_eq!(call(&reader, "app_plan", &plain), "403 the credential lacks the scope db:read");
+    let reader = key(&["app:read", "db:read"]);
+    assert_eq!(
+        call(&reader, "app_plan", &migrating),
+        "403 migrations read and write rows: the credential lacks the scope db:write"
+    );
+    assert!(call(&reader, "app_plan", &plain).starts_with("200"));
+    let maker = key(&["app:read", "app:write", "db:read"]);
+    assert!(call(&maker, "app_apply", &migrating).starts_with("403"));
+    assert!(call(&maker, "app_apply", &plain).starts_with("200"));
+}

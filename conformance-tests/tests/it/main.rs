@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod app_accounts;
+mod app_advice;
 mod app_archive;
 mod app_attacks;
 mod app_backups;
@@ -17,6 +18,7 @@ mod app_files;
 mod app_filters;
 mod app_forgeries;
 mod app_lifecycle;
+mod app_logs;
 mod app_mail;
 mod app_mail_accounts;
 mod app_races;

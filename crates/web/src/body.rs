@@ -11,10 +11,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http_body_util::BodyExt;
 use kernel::{Code, Error, Result};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a body may pause while it arrives.
 const STALLED: Duration = Duration::from_secs(30);
+
+/// How long one that is read whole may take in all.
+const WHOLE: Duration = Duration::from_secs(120);
 
 /// How much more than the limit is read and thrown away, so that a client that writes before it reads still
 /// gets its answer.
@@ -33,7 +36,10 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     }
     let mut body = body;
     let (mut kept, mut arrived) = (BytesMut::new(), 0_u64);
-    while let Some(frame) = timeout(STALLED, body.frame()).await.map_err(|_| stalled())? {
+    let end = Instant::now() + WHOLE;
+    while let Some(frame) =
+        timeout_at(end.min(Instant::now() + STALLED), body.frame()).await.map_err(|_| stalled())?
+    {
         let frame = frame.map_err(|e| broken_off(e.into_inner()))?;
         let Ok(data) = frame.into_data() else { continue };
         arrived += data.len() as u64;
@@ -124,8 +130,7 @@ fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
 }
 
 fn stalled() -> Error {
-    Error::new(Code::Timeout, format!("nothing of the body came for {} s", STALLED.as_secs()))
-        .hint("send the request again")
+    Error::new(Code::Timeout, "the body takes too long").hint("send the request again")
 }
 
 fn too_large(limit: usize) -> Error {

@@ -1,13 +1,15 @@
 //! `/v1/envs/{env}/export`, `import` and `backups`: a whole environment as one archive, and one made of it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use capabilities::snapshots::ArchiveStream;
 use control::NewEnvironment;
-use futures::TryStreamExt as _;
-use http::StatusCode;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use kernel::{Caller, Code, Env, EnvId, Error, Proof as _, Result, Scope, Slug, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
@@ -121,11 +123,16 @@ fn archive(name: &str, stream: ArchiveStream) -> Response {
     (headers, Body::from_stream(stream)).into_response()
 }
 
+fn gone(error: Error) -> std::io::Error {
+    std::io::Error::other(error.message().to_owned())
+}
+
 /// Makes the environment with this slug, which must be free, out of an archive.
 pub async fn import(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
     Path(slug): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     unbroken(async move {
@@ -134,7 +141,15 @@ pub async fn import(
             let tenant = Tenant::authorize(&caller, IMPORT)?;
             let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
             let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
-            let stream = body.into_data_stream().map_err(std::io::Error::other);
+            let gate = Arc::clone(&api.0.gate);
+            // An archive takes its time: whoever sends its end must still be let in.
+            let again = async move {
+                let Authenticated(caller) = Authenticated::again(&*gate, &headers).await.map_err(gone)?;
+                Tenant::authorize(&caller, IMPORT).map_err(gone)?;
+                Ok(None)
+            };
+            let again = stream::once(again).try_filter_map(async |end| Ok(end));
+            let stream = body.into_data_stream().map_err(std::io::Error::other).chain(again);
             platform
                 .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
                 .await

@@ -39,7 +39,7 @@ pub async fn create(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (headers, input) = read(&api, request).await?;
+    let (caller, headers, input) = read(&api, caller, request).await?;
     Ok(answer(StatusCode::CREATED, &api.call(caller, &headers, "env_create", input).await?))
 }
 

@@ -37,7 +37,7 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     unbroken(async move {
-        let (headers, input) = read(&api, request).await?;
+        let (caller, headers, input) = read(&api, caller, request).await?;
         let wanted: Wanted = tool::decode(input.clone())?;
         let work = async {
             let tenant = Tenant::authorize(&caller, &[Scope::KeyAdmin])?;

@@ -18,9 +18,9 @@ use axum::routing::{get, post, put};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
-use mcp_server::Doors;
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
+use mcp_server::{Doors, auth};
 use serde_json::{Value, json};
 use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
 use web::problem::{Problem, unknown_method};
@@ -167,12 +167,14 @@ async fn unbroken(
         .unwrap_or_else(|e| Err(Error::internal(format!("a route panicked: {e}")).into()))
 }
 
-/// The headers of a request, and its body as JSON.
-async fn read(api: &Api, request: Request) -> Result<(HeaderMap, Value)> {
+/// The headers of a request of `caller`, its body as JSON, and who has sent it when all of it is here.
+async fn read(api: &Api, caller: Arc<Caller>, request: Request) -> Result<(Arc<Caller>, HeaderMap, Value)> {
     let (parts, body) = request.into_parts();
-    let bytes = web::body::read(&parts.headers, body, api.0.body_limit).await?;
+    let env = auth::text(&parts.headers, auth::ENV)?;
+    let limit = api.0.body_limit;
+    let (caller, bytes) = auth::body_of(&*api.0.gate, caller, &parts.headers, env, body, limit).await?;
     let input = web::body::json(&parts.headers, &bytes)?;
-    Ok((parts.headers, input))
+    Ok((caller, parts.headers, input))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {

@@ -30,7 +30,7 @@ pub async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     unbroken(async move {
-        let (headers, input) = read(&api, request).await?;
+        let (caller, headers, input) = read(&api, caller, request).await?;
         let wanted: Wanted = tool::decode(input.clone())?;
         let work = async {
             let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;

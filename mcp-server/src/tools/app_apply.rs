@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tool::{Cx, Effect, Spec, Tool};
 
-use super::app_plan::in_manifest;
+use super::app_plan::{in_manifest, may_run};
 use super::manifest::ManifestInput;
 use super::outcome::Standing;
 use crate::platform::Platform;
@@ -47,7 +47,9 @@ impl Tool<Platform> for AppApply {
         let secrets = platform.secrets(cx.env()).await?;
         let wanted = match (input.manifest, input.plan_id) {
             (Some(manifest), None) if input.confirm.is_none() => {
-                Wanted::Manifest(Box::new(manifest.parse()?))
+                let manifest = manifest.parse()?;
+                may_run(cx.caller(), &manifest)?;
+                Wanted::Manifest(Box::new(manifest))
             }
             (Some(_), None) => {
                 return Err(Error::invalid("/confirm", "a confirmation belongs to a plan")

@@ -1,7 +1,7 @@
 //! `app_plan`: what applying a manifest would do.
 
 use capabilities::releases::Manifest;
-use kernel::{Env, PlanId, Result, Scope};
+use kernel::{Caller, Code, Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -41,7 +41,7 @@ impl Tool<Platform> for AppPlan {
     const SPEC: Spec = Spec {
         title: "Plan a change",
         about: "Tries a manifest out without applying it: changes, and effects on data, privileges and cost.",
-        scopes: &[Scope::AppRead],
+        scopes: &[Scope::AppRead, Scope::DbRead],
         effect: Effect::Read,
         examples: &[r#"{"manifest":{"database":{"tables":{"todos":{"columns":{"title":"text!"}}}}}}"#],
     };
@@ -49,6 +49,7 @@ impl Tool<Platform> for AppPlan {
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();
         let manifest: Manifest = input.manifest.parse()?;
+        may_run(cx.caller(), &manifest)?;
         let secrets = platform.secrets(cx.env()).await?;
         let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
         Ok(Output {
@@ -57,6 +58,23 @@ impl Tool<Platform> for AppPlan {
             outcome: Outcome::new(plan.changes, plan.effects),
             confirm: plan.confirm,
         })
+    }
+}
+
+/// That the caller may run the manifest's own SQL: it reads and writes whatever it likes, also where it is only tried.
+///
+/// # Errors
+/// `forbidden` at the migrations.
+pub(super) fn may_run(caller: &Caller, manifest: &Manifest) -> Result<()> {
+    let migrates = manifest.database.as_ref().is_some_and(|database| !database.migrations.is_empty());
+    match caller.scopes.missing(&[Scope::DbRead, Scope::DbWrite]).filter(|_| migrates) {
+        None => Ok(()),
+        Some(scope) => {
+            let message = format!("migrations read and write rows: the credential lacks the scope {scope}");
+            Err(Error::new(Code::Forbidden, message)
+                .field("/manifest/database/migrations")
+                .hint("leave them out, or use a credential with db:read and db:write"))
+        }
     }
 }
 

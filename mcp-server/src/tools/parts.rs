@@ -14,9 +14,9 @@ use tool::budget;
 use super::outcome::shorten;
 
 /// What tables may cost in an overview, in tokens, what advice may, routes and buckets each, and what is only named.
-const TABLES: usize = 1_150;
-const ADVICE: usize = 300;
-const LISTS: usize = 200;
+const TABLES: usize = 1_700;
+const ADVICE: usize = 600;
+const LISTS: usize = 250;
 const NAMES: usize = 70;
 
 /// What one page of a section may cost, and one thing on it.

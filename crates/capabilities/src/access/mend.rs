@@ -40,7 +40,8 @@ impl Mend {
             Mend::Rules(rules) => set(rules.written().into()),
             Mend::Index { table, column } => {
                 let name = quoted(&format!("{table}.{column}.idx"));
-                let sql = format!("CREATE INDEX {name} ON {} ({})", quoted(table), quoted(column));
+                let sql =
+                    format!("CREATE INDEX IF NOT EXISTS {name} ON {} ({})", quoted(table), quoted(column));
                 format!("db_execute {}", json!({ "sql": sql }))
             }
         }

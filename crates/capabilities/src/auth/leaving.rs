@@ -1,15 +1,18 @@
 //! Taking one's data along, and leaving for good.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kernel::{Code, Env, Error, Result, Secret, UserId};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::account::settle;
 use super::address::Address;
 use super::letters::News;
-use super::{Asking, Auth, Ending, Inner, codes, factors, sessions, whole};
+use super::{Asking, Auth, Ending, Inner, Profile, codes, factors, sessions, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{ListQuery, Rows};
@@ -25,7 +28,24 @@ pub struct Holdings {
 }
 
 /// How many bytes of rows one answer has at most.
-const BYTES: usize = 32 << 20;
+const BYTES: usize = 16 << 20;
+
+/// A page of rows, of which nothing is looked at.
+#[derive(Deserialize)]
+struct Page {
+    rows: Vec<Box<RawValue>>,
+    cursor: Option<String>,
+}
+
+/// What a user takes along.
+#[derive(Serialize)]
+struct Taken {
+    user: Profile,
+    rows: BTreeMap<String, Vec<Box<RawValue>>>,
+    files: Vec<Value>,
+    mfa: Value,
+    passkeys: Value,
+}
 
 /// How many rows are removed at once, and how many are looked up for it.
 const AT_ONCE: usize = 16;
@@ -38,13 +58,15 @@ impl Auth {
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
-    pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Value> {
+    pub async fn export(&self, held: &Holdings, env: &Env, token: &Secret) -> Result<Box<RawValue>> {
         let rows = &held.rows;
         let app = rows.app(env).await?;
         let (guest, profile) = (self.recognize(env, app.auth.mfa, token).await?, self.me(env, token).await?);
-        let (mut tables, mut bytes) = (Map::new(), 0);
+        let _turn = self.0.exports.take(env.id(), 1).await?;
+        // The database's own text goes on as it is: rows that were taken apart would take many times its size.
+        let (mut tables, mut bytes) = (BTreeMap::new(), 0);
         for table in app.tables.values().filter(|table| table.has_owner()) {
-            let mut own = Vec::new();
+            let mut own: Vec<Box<RawValue>> = Vec::new();
             let mut query = ListQuery {
                 filter: Some("owner == auth.uid".to_owned()),
                 limit: Some(200),
@@ -58,16 +80,14 @@ impl Auth {
                     return Err(Error::new(Code::TooLarge, message)
                         .hint("list them table by table at /_/db/{table} with where=owner == auth.uid"));
                 }
-                let mut page: Value = serde_json::from_slice(&page).map_err(Error::internal)?;
-                if let Value::Array(rows) = page["rows"].take() {
-                    own.extend(rows);
-                }
-                match page["cursor"].take() {
-                    Value::String(cursor) => query.cursor = Some(cursor),
-                    _ => break,
+                let page: Page = serde_json::from_slice(&page).map_err(Error::internal)?;
+                own.extend(page.rows);
+                match page.cursor {
+                    Some(cursor) => query.cursor = Some(cursor),
+                    None => break,
                 }
             }
-            tables.insert(table.name.clone(), own.into());
+            tables.insert(table.name.clone(), own);
         }
         let mut files = Vec::new();
         for (bucket, path) in self.0.files_of(env, profile.id).await? {
@@ -83,7 +103,9 @@ impl Auth {
         }
         let factors = self.0.factors_of(env, profile.id).await?;
         let passkeys = self.0.passkeys_of(env, profile.id).await?;
-        Ok(json!({ "user": profile, "rows": tables, "files": files, "mfa": factors, "passkeys": passkeys }))
+        let passkeys = json!(passkeys);
+        let taken = Taken { user: profile, rows: tables, files, mfa: json!(factors), passkeys };
+        serde_json::value::to_raw_value(&taken).map_err(Error::internal)
     }
 
     /// Removes the user of an access token, with the rows and files that are the user's and that the user may remove.

@@ -74,6 +74,7 @@ use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
 use throttle::Throttle;
+use turns::Turns;
 
 /// The users of every environment's app. Clones share everything.
 #[derive(Clone)]
@@ -91,6 +92,8 @@ struct Inner {
     throttles: Throttles,
     /// For requests for mail that are worked off.
     requests: Arc<Semaphore>,
+    /// For users who take their data along.
+    exports: Turns,
 }
 
 /// What signing in by others' word needs.
@@ -240,6 +243,7 @@ impl Auth {
             outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            exports: Turns::new(1),
         }))
     }
 

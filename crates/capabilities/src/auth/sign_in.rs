@@ -230,7 +230,9 @@ impl Auth {
         guesses.familiar(env.id(), email.clone(), network);
         if asking.settings.confirms() && !user.account.email_verified {
             let wanted = self.wanted(asking, Purpose::SignUp, email, None).await?;
-            inner.request(env, Wanted { password: user.password, ..wanted })?;
+            // The code does not bring back the password, which anybody may have typed who was here first: whoever reads
+            // the mail says it again.
+            inner.request(env, wanted)?;
             return Err(Error::new(
                 Code::Forbidden,
                 "the address must be confirmed first: a code was mailed to it",

@@ -54,7 +54,7 @@ impl Connection {
     pub(super) fn enter(hub: Arc<Hub>, held: Held, token: Option<Secret>, seat: Seat) -> Result<Self> {
         let mut name = [0; 9];
         getrandom::fill(&mut name).map_err(Error::internal)?;
-        let outbox = Arc::new(Outbox::new(hub.limits()));
+        let outbox = Arc::new(Outbox::new(hub.limits(), held.guest().subject()));
         let id = hub.enter(&outbox)?;
         let now = tokio::time::Instant::now();
         let until = ends(&held);

@@ -1,6 +1,7 @@
 //! One environment's subscribers: what changes is judged for each, in rounds, and laid into their outboxes in order.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use kernel::{Code, Env, Error, Result, Secret};
 use super::channels::Channels;
 use super::message::Reset;
 use super::outbox::{End, Frame, Outbox};
-use super::places::Places;
+use super::places::{Place, Places};
 use super::telling::{Subscription, asked_by};
 use super::{RealtimeLimits, Services};
 use crate::auth::Held;
@@ -26,7 +27,9 @@ pub(super) struct Hub {
     pub env: Env,
     pub services: Arc<Services>,
     pub feed: Arc<Feed>,
-    pub places: Places,
+    places: Places,
+    /// How many releases with other tables there have been; counted when everybody concerned has been told.
+    rules: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -58,7 +61,26 @@ impl Hub {
             app,
             empty: None,
         };
-        Ok(Self { env, services, feed, places: Places::new()?, state: Mutex::new(state) })
+        Ok(Self {
+            env,
+            services,
+            feed,
+            places: Places::new()?,
+            rules: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The place after the change with this number, for the client of `outbox`.
+    pub fn place(&self, seq: u64, outbox: &Outbox) -> Option<String> {
+        let rules = self.rules.load(Ordering::Acquire);
+        self.places.seal(Place { seq, rules, who: outbox.who })
+    }
+
+    /// The number of the change at which the client of `outbox` can go on.
+    pub fn opened(&self, place: &str, outbox: &Outbox) -> Option<u64> {
+        let Place { seq, rules, who } = self.places.open(place)?;
+        (rules == self.rules.load(Ordering::Acquire) && who == outbox.who).then_some(seq)
     }
 
     pub fn limits(&self) -> &RealtimeLimits {
@@ -214,6 +236,9 @@ impl Hub {
             (state.told, changed)
         };
         self.reset_these(&changed, at, Reset::Release);
+        if before.tables != app.tables {
+            self.rules.fetch_add(1, Ordering::AcqRel);
+        }
         if before.auth.mfa != app.auth.mfa {
             // Each connection looks again who it is, and whether that is enough.
             self.services.auth.forget(self.env.id());
@@ -247,7 +272,7 @@ impl Hub {
             return;
         }
         for (_, outbox) in state.outboxes.iter().filter(|(id, _)| !state.arriving.contains(id)) {
-            outbox.push(Frame { at: self.places.seal(state.told), json: String::new() });
+            outbox.push(Frame { at: self.place(state.told, outbox), json: String::new() });
         }
     }
 

@@ -1,6 +1,7 @@
 //! What waits to be sent to one client: bounded, and ended with a reason.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
@@ -8,6 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::RealtimeLimits;
+use crate::access::Subject;
 
 /// A message to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub(super) struct Outbox {
     ended: CancellationToken,
     waiting: usize,
     waiting_bytes: usize,
+    /// Whose it is, as a hash.
+    pub who: u64,
 }
 
 #[derive(Default)]
@@ -99,7 +103,9 @@ struct State {
 }
 
 impl Outbox {
-    pub fn new(limits: &RealtimeLimits) -> Self {
+    pub fn new(limits: &RealtimeLimits, whose: &Subject) -> Self {
+        let mut who = DefaultHasher::new();
+        format!("{whose:?}").hash(&mut who);
         Self {
             state: Mutex::default(),
             news: Notify::new(),
@@ -107,6 +113,7 @@ impl Outbox {
             ended: CancellationToken::new(),
             waiting: limits.waiting,
             waiting_bytes: limits.waiting_bytes,
+            who: who.finish(),
         }
     }
 
@@ -200,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_come_in_order_and_the_reason_last() {
-        let outbox = Outbox::new(&RealtimeLimits::default());
+        let outbox = Outbox::new(&RealtimeLimits::default(), &Subject::Visitor);
         outbox.push(frame("1"));
         outbox.push(frame("2"));
         assert_eq!(outbox.next().await, Some(frame("1")));
@@ -218,7 +225,7 @@ mod tests {
             (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["a", "b", "cd"]),
             (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["", "large", "b"]),
         ] {
-            let outbox = Outbox::new(&limits);
+            let outbox = Outbox::new(&limits, &Subject::Visitor);
             frames.into_iter().for_each(|json| outbox.push(frame(json)));
             assert!(outbox.ended().is_cancelled());
             assert_eq!(outbox.next().await, Some(End::SlowConsumer.frame()));

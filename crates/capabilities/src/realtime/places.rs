@@ -9,7 +9,19 @@ use kernel::{Error, Result};
 const NONCE: usize = 12;
 
 /// A longer text is no place of ours.
-const LONGEST: usize = 64;
+const LONGEST: usize = 96;
+
+/// How far somebody was told, as whom, and under which rules: for anybody else, and under others, it is no place to go on
+/// from, for what was told and what was not depends on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The number of the last change.
+    pub seq: u64,
+    /// How many releases with other tables there have been.
+    pub rules: u64,
+    /// Whom it was told, as a hash.
+    pub who: u64,
+}
 
 /// Seals and opens places for as long as one log lives. Those of another log do not open.
 pub(super) struct Places(Aes256Gcm);
@@ -21,16 +33,17 @@ impl Places {
         Ok(Self(Aes256Gcm::new(&key.into())))
     }
 
-    /// The place after the change with this number. No two texts are the same.
-    pub fn seal(&self, seq: u64) -> Option<String> {
+    /// The place as a text. No two are the same.
+    pub fn seal(&self, place: Place) -> Option<String> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).ok()?;
-        let sealed = self.0.encrypt(&Nonce::from(nonce), seq.to_be_bytes().as_slice()).ok()?;
+        let plain = [place.seq, place.rules, place.who].map(u64::to_be_bytes).concat();
+        let sealed = self.0.encrypt(&Nonce::from(nonce), plain.as_slice()).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
     }
 
-    /// The number of a place of this log.
-    pub fn open(&self, text: &str) -> Option<u64> {
+    /// A place of this log.
+    pub fn open(&self, text: &str) -> Option<Place> {
         if text.len() > LONGEST {
             return None;
         }
@@ -38,7 +51,10 @@ impl Places {
         let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
         let nonce: [u8; NONCE] = nonce.try_into().ok()?;
         let opened = self.0.decrypt(&Nonce::from(nonce), sealed).ok()?;
-        Some(u64::from_be_bytes(opened.try_into().ok()?))
+        let (numbers, []) = opened.as_chunks::<8>() else { return None };
+        let [seq, rules, who] = *<&[[u8; 8]; 3]>::try_from(numbers).ok()?;
+        let [seq, rules, who] = [seq, rules, who].map(u64::from_be_bytes);
+        Some(Place { seq, rules, who })
     }
 }
 
@@ -49,9 +65,10 @@ mod tests {
     #[test]
     fn a_place_opens_where_it_was_sealed_and_nowhere_else() {
         let (places, others) = (Places::new().unwrap(), Places::new().unwrap());
-        let place = places.seal(7).unwrap();
-        assert_eq!(places.open(&place), Some(7));
-        assert_ne!(places.seal(7).unwrap(), place);
+        let seven = Place { seq: 7, rules: 1, who: u64::MAX };
+        let place = places.seal(seven).unwrap();
+        assert_eq!(places.open(&place), Some(seven));
+        assert_ne!(places.seal(seven).unwrap(), place);
         assert_eq!(others.open(&place), None);
         for bad in ["", "7", "AAAA", &place[1..], &format!("{place}A"), &"A".repeat(1_000)] {
             assert_eq!(places.open(bad), None, "{bad}");

@@ -42,7 +42,11 @@ impl Hub {
         self.count(id, &made)?;
         self.watch(&app, &made).await?;
         let after = wanted.iter().find_map(|one| one.after.as_deref());
-        let Some(from) = after.and_then(|after| self.places.open(after)) else {
+        // Which rules hold now is known before a place is held against them.
+        if after.is_some() {
+            self.refresh().await;
+        }
+        let Some(from) = after.and_then(|after| self.opened(after, outbox)) else {
             // Nothing is told while this is held: what is told next comes after it.
             let mut state = self.state();
             let head = self.feed.head();
@@ -98,10 +102,10 @@ impl Hub {
     }
 
     fn say_subscribed(&self, made: &[Subscription], at: u64, resumed: Resumed) {
-        let at = self.places.seal(at);
         for one in made {
+            let at = self.place(at, &one.outbox);
             let json = subscribed(&one.sub, &one.table, at.as_ref(), resumed);
-            one.outbox.push(Frame { at: at.clone(), json });
+            one.outbox.push(Frame { at, json });
         }
     }
 

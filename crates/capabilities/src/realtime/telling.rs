@@ -200,7 +200,8 @@ impl Hub {
         post.sort_by_key(|(seq, _)| *seq);
         let nexts: Vec<Option<u64>> = post.iter().skip(1).map(|(seq, _)| Some(*seq)).chain([None]).collect();
         let framed = post.into_iter().zip(nexts).map(|((seq, posted), next)| {
-            let at = (next != Some(seq)).then(|| self.places.seal(seq)).flatten();
+            let (Posted::Event(to, _) | Posted::Reset(to, _)) = &posted;
+            let at = (next != Some(seq)).then(|| self.place(seq, &to.outbox)).flatten();
             let json = match posted {
                 Posted::Event(to, told) => event(&to.sub, &to.table, &told, at.as_ref()),
                 Posted::Reset(to, why) => reset(&to.sub, &to.table, at.as_ref(), why),
@@ -214,16 +215,16 @@ impl Hub {
     pub fn reset_these(&self, subscriptions: &[Arc<Subscription>], at: u64, why: Reset) {
         for one in subscriptions {
             one.recent.lock().unwrap_or_else(PoisonError::into_inner).forget();
-            let at = self.places.seal(at);
+            let at = self.place(at, &one.outbox);
             one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why), at });
         }
     }
 
     /// Says to each that it has to list again.
     pub fn reset_all(&self, made: &[Subscription], at: u64, why: Reset) {
-        let at = self.places.seal(at);
         for one in made {
-            one.outbox.push(Frame { at: at.clone(), json: reset(&one.sub, &one.table, at.as_ref(), why) });
+            let at = self.place(at, &one.outbox);
+            one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why), at });
         }
     }
 }

@@ -8,28 +8,36 @@ use crate::database::Schema;
 use crate::routes::{Route, Who};
 use crate::rows::App;
 
+/// Findings, and the call that mends them.
+struct Piece {
+    found: Vec<String>,
+    call: String,
+}
+
 /// What to look at next, worst first: what is likely wrong, then `: `, and the call that mends it.
 pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec<String> {
     let mut advice = Vec::new();
     let files = json!({ "files": { "index.html": "<!doctype html><h1>Hello</h1>" } });
     if described.release.is_none() {
         let call = json!({ "manifest": { "site": files } });
-        advice.push(format!("nothing is applied yet, a manifest has tables and a site: app_apply {call}"));
+        let found = "nothing is applied yet, a manifest has tables and a site".to_owned();
+        add(&mut advice, found, format!("app_apply {call}"));
     } else if described.site.is_none() {
-        advice.push(format!("there is no site: site_deploy {files}"));
+        add(&mut advice, "there is no site".to_owned(), format!("site_deploy {files}"));
     }
     let nobody = described.auth.as_ref().is_none_or(|auth| auth.methods.is_empty());
-    let methods = json!({ "methods": ["anonymous", "password"] });
     let owned = app.tables.values().find(|table| table.has_owner());
     let asks = |route: &&Route| matches!(route.auth, Who::SignedIn | Who::Role(_));
-    if let Some(table) = owned.filter(|_| nobody) {
-        let name = &table.name;
-        advice.push(format!(
-            "rows of {name} belong to users, and nobody can sign in: auth_configure {methods}"
-        ));
-    } else if let Some(route) = app.routes.iter().find(asks).filter(|_| nobody) {
-        let text = &route.text;
-        advice.push(format!("{text} is for who is signed in, and nobody can: auth_configure {methods}"));
+    let found = match (owned, app.routes.iter().find(asks)) {
+        (Some(table), _) => Some(format!("rows of {} belong to users, and nobody can sign in", table.name)),
+        (None, Some(route)) => {
+            Some(format!("{} is for who is signed in, and nobody can sign in", route.text))
+        }
+        (None, None) => None,
+    };
+    if let Some(found) = found.filter(|_| nobody) {
+        let call = json!({ "methods": ["anonymous", "password"] });
+        add(&mut advice, found, format!("auth_configure {call}"));
     }
     let indexed: Indexed = schema
         .tables
@@ -42,27 +50,23 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
         .collect();
     for name in described.tables.keys() {
         let found = app.table(name).map(|model| access::lint(model, &indexed, None)).unwrap_or_default();
-        advice.extend(told(name, found));
+        found.into_iter().for_each(|finding| told(&mut advice, name, finding));
     }
     for (name, bucket) in &described.buckets {
-        let call = json!({ "name": name, "access": "private" });
+        let call = format!("storage_bucket {}", json!({ "name": name, "access": "private" }));
         if bucket.unmanaged {
-            advice.push(format!(
-                "the files of {name} are of an earlier release, this brings them back: storage_bucket {call}"
-            ));
+            let found = format!("the files of {name} are of an earlier release, this brings them back");
+            add(&mut advice, found, call);
         } else if bucket.access.is_none() {
-            advice.push(format!(
-                "the bucket {name} has no access, only you reach its files: storage_bucket {call}"
-            ));
+            add(&mut advice, format!("the bucket {name} has no access, only you reach its files"), call);
         }
     }
-    advice.extend(unindexed(schema, &indexed));
-    advice
+    unindexed(schema, &indexed, &mut advice);
+    advice.into_iter().map(|Piece { found, call }| format!("{}: {call}", found.join("; "))).collect()
 }
 
 /// References that every deletion of what they refer to has to look for in the whole table.
-fn unindexed(schema: &Schema, indexed: &Indexed) -> Vec<String> {
-    let mut advice = Vec::new();
+fn unindexed(schema: &Schema, indexed: &Indexed, advice: &mut Vec<Piece>) {
     for table in &schema.tables {
         let has = indexed.get(&table.name.to_ascii_lowercase());
         for column in table.foreign_keys.iter().filter_map(|key| key.columns.first()) {
@@ -71,21 +75,21 @@ fn unindexed(schema: &Schema, indexed: &Indexed) -> Vec<String> {
             }
             let message = format!("{}.{column} refers to rows and has no index", table.name);
             let mend = Some(Mend::Index { table: table.name.clone(), column: column.clone() });
-            advice.extend(told(&table.name, vec![Finding { message, mend }]));
+            told(advice, &table.name, Finding { message, mend });
         }
     }
-    advice
 }
 
-/// Findings in words, those together that one call mends.
-fn told(table: &str, found: Vec<Finding>) -> Vec<String> {
-    let mut told: Vec<(Vec<String>, String)> = Vec::new();
-    for Finding { message, mend } in found {
-        let Some(call) = mend.map(|mend| mend.call(table)) else { continue };
-        match told.iter_mut().find(|(_, known)| *known == call) {
-            Some((messages, _)) => messages.push(message),
-            None => told.push((vec![message], call)),
-        }
+fn told(advice: &mut Vec<Piece>, table: &str, finding: Finding) {
+    if let Some(mend) = finding.mend {
+        add(advice, finding.message, mend.call(table));
     }
-    told.into_iter().map(|(messages, call)| format!("{}: {call}", messages.join("; "))).collect()
+}
+
+/// Adds a finding, beside others that the same call mends.
+fn add(advice: &mut Vec<Piece>, found: String, call: String) {
+    match advice.iter_mut().find(|piece| piece.call == call) {
+        Some(piece) => piece.found.push(found),
+        None => advice.push(Piece { found: vec![found], call }),
+    }
 }

@@ -40,7 +40,8 @@ impl Rows {
     /// Makes the row, or changes the one that is there to these values; the rest of it stays. Also says which of both.
     ///
     /// # Errors
-    /// As [`Rows::create`] and [`Rows::update`]; a row that is hidden is `forbidden`, as one that may not be made.
+    /// As [`Rows::create`] and [`Rows::update`]; a row that is hidden is none, so that only who may make one learns that it
+    /// is in the way.
     pub async fn put(
         &self,
         guest: &Guest,

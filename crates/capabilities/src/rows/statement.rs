@@ -113,7 +113,7 @@ impl Statements<'_> {
         sql
     }
 
-    /// Finds the id of the row with these values, whoever may see it.
+    /// Finds the id of the row with these values, where the subject may see it.
     pub fn find(&self, columns: &[&ColumnModel], row: &Given) -> Sql {
         let mut sql = Sql::default();
         sql.text.push_str("SELECT \"id\" FROM ");
@@ -124,6 +124,8 @@ impl Statements<'_> {
             sql.text.push_str(" = ");
             sql.bind(parameter(column.kind, row.get(&column.name).unwrap_or(&Value::Null)));
         }
+        sql.text.push_str(" AND ");
+        self.rule(Operation::Get, New::None, &mut sql);
         sql
     }
 

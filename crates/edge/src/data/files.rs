@@ -244,22 +244,24 @@ async fn store(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str, body: Body)
 async fn act(data: &Data, ask: &Ask<'_>, bucket: &str, path: &str, body: Body) -> Result<Response> {
     let (path, verb) = path.rsplit_once('/').ok_or_else(unknown)?;
     ask.no_query()?;
-    let guest = ask.guest_for(data, SCOPES).await?;
+    ask.guest_for(data, SCOPES).await?;
+    // Who has sent it when all of it is here.
+    let guest = async || ask.guest_for(data, SCOPES).await;
     match verb {
         "move" => {
             let Elsewhere { to } = ask.json(body).await?;
-            Ok(told(StatusCode::OK, &data.files.rename(&guest, bucket, path, &to).await?))
+            Ok(told(StatusCode::OK, &data.files.rename(&guest().await?, bucket, path, &to).await?))
         }
         "copy" => {
             let Elsewhere { to } = ask.json(body).await?;
-            Ok(told(StatusCode::CREATED, &data.files.copy(&guest, bucket, path, &to).await?))
+            Ok(told(StatusCode::CREATED, &data.files.copy(&guest().await?, bucket, path, &to).await?))
         }
         "sign" => {
             let Signing { method, expires_in, max_size, content_type } = ask.json(body).await?;
             let (bucket, path) = (bucket.to_owned(), path.to_owned());
             let expires_in = expires_in.map(Duration::from_secs);
             let sign = Sign { bucket, path, method, expires_in, max_size, content_type };
-            let link = data.files.sign(&guest, sign).await?;
+            let link = data.files.sign(&guest().await?, sign).await?;
             let answer = json!({ "url": link.address(), "method": method, "expires_at": link.expires_at });
             Ok(answer_json(StatusCode::OK, &answer))
         }

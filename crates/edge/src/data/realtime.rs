@@ -48,8 +48,10 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
             ))
         }
         (&Method::POST, [_, "broadcast"]) => {
-            let guest = ask.guest(data).await?;
+            ask.guest(data).await?;
             let message: Broadcast = ask.json(body).await?;
+            // Who has sent it when all of it is here.
+            let guest = ask.guest(data).await?;
             let told = data.realtime.broadcast(&guest, &message).await?;
             Ok(answer_json(StatusCode::OK, &json!({ "told": told })))
         }

@@ -310,7 +310,11 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     },
     mfa: mfaOf({ call, enter: (path, body) => locked(() => enter(path, body)) }),
     passkey: passkeysOf({ call, ask, enter: (path, body) => locked(() => enter(path, body)) }),
-    login: ({ email, password }) => locked(() => enter("login", { email, password })),
+    login: ({ email, password }) => {
+      // The same where the address has to be confirmed first.
+      typed = { email, password };
+      return locked(() => enter("login", { email, password }));
+    },
     logout: ({ everywhere } = {}) =>
       locked(async () => {
         const held = store.read();

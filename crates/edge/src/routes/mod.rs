@@ -4,7 +4,6 @@ mod cors;
 mod limits;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -13,7 +12,6 @@ use capabilities::access::{Guest, Subject};
 use capabilities::auth::network;
 use capabilities::hosting::RequestPath;
 use capabilities::routes::{By, Route, Routed, Target, Verb, Who};
-use capabilities::rows::App;
 use http::header::{ALLOW, CACHE_CONTROL, VARY};
 use http::{HeaderValue, Method, StatusCode};
 use kernel::{Code, EnvId, Error, LimitInfo, Result, Scope};
@@ -187,9 +185,7 @@ async fn admitted(
         _ => None,
     };
     let guest = match (&route.auth, limit.map(|limit| limit.by)) {
-        (Who::Public, Some(By::User)) => {
-            Some(guest(edge, visit, &visit.served.app, scopes(&route.to)).await?)
-        }
+        (Who::Public, Some(By::User)) => Some(guest(edge, visit, scopes(&route.to)).await?),
         (Who::Public, _) => None,
         (who, _) => Some(admit_as(edge, visit, who, &route.to).await?),
     };
@@ -254,7 +250,7 @@ async fn admit_as(edge: &Edge, visit: &Visit<'_>, who: &Who, to: &Target) -> Res
     if *who == Who::Public {
         return Ok(Guest::visitor(visit.env.clone()));
     }
-    let guest = guest(edge, visit, &visit.served.app, scopes(to)).await?;
+    let guest = guest(edge, visit, scopes(to)).await?;
     let forbidden = |message: String| Err(Error::new(Code::Forbidden, message));
     match (who, guest.subject()) {
         (Who::Public, _) | (_, Subject::Service) | (Who::SignedIn, Subject::User(_)) => Ok(guest),
@@ -266,8 +262,10 @@ async fn admit_as(edge: &Edge, visit: &Visit<'_>, who: &Who, to: &Target) -> Res
     }
 }
 
-async fn guest(edge: &Edge, visit: &Visit<'_>, app: &Arc<App>, scopes: &[Scope]) -> Result<Guest> {
-    let ask = Ask::at(visit.env, app, visit.request, visit.id, Vec::new());
+/// Who asks, by what signing in means today, whichever release is asked.
+async fn guest(edge: &Edge, visit: &Visit<'_>, scopes: &[Scope]) -> Result<Guest> {
+    let live = edge.data.rows.app(visit.env).await?;
+    let ask = Ask::at(visit.env, &live, visit.request, visit.id, Vec::new());
     ask.guest_for(&edge.data, scopes).await
 }
 

@@ -196,7 +196,7 @@ async fn a_rollback_keeps_the_files_of_later_buckets() {
     assert_eq!(
         yard.releases.describe(&yard.env).await.unwrap().advice.last().unwrap(),
         "the files of a are of an earlier release, this brings them back: storage_bucket \
-         {\"access\":\"private\",\"name\":\"a\"}"
+         {\"name\":\"a\",\"access\":\"private\"}"
     );
     yard.rollback(2).await.unwrap();
     assert_eq!(

@@ -75,7 +75,8 @@ impl Request<'_> {
                 Ok(done())
             }
             ["me", "export"] => {
-                good(StatusCode::OK, &auth.export(&self.holdings(), ask.env, self.own()?).await?)
+                let taken = auth.export(&self.holdings(), ask.env, self.own()?).await?;
+                Ok(super::rows::json(StatusCode::OK, Box::<str>::from(taken).into_string().into()))
             }
             ["me"] => {
                 let profile = auth.me(ask.env, self.own()?).await?;
