@@ -24,6 +24,8 @@ mod app_mail_accounts;
 mod app_oauth;
 mod app_oauth_attacks;
 mod app_oauth_browser;
+mod app_passkeys;
+mod app_phone;
 mod app_races;
 mod app_random;
 mod app_random_rich;

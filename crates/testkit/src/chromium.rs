@@ -179,6 +179,23 @@ impl Chromium {
         Ok(STANDARD.decode(text(self.get("/screenshot")?)?)?)
     }
 
+    /// Gives the browser an authenticator of its own until the result is dropped (WebAuthn Level 3 §11.3). Whoever is asked
+    /// for a finger or a PIN gives it, where `user` is verified.
+    ///
+    /// # Errors
+    /// Where the browser has no such authenticator.
+    pub fn authenticator(&self, user: PasskeyUser) -> anyhow::Result<Passkeys<'_>> {
+        let verified = user == PasskeyUser::Verified;
+        let id = self.post(
+            "/webauthn/authenticator",
+            &json!({
+                "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+                "hasUserVerification": verified, "isUserVerified": verified, "isUserConsenting": true,
+            }),
+        )?;
+        Ok(Passkeys { browser: self, id: text(id)? })
+    }
+
     fn find(&self, css: &str) -> anyhow::Result<String> {
         let found = self.post("/element", &json!({ "using": "css selector", "value": css }))?;
         text(found[ELEMENT].clone())
@@ -190,6 +207,61 @@ impl Chromium {
 
     fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         ask(&self.authority, "POST", &format!("/session/{}{path}", self.session), body)
+    }
+}
+
+/// Whether an authenticator knows its user by more than being there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasskeyUser {
+    /// By a finger, a face, or a PIN.
+    Verified,
+    /// Not at all.
+    Present,
+}
+
+/// The authenticator of a browser.
+#[derive(Debug)]
+pub struct Passkeys<'a> {
+    browser: &'a Chromium,
+    id: String,
+}
+
+impl Passkeys<'_> {
+    /// Its passkeys with their private keys and counters.
+    ///
+    /// # Errors
+    /// Where the browser is gone.
+    pub fn all(&self) -> anyhow::Result<Vec<Value>> {
+        let all = self.browser.get(&format!("/webauthn/authenticator/{}/credentials", self.id))?;
+        Ok(all.as_array().context("no list of passkeys")?.clone())
+    }
+
+    /// Puts a passkey into it, as [`Passkeys::all`] gives one.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn put(&self, passkey: &Value) -> anyhow::Result<()> {
+        self.browser.post(&format!("/webauthn/authenticator/{}/credential", self.id), passkey).map(drop)
+    }
+
+    /// Takes all passkeys out of it.
+    ///
+    /// # Errors
+    /// Where the browser is gone.
+    pub fn clear(&self) -> anyhow::Result<()> {
+        self.delete("/credentials")
+    }
+
+    fn delete(&self, what: &str) -> anyhow::Result<()> {
+        let browser = self.browser;
+        let path = format!("/session/{}/webauthn/authenticator/{}{what}", browser.session, self.id);
+        ask(&browser.authority, "DELETE", &path, &Value::Null).map(drop)
+    }
+}
+
+impl Drop for Passkeys<'_> {
+    fn drop(&mut self) {
+        drop(self.delete(""));
     }
 }
 

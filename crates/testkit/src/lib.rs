@@ -24,7 +24,7 @@ mod steading;
 mod tools;
 mod wait;
 
-pub use chromium::Chromium;
+pub use chromium::{Chromium, PasskeyUser, Passkeys};
 pub use client::{Answer, Client};
 pub use directory::temporary;
 pub use engine::Engine;

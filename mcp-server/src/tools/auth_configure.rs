@@ -38,7 +38,7 @@ fn providers(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    let methods = ["anonymous", "password", "otp", "passkey", "oauth", "custom"];
+    let methods = ["anonymous", "password", "otp", "phone", "passkey", "oauth", "custom"];
     json_schema!({ "type": "array", "items": { "enum": methods } })
 }
 

@@ -18,7 +18,7 @@ const LATEST: u32 = 10;
 #[serde(deny_unknown_fields)]
 pub struct Input {
     query: Option<String>,
-    /// Id or address.
+    /// Id, address or phone number.
     user: Option<String>,
     limit: Option<u32>,
     cursor: Option<String>,

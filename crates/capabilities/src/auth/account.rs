@@ -20,6 +20,9 @@ pub struct Account {
     /// The address; none for who has signed in anonymously.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// The phone number, where the user signs in by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
     /// Whether it was confirmed that the address is the user's; left out where it was not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub email_verified: bool,
@@ -51,6 +54,8 @@ pub struct Profile {
     pub id: UserId,
     /// The address; none for who has signed in anonymously.
     pub email: Option<String>,
+    /// The phone number, where the user signs in by one.
+    pub phone: Option<String>,
     /// Whether it was confirmed that the address is the user's; only then rules see it.
     pub email_verified: bool,
     /// The role.
@@ -67,6 +72,7 @@ impl Account {
         Self {
             id: UserId::new(),
             email: email.map(|address| address.as_str().to_owned()),
+            phone: None,
             email_verified: false,
             role: "user".to_owned(),
             claims: Map::new(),
@@ -88,8 +94,8 @@ impl Account {
     }
 
     pub(super) fn profile(&self) -> Profile {
-        let Self { id, email, email_verified, role, anonymous, created_at, .. } = self.clone();
-        Profile { id, email, email_verified, role, anonymous, created_at }
+        let Self { id, email, phone, email_verified, role, anonymous, created_at, .. } = self.clone();
+        Profile { id, email, phone, email_verified, role, anonymous, created_at }
     }
 
     /// The user as rules see it: an address that anybody could have typed is none.
@@ -111,7 +117,11 @@ const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
 
 /// Who vouches for the user `u`, in order.
 const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
-    WHERE i.user = u.id AND i.provider <> 'email' ORDER BY i.provider))";
+    WHERE i.user = u.id AND i.provider NOT IN ('email', 'phone') ORDER BY i.provider))";
+
+/// The phone number of the user `u`.
+const PHONE: &str =
+    "(SELECT min(i.subject) FROM _steading_identity i WHERE i.provider = 'phone' AND i.user = u.id)";
 
 /// Reads the user `?1` as rules see it, for [`seen`]; one who is disabled too.
 pub(crate) fn seen_sql() -> String {
@@ -131,8 +141,8 @@ pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
 
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}, \
-         {ACTIVE}"
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, \
+         {ACTIVE}, {PHONE}, {PROVIDERS}"
     )
 }
 
@@ -150,9 +160,10 @@ impl Stored {
             seen,
             password,
             verified,
-            providers,
             totp,
             passkey,
+            phone,
+            providers,
             ..,
         ] = row
         else {
@@ -160,7 +171,7 @@ impl Stored {
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = |value: &Value| value.as_i64().map(Timestamp::from_micros);
-        let email = text(email);
+        let (email, phone) = (text(email), text(phone));
         let providers = text(providers).unwrap_or_default();
         let providers: Vec<String> = providers.split_whitespace().map(str::to_owned).collect();
         let there = |(there, kind): (&Value, FactorKind)| (there.as_i64() == Some(1)).then_some(kind);
@@ -170,8 +181,9 @@ impl Stored {
             .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
-            anonymous: email.is_none() && providers.is_empty(),
+            anonymous: email.is_none() && phone.is_none() && providers.is_empty(),
             email,
+            phone,
             providers,
             email_verified: verified.as_i64() == Some(1),
             role: text(role).ok_or_else(unreadable)?,
@@ -187,7 +199,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0, NULL, 0, 0 FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, 0, 0, NULL, NULL FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///
@@ -210,6 +222,7 @@ pub(crate) fn check_stored(row: &[Value]) -> Result<()> {
 pub(super) enum Key<'a> {
     Id(UserId),
     Email(&'a Address),
+    Phone(&'a Address),
 }
 
 impl Key<'_> {
@@ -217,8 +230,15 @@ impl Key<'_> {
         let (column, value) = match self {
             Key::Id(id) => ("id", id.to_string()),
             Key::Email(address) => ("email", address.as_str().to_owned()),
+            Key::Phone(number) => ("id", number.as_str().to_owned()),
         };
-        (format!("SELECT {} FROM _steading_user u WHERE u.{column} = ?1", columns()), [value.into()])
+        let is = match self {
+            Key::Id(_) | Key::Email(_) => "?1",
+            Key::Phone(_) => {
+                "(SELECT user FROM _steading_identity WHERE provider = 'phone' AND subject = ?1)"
+            }
+        };
+        (format!("SELECT {} FROM _steading_user u WHERE u.{column} = {is}", columns()), [value.into()])
     }
 
     /// The user as last committed.

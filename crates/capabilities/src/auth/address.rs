@@ -1,4 +1,4 @@
-//! Email addresses, as accounts are known by them.
+//! Email addresses and phone numbers, as accounts are known by them.
 
 use std::fmt;
 
@@ -9,6 +9,10 @@ use unicode_normalization::UnicodeNormalization as _;
 const LONGEST: usize = 254;
 const LONGEST_LOCAL: usize = 64;
 const LONGEST_LABEL: usize = 63;
+
+/// How many digits a phone number has (E.164 §6.2.1); shorter ones are of services, and cost.
+const PHONE: usize = 15;
+const SHORTEST_PHONE: usize = 7;
 
 /// What may stand before the @ beside letters and digits (RFC 5322 §3.2.3); quoted forms are left out.
 const SIGNS: &str = ".!#$%&'*+/=?^_`{|}~-";
@@ -31,6 +35,37 @@ impl Address {
         let plausible = folded.len() <= LONGEST
             && folded.rsplit_once('@').is_some_and(|(local, domain)| is_local(local) && is_domain(domain));
         if plausible { Ok(Self(folded)) } else { Err(refusal(field)) }
+    }
+
+    /// Reads a phone number that somebody has typed (E.164): somewhere else where one person can be reached, and never
+    /// the same text as an email address.
+    ///
+    /// # Errors
+    /// `invalid_input` at `field` where it is none.
+    pub fn phone(field: &str, typed: &str) -> Result<Self> {
+        let signs = typed.chars().filter(|c| !c.is_whitespace() && !"-().".contains(*c)).take(PHONE + 2);
+        let number: String = signs.collect();
+        let digits = number.strip_prefix('+').unwrap_or_default();
+        let plausible = (SHORTEST_PHONE..=PHONE).contains(&digits.len())
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
+            && !digits.starts_with('0');
+        if plausible && typed.len() <= LONGEST {
+            return Ok(Self(number));
+        }
+        Err(Error::invalid(field, "this is not a phone number")
+            .hint("write it with its country: +49 151 23456789"))
+    }
+
+    /// Reads what [`Address::as_str`] gave.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn stored(text: &str) -> Result<Self> {
+        if text.starts_with('+') && !text.contains('@') {
+            Self::phone("", text)
+        } else {
+            Self::parse("", text)
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -70,6 +105,33 @@ mod tests {
 
     fn read(typed: &str) -> Option<String> {
         Address::parse("/email", typed).ok().map(|address| address.0)
+    }
+
+    #[test]
+    fn a_number_has_its_country_and_one_form() {
+        let read = |typed: &str| Address::phone("/phone", typed).ok().map(|number| number.0);
+        assert_eq!(read(" +49 (151) 234-567.89 ").as_deref(), Some("+4915123456789"));
+        assert_eq!(read("+4915123456789"), read("+49 151 23456789"));
+        for bad in [
+            "",
+            "+",
+            "4915123456789",
+            "015123456789",
+            "+0151234567",
+            "+123456",
+            "+1234567890123456",
+            "++4915123456",
+            "+49151x3456789",
+            "+49\u{661}51234567",
+            "+4915123456@x.org",
+            &format!("+49151{}", " ".repeat(300)),
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        // No number is an address, and the other way round.
+        assert!(Address::parse("", "+4915123456789").is_err());
+        assert_eq!(Address::stored("+49151@example.org").unwrap().0, "+49151@example.org");
+        assert_eq!(Address::stored("+4915123456789").unwrap().0, "+4915123456789");
     }
 
     #[test]

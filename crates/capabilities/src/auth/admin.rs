@@ -99,16 +99,22 @@ pub struct UserSet {
 enum Named {
     Id(UserId),
     Email(Address),
+    Phone(Address),
 }
 
 impl Named {
     fn parse(text: &str) -> Result<Self> {
         match text.trim().parse() {
             Ok(id) => Ok(Named::Id(id)),
-            Err(_) => Address::parse("/user", text).map(Named::Email).map_err(|_| {
-                Error::invalid("/user", "this is neither a user's id nor an address")
-                    .hint("write usr_…, or name@example.org")
-            }),
+            Err(_) => match (Address::parse("/user", text), Address::phone("/user", text)) {
+                (Ok(email), _) => Ok(Named::Email(email)),
+                (Err(_), Ok(phone)) => Ok(Named::Phone(phone)),
+                (Err(_), Err(_)) => Err(Error::invalid(
+                    "/user",
+                    "this is neither a user's id nor an address nor a phone number",
+                )
+                .hint("write usr_…, name@example.org, or +4915123456789")),
+            },
         }
     }
 
@@ -116,6 +122,7 @@ impl Named {
         match self {
             Named::Id(id) => Key::Id(*id),
             Named::Email(address) => Key::Email(address),
+            Named::Phone(number) => Key::Phone(number),
         }
     }
 }
@@ -193,8 +200,8 @@ impl Auth {
         let address = match (&email, &named, before.and_then(|account| account.email)) {
             (Some(email), _, _) => Some(email.clone()),
             (None, Named::Email(address), _) => Some(address.clone()),
-            (None, Named::Id(_), Some(email)) => Some(Address::parse("/user", &email)?),
-            (None, Named::Id(_), None) => None,
+            (None, Named::Id(_) | Named::Phone(_), Some(email)) => Some(Address::parse("/user", &email)?),
+            (None, Named::Id(_) | Named::Phone(_), None) => None,
         };
         let password = match &change.password {
             Some(password) => {
@@ -225,6 +232,9 @@ impl Inner {
                 }
                 (None, Named::Email(_)) => {
                     return Err(Error::invalid("/email", "a new user has the address in `user`"));
+                }
+                (None, Named::Phone(_)) => {
+                    return Err(Error::not_found("user with this number").field("/user"));
                 }
                 (None, Named::Id(id)) => return Err(Error::not_found(format!("user {id}")).field("/user")),
             };
@@ -258,6 +268,9 @@ impl Inner {
             if created || change.email.is_some() {
                 // The app's makers vouch for it.
                 account::confirm(&mut db, &mut user.account).await?;
+            }
+            if let Some(number) = user.account.phone.as_deref().filter(|_| ends) {
+                codes::forget(&mut db, &Address::stored(number)?).await?;
             }
             let address =
                 user.account.email.as_deref().map(|email| Address::parse("/user", email)).transpose()?;

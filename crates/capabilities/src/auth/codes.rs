@@ -1,4 +1,4 @@
-//! Mailed codes and links, as rows of the environment's own database: hashed, short-lived, and used once.
+//! Codes and links that were mailed, and codes that were sent to phones, as rows of the environment's own database: hashed, short-lived, and used once.
 
 use std::time::Duration;
 
@@ -32,11 +32,13 @@ pub(super) enum Purpose {
     Reset,
     Change,
     Invite,
+    /// To a phone.
+    Phone,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 5] =
-        [Purpose::SignIn, Purpose::SignUp, Purpose::Reset, Purpose::Change, Purpose::Invite];
+    const ALL: [Purpose; 6] =
+        [Purpose::SignIn, Purpose::SignUp, Purpose::Reset, Purpose::Change, Purpose::Invite, Purpose::Phone];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -45,6 +47,7 @@ impl Purpose {
             Purpose::Reset => "reset",
             Purpose::Change => "change",
             Purpose::Invite => "invite",
+            Purpose::Phone => "phone",
         }
     }
 }
@@ -174,7 +177,7 @@ fn read(row: &[Value]) -> Result<(String, Spent)> {
     let purpose = Purpose::ALL.into_iter().find(|purpose| text(1) == Some(purpose.as_str()));
     let spent = Spent {
         purpose: purpose.ok_or_else(unreadable)?,
-        email: Address::parse("/email", text(2).ok_or_else(unreadable)?)?,
+        email: Address::stored(text(2).ok_or_else(unreadable)?)?,
         user: text(3).map(|user| user.parse().map_err(|_| unreadable())).transpose()?,
         password: text(4).map(Secret::new),
         redirect: text(5).map(str::to_owned),

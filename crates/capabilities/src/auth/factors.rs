@@ -96,7 +96,7 @@ pub(super) const ACTIVE: &str = "EXISTS (SELECT 1 FROM _steading_totp t WHERE t.
 
 const GUARD: &str = "SELECT (SELECT count(*) FROM _steading_totp WHERE user = ?1 AND active = 1), \
                      (SELECT count(*) FROM _steading_recovery WHERE user = ?1), \
-                     (SELECT count(*) FROM _steading_passkey WHERE user = ?1)";
+                     (SELECT count(*) FROM _steading_passkey WHERE user = ?1 AND verified = 1)";
 
 /// What a user has beside the first factor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub(super) struct Guard {
     pub totp: bool,
     /// How many recovery codes are left.
     pub recovery: u64,
-    /// How many passkeys there are.
+    /// How many passkeys there are that verify their user.
     pub passkeys: u64,
 }
 

@@ -56,6 +56,11 @@ impl Guesses {
         Self::new("mails", limits.mails, limits.strangers_mails, limits, familiar)
     }
 
+    /// Of texts to phones.
+    pub fn texts(limits: &AuthLimits, familiar: &Familiar) -> Self {
+        Self::new("texts", limits.texts, limits.strangers_texts, limits, familiar)
+    }
+
     fn new(
         name: &'static str,
         of_network: Rate,

@@ -225,6 +225,10 @@ async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
 pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
     sessions::end_all(db, user, None).await?;
     factors::reset(db, user).await?;
+    let sql = "SELECT subject FROM _steading_identity WHERE user = ?1 AND provider = 'phone'";
+    let numbers = db.run(Role::Platform, sql, &[user.to_string().into()]).await?.rows;
+    let numbers: Vec<String> =
+        numbers.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect();
     for sql in [
         "DELETE FROM _steading_upload WHERE owner = ?1",
         "DELETE FROM _steading_reply WHERE user = ?1",
@@ -233,6 +237,10 @@ pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -
         "DELETE FROM _steading_user WHERE id = ?1",
     ] {
         db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
+    for number in numbers {
+        codes::forget(db, &Address::stored(&number)?).await?;
+        db.run(Role::Platform, "DELETE FROM _steading_mail WHERE email = ?1", &[number.into()]).await?;
     }
     if let Some(email) = email {
         codes::forget(db, &Address::parse("/email", email)?).await?;

@@ -77,7 +77,9 @@ impl Sender {
                 format!("use this address for {name}"),
                 "email",
             ),
-            Purpose::Invite => (format!("You are invited to {name}"), format!("sign in to {name}"), "link"),
+            Purpose::Invite | Purpose::Phone => {
+                (format!("You are invited to {name}"), format!("sign in to {name}"), "link")
+            }
         };
         // Another origin's page has no part in our sign-in page: it gets the link's token, and takes it from there.
         let page = match redirect {
@@ -104,6 +106,18 @@ impl Sender {
             )
         };
         self.letter(to, subject, text)
+    }
+
+    /// The text with a code, good for `life`. Its last line lets a phone fill the code in on the app's own pages alone
+    /// (Origin-bound one-time codes).
+    pub fn text(&self, code: &Secret, life: Duration) -> Secret {
+        let Self { name, url } = self;
+        let (code, time) = (code.expose(), words(life));
+        let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
+        let host = host.split_once(':').map_or(host, |(host, _)| host);
+        Secret::new(format!(
+            "{code} is your code for {name}. It works once, within {time}. Show it to nobody.\n\n@{host} #{code}"
+        ))
     }
 
     /// The letter that tells the owner of an account what has happened.

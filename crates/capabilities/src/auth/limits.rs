@@ -54,6 +54,14 @@ pub struct AuthLimits {
     pub wrong_codes: Rate,
     /// The same from all networks together, but for those from which a code was right before.
     pub strangers_codes: Rate,
+    /// Texts to one number that are asked for from one network.
+    pub texts: Rate,
+    /// The same from all networks together, but for those from which a code was right before.
+    pub strangers_texts: Rate,
+    /// Texts asked for from one network address.
+    pub texts_from: Rate,
+    /// Texts of one app: each costs its makers money.
+    pub texts_of_app: Rate,
     /// How long after the first factor the second may be shown.
     pub ticket: Duration,
     /// Wrong codes of one user's authenticator, wherever they come from.
@@ -80,6 +88,11 @@ impl Default for AuthLimits {
         const WRONG_CODES: Rate = rate(10, Duration::from_secs(60));
         // At this pace one of the five codes that are good at once is guessed once in four years.
         const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
+        const TEXTS: Rate = rate(3, Duration::from_secs(300));
+        const STRANGERS_TEXTS: Rate = rate(6, Duration::from_secs(900));
+        const TEXTS_FROM: Rate = rate(10, Duration::from_secs(60));
+        // Some five thousand a day at most, whoever asks.
+        const TEXTS_OF_APP: Rate = rate(100, Duration::from_secs(18));
         // Three codes are good at a time: at this pace one is guessed once in three years, by who has the first factor.
         const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
@@ -102,6 +115,10 @@ impl Default for AuthLimits {
             mails_from: MAILS_FROM,
             wrong_codes: WRONG_CODES,
             strangers_codes: STRANGERS_CODES,
+            texts: TEXTS,
+            strangers_texts: STRANGERS_TEXTS,
+            texts_from: TEXTS_FROM,
+            texts_of_app: TEXTS_OF_APP,
             ticket: Duration::from_secs(5 * 60),
             wrong_seconds: WRONG_SECONDS,
             passwords: PASSWORDS,

@@ -24,6 +24,7 @@ mod origin;
 mod others;
 mod passkeys;
 mod password;
+mod phone;
 mod proofs;
 mod recognized;
 mod recovery;
@@ -140,6 +141,9 @@ struct Throttles {
     others: Throttle<Client>,
     refreshes: Throttle<Client>,
     seconds: Throttle<(EnvId, UserId)>,
+    texts: Guesses,
+    texts_from: Throttle<Client>,
+    texts_of_app: Throttle<EnvId>,
 }
 
 /// A request to sign in: to which app, how it wants that, from where.
@@ -242,6 +246,9 @@ impl Auth {
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             others: Throttle::new("sign-ins", limits.others, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
+            texts: Guesses::texts(&limits, &familiar),
+            texts_from: Throttle::new("texts", limits.texts_from, limits.minded),
+            texts_of_app: Throttle::new("texts-of-app", limits.texts_of_app, limits.minded),
             seconds: Throttle::new("wrong-second-factors", limits.wrong_seconds, limits.minded),
         };
         Self(Arc::new(Inner {

@@ -59,7 +59,7 @@ pub(super) fn wrong() -> Error {
 }
 
 /// The code as it was mailed; people may type blanks between the digits.
-fn typed(code: &Secret) -> Result<String> {
+pub(super) fn typed(code: &Secret) -> Result<String> {
     let digits: String =
         code.expose().chars().filter(|c| !c.is_whitespace() && *c != '-').take(DIGITS + 1).collect();
     if digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -192,7 +192,7 @@ impl Auth {
                 };
                 let password = match spent.purpose {
                     Purpose::Reset | Purpose::SignUp => password.or(spent.password),
-                    Purpose::SignIn | Purpose::Change | Purpose::Invite => None,
+                    Purpose::SignIn | Purpose::Change | Purpose::Invite | Purpose::Phone => None,
                 };
                 let reads = Reads { email: spent.email, before, password, signup, alone };
                 let opened = inner.signed_in(&mut db, &env, Who::Reads(reads), &how).await?;

@@ -75,15 +75,28 @@ impl Inner {
     /// # Errors
     /// `unavailable` where too many wait.
     pub(super) fn request(self: &Arc<Self>, env: &Env, wanted: Wanted) -> Result<()> {
+        let (inner, of) = (Arc::clone(self), env.clone());
+        self.beside(env, async move { inner.fulfil(&of, &wanted).await })
+    }
+
+    /// Works something off beside the answer.
+    ///
+    /// # Errors
+    /// `unavailable` where too much waits.
+    pub(super) fn beside(
+        self: &Arc<Self>,
+        env: &Env,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
         let room = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| {
-            Error::new(Code::Unavailable, "too many mails are asked for at this moment")
+            Error::new(Code::Unavailable, "too many codes are asked for at this moment")
                 .retry_after(Duration::from_secs(5))
                 .hint("try again in a moment")
         })?;
-        let (inner, env) = (Arc::clone(self), env.clone());
+        let env = env.id();
         tokio::spawn(async move {
-            if let Err(error) = inner.fulfil(&env, &wanted).await {
-                tracing::error!(env.id = %env.id(), error = error.chain(), "a mail that was asked for is not sent");
+            if let Err(error) = work.await {
+                tracing::error!(env.id = %env, error = error.chain(), "a code that was asked for is not sent");
             }
             drop(room);
         });
@@ -128,7 +141,7 @@ impl Inner {
                 }
             }
             (Purpose::SignIn, Some(_)) | (Purpose::Reset, Some(_)) => code(),
-            (Purpose::Reset, None) | (Purpose::Invite, _) => None,
+            (Purpose::Reset, None) | (Purpose::Invite | Purpose::Phone, _) => None,
             (Purpose::SignUp, Some(Stored { account, .. })) if account.email_verified => {
                 Some(sender.news(email, News::HasAccount))
             }
@@ -143,14 +156,17 @@ impl Inner {
     /// whose users are copies of people who know nothing of it. What is still to be done about it.
     pub(super) async fn keep(&self, db: &mut Writer, letter: Option<Letter>) -> Result<Option<Outgoing>> {
         let Some(letter) = letter else { return Ok(None) };
-        let branch = "SELECT 1 FROM _steading_state WHERE key = ?1";
-        let stays = self.post.is_local()
-            || !db.run(Role::Platform, branch, &[snapshots::STATE.into()]).await?.rows.is_empty();
-        if !stays {
+        if !self.post.is_local() && !self.is_branch(db).await? {
             return Ok(Some(Outgoing::Sent(letter)));
         }
         mail::keep(db, &letter).await?;
         Ok(Some(Outgoing::Kept))
+    }
+
+    /// Whether the environment is another's branch.
+    pub(super) async fn is_branch(&self, db: &mut Writer) -> Result<bool> {
+        let sql = "SELECT 1 FROM _steading_state WHERE key = ?1";
+        Ok(!db.run(Role::Platform, sql, &[snapshots::STATE.into()]).await?.rows.is_empty())
     }
 
     /// Sends a letter, or says that it is in the outbox; to be called after the commit.

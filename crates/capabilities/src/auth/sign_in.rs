@@ -12,6 +12,7 @@ use super::codes::Purpose;
 use super::factors::{self, Cleared, Clearing, Strength};
 use super::others::{Vouched, links};
 use super::password::{Password, Tried};
+use super::phone::Phoned;
 use super::recognized::Known;
 use super::requests::Wanted;
 use super::sessions::{self, Opened};
@@ -109,6 +110,8 @@ pub(super) enum Who {
     Tried { user: Stored, rehashed: Option<Secret> },
     /// The user who holds something that only this user can hold.
     Holds(UserId),
+    /// Whoever reads the texts of a phone: the user with it, the one of an anonymous session, or a new one.
+    Phoned(Phoned),
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
     /// Whomever somebody else vouches for.
@@ -376,6 +379,7 @@ impl Inner {
                 let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
                 Ok(Found { user: user.ok_or_else(super::passkeys::refused)?, changed: false })
             }
+            Who::Phoned(phoned) => self.phoned(db, phoned).await,
             Who::Reads(reads) => self.reader(db, reads).await,
             Who::Vouched(vouched) => self.vouched(db, vouched).await,
         }

@@ -89,7 +89,7 @@ pub(super) const TABLES: [(&str, &str); 25] = [
     (
         "_steading_passkey",
         "CREATE TABLE _steading_passkey (id TEXT PRIMARY KEY, credential TEXT NOT NULL UNIQUE, user TEXT NOT NULL, \
-         name TEXT, key TEXT NOT NULL, counter INTEGER NOT NULL, host TEXT NOT NULL, backed_up INTEGER NOT NULL, \
+         name TEXT, key TEXT NOT NULL, counter INTEGER NOT NULL, host TEXT NOT NULL, verified INTEGER NOT NULL, backed_up INTEGER NOT NULL, \
          created_at INTEGER NOT NULL, used_at INTEGER) STRICT",
     ),
     (

@@ -6,9 +6,10 @@ use std::fmt;
 use kernel::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::auth::{Custom, Provider, check_providers, origin, redirect};
-use crate::rows::{AuthSettings, Confirm, Method, Mfa, SignUp, Theme};
+use crate::rows::{AuthSettings, Confirm, Method, Mfa, PhoneAdapter, SignUp, Theme};
 
 /// The manifest's `auth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +30,9 @@ pub struct AuthSpec {
     /// Second factors: `off`, `optional` (whoever likes sets one up) or `required` (a session opens nothing before).
     #[serde(default, skip_serializing_if = "is_off")]
     pub mfa: Mfa,
+    /// Who sends texts to phones; needed with `phone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneAdapter>,
     /// Other addresses that links in mails may lead on to: `https://example.org/welcome`; one that ends with / stands for
     /// all below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +79,24 @@ fn is_plain(theme: &Theme) -> bool {
     *theme == Theme::default()
 }
 
+fn check_adapter(adapter: &PhoneAdapter) -> Result<()> {
+    let url = Url::parse(&adapter.webhook).ok().filter(|url| {
+        let (host, https) = (url.host_str(), url.scheme() == "https");
+        let here = url.scheme() == "http" && matches!(host, Some("localhost" | "127.0.0.1" | "[::1]"));
+        (https || here) && host.is_some() && url.username().is_empty() && url.password().is_none()
+    });
+    if url.is_none_or(|url| url.fragment().is_some()) || adapter.webhook.len() > 1_000 {
+        return Err(Error::invalid("/phone/webhook", "this is no https address")
+            .hint("https://sms.example.com/send; what is secret in it belongs into a secret"));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if adapter.secret.is_empty() || adapter.secret.len() > 100 || !adapter.secret.chars().all(plain) {
+        return Err(Error::invalid("/phone/secret", "this is not the name of a secret")
+            .hint("set one with secret_set, and write its name here"));
+    }
+    Ok(())
+}
+
 fn check(theme: &Theme) -> Result<()> {
     let is_colour = |text: &str| {
         text.strip_prefix('#')
@@ -111,6 +133,12 @@ impl AuthSpec {
         if self.mfa == Mfa::Required && self.methods.contains(&Method::Anonymous) {
             let message = "anonymous lets people in who can show no second factor, and mfa is required";
             return Err(Error::invalid("/methods", message).hint("leave anonymous out, or mfa optional"));
+        }
+        if let Some(adapter) = &self.phone {
+            check_adapter(adapter)?;
+        } else if self.methods.contains(&Method::Phone) {
+            return Err(Error::invalid("/methods", "phone is on, and nobody sends the texts")
+                .hint(r#"auth.phone: {"webhook": "https://sms.example.com/send", "secret": "SMS_KEY"}"#));
         }
         check(&self.theme)?;
         check_providers(&self.providers).map_err(|e| e.under("/providers"))?;
@@ -168,6 +196,7 @@ impl AuthSpec {
             signup: self.signup,
             confirm: if self.confirm { Confirm::First } else { Confirm::Later },
             mfa: self.mfa,
+            phone: self.phone,
             redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
             name,
             theme: self.theme,
@@ -200,6 +229,10 @@ impl fmt::Display for AuthSpec {
         }
         if self.confirm {
             f.write_str(" with a confirmed address")?;
+        }
+        if let Some(PhoneAdapter { webhook, secret }) = &self.phone {
+            let host = Url::parse(webhook).ok().and_then(|url| url.host_str().map(str::to_owned));
+            write!(f, ", texts by {} with the secret {secret}", host.unwrap_or_default())?;
         }
         match self.mfa {
             Mfa::Off => {}

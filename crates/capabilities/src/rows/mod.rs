@@ -30,7 +30,8 @@ pub use etag::IfMatch;
 pub use kind::Type;
 pub use list::ListQuery;
 pub use model::{
-    App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, Mfa, SignUp, TableModel, Theme,
+    App, AuthSettings, ColumnModel, Confirm, DefaultValue, Method, Mfa, PhoneAdapter, SignUp, TableModel,
+    Theme,
 };
 pub use once::{Key, Reply, Write};
 pub use put::Target;

@@ -63,6 +63,8 @@ pub struct AuthSettings {
     pub confirm: Confirm,
     /// Whether people have second factors.
     pub mfa: Mfa,
+    /// Who sends texts to phones.
+    pub phone: Option<PhoneAdapter>,
     /// Other addresses that links in mails may lead on to.
     pub redirects: Vec<Url>,
     /// What the app is called in mails.
@@ -73,6 +75,16 @@ pub struct AuthSettings {
     pub providers: BTreeMap<String, Provider>,
     /// The tokens that the app's own server signs.
     pub custom: Option<Custom>,
+}
+
+/// Who sends texts to phones: the app's own adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PhoneAdapter {
+    /// Where `{to, code, text, app}` is posted, signed as Standard Webhooks says: `https://sms.example.com/send`.
+    pub webhook: String,
+    /// The name of the secret that it is signed with; `secret_set` sets it.
+    pub secret: String,
 }
 
 /// How the sign-in page looks.
@@ -166,6 +178,8 @@ pub enum Method {
     Password,
     /// With a code, or a link, that is mailed to an address.
     Otp,
+    /// With a code that the app's own adapter sends to a phone.
+    Phone,
     /// With a passkey, which who has an account makes.
     Passkey,
     /// By the word of a provider that `auth.providers` names.
@@ -183,6 +197,7 @@ impl Method {
             Method::Anonymous => "anonymous",
             Method::Password => "password",
             Method::Otp => "otp",
+            Method::Phone => "phone",
             Method::Passkey => "passkey",
             Method::OAuth => "oauth",
             Method::Custom => "custom",

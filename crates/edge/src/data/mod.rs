@@ -60,6 +60,8 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/_/auth/mfa/recovery"),
     ("POST", "/_/auth/mfa/verify"),
     ("DELETE", "/_/auth/mfa/{id}"),
+    ("POST", "/_/auth/phone"),
+    ("POST", "/_/auth/phone/verify"),
     ("POST", "/_/auth/passkey/options"),
     ("POST", "/_/auth/passkey"),
     ("POST", "/_/auth/passkeys/options"),

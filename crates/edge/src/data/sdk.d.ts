@@ -4,6 +4,7 @@
 export interface User {
   readonly id: string;
   readonly email: string | null;
+  readonly phone: string | null;
   /** Whether the address was confirmed by mail; access rules see it only then. */
   readonly email_verified: boolean;
   readonly role: string;
@@ -66,6 +67,10 @@ export interface Auth extends Others {
   /** What a mailed link has brought to this page, for `verify`, once. Call `verify` when somebody clicks: programs that
    * look through mail open links too. */
   linkToken(kind?: "link" | "reset"): string | null;
+  /** Has a code sent to a phone, `+49…`. Tells nothing of who has an account. */
+  textCode(phone: string): Promise<void>;
+  /** Signs in, or signs up, with what was sent. An anonymous user becomes the account of a new number. */
+  verifyText(sent: { phone: string; code: string }): Promise<User>;
   /** Second factors. Where an account has one, whatever signs in throws an error whose `mfa` is set: then `mfa.verify`. */
   readonly mfa: Mfa;
   /** Passkeys of this device and others, where `passkey` is among the app's methods. */

@@ -315,6 +315,8 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       await call("DELETE", "/_/auth/me", { body: { current } });
       await locked(async () => save(null));
     },
+    textCode: async (phone) => void (await ask("POST", "/_/auth/phone", { body: { phone } })),
+    verifyText: ({ phone, code }) => locked(() => keep("phone/verify", { phone, code })),
     mfa: mfaOf({ call, enter: (path, body) => locked(() => enter(path, body)) }),
     passkey: passkeysOf({ call, ask, enter: (path, body) => locked(() => enter(path, body)) }),
     login: ({ email, password }) => {

@@ -157,9 +157,9 @@ impl Auth {
                 let credential = URL_SAFE_NO_PAD.encode(&made.id);
                 room(&mut db, user, &credential).await?;
                 let sql = "INSERT INTO _steading_passkey \
-                           (id, credential, user, name, key, counter, host, backed_up, created_at) \
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-                let params: [Value; 9] = [
+                           (id, credential, user, name, key, counter, host, verified, backed_up, created_at) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+                let params: [Value; 10] = [
                     id.clone().into(),
                     credential.into(),
                     user.to_string().into(),
@@ -167,6 +167,7 @@ impl Auth {
                     URL_SAFE_NO_PAD.encode(&made.key).into(),
                     said.counter.into(),
                     place.party.clone().into(),
+                    said.verified.into(),
                     said.backed_up.into(),
                     now.as_micros().into(),
                 ];
@@ -246,13 +247,14 @@ impl Auth {
                         return Ok(None);
                     }
                 };
-                let sql =
-                    "UPDATE _steading_passkey SET counter = ?2, backed_up = ?3, used_at = ?4 WHERE id = ?1";
+                let sql = "UPDATE _steading_passkey SET counter = ?2, backed_up = ?3, used_at = ?4, \
+                     verified = max(verified, ?5) WHERE id = ?1";
                 let params = [
                     held.id.into(),
                     said.counter.into(),
                     said.backed_up.into(),
                     Timestamp::now().as_micros().into(),
+                    said.verified.into(),
                 ];
                 db.run(Role::Platform, sql, &params).await?;
                 let strength = if said.verified { Strength::Two } else { Strength::One };

@@ -155,9 +155,9 @@ async fn the_apps_makers_make_and_change_users() {
         refused.push(told(set(wrong).await));
     }
     expect![[r#"
-        invalid_input /user: this is neither a user's id nor an address
-        invalid_input /user: this is neither a user's id nor an address
-        invalid_input /user: this is neither a user's id nor an address
+        invalid_input /user: this is neither a user's id nor an address nor a phone number
+        invalid_input /user: this is neither a user's id nor an address nor a phone number
+        invalid_input /user: this is neither a user's id nor an address nor a phone number
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together
         invalid_input /role: a role is a lower-case letter, then letters, digits, - and _, at most 32 together

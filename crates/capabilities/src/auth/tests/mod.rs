@@ -3,6 +3,7 @@
 mod accounts;
 mod fixture;
 mod guesses;
+mod passkeys;
 mod second;
 mod sessions;
 mod tokens;

@@ -230,3 +230,18 @@ impl From<ShownPasskey> for auth::ShownPasskey {
         Self { credential, client_data, authenticator_data, signature, user }
     }
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Phoning {
+    /// The number, with its country: `+49…`.
+    pub phone: String,
+}
+
+/// What was sent to a phone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Phoned {
+    pub phone: String,
+    pub code: Secret,
+}

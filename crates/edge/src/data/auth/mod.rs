@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use super::{Ask, Data, json as answer_json, unknown};
 use forms::{
-    Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Refreshing, Resetting, Showing,
-    Verifying, Vouched,
+    Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Phoned, Phoning, Refreshing, Resetting,
+    Showing, Verifying, Vouched,
 };
 
 /// Answers for `/_/auth/…`.
@@ -45,6 +45,7 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["mfa", "totp" | "recovery" | "verify"] | ["mfa", "totp", "verify"] => "POST",
         ["mfa", _] => "DELETE",
         ["passkeys"] => "GET, HEAD, POST",
+        ["phone"] | ["phone", "verify"] => "POST",
         ["passkey"] | ["passkey" | "passkeys", "options"] => "POST",
         ["passkeys", _] => "PATCH, DELETE",
         ["anonymous" | "signup" | "login" | "refresh" | "logout" | "otp" | "password" | "email"]
@@ -169,6 +170,15 @@ impl Request<'_> {
                 let shown: Showing = ask.json(body).await?;
                 let profile = auth.verify_email(asking, token, &shown.read()?).await?;
                 good(StatusCode::OK, &json!({ "user": profile }))
+            }
+            ["phone"] => {
+                let Phoning { phone } = ask.json(body).await?;
+                auth.ask_text(asking, &phone).await?;
+                self.mailed()
+            }
+            ["phone", "verify"] => {
+                let Phoned { phone, code } = ask.json(body).await?;
+                signed_in(StatusCode::OK, auth.verify_text(asking, token, &phone, &code).await?, None)
             }
             ["passkeys", rest @ ..] => self.passkeys(rest, body).await,
             ["passkey", rest @ ..] => self.by_passkey(rest, body).await,

@@ -106,6 +106,13 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     if on(Method::OAuth) || on(Method::Custom) {
         others::describe_identities(&mut add);
     }
+    if on(Method::Phone) {
+        let asked = object(&["phone"], &["phone"]);
+        add("phone", "post", "Sends a code to a phone, +49….", Answers::Mailed, Some(asked));
+        let asked = object(&["phone", "code"], &["phone", "code"]);
+        let about = "Signs in with what was sent; an anonymous session becomes the account of a new number.";
+        add("phone/verify", "post", about, Answers::Session(200), Some(asked));
+    }
     if auth.mfa != Mfa::Off {
         mfa::describe(&mut add);
     }
@@ -166,9 +173,10 @@ const SCHEMAS: [(&str, Schema); 4] = [
     ("User", || {
         json!({
             "type": "object",
-            "required": ["id", "email", "email_verified", "role", "anonymous", "created_at"],
+            "required": ["id", "email", "phone", "email_verified", "role", "anonymous", "created_at"],
             "properties": {
                 "id": { "type": "string" }, "email": { "type": ["string", "null"] },
+                "phone": { "type": ["string", "null"] },
                 "email_verified": { "type": "boolean" }, "role": { "type": "string" },
                 "anonymous": { "type": "boolean" }, "created_at": { "type": "string", "format": "date-time" },
             },

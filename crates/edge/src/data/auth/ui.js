@@ -17,6 +17,7 @@ const PASSWORD = { name: "password", label: "Password", type: "password", autoco
 const NEW = { name: "password", label: "New password", type: "password", autocomplete: "new-password", minlength: "8" };
 const CODE = { name: "code", label: "Code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: "9" };
 
+const PHONE = { name: "phone", label: "Phone number with its country, +49…", type: "tel", autocomplete: "tel" };
 const RECOVERY = { name: "recovery", label: "Recovery code", autocomplete: "off", maxlength: "24" };
 
 /** Shows one form: its fields, what its button does, and where one can go instead. */
@@ -91,13 +92,14 @@ const passkey = () =>
 
 function start() {
   const mail = on.has("otp") && ["Mail me a code instead", byMail];
-  const key = passkey();
+  const [key, text] = [passkey(), on.has("phone") && ["Text me a code", byPhone]];
   if (on.has("password")) {
     const create = on.has("signup") && ["Create an account", signUp];
-    const more = [key, ...others, create, mail, ["I forgot my password", forgot], guest()];
+    const more = [key, ...others, create, mail, text, ["I forgot my password", forgot], guest()];
     return show({ title: "Sign in", fields: [EMAIL, PASSWORD], button: "Sign in", act: logIn, more });
   }
   if (on.has("otp")) return byMail();
+  if (on.has("phone")) return byPhone();
   if (key) return show({ title: "Sign in", button: key[0], act: key[1], more: [...others, guest()] });
   if (others.length) return show({ title: "Sign in", more: [...others, guest()] });
   if (on.has("anonymous")) return show({ title: "Welcome", button: "Go on", act: guest()[1] });
@@ -125,8 +127,20 @@ function byMail() {
     typed = email;
     enter("If all is well, a code is on its way to");
   };
-  const more = on.has("password") ? [back, guest()] : [passkey(), ...others, guest()];
+  const text = on.has("phone") && ["Text me a code instead", byPhone];
+  const more = on.has("password") ? [back, guest()] : [passkey(), text, ...others, guest()];
   show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
+}
+
+function byPhone() {
+  const act = async ({ phone }) => {
+    await auth.textCode(phone);
+    const verify = async ({ code }) => (await auth.verifyText({ phone, code }), leave());
+    const lead = `If all is well, a code is on its way to ${phone}.`;
+    show({ title: "Enter the code", lead, fields: [CODE], button: "Go on", act: verify, more: [back] });
+  };
+  const more = on.has("password") || on.has("otp") ? [back, guest()] : [passkey(), ...others, guest()];
+  show({ title: "Sign in", lead: "We text you a code. No password needed.", fields: [PHONE], button: "Text me a code", act, more });
 }
 
 function enter(lead) {
