@@ -197,7 +197,7 @@ impl Inner {
             (None, Some(before)) => upgraded(db, &before, None).await?,
             (None, None) => Stored { account: Account::new(None), password: None },
         };
-        user.account.anonymous = false;
+        user.account.note("phone");
         user.account.phone = Some(phone.as_str().to_owned());
         account::put(db, &user).await?;
         let sql = "INSERT INTO _steading_identity (provider, subject, user, created_at) VALUES ('phone', ?1, ?2, ?3)";

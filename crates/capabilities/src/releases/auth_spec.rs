@@ -179,7 +179,8 @@ impl AuthSpec {
             .custom
             .iter()
             .filter_map(|custom| Some(("/custom/secret".to_owned(), custom.secret.as_ref()?)));
-        for (at, name) in of_providers.chain(of_custom) {
+        let of_phone = self.phone.iter().map(|phone| ("/phone/secret".to_owned(), &phone.secret));
+        for (at, name) in of_providers.chain(of_custom).chain(of_phone) {
             if !set.contains(name) {
                 return Err(Error::invalid(at, format!("the secret {name} is not set"))
                     .hint("set it with secret_set first"));

@@ -97,6 +97,13 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let user = json!({ "type": "object", "properties": { "user": reference("auth.User") } });
         add("email/verify", "post", "Takes the new address.", Answers::With(user), Some(shown()));
     }
+    if on(Method::Phone) {
+        let asked = object(&["phone"], &["phone"]);
+        add("phone", "post", "Sends a code to a phone, +49….", Answers::Mailed, Some(asked));
+        let asked = object(&["phone", "code"], &["phone", "code"]);
+        let about = "Signs in with what was sent; an anonymous session becomes the account of a new number.";
+        add("phone/verify", "post", about, Answers::Session(200), Some(asked));
+    }
     if on(Method::OAuth) {
         others::describe_providers(&mut add);
     }
@@ -105,13 +112,6 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     }
     if on(Method::OAuth) || on(Method::Custom) {
         others::describe_identities(&mut add);
-    }
-    if on(Method::Phone) {
-        let asked = object(&["phone"], &["phone"]);
-        add("phone", "post", "Sends a code to a phone, +49….", Answers::Mailed, Some(asked));
-        let asked = object(&["phone", "code"], &["phone", "code"]);
-        let about = "Signs in with what was sent; an anonymous session becomes the account of a new number.";
-        add("phone/verify", "post", about, Answers::Session(200), Some(asked));
     }
     if auth.mfa != Mfa::Off {
         mfa::describe(&mut add);

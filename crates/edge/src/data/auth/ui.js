@@ -128,7 +128,7 @@ function byMail() {
     enter("If all is well, a code is on its way to");
   };
   const text = on.has("phone") && ["Text me a code instead", byPhone];
-  const more = on.has("password") ? [back, guest()] : [passkey(), text, ...others, guest()];
+  const more = on.has("password") ? [back, guest()] : [passkey(), ...others, text, guest()];
   show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
 }
 
