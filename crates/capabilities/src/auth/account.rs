@@ -115,13 +115,13 @@ pub(super) struct Stored {
 const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
     WHERE i.provider = 'email' AND i.subject = u.email AND i.user = u.id)";
 
+/// Who vouches for the user `u`, in order.
+const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
+    WHERE i.user = u.id AND i.provider NOT IN ('email', 'phone') ORDER BY i.provider))";
+
 /// The phone number of the user `u`.
 const PHONE: &str =
     "(SELECT min(i.subject) FROM _steading_identity i WHERE i.provider = 'phone' AND i.user = u.id)";
-
-/// Who vouches for the user `u`, in order.
-const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
-    WHERE i.user = u.id AND i.provider <> 'email' ORDER BY i.provider))";
 
 /// Reads the user `?1` as rules see it, for [`seen`]; one who is disabled too.
 pub(crate) fn seen_sql() -> String {
@@ -141,8 +141,8 @@ pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
 
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}, \
-         {ACTIVE}, {PHONE}"
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, \
+         {ACTIVE}, {PHONE}, {PROVIDERS}"
     )
 }
 
@@ -160,10 +160,10 @@ impl Stored {
             seen,
             password,
             verified,
-            providers,
             totp,
             passkey,
             phone,
+            providers,
             ..,
         ] = row
         else {
@@ -181,7 +181,7 @@ impl Stored {
             .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
-            anonymous: email.is_none() && providers.is_empty(),
+            anonymous: email.is_none() && phone.is_none() && providers.is_empty(),
             email,
             phone,
             providers,
@@ -199,7 +199,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0, NULL, 0, 0, NULL FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, 0, 0, NULL, NULL FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

@@ -135,6 +135,7 @@ pub(in crate::auth) async fn oust(db: &mut Writer, user: &mut Stored) -> Result<
     user.password = None;
     user.account.providers.clear();
     user.account.mfa.clear();
+    user.account.phone = None;
     let id = user.account.id;
     factors::reset(db, id).await?;
     db.run(Role::Platform, "DELETE FROM _steading_identity WHERE user = ?1", &[id.to_string().into()])
@@ -176,7 +177,7 @@ impl Auth {
     /// `unauthenticated` where the token does not hold.
     pub async fn identities(&self, env: &Env, token: &Secret) -> Result<Vec<IdentityInfo>> {
         let user = self.0.known(env, token).await?.profile.id;
-        let sql = "SELECT provider, min(created_at) FROM _steading_identity WHERE user = ?1 AND provider <> 'email' \
+        let sql = "SELECT provider, min(created_at) FROM _steading_identity WHERE user = ?1 AND provider NOT IN ('email', 'phone') \
                    GROUP BY provider ORDER BY provider";
         let rows = self.0.databases.platform_query(env, sql, &[user.to_string().into()]).await?;
         let read = |row: &Vec<Value>| {
@@ -208,7 +209,8 @@ impl Auth {
                 other => on(Method::OAuth) && settings.providers.contains_key(other),
             };
             let by_passkey = user.account.mfa.contains(&FactorKind::Passkey) && on(Method::Passkey);
-            by_mail || by_password || by_passkey || rest.iter().any(by_other)
+            let by_phone = user.account.phone.is_some() && on(Method::Phone);
+            by_mail || by_password || by_passkey || by_phone || rest.iter().any(by_other)
         };
         whole(async move {
             let mut db = inner.begin(&env).await?;
