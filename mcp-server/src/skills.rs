@@ -30,6 +30,7 @@ pub const FILES: &[File] = files![
     "data-and-access/references/rules.md",
     "auth-and-accounts/SKILL.md",
     "auth-and-accounts/references/factors.md",
+    "auth-and-accounts/references/providers.md",
     "files-and-images/SKILL.md",
     "realtime/SKILL.md",
     "domains/SKILL.md",

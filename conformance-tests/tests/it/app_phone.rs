@@ -245,6 +245,10 @@ fn an_adapter_that_fails_is_said_in_the_log_without_the_code() {
 fn a_manifest_says_who_sends_texts() {
     let shop = Shop::new("text-manifest", json!({ "methods": ["phone"] })).unwrap();
     for (auth, field) in [
+        (
+            json!({ "methods": [], "phone": { "webhook": "https://a.example/", "secret": "UNSET" } }),
+            "/manifest/auth/phone/secret",
+        ),
         (json!({ "methods": ["phone"] }), "/manifest/auth/methods"),
         (
             json!({ "methods": [], "phone": { "webhook": "ftp://a.example/", "secret": "A" } }),
@@ -272,11 +276,11 @@ fn a_manifest_says_who_sends_texts() {
         let at = refused.body["field"].as_str().unwrap_or_default();
         assert!(refused.code() == "invalid_input" && at.starts_with(field), "{auth}: {:?}", refused.body);
     }
-    let phone = json!({ "webhook": "https://sms.example.com/send?x=1", "secret": "OTHER" });
+    let phone = json!({ "webhook": "https://sms.example.com/send?x=1", "secret": "SMS_KEY" });
     let manifest = json!({ "auth": { "methods": ["phone"], "phone": phone } });
     let plan = shop.client.output("app_plan", &json!({ "manifest": manifest })).unwrap();
     let text = plan.to_string();
-    assert!(text.contains("texts by sms.example.com with the secret OTHER"), "{text}");
+    assert!(text.contains("texts by sms.example.com with the secret SMS_KEY"), "{text}");
 }
 
 #[test]

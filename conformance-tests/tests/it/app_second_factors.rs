@@ -41,7 +41,7 @@ impl Authenticator {
 }
 
 /// Sets up an authenticator for somebody.
-fn guard(person: &Person) -> anyhow::Result<Authenticator> {
+pub fn guard(person: &Person) -> anyhow::Result<Authenticator> {
     let begun = person.send("POST", "/_/auth/mfa/totp", &json!({ "name": "phone" }))?;
     ensure!(begun.status == 201, "not begun: {begun:?}");
     let mut made = Authenticator::of(begun.body["secret"].as_str().context("no secret")?)?;

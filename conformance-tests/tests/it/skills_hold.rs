@@ -27,6 +27,10 @@ fn place_with_app(name: &str) -> Place {
     place
 }
 
+/// What skills refer to, with whole manifests.
+const REFERENCES: [&str; 2] =
+    ["data-and-access/references/manifest.md", "auth-and-accounts/references/factors.md"];
+
 #[test]
 fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
     let files = [
@@ -35,16 +39,26 @@ fn every_manifest_in_a_skill_can_be_applied_and_its_tests_hold() {
         "build-a-web-app",
         "data-and-access",
         "auth-and-accounts",
+        "auth-and-accounts/references/providers.md",
         "realtime",
         "files-and-images",
         "domains",
     ];
-    for file in files.into_iter().chain(["data-and-access/references/manifest.md"]) {
+    for file in files.into_iter().chain(REFERENCES) {
         let found = blocks(&skill(&Place::new("skill").unwrap(), file), "json manifest");
         assert!(!found.is_empty(), "{file}");
         for manifest in found {
             let place = Place::new("skill").unwrap();
             let manifest: Value = serde_json::from_str(&manifest).unwrap();
+            for provider in
+                manifest["auth"]["providers"].as_object().into_iter().flat_map(|named| named.values())
+            {
+                let secret = json!({ "name": provider["client_secret"], "value": "theirs" });
+                place.output("secret_set", &secret).unwrap();
+            }
+            if let Some(name) = manifest["auth"]["phone"]["secret"].as_str() {
+                place.output("secret_set", &json!({ "name": name, "value": "shared" })).unwrap();
+            }
             let applied = place.output("app_apply", &json!({ "manifest": manifest }));
             assert!(applied.is_ok(), "{file}: {applied:?}");
         }

@@ -15,6 +15,11 @@ const NODE_FILES: [(&str, &[u8]); 2] = [
     ("package.json", include_bytes!("../../../conformance-tests/clients/node/package.json")),
     ("package-lock.json", include_bytes!("../../../conformance-tests/clients/node/package-lock.json")),
 ];
+const OPENID_FILES: [(&str, &[u8]); 3] = [
+    ("package.json", include_bytes!("../../../conformance-tests/clients/openid/package.json")),
+    ("package-lock.json", include_bytes!("../../../conformance-tests/clients/openid/package-lock.json")),
+    ("provider.mjs", include_bytes!("../../../conformance-tests/clients/openid/provider.mjs")),
+];
 const PYTHON_FILES: [(&str, &[u8]); 1] =
     [("requirements.txt", include_bytes!("../../../conformance-tests/clients/python/requirements.txt"))];
 
@@ -44,8 +49,17 @@ impl NodeTool {
     /// # Errors
     /// `Missing` where the machine has no npm, `Broken` with npm's own words where the installation fails.
     pub fn install() -> Result<Self, Unavailable> {
+        Self::of("node", &NODE_FILES)
+    }
+
+    /// Makes the OpenID provider ready, which is kept apart: some seconds for the first test on a machine, nothing after.
+    pub(crate) fn install_provider() -> Result<Self, Unavailable> {
+        Self::of("openid", &OPENID_FILES)
+    }
+
+    fn of(kind: &str, files: &[(&str, &[u8])]) -> Result<Self, Unavailable> {
         let npm = locate::program(&["npm"]).ok_or(Unavailable::Missing(Engine::Npm))?;
-        let directory = installed("node", &NODE_FILES, |directory| {
+        let directory = installed(kind, files, |directory| {
             let mut ci = Command::new(npm);
             // Every pinned package carries its program inside; what a script would fetch is not pinned.
             ci.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev"])

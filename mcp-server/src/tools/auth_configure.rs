@@ -1,7 +1,8 @@
 //! `auth_configure`: changes how an app's users sign in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use capabilities::auth::{CALLBACK, Provider};
 use capabilities::releases::AuthChange;
 use capabilities::rows::{Method, Mfa, SignUp};
 use kernel::{Env, Result, Scope};
@@ -25,12 +26,20 @@ pub struct Input {
     #[schemars(schema_with = "signup")]
     signup: Option<SignUp>,
     #[serde(default)]
+    #[schemars(schema_with = "providers")]
+    providers: Option<BTreeMap<String, Provider>>,
+    #[serde(default)]
     #[schemars(schema_with = "mfa")]
     mfa: Option<Mfa>,
 }
 
+fn providers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
+}
+
 fn methods(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": ["anonymous", "password", "otp", "phone", "passkey"] } })
+    let methods = ["anonymous", "password", "otp", "phone", "passkey", "oauth", "custom"];
+    json_schema!({ "type": "array", "items": { "enum": methods } })
 }
 
 fn signup(_: &mut SchemaGenerator) -> Schema {
@@ -52,6 +61,11 @@ pub struct Output {
     methods: BTreeSet<Method>,
     origins: Vec<String>,
     signup: SignUp,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    providers: Vec<String>,
+    /// The address to register with each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: Option<String>,
     mfa: Mfa,
     /// What pages of those origins pass to createClient; may be public.
     publishable_key: String,
@@ -74,16 +88,19 @@ impl Tool<Platform> for AuthConfigure {
         let (platform, env) = (cx.platform(), cx.env());
         let url = platform.url(env).await?;
         let publishable_key = platform.auth.publishable_key(env).await?;
-        let Input { methods, origins, signup, mfa } = input;
-        let change = AuthChange { methods, origins, signup, mfa };
-        let (applied, auth) = platform.releases.configure_auth(env, change, cx.cancel()).await?;
+        let Input { methods, origins, signup, mfa, providers } = input;
+        let change = AuthChange { methods, origins, signup, mfa, providers };
+        let secrets = platform.secrets(env).await?;
+        let (applied, auth) = platform.releases.configure_auth(env, change, &secrets, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,
+            callback: (!auth.providers.is_empty()).then(|| format!("{url}{CALLBACK}")),
             url,
             changed: applied.changed,
             methods: auth.methods,
             origins: auth.origins,
             signup: auth.signup,
+            providers: auth.providers.into_keys().collect(),
             mfa: auth.mfa,
             publishable_key,
         })

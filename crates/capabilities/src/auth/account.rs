@@ -30,7 +30,10 @@ pub struct Account {
     pub role: String,
     /// What the app notes about the user.
     pub claims: Map<String, Value>,
-    /// Whether the user has no address.
+    /// Who else vouches for the user: providers, and `custom`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// Whether the user has neither an address nor anybody who vouches.
     pub anonymous: bool,
     /// Whether the user cannot sign in.
     pub disabled: bool,
@@ -57,7 +60,7 @@ pub struct Profile {
     pub email_verified: bool,
     /// The role.
     pub role: String,
-    /// Whether the user has no address.
+    /// Whether the user has no account yet: neither an address nor another way to come back.
     pub anonymous: bool,
     /// When the user was made.
     pub created_at: Timestamp,
@@ -73,11 +76,20 @@ impl Account {
             email_verified: false,
             role: "user".to_owned(),
             claims: Map::new(),
+            providers: Vec::new(),
             anonymous: email.is_none(),
             disabled: false,
             mfa: Vec::new(),
             created_at: Timestamp::now(),
             last_seen_at: None,
+        }
+    }
+
+    /// Notes that somebody vouches for the user.
+    pub(super) fn note(&mut self, provider: &str) {
+        self.anonymous = false;
+        if let Err(at) = self.providers.binary_search_by(|known| known.as_str().cmp(provider)) {
+            self.providers.insert(at, provider.to_owned());
         }
     }
 
@@ -107,6 +119,10 @@ const VERIFIED: &str = "EXISTS (SELECT 1 FROM _steading_identity i \
 const PHONE: &str =
     "(SELECT min(i.subject) FROM _steading_identity i WHERE i.provider = 'phone' AND i.user = u.id)";
 
+/// Who vouches for the user `u`, in order.
+const PROVIDERS: &str = "(SELECT group_concat(provider, ' ') FROM (SELECT DISTINCT i.provider FROM _steading_identity i \
+    WHERE i.user = u.id AND i.provider <> 'email' ORDER BY i.provider))";
+
 /// Reads the user `?1` as rules see it, for [`seen`]; one who is disabled too.
 pub(crate) fn seen_sql() -> String {
     format!(
@@ -125,7 +141,7 @@ pub(crate) fn seen(id: UserId, row: &[Value]) -> (User, bool) {
 
 pub(super) fn columns() -> String {
     format!(
-        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, \
+        "u.id, u.email, u.role, u.claims, u.disabled, u.created_at, u.last_seen_at, u.password, {VERIFIED}, {PROVIDERS}, \
          {ACTIVE}, {PHONE}"
     )
 }
@@ -134,14 +150,30 @@ impl Stored {
     /// Reads a row of [`columns`].
     pub fn read(row: &[Value]) -> Result<Self> {
         let unreadable = || Error::internal("a row of a user cannot be read");
-        let [id, email, role, claims, disabled, created, seen, password, verified, totp, passkey, phone, ..] =
-            row
+        let [
+            id,
+            email,
+            role,
+            claims,
+            disabled,
+            created,
+            seen,
+            password,
+            verified,
+            providers,
+            totp,
+            passkey,
+            phone,
+            ..,
+        ] = row
         else {
             return Err(unreadable());
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = |value: &Value| value.as_i64().map(Timestamp::from_micros);
         let (email, phone) = (text(email), text(phone));
+        let providers = text(providers).unwrap_or_default();
+        let providers: Vec<String> = providers.split_whitespace().map(str::to_owned).collect();
         let there = |(there, kind): (&Value, FactorKind)| (there.as_i64() == Some(1)).then_some(kind);
         let mfa = [(totp, FactorKind::Totp), (passkey, FactorKind::Passkey)]
             .into_iter()
@@ -149,9 +181,10 @@ impl Stored {
             .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
-            anonymous: email.is_none() && phone.is_none(),
+            anonymous: email.is_none() && providers.is_empty(),
             email,
             phone,
+            providers,
             email_verified: verified.as_i64() == Some(1),
             role: text(role).ok_or_else(unreadable)?,
             claims: serde_json::from_str(claims.as_str().ok_or_else(unreadable)?).map_err(Error::internal)?,
@@ -166,7 +199,7 @@ impl Stored {
 
 /// Reads every user, for [`check_stored`].
 pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u.disabled, u.created_at, \
-                                       u.last_seen_at, u.password, 0, 0, 0, NULL FROM _steading_user u";
+                                       u.last_seen_at, u.password, 0, NULL, 0, 0, NULL FROM _steading_user u";
 
 /// Refuses a row that no user of ours has.
 ///

@@ -322,22 +322,28 @@ impl Inner {
 }
 
 fn check(change: &UserChange) -> Result<()> {
-    if let Some(role) = &change.role {
-        let plain = role.starts_with(|c: char| c.is_ascii_lowercase())
-            && role.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
-        if !plain || role.len() > ROLE {
-            let message = format!(
-                "a role is a lower-case letter, then letters, digits, - and _, at most {ROLE} together"
-            );
-            return Err(Error::invalid("/role", message));
-        }
+    change.role.as_deref().map_or(Ok(()), check_role)?;
+    change.claims.as_ref().map_or(Ok(()), check_claims)
+}
+
+/// Refuses what is no role.
+pub(super) fn check_role(role: &str) -> Result<()> {
+    let plain = role.starts_with(|c: char| c.is_ascii_lowercase())
+        && role.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+    if plain && role.len() <= ROLE {
+        return Ok(());
     }
-    if let Some(claims) = &change.claims {
-        let bytes = serde_json::to_string(claims).map_err(Error::internal)?.len();
-        if bytes > CLAIMS {
-            let message = format!("the claims are {bytes} bytes of JSON and at most {CLAIMS} are allowed");
-            return Err(Error::new(Code::TooLarge, message).field("/claims"));
-        }
+    let message =
+        format!("a role is a lower-case letter, then letters, digits, - and _, at most {ROLE} together");
+    Err(Error::invalid("/role", message))
+}
+
+/// Refuses more than may be noted about one user.
+pub(super) fn check_claims(claims: &Map<String, Value>) -> Result<()> {
+    let bytes = serde_json::to_string(claims).map_err(Error::internal)?.len();
+    if bytes > CLAIMS {
+        let message = format!("the claims are {bytes} bytes of JSON and at most {CLAIMS} are allowed");
+        return Err(Error::new(Code::TooLarge, message).field("/claims"));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Codes and links that were mailed, and codes that were sent to phones, as rows of the environment's own database: hashed, short-lived, and used once.
+//! Codes and links that were mailed, and codes that were sent to phones, as rows of the environment's own database:
+//! hashed, short-lived, and used once.
 
 use std::time::Duration;
 

@@ -42,6 +42,7 @@ struct Page {
 #[derive(Serialize)]
 struct Taken {
     user: Profile,
+    identities: Value,
     rows: BTreeMap<String, Vec<Box<RawValue>>>,
     files: Vec<Value>,
     mfa: Value,
@@ -54,8 +55,8 @@ const LOOKED_UP: u32 = 500;
 
 impl Auth {
     /// The account of an access token's user and the rows that are the user's, by table, as far as the user may list
-    /// them, where the user's files are, and the second factors without their secrets:
-    /// `{"user", "rows", "files", "mfa", "passkeys"}`.
+    /// them, where the user's files are, who vouches for the user, and the second factors without their secrets:
+    /// `{"user", "identities", "rows", "files", "mfa", "passkeys"}`.
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `too_large` where the rows do not fit into one answer.
@@ -102,10 +103,11 @@ impl Auth {
                 Err(e) => return Err(e),
             }
         }
+        let identities = self.identities(env, token).await?;
         let factors = self.0.factors_of(env, profile.id).await?;
         let passkeys = self.0.passkeys_of(env, profile.id).await?;
-        let passkeys = json!(passkeys);
-        let taken = Taken { user: profile, rows: tables, files, mfa: json!(factors), passkeys };
+        let (identities, passkeys) = (json!(identities), json!(passkeys));
+        let taken = Taken { user: profile, identities, rows: tables, files, mfa: json!(factors), passkeys };
         serde_json::value::to_raw_value(&taken).map_err(Error::internal)
     }
 

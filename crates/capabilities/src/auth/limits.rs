@@ -68,6 +68,8 @@ pub struct AuthLimits {
     pub wrong_seconds: Rate,
     /// Sign-ups and log-ins from one network address.
     pub passwords: Rate,
+    /// Ways to providers and back, and custom tokens, from one network address.
+    pub others: Rate,
     /// Anonymous sign-ins from one network address.
     pub anonymous: Rate,
     /// Refreshes from one network address.
@@ -94,6 +96,7 @@ impl Default for AuthLimits {
         // Three codes are good at a time: at this pace one is guessed once in three years, by who has the first factor.
         const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
+        const OTHERS: Rate = rate(120, Duration::from_millis(500));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
             access: Duration::from_secs(15 * 60),
@@ -119,6 +122,7 @@ impl Default for AuthLimits {
             ticket: Duration::from_secs(5 * 60),
             wrong_seconds: WRONG_SECONDS,
             passwords: PASSWORDS,
+            others: OTHERS,
             anonymous: OFTEN,
             refreshes: OFTEN,
             minded: 100_000,

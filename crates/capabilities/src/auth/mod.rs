@@ -5,6 +5,8 @@
 //! remembered, until it ends or something about its user changes. A refresh token is used once; one that is shown again
 //! ends its session.
 //!
+//! Somebody else's word opens an account, too: `others`.
+//!
 //! What is mailed opens an account once, for a few minutes. A request for mail is answered before anybody has looked whose
 //! address it is.
 
@@ -19,6 +21,7 @@ mod leaving;
 mod letters;
 mod limits;
 mod origin;
+mod others;
 mod passkeys;
 mod password;
 mod phone;
@@ -56,6 +59,11 @@ pub use held::Held;
 pub use leaving::Holdings;
 pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
+pub(crate) use others::check as check_providers;
+pub use others::{
+    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, IdentityInfo, Landing, Provider,
+    Taken, Wish,
+};
 pub use passkeys::{NewPasskey, Passkey, ShownPasskey};
 pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
@@ -71,6 +79,7 @@ use crate::outbound::{NoSecrets, Outbound, SecretValues};
 use crate::rows::{AuthSettings, Mfa};
 use account::{Stored, columns, settle};
 use guesses::{Familiar, Guesses};
+use others::Issuers;
 use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
@@ -86,6 +95,7 @@ struct Inner {
     keys: Arc<dyn TokenKeys>,
     post: Post,
     outside: Outside,
+    issuers: Issuers,
     limits: AuthLimits,
     recognized: Recognized,
     passwords: Passwords,
@@ -128,6 +138,7 @@ struct Throttles {
     mails_from: Throttle<Client>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
+    others: Throttle<Client>,
     refreshes: Throttle<Client>,
     seconds: Throttle<(EnvId, UserId)>,
     texts: Guesses,
@@ -233,6 +244,7 @@ impl Auth {
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
+            others: Throttle::new("sign-ins", limits.others, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
             texts: Guesses::texts(&limits, &familiar),
             texts_from: Throttle::new("texts", limits.texts_from, limits.minded),
@@ -246,6 +258,7 @@ impl Auth {
             databases,
             keys,
             post,
+            issuers: Issuers::new(outside.http.clone()),
             outside,
             limits,
             requests: Arc::new(Semaphore::new(REQUESTS)),

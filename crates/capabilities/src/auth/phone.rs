@@ -130,7 +130,7 @@ impl Inner {
         let written = self.write_text(&mut db, env, wanted, &sender).await;
         let Some(text) = settle(db, written).await? else { return Ok(()) };
         if let Err(why) = self.hand_over(env, &wanted.adapter, &text).await {
-            self.post.note(env, Level::Error, &format!("a text was not sent: {why}"));
+            self.post.note(env, Level::Error, &format!("a text was not sent: {why}"), &[]);
         }
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Inner {
             (None, Some(before)) => upgraded(db, &before, None).await?,
             (None, None) => Stored { account: Account::new(None), password: None },
         };
-        user.account.anonymous = false;
+        user.account.note("phone");
         user.account.phone = Some(phone.as_str().to_owned());
         account::put(db, &user).await?;
         let sql = "INSERT INTO _steading_identity (provider, subject, user, created_at) VALUES ('phone', ?1, ?2, ?3)";

@@ -7,6 +7,7 @@ use kernel::{Code, Env, Error, Result, Secret};
 use super::account::{self, Key, settle};
 use super::address::Address;
 use super::codes::{self, DIGITS, Purpose, Spent};
+use super::factors::Presence;
 use super::guesses::Guess;
 use super::letters::{News, Sender};
 use super::password::{Password, Tried};
@@ -273,8 +274,15 @@ impl Auth {
         email: &str,
     ) -> Result<()> {
         let email = Address::parse("/email", email)?;
-        self.owner(asking, token, current).await?;
-        let user = Some(self.0.known(asking.env, token).await?.profile.id);
+        let known = self.0.known(asking.env, token).await?;
+        let user = Some(known.profile.id);
+        if known.profile.email.is_some() || known.profile.anonymous {
+            self.owner(asking, token, current).await?;
+        } else {
+            // Somebody whom others vouch for has no password to show.
+            known.admitted(asking.settings.mfa)?;
+            self.0.present(asking, &known, &Presence::Fresh).await?;
+        }
         let wanted = self.wanted(asking, Purpose::Change, email, None).await?;
         self.0.request(asking.env, Wanted { user, ..wanted })
     }

@@ -10,6 +10,7 @@ use super::account::{self, Account, Key, Stored, settle};
 use super::address::Address;
 use super::codes::Purpose;
 use super::factors::{self, Cleared, Clearing, Strength};
+use super::others::{Vouched, links};
 use super::password::{Password, Tried};
 use super::phone::Phoned;
 use super::recognized::Known;
@@ -79,17 +80,23 @@ pub(super) fn taken() -> Error {
         .hint("log in, or use another address")
 }
 
-/// The session of somebody without an address, who is to get one.
+/// The session of somebody without an account, who is to get one.
+#[derive(Debug)]
 pub(super) struct Before {
     session: String,
     user: UserId,
 }
 
 impl Before {
-    /// The session that is known, where its user has no address.
+    /// The session that is known, where its user has no account.
     pub fn of(known: &Known) -> Option<Self> {
         let user = known.profile.id;
         known.profile.anonymous.then(|| Self { session: known.session.clone(), user })
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> UserId {
+        self.user
     }
 }
 
@@ -107,6 +114,8 @@ pub(super) enum Who {
     Phoned(Phoned),
     /// Whoever reads the mail of an address: the user with it, the one of `before`, or a new one.
     Reads(Reads),
+    /// Whomever somebody else vouches for.
+    Vouched(Vouched),
 }
 
 /// What was shown by a mailed code.
@@ -372,6 +381,7 @@ impl Inner {
             }
             Who::Phoned(phoned) => self.phoned(db, phoned).await,
             Who::Reads(reads) => self.reader(db, reads).await,
+            Who::Vouched(vouched) => self.vouched(db, vouched).await,
         }
     }
 
@@ -382,10 +392,8 @@ impl Inner {
             (Some(found), _) if found.account.disabled => return Err(super::proofs::wrong()),
             (Some(mut found), _) => {
                 if !found.account.email_verified {
-                    // Whoever made this account has not shown that the address is theirs: they keep no way in.
-                    found.password = None;
-                }
-                if !found.account.email_verified || alone == Alone::Yes {
+                    links::oust(db, &mut found).await?;
+                } else if alone == Alone::Yes {
                     sessions::end_all(db, found.account.id, None).await?;
                 }
                 found

@@ -13,8 +13,11 @@ const EXPIRED: &str = "FROM _steading_session WHERE expires_at <= ?1";
 const GONE: &str = "DELETE FROM _steading_user WHERE email IS NULL AND coalesce(last_seen_at, created_at) <= ?1 \
     AND id NOT IN (SELECT user FROM _steading_session) AND id NOT IN (SELECT user FROM _steading_identity)";
 
-/// Codes and links that nobody has used in time.
-const UNUSED: &str = "DELETE FROM _steading_code WHERE expires_at <= ?1";
+/// Codes and links that nobody has used in time, and ways to providers that nobody came back from.
+const UNUSED: [&str; 2] = [
+    "DELETE FROM _steading_code WHERE expires_at <= ?1",
+    "DELETE FROM _steading_oauth WHERE expires_at <= ?1",
+];
 
 impl Auth {
     /// Removes expired sessions and codes, and anonymous users who have none and have not been seen for as long as a session
@@ -26,6 +29,7 @@ impl Auth {
         let now = Timestamp::now().as_micros();
         let any = format!(
             "SELECT 1 {EXPIRED} UNION ALL SELECT 1 FROM _steading_code WHERE expires_at <= ?1 \
+             UNION ALL SELECT 1 FROM _steading_oauth WHERE expires_at <= ?1 \
              UNION ALL SELECT 1 FROM _steading_ticket WHERE expires_at <= ?1 LIMIT 1"
         );
         if self.0.databases.platform_query(env, &any, &[now.into()]).await?.is_empty() {
@@ -35,8 +39,9 @@ impl Auth {
         let mut db = self.0.begin(env).await?;
         let removed = async {
             db.run(Role::Platform, &format!("DELETE {EXPIRED}"), &[now.into()]).await?;
-            db.run(Role::Platform, UNUSED, &[now.into()]).await?;
-            db.run(Role::Platform, tickets::EXPIRED, &[now.into()]).await?;
+            for unused in UNUSED.into_iter().chain([tickets::EXPIRED]) {
+                db.run(Role::Platform, unused, &[now.into()]).await?;
+            }
             let gone = db.run(Role::Platform, GONE, &[now.saturating_sub(lifetime).into()]).await?;
             Ok(gone.changed)
         }

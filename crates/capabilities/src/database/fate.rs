@@ -24,6 +24,7 @@ const FATES: &[(&str, Fate)] = &[
     ("_steading_identity", Fate::People("user")),
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
+    ("_steading_oauth", Fate::Passing),
     ("_steading_object", Fate::Data),
     ("_steading_passkey", Fate::People("user")),
     ("_steading_plan", Fate::Passing),

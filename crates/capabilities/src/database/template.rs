@@ -22,7 +22,7 @@ pub(super) const LAYOUT: i64 = 3;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 23] = [
+pub(super) const TABLES: [(&str, &str); 25] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -111,6 +111,12 @@ pub(super) const TABLES: [(&str, &str); 23] = [
         "CREATE TABLE _steading_reply (user TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, reply TEXT NOT NULL, \
          created_at INTEGER NOT NULL, PRIMARY KEY (user, key)) STRICT",
     ),
+    (
+        "_steading_oauth",
+        "CREATE TABLE _steading_oauth (id TEXT PRIMARY KEY, stage TEXT NOT NULL, said TEXT NOT NULL, \
+         expires_at INTEGER NOT NULL) STRICT",
+    ),
+    ("_steading_oauth_by_time", "CREATE INDEX _steading_oauth_by_time ON _steading_oauth (expires_at)"),
     ("_steading_reply_by_time", "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)"),
 ];
 

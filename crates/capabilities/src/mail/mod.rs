@@ -117,8 +117,8 @@ impl Post {
     }
 
     /// Notes what has happened to somebody's sign-in.
-    pub(crate) fn note(&self, env: &Env, level: Level, message: &str) {
-        self.0.logs.append(env, Entry::new(Timestamp::now(), level, Source::Auth, message));
+    pub(crate) fn note(&self, env: &Env, level: Level, message: &str, fields: &[(&str, &str)]) {
+        self.append(env, Source::Auth, level, message, fields);
     }
 
     /// Says that a letter is in the outbox, without what is in it.
@@ -164,7 +164,11 @@ impl Post {
 
     /// Neither addresses nor texts are logged.
     fn log(&self, env: &Env, level: Level, message: &str, fields: &[(&str, &str)]) {
-        let mut entry = Entry::new(Timestamp::now(), level, Source::Mail, message);
+        self.append(env, Source::Mail, level, message, fields);
+    }
+
+    fn append(&self, env: &Env, source: Source, level: Level, message: &str, fields: &[(&str, &str)]) {
+        let mut entry = Entry::new(Timestamp::now(), level, source, message);
         entry.fields = fields.iter().map(|(name, it)| ((*name).to_owned(), Value::from(*it))).collect();
         self.0.logs.append(env, entry);
     }

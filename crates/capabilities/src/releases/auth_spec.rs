@@ -1,6 +1,6 @@
 //! The manifest's `auth`: how people sign in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kernel::{Error, Result};
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::auth::{origin, redirect};
+use crate::auth::{Custom, Provider, check_providers, origin, redirect};
 use crate::rows::{AuthSettings, Confirm, Method, Mfa, PhoneAdapter, SignUp, Theme};
 
 /// The manifest's `auth`.
@@ -40,6 +40,13 @@ pub struct AuthSpec {
     /// How the sign-in page at `/_/auth/ui` looks.
     #[serde(default, skip_serializing_if = "is_plain")]
     pub theme: Theme,
+    /// Whose word on who people are is taken with `oauth`: `google`, `github`, `microsoft`, `apple`, `wechat`, or another
+    /// name with an issuer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<String, Provider>,
+    /// The tokens of the app's own server that are taken with `custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<Custom>,
 }
 
 /// What is changed of it; the rest stays.
@@ -51,6 +58,8 @@ pub struct AuthChange {
     pub origins: Option<Vec<String>>,
     /// Who may make an account.
     pub signup: Option<SignUp>,
+    /// Those whose word is taken.
+    pub providers: Option<BTreeMap<String, Provider>>,
     /// Second factors.
     pub mfa: Option<Mfa>,
 }
@@ -132,6 +141,17 @@ impl AuthSpec {
                 .hint(r#"auth.phone: {"webhook": "https://sms.example.com/send", "secret": "SMS_KEY"}"#));
         }
         check(&self.theme)?;
+        check_providers(&self.providers).map_err(|e| e.under("/providers"))?;
+        self.custom.iter().try_for_each(|custom| custom.check().map_err(|e| e.under("/custom")))?;
+        if self.methods.contains(&Method::OAuth) && self.providers.is_empty() {
+            return Err(Error::invalid("/methods", "oauth is on, and no provider is named").hint(
+                r#"auth.providers: {"google": {"client_id": "…", "client_secret": "GOOGLE_SECRET"}}"#,
+            ));
+        }
+        if self.methods.contains(&Method::Custom) && self.custom.is_none() {
+            return Err(Error::invalid("/methods", "custom is on, and nothing says who signs the tokens")
+                .hint(r#"auth.custom: {"secret": "SIGN_IN_KEY"}"#));
+        }
         Ok(Self { origins, redirects, ..self })
     }
 
@@ -141,9 +161,32 @@ impl AuthSpec {
             methods: change.methods.unwrap_or(self.methods),
             origins: change.origins.unwrap_or(self.origins),
             signup: change.signup.unwrap_or(self.signup),
+            providers: change.providers.unwrap_or(self.providers),
             mfa: change.mfa.unwrap_or(self.mfa),
             ..self
         }
+    }
+
+    /// That the secrets it names are set.
+    ///
+    /// # Errors
+    /// `invalid_input` at the first name that is not among `set`.
+    pub(crate) fn has_secrets(&self, set: &[String]) -> Result<()> {
+        let of_providers = self.providers.iter().filter_map(|(name, provider)| {
+            Some((format!("/providers/{name}/client_secret"), provider.client_secret.as_ref()?))
+        });
+        let of_custom = self
+            .custom
+            .iter()
+            .filter_map(|custom| Some(("/custom/secret".to_owned(), custom.secret.as_ref()?)));
+        let of_phone = self.phone.iter().map(|phone| ("/phone/secret".to_owned(), &phone.secret));
+        for (at, name) in of_providers.chain(of_custom).chain(of_phone) {
+            if !set.contains(name) {
+                return Err(Error::invalid(at, format!("the secret {name} is not set"))
+                    .hint("set it with secret_set first"));
+            }
+        }
+        Ok(())
     }
 
     /// What the data plane knows of it; `name` is the app's.
@@ -158,6 +201,8 @@ impl AuthSpec {
             redirects: self.redirects.iter().filter_map(|text| redirect(text).ok()).collect(),
             name,
             theme: self.theme,
+            providers: self.providers,
+            custom: self.custom,
         }
     }
 }
@@ -194,6 +239,20 @@ impl fmt::Display for AuthSpec {
             Mfa::Off => {}
             Mfa::Optional => f.write_str(", with a second factor for who likes")?,
             Mfa::Required => f.write_str(", only with a second factor")?,
+        }
+        for (name, provider) in &self.providers {
+            let issuer = provider.issuer.as_deref().map(|issuer| format!(" at {issuer}")).unwrap_or_default();
+            write!(f, ", {name}{issuer} is trusted as {}", provider.client_id)?;
+        }
+        if let Some(Custom { claims, role, secret, .. }) = &self.custom {
+            let by = secret.as_ref().map_or("public keys".to_owned(), |name| format!("the secret {name}"));
+            write!(f, ", tokens signed by {by} are trusted")?;
+            match (role, claims) {
+                (true, true) => f.write_str(" with roles and claims")?,
+                (true, false) => f.write_str(" with roles")?,
+                (false, true) => f.write_str(" with claims")?,
+                (false, false) => {}
+            }
         }
         for origin in &self.origins {
             write!(f, ", also from {origin}")?;

@@ -83,6 +83,12 @@ pub struct AuthInfo {
     /// How many mails are in the outbox, where no mail server is set: `auth_users` with `mails` shows them.
     #[serde(skip_serializing_if = "is_zero")]
     pub mails: u64,
+    /// Those whose word on who people are is taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// The address to register with each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
     /// What pages of those origins pass to createClient; may be public.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishable_key: Option<String>,
@@ -195,7 +201,9 @@ impl Releases {
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins, signup, confirm, mfa, redirects, .. } = auth.unwrap_or_default();
+            let AuthSpec { methods, origins, signup, confirm, mfa, redirects, providers, .. } =
+                auth.unwrap_or_default();
+            let providers = providers.into_keys().collect();
             let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
             let mfa = Some(mfa).filter(|mfa| *mfa != Mfa::Off);
             AuthInfo {
@@ -207,6 +215,8 @@ impl Releases {
                 redirects,
                 users,
                 mails,
+                providers,
+                callback: None,
                 publishable_key: None,
             }
         });

@@ -56,6 +56,10 @@ impl Releases {
         for name in manifest.secrets.iter().flatten().filter(|name| !secrets.contains(name)) {
             merge.conflicts.push(format!("/secrets: {name} is not set here: set it with secret_set first"));
         }
+        if let Some(Err(missing)) = manifest.auth.as_ref().map(|auth| auth.has_secrets(secrets)) {
+            let at = missing.pointer().unwrap_or_default();
+            merge.conflicts.push(format!("/auth{at}: {}: set it with secret_set first", missing.message()));
+        }
         // An empty site is how a goal says that there is to be none.
         let goal = Goal::Apply { manifest: Box::new(manifest), site: Some(site.unwrap_or_default()) };
         Ok(Merged { goal, conflicts: merge.conflicts })

@@ -325,6 +325,7 @@ impl Releases {
         &self,
         env: &Env,
         change: AuthChange,
+        secrets: &[String],
         cancel: &CancellationToken,
     ) -> Result<(Applied, AuthSpec)> {
         let mut db = self.writer(env, cancel).await?;
@@ -332,6 +333,7 @@ impl Releases {
         let current = Release::current(&mut db).await?;
         db.rollback().await?;
         let auth = current.manifest.auth.unwrap_or_default().with(change).checked()?;
+        auth.has_secrets(secrets)?;
         let manifest = Manifest { auth: Some(auth.clone()), ..Manifest::default() };
         let rehearsal =
             rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;
@@ -433,7 +435,9 @@ impl Releases {
             }
         }
         if let Some(auth) = manifest.auth.take() {
-            manifest.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
+            let auth = auth.checked().map_err(|e| e.under("/auth"))?;
+            auth.has_secrets(secrets).map_err(|e| e.under("/auth"))?;
+            manifest.auth = Some(auth);
         }
         manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
         manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::Type;
 use crate::access::{Operation, Rules};
+use crate::auth::{Custom, Provider};
 use crate::database::Role;
 use crate::realtime::ChannelRules;
 use crate::routes::Routes;
@@ -70,6 +71,10 @@ pub struct AuthSettings {
     pub name: Option<String>,
     /// How the sign-in page looks.
     pub theme: Theme,
+    /// Those whose word on who people are is taken, by name.
+    pub providers: BTreeMap<String, Provider>,
+    /// The tokens that the app's own server signs.
+    pub custom: Option<Custom>,
 }
 
 /// Who sends texts to phones: the app's own adapter.
@@ -177,6 +182,11 @@ pub enum Method {
     Phone,
     /// With a passkey, which who has an account makes.
     Passkey,
+    /// By the word of a provider that `auth.providers` names.
+    #[serde(rename = "oauth")]
+    OAuth,
+    /// By a token that the app's own server signs; `auth.custom`.
+    Custom,
 }
 
 impl Method {
@@ -189,6 +199,8 @@ impl Method {
             Method::Otp => "otp",
             Method::Phone => "phone",
             Method::Passkey => "passkey",
+            Method::OAuth => "oauth",
+            Method::Custom => "custom",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which pages may call an app: its own, and those of origins that its manifest names and that show its public key.
 
+use capabilities::auth::CALLBACK;
 use capabilities::rows::App;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -34,6 +35,9 @@ pub(super) async fn judge(data: &Data, env: &Env, app: &App, parts: &Parts) -> R
     let mut lines = parts.headers.get_all(ORIGIN).iter();
     let (origin, more) = (lines.next(), lines.next());
     let Some(origin) = origin else { return Ok(None) };
+    if is_sent_back(parts) {
+        return Ok(None);
+    }
     let refuse = |message: &str| Err(Error::new(Code::Forbidden, message));
     let Some(text) = origin.to_str().ok().filter(|_| more.is_none()) else {
         return refuse("the Origin header cannot be read");
@@ -75,6 +79,12 @@ pub(crate) fn is_own(origin: &str, parts: &Parts) -> bool {
     let host = host.or_else(|| parts.headers.get(HOST)?.to_str().ok());
     let of_origin = origin.split_once("://").map(|(_, authority)| authority);
     matches!((host, of_origin), (Some(host), Some(origin)) if host.eq_ignore_ascii_case(origin))
+}
+
+/// Whether a browser is sent back by a provider's page, whatever that page's origin is: the cookie that it left with says
+/// that it was here. No page reads the answer.
+fn is_sent_back(parts: &Parts) -> bool {
+    parts.method == Method::POST && parts.uri.path() == CALLBACK
 }
 
 /// What any page may load: the client itself, and the keys that tokens are verified by.

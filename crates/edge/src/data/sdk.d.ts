@@ -8,7 +8,7 @@ export interface User {
   /** Whether the address was confirmed by mail; access rules see it only then. */
   readonly email_verified: boolean;
   readonly role: string;
-  /** Signed in without an address; `signUp` makes an account of it and keeps its rows. */
+  /** Signed in without an account; `signUp`, `link` or `signInWith` makes one of it and keeps its rows. */
   readonly anonymous: boolean;
   readonly created_at: string;
 }
@@ -36,7 +36,7 @@ export interface SessionInfo {
   readonly used_at: string;
 }
 
-export interface Auth {
+export interface Auth extends Others {
   /** Who is signed in, as far as this browser knows. */
   readonly user: User | null;
   /** Settles once a session that was kept from before has been renewed or given up. Never rejects. */
@@ -79,7 +79,7 @@ export interface Auth {
   endSession(id: string): Promise<void>;
   endOtherSessions(): Promise<void>;
   /** The account, its rows by table, and where its files are. */
-  export(): Promise<{ user: User; rows: Record<string, object[]>; files: { path: string; size: number }[] }>;
+  export(): Promise<{ user: User; identities: Identity[]; rows: Record<string, object[]>; files: { path: string; size: number }[] }>;
   /** Removes the account, and the rows and files that it may remove; `current` as for `changePassword`. */
   deleteAccount(options?: { current?: string }): Promise<void>;
   /** Signs out here, also where the app cannot be reached (then it rejects, for the server does not know). */

@@ -144,7 +144,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, ...more } = {}) {
+  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, credentials = "omit", ...more } = {}) {
     const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
@@ -152,7 +152,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     if (ifMatch !== undefined) headers["if-match"] = version(ifMatch);
     if (idempotencyKey !== undefined) headers["idempotency-key"] = idempotencyKey;
     const sent = bytes ?? JSON.stringify(body);
-    const options = { method, headers, body: sent, credentials: "omit", cache: "no-store", keepalive };
+    const options = { method, headers, body: sent, credentials, cache: "no-store", keepalive };
     let answer, data;
     try {
       answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(patience ?? PATIENCE_MS) });
@@ -251,11 +251,19 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return answer.data.sent ? null : accept(answer).user;
   }
 
+  const hold = (changed) => {
+    const held = store.read();
+    if (held?.user.id === changed.id) save({ ...held, user: changed });
+  };
+  const others = othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hold });
+
   const auth = {
+    ...others,
     get user() {
       return user();
     },
     ready: (async () => {
+      await others.returned;
       const held = store.read();
       // Without a network the user stays who they are.
       if (held && Date.now() >= held.renew_at) await locked(() => renew(held)).catch(() => {});
@@ -290,8 +298,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     verifyEmail: ({ email, code, token }) =>
       locked(async () => {
         const { data } = await call("POST", "/_/auth/email/verify", { body: { email, code, token } }, unlocked);
-        const held = store.read();
-        if (held?.user.id === data.user.id) save({ ...held, user: data.user });
+        hold(data.user);
         return data.user;
       }),
     linkToken(kind = "link") {

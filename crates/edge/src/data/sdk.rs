@@ -21,6 +21,7 @@ static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
         concat!(
             include_str!("sdk.js"),
             include_str!("sdk_auth.js"),
+            include_str!("sdk_oauth.js"),
             include_str!("sdk_files.js"),
             include_str!("sdk_live.js")
         ),
@@ -32,6 +33,7 @@ static TYPES: LazyLock<Asset> = LazyLock::new(|| {
         concat!(
             include_str!("sdk.d.ts"),
             include_str!("sdk_auth.d.ts"),
+            include_str!("sdk_oauth.d.ts"),
             include_str!("sdk_files.d.ts"),
             include_str!("sdk_live.d.ts")
         ),

@@ -69,6 +69,11 @@ async fn every_manifest_in_a_skill_can_be_applied() {
         let parsed = tool::decode::<Manifest>(manifest.clone());
         assert!(parsed.is_ok(), "{}: {:?}", file.path, parsed.err());
         let ground = Ground::new().await;
+        for provider in manifest["auth"]["providers"].as_object().into_iter().flat_map(|named| named.values())
+        {
+            let secret = json!({ "name": provider["client_secret"], "value": "theirs" });
+            ground.call("secret_set", secret).await.unwrap();
+        }
         let applied = ground.call("app_apply", json!({ "manifest": manifest })).await;
         assert!(applied.is_ok(), "{}: {:?}", file.path, applied.err());
     }
@@ -177,8 +182,8 @@ fn every_name_in_a_skill_is_one_of_the_product() {
     in_schema(&schemars::schema_for!(Manifest).to_value(), &mut known);
     known.extend(["created_at", "updated_at", "retry_after"].map(str::to_owned));
     let named = skills::FILES.iter().flat_map(|file| names(file.text).map(|name| (file.path, name)));
-    // Of the examples themselves: a migration's name, a secret's value, a prefix.
-    let own = ["001_states", "004_split_names", "sk_live_", "pk_", "todos_via_list"];
+    // Of the examples themselves: a migration's name, a secret's value, a prefix, a scope.
+    let own = ["snsapi_userinfo", "001_states", "004_split_names", "sk_live_", "pk_", "todos_via_list"];
     let unknown: Vec<_> = named.filter(|(_, name)| !known.contains(*name) && !own.contains(name)).collect();
     assert_eq!(unknown, []);
 }

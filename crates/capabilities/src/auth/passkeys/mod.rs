@@ -371,7 +371,7 @@ impl Inner {
     /// The answer to what is not what was asked for. Why is for the app's makers to read.
     fn unfit(&self, env: &Env, why: Refusal) -> Error {
         let level = if why == Refusal::Counter { Level::Warn } else { Level::Info };
-        self.post.note(env, level, &format!("a passkey was refused: {why}"));
+        self.post.note(env, level, &format!("a passkey was refused: {why}"), &[]);
         refused()
     }
 

@@ -13,7 +13,7 @@ async fn configure(
     let methods = methods.map(|methods| methods.iter().copied().collect::<BTreeSet<_>>());
     let origins = origins.map(|origins| origins.iter().map(ToString::to_string).collect());
     let change = AuthChange { methods, origins, ..AuthChange::default() };
-    yard.releases.configure_auth(&yard.env, change, &CancellationToken::new()).await
+    yard.releases.configure_auth(&yard.env, change, &[], &CancellationToken::new()).await
 }
 
 async fn served(yard: &Yard) -> Value {

@@ -111,6 +111,22 @@ pub(super) struct Moving {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct TakingUp {
+    pub code: Secret,
+    pub verifier: Secret,
+    /// Whether it is one more way in for who is signed in.
+    #[serde(default)]
+    pub link: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vouched {
+    pub token: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Leave {
     /// The password; not needed a moment after signing in.
     pub current: Option<Secret>,

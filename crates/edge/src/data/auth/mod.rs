@@ -2,15 +2,19 @@
 
 mod forms;
 mod mfa;
+mod oauth;
 pub(super) mod openapi;
 mod openapi_mfa;
+mod openapi_others;
 mod passkeys;
 mod theme;
 mod ui;
 
 use axum::body::Body;
 use axum::response::Response;
-use capabilities::auth::{Asking, Challenge, Ending, Entered, Holdings, Session, SignIn, SignedUp};
+use capabilities::auth::{
+    Asking, Challenge, CustomToken, Ending, Entered, Holdings, Session, SignIn, SignedUp,
+};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
 use kernel::{Code, Error, Result, Secret};
@@ -19,7 +23,7 @@ use serde_json::{Value, json};
 use super::{Ask, Data, json as answer_json, unknown};
 use forms::{
     Changing, Known, Leave, Leaving, Mailing, Moving, New, Nothing, Phoned, Phoning, Refreshing, Resetting,
-    Showing, Verifying,
+    Showing, Verifying, Vouched,
 };
 
 /// Answers for `/_/auth/…`.
@@ -31,7 +35,12 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["ui"] | ["me", "export"] => "GET, HEAD",
         ["ui", "page.js" | "page.css"] => "GET, HEAD",
         ["sessions"] => "GET, HEAD, DELETE",
-        ["sessions", _] => "DELETE",
+        ["sessions", _] | ["identities", _] => "DELETE",
+        ["identities"] => "GET, HEAD",
+        // What begins or ends a way is not to be looked at in passing.
+        ["oauth", _, "start"] => "GET",
+        ["oauth", "callback"] => "GET, POST",
+        ["oauth", "token"] | ["custom"] => "POST",
         ["mfa"] => "GET, HEAD",
         ["mfa", "totp" | "recovery" | "verify"] | ["mfa", "totp", "verify"] => "POST",
         ["mfa", _] => "DELETE",
@@ -113,6 +122,19 @@ impl Request<'_> {
             ["refresh"] => {
                 let Refreshing { refresh_token, attempt } = ask.json(body).await?;
                 session(StatusCode::OK, auth.refresh(asking, &refresh_token, attempt.as_ref()).await?, None)
+            }
+            ["oauth", rest @ ..] => oauth::answer(self, rest, body).await,
+            ["custom"] => {
+                let Vouched { token: shown } = ask.json(body).await?;
+                signed_in(StatusCode::OK, auth.custom(asking, token, &CustomToken(shown)).await?, None)
+            }
+            ["identities"] => {
+                let identities = auth.identities(ask.env, self.own()?).await?;
+                good(StatusCode::OK, &json!({ "identities": identities }))
+            }
+            ["identities", provider] => {
+                auth.unlink(asking, self.own()?, provider).await?;
+                Ok(done())
             }
             ["otp"] => {
                 let Mailing { email, redirect } = ask.json(body).await?;

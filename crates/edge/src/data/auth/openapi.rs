@@ -3,7 +3,7 @@
 use capabilities::rows::{App, Method, Mfa, SignUp};
 use serde_json::{Map, Value, json};
 
-use super::openapi_mfa as mfa;
+use super::{openapi_mfa as mfa, openapi_others as others};
 use crate::data::openapi::{body, operation, reference};
 
 /// Adds the paths of accounts and what they speak of.
@@ -18,25 +18,34 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     schemas.extend(SCHEMAS.map(|(name, schema)| (format!("auth.{name}"), schema())));
     let on = |method| auth.methods.contains(&method);
     let mut add = |path: &str, method: &str, about: &str, answers: Answers, asked: Option<Value>| {
-        let (status, schema) = match answers {
+        let (status, schema) = match &answers {
             Answers::Session(200) if auth.mfa != Mfa::Off => {
                 let either = [reference("auth.Session"), reference("auth.SecondFactor")];
                 (200, Some(json!({ "oneOf": either })))
             }
-            Answers::Session(status) => (status, Some(reference("auth.Session"))),
+            Answers::Session(status) => (*status, Some(reference("auth.Session"))),
             Answers::Entered => (200, Some(reference("auth.Session"))),
             Answers::Mailed => (202, Some(reference("auth.Mailed"))),
             Answers::Nothing => (204, None),
-            Answers::With(schema) => (200, Some(schema)),
-            Answers::Made(schema) => (201, Some(schema)),
+            Answers::With(schema) => (200, Some(schema.clone())),
+            Answers::Made(schema) => (201, Some(schema.clone())),
+            Answers::Led(_) => (303, None),
         };
         let mut described = operation(about, status, schema);
+        if let Answers::Led(query) = answers {
+            let named = |name: &&str| json!({ "in": "query", "name": name, "schema": { "type": "string" } });
+            described["parameters"] = query.iter().map(named).collect();
+        }
         if let Some(asked) = asked {
             described["requestBody"] = body(asked);
         }
-        if path.ends_with("{id}") {
-            described["parameters"] =
-                json!([{ "in": "path", "name": "id", "required": true, "schema": { "type": "string" } }]);
+        if let Some((name, _)) = path.split_once('{').and_then(|(_, rest)| rest.split_once('}')) {
+            let named =
+                json!({ "in": "path", "name": name, "required": true, "schema": { "type": "string" } });
+            match &mut described["parameters"] {
+                Value::Array(parameters) => parameters.push(named),
+                none => *none = json!([named]),
+            }
         }
         let at = paths.entry(format!("/_/auth/{path}")).or_insert_with(|| json!({}));
         at[method] = described;
@@ -95,6 +104,15 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
         let about = "Signs in with what was sent; an anonymous session becomes the account of a new number.";
         add("phone/verify", "post", about, Answers::Session(200), Some(asked));
     }
+    if on(Method::OAuth) {
+        others::describe_providers(&mut add);
+    }
+    if on(Method::Custom) {
+        others::describe_custom(&mut add);
+    }
+    if on(Method::OAuth) || on(Method::Custom) {
+        others::describe_identities(&mut add);
+    }
     if auth.mfa != Mfa::Off {
         mfa::describe(&mut add);
     }
@@ -134,6 +152,8 @@ pub(super) enum Answers {
     Nothing,
     With(Value),
     Made(Value),
+    /// The browser is led on; these may stand in the query.
+    Led(&'static [&'static str]),
 }
 
 /// An object of texts.

@@ -1,10 +1,13 @@
 // The page to sign in on: one form at a time, and what was mailed is used when somebody says so, never by loading.
 import { createClient } from "/_/sdk.js";
 
+// The client takes what is its own out of the address.
+const hash = location.hash.slice(1);
 const { auth } = createClient();
 const $ = (id) => document.getElementById(id);
-const { methods: listed, to } = document.body.dataset;
-const on = new Set(listed.split(" ").filter(Boolean));
+const { methods: listed, providers: named, to } = document.body.dataset;
+const split = (text) => text.split(" ").filter(Boolean);
+const on = new Set(split(listed));
 const go = () => location.replace(to);
 /** Goes on, after a second factor was set up where the app requires one. */
 const leave = async () => (on.has("mfa_required") && !(await auth.mfa.list()).open ? setUp() : go());
@@ -80,6 +83,9 @@ const remember = (values) => {
 const back = ["Back", () => start()];
 const guest = () => on.has("anonymous") && ["Go on without an account", async () => (await auth.anonymous(), leave())];
 
+const KNOWN = { github: "GitHub", wechat: "WeChat" };
+const titled = (name) => KNOWN[name] ?? name.split("-").map((it) => it.charAt(0).toUpperCase() + it.slice(1)).join(" ");
+const others = split(named).map((name) => [`Continue with ${titled(name)}`, () => auth.signInWith(name)]);
 /** The way in by a passkey; who does not want to may go on otherwise. */
 const passkey = () =>
   on.has("passkey") && auth.passkey.isSupported() && ["Use a passkey", async () => (await auth.passkey.signIn(), leave())];
@@ -89,12 +95,13 @@ function start() {
   const [key, text] = [passkey(), on.has("phone") && ["Text me a code", byPhone]];
   if (on.has("password")) {
     const create = on.has("signup") && ["Create an account", signUp];
-    const more = [key, create, mail, text, ["I forgot my password", forgot], guest()];
+    const more = [key, ...others, create, mail, text, ["I forgot my password", forgot], guest()];
     return show({ title: "Sign in", fields: [EMAIL, PASSWORD], button: "Sign in", act: logIn, more });
   }
   if (on.has("otp")) return byMail();
   if (on.has("phone")) return byPhone();
-  if (key) return show({ title: "Sign in", button: key[0], act: key[1], more: [guest()] });
+  if (key) return show({ title: "Sign in", button: key[0], act: key[1], more: [...others, guest()] });
+  if (others.length) return show({ title: "Sign in", more: [...others, guest()] });
   if (on.has("anonymous")) return show({ title: "Welcome", button: "Go on", act: guest()[1] });
   show({ title: "Sign in", lead: "Nobody signs in here yet." });
 }
@@ -121,7 +128,7 @@ function byMail() {
     enter("If all is well, a code is on its way to");
   };
   const text = on.has("phone") && ["Text me a code instead", byPhone];
-  const more = on.has("password") ? [back, guest()] : [passkey(), text, guest()];
+  const more = on.has("password") ? [back, guest()] : [passkey(), ...others, text, guest()];
   show({ title: "Sign in", lead: "We mail you a code. No password needed.", fields: [EMAIL], button: "Mail me a code", act, more });
 }
 
@@ -132,7 +139,7 @@ function byPhone() {
     const lead = `If all is well, a code is on its way to ${phone}.`;
     show({ title: "Enter the code", lead, fields: [CODE], button: "Go on", act: verify, more: [back] });
   };
-  const more = on.has("password") || on.has("otp") ? [back, guest()] : [passkey(), guest()];
+  const more = on.has("password") || on.has("otp") ? [back, guest()] : [passkey(), ...others, guest()];
   show({ title: "Sign in", lead: "We text you a code. No password needed.", fields: [PHONE], button: "Text me a code", act, more });
 }
 
@@ -212,8 +219,18 @@ function arrived(kind, token) {
   show({ ...forms[kind], more: kind === "email" ? [] : [back] });
 }
 
-const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(location.hash.slice(1))))[0] ?? [];
+const AWAY = {
+  denied: "You did not sign in there.",
+  failed: "That did not work. Try again, or choose another way.",
+  unavailable: "There is no answer from there. Try again in a moment.",
+};
+
+const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(hash)))[0] ?? [];
+const returned = await auth.returned;
 if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
 else if (kind === "mfa") run(setUp);
 else if (kind === "passkey") addPasskey();
+else if (returned?.mfa) second(returned.mfa);
+else if (returned && !returned.error) run(leave);
 else start();
+if (returned?.error && !returned.mfa) $("note").textContent = AWAY[returned.error] ?? words({ message: returned.message ?? AWAY.failed });

@@ -50,6 +50,7 @@ async fn page(data: &Data, ask: &Ask<'_>) -> Result<Response> {
         .replace("{{logo}}", &logo.unwrap_or_default())
         .replace("{{name}}", &escaped(auth.name.as_deref().unwrap_or("this app")))
         .replace("{{methods}}", &methods(auth))
+        .replace("{{providers}}", &providers(auth))
         .replace("{{to}}", &escaped(to.as_deref().unwrap_or("/")));
     let mut response = text("text/html; charset=utf-8", filled);
     let headers = response.headers_mut();
@@ -76,6 +77,12 @@ fn methods(auth: &AuthSettings) -> String {
         words.push("mfa_required");
     }
     words.join(" ")
+}
+
+/// Whose word is taken, likewise.
+fn providers(auth: &AuthSettings) -> String {
+    let named = auth.providers.keys().filter(|_| auth.methods.contains(&Method::OAuth));
+    named.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 fn text(content_type: &'static str, text: String) -> Response {
