@@ -394,7 +394,7 @@ fn a_plan_says_what_a_route_opens_and_refuses_what_cannot_be() {
         .collect();
     assert_eq!(effects, [
         format!("privilege route /a/*: everybody reaches rows of todos there, as far as its access lets them, also from pages of {FRIEND}"),
-        "privilege route /shadow.txt: users of the role admin reaches rows of todos there, as far as its access lets them".to_owned(),
+        "privilege route /shadow.txt: whoever has the role admin reaches rows of todos there, as far as its access lets them".to_owned(),
         "privilege routes: answer in place of /shadow.txt of the site".to_owned(),
     ]);
     for (routes, field, words) in [

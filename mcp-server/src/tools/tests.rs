@@ -286,8 +286,11 @@ async fn an_app_of_many_tables_is_planned_applied_and_described_in_pages() {
     assert!(cost(&plan) <= 4_000 && cost(&applied) <= 4_000);
 
     let all = ground.call("app_describe", json!({})).await.unwrap();
-    assert_eq!((&all["tables"], all["outline"].as_object().unwrap().len()), (&json!({}), 80));
-    assert_eq!(all["omitted"], json!(["columns of 80 tables: section tables"]));
+    let named = all["outline"].as_object().unwrap().len();
+    assert!(all["tables"] == json!({}) && named >= 50, "{named} tables are named");
+    let left = 80 - named;
+    let said = format!("columns of 80 tables, {left} of them not even named: section tables");
+    assert_eq!(all["omitted"], json!([said]));
     let (mut seen, mut cursor) = (Vec::new(), Value::Null);
     loop {
         let mut input = json!({ "section": "tables" });

@@ -70,8 +70,8 @@ fn who(spec: &RouteSpec) -> String {
     let who = match &spec.auth {
         Who::Public => "everybody".to_owned(),
         Who::SignedIn => "who is signed in".to_owned(),
-        Who::Role(role) => format!("users of the role {role}"),
-        Who::Service => "only platform keys".to_owned(),
+        Who::Role(role) => format!("whoever has the role {role}"),
+        Who::Service => "only who has a platform key".to_owned(),
     };
     let what = match &spec.to {
         Target::Site => "gets the site there".to_owned(),
