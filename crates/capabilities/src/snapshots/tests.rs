@@ -24,7 +24,11 @@ use crate::releases::{BackupSpec, Keep, LiveCheck, Releases, Served, Wanted};
 use crate::rows::LiveApps;
 use crate::storage::{Contents, LinkKeys, Storage, StorageLimits};
 
+#[macro_use]
+mod yard;
+
 mod files;
+mod old;
 
 struct NoKeys;
 
