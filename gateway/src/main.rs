@@ -12,6 +12,7 @@ mod proxies;
 mod redirect;
 mod serve;
 mod telemetry;
+mod traffic;
 mod upkeep;
 mod wiring;
 

@@ -1,4 +1,4 @@
-//! A stream whose first bytes have to come in time.
+//! A stream whose first bytes have to come in time, and whose reader has to read.
 
 use std::future::Future;
 use std::io;
@@ -9,17 +9,35 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Passes everything through; fails where fewer than so many bytes have come after so long.
+/// How long nothing at all may go out to a peer that is sent something.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// Passes everything through; fails where fewer than so many bytes have come after so long, and where the peer reads nothing.
 pub struct Prompt<S> {
     stream: S,
     awaited: usize,
     deadline: Pin<Box<Sleep>>,
+    /// Since something waits to go out.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Prompt<S> {
     /// `stream`, which is to bring `awaited` bytes within `patience`.
     pub fn new(stream: S, awaited: usize, patience: Duration) -> Self {
-        Self { stream, awaited, deadline: Box::pin(tokio::time::sleep(patience)) }
+        Self { stream, awaited, deadline: Box::pin(tokio::time::sleep(patience)), unread: None }
+    }
+}
+
+impl<S> Prompt<S> {
+    /// What has come of writing, unless it has waited for too long.
+    fn read_by<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let unread = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
+        ready!(unread.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -46,11 +64,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.read_by(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let written = Pin::new(&mut self.stream).poll_flush(cx);
+        self.read_by(written, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -62,7 +82,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.read_by(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::{IntoResponse as _, Response};
 use edge::{Hangup, Tls};
-use http::Request;
+use http::header::RETRY_AFTER;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +27,17 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::lockfile::{self, Lock};
 use crate::prompt::Prompt;
+use crate::traffic::{Counted, Traffic, TrafficLimits};
 use crate::wiring::{self, App, Listening, Ready};
 
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
+
+/// As many files as the process asks to have open.
+const FILES: u64 = 65_536;
+
+/// How many requests of one connection are answered at once (RFC 9113 §5.1.2).
+const STREAMS: u32 = 64;
 
 /// What a connection begins with where it speaks HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -140,10 +150,22 @@ pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error>
             info!(address = %addr, "sending HTTP on to HTTPS");
         }
     }
-    let server = Server::start(doors, &listening, HEAD);
+    let traffic = Traffic::new(TrafficLimits::new(open_files(), config.trusted_proxies.clone()));
+    let server = Server::start(doors, &listening, &traffic, HEAD);
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
     let grace = Duration::from_secs(config.shutdown_grace_s);
     Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })
+}
+
+/// How many files the process may have open, after asking for as many as it may ask for.
+fn open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(FILES).min(FILES).max(limit.current.unwrap_or_default());
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "no more files may be open");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(FILES)
 }
 
 fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> Listening {
@@ -200,9 +222,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(doors: Vec<Door>, listening: &Listening, head: Duration) -> Self {
+    fn start(doors: Vec<Door>, listening: &Listening, traffic: &Traffic, head: Duration) -> Self {
         let connections = TaskTracker::new();
-        let begin = |door| tokio::spawn(accept(door, connections.clone(), listening.clone(), head));
+        let begin =
+            |door| tokio::spawn(accept(door, connections.clone(), listening.clone(), traffic.clone(), head));
         Self { accepting: doors.into_iter().map(begin).collect(), connections }
     }
 
@@ -225,7 +248,13 @@ impl Server {
     }
 }
 
-async fn accept(door: Door, connections: TaskTracker, listening: Listening, head: Duration) {
+async fn accept(
+    door: Door,
+    connections: TaskTracker,
+    listening: Listening,
+    traffic: Traffic,
+    head: Duration,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -234,7 +263,12 @@ async fn accept(door: Door, connections: TaskTracker, listening: Listening, head
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(counted) = traffic.admit(peer.ip()) else {
+                    tracing::debug!(%peer, "there are too many connections");
+                    continue;
+                };
                 let (router, listening) = (door.router.clone(), listening.clone());
+                let peer = Peer { at: peer, counted };
                 match door.tls.clone() {
                     Some(tls) => connections.spawn(secured(stream, peer, tls, router, listening, head)),
                     None => connections.spawn(plain(stream, peer, router, listening, head)),
@@ -251,7 +285,26 @@ async fn accept(door: Door, connections: TaskTracker, listening: Listening, head
     }
 }
 
-async fn plain(stream: TcpStream, peer: SocketAddr, router: Router, listening: Listening, head: Duration) {
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Peer {
+    at: SocketAddr,
+    counted: Counted,
+}
+
+impl Peer {
+    /// The answer of `router`, unless the peer leaves too many unread.
+    async fn answer(self, router: Router, mut request: Request<Body>) -> Result<Response, Infallible> {
+        request.extensions_mut().insert(ConnectInfo(self.at));
+        let answered = router.oneshot(request).await?;
+        Ok(self.counted.answer(answered).unwrap_or_else(|| {
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], "read the answers before this one first")
+                .into_response()
+        }))
+    }
+}
+
+async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listening, head: Duration) {
     // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
     drop(stream.set_nodelay(true));
     let begun = tokio::select! {
@@ -266,16 +319,16 @@ async fn plain(stream: TcpStream, peer: SocketAddr, router: Router, listening: L
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(told.clone());
-        request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        peer.clone().answer(router.clone(), request)
     });
     let builder = builder(head);
+    let stream = Prompt::new(stream, 0, head);
     serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
 }
 
 async fn secured(
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: Peer,
     tls: Tls,
     router: Router,
     listening: Listening,
@@ -300,9 +353,8 @@ async fn secured(
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(told.clone());
-        request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(name.clone());
-        router.clone().oneshot(request)
+        peer.clone().answer(router.clone(), request)
     });
     // The handshake has said which version it is: nothing waits for the first bytes to tell.
     let builder = if is_h2 { builder(head).http2_only() } else { builder(head).http1_only() };
@@ -313,7 +365,7 @@ async fn secured(
 fn builder(head: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head).max_concurrent_streams(STREAMS);
     builder
 }
 

@@ -31,7 +31,8 @@ async fn slow_with(head: Duration) -> Slow {
     let (listener, addr) = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
     let listening = listening(&Config::default(), addr, None);
     let door = Door { listener, router: Router::new().route("/slow", get(handler)), tls: None };
-    let server = Server::start(vec![door], &listening, head);
+    let traffic = Traffic::new(TrafficLimits::new(1_024, kernel::Networks::default()));
+    let server = Server::start(vec![door], &listening, &traffic, head);
     Slow { server, listening, entered, release }
 }
 

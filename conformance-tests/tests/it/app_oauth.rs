@@ -82,7 +82,7 @@ impl Club {
     /// Goes to a provider that asks nothing, and back: what the page finds in its address.
     pub fn trip(&self, provider: &str) -> Result<Found, String> {
         let mut walker = Walker::default();
-        let end = walker.walk(&self.start(provider, "/in"), "#steading_");
+        let end = walker.walk(&self.start(provider, "/in"), "#auth_");
         self.found(&walker, &end)
     }
 
@@ -127,7 +127,7 @@ pub fn landed(end: &str, page: &str) -> Result<String, String> {
     let (at, fragment) = end.split_once('#').unwrap();
     assert_eq!(at, page);
     let found = pairs(fragment);
-    match (found.get("steading_oauth"), found.get("steading_oauth_error")) {
+    match (found.get("auth_oauth"), found.get("auth_oauth_error")) {
         (Some(code), None) => Ok(code.clone()),
         (None, Some(error)) => Err(error.clone()),
         _ => panic!("{end}"),
@@ -160,7 +160,7 @@ pub fn with_openid(slug: &str) -> (OpenId, Club) {
 
 fn signed_in(club: &Club, login: &str) -> Person {
     let mut walker = Walker::default();
-    let end = at_provider(&mut walker, &club.start("acme", "/in"), &format!("login={login}"), "#steading_");
+    let end = at_provider(&mut walker, &club.start("acme", "/in"), &format!("login={login}"), "#auth_");
     let code = club.found(&walker, &end).unwrap();
     club.entered(&club.take_up(&club.app.visitor(), &code, false)).unwrap()
 }
@@ -195,7 +195,7 @@ fn an_openid_provider_says_who_it_is_today_and_tomorrow_under_other_keys() {
 fn who_says_no_at_the_provider_is_back_without_a_session() {
     let (_provider, club) = with_openid("oauth-no");
     let mut walker = Walker::default();
-    let end = at_provider(&mut walker, &club.start("acme", "/in"), "no=1", "#steading_");
+    let end = at_provider(&mut walker, &club.start("acme", "/in"), "no=1", "#auth_");
     assert_eq!(landed(&end, &format!("{}/in", club.app.url())), Err("denied".to_owned()));
     assert!(walker.cookies.values().flatten().all(|(name, _)| !name.contains("oauth")), "the cookie stays");
     let users = club.client.output("auth_users", &json!({})).unwrap();

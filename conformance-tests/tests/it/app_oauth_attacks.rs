@@ -187,7 +187,7 @@ fn an_issuer_in_the_platforms_own_surroundings_is_not_asked() {
     for (i, issuer) in issuers.iter().enumerate() {
         let begun = Reply::of(Request::get(&club.start(&named(i), "/in"))).unwrap();
         let to = begun.header("location").unwrap_or_default();
-        assert_eq!((begun.status, to), (303, "/in#steading_oauth_error=unavailable"), "{issuer}");
+        assert_eq!((begun.status, to), (303, "/in#auth_oauth_error=unavailable"), "{issuer}");
         assert!(begun.header("set-cookie").is_none());
     }
     assert_eq!(outsider.said().asked, [""; 0]);

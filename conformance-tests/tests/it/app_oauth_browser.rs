@@ -72,13 +72,13 @@ fn a_page_sends_somebody_away_and_takes_up_what_comes_back() {
     browser(|browser| {
         afresh(browser, &club);
         let before = with_client(browser, "const { id } = await app.auth.anonymous(); void app.auth.signInWith('wechat'); return id;");
-        waits_for(browser, "location.hash.startsWith('#steading_oauth=')");
+        waits_for(browser, "location.hash.startsWith('#auth_oauth=')");
         let script = "const returned = await app.auth.returned; return [returned, app.auth.user.id, app.auth.user.anonymous, location.hash];";
         let after = with_client(browser, script);
         assert_eq!(after, json!([{ "provider": "wechat", "linked": false }, before, false, ""]));
         // One more way in, for who is here; what is linked is listed, and goes again.
         with_client(browser, "void app.auth.link('apple', { redirect: '/?linked' });");
-        waits_for(browser, "location.search === '?linked' && location.hash.startsWith('#steading_oauth=')");
+        waits_for(browser, "location.search === '?linked' && location.hash.startsWith('#auth_oauth=')");
         let script = "const { linked, error } = (await app.auth.returned) ?? {}; \
             const names = (await app.auth.identities()).map((it) => it.provider); await app.auth.unlink('wechat'); \
             const left = (await app.auth.identities()).map((it) => it.provider); \
@@ -89,13 +89,13 @@ fn a_page_sends_somebody_away_and_takes_up_what_comes_back() {
         // What is another user's is not linked.
         afresh(browser, &club);
         with_client(browser, "await app.auth.anonymous(); void app.auth.link('apple');");
-        waits_for(browser, "location.hash.startsWith('#steading_oauth=')");
+        waits_for(browser, "location.hash.startsWith('#auth_oauth=')");
         let refused = with_client(browser, "return [(await app.auth.returned).error, app.auth.user.anonymous];");
         assert_eq!(refused, json!(["conflict", true]));
         // No at the provider.
         outsider.said().denies = true;
         with_client(browser, "void app.auth.signInWith('github');");
-        waits_for(browser, "location.hash.startsWith('#steading_oauth_error=')");
+        waits_for(browser, "location.hash.startsWith('#auth_oauth_error=')");
         assert_eq!(with_client(browser, "return app.auth.returned;"), json!({ "provider": "github", "error": "denied" }));
         browser.console().map(drop)
     })
@@ -113,14 +113,14 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
         // The attacker's own way, up to the code that opens the attacker's account.
         let code = club.trip("wechat").unwrap().code;
         browser.goto("about:blank")?;
-        browser.goto(&format!("{}/#steading_oauth={code}", club.app.url()))?;
+        browser.goto(&format!("{}/#auth_oauth={code}", club.app.url()))?;
         let seen = with_client(browser, "return [await app.auth.returned, await app.auth.ready, location.hash];");
         assert_eq!(seen, json!([null, null, ""]));
         // The same while the browser is on a way of its own.
         let kept = format!("sessionStorage.setItem('steading:{}:away', JSON.stringify({{ provider: 'wechat', verifier: 'of the victim' }}))", club.app.url());
         browser.evaluate(&kept)?;
         browser.goto("about:blank")?;
-        browser.goto(&format!("{}/#steading_oauth={code}", club.app.url()))?;
+        browser.goto(&format!("{}/#auth_oauth={code}", club.app.url()))?;
         let seen = with_client(browser, "return [(await app.auth.returned).error, await app.auth.ready];");
         assert_eq!(seen, json!(["unauthenticated", null]));
         // And the code is gone for the attacker, too.

@@ -240,14 +240,21 @@ impl Keys<'_> {
 }
 
 fn key(row: &AnyRow) -> Result<Key> {
-    // A scope that this program does not know (any more) gives nothing: the set gets smaller, never larger.
-    let scopes =
-        text(row, "scopes")?.split_whitespace().filter_map(|scope| scope.parse::<Scope>().ok()).collect();
+    let kind = parsed(row, "kind")?;
+    let scopes = match kind {
+        // Whatever there was to do when it was made.
+        KeyKind::Operator => Scopes::all(),
+        // A scope that this program does not know (any more) gives nothing: the set gets smaller, never larger.
+        KeyKind::Tenant => {
+            let known = |scope: &str| scope.parse::<Scope>().ok();
+            text(row, "scopes")?.split_whitespace().filter_map(known).collect()
+        }
+    };
     Ok(Key {
         id: parsed(row, "id")?,
         tenant: parsed(row, "tenant")?,
         env: parsed_or_null(row, "env")?,
-        kind: parsed(row, "kind")?,
+        kind,
         name: text(row, "name")?,
         scopes,
         created: time(row, "created")?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kernel::{Env, EnvId};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use super::Databases;
 use super::connection::{Connection, Kind, Outcome};
@@ -278,15 +278,20 @@ async fn settle(env: EnvId, path: &Path, mode: SqliteJournalMode) -> Result<(), 
         sqlx::Error::Database(_) => Error::Damaged(env),
         other => Error::Engine(other),
     };
-    let connection = SqliteConnectOptions::new()
+    let mut connection = SqliteConnectOptions::new()
         .filename(path)
-        .journal_mode(mode)
         // What is not whole when the power goes is thrown away.
         .synchronous(SqliteSynchronous::Off)
         .disable_statement_logging()
         .connect()
         .await
         .map_err(failed)?;
+    // By itself: as an option it would come before the one above, and wait for the disk four times.
+    let sql = match mode {
+        SqliteJournalMode::Wal => "PRAGMA journal_mode = WAL",
+        _ => "PRAGMA journal_mode = DELETE",
+    };
+    connection.execute(sql).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     let (path, log) = (path.to_owned(), with_suffix(path, "-wal"));
     blocking(move || {

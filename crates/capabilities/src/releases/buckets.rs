@@ -114,16 +114,43 @@ pub(super) async fn diff(
                 draft.change(Action::Keep, target, Some(detail));
             }
             (Some((files, bytes)), Surplus::Drop) => {
-                let message = format!("{files} files of {bytes} bytes are deleted with the bucket");
-                draft.effect(EffectKind::DataLoss, &target, message);
-                draft.change(Action::Drop, target, None);
-                // Names have no quotes. The contents are collected later.
-                draft.step(format!("DELETE FROM _steading_object WHERE bucket = '{name}'"));
+                empty(name, *files, *bytes, draft);
             }
             (None, _) => draft.change(Action::Drop, target, None),
         }
     }
     Ok(())
+}
+
+/// Removes the files of a bucket that no manifest has; nothing where one has it.
+///
+/// # Errors
+/// `not_found` where there are none.
+pub(super) async fn drop_unmanaged(
+    db: &mut Writer,
+    base: &Release,
+    name: &str,
+    draft: &mut Draft,
+) -> Result<()> {
+    let name = self::name(name)?;
+    if base.manifest.storage.as_ref().is_some_and(|storage| storage.buckets.contains_key(&name)) {
+        return Ok(());
+    }
+    let held = held(&db.run(Role::Platform, HELD, &[]).await?.rows);
+    let Some((files, bytes)) = held.get(name.as_str()) else {
+        return Err(Error::not_found(format!("bucket {name}")).field("/name"));
+    };
+    empty(&name, *files, *bytes, draft);
+    Ok(())
+}
+
+fn empty(name: &BucketName, files: u64, bytes: u64, draft: &mut Draft) {
+    let target = format!("bucket {name}");
+    let message = format!("{files} files of {bytes} bytes are deleted with the bucket");
+    draft.effect(EffectKind::DataLoss, &target, message);
+    draft.change(Action::Drop, target, None);
+    // Names have no quotes. The contents are collected later.
+    draft.step(format!("DELETE FROM _steading_object WHERE bucket = '{name}'"));
 }
 
 /// The buckets of a release with what is in them, and those that hold files of earlier ones.

@@ -282,6 +282,9 @@ async fn draft(
     }
     tables::privileges(&base.tables()?, &after, &mut draft);
     buckets::diff(db, base, release, surplus, &mut draft).await?;
+    if let Goal::DropBucket { name } = goal {
+        buckets::drop_unmanaged(db, base, name, &mut draft).await?;
+    }
     routes::diff(base, release, &mut draft)?;
     others(base, release, &mut draft);
     Moved::by(goal, base, release).draft(&mut draft);
@@ -328,9 +331,8 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
         Goal::DropBucket { name } => {
             let mut release = base.clone();
             let name = buckets::name(name)?;
-            let storage = release.manifest.storage.as_mut();
-            if storage.and_then(|storage| storage.buckets.remove(&name)).is_none() {
-                return Err(Error::not_found(format!("bucket {name}")).field("/name"));
+            if let Some(storage) = release.manifest.storage.as_mut() {
+                storage.buckets.remove(&name);
             }
             (release, Surplus::Drop)
         }

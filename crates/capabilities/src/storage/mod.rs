@@ -60,6 +60,8 @@ struct Inner {
     pictures: Pictures,
     keys: Arc<dyn LinkKeys>,
     limits: StorageLimits,
+    /// Bytes that are on their way.
+    coming: Arc<quota::Coming>,
 }
 
 impl Storage {
@@ -73,7 +75,8 @@ impl Storage {
         limits: StorageLimits,
     ) -> Self {
         let staging = Staging::new(contents.envs_dir().to_owned());
-        Self(Arc::new(Inner { databases, live, contents, staging, pictures: Pictures::new(), keys, limits }))
+        let (pictures, coming) = (Pictures::new(), Arc::default());
+        Self(Arc::new(Inner { databases, live, contents, staging, pictures, keys, limits, coming }))
     }
 
     /// Removes the files of an environment that is removed; to be called after its database is closed for good.

@@ -1,12 +1,13 @@
 //! A file that is made or replaced: asked for first, written next to what is there, put in its place last.
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use kernel::{Code, Error, Result};
 use serde_json::{Map, Value};
 
 use super::contents::{Most, Written};
 use super::object::{self, Object, Standing};
+use super::quota::Flight;
 use super::{Bucket, Desk, Inner, Storage, known, media, quota, statements, whole};
 use crate::access::{Guest, Operation, Source, Sql};
 use crate::database::{Durability, Role, Writer};
@@ -83,6 +84,8 @@ impl Storage {
         let (length, most) = (put.length, put.most.unwrap_or(u64::MAX));
         let (checked, bucket) = self.0.check(guest, put).await?;
         let room = self.0.ask_first(&checked, &bucket, length).await?;
+        let env = guest.env().id();
+        let mut flight = Flight::new(&self.0.coming, env, room.bytes, self.0.limits.bytes);
         let largest = bucket.max_size.min(most);
         let most = if largest <= room.bytes {
             Most { bytes: largest, beyond: quota::too_large(&bucket.name, largest) }
@@ -92,7 +95,7 @@ impl Storage {
         if length.is_some_and(|length| length > most.bytes) {
             return Err(most.beyond);
         }
-        let env = guest.env().id();
+        let body = body.map(|chunk| flight.add(chunk?));
         let written = self.0.contents.write(env, body, most, &checked.content_type).await?;
         self.place(checked, written).await
     }

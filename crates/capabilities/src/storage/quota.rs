@@ -1,6 +1,10 @@
 //! How many bytes an environment's files may have, and have.
 
-use kernel::{Code, Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use kernel::{Code, EnvId, Error, Result};
 
 /// What everybody's files may come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,55 @@ pub(super) const USED: &str = "SELECT (SELECT coalesce(sum(size), 0) FROM _stead
 /// Whether there is room for `more` bytes beside those that are used.
 pub(super) fn room(used: u64, more: u64, most: u64) -> Result<()> {
     if used.saturating_add(more) > most { Err(used_up(used, most)) } else { Ok(()) }
+}
+
+/// Bytes that are coming and are in no row yet, by environment.
+#[derive(Default)]
+pub(super) struct Coming(Mutex<HashMap<EnvId, u64>>);
+
+/// Those of one request, until it is dropped.
+pub(super) struct Flight {
+    coming: Arc<Coming>,
+    env: EnvId,
+    bytes: u64,
+    room: u64,
+    most: u64,
+}
+
+impl Flight {
+    /// A request for an environment that has `room` left of `most`, whatever else is coming.
+    pub fn new(coming: &Arc<Coming>, env: EnvId, room: u64, most: u64) -> Self {
+        Self { coming: Arc::clone(coming), env, bytes: 0, room, most }
+    }
+
+    /// Counts bytes that have come.
+    ///
+    /// # Errors
+    /// `quota_exceeded` where all that is coming is more than there is room for.
+    pub fn add(&mut self, bytes: Bytes) -> Result<Bytes> {
+        let more = bytes.len() as u64;
+        let mut coming = self.coming.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = coming.entry(self.env).or_default();
+        *all += more;
+        self.bytes += more;
+        if *all > self.room {
+            Err(used_up(self.most - self.room.min(self.most), self.most))
+        } else {
+            Ok(bytes)
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut coming = self.coming.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(all) = coming.get_mut(&self.env) {
+            *all = all.saturating_sub(self.bytes);
+            if *all == 0 {
+                coming.remove(&self.env);
+            }
+        }
+    }
 }
 
 /// More than the bucket lets one file have.

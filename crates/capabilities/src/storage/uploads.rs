@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::contents::{FileStream, Most};
 use super::put::{Checked, Condition, Put};
+use super::quota::Flight;
 use super::staging::{Staged, Turn};
 use super::{Desk, Inner, Storage, media, object, put, quota, whole};
 use crate::access::{Guest, Subject};
@@ -177,11 +178,16 @@ impl Storage {
             let most = row.upload.length - offset;
             let used = put::used(&mut Desk::Reader(&storage.0.databases, guest.env())).await?;
             quota::room(used, most, storage.0.limits.bytes)?;
-            if !storage.0.receive(&turn, offset, most, checksum, body).await? {
-                return Ok(Appended::Mismatch);
-            }
+            let left = storage.0.limits.bytes.saturating_sub(used);
+            let mut flight = Flight::new(&storage.0.coming, guest.env().id(), left, storage.0.limits.bytes);
+            let body = body.map(move |chunk| flight.add(chunk?)).boxed();
+            let received = storage.0.receive(&turn, offset, most, checksum, body).await;
+            // What has come takes room, also where it broke off.
             row.upload.offset = turn.staged().length().await?;
             storage.0.renew(&guest, &mut row.upload).await?;
+            if !received? {
+                return Ok(Appended::Mismatch);
+            }
             storage.settle_upload(&guest, row, turn).await.map(Appended::Kept)
         })
         .await

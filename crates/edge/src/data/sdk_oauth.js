@@ -30,7 +30,7 @@ function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hol
 
   async function back() {
     const found = new URLSearchParams(globalThis.location?.hash.slice(1));
-    const [code, error] = [found.get("steading_oauth"), found.get("steading_oauth_error")];
+    const [code, error] = [found.get("auth_oauth"), found.get("auth_oauth_error")];
     if (!code && !error) return null;
     history.replaceState(history.state, "", location.pathname + location.search);
     const away = kept();

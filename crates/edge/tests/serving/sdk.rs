@@ -4,11 +4,15 @@ use crate::ground::{Ground, decode};
 
 const CLIENT: &str = concat!(
     include_str!("../../src/data/sdk.js"),
+    include_str!("../../src/data/sdk_auth.js"),
+    include_str!("../../src/data/sdk_oauth.js"),
     include_str!("../../src/data/sdk_files.js"),
     include_str!("../../src/data/sdk_live.js")
 );
 const TYPES: &str = concat!(
     include_str!("../../src/data/sdk.d.ts"),
+    include_str!("../../src/data/sdk_auth.d.ts"),
+    include_str!("../../src/data/sdk_oauth.d.ts"),
     include_str!("../../src/data/sdk_files.d.ts"),
     include_str!("../../src/data/sdk_live.d.ts")
 );

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kernel::{BlobHash, CallId, Code, KeyId, Scopes, TenantId};
+use kernel::{BlobHash, CallId, Code, KeyId, Scope, Scopes, TenantId};
 use store::{
     Call, Claim, ClaimKey, EnvState, EnvironmentFilter, Error, Insertion, Key, KeyKind, SealedSecret, Store,
 };
@@ -155,6 +155,10 @@ pub async fn there_is_one_live_operator_key(place: &Place) {
     assert_eq!(store.keys().by_hash(&[2; 32]).await.unwrap().as_ref(), Some(&second));
     assert_eq!(store.keys().list(tenant, None, None, 9).await.unwrap(), []);
     assert!(!store.keys().revoke(tenant, None, second.id, now()).await.unwrap());
+    // One that was made when there was less to do can do everything there is.
+    let older = Key { scopes: [Scope::AppRead].into_iter().collect(), ..operator("older") };
+    store.keys().replace_operator(&older, &[3; 32]).await.unwrap();
+    assert_eq!(store.keys().by_hash(&[3; 32]).await.unwrap().unwrap().scopes, Scopes::all());
 }
 
 pub async fn an_idempotency_key_tells_what_became_of_its_call(place: &Place) {

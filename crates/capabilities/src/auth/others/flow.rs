@@ -208,10 +208,10 @@ impl Auth {
             Ok(Some((code, kept))) => {
                 let kept = kept.map(|kept| cookie(&base, &named(env, &code), Stage::Back, kept));
                 cookies.extend(kept);
-                format!("steading_oauth={}", code.expose())
+                format!("auth_oauth={}", code.expose())
             }
-            Ok(None) => "steading_oauth_error=denied".to_owned(),
-            Err(failed) => format!("steading_oauth_error={}", inner.tell(env, &away.provider, &failed)),
+            Ok(None) => "auth_oauth_error=denied".to_owned(),
+            Err(failed) => format!("auth_oauth_error={}", inner.tell(env, &away.provider, &failed)),
         };
         Ok(Landing { location: format!("{}#{outcome}", away.redirect), cookies })
     }
@@ -381,7 +381,7 @@ impl Inner {
 
     fn nowhere(&self, env: &Env, name: &str, redirect: &str, failed: &Failed) -> Departure {
         let word = self.tell(env, name, failed);
-        Departure { location: format!("{redirect}#steading_oauth_error={word}"), cookie: None }
+        Departure { location: format!("{redirect}#auth_oauth_error={word}"), cookie: None }
     }
 
     /// Says why in the app's log; the word for the page.

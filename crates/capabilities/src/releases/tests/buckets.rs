@@ -203,6 +203,19 @@ async fn a_rollback_keeps_the_files_of_later_buckets() {
         yard.buckets().await["a"],
         json!({ "access": "public_read", "files": 1, "bytes": 5, "max_size": 104_857_600 })
     );
+    // What no release has any more is removed by its name, after its dry run.
+    yard.rollback(1).await.unwrap();
+    let removal = |name: &str| crate::releases::Removal::Bucket(name.to_owned());
+    let plan = yard.releases.plan_removal(&yard.env, removal("a")).await.unwrap();
+    assert_eq!(effects(&plan.effects), ["DataLoss bucket a: 1 files of 5 bytes are deleted with the bucket"]);
+    let cancel = CancellationToken::new();
+    yard.releases.remove(&yard.env, &removal("a"), "a guess", &cancel).await.unwrap_err();
+    yard.releases.remove(&yard.env, &removal("a"), &plan.confirmation(), &cancel).await.unwrap();
+    assert_eq!(yard.buckets().await.get("a"), None);
+    for gone in ["a", "never"] {
+        let refused = yard.releases.plan_removal(&yard.env, removal(gone)).await.unwrap_err();
+        assert_eq!((refused.code(), refused.pointer()), (Code::NotFound, Some("/name")));
+    }
 }
 
 #[tokio::test]

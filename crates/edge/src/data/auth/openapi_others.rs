@@ -9,8 +9,8 @@ pub(super) fn describe_providers(add: &mut impl FnMut(&str, &str, &str, Answers,
     let about = "Sends the browser to a provider. `redirect` is where it goes on afterwards, `challenge` SHA-256 in \
                      base64url of a text that the page keeps; signInWith of /_/sdk.js does all of it.";
     add("oauth/{provider}/start", "get", about, Answers::Led(&["redirect", "challenge"]), None);
-    let about = "Where providers send back to. Leads on with `#steading_oauth=<code>`, or \
-                     `#steading_oauth_error=<word>`.";
+    let about = "Where providers send back to. Leads on with `#auth_oauth=<code>`, or \
+                     `#auth_oauth_error=<word>`.";
     add("oauth/callback", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
     let about = "The same, for a provider that posts a form.";
     add("oauth/callback", "post", about, Answers::Led(&[]), None);
