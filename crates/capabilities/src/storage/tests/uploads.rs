@@ -180,6 +180,29 @@ async fn offsets_lengths_rules_and_types_hold(engine: Engine) {
         "what has come takes room, and what was announced takes none"
     );
     ground.storage.end_upload(&ada, &second.id).await.unwrap();
+    // So does what has come of a body that broke off, and what is still coming.
+    let third = ground.begin(&ada, wanted("own", "c", 1_500)).await.unwrap();
+    assert!(ground.append(&ada, &third.id, 0, cut(leaked(1_000))).await.is_err());
+    assert_eq!(
+        told(ground.append(&ada, &upload.id, 0, body(leaked(1_500))).await),
+        "429 quota_exceeded: the app's files have 1000 of 2000 bytes, and this is more"
+    );
+    ground.storage.end_upload(&ada, &third.id).await.unwrap();
+    let (asks, mut asked) = tokio::sync::mpsc::channel::<()>(1);
+    let stalled = body(leaked(1_500)).chain(futures::stream::pending().map(Ok)).inspect(move |_| {
+        let _ = asks.try_send(());
+    });
+    let other = ground.begin(&ada, wanted("own", "d", 1_600)).await.unwrap();
+    let (storage, guest, id) = (ground.storage.clone(), ada.clone(), other.id.clone());
+    let coming = tokio::spawn(async move { storage.append(&guest, &id, 0, None, stalled.boxed()).await });
+    asked.recv().await.unwrap();
+    asked.recv().await.unwrap();
+    assert_eq!(
+        told(ground.append(&ada, &upload.id, 0, body(leaked(1_500))).await),
+        "429 quota_exceeded: the app's files have 0 of 2000 bytes, and this is more"
+    );
+    coming.abort();
+    ground.storage.end_upload(&ada, &other.id).await.unwrap();
     assert_eq!(
         told(ground.append(&ada, &upload.id, 1, body(b"x")).await),
         "409 conflict /upload_offset: 0 bytes of the upload are here, not 1"
