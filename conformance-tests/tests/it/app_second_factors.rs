@@ -274,6 +274,24 @@ fn the_makers_turn_it_on_see_it_and_take_it_away() {
     assert_eq!(user(ADA).get("mfa"), None);
 }
 
+#[test]
+fn a_stream_of_who_has_shown_one_factor_ends_when_two_are_required() {
+    let shop = shop("mfa-stream", "optional");
+    let (ada, bea) = (member(&shop, ADA), member(&shop, "bea@example.org"));
+    guard(&bea).unwrap();
+    let (mut hers, mut beas) =
+        (ada.events("subscribe=notes", None).unwrap(), bea.events("subscribe=notes", None).unwrap());
+    shop.client.output("auth_configure", &json!({ "mfa": "required" })).unwrap();
+    let told = hers.until(|event| event["type"] == "end").unwrap();
+    assert_eq!(told.last().unwrap()["reason"], "session_ended", "{told:?}");
+    assert!(ada.events("subscribe=notes", None).is_err(), "who comes back is let in");
+    // Who has shown both comes again and goes on.
+    while beas.next_event().unwrap().is_some() {}
+    let mut beas = bea.events("subscribe=notes", None).unwrap();
+    bea.create("notes", &json!({ "text": "still here" })).unwrap();
+    beas.until(|event| event["row"]["text"] == "still here").unwrap();
+}
+
 /// Goes back to a snapshot.
 fn restore(place: &testkit::Client, snapshot: &str) -> String {
     let plan = place.output("env_restore", &json!({ "snapshot": snapshot, "dry_run": true })).unwrap();
