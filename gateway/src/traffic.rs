@@ -210,7 +210,8 @@ mod tests {
         let proxied: Vec<_> = (0..3).map(|_| admit("10.0.0.9").unwrap()).collect();
         assert!(admit("10.0.0.9").is_none());
         drop((first, proxied));
-        assert_eq!((traffic.counts().all.connections, traffic.counts().peers.len()), (0, 0));
+        let counts = traffic.counts();
+        assert_eq!((counts.all.connections, counts.peers.len()), (0, 0));
     }
 
     #[tokio::test]

@@ -195,6 +195,7 @@ impl Environments {
         let missing = || {
             let name: String = slug_or_id.chars().take(64).collect();
             Error::not_found(format!("environment {name:?}"))
+                .hint("env_list lists them, env_create makes one")
         };
         let name = canonical(slug_or_id).ok_or_else(missing)?;
         let found = self.store.environments().find(&name).await?;

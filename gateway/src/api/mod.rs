@@ -4,6 +4,7 @@ mod archives;
 mod blobs;
 mod environments;
 mod health;
+mod home;
 mod keys;
 mod openapi;
 mod tenants;
@@ -44,6 +45,7 @@ impl FromRef<Api> for Arc<dyn Gate> {
 pub fn router(doors: Arc<Doors<Platform>>) -> Router {
     let api = Api(doors);
     let guarded = Router::new()
+        .route("/", get(home::page))
         .route("/v1/blobs/{sha256}", put(blobs::put).head(blobs::head))
         .route("/v1/envs", get(environments::list).post(environments::create))
         .route("/v1/envs/{env}", get(environments::show).delete(environments::delete))

@@ -36,7 +36,7 @@ impl Tool<Platform> for SkillRead {
     const SPEC: Spec = Spec {
         title: "Read a skill",
         about: "How things are done here, with examples: start-here, build-a-web-app, \
-                data-and-access, files-and-images, realtime, domains, debug-and-verify, change-data-safely, \
+                data-and-access, auth-and-accounts, files-and-images, realtime, domains, debug-and-verify, change-data-safely, \
                 manage-environments.",
         scopes: &[Scope::AppRead],
         effect: Effect::Read,
@@ -58,7 +58,13 @@ impl Tool<Platform> for SkillRead {
                 let found = found.map(|skill| Output { name: skill.name, text: skill.body });
                 found.ok_or_else(|| unknown("skill with one of these words".to_owned()))
             }
-            _ => Err(Error::invalid("", "give either name or query")),
+            // Who asks for nothing yet begins at the beginning.
+            (None, None) => {
+                let first =
+                    skills::named("start-here").map(|skill| Output { name: skill.name, text: skill.body });
+                first.ok_or_else(|| unknown("skill to start with".to_owned()))
+            }
+            (Some(_), Some(_)) => Err(Error::invalid("/query", "give either name or query")),
         }
     }
 }
