@@ -78,6 +78,7 @@ use crate::mail::Post;
 use crate::outbound::{NoSecrets, Outbound, SecretValues};
 use crate::rows::{AuthSettings, Mfa};
 use account::{Stored, columns, settle};
+use address::Address;
 use guesses::{Familiar, Guesses};
 use others::Issuers;
 use password::Passwords;
@@ -136,6 +137,8 @@ struct Throttles {
     codes: Guesses,
     mails: Guesses,
     mails_from: Throttle<Client>,
+    invitations: Throttle<(EnvId, Address)>,
+    invitations_of_app: Throttle<EnvId>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
     others: Throttle<Client>,
@@ -242,6 +245,8 @@ impl Auth {
             codes: Guesses::codes(&limits, &familiar),
             mails: Guesses::mails(&limits, &familiar),
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
+            invitations: Throttle::new("invitations", limits.invitations, limits.minded),
+            invitations_of_app: Throttle::new("invitations-of-app", limits.invitations_of_app, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             others: Throttle::new("sign-ins", limits.others, limits.minded),
