@@ -260,3 +260,40 @@ async fn invitations_are_bounded_for_each_address_and_each_app_and_the_last_one_
         "what is no name of an app is not said to be one"
     );
 }
+
+#[tokio::test]
+async fn a_busy_writer_holds_up_its_own_apps_mail_alone_and_what_is_refused_does_not_count() {
+    let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
+    let limits = AuthLimits { mails: rate(1), mails_from: rate(40), ..AuthLimits::default() };
+    let ground = Ground::with(limits).await;
+    let other = ground.another().await;
+    let ask = async |env: &kernel::Env, user: &str| {
+        let asking = crate::auth::Asking { env, ..ground.asking() };
+        let asked = ground.auth.forgot(&asking, &format!("{user}@example.org"), None).await;
+        asked.err().map(|error| error.code())
+    };
+    let writer = ground.databases.writer(&ground.env).await.unwrap();
+    for n in 0..32 {
+        assert_eq!(ask(&ground.env, &format!("ada{n}")).await, None);
+    }
+    for _ in 0..60 {
+        assert_eq!(ask(&ground.env, "bea").await, Some(Code::Unavailable));
+    }
+    assert_eq!(ask(&other, "bea").await, None, "another app's users are not held up");
+    drop(writer);
+    let asked = async {
+        while ask(&ground.env, "bea").await == Some(Code::Unavailable) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    // One mail of `bea` in an hour: had a refusal counted, there would be none.
+    assert_eq!(ask(&ground.env, "bea").await, Some(Code::RateLimited));
+    let mails = "SELECT count(*) FROM _steading_code WHERE email = 'bea@example.org'";
+    let made = async {
+        while ground.rows(mails).await != [[json!(1)]] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.unwrap();
+}
