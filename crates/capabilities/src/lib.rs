@@ -9,6 +9,7 @@ pub mod hosting;
 pub mod logs;
 pub mod mail;
 pub mod outbound;
+mod places;
 pub mod realtime;
 pub mod releases;
 pub mod routes;

@@ -191,7 +191,7 @@ impl Auth {
     ///
     /// # Errors
     /// `not_found` for an id that is no user's; `invalid_input` naming the field; `conflict` where another user has
-    /// the address.
+    /// the address; `rate_limited` where the address or the app has had as many invitations as it may.
     pub async fn set_user(&self, env: &Env, change: UserChange) -> Result<UserSet> {
         let named = Named::parse(&change.user)?;
         check(&change)?;
@@ -313,6 +313,12 @@ impl Inner {
         let Some(email) = address else { return refuse("a user without an address cannot be invited") };
         if user.disabled {
             return refuse("a disabled user cannot be invited");
+        }
+        let (throttles, to) = (&self.throttles, (env.id(), email.clone()));
+        throttles.invitations.admit(to.clone())?;
+        if let Err(refused) = throttles.invitations_of_app.admit(env.id()) {
+            throttles.invitations.give_back(&to);
+            return Err(refused);
         }
         let (purpose, life) = (Purpose::Invite, self.limits.invitation);
         let new = New { purpose, email, user: None, password: None, redirect: None, life };

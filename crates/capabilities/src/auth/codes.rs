@@ -86,9 +86,12 @@ pub(super) struct Spent {
 /// Writes down a new code and its link.
 pub(super) async fn make(db: &mut Writer, env: &Env, new: &New<'_>) -> Result<Mailed> {
     let now = Timestamp::now();
-    let sql = "DELETE FROM _steading_code WHERE expires_at <= ?2 OR email = ?1 AND purpose <> 'invite' AND id NOT IN \
+    // An invitation is good until the next one: it lives for days, and nobody types what is in it.
+    let sql = "DELETE FROM _steading_code WHERE expires_at <= ?2 \
+               OR email = ?1 AND purpose = 'invite' AND ?4 = 'invite' OR email = ?1 AND purpose <> 'invite' AND id NOT IN \
                (SELECT id FROM _steading_code WHERE email = ?1 AND purpose <> 'invite' ORDER BY id DESC LIMIT ?3)";
-    let params = [new.email.as_str().into(), now.as_micros().into(), (AT_ONCE - 1).into()];
+    let (email, purpose) = (new.email.as_str(), new.purpose.as_str());
+    let params = [email.into(), now.as_micros().into(), (AT_ONCE - 1).into(), purpose.into()];
     db.run(Role::Platform, sql, &params).await?;
     // Of 2^64 numbers each code has the same share, but for one in 10^13.
     let code = format!("{:0DIGITS$}", u64::from_le_bytes(random()?) % 10_u64.pow(DIGITS as u32));

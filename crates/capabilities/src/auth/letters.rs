@@ -9,6 +9,7 @@ use super::account::Account;
 use super::address::Address;
 use super::codes::{Mailed, Purpose};
 use crate::mail::{At, Letter};
+use crate::releases::is_title;
 
 /// The app that a letter speaks for.
 pub(super) struct Sender {
@@ -48,7 +49,8 @@ impl Sender {
     /// Of the app at `url`, by the name it gives itself.
     fn new(name: Option<&str>, url: String) -> Self {
         let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host);
-        let name = name.map_or_else(|| host.to_owned(), str::to_owned);
+        // A release of an archive may have come from anywhere.
+        let name = name.filter(|name| is_title(name)).unwrap_or(host).to_owned();
         Self { name, url }
     }
 

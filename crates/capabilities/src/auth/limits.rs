@@ -50,6 +50,10 @@ pub struct AuthLimits {
     pub strangers_mails: Rate,
     /// Mails asked for from one network address.
     pub mails_from: Rate,
+    /// Invitations to one address, whoever of the app's makers sends them.
+    pub invitations: Rate,
+    /// Invitations of one app: they go out in the name of the platform's mail server.
+    pub invitations_of_app: Rate,
     /// Wrong codes for one address from one network.
     pub wrong_codes: Rate,
     /// The same from all networks together, but for those from which a code was right before.
@@ -85,6 +89,9 @@ impl Default for AuthLimits {
         const MAILS: Rate = rate(5, Duration::from_secs(120));
         const STRANGERS_MAILS: Rate = rate(20, Duration::from_secs(120));
         const MAILS_FROM: Rate = rate(60, Duration::from_secs(10));
+        const INVITATIONS: Rate = rate(5, Duration::from_secs(3_600));
+        // After the first, two hundred a day.
+        const INVITATIONS_OF_APP: Rate = rate(200, Duration::from_secs(432));
         const WRONG_CODES: Rate = rate(10, Duration::from_secs(60));
         // At this pace one of the five codes that are good at once is guessed once in four years.
         const STRANGERS_CODES: Rate = rate(20, Duration::from_secs(600));
@@ -113,6 +120,8 @@ impl Default for AuthLimits {
             mails: MAILS,
             strangers_mails: STRANGERS_MAILS,
             mails_from: MAILS_FROM,
+            invitations: INVITATIONS,
+            invitations_of_app: INVITATIONS_OF_APP,
             wrong_codes: WRONG_CODES,
             strangers_codes: STRANGERS_CODES,
             texts: TEXTS,

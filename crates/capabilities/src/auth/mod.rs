@@ -49,7 +49,6 @@ use std::time::Duration;
 
 use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp, UserId};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 pub use account::{Account, Profile};
 pub(crate) use account::{STORED_USERS, check_stored, seen, seen_sql};
@@ -76,8 +75,10 @@ use crate::access::{Guest, Subject};
 use crate::database::Databases;
 use crate::mail::Post;
 use crate::outbound::{NoSecrets, Outbound, SecretValues};
+use crate::places::Places;
 use crate::rows::{AuthSettings, Mfa};
 use account::{Stored, columns, settle};
+use address::Address;
 use guesses::{Familiar, Guesses};
 use others::Issuers;
 use password::Passwords;
@@ -100,8 +101,8 @@ struct Inner {
     recognized: Recognized,
     passwords: Passwords,
     throttles: Throttles,
-    /// For requests for mail that are worked off.
-    requests: Arc<Semaphore>,
+    /// For requests for codes that are worked off.
+    requests: Places,
     /// For users who take their data along.
     exports: Turns,
 }
@@ -125,8 +126,11 @@ impl Outside {
     }
 }
 
-/// How many requests for mail are worked off at once.
-const REQUESTS: usize = 256;
+/// How many requests for codes are worked off at once: nearly all of them wait for the writers of their environments.
+const REQUESTS: usize = 4_096;
+
+/// How many of one environment, whose writer may be busy for long.
+const OF_ONE: usize = 32;
 
 /// Who is behind a request that has no session yet.
 type Client = (EnvId, Option<IpAddr>);
@@ -136,6 +140,8 @@ struct Throttles {
     codes: Guesses,
     mails: Guesses,
     mails_from: Throttle<Client>,
+    invitations: Throttle<(EnvId, Address)>,
+    invitations_of_app: Throttle<EnvId>,
     passwords: Throttle<Client>,
     anonymous: Throttle<Client>,
     others: Throttle<Client>,
@@ -242,6 +248,8 @@ impl Auth {
             codes: Guesses::codes(&limits, &familiar),
             mails: Guesses::mails(&limits, &familiar),
             mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
+            invitations: Throttle::new("invitations", limits.invitations, limits.minded),
+            invitations_of_app: Throttle::new("invitations-of-app", limits.invitations_of_app, limits.minded),
             passwords: Throttle::new("passwords", limits.passwords, limits.minded),
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             others: Throttle::new("sign-ins", limits.others, limits.minded),
@@ -261,7 +269,7 @@ impl Auth {
             issuers: Issuers::new(outside.http.clone()),
             outside,
             limits,
-            requests: Arc::new(Semaphore::new(REQUESTS)),
+            requests: Places::new(REQUESTS, OF_ONE),
             exports: Turns::new(1),
         }))
     }

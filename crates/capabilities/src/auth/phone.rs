@@ -18,6 +18,7 @@ use super::address::Address;
 use super::codes::{self, New, Purpose};
 use super::letters::Sender;
 use super::proofs::{typed, wrong};
+use super::requests::beside;
 use super::sign_in::{Before, Found, Who, upgraded};
 use super::throttle::network;
 use super::{Account, Asking, Auth, Inner, SignIn, whole};
@@ -67,6 +68,7 @@ impl Auth {
                 .hint("set auth.phone in the manifest")
         })?;
         let (throttles, env) = (&self.0.throttles, asking.env);
+        let place = self.0.place(env)?;
         // The narrower bounds come first, so that one who asks too often uses nobody else's up.
         throttles.texts_from.admit(asking.client())?;
         throttles.texts.admit(env.id(), phone.clone(), network(asking.client))?;
@@ -74,7 +76,11 @@ impl Auth {
         let (app, signup) = (asking.settings.name.clone(), asking.settings.signup);
         let wanted = Wanted { phone, adapter, app, domain: asking.domain.map(str::to_owned), signup };
         let (inner, env) = (Arc::clone(&self.0), env.clone());
-        self.0.beside(&env.clone(), async move { inner.text(&env, &wanted).await })
+        beside(asking.env, async move {
+            let _place = place;
+            inner.text(&env, &wanted).await
+        });
+        Ok(())
     }
 
     /// Opens a session for who shows what was sent to a phone. With the access token of an anonymous user, and a number

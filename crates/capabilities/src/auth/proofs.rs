@@ -103,7 +103,8 @@ impl Auth {
         asking.by(Method::Otp)?;
         let email = Address::parse("/email", email)?;
         let wanted = self.wanted(asking, Purpose::SignIn, email, redirect).await?;
-        self.0.request(asking.env, wanted)
+        self.0.request(asking.env, wanted);
+        Ok(())
     }
 
     /// Mails a code and a link to set a new password with. Nothing tells whether the address has an account.
@@ -114,7 +115,8 @@ impl Auth {
         asking.by(Method::Password)?;
         let email = Address::parse("/email", email)?;
         let wanted = self.wanted(asking, Purpose::Reset, email, redirect).await?;
-        self.0.request(asking.env, wanted)
+        self.0.request(asking.env, wanted);
+        Ok(())
     }
 
     /// Opens a session for who shows what was mailed to sign in, to confirm an address, or to invite. With the access
@@ -284,7 +286,8 @@ impl Auth {
             self.0.present(asking, &known, &Presence::Fresh).await?;
         }
         let wanted = self.wanted(asking, Purpose::Change, email, None).await?;
-        self.0.request(asking.env, Wanted { user, ..wanted })
+        self.0.request(asking.env, Wanted { user, ..wanted });
+        Ok(())
     }
 
     /// Gives a user the new address that its mail was read at; with a code, the user of the access token. The address

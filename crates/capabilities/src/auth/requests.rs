@@ -14,6 +14,7 @@ use super::throttle::network;
 use super::{Asking, Auth, Inner};
 use crate::database::{Durability, Role, Writer};
 use crate::mail::{self, Letter};
+use crate::places::Place;
 use crate::rows::SignUp;
 use crate::snapshots;
 
@@ -34,6 +35,8 @@ pub(super) struct Wanted {
     pub domain: Option<String>,
     /// Who may make an account.
     pub signup: SignUp,
+    /// Where it waits.
+    pub _place: Place,
 }
 
 /// What is to be done about a letter after the commit.
@@ -45,7 +48,8 @@ pub(super) enum Outgoing {
 }
 
 impl Auth {
-    /// A request that may be made: counted, and its redirect checked.
+    /// A request that may be made: its redirect checked, with a place to wait, and counted. Nothing that could refuse it
+    /// comes after that, or it would count without a mail.
     pub(super) async fn wanted(
         &self,
         asking: &Asking<'_>,
@@ -60,47 +64,43 @@ impl Auth {
             }
             None => None,
         };
+        let place = self.0.place(asking.env)?;
         self.0.throttles.mails_from.admit(asking.client())?;
         let network = network(asking.client);
         self.0.throttles.mails.admit(asking.env.id(), email.clone(), network)?;
         let (app, signup) = (asking.settings.name.clone(), asking.settings.signup);
         let domain = asking.domain.map(str::to_owned);
-        Ok(Wanted { purpose, email, user: None, password: None, redirect, app, domain, signup })
+        Ok(Wanted {
+            purpose,
+            email,
+            user: None,
+            password: None,
+            redirect,
+            app,
+            domain,
+            signup,
+            _place: place,
+        })
     }
 }
 
 impl Inner {
-    /// Takes a request, to be worked off beside the answer, which is the same for every address.
-    ///
-    /// # Errors
-    /// `unavailable` where too many wait.
-    pub(super) fn request(self: &Arc<Self>, env: &Env, wanted: Wanted) -> Result<()> {
+    /// Works a request off beside the answer, which is the same for every address.
+    pub(super) fn request(self: &Arc<Self>, env: &Env, wanted: Wanted) {
         let (inner, of) = (Arc::clone(self), env.clone());
-        self.beside(env, async move { inner.fulfil(&of, &wanted).await })
+        beside(env, async move { inner.fulfil(&of, &wanted).await });
     }
 
-    /// Works something off beside the answer.
+    /// A place for a request that is to be worked off.
     ///
     /// # Errors
-    /// `unavailable` where too much waits.
-    pub(super) fn beside(
-        self: &Arc<Self>,
-        env: &Env,
-        work: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Result<()> {
-        let room = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| {
+    /// `unavailable` where too many of the environment wait.
+    pub(super) fn place(&self, env: &Env) -> Result<Place> {
+        self.requests.take(env.id()).ok_or_else(|| {
             Error::new(Code::Unavailable, "too many codes are asked for at this moment")
                 .retry_after(Duration::from_secs(5))
                 .hint("try again in a moment")
-        })?;
-        let env = env.id();
-        tokio::spawn(async move {
-            if let Err(error) = work.await {
-                tracing::error!(env.id = %env, error = error.chain(), "a code that was asked for is not sent");
-            }
-            drop(room);
-        });
-        Ok(())
+        })
     }
 
     async fn fulfil(&self, env: &Env, wanted: &Wanted) -> Result<()> {
@@ -177,4 +177,14 @@ impl Inner {
             None => {}
         }
     }
+}
+
+/// Works something off beside the answer; its place is its own to keep.
+pub(super) fn beside(env: &Env, work: impl Future<Output = Result<()>> + Send + 'static) {
+    let env = env.id();
+    tokio::spawn(async move {
+        if let Err(error) = work.await {
+            tracing::error!(env.id = %env, error = error.chain(), "a code that was asked for is not sent");
+        }
+    });
 }

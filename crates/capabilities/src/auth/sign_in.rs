@@ -192,9 +192,9 @@ impl Auth {
             );
         }
         if asking.settings.confirms() {
-            let wanted = self.wanted(asking, Purpose::SignUp, email, redirect).await?;
             let password = Some(self.0.passwords.hash(env.id(), password).await?);
-            self.0.request(env, Wanted { password, ..wanted })?;
+            let wanted = self.wanted(asking, Purpose::SignUp, email, redirect).await?;
+            self.0.request(env, Wanted { password, ..wanted });
             return Ok(SignedUp::Mailed);
         }
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {
@@ -244,7 +244,7 @@ impl Auth {
             let wanted = self.wanted(asking, Purpose::SignUp, email, None).await?;
             // The code does not bring back the password, which anybody may have typed who was here first: whoever reads
             // the mail says it again.
-            inner.request(env, wanted)?;
+            inner.request(env, wanted);
             return Err(Error::new(
                 Code::Forbidden,
                 "the address must be confirmed first: a code was mailed to it",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AccountBuilder, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
-    NewOrder, OrderStatus, RetryPolicy,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use kernel::{Error, Result};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -16,8 +16,10 @@ use tokio::sync::Mutex;
 use super::challenges::{Answering, Challenges};
 use super::ports::Seal;
 
-/// How long one order may take.
+/// How long an order may take that the authority has taken.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the authority may take to take it.
+const BEGINNING: Duration = Duration::from_secs(60);
 
 /// The server and what it is told.
 #[derive(Debug, Clone)]
@@ -31,7 +33,8 @@ pub struct AcmeSettings {
     pub contact: Option<String>,
     /// How ownership is shown, in the order of trying.
     pub methods: Vec<Method>,
-    /// How many orders of one tenant are made in seven days.
+    /// How many orders of one tenant are made in seven days; those for addresses that anybody may have asked for, while they
+    /// are fewer than half of them.
     pub orders_per_tenant: u32,
 }
 
@@ -125,31 +128,48 @@ impl Acme {
         Self { settings, store, seal, challenges, account: Mutex::default() }
     }
 
-    /// Orders a certificate for `host`; `attempt` chooses between the methods, so that one that does not work is
-    /// followed by the other.
-    pub(super) async fn order(&self, host: &str, attempt: usize) -> Result<Issued, Failure> {
+    /// An order for `host` that the authority has taken; before this returns it, there is none.
+    pub(super) async fn begin(&self, host: &str) -> Result<Order, Failure> {
         let tried = async {
-            match self.attempt(host, attempt).await {
+            match self.ask(host).await {
                 // The server has lost it: another one is as good.
                 Err(Failure::NoAccount) => {
                     *self.account.lock().await = None;
                     let forgotten = self.store.certificates().forget_account(&self.settings.directory).await;
                     forgotten.map_err(|error| Failure::Ours(error.into()))?;
-                    self.attempt(host, attempt).await
+                    self.ask(host).await
                 }
                 outcome => outcome,
             }
         };
-        let outcome = tokio::time::timeout(PATIENCE, tried).await.unwrap_or(Err(Failure::Slow));
+        self.in_time(BEGINNING, tried).await
+    }
+
+    /// Brings an order of `host` to its end; `attempt` chooses between the methods, so that one that does not work is
+    /// followed by the other.
+    pub(super) async fn finish(&self, order: Order, host: &str, attempt: usize) -> Result<Issued, Failure> {
+        self.in_time(PATIENCE, self.fulfil(order, host, attempt)).await
+    }
+
+    /// What comes of `work` in this time; a server that went away is met anew.
+    async fn in_time<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let outcome = tokio::time::timeout(patience, work).await.unwrap_or(Err(Failure::Slow));
         if matches!(outcome, Err(Failure::Unreachable(_))) {
             *self.account.lock().await = None;
         }
         outcome
     }
 
-    async fn attempt(&self, host: &str, attempt: usize) -> Result<Issued, Failure> {
+    async fn ask(&self, host: &str) -> Result<Order, Failure> {
         let account = self.account().await?;
-        let mut order = account.new_order(&NewOrder::new(&[Identifier::Dns(host.to_owned())])).await?;
+        Ok(account.new_order(&NewOrder::new(&[Identifier::Dns(host.to_owned())])).await?)
+    }
+
+    async fn fulfil(&self, mut order: Order, host: &str, attempt: usize) -> Result<Issued, Failure> {
         let mut answering: Vec<Answering> = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -239,7 +259,7 @@ impl Acme {
 }
 
 /// What the server says is wrong with an order.
-async fn why(order: &mut instant_acme::Order) -> Failure {
+async fn why(order: &mut Order) -> Failure {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         if authorization.refresh().await.is_err() {

@@ -3,6 +3,9 @@
 mod outbox;
 mod smtp;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ pub use smtp::{Server, is_sender};
 pub(crate) use outbox::{keep, kept};
 
 use crate::logs::{Entry, Level, Logs, Source};
+use crate::places::{Place, Places};
 use smtp::{Failure, Smtp};
 
 /// One letter.
@@ -72,14 +76,19 @@ struct Inner {
     smtp: Option<Smtp>,
     addresses: Arc<dyn Addresses>,
     logs: Logs,
-    /// For those that wait or are being sent.
-    room: Arc<Semaphore>,
+    /// For those that wait or are being sent for the first time.
+    room: Places,
+    /// For those that the server has put off.
+    late: Places,
     /// For those that are being sent.
     lines: Semaphore,
 }
 
-/// How many letters wait at most; more are dropped, and said to be.
-const WAITING: usize = 1_000;
+/// How many letters wait at most, and as many more that the server has put off; others are dropped, and said to be.
+const WAITING: usize = 5_000;
+
+/// How many of one environment: some servers put off what others make it write.
+const OF_ONE: usize = 100;
 
 /// How many connections the mail server has to bear.
 const LINES: usize = 8;
@@ -98,8 +107,9 @@ impl Post {
             Route::Outbox => None,
             Route::Server(server) => Some(Smtp::new(server)?),
         };
-        let (room, lines) = (Arc::new(Semaphore::new(WAITING)), Semaphore::new(LINES));
-        Ok(Self(Arc::new(Inner { smtp, addresses, logs, room, lines })))
+        let (room, late) = (Places::new(WAITING, OF_ONE), Places::new(WAITING, OF_ONE));
+        let lines = Semaphore::new(LINES);
+        Ok(Self(Arc::new(Inner { smtp, addresses, logs, room, late, lines })))
     }
 
     /// Whether letters stay in the outbox.
@@ -130,35 +140,43 @@ impl Post {
     /// Sends a letter some time soon, several times where the server fails for a moment. Does not wait.
     pub(crate) fn send(&self, env: &Env, letter: Letter) {
         let (post, env) = (self.clone(), env.clone());
-        let Ok(room) = Arc::clone(&post.0.room).try_acquire_owned() else {
-            return post.log(&env, Level::Error, "a mail was dropped: too many wait to be sent", &[]);
+        let Some(room) = post.0.room.take(env.id()) else {
+            return post.log(
+                &env,
+                Level::Error,
+                "a mail was dropped: too many of this app wait to be sent",
+                &[],
+            );
         };
-        tokio::spawn(async move {
-            post.deliver(&env, &letter).await;
-            drop(room);
-        });
+        tokio::spawn(async move { post.deliver(&env, &letter, room).await });
     }
 
-    async fn deliver(&self, env: &Env, letter: &Letter) {
+    async fn deliver(&self, env: &Env, letter: &Letter, room: Place) {
         let Some(smtp) = &self.0.smtp else { return };
+        let (mut new, mut late) = (Some(room), None);
         let mut waits = TRIES.into_iter();
         loop {
             let sent = {
                 let Ok(_line) = self.0.lines.acquire().await else { return };
                 smtp.send(letter).await
             };
-            match sent {
+            let Failure { lasts, why } = match sent {
                 Ok(()) => return self.log(env, Level::Info, "a mail was handed to the mail server", &[]),
-                Err(Failure { lasts, why }) => match waits.next().filter(|_| !lasts) {
-                    Some(wait) => {
-                        self.log(env, Level::Warn, "a mail could not be sent yet", &[("why", &why)]);
-                        tokio::time::sleep(wait).await;
-                    }
-                    None => {
-                        return self.log(env, Level::Error, "a mail could not be sent", &[("why", &why)]);
-                    }
-                },
+                Err(failure) => failure,
+            };
+            let Some(wait) = waits.next().filter(|_| !lasts) else {
+                return self.log(env, Level::Error, "a mail could not be sent", &[("why", &why)]);
+            };
+            // What is put off keeps nothing new from its first try.
+            if new.take().is_some() {
+                late = self.0.late.take(env.id());
             }
+            if late.is_none() {
+                let message = "a mail was dropped: too many of this app are put off by the mail server";
+                return self.log(env, Level::Error, message, &[("why", &why)]);
+            }
+            self.log(env, Level::Warn, "a mail could not be sent yet", &[("why", &why)]);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -189,7 +207,8 @@ impl Post {
                 Box::pin(async { Ok(URL.to_owned()) })
             }
         }
-        let (room, lines) = (Arc::new(Semaphore::new(WAITING)), Semaphore::new(LINES));
-        Self(Arc::new(Inner { smtp: None, addresses: Arc::new(Here), logs, room, lines }))
+        let (room, late) = (Places::new(WAITING, OF_ONE), Places::new(WAITING, OF_ONE));
+        let lines = Semaphore::new(LINES);
+        Self(Arc::new(Inner { smtp: None, addresses: Arc::new(Here), logs, room, late, lines }))
     }
 }

@@ -25,6 +25,7 @@ mod plans;
 mod rehearsal;
 mod routes;
 mod tables;
+mod title;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, Tab
 pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, TableSpec};
+pub(crate) use title::is_title;
 
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
@@ -434,6 +436,7 @@ impl Releases {
                     .hint("set it with secret_set first"));
             }
         }
+        manifest.name.as_deref().map_or(Ok(()), title::check)?;
         if let Some(auth) = manifest.auth.take() {
             let auth = auth.checked().map_err(|e| e.under("/auth"))?;
             auth.has_secrets(secrets).map_err(|e| e.under("/auth"))?;

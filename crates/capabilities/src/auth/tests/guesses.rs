@@ -12,7 +12,7 @@ use kernel::{Code, Error, Result};
 use serde_json::json;
 
 use super::fixture::{Ground, PASSWORD, told, typed};
-use crate::auth::{AuthLimits, Rate, Session, UserChange};
+use crate::auth::{AuthLimits, Invitation, Rate, Session, UserChange};
 
 const WRONG: &str = "unauthenticated: the address or the password is wrong";
 
@@ -223,4 +223,77 @@ async fn nobody_keeps_mail_from_somebody_else_by_asking_for_it() {
     // Another address is nobody's business.
     ground.client = from(9);
     ground.auth.forgot(&ground.asking(), "eve@example.org", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn invitations_are_bounded_for_each_address_and_each_app_and_the_last_one_is_good() {
+    let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
+    let limits = AuthLimits { invitations: rate(3), invitations_of_app: rate(5), ..AuthLimits::default() };
+    let ground = Ground::with(limits).await;
+    let invite = async |user: &str| {
+        let change = UserChange {
+            user: user.to_owned(),
+            invite: Some(Invitation { app: Some("Shop\r\nBcc: eve@example.org".to_owned()) }),
+            ..UserChange::default()
+        };
+        ground.auth.set_user(&ground.env, change).await.err().and_then(|error| Some(error.limit_info()?.name))
+    };
+    let mut refused = Vec::new();
+    for user in ["ada", "ada", "ada", "ada", "ada", "bea", "cyd", "dan", "ada"] {
+        refused.push(invite(&format!("{user}@example.org")).await);
+    }
+    let (of_one, of_app) = (Some("invitations"), Some("invitations-of-app"));
+    assert_eq!(refused, [None, None, None, of_one, of_one, None, None, of_app, of_one]);
+    // What was refused has left nothing: no user, no mail, and one link for each address.
+    assert_eq!(
+        ground.rows("SELECT email, count(*) FROM _steading_code GROUP BY 1 ORDER BY 1").await,
+        [
+            [json!("ada@example.org"), json!(1)],
+            [json!("bea@example.org"), json!(1)],
+            [json!("cyd@example.org"), json!(1)]
+        ]
+    );
+    assert_eq!(ground.rows("SELECT count(*) FROM _steading_user").await, [[json!(3)]]);
+    assert_eq!(
+        ground.rows("SELECT DISTINCT subject, count(*) FROM _steading_mail").await,
+        [[json!("You are invited to shop.localhost:8787"), json!(5)]],
+        "what is no name of an app is not said to be one"
+    );
+}
+
+#[tokio::test]
+async fn a_busy_writer_holds_up_its_own_apps_mail_alone_and_what_is_refused_does_not_count() {
+    let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
+    let limits = AuthLimits { mails: rate(1), mails_from: rate(40), ..AuthLimits::default() };
+    let ground = Ground::with(limits).await;
+    let other = ground.another().await;
+    let ask = async |env: &kernel::Env, user: &str| {
+        let asking = crate::auth::Asking { env, ..ground.asking() };
+        let asked = ground.auth.forgot(&asking, &format!("{user}@example.org"), None).await;
+        asked.err().map(|error| error.code())
+    };
+    let writer = ground.databases.writer(&ground.env).await.unwrap();
+    for n in 0..32 {
+        assert_eq!(ask(&ground.env, &format!("ada{n}")).await, None);
+    }
+    for _ in 0..60 {
+        assert_eq!(ask(&ground.env, "bea").await, Some(Code::Unavailable));
+    }
+    assert_eq!(ask(&other, "bea").await, None, "another app's users are not held up");
+    drop(writer);
+    let asked = async {
+        while ask(&ground.env, "bea").await == Some(Code::Unavailable) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    // One mail of `bea` in an hour: had a refusal counted, there would be none.
+    assert_eq!(ask(&ground.env, "bea").await, Some(Code::RateLimited));
+    let mails = "SELECT count(*) FROM _steading_code WHERE email = 'bea@example.org'";
+    let made = async {
+        while ground.rows(mails).await != [[json!(1)]] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.unwrap();
 }

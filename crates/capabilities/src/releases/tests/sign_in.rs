@@ -100,3 +100,14 @@ async fn what_is_no_origin_is_refused_with_its_place() {
             .unwrap();
     assert_eq!(auth.origins, ["https://a.example", "https://b.example"]);
 }
+
+#[tokio::test]
+async fn what_no_app_may_be_called_is_refused_with_its_place() {
+    let yard = Yard::new().await;
+    let refused = yard.apply(json!({ "name": "Your bank: https://evil.example" })).await.unwrap_err();
+    assert_eq!(
+        (refused.pointer(), refused.message()),
+        (Some("/name"), "the app's name is no link: it cannot contain ://")
+    );
+    assert!(yard.releases.live(&yard.env).await.unwrap().is_none());
+}
