@@ -84,7 +84,7 @@ use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
 use throttle::Throttle;
-use turns::Turns;
+pub use turns::{Turn, Turns};
 
 /// The users of every environment's app. Clones share everything.
 #[derive(Clone)]

@@ -73,7 +73,7 @@ async fn people_sign_up_in_and_out() {
         json!({
             "access_token": null, "token_type": "Bearer", "refresh_token": null, "expires_in": 900,
             "user": {
-                "id": null, "email": null, "email_verified": false, "role": "user", "anonymous": true,
+                "id": null, "email": null, "phone": null, "email_verified": false, "role": "user", "anonymous": true,
                 "created_at": null,
             },
         })
