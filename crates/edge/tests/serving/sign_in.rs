@@ -79,7 +79,7 @@ async fn people_sign_up_in_and_out() {
         })
     );
     let me = read(&ground.me(text(&access)).await);
-    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 6));
+    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 7));
 
     let next = read(&ground.post("/_/auth/refresh", None, json!({ "refresh_token": refresh })).await);
     let typed = json!({ "email": " Ada@Example.org ", "password": PASSWORD });
