@@ -252,7 +252,9 @@ const METHODS: &[Attack] = &[Attack {
         ] {
             scene.refused(&scene.app.auth(route, &body)?, 403, "forbidden").with_context(|| route)?;
         }
-        for route in ["oauth/google/start", "admin", "users", "token", "otp/verify/x", "password/x"] {
+        let start = scene.app.visitor().ask("GET", "/_/auth/oauth/google/start")?;
+        scene.refused(&start, 403, "forbidden")?;
+        for route in ["admin", "users", "token", "otp/verify/x", "password/x"] {
             scene.refused(&scene.app.auth(route, &json!({}))?, 404, "not_found").with_context(|| route)?;
         }
         let back = json!({ "auth": { "methods": ["anonymous", "password"], "origins": ["https://friend.example"] } });

@@ -188,7 +188,7 @@ fn rows_are_asked_for_in_richer_ways() {
     );
     ground
         .bob
-        .send("PUT", "/_/db/posts?by=slug", &json!({ "slug": "one", "title": "stolen" }))
+        .send("PUT", "/_/db/posts?by=slug", &json!({ "slug": "one", "team": ground.team, "title": "stolen" }))
         .unwrap()
         .refuses(403, "forbidden")
         .unwrap();

@@ -32,8 +32,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, ..] = address.segments();
     // Only 2000::/3 is given out; of it not what holds another address or leads through a tunnel (Teredo and its
     // neighbours, 6to4), nor what is for documents.
-    let special = (a == 0x2001 && b < 0x200)
-        || (a == 0x2001 && b == 0xdb8)
+    let special = (a == 0x2001 && (b < 0x200 || b == 0xdb8))
         || a == 0x2002
         || (a == 0x3fff && b < 0x1000)
         || (a == 0x2620 && b == 0x4f && c == 0x8000);

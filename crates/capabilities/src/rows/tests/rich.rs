@@ -176,8 +176,9 @@ async fn a_row_is_put_under_the_rules_of_making_and_of_changing() {
         told(put(&ada, &by_id("other"), json!({ "rank": 2 })).await),
         "400 invalid_input /title: title is required"
     );
+    // Who may make rows learns that an id is taken, as with any other way to make one.
     let hidden = told(put(&bob, &by_id("mine"), json!({ "title": "stolen" })).await);
-    assert_eq!(hidden, "403 forbidden: the rules of todos do not allow this put");
+    assert_eq!(hidden, "409 conflict /id: a row with the same id is already there");
     assert_eq!(
         told(put(&field.visitor(), &by_id("new"), json!({ "title": "x" })).await),
         "403 forbidden: the rules of todos do not allow this create"
