@@ -288,9 +288,9 @@ impl Auth {
         wanted: &[Scope],
     ) -> Result<Guest> {
         if token.expose().starts_with(SERVICE) {
-            let scopes = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
+            let (key, scopes) = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
             return match scopes.missing(wanted) {
-                None => Ok(Guest::new(env.clone(), Subject::Service)),
+                None => Ok(Guest::new(env.clone(), Subject::Service).with_key(key)),
                 Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
             };
         }

@@ -41,7 +41,11 @@ impl TokenKeys for NoKeys {
         async { Ok(None) }.boxed()
     }
 
-    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        _: &'a Env,
+        _: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         async { Ok(None) }.boxed()
     }
 
@@ -75,6 +79,10 @@ const MOST: Most = Most { database: 1 << 30, bytes: 1 << 30, files: 100 };
 impl LinkKeys for NoKeys {
     fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         async { Ok([0; 32]) }.boxed()
+    }
+
+    fn is_good<'a>(&'a self, _: &'a Env, _: kernel::KeyId) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(false) }.boxed()
     }
 }
 
