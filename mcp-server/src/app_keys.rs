@@ -8,7 +8,7 @@ use capabilities::outbound::SecretValues;
 use capabilities::storage::LinkKeys;
 use control::Control;
 use futures::future::BoxFuture;
-use kernel::{Code, Env, Result, Scopes, Secret};
+use kernel::{Code, Env, KeyId, Result, Scopes, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -24,7 +24,11 @@ impl TokenKeys for AppKeys {
         Box::pin(self.0.app_keys().verify(env, token.expose()))
     }
 
-    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        env: &'a Env,
+        key: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(KeyId, Scopes)>>> {
         Box::pin(self.0.service(env, key))
     }
 
@@ -48,6 +52,10 @@ impl TokenKeys for AppKeys {
 impl LinkKeys for AppKeys {
     fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         Box::pin(self.0.app_keys().mac(env, message))
+    }
+
+    fn is_good<'a>(&'a self, env: &'a Env, key: KeyId) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.0.is_key_of(env, key))
     }
 }
 

@@ -385,3 +385,49 @@ fn a_credential_that_may_only_read_the_app_runs_nothing_on_its_rows() {
     assert!(call(&maker, "app_apply", &migrating).starts_with("403"));
     assert!(call(&maker, "app_apply", &plain).starts_with("200"));
 }
+
+#[test]
+fn a_link_that_a_key_made_ends_with_the_key() {
+    let (place, app) = files();
+    let keys = format!("http://{}/v1/keys", place.steading.authority());
+    let operator = &place.steading.ready().key;
+    let body = json!({ "name": "links", "env": place.slug, "scopes": ["storage:read", "storage:write"] });
+    let request = testkit::http::Request::post(&keys).bearer(operator).json(&body);
+    let made = request.send().unwrap().json().unwrap();
+    let key = made["key"].as_str().unwrap();
+    let path = "/_/files/own/a.txt";
+    let put = |path: &str| {
+        let request = app.visitor().request("PUT", path).header("content-type", "text/plain");
+        Reply::of(request.body(b"text".to_vec())).unwrap()
+    };
+    let url = format!("http://{}/v1/tools/storage_sign", place.steading.authority());
+    let path_of = |signed: &Value| {
+        let url = signed["url"].as_str().unwrap();
+        url[url.find("/_/").unwrap()..].to_owned()
+    };
+    let link =
+        |method: &str| json!({ "bucket": "own", "path": "a.txt", "method": method, "expires_in": 600_000 });
+    let signed = |method: &str| {
+        let reply = testkit::http::Request::post(&url).bearer(key).json(&link(method)).send().unwrap();
+        path_of(&reply.json().unwrap())
+    };
+    let lasting = path_of(&place.output("storage_sign", &link("put")).unwrap());
+    let writes = signed("put");
+    assert_eq!(put(&writes).status, 201);
+    let body = json!({ "method": "get", "expires_in": 600_000 });
+    let request = app.visitor().request("POST", &format!("{path}/sign")).bearer(key);
+    let of_server = Reply::of(request.json(&body)).unwrap().body["url"].as_str().unwrap().to_owned();
+    let reads = [signed("get"), of_server];
+    for link in &reads {
+        assert_eq!(app.visitor().ask("GET", link).unwrap().status, 200);
+    }
+    let id = made["id"].as_str().unwrap();
+    let gone =
+        testkit::http::Request::new("DELETE", &format!("{keys}/{id}")).bearer(operator).send().unwrap();
+    assert_eq!(gone.status, 200);
+    put(&writes).refuses(403, "forbidden").unwrap();
+    for link in &reads {
+        app.visitor().ask("GET", link).unwrap().refuses(403, "forbidden").unwrap();
+    }
+    assert_eq!(put(&lasting).status, 200);
+}

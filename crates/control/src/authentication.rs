@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kernel::{Caller, Code, Env, Error, Principal, Result, Scopes, Secret, Surface, TenantId, Timestamp};
+use kernel::{
+    Caller, Code, Env, Error, KeyId, Principal, Result, Scopes, Secret, Surface, TenantId, Timestamp,
+};
 use store::{EnvState, EnvironmentFilter, Key, KeyKind};
 
 use crate::credentials::{self, Verified, hash};
@@ -41,22 +43,34 @@ impl Control {
         Ok(Arc::clone(caller))
     }
 
-    /// What a tenant's key that is bound to this very environment may do; `None` for any other text.
+    /// The id of a tenant's key that is bound to this very environment, and what it may do; `None` for any other text.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn service(&self, env: &Env, key: &Secret) -> Result<Option<Scopes>> {
+    pub async fn service(&self, env: &Env, key: &Secret) -> Result<Option<(KeyId, Scopes)>> {
         if !credentials::is_well_formed(credentials::TENANT, key.expose()) {
             return Ok(None);
         }
         match self.authenticate(key.expose(), Surface::Http).await {
             Ok(caller) => {
                 let bound = caller.env == Some(env.id()) && caller.tenant == env.tenant();
-                Ok((bound && caller.principal == Principal::Key).then_some(caller.scopes))
+                Ok((bound && caller.principal == Principal::Key)
+                    .then_some((caller.credential, caller.scopes)))
             }
             Err(error) if error.code() == Code::Unauthenticated => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the key of this id is still good, and opens this environment.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn is_key_of(&self, env: &Env, id: KeyId) -> Result<bool> {
+        let Some(key) = self.store.keys().get(id).await? else { return Ok(false) };
+        let lives = key.revoked.is_none() && key.expires.is_none_or(|expires| expires > Timestamp::now());
+        let opens = key.tenant == env.tenant() && key.env.is_none_or(|bound| bound == env.id());
+        Ok(lives && (opens || key.kind == KeyKind::Operator))
     }
 
     /// The caller in the environment (by slug or id) and tenant (by slug or id) that a call names. A credential

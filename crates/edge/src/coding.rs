@@ -17,9 +17,9 @@ pub(crate) enum Coding {
 
 /// Below this many bytes a coding saves nothing worth it.
 const WORTH_IT: u64 = 256;
-/// Good for text that is coded once and sent often.
-const BROTLI_LEVEL: Level = Level::Precise(6);
-const GZIP_LEVEL: Level = Level::Precise(6);
+/// What is coded while somebody waits for it: above these, a little less to send takes many times the work.
+const BROTLI_LEVEL: Level = Level::Precise(4);
+const GZIP_LEVEL: Level = Level::Precise(4);
 
 impl Coding {
     /// The one the client likes best, the smaller one where it has no preference (RFC 9110 §12.5.3).

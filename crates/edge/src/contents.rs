@@ -1,8 +1,10 @@
 //! The bytes of files: small ones from a bounded memory, coded once; large ones streamed from the disk.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
+use capabilities::auth::{Turn, Turns};
 use capabilities::hosting::{BlobStream, Blobs, Error, Result, SiteFile};
 use kernel::{BlobHash, Env, EnvId};
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -18,6 +20,9 @@ const MEMORY: u64 = 16 << 20;
 const EXPECTED_FILES: usize = 1_000;
 /// Few, because a file larger than a shard would never be kept.
 const SHARDS: usize = 4;
+
+/// How long a request waits for a turn at coding before it gets the file as it is.
+const WAIT: Duration = Duration::from_millis(250);
 
 /// What a file's bytes are kept under. The environment is part of it, so that none is answered from the
 /// bytes of another.
@@ -37,9 +42,10 @@ impl Weighter<Key, Bytes> for ByBytes {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Contents {
     blobs: Blobs,
+    /// Of coding, which takes a core for long: half of them at most, and one environment's crowd nobody else's turn.
+    turns: Turns,
     memory: Cache<Key, Bytes, ByBytes>,
 }
 
@@ -64,7 +70,8 @@ impl Contents {
             ),
             Err(_) => Cache::with_weighter(EXPECTED_FILES, bytes, ByBytes),
         };
-        Self { blobs, memory }
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { blobs, turns: Turns::new(cores / 2), memory }
     }
 
     /// Whether the file is sent in the coding that the client likes best.
@@ -76,10 +83,28 @@ impl Contents {
         file.size <= SMALL
     }
 
-    /// A small file's bytes in that coding. Requests for the same bytes at the same time read and code once.
-    pub(crate) async fn whole(&self, env: &Env, file: &SiteFile, coding: Coding) -> Result<Bytes> {
+    /// A small file's bytes as they are. Requests for the same bytes at the same time read once.
+    pub(crate) async fn whole(&self, env: &Env, file: &SiteFile) -> Result<Bytes> {
+        let key = Key { env: env.id(), hash: file.sha256, coding: Coding::Identity };
+        self.memory.get_or_insert_async(&key, self.blobs.read(env, key.hash)).await
+    }
+
+    /// A small file's bytes in that coding, where they are remembered.
+    pub(crate) fn remembered(&self, env: &Env, file: &SiteFile, coding: Coding) -> Option<Bytes> {
+        self.memory.get(&Key { env: env.id(), hash: file.sha256, coding })
+    }
+
+    /// A small file's bytes in that coding; none where no turn at coding comes soon enough. Requests for the same bytes
+    /// at the same time code once.
+    pub(crate) async fn coded(&self, env: &Env, file: &SiteFile, coding: Coding) -> Result<Option<Bytes>> {
+        if let Some(bytes) = self.remembered(env, file, coding) {
+            return Ok(Some(bytes));
+        }
+        let Ok(Ok(turn)) = tokio::time::timeout(WAIT, self.turns.take(env.id(), 1)).await else {
+            return Ok(None);
+        };
         let key = Key { env: env.id(), hash: file.sha256, coding };
-        self.memory.get_or_insert_async(&key, self.read(env, key)).await
+        self.memory.get_or_insert_async(&key, self.code(env, key, turn)).await.map(Some)
     }
 
     /// A file, or the bytes of a range in it, as a stream from the disk.
@@ -92,12 +117,14 @@ impl Contents {
         self.blobs.get(env, file.sha256, part).await
     }
 
-    async fn read(&self, env: &Env, key: Key) -> Result<Bytes> {
+    async fn code(&self, env: &Env, key: Key, turn: Turn) -> Result<Bytes> {
         let bytes = self.blobs.read(env, key.hash).await?;
-        if key.coding == Coding::Identity {
-            return Ok(bytes);
-        }
-        let coded = tokio::task::spawn_blocking(move || key.coding.encode(&bytes)).await;
+        let coded = tokio::task::spawn_blocking(move || {
+            // The work goes on where who asked for it has gone, and so does its turn.
+            let _turn = turn;
+            key.coding.encode(&bytes)
+        })
+        .await;
         coded.map_err(|stopped| Error::Files(std::io::Error::other(stopped)))?.map_err(Error::Files)
     }
 }
@@ -138,22 +165,41 @@ mod tests {
         let ground = Ground::new();
         let largest = vec![b'a'; SMALL as usize];
         let file = ground.file(largest.clone()).await;
-        let read = async |coding| ground.contents.whole(&ground.env, &file, coding).await;
+        let read = async |coding| match coding {
+            Coding::Identity => ground.contents.whole(&ground.env, &file).await.map(Some),
+            coding => ground.contents.coded(&ground.env, &file, coding).await,
+        };
         let coded = read(Coding::Brotli).await.unwrap();
-        assert!(read(Coding::Identity).await.unwrap() == largest);
+        assert!(read(Coding::Identity).await.unwrap().unwrap() == largest);
         ground.lose_the_disk();
-        assert!(read(Coding::Identity).await.unwrap() == largest);
+        assert!(read(Coding::Identity).await.unwrap().unwrap() == largest);
         assert_eq!(read(Coding::Brotli).await.unwrap(), coded);
         assert!(read(Coding::Gzip).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_turn_at_coding_gets_the_file_as_it_is() {
+        let mut ground = Ground::new();
+        ground.contents.turns = Turns::new(1);
+        let file = ground.file(vec![b'a'; 1_000]).await;
+        let held = ground.contents.turns.take(EnvId::new(), 1).await.unwrap();
+        let coded = async || ground.contents.coded(&ground.env, &file, Coding::Brotli).await.unwrap();
+        assert_eq!(coded().await, None);
+        assert_eq!(ground.contents.remembered(&ground.env, &file, Coding::Brotli), None);
+        drop(held);
+        let bytes = coded().await;
+        assert!(bytes.as_ref().is_some_and(|bytes| bytes.len() < 1_000));
+        let _held = ground.contents.turns.take(EnvId::new(), 1).await.unwrap();
+        assert_eq!(coded().await, bytes, "what is remembered takes no turn");
     }
 
     #[tokio::test]
     async fn one_environment_is_not_answered_from_the_memory_of_another() {
         let ground = Ground::new();
         let file = ground.file(b"secret".to_vec()).await;
-        assert_eq!(ground.contents.whole(&ground.env, &file, Coding::Identity).await.unwrap(), "secret");
+        assert_eq!(ground.contents.whole(&ground.env, &file).await.unwrap(), "secret");
         let other = Env::for_upkeep(ground.env.tenant(), EnvId::new());
-        assert!(ground.contents.whole(&other, &file, Coding::Identity).await.is_err());
+        assert!(ground.contents.whole(&other, &file).await.is_err());
     }
 
     #[tokio::test]
@@ -162,7 +208,7 @@ mod tests {
         ground.contents = Contents::with_memory(ground.contents.blobs.clone(), 80_000);
         for number in 0..50_u8 {
             let file = ground.file(vec![number; 10_000]).await;
-            ground.contents.whole(&ground.env, &file, Coding::Identity).await.unwrap();
+            ground.contents.whole(&ground.env, &file).await.unwrap();
         }
         let held = ground.contents.memory.weight();
         assert!((10_000..=80_000).contains(&held), "{held}");

@@ -241,8 +241,8 @@ impl Edge {
             _ => Part::Whole,
         };
         let coded = Contents::is_coded(file);
-        let coding = if coded && part == Part::Whole { Coding::negotiate(given) } else { Coding::Identity };
-        let etag = conditional::etag(file.sha256, coding);
+        let wanted = if coded && part == Part::Whole { Coding::negotiate(given) } else { Coding::Identity };
+        let mut tag = conditional::etag(file.sha256, wanted);
 
         let mut headers = HeaderMap::new();
         if coded {
@@ -257,16 +257,24 @@ impl Edge {
         add_own_headers(&mut headers, visit.served, asked, *status);
         if *status == StatusCode::OK {
             headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-            set(&mut headers, ETAG, &etag);
-            if conditional::client_has(given, &etag) {
+            let plain = conditional::etag(file.sha256, Coding::Identity);
+            // What is as it is was given where nobody could code it.
+            if part == Part::Whole && conditional::client_has(given, &plain) {
+                tag = plain;
+            }
+            set(&mut headers, ETAG, &tag);
+            if conditional::client_has(given, &tag) {
                 headers.remove(CONTENT_TYPE);
                 return Ok(respond(StatusCode::NOT_MODIFIED, headers, Body::empty()));
             }
         }
         let bytes = match part {
             Part::Whole => {
-                let (body, length) = self.body(visit, file, coding).await?;
+                let (body, length, coding) = self.body(visit, file, wanted).await?;
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                if headers.contains_key(ETAG) {
+                    set(&mut headers, ETAG, &conditional::etag(file.sha256, coding));
+                }
                 if let Some(name) = coding.name() {
                     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
                 }
@@ -284,7 +292,7 @@ impl Edge {
         set(&mut headers, CONTENT_RANGE, &range);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
         let body = if Contents::is_small(file) {
-            let whole = self.contents.whole(visit.env, file, Coding::Identity).await?;
+            let whole = self.contents.whole(visit.env, file).await?;
             let within = |at| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
             Body::from(whole.slice(within(bytes.start)..within(bytes.end)))
         } else {
@@ -293,18 +301,32 @@ impl Edge {
         Ok(respond(StatusCode::PARTIAL_CONTENT, headers, body))
     }
 
-    /// The whole file and its length in that coding. Nothing large is opened for `HEAD`.
-    async fn body(&self, visit: &Visit<'_>, file: &SiteFile, coding: Coding) -> Result<(Body, u64), Error> {
-        if Contents::is_small(file) {
-            let bytes = self.contents.whole(visit.env, file, coding).await?;
+    /// The whole file, its length, and its coding: the wanted one, or none where that would have to be made now and is
+    /// not. Nothing is opened or coded for `HEAD`.
+    async fn body(
+        &self,
+        visit: &Visit<'_>,
+        file: &SiteFile,
+        wanted: Coding,
+    ) -> Result<(Body, u64, Coding), Error> {
+        let asks = visit.request.method == Method::HEAD;
+        let coded = match wanted {
+            Coding::Identity => None,
+            coding if asks => self.contents.remembered(visit.env, file, coding),
+            coding => self.contents.coded(visit.env, file, coding).await?,
+        };
+        if let Some(bytes) = coded {
             let length = bytes.len() as u64;
-            return Ok((Body::from(bytes), length));
+            return Ok((Body::from(bytes), length, wanted));
         }
-        if visit.request.method == Method::HEAD {
-            return Ok((Body::empty(), file.size));
-        }
-        let stream = self.contents.stream(visit.env, file, None).await?;
-        Ok((Body::from_stream(stream), file.size))
+        let body = if asks {
+            Body::empty()
+        } else if Contents::is_small(file) {
+            Body::from(self.contents.whole(visit.env, file).await?)
+        } else {
+            Body::from_stream(self.contents.stream(visit.env, file, None).await?)
+        };
+        Ok((body, file.size, Coding::Identity))
     }
 
     fn log(&self, visit: &Visit<'_>, response: &Response, took: Duration) {

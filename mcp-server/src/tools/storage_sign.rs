@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use capabilities::access::Guest;
-use capabilities::storage::{LinkMethod, Sign};
-use kernel::{Env, Result, Scope};
+use capabilities::storage::{LIFE, LinkMethod, Sign};
+use kernel::{Env, Principal, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -58,9 +58,19 @@ impl Tool<Platform> for StorageSign {
             Method::Get => LinkMethod::Get,
             Method::Put => LinkMethod::Put,
         };
-        let expires_in = expires_in.map(Duration::from_secs);
+        let mut expires_in = expires_in.map(Duration::from_secs);
+        let mut guest = Guest::maker(env.clone());
+        match (&cx.caller().principal, cx.caller().expires) {
+            // A run's token is not asked again, so that what it makes ends with it at the latest.
+            (Principal::Run(_), Some(end)) => {
+                let left = end.as_micros().saturating_sub(Timestamp::now().as_micros());
+                let left = Duration::from_micros(u64::try_from(left).unwrap_or_default());
+                expires_in = Some(expires_in.unwrap_or(LIFE).min(left));
+            }
+            _ => guest = guest.with_key(cx.caller().credential),
+        }
         let sign = Sign { bucket, path, method, expires_in, max_size: None, content_type: None };
-        let link = platform.storage.sign(&Guest::maker(env.clone()), sign).await?;
+        let link = platform.storage.sign(&guest, sign).await?;
         let url = format!("{}{}", platform.url(env).await?, link.address());
         Ok(Output { url, expires_at: link.expires_at.to_string() })
     }

@@ -1,6 +1,6 @@
 //! Who asks for rows: somebody without a session, a user, or the app's own server.
 
-use kernel::{Env, UserId};
+use kernel::{Env, KeyId, UserId};
 use serde_json::{Map, Value};
 
 /// Who asks, as rules see it.
@@ -44,24 +44,37 @@ impl Subject {
 pub struct Guest {
     env: Env,
     subject: Subject,
+    key: Option<KeyId>,
 }
 
 impl Guest {
     /// Somebody without a session.
     #[must_use]
     pub const fn visitor(env: Env) -> Self {
-        Self { env, subject: Subject::Visitor }
+        Self { env, subject: Subject::Visitor, key: None }
     }
 
     /// The app's makers, by the proof that they may act in its environment: rules do not hold them back.
     #[must_use]
     pub const fn maker(env: Env) -> Self {
-        Self { env, subject: Subject::Service }
+        Self { env, subject: Subject::Service, key: None }
     }
 
     /// A subject that was verified, or that is made up to try rules.
     pub(crate) const fn new(env: Env, subject: Subject) -> Self {
-        Self { env, subject }
+        Self { env, subject, key: None }
+    }
+
+    /// The same, who showed this platform key: what they lend ends with it.
+    #[must_use]
+    pub fn with_key(self, key: KeyId) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    /// The platform key that was shown, where one was.
+    #[must_use]
+    pub const fn key(&self) -> Option<KeyId> {
+        self.key
     }
 
     /// The environment of the app.

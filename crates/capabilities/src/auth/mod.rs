@@ -85,7 +85,7 @@ use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
 use throttle::Throttle;
-use turns::Turns;
+pub use turns::{Turn, Turns};
 
 /// The users of every environment's app. Clones share everything.
 #[derive(Clone)]
@@ -296,9 +296,9 @@ impl Auth {
         wanted: &[Scope],
     ) -> Result<Guest> {
         if token.expose().starts_with(SERVICE) {
-            let scopes = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
+            let (key, scopes) = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
             return match scopes.missing(wanted) {
-                None => Ok(Guest::new(env.clone(), Subject::Service)),
+                None => Ok(Guest::new(env.clone(), Subject::Service).with_key(key)),
                 Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
             };
         }

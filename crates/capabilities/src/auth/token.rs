@@ -62,9 +62,13 @@ pub trait TokenKeys: Send + Sync + 'static {
     /// The public half as a key set (RFC 7517).
     fn jwks<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Value>>;
 
-    /// What a platform key that is bound to this very environment may do; none for any other text. Its holder is the
+    /// The id of a platform key that is bound to this very environment, and what it may do; none for any other text. Its holder is the
     /// app's own server.
-    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>>;
+    fn service<'a>(
+        &'a self,
+        env: &'a Env,
+        key: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>>;
 
     /// Seals `value` for `place`: it opens nowhere else, and only here.
     ///

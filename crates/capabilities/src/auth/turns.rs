@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kernel::{EnvId, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Each environment has a queue of its own, and only as many of it stand in the common one as can have a turn.
-pub(crate) struct Turns {
+/// Turns at costly work. Each environment has a queue of its own, and only as many of it stand in the common one as can have a turn.
+pub struct Turns {
     at_once: usize,
     common: Arc<Semaphore>,
     own: Mutex<HashMap<EnvId, Arc<Semaphore>>>,
 }
 
 /// A turn, until it is dropped.
-pub(crate) struct Turn {
+pub struct Turn {
     _common: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
 }
@@ -23,6 +23,8 @@ pub(crate) struct Turn {
 const FEW: usize = 64;
 
 impl Turns {
+    /// Turns of which `at_once`, and one where that is none, are taken at a time.
+    #[must_use]
     pub fn new(at_once: usize) -> Self {
         let at_once = at_once.max(1);
         Self { at_once, common: Arc::new(Semaphore::new(at_once)), own: Mutex::default() }

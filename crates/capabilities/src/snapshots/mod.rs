@@ -10,6 +10,7 @@ mod attic;
 mod backups;
 mod branch;
 mod contents;
+mod exports;
 mod files;
 mod lifecycle;
 mod losses;
@@ -22,6 +23,7 @@ mod transfer;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kernel::{Code, Env, EnvId, Error, Result, SnapshotId, Timestamp};
 use schemars::JsonSchema;
@@ -37,6 +39,7 @@ pub use attic::Attic;
 pub use backups::{Backup, Backups};
 pub(crate) use branch::STATE;
 pub use branch::With;
+use exports::Exports;
 pub use merge::Merging;
 pub use restore::Restored;
 pub use transfer::{ArchiveStream, Imported};
@@ -55,6 +58,7 @@ struct Inner {
     attic: Attic,
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
+    exports: Exports,
 }
 
 /// How much the snapshots of one environment may take.
@@ -68,11 +72,13 @@ pub struct SnapshotLimits {
     pub bytes: u64,
     /// How many bytes an archive may hold that an environment is made of.
     pub archive: u64,
+    /// How long an archive that is sent may stand still, because nobody takes more of it.
+    pub idle: Duration,
 }
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
-        Self { most: 20, automatic: 3, bytes: 4 << 30, archive: 8 << 30 }
+        Self { most: 20, automatic: 3, bytes: 4 << 30, archive: 8 << 30, idle: Duration::from_secs(60) }
     }
 }
 
@@ -127,8 +133,19 @@ impl Snapshots {
         attic: Attic,
         limits: SnapshotLimits,
     ) -> Self {
-        let turns = Mutex::default();
-        Self(Arc::new(Inner { envs_dir, databases, releases, auth, logs, contents, attic, limits, turns }))
+        let (turns, exports) = (Mutex::default(), Exports::default());
+        Self(Arc::new(Inner {
+            envs_dir,
+            databases,
+            releases,
+            auth,
+            logs,
+            contents,
+            attic,
+            limits,
+            turns,
+            exports,
+        }))
     }
 
     /// Every snapshot of the environment, newest first.

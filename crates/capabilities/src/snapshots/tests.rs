@@ -41,7 +41,11 @@ impl TokenKeys for NoKeys {
         async { Ok(None) }.boxed()
     }
 
-    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        _: &'a Env,
+        _: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         async { Ok(None) }.boxed()
     }
 
@@ -75,6 +79,10 @@ const MOST: Most = Most { database: 1 << 30, bytes: 1 << 30, files: 100 };
 impl LinkKeys for NoKeys {
     fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         async { Ok([0; 32]) }.boxed()
+    }
+
+    fn is_good<'a>(&'a self, _: &'a Env, _: kernel::KeyId) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(false) }.boxed()
     }
 }
 
@@ -349,7 +357,7 @@ async fn snapshots_keep_to_their_quota() {
     let automatic = there.iter().filter(|it| it.automatic).count();
     assert_eq!((there.len() - automatic, (1..=3).contains(&automatic)), (2, true));
 
-    let ground = Ground::with(SnapshotLimits { bytes: 200_000, ..SnapshotLimits::default() }).await;
+    let ground = Ground::with(SnapshotLimits { bytes: 500_000, ..SnapshotLimits::default() }).await;
     let mut taken = 0;
     while ground.snapshots.take(&ground.env, NewSnapshot::default()).await.is_ok() {
         taken += 1;
@@ -432,4 +440,34 @@ async fn snapshots_without_a_name_go_as_the_app_says() {
     let left = ground.snapshots.list(&ground.env).await.unwrap();
     assert_eq!(left.iter().map(|it| it.name.as_deref()).collect::<Vec<_>>(), [None, Some("pinned")]);
     assert_eq!(left[0].snapshot, newest.snapshot);
+}
+
+#[tokio::test]
+async fn an_export_that_nobody_reads_is_one_of_few_and_ends() {
+    let idle = std::time::Duration::from_millis(300);
+    let ground = Ground::with(SnapshotLimits { idle, ..SnapshotLimits::default() }).await;
+    // More than may wait for who reads.
+    ground
+        .execute("INSERT INTO counted (n, y) VALUES (100, randomblob(900000)), (101, randomblob(900000))")
+        .await;
+    let export = || ground.snapshots.export(&ground.env, "slug".to_owned(), Vec::new());
+    let (mut first, second) = (export().await.unwrap(), export().await.unwrap());
+    let Err(refused) = export().await else { panic!("a third") };
+    assert_eq!(refused.code(), kernel::Code::RateLimited);
+    drop(second);
+    let copies =
+        || std::fs::read_dir(ground.directory.path().join(ground.env.id().to_string()).join("snapshots"));
+    let end = async {
+        while copies().unwrap().count() > 0 {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), end).await.expect("the copies go");
+    let mut last = None;
+    while let Some(chunk) = first.next().await {
+        last = Some(chunk.map(|_| ()).map_err(|error| error.kind()));
+    }
+    assert_eq!(last, Some(Err(std::io::ErrorKind::TimedOut)), "what is cut short does not look whole");
+    let whole: Vec<Bytes> = export().await.unwrap().try_collect().await.unwrap();
+    assert!(whole.iter().map(Bytes::len).sum::<usize>() > 1_800_000);
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use flate2::Compression;
@@ -12,7 +13,8 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{self, DATABASE, Index, Most, Refused};
 use super::branch::Site;
@@ -50,11 +52,13 @@ impl Snapshots {
     /// of its users, and what is stored of their passwords.
     ///
     /// # Errors
-    /// `unavailable` where others write for too long, or the disk is full.
+    /// `rate_limited` where too many that were begun are not read yet; `unavailable` where others write for too long, or
+    /// the disk is full. A stream that nobody takes more of ends with an error.
     pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
+        let export = self.0.exports.begin(env)?;
         let (index, staged) = self.0.gather(env, slug, secrets).await?;
         let directory = staged.path().to_owned();
-        Ok(self.0.stream(env.id(), index, directory, Some(staged), Form::Plain))
+        Ok(self.0.stream(env.id(), index, directory, (staged, export), Form::Plain))
     }
 
     /// Makes the files of the environment `to` out of an archive, whoever has made that.
@@ -88,13 +92,15 @@ impl Inner {
         env: EnvId,
         index: Index,
         directory: PathBuf,
-        held: Option<Staged>,
+        held: impl Send + 'static,
         form: Form,
     ) -> ArchiveStream {
         let (send, receive) = mpsc::channel(WAITING);
+        let (tell, told) = oneshot::channel();
+        let idle = self.limits.idle;
         let (contents, runtime) = (self.contents.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            let to = io::BufWriter::with_capacity(CHUNK, Sender(send.clone()));
+            let to = io::BufWriter::with_capacity(CHUNK, Sender { to: send, runtime: runtime.clone(), idle });
             let open = |item: &archive::Item| -> io::Result<Box<dyn Read>> {
                 match std::fs::File::open(directory.join(&item.path)) {
                     Ok(file) => return Ok(Box::new(file)),
@@ -112,12 +118,23 @@ impl Inner {
                     archive::write(&index, open, &mut to).and_then(|()| to.finish()?.flush())
                 }
             };
-            if let Err(error) = written {
-                let _ = send.blocking_send(Err(error));
-            }
+            // Before whoever reads is told, for they may begin another then.
             drop(held);
+            let _ = tell.send(written);
         });
-        futures::stream::unfold(receive, async |mut from| Some((from.recv().await?, from))).boxed()
+        // How it has ended comes by another way than what waits, which a reader who takes nothing leaves full.
+        futures::stream::unfold(Some((receive, told)), async |from| {
+            let (mut from, told) = from?;
+            if let Some(bytes) = from.recv().await {
+                return Some((Ok(bytes), Some((from, told))));
+            }
+            match told.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some((Err(error), None)),
+                Err(gone) => Some((Err(io::Error::other(gone)), None)),
+            }
+        })
+        .boxed()
     }
 
     /// Everything that goes into an archive, in a directory of its own.
@@ -298,12 +315,19 @@ fn foreign(error: database::Error) -> Error {
 }
 
 /// Sends what is written.
-struct Sender(mpsc::Sender<io::Result<Bytes>>);
+struct Sender {
+    to: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    idle: Duration,
+}
 
 impl Write for Sender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        let sending = self.to.send_timeout(Bytes::copy_from_slice(bytes), self.idle);
+        self.runtime.block_on(sending).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => io::ErrorKind::TimedOut,
+            SendTimeoutError::Closed(_) => io::ErrorKind::BrokenPipe,
+        })?;
         Ok(bytes.len())
     }
 

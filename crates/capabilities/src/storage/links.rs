@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::BoxFuture;
-use kernel::{Code, Env, Error, Result, Secret, Timestamp, UserId};
+use kernel::{Code, Env, Error, KeyId, Result, Secret, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
@@ -14,8 +14,9 @@ use super::{Storage, object, put};
 use crate::access::{Guest, Subject};
 use crate::auth::{seen, seen_sql};
 
-/// How long a link lives where nothing is said, and at most.
-const LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long a link lives where nothing is said.
+pub const LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long it lives at most.
 const LIFE_MOST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A longer text is no token of ours.
@@ -25,6 +26,9 @@ const LONGEST: usize = 4_096;
 pub trait LinkKeys: Send + Sync + 'static {
     /// The code that only this environment's secret gives for `message` (HMAC-SHA256).
     fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>>;
+
+    /// Whether the platform key of this id still opens this environment.
+    fn is_good<'a>(&'a self, env: &'a Env, key: KeyId) -> BoxFuture<'a, Result<bool>>;
 }
 
 /// What a link is for.
@@ -106,6 +110,9 @@ struct Claims {
 enum By {
     Visitor,
     User(UserId),
+    /// The app's makers, by this platform key.
+    Key(KeyId),
+    /// The app's makers, by what ends before the link does.
     Maker,
 }
 
@@ -146,7 +153,7 @@ impl Storage {
         let by = match guest.subject() {
             Subject::Visitor => By::Visitor,
             Subject::User(user) => By::User(user.id),
-            Subject::Service => By::Maker,
+            Subject::Service => guest.key().map_or(By::Maker, By::Key),
         };
         let (method, bucket, max) = (sign.method, sign.bucket, sign.max_size);
         let claims = Claims { method, bucket, path: path.clone(), exp: expires_at.as_secs(), by, max, kind };
@@ -160,7 +167,7 @@ impl Storage {
     ///
     /// # Errors
     /// `forbidden` for a token of another path, method or environment, one that has ended, or one whose maker is no
-    /// user any more.
+    /// user any more, or made it with a key that has ended.
     pub async fn lent(
         &self,
         env: &Env,
@@ -184,6 +191,8 @@ impl Storage {
         let guest = match claims.by {
             By::Visitor => Guest::visitor(env.clone()),
             By::Maker => Guest::maker(env.clone()),
+            By::Key(key) if self.0.keys.is_good(env, key).await? => Guest::maker(env.clone()).with_key(key),
+            By::Key(_) => return Err(refused()),
             By::User(id) => Guest::new(env.clone(), self.user(env, id).await?),
         };
         Ok(Lent { guest, max_size: claims.max, content_type: claims.kind })

@@ -31,7 +31,7 @@ use kernel::{Env, EnvId, Error, Result};
 
 pub use bucket::{Bucket, BucketName, BucketSpec, MAX_SIZE, StorageSpec};
 pub use contents::{Contents, FileStream};
-pub use links::{Lent, Link, LinkKeys, LinkMethod, Sign};
+pub use links::{LIFE, Lent, Link, LinkKeys, LinkMethod, Sign};
 pub use listing::{ListFiles, Listed};
 pub use object::Object;
 pub use picture::{Fit, Format, Picture, View};

@@ -61,7 +61,11 @@ impl TokenKeys for Keys {
         async { Ok(claims) }.boxed()
     }
 
-    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        _: &'a Env,
+        _: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         async { Ok(None) }.boxed()
     }
 
@@ -86,6 +90,10 @@ impl LinkKeys for Keys {
     fn mac<'a>(&'a self, env: &'a Env, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         let keyed = [env.id().to_string().as_bytes(), message].concat();
         async move { Ok(kernel::BlobHash::of(&keyed).to_bytes()) }.boxed()
+    }
+
+    fn is_good<'a>(&'a self, _: &'a Env, _: kernel::KeyId) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(false) }.boxed()
     }
 }
 

@@ -87,7 +87,11 @@ impl TokenKeys for NoKeys {
         async { Ok(None) }.boxed()
     }
 
-    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        _: &'a Env,
+        _: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         async { Ok(None) }.boxed()
     }
 
@@ -115,6 +119,10 @@ impl LinkKeys for NoLinks {
     fn mac<'a>(&'a self, _: &'a Env, _: &'a [u8]) -> BoxFuture<'a, Result<[u8; 32]>> {
         async { Err(Error::internal("no keys")) }.boxed()
     }
+
+    fn is_good<'a>(&'a self, _: &'a Env, _: kernel::KeyId) -> BoxFuture<'a, Result<bool>> {
+        async { Ok(false) }.boxed()
+    }
 }
 
 /// The keys of a control plane.
@@ -129,7 +137,11 @@ impl TokenKeys for Keys {
         self.0.app_keys().verify(env, token.expose()).boxed()
     }
 
-    fn service<'a>(&'a self, env: &'a Env, key: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        env: &'a Env,
+        key: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         self.0.service(env, key).boxed()
     }
 

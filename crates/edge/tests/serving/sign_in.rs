@@ -73,13 +73,13 @@ async fn people_sign_up_in_and_out() {
         json!({
             "access_token": null, "token_type": "Bearer", "refresh_token": null, "expires_in": 900,
             "user": {
-                "id": null, "email": null, "email_verified": false, "role": "user", "anonymous": true,
+                "id": null, "email": null, "phone": null, "email_verified": false, "role": "user", "anonymous": true,
                 "created_at": null,
             },
         })
     );
     let me = read(&ground.me(text(&access)).await);
-    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 6));
+    assert_eq!((&me["id"], &me["created_at"], me.as_object().unwrap().len()), (&id, &made, 7));
 
     let next = read(&ground.post("/_/auth/refresh", None, json!({ "refresh_token": refresh })).await);
     let typed = json!({ "email": " Ada@Example.org ", "password": PASSWORD });

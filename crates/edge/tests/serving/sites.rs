@@ -45,6 +45,22 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
+async fn head_by_itself_codes_nothing() {
+    let ground = Ground::with(json!({ "files": { "a.txt": long_text() } })).await;
+    let br = [("Accept-Encoding", "br")];
+    let head = async || ground.ask("HEAD", "shop.localhost", "/a.txt", &br).await;
+    let first = head().await;
+    assert_eq!(first.header("content-encoding"), None);
+    assert_eq!(first.header("content-length"), Some(long_text().len().to_string()));
+    let plain = first.header("etag").unwrap();
+    assert_eq!(ground.get("/a.txt", &br).await.header("content-encoding").as_deref(), Some("br"));
+    assert_eq!(head().await.header("content-encoding").as_deref(), Some("br"));
+    // Who was given it as it is has it.
+    let again = ground.get("/a.txt", &[br[0], ("If-None-Match", &plain)]).await;
+    assert_eq!((again.status, again.header("etag")), (304, Some(plain)));
+}
+
+#[tokio::test]
 async fn a_file_the_client_has_is_not_sent_again() {
     let ground = Ground::with(json!({ "files": { "a.txt": long_text() } })).await;
     let first = ground.get("/a.txt", &[("Accept-Encoding", "br")]).await;

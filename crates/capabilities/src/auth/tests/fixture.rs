@@ -53,7 +53,11 @@ impl TokenKeys for Keys {
         async { Ok(Self::read(env, token)) }.boxed()
     }
 
-    fn service<'a>(&'a self, _: &'a Env, _: &'a Secret) -> BoxFuture<'a, Result<Option<Scopes>>> {
+    fn service<'a>(
+        &'a self,
+        _: &'a Env,
+        _: &'a Secret,
+    ) -> BoxFuture<'a, Result<Option<(kernel::KeyId, Scopes)>>> {
         async { Ok(None) }.boxed()
     }
 

@@ -222,8 +222,11 @@ unsafe fn value(db: *mut sys::sqlite3, index: c_int, get: Get) -> Option<Value> 
     // SAFETY: the caller's promise; the value lives during the call before the change, and its length is asked for after
     // its bytes, as the engine wants it.
     unsafe {
-        if get(db, index, &mut found) != sys::SQLITE_OK || found.is_null() {
-            return None;
+        match get(db, index, &mut found) {
+            sys::SQLITE_OK if !found.is_null() => {}
+            // A column that is computed when it is read: no row holds it.
+            sys::SQLITE_RANGE => return Some(Value::Null),
+            _ => return None,
         }
         let bytes = |start: *const u8| {
             let length = usize::try_from(sys::sqlite3_value_bytes(found)).unwrap_or_default();

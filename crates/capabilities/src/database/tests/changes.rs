@@ -82,6 +82,27 @@ async fn both_connections_tell_what_rows_were_before_they_changed() {
 }
 
 #[tokio::test]
+async fn a_column_that_is_computed_when_it_is_read_hides_no_change() {
+    let fixture = Fixture::new().await;
+    let table = "CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY, n INTEGER, kept AS (n + 1) STORED)";
+    fixture.execute(table, &[]).await.unwrap();
+    fixture.execute("ALTER TABLE notes ADD COLUMN twice AS (n * 2) VIRTUAL", &[]).await.unwrap();
+    fixture.databases.watch(&fixture.env, &["notes"]).await.unwrap();
+    let statements = ["INSERT INTO notes VALUES ('a', 1)", "UPDATE notes SET n = 2", "DELETE FROM notes"];
+    for sql in statements {
+        rows(&fixture, &fixture.env, &[sql]).await;
+    }
+    assert_eq!(
+        told(&fixture),
+        [
+            "notes a",
+            "notes a was id=\"a\" n=1 kept=2 twice=null",
+            "notes a was id=\"a\" n=2 kept=3 twice=null"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_transaction_tells_of_a_row_once_with_what_it_was_before_it() {
     let fixture = watching().await;
     let statements = [
