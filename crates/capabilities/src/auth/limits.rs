@@ -76,6 +76,8 @@ pub struct AuthLimits {
     pub others: Rate,
     /// Anonymous sign-ins from one network address.
     pub anonymous: Rate,
+    /// The same over days: each makes a user, who is kept for as long as a session lives.
+    pub anonymous_users: Rate,
     /// Refreshes from one network address.
     pub refreshes: Rate,
     /// Addresses that each rate keeps in mind at once; beyond it newcomers wait.
@@ -104,6 +106,8 @@ impl Default for AuthLimits {
         const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OTHERS: Rate = rate(120, Duration::from_millis(500));
+        // A thousand at once, as of a school, and some three thousand a day: 60 MB in the thirty days that they are kept.
+        const ANONYMOUS_USERS: Rate = rate(1_000, Duration::from_secs(30));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
             access: Duration::from_secs(15 * 60),
@@ -133,6 +137,7 @@ impl Default for AuthLimits {
             passwords: PASSWORDS,
             others: OTHERS,
             anonymous: OFTEN,
+            anonymous_users: ANONYMOUS_USERS,
             refreshes: OFTEN,
             minded: 100_000,
         }

@@ -155,6 +155,7 @@ impl Auth {
         asking.by(Method::Anonymous)?;
         asking.open()?;
         self.0.throttles.anonymous.admit(asking.client())?;
+        self.0.throttles.anonymous_users.admit(asking.client())?;
         let user = Stored { account: Account::new(None), password: None };
         self.signed_in(asking.env, Who::New(user), asking.how("anonymous")).await
     }

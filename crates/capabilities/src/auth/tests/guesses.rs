@@ -297,3 +297,22 @@ async fn a_busy_writer_holds_up_its_own_apps_mail_alone_and_what_is_refused_does
     };
     tokio::time::timeout(Duration::from_secs(20), made).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_network_makes_only_so_many_users_without_an_address_however_slowly() {
+    let often = Rate { burst: NonZeroU32::MAX, every: Duration::from_nanos(1) };
+    let few = Rate { burst: NonZeroU32::new(4).unwrap(), every: Duration::from_secs(3_600) };
+    let limits = AuthLimits { anonymous: often, anonymous_users: few, ..AuthLimits::default() };
+    let mut ground = Ground::with(limits).await;
+    // One subscriber of IPv6 is one network, whatever address is used.
+    for n in 0..4_u32 {
+        ground.client = Some(format!("2001:db8::{n}").parse().unwrap());
+        ground.anonymous().await;
+    }
+    let refused = ground.auth.anonymous(&ground.asking()).await.unwrap_err();
+    assert_eq!(refused.limit_info().map(|info| info.name), Some("anonymous-users"));
+    assert!(refused.retry_after_secs().is_some_and(|wait| wait > 3_000));
+    assert_eq!(ground.rows("SELECT count(*) FROM _steading_user").await, [[json!(4)]]);
+    ground.client = Some("2001:db8:0:1::1".parse().unwrap());
+    ground.anonymous().await;
+}
