@@ -387,7 +387,19 @@ fn a_manifest_claims_its_domains_and_gives_up_what_it_names_no_longer() -> anyho
     assert_eq!(apply(json!(["two.customer.test"]))?.status, 200);
     assert_eq!(domains()?, json!([{ "domain": "two.customer.test", "proven": false }]));
     assert_eq!(world.plain("one.customer.test", "/")?.status, 404);
-    // Going back moves no domain.
+    // Going back moves no domain, and applying what is named again claims what is not held any more.
+    let manifest = json!({ "manifest": { "domains": ["two.customer.test"] } });
+    shop.output("env_snapshot", &json!({ "name": "then" }))?;
+    assert_eq!(apply(json!([]))?.status, 200);
+    let plan = shop.output("env_restore", &json!({ "snapshot": "then", "dry_run": true }))?;
+    shop.output("env_restore", &json!({ "snapshot": "then", "confirm": plan["confirm"] }))?;
+    assert_eq!(domains()?, Value::Null);
+    let claimed = json!([{ "action": "create", "target": "domain two.customer.test", "detail": words }]);
+    assert_eq!(shop.output("app_plan", &manifest)?["changes"], claimed);
+    let applied = shop.output("app_apply", &manifest)?;
+    assert_eq!((&applied["changed"], &applied["changes"]), (&json!(true), &claimed));
+    assert_eq!(shop.output("app_apply", &manifest)?["changed"], false);
+    assert_eq!(domains()?, json!([{ "domain": "two.customer.test", "proven": false }]));
     shop.output("app_rollback", &json!({ "release": 1 }))?;
     assert_eq!(domains()?, json!([{ "domain": "two.customer.test", "proven": false }]));
     for (wrong, field) in [

@@ -53,6 +53,7 @@ pub(crate) use self::error::CHECK;
 pub(crate) use self::fate::{Fate, people};
 pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
+pub(crate) use self::policy::hides_function;
 pub(crate) use self::rebuild::{Along, Maker};
 pub(crate) use self::rows::{Among, Cell, Row, Rows, RowsTurn, RowsWriter, RunRows};
 pub(crate) use self::schema::quoted;

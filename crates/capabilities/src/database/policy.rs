@@ -67,7 +67,9 @@ impl Refusal {
             Refusal::Drop => Some(
                 "use db_migrate, which shows first what would be lost and keeps the history of the schema",
             ),
-            Refusal::Platform(_) => Some("use another name; names that start with _steading_ are reserved"),
+            Refusal::Platform(_) => {
+                Some("use another name; names that start with _steading_ or pragma_ are reserved")
+            }
             Refusal::Pragma(name) if name.eq_ignore_ascii_case("foreign_keys") => Some(
                 "leave it out: db_migrate rebuilds tables without enforcement and checks the references last",
             ),
@@ -205,7 +207,8 @@ fn refused_to_a_caller(role: Role, action: &Action<'_>) -> Option<Refusal> {
         sys::SQLITE_CREATE_INDEX
         | sys::SQLITE_CREATE_TABLE
         | sys::SQLITE_CREATE_TRIGGER
-        | sys::SQLITE_CREATE_VIEW => refused_schema_change(role, first, second),
+        | sys::SQLITE_CREATE_VIEW => refused_schema_change(role, first, second)
+            .or_else(|| hides_function(first).then(|| Refusal::Platform(first.to_owned()))),
         // It brings every index in order, ours among them, and changes nothing that is in them.
         sys::SQLITE_REINDEX => (role == Role::Reader).then_some(Refusal::Change),
         sys::SQLITE_ALTER_TABLE => refused_schema_change(role, second, third),
@@ -267,6 +270,11 @@ fn refused_schema_change(role: Role, first: &str, second: &str) -> Option<Refusa
         .into_iter()
         .find(|name| is_platform(name) || is_search(name))
         .map(|name| Refusal::Platform(name.to_owned()))
+}
+
+/// Whether a table of this name would stand before one of the engine's functions that statements of ours read from.
+pub(crate) fn hides_function(name: &str) -> bool {
+    one_of(name, &["json_each", "json_tree"]) || starts_with(name, "pragma_")
 }
 
 /// Pragmas that only tell the schema.

@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use kernel::{Code, Env, Error, Result};
 
-use super::change::{Action, Draft, EffectKind};
-use super::rehearsal::{Goal, Release};
+use super::change::{Action, Change, Draft, EffectKind};
+use super::rehearsal::{Goal, Rehearsal, Release};
 use super::{Releases, Served};
 use crate::domains::Domains;
 use crate::logs::Level;
+
+/// What a plan says of a domain that comes.
+fn claimed(domain: &str) -> Change {
+    let words = "the app answers there once domain_check has found its proof";
+    Change { action: Action::Create, target: format!("domain {domain}"), detail: Some(words.to_owned()) }
+}
 
 /// What comes and what goes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,8 +40,7 @@ impl Moved {
     /// Says so in a plan.
     pub(crate) fn draft(&self, draft: &mut Draft) {
         for domain in &self.added {
-            let words = "the app answers there once domain_check has found its proof";
-            draft.change(Action::Create, format!("domain {domain}"), Some(words.to_owned()));
+            draft.changes.push(claimed(domain));
         }
         for domain in &self.removed {
             let target = format!("domain {domain}");
@@ -45,7 +50,45 @@ impl Moved {
     }
 }
 
+impl Moved {
+    /// Whether anything is claimed.
+    pub(super) fn claims(&self) -> bool {
+        !self.added.is_empty()
+    }
+}
+
 impl Releases {
+    /// Adds what a manifest names and the environment does not hold, though the release before names it too: the moment
+    /// that was returned to knew it, and it had been given up since.
+    pub(super) async fn observe_domains(
+        &self,
+        env: &Env,
+        goal: &Goal,
+        rehearsal: &mut Rehearsal,
+    ) -> Result<()> {
+        let (Some(domains), Goal::Apply { manifest, .. }) = (&self.domains, goal) else { return Ok(()) };
+        let named = manifest.domains.as_deref().unwrap_or_default();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let held = domains.list(env).await?;
+        for name in named {
+            if !rehearsal.domains.added.contains(name) && !held.iter().any(|it| it.domain == *name) {
+                rehearsal.domains.added.push(name.clone());
+                rehearsal.changes.push(claimed(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims what comes, where no release does.
+    pub(super) async fn claim(&self, env: &Env, moved: &Moved) -> Result<()> {
+        match &self.domains {
+            Some(domains) => domains.claim_all(env, &moved.added).await.map_err(|e| e.under("/domains")),
+            None => Ok(()),
+        }
+    }
+
     /// The same, with domains that manifests may name.
     #[must_use]
     pub fn with_domains(self, domains: Arc<Domains>) -> Self {
@@ -69,10 +112,7 @@ impl Releases {
     /// one which outlives a failure after it does no harm.
     pub(super) async fn tried(&self, env: &Env, served: &Served, moved: &Moved) -> Result<()> {
         self.check.check(env, served).await?;
-        match &self.domains {
-            Some(domains) => domains.claim_all(env, &moved.added).await.map_err(|e| e.under("/domains")),
-            None => Ok(()),
-        }
+        self.claim(env, moved).await
     }
 
     /// Gives up what the release that is live names no longer. What fails is said; the release stays.

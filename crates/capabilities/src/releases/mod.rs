@@ -162,7 +162,8 @@ impl Releases {
 
     async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
         let mut db = self.databases.writer(env).await?;
-        let rehearsal = rehearse(&mut db, &goal, "").await?;
+        let mut rehearsal = rehearse(&mut db, &goal, "").await?;
+        self.observe_domains(env, &goal, &mut rehearsal).await?;
         db.rollback().await?;
         let stored = Stored::of(goal, &rehearsal);
         let id = stored.save(&mut db).await?;
@@ -192,7 +193,8 @@ impl Releases {
             Wanted::Manifest(manifest) => {
                 let goal = self.goal(env, *manifest, secrets).await?;
                 let mut db = self.writer(env, cancel).await?;
-                let rehearsal = rehearse(&mut db, &goal, "").await?;
+                let mut rehearsal = rehearse(&mut db, &goal, "").await?;
+                self.observe_domains(env, &goal, &mut rehearsal).await?;
                 if rehearsal.losses().next().is_some() {
                     db.rollback().await?;
                     return Err(lossy(rehearsal.losses()).field("").hint(
@@ -222,7 +224,8 @@ impl Releases {
             return Ok(Applied { release, changed: false, changes: Vec::new(), effects: Vec::new() });
         }
         stored.confirmed(confirm)?;
-        let rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
+        let mut rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
+        self.observe_domains(env, &stored.goal, &mut rehearsal).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
             let grown = !rehearsal.losses().eq(stored.losses.iter());
             if grown {
@@ -412,7 +415,9 @@ impl Releases {
             self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
+            self.claim(env, &rehearsal.domains).await?;
         }
+        let changed = changed || rehearsal.domains.claims();
         let (changes, effects) =
             if changed { (rehearsal.changes, rehearsal.effects) } else { Default::default() };
         Ok(Applied { release: number, changed, changes, effects })

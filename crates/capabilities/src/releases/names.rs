@@ -7,6 +7,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::database;
+
 /// Why a text cannot be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -19,9 +21,8 @@ fn check(text: &str) -> Result<(), NameError> {
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let folded = text.to_ascii_lowercase();
-    // A table of such a name would stand before the engine's own function that statements of ours read from.
-    let is_function = matches!(&*folded, "json_each" | "json_tree") || folded.starts_with("pragma_");
-    let is_ours = folded.starts_with("sqlite_") || folded.starts_with("steading_") || is_function;
+    let is_ours =
+        folded.starts_with("sqlite_") || folded.starts_with("steading_") || database::hides_function(&folded);
     if well_formed && !is_ours { Ok(()) } else { Err(NameError(text.chars().take(80).collect())) }
 }
 
@@ -198,6 +199,9 @@ mod tests {
             "é",
             "sqlite_x",
             "STEADING_x",
+            "json_each",
+            "JSON_tree",
+            "pragma_table_info",
             "_steading_release",
             &"a".repeat(64),
         ] {

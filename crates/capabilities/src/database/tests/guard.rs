@@ -163,6 +163,8 @@ async fn hostile_statements_meet_the_guard() {
         "ALTER TABLE todo RENAME TO _steading_todo",
         "CREATE TABLE _steading_mine (a)",
         "CREATE VIEW _steading_view AS SELECT 1",
+        "CREATE TABLE json_each (value)",
+        "CREATE VIEW Pragma_table_info AS SELECT 1",
         "CREATE INDEX _steading_index ON todo (title)",
         "CREATE INDEX mine ON _steading_state (value)",
         "CREATE UNIQUE INDEX mine ON _steading_release ((number > 0))",
