@@ -106,6 +106,11 @@ impl Site {
         self.files.values().map(|file| file.sha256)
     }
 
+    /// The blobs it needs, each with the size that the site says it has.
+    pub fn sizes(&self) -> impl Iterator<Item = (BlobHash, u64)> {
+        self.files.values().map(|file| (file.sha256, file.size))
+    }
+
     /// How many bytes its files have together.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -29,14 +29,14 @@ pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
     Ok(needed)
 }
 
-/// The blobs that a release needs, where everything that it says can be served.
+/// The blobs that a release needs, each with the size that it says, where everything that it says can be served.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn checked(row: Vec<Value>) -> Result<Vec<BlobHash>> {
+pub(crate) fn checked(row: Vec<Value>) -> Result<Vec<(BlobHash, u64)>> {
     let release = Release::read(row)?;
     release.served()?;
-    Ok(release.site.iter().flat_map(Site::blobs).collect())
+    Ok(release.site.iter().flat_map(Site::sizes).collect())
 }
 
 impl Releases {

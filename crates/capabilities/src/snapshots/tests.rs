@@ -306,6 +306,10 @@ async fn a_tampered_database_is_refused() {
         ("a password that takes for ever", vec![format!(
             "{user} '$argon2id$v=19$m=4194304,t=1000,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA', 'user', '{{}}', 0, 0, NULL)"
         )]),
+        ("an address in another form", vec![format!("{} 'A@X.com', NULL, 'user', '{{}}', 0, 0, NULL)", user.trim_end_matches("NULL, "))]),
+        ("a site that says another size", vec![
+            "UPDATE _steading_release SET site = replace(site, '\"size\":5', '\"size\":3')".to_owned(),
+        ]),
         ("a password that is none", vec![format!("{user} 'plain', 'user', '{{}}', 0, 0, NULL)")]),
     ];
     for (name, tamper) in cases {

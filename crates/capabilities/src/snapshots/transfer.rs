@@ -235,12 +235,15 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
                 .ok_or_else(|| bad("its live release is not there".to_owned()))?
         }
     };
-    let there: HashSet<&str> = index.files.iter().map(|item| item.path.as_str()).collect();
+    let there: HashSet<(&str, u64)> =
+        index.files.iter().map(|item| (item.path.as_str(), item.bytes)).collect();
     for row in releases {
         let needed = past::checked(row).map_err(|error| bad(format!("a release: {}", error.message())))?;
-        if let Some(hash) = needed.into_iter().find(|hash| !there.contains(format!("blobs/{hash}").as_str()))
-        {
-            return Err(bad(format!("the blob {hash} of a release is missing")));
+        let missing =
+            |(hash, size): &(BlobHash, u64)| !there.contains(&(format!("blobs/{hash}").as_str(), *size));
+        if let Some((hash, _)) = needed.into_iter().find(missing) {
+            let why = format!("the blob {hash} of a release is missing, or has another size than it says");
+            return Err(bad(why));
         }
     }
     for row in copy.rows(auth::STORED_USERS).await? {
