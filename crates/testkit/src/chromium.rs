@@ -82,7 +82,8 @@ impl Chromium {
             let session = created["sessionId"].as_str().context("no session id")?.to_owned();
             Ok(Self { driver, profile, authority, session })
         };
-        start().map_err(Unavailable::broken("chromium"))
+        // Another program may take the very port that the driver was about to choose.
+        start().or_else(|_| start()).or_else(|_| start()).map_err(Unavailable::broken("chromium"))
     }
 
     /// The directory of the browser's profile, which is in the command line of each of its processes.
@@ -269,10 +270,13 @@ impl Drop for Passkeys<'_> {
 fn announced_port(driver: &mut Process) -> anyhow::Result<u16> {
     let port = eventually(READY_LIMIT, || {
         let log = driver.log_tail();
+        if log.contains("port not available") {
+            return Some(None);
+        }
         let port = log.split("started successfully on port ").nth(1)?;
-        port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok().map(Some)
     });
-    port.with_context(|| format!("no port within {READY_LIMIT:?}:\n{}", driver.log_tail()))
+    port.flatten().with_context(|| format!("no port within {READY_LIMIT:?}:\n{}", driver.log_tail()))
 }
 
 /// One WebDriver command: the value of its answer, or its error.

@@ -28,12 +28,17 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>) -> Result<Response> {
     let limits = data.realtime.limits();
     let seat = data.realtime.seat(ask.peer())?;
     let talk = Talk { data: data.clone(), env: ask.env.clone(), parts: ask.parts.clone(), id: ask.id };
-    let size = limits.message_bytes;
+    // A message that is somewhat too long is read whole all the same: a connection that is closed over bytes that nobody has
+    // read is reset, and takes along the reason that was said.
+    let size = 4 * limits.message_bytes;
     let realtime = data.realtime.clone();
     Ok(upgrade.max_message_size(size).max_frame_size(size).on_upgrade(move |socket| async move {
         realtime.spawn(talk.run(socket, seat));
     }))
 }
+
+/// How long the peer may take to read why it is closed.
+const READING: Duration = Duration::from_millis(500);
 
 /// What a socket is about.
 struct Talk {
@@ -74,10 +79,12 @@ impl Talk {
     async fn greeted(&self, socket: &mut WebSocket) -> Option<Result<Option<Secret>>> {
         loop {
             match socket.recv().await? {
-                Ok(Raw::Text(text)) => return Some(self.admitted(&text).await),
+                Ok(Raw::Text(text)) if text.len() <= self.data.realtime.limits().message_bytes => {
+                    return Some(self.admitted(&text).await);
+                }
                 Ok(Raw::Ping(_) | Raw::Pong(_)) => {}
                 Ok(Raw::Close(_)) => return None,
-                Ok(Raw::Binary(_)) | Err(_) => return Some(Err(no_hello())),
+                Ok(Raw::Text(_) | Raw::Binary(_)) | Err(_) => return Some(Err(no_hello())),
             }
         }
     }
@@ -122,9 +129,11 @@ impl Talk {
                 message = socket.recv() => {
                     heard = Instant::now();
                     match message {
-                        Some(Ok(Raw::Text(text))) => connection.hear_text(&text).await,
+                        Some(Ok(Raw::Text(text))) if text.len() <= limits.message_bytes => {
+                            connection.hear_text(&text).await;
+                        }
                         Some(Ok(Raw::Ping(_) | Raw::Pong(_))) => {}
-                        Some(Ok(Raw::Binary(_))) | Some(Err(_)) => connection.end(End::Protocol),
+                        Some(Ok(Raw::Text(_) | Raw::Binary(_)) | Err(_)) => connection.end(End::Protocol),
                         Some(Ok(Raw::Close(_))) | None => return,
                     }
                 }
@@ -170,5 +179,10 @@ async fn send(socket: &mut WebSocket, message: Raw, within: Duration) -> Result<
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
     let frame = CloseFrame { code, reason: reason.to_owned().into() };
-    let _ = send(socket, Raw::Close(Some(frame)), LAST_WORDS).await;
+    let said = send(socket, Raw::Close(Some(frame)), LAST_WORDS).await;
+    // Until the peer has read it, what else it sends is read too.
+    let read = async { while let Some(Ok(_)) = socket.recv().await {} };
+    if said.is_ok() {
+        drop(timeout(READING, read).await);
+    }
 }
