@@ -207,10 +207,10 @@ pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u
 /// What is wrong with it.
 pub(crate) fn check_stored(row: &[Value]) -> Result<()> {
     let stored = Stored::read(row)?;
-    if let Some(email) = &stored.account.email {
-        if Address::parse("", email)?.as_str() != email {
-            return Err(Error::new(Code::InvalidInput, "an address is not written as addresses are kept"));
-        }
+    if let Some(email) = &stored.account.email
+        && Address::parse("", email)?.as_str() != email
+    {
+        return Err(Error::new(Code::InvalidInput, "an address is not written as addresses are kept"));
     }
     match stored.password {
         Some(password) if !password::is_harmless(password.expose()) => {
