@@ -102,6 +102,12 @@ typed_id!(
     /// A sandbox.
     SandboxId, "sbx", "a sandbox id");
 typed_id!(
+    /// The files of sandboxes, which outlive them.
+    WorkspaceId, "wsp", "a workspace id");
+typed_id!(
+    /// What a workspace held at one moment.
+    WorkspaceSnapshotId, "wss", "a workspace snapshot's id");
+typed_id!(
     /// An end user of an app.
     UserId, "usr", "a user id");
 

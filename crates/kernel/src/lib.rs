@@ -14,7 +14,7 @@ pub use caller::{Caller, Principal, Surface};
 pub use error::{Code, Error, LimitInfo, Next, Result};
 pub use id::{
     BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, SnapshotId, TenantId,
-    UserId,
+    UserId, WorkspaceId, WorkspaceSnapshotId,
 };
 pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};

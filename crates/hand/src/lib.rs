@@ -1,0 +1,3 @@
+//! The hand: what is inside a sandbox and moves there, and the words it is spoken to with.
+
+pub mod jail;

@@ -1,0 +1,4 @@
+//! Untrusted code runs here and nowhere else: in a jail, with files that outlive it, and with one way out.
+
+pub mod runner;
+pub mod workspace;
