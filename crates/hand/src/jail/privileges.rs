@@ -30,11 +30,13 @@ pub struct Confinement {
 /// for the bounding set is empty and locked so that user 0 is a user like any other.
 pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), Error> {
     let step = Step::Privileges;
-    sys::enter_users(users).at(Step::Users, "setns")?;
-    match spec.users {
-        Users::Range { .. } => sys::become_user(0).at(step, "user 0")?,
-        // This already is USER, and cannot be anybody else.
-        Users::Single => {}
+    if spec.has(Protection::Users) {
+        sys::enter_users(users).at(Step::Users, "setns")?;
+        match spec.users {
+            Users::Range { .. } => sys::become_user(0).at(step, "user 0")?,
+            // This already is USER, and cannot be anybody else.
+            Users::Single => {}
+        }
     }
     limits(spec).at(step, "limits")?;
     if !spec.has(Protection::Privileges) {
@@ -64,6 +66,9 @@ pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), 
         if sys::prctl(libc::PR_CAPBSET_DROP, number).is_err() {
             break;
         }
+    }
+    if !spec.has(Protection::NoNewPrivileges) {
+        return Ok(());
     }
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(step, "no_new_privs")
 }
@@ -99,8 +104,7 @@ pub fn confine(confinement: &Confinement) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     let nothing = CapabilitySet::empty();
     let sets = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
-    rustix::thread::set_capabilities(None, sets)?;
-    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 fn limits(spec: &JailSpec) -> io::Result<()> {

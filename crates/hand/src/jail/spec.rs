@@ -75,13 +75,15 @@ pub enum Protection {
     Landlock,
     /// Commands are another user than the first process, without capabilities.
     Privileges,
+    /// No program makes anybody more than they were.
+    NoNewPrivileges,
+    /// The users of the jail are nobody on the host.
+    Users,
     /// The network is the jail's own.
     Network,
     /// What the kernel tells of the host in `/proc` is covered.
     Proc,
-    /// The first process gives its memory and files to nobody.
-    Dumpable,
-    /// No program from the workspace makes anybody more than they were.
+    /// Files of the workspace change nobody's user.
     Nosuid,
     /// A crash reaches nobody on the host.
     Core,

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
@@ -47,6 +48,16 @@ pub fn cell_with(change: impl FnOnce(&mut JailSpec)) -> Cell {
 
 /// The same, or why there is none.
 pub fn try_cell(change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
+    make(None, change)
+}
+
+/// A jail made by the user `nobody`, who has no privileges.
+pub fn cell_of_nobody() -> Cell {
+    make(Some(65534), |spec| spec.users = Users::Single)
+        .unwrap_or_else(|report| panic!("no jail: {report:?}"))
+}
+
+fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     for name in ["workspace", "scratch"] {
@@ -75,8 +86,18 @@ pub fn try_cell(change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
     change(&mut spec);
     let (stream, inside) = UnixStream::pair().unwrap();
     let program = program();
-    let mut maker =
-        start(Command::new(format!("/proc/self/fd/{}", program.as_raw_fd())).arg("jail"), inside.into());
+    if let Some(nobody) = maker {
+        fs::copy(env!("CARGO_BIN_EXE_hand"), at("hand")).unwrap();
+        spec.hand = at("hand");
+        for name in ["", "workspace", "scratch", "egress", "bridge"] {
+            chown(at(name), Some(nobody), Some(nobody)).unwrap();
+        }
+    }
+    let mut maker = start(
+        maker,
+        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd())).arg("jail"),
+        inside.into(),
+    );
     maker.stdin.take().unwrap().write_all(&serde_json::to_vec(&spec).unwrap()).unwrap();
     let reports: Vec<Report> = BufReader::new(maker.stdout.take().unwrap())
         .lines()
@@ -97,7 +118,10 @@ fn program() -> OwnedFd {
     file.into()
 }
 
-fn start(command: &mut Command, stream: OwnedFd) -> Child {
+fn start(user: Option<u32>, command: &mut Command, stream: OwnedFd) -> Child {
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stream).spawn().unwrap()
 }
 

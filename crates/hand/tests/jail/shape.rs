@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hand::jail::Tree;
 
-use super::cell::{Cell, FIRST, cell, cell_with, try_cell};
+use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, try_cell};
 
 #[test]
 fn a_command_is_the_user_agent_in_its_workspace_and_holds_nothing() {
@@ -173,4 +173,30 @@ fn nothing_is_left_when_the_connection_closes_or_the_jail_fails() {
     let missing = try_cell(|spec| spec.workspace = Tree::Directory { path: "/nowhere/at/all".into() });
     assert!(missing.is_err());
     assert_eq!(mounts(), before);
+}
+
+#[test]
+fn somebody_without_privileges_makes_the_same_jail_of_one_user() {
+    let mut cell = cell_of_nobody();
+    let script = "id -u; id -un; pwd; echo hello > file; cat file; cat /proc/net/dev | tail -n +3 | cut -d: -f1; ls -A /";
+    let root = "bin\ndev\netc\nhome\nlib\nlib64\nopt\nproc\nrun\nsbin\ntmp\nusr\nvar\nworkspace";
+    let said = cell.shell(script);
+    assert!(said.starts_with("1000\nagent\n/workspace\nhello\n    lo\n"), "{said}");
+    assert!(root.lines().filter(|name| !name.starts_with("lib")).all(|name| said.contains(name)), "{said}");
+    let file = fs::metadata(cell.directory.path().join("workspace/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (65534, 65534));
+    let none =
+        "CapInh:0000000000000000\nCapPrm:0000000000000000\nCapEff:0000000000000000\nCapBnd:0000000000000000";
+    assert!(cell.shell("grep ^Cap /proc/self/status | tr -d '\\t'").starts_with(none));
+    for denied in
+        ["cat /proc/1/environ", "ls /proc/1/fd", "cat /proc/1/maps", "echo x > /usr/x", "unshare -U true"]
+    {
+        let said = cell.shell(denied);
+        assert!(
+            said.contains("denied") || said.contains("Read-only") || said.contains("not permitted"),
+            "{denied}: {said}"
+        );
+    }
+    cell.shell("kill -9 -1");
+    assert_eq!(cell.shell("echo alive"), "alive");
 }
