@@ -1,4 +1,6 @@
 //! Untrusted code runs here and nowhere else: in a jail, with files that outlive it, and with one way out.
 
+pub mod egress;
+mod relay;
 pub mod runner;
 pub mod workspace;
