@@ -15,7 +15,7 @@ use crate::jail::{Confinement, become_first, confine};
 /// Where the arguments are wrong.
 pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     become_first()?;
-    let [stream, confinement] = arguments else {
+    let ["--fd", stream, "--confinement", confinement] = arguments else {
         return Err("usage: hand pid1 STREAM CONFINEMENT".into());
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;
@@ -36,8 +36,7 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
         stream.read_exact(&mut text)?;
         let argv: Vec<String> = serde_json::from_slice(&text)?;
         let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).current_dir("/workspace").env_clear();
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/workspace").env("LANG", "C.UTF-8");
+        command.args(&argv[1..]).current_dir("/workspace");
         let confinement = confinement.clone();
         // SAFETY: only system calls are made between fork and exec.
         #[expect(unsafe_code, reason = "a child confines itself before it executes anything")]
