@@ -13,7 +13,9 @@ pub enum Tree {
         /// Where it is on the host.
         path: PathBuf,
     },
-    /// Layers that are only read, the topmost first, under one that takes what is written (overlayfs).
+    /// Layers that are only read, the topmost first, under one that takes what is written (overlayfs). It is mounted
+    /// with `userxattr`: marks are then the same with and without privileges, out of reach of whoever is inside, and
+    /// neither renames of directories nor changes of mere attributes are kept in ways that only overlayfs reads.
     Overlay {
         /// The layers that are only read.
         lowers: Vec<PathBuf>,
