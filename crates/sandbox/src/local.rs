@@ -18,6 +18,6 @@ mod spawner;
 
 pub use client::Local;
 pub use error::Error;
-pub use host::{Parts, host_main};
+pub use host::{Keeper, Parts, host_main};
 pub use message::Settings;
 pub use probe::{Finding, Verdict};

@@ -250,7 +250,10 @@ impl Connection {
         let child = command.spawn().map_err(Error::Gone)?;
         // The command holds a copy of the other end, which must close when the process does.
         drop(command);
-        let socket = Arc::new(AsyncFd::register(ours).map_err(Error::Gone)?);
+        // SAFETY: the descriptor is owned by what is registered, and is the same until both are dropped.
+        #[expect(unsafe_code, reason = "tokio has no sockets of packets")]
+        let socket = unsafe { AsyncFd::register(ours) };
+        let socket = Arc::new(socket.map_err(|error| Error::Gone(error.into()))?);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let reader = Mutex::new(Some(tokio::spawn(read(socket.clone(), waiting.clone(), child))));
         Ok(Self { socket, waiting, next: AtomicU64::new(0), reader })

@@ -48,10 +48,10 @@ impl RunDir {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Where it is.
+    /// Below which the workspace lies of a sandbox that is made for trial.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn trial(&self) -> PathBuf {
+        self.path.join("trial")
     }
 
     /// The layouts of control groups that earlier processes have used.

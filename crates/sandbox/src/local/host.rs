@@ -35,6 +35,9 @@ const RANGE: u32 = 1 << 16;
 /// Calls that are worked on at once; what comes beyond them is refused, not kept.
 const CALLS: usize = 256;
 
+/// Opens what keeps workspaces, with the privileges of this process.
+pub type Keeper = Box<dyn FnOnce(&Settings) -> kernel::Result<Arc<dyn Workspaces>>>;
+
 /// What the process is made of.
 pub struct Parts {
     /// The gateway's connection.
@@ -42,7 +45,7 @@ pub struct Parts {
     /// The static program that becomes the first process of each sandbox.
     pub hand: &'static [u8],
     /// Opens what keeps workspaces.
-    pub workspaces: Box<dyn FnOnce(&Settings) -> kernel::Result<Arc<dyn Workspaces>>>,
+    pub workspaces: Keeper,
 }
 
 /// Everything that calls work with.
@@ -107,8 +110,6 @@ pub fn host_main(parts: Parts) -> Result<(), Error> {
     }
 }
 
-type Keeper = Box<dyn FnOnce(&Settings) -> kernel::Result<Arc<dyn Workspaces>>>;
-
 fn open(
     control: OwnedFd,
     hand: &[u8],
@@ -125,8 +126,9 @@ fn open(
         reaper::reap(&directory, &layout)?;
         let workspaces = workspaces(settings)?;
         let failed = |error: io::Error| Error::Files("preparing", error);
-        let trees =
-            settings.trees.iter().map(std::fs::canonicalize).collect::<io::Result<_>>().map_err(failed)?;
+        let trees = settings.trees.iter().map(std::fs::canonicalize).collect::<io::Result<Vec<_>>>();
+        let mut trees = trees.map_err(failed)?;
+        trees.push(directory.trial());
         let (spawner, jobs) = spawner::spawner().map_err(failed)?;
         let events = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let program = Program::new(hand).map_err(failed)?;

@@ -42,10 +42,9 @@ pub enum Call {
     Workspace(WorkspaceCall),
 }
 
-/// What is asked of the keeper of workspaces.
+/// What is asked of the keeper of workspaces; each is the method of the port that has its name.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is the method of the port that has its name")]
 pub enum WorkspaceCall {
     Create { id: WorkspaceId, origin: Origin, quota_bytes: u64 },
     Tree { id: WorkspaceId },

@@ -15,9 +15,6 @@ use crate::local::probe::{self, Finding};
 use crate::local::sandbox::{Ends, Sandbox, Workshop};
 use crate::runner::{Limiting, Limits, Spec};
 
-/// The directory that a sandbox made for trial has for its workspace.
-const TRIAL: &str = "trial";
-
 impl Host {
     /// Does what is asked.
     pub(super) fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
@@ -153,7 +150,7 @@ impl Host {
 
     fn trial(&self) -> Result<(), Error> {
         let failed = |error| Error::Files("making a trial's workspace", error);
-        let path = self.workshop.directory.path().join(TRIAL);
+        let path = self.workshop.directory.trial().join("workspace");
         fs::create_dir_all(&path).map_err(failed)?;
         let spec = Spec {
             id: SandboxId::new(),
