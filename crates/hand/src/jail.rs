@@ -1,8 +1,12 @@
 //! What a jail is to be like, told to whoever builds it.
 
+mod confine;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use confine::{Confinement, confine};
 
 /// What is mounted at `/workspace`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

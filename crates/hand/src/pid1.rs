@@ -1,0 +1,86 @@
+//! The first process of a sandbox: runs commands for whoever holds its one connection, and reaps what they leave.
+//!
+//! One thread and one loop. Nothing in it waits but `poll`: each descriptor is asked for only as far as somebody
+//! takes what comes of it. When the connection closes everything ends.
+
+mod commands;
+mod link;
+mod log;
+mod poll;
+mod process;
+mod serve;
+mod spawn;
+mod tree;
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::FdFlags;
+
+use crate::jail::Confinement;
+
+/// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what commands
+/// give up, nothing without.
+///
+/// # Errors
+/// Where the arguments are wrong, or the kernel has no room.
+pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
+    let mut fd: Option<RawFd> = None;
+    let mut confinement = Confinement::default();
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
+        match *name {
+            "--fd" => fd = Some(value.parse()?),
+            "--confinement" => confinement = serde_json::from_str(value)?,
+            _ => return Err(format!("there is no argument {name}").into()),
+        }
+    }
+    let fd = fd.ok_or("--fd says which descriptor the connection is")?;
+
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    // Orphans come here even where this is not the first process of its namespace.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let socket = take(fd)?;
+    let signals = poll::child_signals()?;
+    serve::Server::new(socket, signals, confinement, environment())?.run();
+    Ok(())
+}
+
+/// Owns the connection, where no command gets it.
+fn take(fd: RawFd) -> Result<OwnedFd, Box<dyn Error>> {
+    // SAFETY: whoever started this program has opened it for this and does not use it in this process.
+    #[expect(unsafe_code, reason = "the number comes from outside")]
+    let given = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_getfd(&given)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(&given, 3)?;
+    if fd > 2 {
+        drop(given);
+    } else {
+        std::mem::forget(given);
+    }
+    // Descriptors below 3 are somebody's streams, never a socket or a pipe of ours.
+    let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    if fd == 1 {
+        rustix::stdio::dup2_stdout(&nothing)?;
+    }
+    for inherited in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number: RawFd = inherited.file_name().to_string_lossy().parse()?;
+        if number > 2 {
+            // SAFETY: only a flag is set; the one that lists the directory is gone by then, which is no harm.
+            #[expect(unsafe_code, reason = "they have no owner in this process")]
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+        }
+    }
+    Ok(socket)
+}
+
+/// What every command sees: what this process was started with, by who made the jail.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect()
+}
