@@ -18,31 +18,21 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::FdFlags;
 
-use crate::jail::Confinement;
+use crate::jail::{Confinement, become_first};
 
-/// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what commands
-/// give up, nothing without.
+/// Runs until the connection closes. The arguments are the connection's descriptor, and what commands give up, as JSON.
 ///
 /// # Errors
 /// Where the arguments are wrong, or the kernel has no room.
 pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
-    let mut fd: Option<RawFd> = None;
-    let mut confinement = Confinement::default();
-    let mut rest = arguments.iter();
-    while let Some(name) = rest.next() {
-        let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match *name {
-            "--fd" => fd = Some(value.parse()?),
-            "--confinement" => confinement = serde_json::from_str(value)?,
-            _ => return Err(format!("there is no argument {name}").into()),
-        }
-    }
-    let fd = fd.ok_or("--fd says which descriptor the connection is")?;
-
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    become_first()?;
+    let [stream, confinement] = arguments else {
+        return Err("usage: hand pid1 STREAM CONFINEMENT".into());
+    };
+    let confinement: Confinement = serde_json::from_str(confinement)?;
+    let socket = take(stream.parse()?)?;
     // Orphans come here even where this is not the first process of its namespace.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let socket = take(fd)?;
     let signals = poll::child_signals()?;
     serve::Server::new(socket, signals, confinement, environment())?.run();
     Ok(())

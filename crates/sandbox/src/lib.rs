@@ -1,5 +1,8 @@
 //! Untrusted code runs here and nowhere else: in a jail, with files that outlive it, and with one way out.
 
+pub mod egress;
+pub mod preview;
+mod relay;
 pub mod runner;
 pub mod session;
 pub mod workspace;

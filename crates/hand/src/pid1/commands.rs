@@ -92,7 +92,7 @@ impl Server {
         };
         let handle = self.last_handle + 1;
         let (image, arguments) = self.program(&exec.program, env.get("PATH").copied().unwrap_or(PATH))?;
-        let place = |channel| Place { confinement: self.confinement, number: handle, channel };
+        let place = |channel| Place { user: self.confinement.user, number: handle, channel };
         let sink = |channel| match exec.mode {
             Mode::Background => Ok(Sink::Log(Log::new(RING, place(channel)))),
             Mode::Foreground(Output::Stream) => Ok(Sink::Stream { credit: WINDOW, sent: 0 }),

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use crate::jail::Confinement;
 use crate::wire::Kept;
 
 /// Where output goes that is more than is kept.
@@ -18,8 +17,8 @@ const FILE_BYTES: u64 = 32 << 20;
 /// What a log may make files with.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Whose files they are.
-    pub confinement: Confinement,
+    /// Whose files they are; without one, whose this process is.
+    pub user: Option<u32>,
     /// The name below the directory, used by no other log.
     pub number: u32,
     /// Of which channel.
@@ -124,7 +123,7 @@ impl Log {
 /// A new file, made with the rights of the user whose it becomes: the directory is theirs, and may be anything by now.
 fn create(place: Place) -> Option<(File, PathBuf)> {
     let path = PathBuf::from(DIRECTORY).join(format!("{}.{}", place.number, place.channel));
-    let own = FileUser::become_user(place.confinement.user);
+    let own = FileUser::become_user(place.user);
     // An error here comes again with the file.
     let _ = DirBuilder::new().mode(0o700).create(DIRECTORY);
     let _ = std::fs::remove_file(&path);

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
@@ -21,6 +22,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub struct Inside {
     pub session: Session,
     pub hand: Child,
+    socket: StdStream,
     home: TempDir,
 }
 
@@ -28,8 +30,9 @@ impl Inside {
     pub async fn start() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let (hand, socket) = spawn(home.path());
-        let session = tokio::time::timeout(LONG, Session::open(connect(socket))).await;
-        Self { session: session.expect("in time").expect("a session"), hand, home }
+        let near = socket.try_clone().expect("a descriptor");
+        let session = tokio::time::timeout(LONG, Session::open(connect(near))).await;
+        Self { session: session.expect("in time").expect("a session"), hand, socket, home }
     }
 
     pub fn home(&self) -> &Path {
@@ -51,7 +54,8 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let _ = self.hand.kill();
+        // It ends what it has begun when its connection closes; killed, it could not.
+        let _ = self.socket.shutdown(Shutdown::Both);
         let _ = self.hand.wait();
     }
 }
@@ -60,7 +64,7 @@ impl Drop for Inside {
 pub fn spawn(home: &Path) -> (Child, StdStream) {
     let (near, far) = StdStream::pair().expect("a pair of sockets");
     let hand = Command::new(hand())
-        .args(["pid1", "--fd", "0"])
+        .args(["pid1", "0", "{}"])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", home)
