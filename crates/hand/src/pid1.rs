@@ -20,14 +20,15 @@ use rustix::io::FdFlags;
 
 use crate::jail::{Confinement, become_first};
 
-/// Runs until the connection closes. The arguments are the connection's descriptor, and what commands give up, as JSON.
+/// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what
+/// commands give up.
 ///
 /// # Errors
 /// Where the arguments are wrong, or the kernel has no room.
 pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     become_first()?;
-    let [stream, confinement] = arguments else {
-        return Err("usage: hand pid1 STREAM CONFINEMENT".into());
+    let ["--fd", stream, "--confinement", confinement] = arguments else {
+        return Err("usage: hand pid1 --fd N --confinement JSON".into());
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;
     let socket = take(stream.parse()?)?;

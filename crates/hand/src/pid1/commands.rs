@@ -132,8 +132,6 @@ impl Server {
             reports: Some(reports),
             stage: Stage::Starting,
             stream: Some(stream),
-            command: shown(&exec.program),
-            began: now,
             deadline: timeout_ms.map(|ms| now + Duration::from_millis(ms)),
             terminal: streams.terminal,
             stdin: streams.stdin,
@@ -215,15 +213,6 @@ fn invalid(message: &str) -> Refused {
 
 fn text(text: &str) -> Result<CString, Refused> {
     CString::new(text).map_err(|_| invalid("a zero byte cannot be in an argument, a variable or a path"))
-}
-
-fn shown(program: &Program) -> String {
-    let whole = match program {
-        Program::Argv(argv) => argv.join(" "),
-        Program::Command(command) => command.clone(),
-        Program::Files => "files".to_owned(),
-    };
-    whole.chars().take(200).collect()
 }
 
 /// Makes a command's streams. Ours do not block; its own do, so they are no halves of one open file.

@@ -31,8 +31,6 @@ pub struct Process {
     pub stage: Stage,
     /// The stream that waits for it.
     pub stream: Option<u32>,
-    pub command: String,
-    pub began: Instant,
     pub deadline: Option<Instant>,
     pub terminal: Option<OwnedFd>,
     pub stdin: Input,

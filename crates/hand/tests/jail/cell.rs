@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
 
-use hand::wire::{self, MAX_HEAD_AND_TAIL};
 use hand::jail::{Groups, JailSpec, Protection, Report, Tree, Users};
+use hand::wire::{self, MAX_HEAD_AND_TAIL};
 
 /// The host's number for user 0 of the jails of these tests.
 pub const FIRST: u32 = 1_900_000_000;
@@ -165,7 +165,9 @@ impl Cell {
                     break -2;
                 }
                 wire::Kind::Reply => match serde_json::from_slice(&frame.payload).unwrap() {
-                    wire::Reply::Exited(wire::Exit { outcome: wire::Outcome::Code(code), .. }) => break code.into(),
+                    wire::Reply::Exited(wire::Exit { outcome: wire::Outcome::Code(code), .. }) => {
+                        break code.into();
+                    }
                     _ => break -1,
                 },
                 _ => {}

@@ -64,7 +64,7 @@ impl Drop for Inside {
 pub fn spawn(home: &Path) -> (Child, StdStream) {
     let (near, far) = StdStream::pair().expect("a pair of sockets");
     let hand = Command::new(hand())
-        .args(["pid1", "0", "{}"])
+        .args(["pid1", "--fd", "0", "--confinement", "{}"])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", home)
