@@ -28,6 +28,7 @@ use crate::storage::{Contents, LinkKeys, Storage, StorageLimits};
 mod yard;
 
 mod files;
+mod now;
 mod old;
 
 struct NoKeys;
