@@ -2,3 +2,4 @@
 
 pub mod jail;
 pub mod pid1;
+pub mod wire;
