@@ -209,6 +209,23 @@ async fn a_probe_makes_a_sandbox_and_says_what_works() {
 }
 
 #[tokio::test]
+async fn the_process_that_makes_sandboxes_has_no_network_no_credential_and_few_privileges() {
+    let rig = rig();
+    let cell = rig.cell().await;
+    let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", rig.host().unwrap())).unwrap();
+    assert_eq!(read("environ"), "");
+    assert_eq!(read("net/dev").lines().count(), 3, "two of headings, one for a loopback that is down");
+    let effective =
+        read("status").lines().find_map(|line| line.strip_prefix("CapEff:\t").map(str::to_owned)).unwrap();
+    let effective = u64::from_str_radix(&effective, 16).unwrap();
+    // Modules, raw input and output, boot, raw sockets, time.
+    for capability in [16, 17, 22, 13, 25] {
+        assert_eq!(effective & (1 << capability), 0, "{capability}");
+    }
+    assert_eq!(cell.shell("echo works").await, "works");
+}
+
+#[tokio::test]
 async fn workspaces_are_kept_by_the_same_process() {
     let rig = rig();
     let id = WorkspaceId::new();
