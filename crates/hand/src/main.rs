@@ -1,7 +1,23 @@
 //! The program inside a sandbox; the first argument says as what.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(2)
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["jail"] => return ExitCode::from(u8::try_from(hand::jail::make()).unwrap_or(1)),
+        ["pid1", rest @ ..] => hand::pid1::main(rest),
+        _ => Err("say as what: jail, pid1".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed stderr has no reader to tell.
+            let _ = writeln!(std::io::stderr(), "hand: {error}");
+            ExitCode::from(2)
+        }
+    }
 }

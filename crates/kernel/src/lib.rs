@@ -5,6 +5,7 @@ mod error;
 mod id;
 mod network;
 mod proof;
+mod reach;
 mod scope;
 mod secret;
 mod slug;
@@ -18,6 +19,7 @@ pub use id::{
 };
 pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};
+pub use reach::is_public;
 pub use scope::{Scope, Scopes};
 pub use secret::Secret;
 pub use slug::Slug;

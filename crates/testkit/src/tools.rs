@@ -20,6 +20,10 @@ const OPENID_FILES: [(&str, &[u8]); 3] = [
     ("package-lock.json", include_bytes!("../../../conformance-tests/clients/openid/package-lock.json")),
     ("provider.mjs", include_bytes!("../../../conformance-tests/clients/openid/provider.mjs")),
 ];
+const VITE_FILES: [(&str, &[u8]); 2] = [
+    ("package.json", include_bytes!("../../../conformance-tests/clients/vite/package.json")),
+    ("package-lock.json", include_bytes!("../../../conformance-tests/clients/vite/package-lock.json")),
+];
 const PYTHON_FILES: [(&str, &[u8]); 1] =
     [("requirements.txt", include_bytes!("../../../conformance-tests/clients/python/requirements.txt"))];
 
@@ -55,6 +59,14 @@ impl NodeTool {
     /// Makes the OpenID provider ready, which is kept apart: some seconds for the first test on a machine, nothing after.
     pub(crate) fn install_provider() -> Result<Self, Unavailable> {
         Self::of("openid", &OPENID_FILES)
+    }
+
+    /// Makes the dev server Vite ready, which is kept apart: some seconds for the first test on a machine, nothing after.
+    ///
+    /// # Errors
+    /// As [`NodeTool::install`].
+    pub fn install_vite() -> Result<Self, Unavailable> {
+        Self::of("vite", &VITE_FILES)
     }
 
     fn of(kind: &str, files: &[(&str, &[u8])]) -> Result<Self, Unavailable> {

@@ -11,7 +11,8 @@ use crate::workspace::{build_product, cargo, metadata, run, say};
 
 /// Runs every test against the real engines, the built product among them.
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut test = prepared(install, "test")?;
+    // The profile of the tests themselves: nothing is compiled twice.
+    let mut test = prepared(install, "test", "dev")?;
     // Cargo would let `--workspace` win over a package that somebody names.
     if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
         test.arg("--workspace");
@@ -37,7 +38,7 @@ pub fn ci() -> anyhow::Result<()> {
 
 /// Runs the benchmarks whose names contain `filter`.
 pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
-    let mut bench = prepared(Install::Missing, "bench")?;
+    let mut bench = prepared(Install::Missing, "bench", "fast")?;
     // The profile of the product that is measured, whose builds are there already.
     bench.args(["--profile", "fast", "--workspace"]);
     for name in if filter.is_empty() { &[""] } else { filter } {
@@ -66,7 +67,7 @@ pub fn tidy() -> anyhow::Result<()> {
 }
 
 /// A cargo command with the engines installed and the product built for it.
-fn prepared(install: Install, command: &str) -> anyhow::Result<Command> {
+fn prepared(install: Install, command: &str, profile: &str) -> anyhow::Result<Command> {
     setup::ensure(install)?;
     // The clients wait for the network and the product for the processor.
     let (clients, binary) = std::thread::scope(|scope| {
@@ -75,7 +76,7 @@ fn prepared(install: Install, command: &str) -> anyhow::Result<Command> {
             PythonTool::install()?;
             Ok(())
         });
-        let binary = build_product("fast");
+        let binary = build_product(profile);
         (clients.join(), binary)
     });
     let binary = binary?;

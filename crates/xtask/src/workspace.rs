@@ -80,5 +80,7 @@ pub fn build_product(profile: &str) -> anyhow::Result<PathBuf> {
     run(&mut cargo(&["build", "--locked", "--profile", profile, "-p", "gateway", "--bin", "steading"]))?;
     let metadata = metadata()?;
     let target = metadata["target_directory"].as_str().context("no target directory")?;
-    Ok(Path::new(target).join(profile).join("steading"))
+    // Cargo keeps what the profile `dev` makes under another name.
+    let directory = if profile == "dev" { "debug" } else { profile };
+    Ok(Path::new(target).join(directory).join("steading"))
 }

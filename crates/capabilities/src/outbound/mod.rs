@@ -3,14 +3,12 @@
 //! An app's maker writes the address, so it is as untrusted as the app. Names are looked up here, and a connection is made
 //! to the addresses that were judged, so that a name which changes its mind between the two leads nowhere else.
 
-mod reach;
-
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kernel::{Code, Env, Error, Networks, Result, Secret};
+use kernel::{Code, Env, Error, Networks, Result, Secret, is_public};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Method, RequestBuilder, redirect};
 use serde::de::DeserializeOwned;
@@ -134,7 +132,7 @@ impl Outbound {
         }
         match (url.scheme(), listed) {
             ("http" | "https", Some(address)) if self.private.have(address) => Ok(()),
-            ("https", Some(address)) if !reach::is_public(address) => Err(Failure::Private(host)),
+            ("https", Some(address)) if !is_public(address) => Err(Failure::Private(host)),
             ("https", _) => Ok(()),
             _ => Err(Failure::Address(host)),
         }
@@ -207,7 +205,7 @@ impl Resolve for Judged {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let judged: Vec<SocketAddr> =
-                found.filter(|found| reach::is_public(found.ip()) || private.have(found.ip())).collect();
+                found.filter(|found| is_public(found.ip()) || private.have(found.ip())).collect();
             if judged.is_empty() {
                 return Err(OutOfReach.into());
             }
