@@ -1,3 +1,4 @@
 //! The hand: what is inside a sandbox and moves there, and the words it is spoken to with.
 
 pub mod jail;
+pub mod mcp;
