@@ -4,40 +4,59 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long nothing at all may go out to a peer that is sent something.
-const UNREAD: Duration = Duration::from_secs(30);
+use crate::traffic::Pace;
 
 /// Passes everything through; fails where fewer than so many bytes have come after so long, and where the peer reads nothing.
 pub struct Prompt<S> {
     stream: S,
     awaited: usize,
     deadline: Pin<Box<Sleep>>,
-    /// Since something waits to go out.
-    unread: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// Comes while something waits to go out, to look how far behind its reader is.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Prompt<S> {
     /// `stream`, which is to bring `awaited` bytes within `patience`.
     pub fn new(stream: S, awaited: usize, patience: Duration) -> Self {
-        Self { stream, awaited, deadline: Box::pin(tokio::time::sleep(patience)), unread: None }
+        Self {
+            stream,
+            awaited,
+            deadline: Box::pin(tokio::time::sleep(patience)),
+            pace: Pace::default(),
+            look: None,
+        }
     }
 }
 
 impl<S> Prompt<S> {
-    /// What has come of writing, unless it has waited for too long.
-    fn read_by<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.unread = None;
-            return written;
+    /// What has come of writing, unless its reader is too far behind; `bytes` says how many it has taken.
+    fn read_by<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        match &written {
+            Poll::Ready(outcome) => {
+                if self.look.take().is_some() {
+                    self.pace.takes(outcome.as_ref().map_or(0, bytes), Instant::now());
+                }
+                written
+            }
+            Poll::Pending => {
+                self.pace.waits(Instant::now());
+                let left = self.pace.left(Instant::now());
+                let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+                ready!(look.as_mut().poll(cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
-        let unread = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
-        ready!(unread.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -65,12 +84,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.read_by(written, cx)
+        self.read_by(written, |bytes| *bytes, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = Pin::new(&mut self.stream).poll_flush(cx);
-        self.read_by(written, cx)
+        self.read_by(written, |()| 0, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -83,7 +102,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.read_by(written, cx)
+        self.read_by(written, |bytes| *bytes, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -39,6 +39,9 @@ const FILES: u64 = 65_536;
 /// How many requests of one connection are answered at once (RFC 9113 §5.1.2).
 const STREAMS: u32 = 64;
 
+/// How many bytes of requests a connection of HTTP/2 may have on their way (RFC 9113 §5.2).
+const WINDOW: u32 = 512 << 10;
+
 /// What a connection begins with where it speaks HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -296,7 +299,7 @@ impl Peer {
     /// The answer of `router`, unless the peer leaves too many unread.
     async fn answer(self, router: Router, mut request: Request<Body>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(self.at));
-        let answered = router.oneshot(request).await?;
+        let answered = router.oneshot(self.counted.request(request)).await?;
         Ok(self.counted.answer(answered).unwrap_or_else(|| {
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], "read the answers before this one first")
                 .into_response()
@@ -314,7 +317,7 @@ async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listeni
     if !begun {
         return;
     }
-    let hangup = Hangup::default();
+    let (hangup, counted) = (Hangup::default(), peer.counted.clone());
     let told = hangup.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -323,7 +326,8 @@ async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listeni
     });
     let builder = builder(head);
     let stream = Prompt::new(stream, 0, head);
-    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    serve(serving, &counted, &hangup, &listening).await;
 }
 
 async fn secured(
@@ -348,7 +352,7 @@ async fn secured(
         }
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let hangup = Hangup::default();
+    let (hangup, counted) = (Hangup::default(), peer.counted.clone());
     let told = hangup.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -359,19 +363,24 @@ async fn secured(
     // The handshake has said which version it is: nothing waits for the first bytes to tell.
     let builder = if is_h2 { builder(head).http2_only() } else { builder(head).http1_only() };
     let stream = Prompt::new(stream, if is_h2 { PREFACE.len() } else { 0 }, head);
-    serve(builder.serve_connection_with_upgrades(TokioIo::new(stream), service), &hangup, &listening).await;
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    serve(serving, &counted, &hangup, &listening).await;
 }
 
 fn builder(head: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head).max_concurrent_streams(STREAMS);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(head).max_concurrent_streams(STREAMS);
+    // What comes for requests that do not read it is in memory.
+    http2.initial_stream_window_size(WINDOW / 2).initial_connection_window_size(WINDOW);
     builder
 }
 
 /// Serves a connection until it ends, is hung up, or the program is to stop.
 async fn serve<I, S>(
     serving: auto::UpgradeableConnection<'_, I, S, TokioExecutor>,
+    counted: &Counted,
     hangup: &Hangup,
     listening: &Listening,
 ) where
@@ -383,11 +392,13 @@ async fn serve<I, S>(
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
         () = hangup.0.cancelled() => return,
+        () = counted.left_unread() => return,
         () = listening.stopping.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = serving.as_mut() => outcome,
                 () = hangup.0.cancelled() => return,
+                () = counted.left_unread() => return,
                 () = last_words(&listening.cancelled) => return,
             }
         }

@@ -1,15 +1,26 @@
-//! How many connections there may be, and how much of their answers may wait to be read: nobody takes all of either.
+//! How many connections and answers there may be, and how much of requests and answers may wait in memory: nobody takes
+//! all of it, and who does not read is not waited for.
+
+mod bodies;
+mod pace;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use hyper::body::{Frame, SizeHint};
+use http::Request;
 use kernel::Networks;
+
+use bodies::{Answering, Arriving, Held};
+use pace::Readers;
+
+pub use pace::Pace;
+
+/// How often it is looked whether a connection's reader is still there.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Bounds for one process.
 #[derive(Debug, Clone)]
@@ -18,10 +29,14 @@ pub struct TrafficLimits {
     pub connections: usize,
     /// Connections from one network address; a proxy that is trusted brings everybody's.
     pub connections_of_peer: usize,
-    /// Bytes of answers that wait in memory for one network address to read them.
+    /// Bytes of requests and answers that wait in memory for one network address.
     pub waiting_of_peer: u64,
     /// The same in all.
     pub waiting: u64,
+    /// Answers to one network address that are not at their end; each may hold a file open.
+    pub answers_of_peer: usize,
+    /// The same in all.
+    pub answers: usize,
     /// Whose connections are counted only in all.
     pub proxies: Networks,
 }
@@ -29,12 +44,15 @@ pub struct TrafficLimits {
 impl TrafficLimits {
     /// With room for as many connections as half the files that may be open.
     pub fn new(files: u64, proxies: Networks) -> Self {
-        let connections = usize::try_from(files / 2).unwrap_or(usize::MAX).clamp(128, 20_000);
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let connections = (files / 2).clamp(128, 20_000);
         Self {
             connections,
-            connections_of_peer: (connections / 4).min(1_024),
+            connections_of_peer: (connections / 4).min(512),
             waiting_of_peer: 64 << 20,
             waiting: 1 << 30,
+            answers_of_peer: (files / 16).clamp(64, 2_048),
+            answers: (files / 4).max(256),
             proxies,
         }
     }
@@ -58,6 +76,7 @@ struct Counts {
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     connections: usize,
+    answers: usize,
     waiting: u64,
 }
 
@@ -68,6 +87,7 @@ pub struct Counted(Arc<One>);
 struct One {
     traffic: Traffic,
     peer: IpAddr,
+    readers: Arc<Readers>,
 }
 
 impl Traffic {
@@ -87,7 +107,7 @@ impl Traffic {
         }
         counts.all.connections += 1;
         counts.peers.entry(peer).or_default().connections += 1;
-        Some(Counted(Arc::new(One { traffic: self.clone(), peer })))
+        Some(Counted(Arc::new(One { traffic: self.clone(), peer, readers: Arc::default() })))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -109,64 +129,72 @@ impl Drop for One {
 }
 
 impl Counted {
-    /// The answer, counted until it is read; none where too much waits already.
+    /// The request, whose body is counted while it arrives.
+    pub fn request(&self, request: Request<Body>) -> Request<Body> {
+        if request.body().is_end_stream() {
+            return request;
+        }
+        request.map(|body| Body::new(Arriving::new(body, self.clone())))
+    }
+
+    /// The answer, counted until it is read; none where there are too many, or too much waits already.
     pub fn answer(&self, response: Response) -> Option<Response> {
-        let Some(bytes) = HttpBody::size_hint(response.body()).exact().filter(|bytes| *bytes > 0) else {
+        if response.body().is_end_stream() {
             return Some(response);
-        };
+        }
+        // A stream has little in memory at once, and may have a file open.
+        let bytes = HttpBody::size_hint(response.body()).exact().unwrap_or_default();
+        let held = self.hold(bytes, 1)?;
+        let readers = Arc::clone(&self.0.readers);
+        Some(response.map(|body| Body::new(Answering::new(body, held, readers))))
+    }
+
+    /// Counts so many bytes and answers until what is given is dropped; none where there is no room.
+    fn hold(&self, bytes: u64, answers: usize) -> Option<Held> {
         let Traffic(inner) = &self.0.traffic;
+        let limits = &inner.limits;
         let mut counts = self.0.traffic.counts();
-        let all = counts.all.waiting + bytes;
+        let all = counts.all;
         let count = counts.peers.get_mut(&self.0.peer)?;
-        let is_free =
-            count.waiting + bytes <= inner.limits.waiting_of_peer || inner.limits.proxies.have(self.0.peer);
+        let is_proxy = limits.proxies.have(self.0.peer);
+        let few = count.answers + answers <= limits.answers_of_peer || is_proxy;
+        if answers > 0 && (!few || all.answers + answers > limits.answers) {
+            return None;
+        }
+        let little = count.waiting + bytes <= limits.waiting_of_peer || is_proxy;
         // One alone is as large as it is.
-        if count.waiting > 0 && (!is_free || all > inner.limits.waiting) {
+        if bytes > 0 && count.waiting > 0 && (!little || all.waiting + bytes > limits.waiting) {
             return None;
         }
         count.waiting += bytes;
-        counts.all.waiting = all;
+        count.answers += answers;
+        counts.all.waiting += bytes;
+        counts.all.answers += answers;
         drop(counts);
-        let counted = self.clone();
-        Some(response.map(|body| Body::new(Waiting { body, bytes, counted })))
+        Some(Held { counted: self.clone(), bytes, answers })
     }
-}
 
-/// A body that is counted until it is dropped.
-struct Waiting {
-    body: Body,
-    bytes: u64,
-    counted: Counted,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let One { traffic, peer } = &*self.counted.0;
+    fn release(&self, bytes: u64, answers: usize) {
+        let One { traffic, peer, .. } = &*self.0;
         let mut counts = traffic.counts();
-        counts.all.waiting = counts.all.waiting.saturating_sub(self.bytes);
+        let release = |count: &mut Count| {
+            count.waiting = count.waiting.saturating_sub(bytes);
+            count.answers = count.answers.saturating_sub(answers);
+        };
+        release(&mut counts.all);
         if let Some(count) = counts.peers.get_mut(peer) {
-            count.waiting = count.waiting.saturating_sub(self.bytes);
+            release(count);
         }
     }
-}
 
-impl HttpBody for Waiting {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        HttpBody::size_hint(&self.body)
+    /// Returns when an answer of this connection has waited too long for its reader.
+    pub async fn left_unread(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.0.readers.are_behind() {
+                return;
+            }
+        }
     }
 }
 
@@ -180,6 +208,12 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use axum::body::Bytes;
+    use futures::StreamExt as _;
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     fn traffic() -> Traffic {
@@ -188,6 +222,8 @@ mod tests {
             connections_of_peer: 2,
             waiting_of_peer: 100,
             waiting: 150,
+            answers_of_peer: 4,
+            answers: 5,
             proxies: Networks::of(["10.0.0.9"].into_iter()).unwrap(),
         })
     }
@@ -230,6 +266,41 @@ mod tests {
         let body = axum::body::to_bytes(other.into_body(), 1_000).await.unwrap();
         assert_eq!(body.len(), 90);
         assert!(answer(&slow, 1_000).is_some(), "one alone is as large as it is");
+        let counts = traffic.counts();
+        assert_eq!((counts.all.waiting, counts.all.answers), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn nobody_has_all_the_answers_that_hold_something_open() {
+        let traffic = traffic();
+        let stream = |to: &Counted| {
+            to.answer(Response::new(Body::from_stream(futures::stream::pending::<io::Result<Bytes>>())))
+        };
+        let (greedy, other) =
+            (traffic.admit(peer("192.0.2.1")).unwrap(), traffic.admit(peer("192.0.2.2")).unwrap());
+        let held: Vec<_> = (0..4).map(|_| stream(&greedy).unwrap()).collect();
+        assert!(stream(&greedy).is_none());
+        let one = stream(&other).unwrap();
+        assert!(stream(&other).is_none(), "five in all");
+        drop((held, one));
+        assert!(stream(&other).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_arrives_counts_until_it_is_here() {
+        let traffic = traffic();
+        let counted = traffic.admit(peer("192.0.2.1")).unwrap();
+        let arriving = |bytes: usize| {
+            let first = futures::stream::iter([Ok(Bytes::from(vec![0; bytes]))]);
+            let body = Body::from_stream(first.chain(futures::stream::pending::<io::Result<Bytes>>()));
+            counted.request(Request::new(body)).into_body()
+        };
+        let mut first = arriving(80);
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
+        let refused = web::body::read(&http::HeaderMap::new(), arriving(80), 1_000).await.unwrap_err();
+        assert_eq!(refused.code(), kernel::Code::Unavailable);
+        drop(first);
+        assert_eq!(arriving(80).frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
         assert_eq!(traffic.counts().all.waiting, 0);
     }
 }

@@ -1,25 +1,104 @@
-//! What a jail is to be like, told to whoever builds it.
+//! A jail: what it is to be like, how it is made, and what every process in it has given up.
 
+mod etc;
+mod landlock;
+mod make;
+mod mounts;
+mod namespaces;
+mod privileges;
+mod proc;
+mod seccomp;
+mod spec;
+mod sys;
+mod tree;
+
+use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What is mounted at `/workspace`.
+pub use make::make;
+pub use privileges::{Confinement, become_first, confine};
+pub use spec::{Groups, JailSpec, Protection, Tree, Users};
+
+/// The user that commands are, inside and on disk; the group has the same number.
+pub const USER: u32 = 1000;
+
+/// What of making a jail failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Reading what was asked for.
+    Spec,
+    /// Joining the control groups.
+    Groups,
+    /// The namespace of users.
+    Users,
+    /// The other namespaces.
+    Namespaces,
+    /// The loopback interface.
+    Network,
+    /// The file systems that every jail has.
+    Mounts,
+    /// `/workspace`, and what lies over `/usr/local`.
+    Workspace,
+    /// Becoming the jail's own user and giving up capabilities.
+    Privileges,
+    /// Landlock.
+    Landlock,
+    /// The filter of system calls.
+    Seccomp,
+    /// Becoming the first process.
+    Exec,
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{step:?} at {at}")]
+pub struct Error {
+    /// Which.
+    pub step: Step,
+    /// On what: a path, or a call of the kernel.
+    pub at: String,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What the maker of a jail says of it, a line of JSON each. Silence after `Made` and the end of the pipe mean that the
+/// jail's first process runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Tree {
-    /// A directory of the host, as it is.
-    Directory {
-        /// Where it is on the host.
-        path: PathBuf,
+pub enum Report {
+    /// The first process exists.
+    Made {
+        /// Its number where the maker was started.
+        pid: u32,
     },
-    /// Layers that are only read, the topmost first, under one that takes what is written (overlayfs).
-    Overlay {
-        /// The layers that are only read.
-        lowers: Vec<PathBuf>,
-        /// Where changes go.
-        upper: PathBuf,
-        /// The engine's own directory, on the file system of `upper`.
-        work: PathBuf,
+    /// It does not work; whatever there was is gone when the process is.
+    Failed {
+        /// The step.
+        step: Step,
+        /// On what.
+        at: String,
+        /// The kernel's number for why; 0 where it was not the kernel.
+        errno: i32,
     },
+}
+
+/// Names step and place of what fails.
+trait At<T> {
+    fn at(self, step: Step, at: impl ToString) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: Step, at: impl ToString) -> Result<T, Error> {
+        self.map_err(|source| Error { step, at: at.to_string(), source: source.into() })
+    }
+}
+
+/// Where the hand is, as every process in a jail sees it.
+#[must_use]
+pub fn hand_path() -> PathBuf {
+    PathBuf::from("/run/steading/hand")
 }

@@ -2,3 +2,4 @@
 
 pub mod jail;
 pub mod mcp;
+pub mod pid1;

@@ -8,8 +8,10 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
+        ["jail"] => return ExitCode::from(u8::try_from(hand::jail::make()).unwrap_or(1)),
         ["mcp"] => hand::mcp::main(),
-        _ => Err("say as what: mcp".into()),
+        ["pid1", rest @ ..] => hand::pid1::main(rest),
+        _ => Err("say as what: jail, mcp, pid1".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,7 @@ use super::engine_error::{self, Told};
 use super::error::Error;
 use super::feed::Feed;
 use super::guard::{self, Bounds, Broken, Failed, Kept, Rejected, Statement};
-use super::limits::Limits;
+use super::limits::{Limits, Room};
 use super::policy::{Refusal, Role};
 use super::rows::Rows;
 use super::template::{self, APPLICATION, LAYOUT};
@@ -98,6 +98,8 @@ pub(super) struct Connection {
     engine: Engine,
     watch: Arc<Watch>,
     role: Option<Role>,
+    /// What the engine was told last, where statements of this connection write.
+    room: Option<Room>,
     env: EnvId,
     path: PathBuf,
     limits: Arc<Limits>,
@@ -141,6 +143,7 @@ impl Connection {
             engine: Engine::Driver(sqlx),
             watch,
             role: None,
+            room: (!kind.reads()).then_some(Room::Quota),
             env,
             path: path.to_owned(),
             limits: Arc::clone(limits),
@@ -150,8 +153,10 @@ impl Connection {
             (APPLICATION, LAYOUT) => {}
             (APPLICATION, older) if older < LAYOUT => {
                 connection.query_only(Switch::Off).await?;
+                connection.room = Some(Room::Quota);
                 template::upgrade(&mut connection).await?;
                 if kind.reads() {
+                    connection.room = None;
                     connection.query_only(Switch::On).await?;
                 }
             }
@@ -176,7 +181,10 @@ impl Connection {
         guard::assume(&mut handle, role, &self.limits);
         drop(handle);
         let engine = match self.engine {
-            Engine::Driver(driver) => Engine::Kept(Kept::new(driver, Arc::clone(&self.watch)).await?),
+            Engine::Driver(driver) => {
+                let bounds = (Arc::clone(&self.limits), self.room);
+                Engine::Kept(Kept::new(driver, Arc::clone(&self.watch), bounds).await?)
+            }
             kept @ Engine::Kept(_) => kept,
         };
         Ok(Self { engine, role: Some(role), ..self })
@@ -222,7 +230,13 @@ impl Connection {
         if sql.len() > self.limits.sql_bytes && role != Role::Platform {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
+        let room = if role == Role::Platform { Room::Reserve } else { Room::of(sql) };
         let mut handle = self.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
+        if self.room.is_some_and(|told| told != room) {
+            guard::give_room(&mut handle, &self.limits, room)
+                .map_err(|code| engine_error::of_code(self.env, Told::nothing(), code, "", None))?;
+            (self.role, self.room) = (None, Some(room));
+        }
         if self.role != Some(role) {
             guard::assume(&mut handle, role, &self.limits);
             self.role = Some(role);
@@ -236,6 +250,15 @@ impl Connection {
                 engine_error::of_code(self.env, told, code, &message, at)
             }
         })?;
+        if room == Room::Quota && self.room.is_some() && !statement.read_only {
+            let full = guard::is_full(&mut handle, &self.limits);
+            guard::assume(&mut handle, role, &self.limits);
+            match full {
+                Ok(false) => {}
+                Ok(true) => return Err(Error::Quota),
+                Err(code) => return Err(engine_error::of_code(self.env, Told::nothing(), code, "", None)),
+            }
+        }
         match (text, sql.get(statement.end..)) {
             (Text::First, _) => Ok(statement),
             (Text::One, _) if statement.empty => Err(Error::Empty),

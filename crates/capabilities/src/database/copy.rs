@@ -16,6 +16,7 @@ use super::error::Error;
 use super::fate::{Fate, fate, people};
 use super::feed::Feed;
 use super::guard;
+use super::limits::Room;
 use super::policy::Role;
 use super::template::TABLES;
 
@@ -92,7 +93,7 @@ impl Databases {
 
     /// How large a database may be, in bytes.
     pub(crate) fn most_bytes(&self) -> u64 {
-        u64::from(self.environments.limits().pages) * 4_096
+        u64::from(Room::Reserve.pages(self.environments.limits())) * 4_096
     }
 
     /// The bytes of the environment's database file.

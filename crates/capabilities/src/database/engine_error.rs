@@ -45,6 +45,7 @@ pub(super) fn of_code(env: EnvId, told: Told<'_>, code: c_int, message: &str, at
     match code & 0xff {
         sys::SQLITE_INTERRUPT => match told.stop {
             Some(Stop::Memory) => Error::TooMuchMemory,
+            Some(Stop::Crowd) => Error::Crowded,
             Some(Stop::Cancelled) | None => Error::Cancelled,
             Some(Stop::Deadline) => Error::TooSlow(told.limit),
         },

@@ -86,6 +86,9 @@ pub enum Error {
     /// The statement took too much memory.
     #[error("the statement needs too much memory")]
     TooMuchMemory,
+    /// Together with what others ran at that moment, too much memory was needed.
+    #[error("too much memory is needed at this moment")]
+    Crowded,
     /// Others were first, for too long.
     #[error("the database is busy")]
     Busy,
@@ -220,7 +223,7 @@ impl From<Error> for kernel::Error {
             Error::Cancelled => new(Code::Timeout),
             Error::TooMuchMemory => sql(Code::TooLarge)
                 .hint("read or change fewer rows at once, or add an index for the ORDER BY"),
-            Error::Busy => new(Code::Unavailable).retry_after(Duration::from_secs(1)),
+            Error::Busy | Error::Crowded => new(Code::Unavailable).retry_after(Duration::from_secs(1)),
             Error::Quota => {
                 new(Code::QuotaExceeded).hint("delete rows that are not needed, or ask for a larger quota")
             }

@@ -10,6 +10,7 @@
 )]
 
 mod capture;
+mod cells;
 mod files;
 mod kept;
 
@@ -23,7 +24,7 @@ use libsqlite3_sys as sys;
 use sqlx::sqlite::LockedSqliteHandle;
 
 use super::feed::Feed;
-use super::limits::{Limits, PARAMETERS};
+use super::limits::{FREE, Limits, PAGES, PARAMETERS, Room};
 use super::policy::{Action, Refusal, Role, refusal};
 
 pub(super) use files::{Broken, attach, read_file, replace};
@@ -120,6 +121,51 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
 /// The engine's result code, where it has no memory.
 pub(super) fn tell(handle: &mut LockedSqliteHandle<'_>, feed: Arc<Feed>) -> Result<(), c_int> {
     capture::attach(handle.as_raw_handle(), feed)
+}
+
+/// Tells the engine how many pages the statements that follow may take. The connection has no role after this.
+///
+/// # Errors
+/// The engine's result code.
+pub(super) fn give_room(
+    handle: &mut LockedSqliteHandle<'_>,
+    limits: &Limits,
+    room: Room,
+) -> Result<(), c_int> {
+    assume(handle, Role::Platform, limits);
+    let db = handle.as_raw_handle();
+    // SAFETY: the handle is locked, so no other thread uses it.
+    unsafe { number(db, &room.pragma(limits)) }.map(drop)
+}
+
+/// Whether rows have all the pages that are theirs: those of the reserve that are free again are not. The connection
+/// has no role after this.
+///
+/// # Errors
+/// The engine's result code.
+pub(super) fn is_full(handle: &mut LockedSqliteHandle<'_>, limits: &Limits) -> Result<bool, c_int> {
+    let (db, most) = (handle.as_raw_handle(), i64::from(limits.pages));
+    assume(handle, Role::Platform, limits);
+    // SAFETY: the handle is locked, so no other thread uses it.
+    let (pages, free) = unsafe { (number(db, PAGES)?, number(db, FREE)?) };
+    Ok(pages > most && pages - free >= most)
+}
+
+/// The number that a pragma answers.
+///
+/// # Safety
+/// The connection is open and this thread's alone.
+unsafe fn number(db: NonNull<sys::sqlite3>, sql: &str) -> Result<i64, c_int> {
+    let (sql, mut raw) = (CString::new(sql).unwrap_or_default(), null_mut());
+    // SAFETY: the caller's promise; the text is a C string, the out-pointer is valid, and the statement is used before
+    // it is finalized, which is also right for null.
+    unsafe {
+        let code = sys::sqlite3_prepare_v2(db.as_ptr(), sql.as_ptr(), -1, &mut raw, null_mut());
+        let step = if code == sys::SQLITE_OK { sys::sqlite3_step(raw) } else { code };
+        let number = if step == sys::SQLITE_ROW { sys::sqlite3_column_int64(raw, 0) } else { 0 };
+        sys::sqlite3_finalize(raw);
+        if matches!(step, sys::SQLITE_ROW | sys::SQLITE_DONE) { Ok(number) } else { Err(step) }
+    }
 }
 
 /// Makes `role` the one whose statements the connection runs. Statements prepared before are compiled anew.

@@ -21,7 +21,7 @@ pub struct Limits {
     pub migration: Duration,
     /// How long a call waits for its turn: for a connection, or for the one writer.
     pub turn: Duration,
-    /// The largest database, in pages of 4,096 bytes.
+    /// The largest database that still takes rows, in pages of 4,096 bytes. [`Room::Reserve`] is beyond it.
     pub pages: u32,
     /// The largest text, blob or row, in bytes.
     pub value_bytes: usize,
@@ -45,6 +45,43 @@ impl Default for Limits {
             value_bytes: 2_000_000,
             sql_bytes: 1_000_000,
             memory_bytes: 128 << 20,
+        }
+    }
+}
+
+/// How many pages a database has, and how many of them hold nothing.
+pub(super) const PAGES: &str = "PRAGMA page_count";
+pub(super) const FREE: &str = "PRAGMA freelist_count";
+
+/// Which pages of a database a statement may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Those of the quota.
+    Quota,
+    /// Some more, without which a full database could neither be emptied (a row's end takes pages of the full-text index
+    /// first) nor open a session for whoever wants to.
+    Reserve,
+}
+
+impl Room {
+    /// What a statement gets that removes something, or anything else.
+    pub fn of(sql: &str) -> Self {
+        let first = sql.split(|letter: char| !letter.is_ascii_alphabetic()).find(|word| !word.is_empty());
+        let removes =
+            first.is_some_and(|word| ["DELETE", "DROP"].iter().any(|it| word.eq_ignore_ascii_case(it)));
+        if removes { Self::Reserve } else { Self::Quota }
+    }
+
+    /// The engine's setting for it.
+    pub fn pragma(self, limits: &Limits) -> String {
+        format!("PRAGMA max_page_count = {}", self.pages(limits))
+    }
+
+    /// The largest database with it, in pages.
+    pub fn pages(self, limits: &Limits) -> u32 {
+        match self {
+            Self::Quota => limits.pages,
+            Self::Reserve => limits.pages.saturating_add((limits.pages / 32).max(256)),
         }
     }
 }

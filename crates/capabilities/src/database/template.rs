@@ -140,17 +140,11 @@ const MOVE_SESSIONS: [&str; 4] = [
 /// Brings sessions of layout 2 over, which knew no second factor.
 const ADD_SECOND: &str = "ALTER TABLE _steading_session ADD COLUMN second INTEGER";
 
-/// More pages than a database may have that is at its quota and lacks a table of ours.
-const ROOM: u32 = 64;
-
 /// Brings the platform's own tables of an older layout up to this one, before anything else uses the connection, in
 /// one transaction; whoever opens the same database at the same moment waits for it.
 pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
-    let (limit, pages) = (connection.limits().migration, connection.limits().pages);
-    let room = format!("PRAGMA max_page_count = {}", pages.saturating_add(ROOM));
-    for sql in [room.as_str(), "BEGIN IMMEDIATE"] {
-        connection.run(Role::Platform, sql, &[], limit).await?;
-    }
+    let limit = connection.limits().migration;
+    connection.run(Role::Platform, "BEGIN IMMEDIATE", &[], limit).await?;
     let found = "SELECT sql LIKE '%method TEXT%' FROM sqlite_schema WHERE name = ?1 AND sql <> ?2";
     let others = connection.run(Role::Platform, found, &[SESSION.into(), SESSIONS.into()], limit).await?;
     let steps: &[&str] = match others.rows.first().and_then(|row| row.first()?.as_i64()) {
@@ -174,9 +168,8 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
             connection.run(Role::Platform, sql, &[], limit).await?;
         }
     }
-    let (version, quota) =
-        (format!("PRAGMA user_version = {LAYOUT}"), format!("PRAGMA max_page_count = {pages}"));
-    for sql in [version.as_str(), "COMMIT", quota.as_str()] {
+    let version = format!("PRAGMA user_version = {LAYOUT}");
+    for sql in [version.as_str(), "COMMIT"] {
         connection.run(Role::Platform, sql, &[], limit).await?;
     }
     Ok(())

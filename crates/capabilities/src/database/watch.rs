@@ -10,6 +10,10 @@ use super::guard;
 /// before the connection is given up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
+/// How many statements run in this process. The engine counts the memory of all of them together, so each is allowed
+/// what all may take: one that needs little is not stopped for what others need.
+static RUNNING: AtomicI64 = AtomicI64::new(0);
+
 /// Why a statement was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -17,6 +21,8 @@ pub(super) enum Stop {
     Deadline = 1,
     Cancelled = 2,
     Memory = 3,
+    /// Memory too, while others ran, who may have taken it.
+    Crowd = 4,
 }
 
 /// The bounds of the statement that runs on a connection; its own thread asks every few operations.
@@ -25,7 +31,9 @@ pub(super) struct Watch {
     limit_ms: AtomicU64,
     deadline_ms: AtomicU64,
     memory_bytes: i64,
-    memory_most: AtomicI64,
+    /// What the engine had taken when the statement began.
+    memory_before: AtomicI64,
+    counted: AtomicBool,
     stopped: AtomicU8,
     abandoned: AtomicBool,
 }
@@ -37,7 +45,8 @@ impl Watch {
             limit_ms: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(u64::MAX),
             memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
-            memory_most: AtomicI64::new(i64::MAX),
+            memory_before: AtomicI64::new(i64::MAX),
+            counted: AtomicBool::new(false),
             stopped: AtomicU8::new(0),
             abandoned: AtomicBool::new(false),
         }
@@ -63,13 +72,19 @@ impl Watch {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.limit_ms.store(limit_ms, Ordering::Relaxed);
         self.stopped.store(0, Ordering::Relaxed);
-        self.memory_most.store(guard::memory_used().saturating_add(self.memory_bytes), Ordering::Relaxed);
+        self.memory_before.store(guard::memory_used(), Ordering::Relaxed);
+        if !self.counted.swap(true, Ordering::Relaxed) {
+            RUNNING.fetch_add(1, Ordering::Relaxed);
+        }
         self.deadline_ms.store(self.now_ms().saturating_add(limit_ms), Ordering::Relaxed);
     }
 
     /// What [`Watch::begin`] began is over.
     pub fn end(&self) {
         self.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+        if self.counted.swap(false, Ordering::Relaxed) {
+            RUNNING.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The engine does not come back, though its time is over.
@@ -94,6 +109,7 @@ impl Watch {
             1 => Some(Stop::Deadline),
             2 => Some(Stop::Cancelled),
             3 => Some(Stop::Memory),
+            4 => Some(Stop::Crowd),
             _ => None,
         }
     }
@@ -112,9 +128,18 @@ impl Watch {
         if self.now_ms() > self.deadline_ms.load(Ordering::Relaxed) {
             self.stop(Stop::Deadline);
         }
-        if guard::memory_used() > self.memory_most.load(Ordering::Relaxed) {
-            self.stop(Stop::Memory);
+        let running = RUNNING.load(Ordering::Relaxed).max(1);
+        let taken = guard::memory_used().saturating_sub(self.memory_before.load(Ordering::Relaxed));
+        if taken > self.memory_bytes.saturating_mul(running) {
+            self.stop(if running == 1 { Stop::Memory } else { Stop::Crowd });
         }
         self.stopped.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Watch {
+    /// A statement that was given up with its connection does not run any more.
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -17,10 +17,10 @@ use tokio::time::timeout_at;
 
 use super::super::environments::SharedTurn;
 use super::super::error::Error;
-use super::super::rows::Rows;
-use super::super::values;
+use super::super::limits::{FREE, Limits, PAGES, Room};
+use super::super::rows::{Cell, Rows};
 use super::super::watch::{GRACE, Stop, Watch};
-use super::{capture, text};
+use super::{capture, cells, text};
 
 /// How many compiled statements are kept, the least used dropped first.
 const KEPT: usize = 32;
@@ -102,7 +102,11 @@ impl Kept {
     ///
     /// # Errors
     /// Where no thread can be had.
-    pub async fn new(mut driver: SqliteConnection, watch: Arc<Watch>) -> Result<Self, Error> {
+    pub async fn new(
+        mut driver: SqliteConnection,
+        watch: Arc<Watch>,
+        (limits, room): (Arc<Limits>, Option<Room>),
+    ) -> Result<Self, Error> {
         let db = Handle(driver.lock_handle().await.map_err(Error::Engine)?.as_raw_handle());
         let (jobs, waiting) = mpsc::channel::<Job>();
         let state = Arc::new(State {
@@ -113,7 +117,7 @@ impl Kept {
         });
         let (runtime, shared) = (Runtime::current(), Arc::clone(&state));
         let work = move || {
-            let statements = Statements { db, compiled: Vec::new(), uses: 0 };
+            let statements = Statements { db, compiled: Vec::new(), uses: 0, limits, room };
             Worker { statements, state: shared, runtime }.work(&waiting);
         };
         let thread = std::thread::Builder::new().name("rows".to_owned()).spawn(work).map_err(Error::File)?;
@@ -330,6 +334,9 @@ struct Statements {
     db: Handle,
     compiled: Vec<Compiled>,
     uses: u64,
+    limits: Arc<Limits>,
+    /// What the engine was told last, where statements of this connection write.
+    room: Option<Room>,
 }
 
 struct Compiled {
@@ -353,8 +360,13 @@ impl Statements {
     }
 
     fn run(&mut self, sql: &str, params: &[Value], most: usize) -> Result<Rows, Failed> {
+        self.give_room(sql)?;
         capture::before_statement(self.db.0);
         let raw = self.compiled(sql)?;
+        // SAFETY: the statement is alive.
+        if self.room == Some(Room::Quota) && unsafe { sys::sqlite3_stmt_readonly(raw) } == 0 {
+            self.ask_room()?;
+        }
         let result = self.bind(raw, params).and_then(|()| self.collect(raw, most));
         // SAFETY: the statement is alive; afterwards it holds no pointer to `params`. What a reset answers is the error
         // that the step has told already.
@@ -363,6 +375,38 @@ impl Statements {
             sys::sqlite3_clear_bindings(raw);
         }
         result
+    }
+
+    /// Lets what removes rows do so in a full database too.
+    fn give_room(&mut self, sql: &str) -> Result<(), Failed> {
+        let room = Room::of(sql);
+        if self.room.is_some_and(|told| told != room) {
+            self.number(&room.pragma(&self.limits))?;
+            self.room = Some(room);
+        }
+        Ok(())
+    }
+
+    /// Leaves the reserve to whom it is for: pages of it that are free again are not for rows.
+    fn ask_room(&mut self) -> Result<(), Failed> {
+        let most = i64::from(self.limits.pages);
+        let pages = self.number(PAGES)?;
+        if pages > most && pages - self.number(FREE)? >= most {
+            return Err(Failed::Engine { code: sys::SQLITE_FULL, message: String::new(), stop: None });
+        }
+        Ok(())
+    }
+
+    /// What a pragma answers.
+    fn number(&mut self, sql: &str) -> Result<i64, Failed> {
+        let raw = self.compiled(sql)?;
+        let told = self.collect(raw, usize::MAX);
+        // SAFETY: the statement is alive.
+        unsafe { sys::sqlite3_reset(raw) };
+        Ok(match told?.iter().next().map(|row| row.cell(0)) {
+            Some(Cell::Int(number)) => number,
+            _ => 0,
+        })
     }
 
     /// The statement, compiled now or before.
@@ -405,44 +449,12 @@ impl Statements {
     }
 
     fn bind(&self, raw: *mut sys::sqlite3_stmt, params: &[Value]) -> Result<(), Failed> {
-        // SAFETY: the statement is alive.
-        let count = unsafe { sys::sqlite3_bind_parameter_count(raw) };
-        let expected = usize::try_from(count).unwrap_or_default();
-        if expected != params.len() {
-            let given = params.len();
-            return Err(Failed::Statement(Error::ParameterCount { expected, given }));
-        }
-        for (index, (place, value)) in (1..=count).zip(params).enumerate() {
-            let wrong = |why| Failed::Statement(Error::Parameter { index, why });
-            // SAFETY: the statement is alive and has that parameter. A text is not copied: `params` outlives the
-            // binding, which ends before `run` returns. Bytes are copied.
-            let code = unsafe {
-                match value {
-                    Value::Null => sys::sqlite3_bind_null(raw, place),
-                    Value::Bool(value) => sys::sqlite3_bind_int64(raw, place, i64::from(*value)),
-                    Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                        (Some(integer), _) => sys::sqlite3_bind_int64(raw, place, integer),
-                        (None, Some(real)) if !number.is_u64() => sys::sqlite3_bind_double(raw, place, real),
-                        _ => return Err(wrong("is larger than a 64-bit signed integer")),
-                    },
-                    Value::String(text) => {
-                        let (start, length) = (text.as_ptr().cast(), text.len() as u64);
-                        let utf8 = sys::SQLITE_UTF8 as u8;
-                        sys::sqlite3_bind_text64(raw, place, start, length, sys::SQLITE_STATIC(), utf8)
-                    }
-                    Value::Object(object) => {
-                        let bytes = values::blob(object).map_err(wrong)?;
-                        let (start, length) = (bytes.as_ptr().cast(), bytes.len() as u64);
-                        sys::sqlite3_bind_blob64(raw, place, start, length, sys::SQLITE_TRANSIENT())
-                    }
-                    Value::Array(_) => return Err(wrong("is an array")),
-                }
-            };
-            if code != sys::SQLITE_OK {
-                return Err(self.failed(code));
-            }
-        }
-        Ok(())
+        // SAFETY: the statement is alive, and its bindings end with `run`, which has `params` for longer.
+        let bound = unsafe { cells::bind(raw, params) };
+        bound.map_err(Failed::Statement).and_then(|code| match code {
+            sys::SQLITE_OK => Ok(()),
+            code => Err(self.failed(code)),
+        })
     }
 
     fn collect(&self, raw: *mut sys::sqlite3_stmt, most: usize) -> Result<Rows, Failed> {
@@ -460,7 +472,7 @@ impl Statements {
                 sys::SQLITE_ROW => {
                     for column in 0..width {
                         // SAFETY: the statement is at a row, which has that column.
-                        unsafe { cell(raw, column, &mut rows) };
+                        unsafe { cells::copy(raw, column, &mut rows) };
                     }
                 }
                 code => return Err(self.failed(code)),
@@ -472,28 +484,5 @@ impl Statements {
         // SAFETY: the connection is open, and the message is copied before the next call on it.
         let message = unsafe { text(sys::sqlite3_errmsg(self.db.0.as_ptr())) };
         Failed::Engine { code, message: message.unwrap_or_default(), stop: None }
-    }
-}
-
-/// Copies one column of the current row.
-///
-/// # Safety
-/// The statement is alive, at a row, and has that column.
-unsafe fn cell(raw: *mut sys::sqlite3_stmt, column: c_int, rows: &mut Rows) {
-    // SAFETY: the caller's promise. The bytes stay where they are until the next call on the statement, and their
-    // length is asked for after the pointer, as the engine wants it
-    // (https://www.sqlite.org/c3ref/column_blob.html).
-    unsafe {
-        let bytes = |start: *const u8| {
-            let length = usize::try_from(sys::sqlite3_column_bytes(raw, column)).unwrap_or_default();
-            if start.is_null() { &[][..] } else { std::slice::from_raw_parts(start, length) }
-        };
-        match sys::sqlite3_column_type(raw, column) {
-            sys::SQLITE_INTEGER => rows.int(sys::sqlite3_column_int64(raw, column)),
-            sys::SQLITE_FLOAT => rows.real(sys::sqlite3_column_double(raw, column)),
-            sys::SQLITE_TEXT => rows.text(bytes(sys::sqlite3_column_text(raw, column))),
-            sys::SQLITE_BLOB => rows.blob(bytes(sys::sqlite3_column_blob(raw, column).cast())),
-            _ => rows.null(),
-        }
     }
 }

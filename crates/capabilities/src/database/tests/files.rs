@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, told};
 use super::{fill, with_todo};
-use crate::database::{Limits, Query};
+use crate::database::{Limits, Query, RunRows as _, search};
 
 #[tokio::test]
 async fn a_database_at_its_quota_refuses_more_and_goes_on_serving() {
@@ -20,6 +20,57 @@ async fn a_database_at_its_quota_refuses_more_and_goes_on_serving() {
         .assert_eq(&told(fixture.execute("INSERT INTO t VALUES (zeroblob(1000000))", &[]).await));
     assert_eq!(fixture.execute("INSERT INTO t VALUES (1)", &[]).await.unwrap().changed, 1);
     assert_eq!(fixture.rows("SELECT count(*) FROM t").await, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn a_full_database_can_be_emptied_row_by_row_and_opens_sessions() {
+    let fixture = Fixture::with(Limits { pages: 600, ..Limits::default() }).await;
+    fixture.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a)", &[]).await.unwrap();
+    fixture
+        .ours(&[
+            &search::create_search("t", &["a"]),
+            "CREATE TRIGGER \"t.search.insert\" AFTER INSERT ON t BEGIN INSERT INTO \"t.search\" (rowid, a) VALUES (new.id, new.a); END",
+            "CREATE TRIGGER \"t.search.delete\" AFTER DELETE ON t BEGIN DELETE FROM \"t.search\" WHERE rowid = old.id; END",
+        ])
+        .await
+        .unwrap();
+    let row = "INSERT INTO t (a) WITH n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4000) \
+               SELECT group_concat(hex(randomblob(4)), ' ') FROM n";
+    while fixture.execute(row, &[]).await.is_ok() {}
+    assert_eq!(
+        told(fixture.execute(row, &[]).await),
+        "quota_exceeded: the database has reached its size quota"
+    );
+    let ids: Vec<_> = fixture.rows("SELECT id FROM t").await.concat();
+    assert!(ids.len() > 10, "{}", ids.len());
+    for (n, id) in ids.iter().enumerate() {
+        // By a caller's statement, and by the data plane's.
+        if n % 2 == 0 {
+            fixture.execute("DELETE FROM t WHERE id = ?1", std::slice::from_ref(id)).await.unwrap();
+        } else {
+            let mut turn = fixture.databases.rows_turn(&fixture.env).await.unwrap();
+            turn.run("DELETE FROM t WHERE id = ?".to_owned(), vec![id.clone()]).await.unwrap();
+        }
+    }
+    // Who signs in is a row of ours.
+    fixture
+        .ours(&["INSERT INTO _steading_state (key, value) VALUES ('k', hex(zeroblob(20000)))"])
+        .await
+        .unwrap();
+    // And the reserve is nobody else's: what deletes have had of it is not for rows, however often.
+    for n in 0..6 {
+        if n % 2 == 0 {
+            while fixture.execute(row, &[]).await.is_ok() {}
+        } else {
+            let mut turn = fixture.databases.rows_turn(&fixture.env).await.unwrap();
+            while turn.run(row.to_owned(), Vec::new()).await.is_ok() {}
+        }
+        let ids: Vec<_> = fixture.rows("SELECT id FROM t").await.concat();
+        assert!(ids.len() > 10, "{}", ids.len());
+        for id in ids {
+            fixture.execute("DELETE FROM t WHERE id = ?1", &[id]).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]

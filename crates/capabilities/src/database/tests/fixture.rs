@@ -4,7 +4,9 @@ use kernel::{Env, EnvId, TenantId};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{Databases, Error, Limits, Migrate, Migrated, Mode, Outcome, Page, Query};
+use crate::database::{
+    Databases, Durability, Error, Limits, Migrate, Migrated, Mode, Outcome, Page, Query, Role,
+};
 
 pub(super) struct Fixture {
     pub directory: tempfile::TempDir,
@@ -53,6 +55,16 @@ impl Fixture {
 
     pub async fn platform(&self, sql: &str) -> Vec<Vec<Value>> {
         self.databases.platform_query(&self.env, sql, &[]).await.unwrap()
+    }
+
+    /// Runs statements of the platform in one transaction.
+    pub async fn ours(&self, statements: &[&str]) -> Result<(), Error> {
+        let mut db = self.databases.writer(&self.env).await?;
+        db.begin(Durability::Normal).await?;
+        for sql in statements {
+            db.run(Role::Platform, sql, &[]).await?;
+        }
+        db.commit().await
     }
 
     /// The names of all files below the directory, without the environments' own.

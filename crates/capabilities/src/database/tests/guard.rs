@@ -338,7 +338,13 @@ async fn a_sort_of_more_than_memory_is_stopped_and_spills_to_no_file() {
     let fixture = Fixture::with(limits).await;
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000) \
                SELECT count(*) FROM (SELECT printf('%010000d', i) AS wide FROM n ORDER BY wide LIMIT -1 OFFSET 1)";
-    expect!["too_large /sql: the statement needs too much memory"].assert_eq(&told(fixture.query(sql).await));
+    // Beside others it may be that they have taken the memory.
+    let refusals = [
+        "too_large /sql: the statement needs too much memory",
+        "unavailable: too much memory is needed at this moment",
+    ];
+    let refused = told(fixture.query(sql).await);
+    assert!(refusals.contains(&refused.as_str()), "{refused}");
     assert_eq!(fixture.rows("SELECT 1").await, [[json!(1)]]);
 }
 

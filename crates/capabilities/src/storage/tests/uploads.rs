@@ -188,9 +188,9 @@ async fn offsets_lengths_rules_and_types_hold(engine: Engine) {
         "429 quota_exceeded: the app's files have 1000 of 2000 bytes, and this is more"
     );
     ground.storage.end_upload(&ada, &third.id).await.unwrap();
-    let (asks, mut asked) = tokio::sync::mpsc::channel::<()>(1);
+    let (asks, mut asked) = tokio::sync::mpsc::unbounded_channel::<()>();
     let stalled = body(leaked(1_500)).chain(futures::stream::pending().map(Ok)).inspect(move |_| {
-        let _ = asks.try_send(());
+        let _ = asks.send(());
     });
     let other = ground.begin(&ada, wanted("own", "d", 1_600)).await.unwrap();
     let (storage, guest, id) = (ground.storage.clone(), ada.clone(), other.id.clone());

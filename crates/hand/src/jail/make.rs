@@ -1,0 +1,136 @@
+//! Makes a jail and becomes the first process in it.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::namespaces::{self, Disk};
+use super::{
+    At, Error, JailSpec, Protection, Report, Step, Users, landlock, mounts, privileges, seccomp, sys, tree,
+};
+
+/// Largest description of a jail, in bytes.
+const MAX_SPEC: u64 = 1 << 20;
+
+/// Reads a [`JailSpec`] from standard input, makes the jail, and runs `hand pid1` as its first process, a child of whoever
+/// started this. Standard output takes the [`Report`]s; standard error is the connection that the first process serves.
+/// Returns in the process that was started, and in the other only where it failed.
+#[must_use]
+pub fn make() -> i32 {
+    // Standard streams are no names for what they are here, and a panic must not write into the connection.
+    let moved = (|| {
+        sys::close_others()?;
+        let report = keep(io::stdout().as_fd())?;
+        let stream = keep(io::stderr().as_fd())?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        Ok::<_, io::Error>((report, stream, null))
+    })();
+    let Ok((report, stream, null)) = moved else {
+        return 1;
+    };
+    let mut report = fs::File::from(report);
+    match read_spec(&null).and_then(|spec| begin(&spec, stream, &mut report)) {
+        Ok(()) => 0,
+        Err(error) => {
+            let errno = error.source.raw_os_error().unwrap_or(0);
+            say(&mut report, &Report::Failed { step: error.step, at: error.at, errno });
+            1
+        }
+    }
+}
+
+fn read_spec(null: &OwnedFd) -> Result<JailSpec, Error> {
+    let mut text = String::new();
+    io::stdin().take(MAX_SPEC).read_to_string(&mut text).at(Step::Spec, "standard input")?;
+    rustix::stdio::dup2_stdin(null).at(Step::Spec, "standard input")?;
+    let spec: JailSpec = serde_json::from_str(&text).at(Step::Spec, "JSON")?;
+    if !cfg!(feature = "weaken") && !spec.without.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).at(Step::Spec, "without");
+    }
+    Ok(spec)
+}
+
+fn begin(spec: &JailSpec, stream: OwnedFd, report: &mut fs::File) -> Result<(), Error> {
+    let program = open(Path::new("/proc/self/exe"), OFlags::PATH).at(Step::Exec, "/proc/self/exe")?;
+    for group in &spec.groups.hand {
+        fs::write(group, "0").at(Step::Groups, group.display())?;
+    }
+    let open_group = |group: &PathBuf| open(group, OFlags::WRONLY).at(Step::Groups, group.display());
+    let groups = spec.groups.commands.iter().map(open_group).collect::<Result<Vec<_>, _>>()?;
+
+    if spec.users == Users::Single {
+        namespaces::become_own_root()?;
+    }
+    let mut users = namespaces::make_users(spec.users, Disk::Translated)?;
+    let translated = spec.users != Users::Single && tree::translates(spec, users.as_fd())?;
+    if spec.users != Users::Single && !translated {
+        users = namespaces::make_users(spec.users, Disk::Plain)?;
+    }
+    namespaces::leave_all(spec.has(Protection::Network))?;
+    match sys::fork(libc::CLONE_PARENT | libc::SIGCHLD).at(Step::Namespaces, "clone")? {
+        sys::Side::Parent(pid) => {
+            say(report, &Report::Made { pid: pid.unsigned_abs() });
+            Ok(())
+        }
+        sys::Side::Child => {
+            let translation = translated.then(|| users.as_fd());
+            mounts::enter_root(spec, translation)?;
+            privileges::become_hand(spec, users.as_fd())?;
+            drop(users);
+            if spec.has(Protection::Landlock) {
+                landlock::restrict().at(Step::Landlock, "restrict")?;
+            }
+            if spec.has(Protection::Seccomp) {
+                seccomp::filter().at(Step::Seccomp, "filter")?;
+            }
+            Err(exec(spec, &program, &stream, &groups)).at(Step::Exec, "hand pid1")
+        }
+    }
+}
+
+/// The connection, and then the groups that commands join, stay open; everything else closes.
+fn exec(spec: &JailSpec, program: &OwnedFd, stream: &OwnedFd, groups: &[OwnedFd]) -> io::Error {
+    let arguments = (|| {
+        for descriptor in groups.iter().chain([stream]) {
+            rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+        }
+        let numbers: Vec<RawFd> = groups.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut confinement = privileges::of_commands(numbers);
+        if !spec.has(Protection::Privileges) {
+            confinement.user = None;
+        }
+        let confinement = serde_json::to_string(&confinement)?;
+        let stream = stream.as_raw_fd().to_string();
+        ["hand", "pid1", &stream, &confinement]
+            .map(sys::c_string)
+            .into_iter()
+            .collect::<io::Result<Vec<CString>>>()
+    })();
+    match arguments {
+        Ok(arguments) => sys::execute(program.as_fd(), &arguments),
+        Err(error) => error,
+    }
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// A copy out of the way of the standard streams.
+fn keep(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
+}
+
+/// Nobody is left to tell where this fails; the end of the process says the same.
+fn say(report: &mut fs::File, words: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(words) {
+        line.push(b'\n');
+        let _ = report.write_all(&line);
+    }
+}

@@ -1,0 +1,101 @@
+//! The namespaces of a jail: users, and everything else.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{At, Error, Step, USER, Users, sys};
+
+/// Everything but users.
+const ALL: libc::c_int =
+    libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID;
+
+/// How many users a jail has.
+const COUNT: u32 = 1 << 16;
+
+/// Whose numbers files on disk have in a jail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Those of the jail: mounts translate them.
+    Translated,
+    /// [`USER`] of the host is that of the jail, for file systems whose mounts do not translate.
+    Plain,
+}
+
+/// Becomes the root of a namespace of users that holds nobody but who starts this, so that what follows needs no
+/// privileges.
+///
+/// # Errors
+/// Where the machine does not let its users make one.
+pub fn become_own_root() -> Result<(), Error> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    sys::unshare(libc::CLONE_NEWUSER).at(Step::Users, "unshare")?;
+    write_maps("self", &format!("0 {user} 1\n"), &format!("0 {group} 1\n"), user != 0)
+}
+
+/// Makes the namespace of the jail's users. Nobody is in it when this returns; the descriptor keeps it.
+///
+/// # Errors
+/// Where the kernel refuses, or there is no `/proc`.
+pub fn make_users(users: Users, disk: Disk) -> Result<OwnedFd, Error> {
+    let map = match (users, disk) {
+        (Users::Single, _) => format!("{USER} 0 1\n"),
+        (Users::Range { first }, Disk::Translated) => format!("0 {first} {COUNT}\n"),
+        (Users::Range { first }, Disk::Plain) => {
+            let after = USER + 1;
+            format!("0 {first} {USER}\n{USER} {USER} 1\n{after} {} {}\n", first + after, COUNT - after)
+        }
+    };
+    let pid = match sys::fork(libc::CLONE_NEWUSER).at(Step::Users, "clone")? {
+        sys::Side::Child => sys::sleep_for_good(),
+        sys::Side::Parent(pid) => pid,
+    };
+    let made = write_maps(&pid.to_string(), &map, &map, users == Users::Single).and_then(|()| {
+        let path = format!("/proc/{pid}/ns/user");
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Users, path)
+    });
+    sys::kill_and_reap(pid);
+    made
+}
+
+/// Leaves every other namespace. The next process that is made is the first of the new one of processes.
+///
+/// # Errors
+/// Where the kernel refuses one of them.
+pub fn leave_all(network: bool) -> Result<(), Error> {
+    let network_flag = if network { libc::CLONE_NEWNET } else { 0 };
+    sys::unshare(ALL | network_flag).at(Step::Namespaces, "unshare")?;
+    rustix::system::sethostname(b"sandbox").at(Step::Namespaces, "sethostname")?;
+    if network {
+        let socket = rustix::net::socket_with(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::DGRAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        );
+        let socket = socket.at(Step::Network, "socket")?;
+        sys::loopback_up(std::os::fd::AsFd::as_fd(&socket)).at(Step::Network, "lo")?;
+    }
+    Ok(())
+}
+
+fn write_maps(process: &str, users: &str, groups: &str, deny_groups: bool) -> Result<(), Error> {
+    let write = |name: &str, text: &str| {
+        let path = format!("/proc/{process}/{name}");
+        write_once(&path, text).at(Step::Users, path)
+    };
+    if deny_groups {
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", users)?;
+    write("gid_map", groups)
+}
+
+/// The kernel takes a map only in one piece.
+fn write_once(path: &str, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let written = fs::OpenOptions::new().write(true).open(path)?.write(text.as_bytes())?;
+    if written == text.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}

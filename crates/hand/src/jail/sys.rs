@@ -1,0 +1,223 @@
+//! The system calls that the libraries in use do not have, or have for threads only.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Which process returns from a fork.
+pub enum Side {
+    /// The new one.
+    Child,
+    /// The one that was there, with the number of the new one.
+    Parent(i32),
+}
+
+/// Makes a process whose parent is that of this one, as far as `CLONE_PARENT` is in `flags`.
+///
+/// # Errors
+/// Of clone(2).
+pub fn fork(flags: libc::c_int) -> io::Result<Side> {
+    // SAFETY: without a stack and without shared memory, clone is a fork; this program has one thread.
+    #[expect(unsafe_code, reason = "no library forks with flags")]
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        pid => i32::try_from(pid).map(Side::Parent).map_err(io::Error::other),
+    }
+}
+
+/// Ends `pid` at once and takes its exit state.
+pub fn kill_and_reap(pid: i32) {
+    // SAFETY: plain system calls on a child of this process that nobody else waits for.
+    #[expect(unsafe_code, reason = "rustix waits only for children that signal")]
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+    }
+}
+
+/// Sleeps until killed.
+pub fn sleep_for_good() -> ! {
+    loop {
+        // SAFETY: pause takes nothing and touches nothing.
+        #[expect(unsafe_code, reason = "rustix has no pause")]
+        unsafe {
+            libc::pause();
+        }
+    }
+}
+
+/// Leaves the namespaces that `flags` name for new ones.
+///
+/// # Errors
+/// Of unshare(2).
+pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: the program has one thread, and no descriptors are shared or left behind.
+    #[expect(unsafe_code, reason = "what is shared between threads changes")]
+    let result = unsafe { libc::unshare(flags) };
+    check(result)
+}
+
+/// Goes into the namespace of users.
+///
+/// # Errors
+/// Of setns(2).
+pub fn enter_users(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a plain system call on an open descriptor.
+    #[expect(unsafe_code, reason = "rustix changes the namespaces of a thread")]
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) };
+    check(result)
+}
+
+/// What to set on a mount.
+#[derive(Clone, Copy)]
+pub struct Attributes<'a> {
+    /// `MOUNT_ATTR_…`.
+    pub set: u64,
+    /// The namespace of users whose numbers the mount shows.
+    pub users: Option<BorrowedFd<'a>>,
+}
+
+/// Sets them on a mount that is attached nowhere yet, and on those below it.
+///
+/// # Errors
+/// Of `mount_setattr(2)`.
+pub fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: Attributes<'_>) -> io::Result<()> {
+    set_attributes(mount, attributes, libc::AT_RECURSIVE)
+}
+
+/// Sets `MOUNT_ATTR_…` on one mount alone.
+///
+/// # Errors
+/// Of `mount_setattr(2)`.
+pub fn set_mount_attributes_of_one(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
+    set_attributes(mount, Attributes { set, users: None }, 0)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes<'_>, how: libc::c_int) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: attributes.set | attributes.users.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: attributes.users.map_or(0, |users| users.as_raw_fd() as u64),
+    };
+    // SAFETY: the structure and its size belong together, and the path is a string.
+    #[expect(unsafe_code, reason = "rustix does not have mount_setattr")]
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | how,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Becomes the open `program` with an empty environment; returns only if that fails.
+pub fn execute(program: BorrowedFd<'_>, arguments: &[CString]) -> io::Error {
+    let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let envp = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both lists end with a null and outlive the call.
+    #[expect(unsafe_code, reason = "rustix does not execute descriptors")]
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
+}
+
+/// Becomes user and group `id` of the process's namespace of users, in no other group.
+///
+/// # Errors
+/// Of the system calls.
+pub fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: plain system calls; the list of groups is empty, so nothing is read.
+    #[expect(unsafe_code, reason = "rustix changes the ids of a thread, this is about the process")]
+    let failed = unsafe {
+        libc::setgroups(0, std::ptr::null()) != 0
+            || libc::setresgid(id, id, id) != 0
+            || libc::setresuid(id, id, id) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Closes every descriptor but the standard streams; whoever started this may have left some open.
+///
+/// # Errors
+/// Of `close_range(2)`.
+pub fn close_others() -> io::Result<()> {
+    // SAFETY: called before anything is opened, so that nothing in use closes.
+    #[expect(unsafe_code, reason = "descriptors close that no value owns")]
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Touches files as user and group `id`, with the capabilities that the process may have.
+///
+/// # Errors
+/// Of the system calls.
+pub fn touch_files_as(id: u32) -> io::Result<()> {
+    // SAFETY: plain system calls; what they return is who it was before.
+    #[expect(unsafe_code, reason = "rustix does not have these")]
+    unsafe {
+        libc::setfsgid(id);
+        libc::setfsuid(id);
+    }
+    let held = rustix::thread::capabilities(None)?;
+    let sets = rustix::thread::CapabilitySets { effective: held.permitted, ..held };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Switches the loopback interface of the network namespace on.
+///
+/// # Errors
+/// Of the system calls.
+pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: all-zero is a valid request, which the kernel reads within its size.
+    #[expect(unsafe_code, reason = "no library sets an interface's flags by ioctl")]
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l'.cast_signed() as libc::c_char;
+        request.ifr_name[1] = b'o'.cast_signed() as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    check(result)
+}
+
+/// `prctl(2)` with one argument.
+///
+/// # Errors
+/// Of the call.
+pub fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: used only for options whose argument is a number.
+    #[expect(unsafe_code, reason = "rustix does not take every number")]
+    let result = unsafe { libc::prctl(option, argument, 0, 0, 0) };
+    check(result)
+}
+
+/// A string of the system's kind.
+///
+/// # Errors
+/// Where it holds a null.
+pub fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(io::Error::other)
+}
+
+/// The empty path.
+pub const HERE: &CStr = c"";
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

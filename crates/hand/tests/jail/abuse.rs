@@ -1,0 +1,189 @@
+//! Everything that an attacker tries fails, and would not if the protection were not there.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use hand::jail::Protection::{
+    self, Core, Landlock, Network, NoNewPrivileges, Nosuid, Privileges, Proc, Seccomp, Users,
+};
+
+use super::cell::{Cell, cell, without};
+
+/// With these gone, the user is the host's root in the jail's other namespaces.
+const ROOT: &[Protection] = &[Seccomp, Landlock, Privileges, Users];
+
+/// Each attempt, with protections without which it succeeds or fails for its own nonsense only.
+const TABLE: &[(&[Protection], &[&str])] = &[
+    (
+        ROOT,
+        &[
+            "mount",
+            "umount",
+            "fsopen",
+            "open_tree",
+            "mount_setattr",
+            "move_mount",
+            "pivot_root",
+            "chroot",
+            "unshare 131072",
+            "unshare 1073741824",
+            "clone 131072",
+            "setns",
+            "bpf",
+            "kexec",
+            "init_module",
+            "delete_module",
+            "open_by_handle_at",
+            "acct",
+            "swapon",
+            "reboot",
+            "syslog",
+            "sethostname",
+            "mknod block",
+            "mknod character",
+            "socket 2,3,1",
+            "socket 17,3,0",
+            "nice",
+            "rlimit",
+        ],
+    ),
+    (
+        &[Seccomp],
+        &[
+            "unshare 268435456",
+            "clone 268435456",
+            "clone3 268435456",
+            "keyctl",
+            "add_key",
+            "userfaultfd",
+            "io_uring",
+            "personality",
+            "quotactl",
+            "clock_settime",
+            "socket 40,1,0",
+            "socket 38,5,0",
+            "socket 15,3,2",
+            "socket 16,3,9",
+            "socket 2,1,132",
+            "core",
+            "terminal 21522",
+            "terminal 21532",
+            "terminal 21539",
+            "subvolume",
+        ],
+    ),
+    (&[Privileges], &["setuid", "setgroups", "kill 1", "open /proc/1/maps", "open /proc/1/environ"]),
+    (
+        &[Privileges, Landlock],
+        &["list /proc/1/fd", "readlink /proc/1/exe", "open /proc/1/mem", "list /proc/1/root/"],
+    ),
+    (&[Privileges, Seccomp], &["ptrace", "process_vm_readv", "pidfd_getfd"]),
+    (&[Users, Privileges, Proc, Landlock], &["write /proc/sys/kernel/core_pattern"]),
+    (&[Nosuid, NoNewPrivileges, Seccomp, Landlock], &["suid"]),
+];
+
+/// Puts this program into the workspace, and a program that would make its user root.
+fn armed(mut cell: Cell) -> Cell {
+    let workspace = cell.directory.path().join("workspace");
+    fs::copy(std::env::current_exe().unwrap(), workspace.join("attempt.program")).unwrap();
+    fs::copy("/usr/bin/id", workspace.join("suid")).unwrap();
+    fs::set_permissions(workspace.join("suid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    chown(workspace.join("attempt.program"), Some(1000), Some(1000)).unwrap();
+    // Commands that are the host's root write here too.
+    cell.shell("chmod 777 /workspace");
+    cell
+}
+
+/// What came of an attempt: `done`, `errno N`, or how the program ended.
+fn attempt(cell: &mut Cell, name: &str) -> String {
+    let workspace = cell.directory.path().join("workspace");
+    fs::write(workspace.join("attempt"), name).unwrap();
+    let _ = fs::remove_file(workspace.join("result"));
+    let output =
+        cell.run(&["/workspace/attempt.program", "--exact", "attempts::attempt", "--ignored", "--nocapture"]);
+    fs::read_to_string(workspace.join("result")).unwrap_or_else(|_| format!("{output:?}"))
+}
+
+/// EPERM, EACCES, ENOSYS.
+fn denied(result: &str) -> bool {
+    ["errno 1", "errno 13", "errno 38"].contains(&result)
+}
+
+#[test]
+fn every_attempt_is_denied_and_the_first_process_lives() {
+    let mut cell = armed(cell());
+    let mut through = Vec::new();
+    for name in TABLE.iter().flat_map(|(_, names)| *names) {
+        let result = attempt(&mut cell, name);
+        if !denied(&result) {
+            through.push(format!("{name}: {result}"));
+        }
+    }
+    assert_eq!(through, [""; 0]);
+    assert_eq!(cell.shell("echo alive"), "alive");
+}
+
+#[test]
+fn every_attempt_gets_through_where_its_protection_is_off() {
+    let mut denials = Vec::new();
+    for (off, names) in TABLE {
+        for name in *names {
+            // An attempt that gets through may leave the jail in any state.
+            let mut cell = armed(without(off));
+            let result = attempt(&mut cell, name);
+            if denied(&result) {
+                denials.push(format!("{name}: {result} without {off:?}"));
+            }
+        }
+    }
+    assert_eq!(denials, [""; 0]);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn other_ways_to_call_the_kernel_are_closed() {
+    let mut closed = armed(cell());
+    assert!(attempt(&mut closed, "int80").contains("code: -1"), "the program is ended");
+    assert!(denied(&attempt(&mut closed, "x32")));
+    assert_eq!(attempt(&mut armed(without(&[Seccomp])), "int80"), "done");
+}
+
+#[test]
+fn nothing_of_the_host_is_reached_by_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let loopback = format!("connect {}", listener.local_addr().unwrap());
+    let name = format!("abstract-{}", std::process::id());
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let name = format!("abstract {name}");
+    let mut closed = armed(cell());
+    for target in [&loopback, &name] {
+        assert_eq!(attempt(&mut closed, target), format!("errno {}", libc::ECONNREFUSED), "{target}");
+    }
+    for target in ["192.0.2.1:80", "169.254.169.254:80", "[2001:db8::1]:80", "10.0.0.1:53"] {
+        let result = attempt(&mut closed, &format!("connect {target}"));
+        assert_eq!(result, format!("errno {}", libc::ENETUNREACH), "{target}");
+    }
+    assert_eq!(attempt(&mut armed(without(&[Network])), &loopback), "done");
+    assert_eq!(attempt(&mut armed(without(&[Network, Landlock])), &name), "done");
+    assert!(denied(&attempt(&mut armed(without(&[Network])), &name)), "Landlock is a second wall");
+}
+
+#[test]
+fn a_crash_reaches_no_program_of_the_host() {
+    let limit = "grep 'core file' /proc/self/limits | tr -s ' '";
+    assert_eq!(cell().shell(limit), "Max core file size 1 1 bytes");
+    assert_ne!(without(&[Core]).shell(limit), "Max core file size 1 1 bytes");
+    assert!(cell().shell("ulimit -c 0").contains("not permitted"));
+    let mut crashed = cell();
+    assert_eq!(crashed.run(&["/bin/bash", "-c", "sh -c 'kill -SEGV $$'; echo $?; ls"]).stdout, "139\n");
+}
+
+#[test]
+fn everything_killed_leaves_the_first_process() {
+    let mut cell = cell();
+    cell.shell("sleep 100 & kill -9 -1");
+    assert_eq!(cell.shell("echo alive"), "alive");
+}

@@ -1,0 +1,186 @@
+//! What an attacker tries, one call each. This program runs inside the jail to try it.
+
+#![expect(unsafe_code, reason = "attacks are system calls that no library makes")]
+
+use std::ffi::CString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use libc::{c_int, c_long};
+
+/// Tries what the file `attempt` names and leaves what came of it in the file `result`.
+#[test]
+#[ignore = "runs inside a jail, started by the others"]
+fn attempt() {
+    let name = fs::read_to_string("attempt").unwrap();
+    let result = match attempt_named(name.trim()) {
+        Ok(()) => "done".to_owned(),
+        Err(error) => match error.raw_os_error() {
+            Some(errno) => format!("errno {errno}"),
+            None => error.to_string(),
+        },
+    };
+    fs::write("result", result).unwrap();
+}
+
+fn call(number: c_long, arguments: [u64; 5]) -> io::Result<()> {
+    let [a, b, c, d, e] = arguments;
+    match unsafe { libc::syscall(number, a, b, c, d, e, 0u64) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<()> {
+    call(libc::SYS_socket, [family as u64, kind as u64, protocol as u64, 0, 0])
+}
+
+/// Makes a process by `clone`, which ends at once.
+fn cloned(number: c_long, arguments: [u64; 2]) -> io::Result<()> {
+    match unsafe { libc::syscall(number, arguments[0], arguments[1], 0u64, 0u64, 0u64) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => unsafe { libc::_exit(0) },
+        _ => Ok(()),
+    }
+}
+
+fn write_to(path: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path).map(drop)
+}
+
+fn attempt_named(name: &str) -> io::Result<()> {
+    let (name, argument) = name.split_once(' ').unwrap_or((name, ""));
+    let text = |text: &str| CString::new(text).unwrap().into_raw() as u64;
+    let mut buffer = [0_u8; 256];
+    let there = buffer.as_mut_ptr() as u64;
+    match name {
+        "mount" => call(libc::SYS_mount, [text("none"), text("/tmp"), text("tmpfs"), 0, 0]),
+        "umount" => call(libc::SYS_umount2, [text("/usr"), libc::MNT_DETACH as u64, 0, 0, 0]),
+        "fsopen" => call(libc::SYS_fsopen, [text("tmpfs"), 0, 0, 0, 0]),
+        "open_tree" => call(libc::SYS_open_tree, [libc::AT_FDCWD as u64, text("/usr"), 1, 0, 0]),
+        "move_mount" => call(libc::SYS_move_mount, [u64::MAX, text(""), u64::MAX, text(""), 0]),
+        "mount_setattr" => call(libc::SYS_mount_setattr, [libc::AT_FDCWD as u64, text("/usr"), 0, there, 32]),
+        "pivot_root" => call(libc::SYS_pivot_root, [text("/tmp"), text("/tmp"), 0, 0, 0]),
+        "chroot" => call(libc::SYS_chroot, [text("/tmp"), 0, 0, 0, 0]),
+        "unshare" => call(libc::SYS_unshare, [argument.parse().unwrap(), 0, 0, 0, 0]),
+        "clone" => cloned(libc::SYS_clone, [argument.parse::<u64>().unwrap() | libc::SIGCHLD as u64, 0]),
+        "clone3" => {
+            let mut arguments = [0_u64; 8];
+            arguments[0] = argument.parse().unwrap();
+            arguments[4] = libc::SIGCHLD as u64;
+            cloned(libc::SYS_clone3, [arguments.as_ptr() as u64, 64])
+        }
+        "setns" => {
+            let namespace = fs::File::open("/proc/self/ns/uts")?;
+            let number = std::os::fd::AsRawFd::as_raw_fd(&namespace);
+            call(libc::SYS_setns, [number as u64, 0, 0, 0, 0])
+        }
+        "ptrace" => call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as u64, 1, 0, 0, 0]),
+        "process_vm_readv" => {
+            let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: 1 };
+            let vector = (&raw const vector) as u64;
+            // Past the checks, an address that is not mapped there is EFAULT.
+            call(libc::SYS_process_vm_readv, [1, vector, 1, vector, 1])
+        }
+        "pidfd_getfd" => {
+            let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, 1, 0) };
+            call(libc::SYS_pidfd_getfd, [pidfd as u64, 3, 0, 0, 0])
+        }
+        "open" => fs::File::open(argument).map(drop),
+        "list" => fs::read_dir(argument).map(drop),
+        "readlink" => fs::read_link(argument).map(drop),
+        "write" => write_to(argument),
+        "kill" => {
+            call(libc::SYS_kill, [argument.parse::<i64>().unwrap() as u64, libc::SIGKILL as u64, 0, 0, 0])
+        }
+        "keyctl" => call(libc::SYS_keyctl, [0, (-3_i64) as u64, 1, 0, 0]),
+        "add_key" => call(libc::SYS_add_key, [text("user"), text("x"), text("y"), 1, (-2_i64) as u64]),
+        "userfaultfd" => call(libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        "io_uring" => call(libc::SYS_io_uring_setup, [4, there, 0, 0, 0]),
+        "bpf" => call(libc::SYS_bpf, [0, there, 64, 0, 0]),
+        "perf" => call(libc::SYS_perf_event_open, [there, 0, u64::MAX, u64::MAX, 0]),
+        "kexec" => call(libc::SYS_kexec_load, [0, 1000, 0, u64::MAX, 0]),
+        "init_module" => call(libc::SYS_init_module, [0, 0, 0, 0, 0]),
+        "delete_module" => call(libc::SYS_delete_module, [text("nosuchmodule"), 0, 0, 0, 0]),
+        "open_by_handle_at" => call(libc::SYS_open_by_handle_at, [u64::MAX, 0, 0, 0, 0]),
+        "personality" => call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0]),
+        "quotactl" => call(libc::SYS_quotactl, [u64::MAX, text("/"), 0, 0, 0]),
+        "acct" => call(libc::SYS_acct, [text("/nowhere"), 0, 0, 0, 0]),
+        "swapon" => call(libc::SYS_swapon, [text("/nowhere"), 0, 0, 0, 0]),
+        "reboot" => call(libc::SYS_reboot, [1, 2, 3, 0, 0]),
+        "clock_settime" => call(libc::SYS_clock_settime, [99, there, 0, 0, 0]),
+        "syslog" => call(libc::SYS_syslog, [10, 0, 0, 0, 0]),
+        "sethostname" => call(libc::SYS_sethostname, [text("x"), 1, 0, 0, 0]),
+        "mknod" => {
+            let path = format!("/tmp/node{argument}");
+            let kind = if argument == "block" { libc::S_IFBLK } else { libc::S_IFCHR };
+            call(libc::SYS_mknodat, [libc::AT_FDCWD as u64, text(&path), u64::from(kind | 0o600), 0x700, 0])
+        }
+        "socket" => {
+            let numbers: Vec<c_int> = argument.split(',').map(|number| number.parse().unwrap()).collect();
+            socket(numbers[0], numbers[1], numbers[2])
+        }
+        "connect" => {
+            let address: SocketAddr = argument.parse().unwrap();
+            TcpStream::connect_timeout(&address, Duration::from_secs(5)).map(drop)
+        }
+        "abstract" => {
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(argument)?;
+            UnixStream::connect_addr(&address).map(drop)
+        }
+        "terminal" => unsafe {
+            let main = libc::posix_openpt(libc::O_RDWR);
+            libc::grantpt(main);
+            libc::unlockpt(main);
+            let mut name = [0; 64];
+            libc::ptsname_r(main, name.as_mut_ptr(), 64);
+            libc::setsid();
+            let terminal = libc::open(name.as_ptr(), libc::O_RDWR);
+            libc::ioctl(terminal, libc::TIOCSCTTY, 0);
+            // A request's upper half is not looked at by the kernel, and must not be by a filter.
+            let request = argument.parse::<u64>().unwrap() | 1 << 32;
+            match libc::ioctl(terminal, request, c"x".as_ptr()) {
+                -1 => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        },
+        "setuid" => call(libc::SYS_setuid, [0; 5]),
+        "setgroups" => call(libc::SYS_setgroups, [1, [0_u32].as_ptr() as u64, 0, 0, 0]),
+        "nice" => call(libc::SYS_setpriority, [0, 0, (-20_i64) as u64, 0, 0]),
+        "rlimit" => {
+            let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+            let files = libc::RLIMIT_NOFILE;
+            call(libc::SYS_prlimit64, [0, u64::from(files), (&raw const limit) as u64, 0, 0])
+        }
+        "core" => {
+            let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            call(libc::SYS_prlimit64, [0, u64::from(libc::RLIMIT_CORE), (&raw const limit) as u64, 0, 0])
+        }
+        "suid" => {
+            let said = std::process::Command::new("/workspace/suid").arg("-u").output()?;
+            match said.stdout.as_slice() {
+                b"0\n" => Ok(()),
+                _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            }
+        }
+        "subvolume" => {
+            let directory = fs::File::open("/workspace")?;
+            let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+            // BTRFS_IOC_SUBVOL_CREATE
+            call(libc::SYS_ioctl, [number as u64, 0x5000_940e, there, 0, 0])
+        }
+        #[cfg(target_arch = "x86_64")]
+        "int80" => {
+            let result: i64;
+            unsafe { std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => result) };
+            if result > 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSYS)) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        "x32" => call(0x4000_0000 | libc::SYS_getpid, [0; 5]),
+        _ => Err(io::Error::other("no such attempt")),
+    }
+}

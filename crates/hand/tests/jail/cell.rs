@@ -1,0 +1,153 @@
+//! A jail for a test, and what its first process answers.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::chown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::MemfdFlags;
+
+use hand::jail::{Groups, JailSpec, Protection, Report, Tree, Users};
+
+/// The host's number for user 0 of the jails of these tests.
+pub const FIRST: u32 = 1_900_000_000;
+
+/// What a command did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Output {
+    pub code: i64,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A jail that runs, with its directory on the host.
+pub struct Cell {
+    stream: UnixStream,
+    pub directory: tempfile::TempDir,
+    pub pid: u32,
+    _sockets: [UnixListener; 2],
+}
+
+/// A jail with everything on.
+pub fn cell() -> Cell {
+    without(&[])
+}
+
+/// A jail that lacks `protections`.
+pub fn without(protections: &[Protection]) -> Cell {
+    cell_with(|spec| spec.without = protections.to_vec())
+}
+
+/// A jail whose description `change` has changed.
+pub fn cell_with(change: impl FnOnce(&mut JailSpec)) -> Cell {
+    try_cell(change).unwrap_or_else(|report| panic!("no jail: {report:?}"))
+}
+
+/// The same, or why there is none.
+pub fn try_cell(change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
+    make(None, change)
+}
+
+/// A jail made by the user `nobody`, who has no privileges.
+pub fn cell_of_nobody() -> Cell {
+    make(Some(65534), |spec| spec.users = Users::Single)
+        .unwrap_or_else(|report| panic!("no jail: {report:?}"))
+}
+
+fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["workspace", "scratch"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    chown(at("workspace"), Some(1000), Some(1000)).unwrap();
+    let sockets = ["egress", "bridge"].map(|name| {
+        let listener = UnixListener::bind(at(name)).unwrap();
+        chown(at(name), Some(FIRST + 1000), Some(FIRST + 1000)).unwrap();
+        listener
+    });
+    let mut spec = JailSpec {
+        workspace: Tree::Directory { path: at("workspace") },
+        layers: Vec::new(),
+        tmp_bytes: 16 << 20,
+        memory_bytes: 512 << 20,
+        pids: 256,
+        egress: at("egress"),
+        bridge: at("bridge"),
+        hand: env!("CARGO_BIN_EXE_hand").into(),
+        scratch: at("scratch"),
+        groups: Groups::default(),
+        users: Users::Range { first: FIRST },
+        without: Vec::new(),
+    };
+    change(&mut spec);
+    let (stream, inside) = UnixStream::pair().unwrap();
+    let program = program();
+    if let Some(nobody) = maker {
+        fs::copy(env!("CARGO_BIN_EXE_hand"), at("hand")).unwrap();
+        spec.hand = at("hand");
+        for name in ["", "workspace", "scratch", "egress", "bridge"] {
+            chown(at(name), Some(nobody), Some(nobody)).unwrap();
+        }
+    }
+    let mut maker = start(
+        maker,
+        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd())).arg("jail"),
+        inside.into(),
+    );
+    maker.stdin.take().unwrap().write_all(&serde_json::to_vec(&spec).unwrap()).unwrap();
+    let reports: Vec<Report> = BufReader::new(maker.stdout.take().unwrap())
+        .lines()
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    maker.wait().unwrap();
+    match reports.as_slice() {
+        [Report::Made { pid }] => Ok(Cell { stream, directory, pid: *pid, _sockets: sockets }),
+        _ => Err(reports.into_iter().last().unwrap()),
+    }
+}
+
+/// The program in memory, as a jail wants it: no rule for files is about it.
+fn program() -> OwnedFd {
+    let memory = rustix::fs::memfd_create("hand", MemfdFlags::CLOEXEC).unwrap();
+    let mut file = fs::File::from(memory);
+    file.write_all(&fs::read(env!("CARGO_BIN_EXE_hand")).unwrap()).unwrap();
+    file.into()
+}
+
+fn start(user: Option<u32>, command: &mut Command, stream: OwnedFd) -> Child {
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stream).spawn().unwrap()
+}
+
+impl Cell {
+    /// Runs a command.
+    pub fn run(&mut self, argv: &[&str]) -> Output {
+        let text = serde_json::to_vec(argv).unwrap();
+        self.stream.write_all(&u32::try_from(text.len()).unwrap().to_le_bytes()).unwrap();
+        self.stream.write_all(&text).unwrap();
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_le_bytes(length) as usize];
+        self.stream.read_exact(&mut answer).unwrap();
+        let (code, stdout, stderr) = serde_json::from_slice(&answer).unwrap();
+        Output { code, stdout, stderr }
+    }
+
+    /// What a shell says, standard error with it.
+    pub fn shell(&mut self, script: &str) -> String {
+        let output = self.run(&["/bin/bash", "-c", &format!("exec 2>&1; {script}")]);
+        output.stdout.trim_end().to_owned() + &output.stderr
+    }
+}
+
+/// Waits until a process that this one has inherited is gone.
+pub fn reap(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap());
+    rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+}

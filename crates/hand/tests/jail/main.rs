@@ -1,0 +1,8 @@
+//! Jails, made for real, looked at and attacked from inside. They need root; without it they fail.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod abuse;
+mod attempts;
+mod cell;
+mod shape;

@@ -1,0 +1,202 @@
+//! What a jail looks like from inside, and from outside.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use hand::jail::Tree;
+
+use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, try_cell};
+
+#[test]
+fn a_command_is_the_user_agent_in_its_workspace_and_holds_nothing() {
+    let mut cell = cell();
+    let script = "id -u; id -g; id -G; id -un; pwd; hostname; ls -A; umask; echo hello > file; cat file";
+    assert_eq!(cell.shell(script), "1000\n1000\n1000\nagent\n/workspace\nsandbox\n0022\nhello");
+    let file = fs::metadata(cell.directory.path().join("workspace/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (1000, 1000));
+    let status = cell.shell("grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status | tr -d ' \\t'");
+    let none =
+        ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:0000000000000000"));
+    assert_eq!(status, format!("Groups:\n{}\nNoNewPrivs:1", none.join("\n")));
+    assert_eq!(
+        cell.shell("env | sort | grep -v -E '^(_|SHLVL|PWD)='"),
+        "HOME=/workspace\nLANG=C.UTF-8\nPATH=/usr/local/bin:/usr/bin:/bin"
+    );
+    assert_eq!(cell.shell("ls /proc/self/fd"), "0\n1\n2\n3");
+}
+
+#[test]
+fn the_first_process_keeps_three_capabilities_and_no_way_to_more() {
+    let mut cell = cell();
+    let kept = "00000000000000e0";
+    let status = cell.shell("grep ^Cap /proc/1/status | tr -d '\\t'");
+    assert_eq!(
+        status,
+        format!("CapInh:{kept}\nCapPrm:{kept}\nCapEff:{kept}\nCapBnd:0000000000000000\nCapAmb:{kept}")
+    );
+}
+
+#[test]
+fn every_namespace_is_its_own() {
+    let mut cell = cell();
+    for kind in ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"] {
+        let ours = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert_ne!(cell.shell(&format!("readlink /proc/self/ns/{kind}")), ours.to_string_lossy(), "{kind}");
+    }
+    assert_eq!(cell.shell("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '"), "lo");
+    assert_eq!(cell.shell("cd /proc; for p in [0-9]*; do [ $p -lt 50 ] || echo $p; done"), "");
+}
+
+#[test]
+fn the_root_is_made_up_and_only_read() {
+    let mut cell = cell();
+    assert_eq!(
+        cell.shell("ls -A / | grep -v -E '^(lib|bin|sbin)' | tr '\\n' ' '"),
+        "dev etc home opt proc run tmp usr var workspace"
+    );
+    for place in ["/", "/usr", "/usr/local", "/etc", "/opt", "/home", "/run", "/dev", "/proc/sys/kernel"] {
+        let said = cell.shell(&format!("echo x > {place}/x"));
+        assert!(
+            said.contains("Read-only") || said.contains("denied") || said.contains("No such"),
+            "{place}: {said}"
+        );
+    }
+    assert_eq!(cell.shell("ls -A /usr/local /opt /home"), "/home:\n\n/opt:\n\n/usr/local:");
+    assert_eq!(
+        cell.shell("ls -A /dev | tr '\\n' ' '"),
+        "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    );
+    assert_eq!(
+        cell.shell("ls -A /run /run/steading | tr '\\n' ' '"),
+        "/run: steading  /run/steading: bridge.sock egress.sock hand"
+    );
+    assert_eq!(
+        cell.shell("cat /etc/resolv.conf; ls /sys"),
+        "ls: cannot access '/sys': No such file or directory"
+    );
+}
+
+#[test]
+fn what_the_kernel_tells_of_the_host_is_covered() {
+    let mut cell = cell();
+    let covered =
+        "cmdline kallsyms config.gz partitions diskstats interrupts modules kmsg kcore keys timer_list";
+    for name in covered.split(' ').filter(|name| Path::new("/proc").join(name).exists()) {
+        assert_eq!(cell.shell(&format!("cat /proc/{name} | head -c 100")), "", "{name}");
+    }
+    assert_eq!(cell.shell("head -1 /proc/meminfo"), "MemTotal:         524288 kB");
+    let said = cell.shell("echo x > /proc/sys/kernel/core_pattern; echo 1 > /proc/sys/vm/drop_caches");
+    assert_eq!(
+        said.lines().filter(|line| line.contains("Read-only") || line.contains("denied")).count(),
+        2,
+        "{said}"
+    );
+}
+
+#[test]
+fn temporary_files_are_bounded() {
+    let mut cell = cell();
+    let said = cell.shell("head -c 32M /dev/zero > /tmp/big; stat -c %s /tmp/big");
+    assert!(said.contains("No space left on device") && said.ends_with(&(16 << 20).to_string()), "{said}");
+    assert_eq!(cell.shell("rm /tmp/big; for i in $(seq 5000); do : > /tmp/$i || break; done 2>&1 | head -c 200 | grep -c 'No space'"), "1");
+}
+
+#[test]
+fn an_overlay_shows_its_layers_and_keeps_changes_as_the_users() {
+    let mut cell = cell_with(|spec| {
+        let root = spec.scratch.parent().unwrap().to_owned();
+        for directory in ["low/a", "lower/b", "changes/upper", "changes/work"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(root.join("low/a/one"), "below").unwrap();
+        fs::write(root.join("lower/a"), "hides").unwrap();
+        fs::write(root.join("lower/b/two"), "two").unwrap();
+        chown(root.join("changes/upper"), Some(1000), Some(1000)).unwrap();
+        for path in ["lower/b", "lower/b/two"] {
+            chown(root.join(path), Some(1000), Some(1000)).unwrap();
+        }
+        spec.workspace = Tree::Overlay {
+            lowers: vec![root.join("lower"), root.join("low")],
+            upper: root.join("changes/upper"),
+            work: root.join("changes/work"),
+        };
+    });
+    assert_eq!(
+        cell.shell("cat a b/two; echo three > b/three; echo 2 > b/two; cat b/*; stat -c %u b/*; ls -A /run"),
+        "hidestwothree\n2\n1000\n1000\nsteading"
+    );
+    let changed = fs::metadata(cell.directory.path().join("changes/upper/b/three")).unwrap();
+    assert_eq!((changed.uid(), changed.gid()), (1000, 1000));
+    assert_eq!(fs::read_to_string(cell.directory.path().join("lower/b/two")).unwrap(), "two");
+}
+
+#[test]
+fn layers_lie_over_usr_local_and_are_only_read() {
+    for count in [1, 2] {
+        let mut cell = cell_with(|spec| {
+            for number in 0..count {
+                let layer = spec.scratch.with_file_name(format!("layer{number}"));
+                fs::create_dir_all(layer.join("bin")).unwrap();
+                let tool = layer.join(format!("bin/tool{number}"));
+                fs::write(&tool, format!("#!/bin/sh\necho tool {number}\n")).unwrap();
+                fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+                spec.layers.push(layer);
+            }
+        });
+        let script = (0..count).map(|number| format!("tool{number};")).collect::<String>();
+        let said = (0..count).map(|number| format!("tool {number}\n")).collect::<String>();
+        assert_eq!(cell.shell(&script), said.trim_end());
+        assert!(cell.shell("touch /usr/local/bin/x").contains("Read-only file system"));
+    }
+}
+
+#[test]
+fn the_host_knows_the_users_by_numbers_that_nobody_else_has() {
+    let cell = cell();
+    let status = fs::read_to_string(format!("/proc/{}/status", cell.pid)).unwrap();
+    let first = FIRST.to_string();
+    assert!(
+        status.lines().any(|line| line.split_whitespace().eq(["Uid:", &first, &first, &first, &first])),
+        "{status}"
+    );
+}
+
+#[test]
+fn nothing_is_left_when_the_connection_closes_or_the_jail_fails() {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let Cell { pid, .. } = cell();
+    let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).is_err();
+    super::cell::reap(pid);
+    assert!(gone());
+    let missing = try_cell(|spec| spec.workspace = Tree::Directory { path: "/nowhere/at/all".into() });
+    assert!(missing.is_err());
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn somebody_without_privileges_makes_the_same_jail_of_one_user() {
+    let mut cell = cell_of_nobody();
+    let script = "id -u; id -un; pwd; echo hello > file; cat file; cat /proc/net/dev | tail -n +3 | cut -d: -f1; ls -A /";
+    let root = "bin\ndev\netc\nhome\nlib\nlib64\nopt\nproc\nrun\nsbin\ntmp\nusr\nvar\nworkspace";
+    let said = cell.shell(script);
+    assert!(said.starts_with("1000\nagent\n/workspace\nhello\n    lo\n"), "{said}");
+    assert!(root.lines().filter(|name| !name.starts_with("lib")).all(|name| said.contains(name)), "{said}");
+    let file = fs::metadata(cell.directory.path().join("workspace/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (65534, 65534));
+    let none =
+        "CapInh:0000000000000000\nCapPrm:0000000000000000\nCapEff:0000000000000000\nCapBnd:0000000000000000";
+    assert!(cell.shell("grep ^Cap /proc/self/status | tr -d '\\t'").starts_with(none));
+    for denied in
+        ["cat /proc/1/environ", "ls /proc/1/fd", "cat /proc/1/maps", "echo x > /usr/x", "unshare -U true"]
+    {
+        let said = cell.shell(denied);
+        assert!(
+            said.contains("denied") || said.contains("Read-only") || said.contains("not permitted"),
+            "{denied}: {said}"
+        );
+    }
+    cell.shell("kill -9 -1");
+    assert_eq!(cell.shell("echo alive"), "alive");
+}
