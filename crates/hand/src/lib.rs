@@ -3,3 +3,4 @@
 pub mod jail;
 pub mod mcp;
 pub mod pid1;
+pub mod wire;

@@ -1,0 +1,6 @@
+//! What is done in a sandbox, with the real hand, unjailed.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod exec;
+mod inside;
