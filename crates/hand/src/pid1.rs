@@ -3,11 +3,16 @@
 //! One thread and one loop. Nothing in it waits but `poll`: each descriptor is asked for only as far as somebody
 //! takes what comes of it. When the connection closes everything ends.
 
+mod background;
 mod commands;
+mod dial;
+mod inspect;
 mod link;
 mod log;
+mod owner;
 mod poll;
 mod process;
+mod relay;
 mod serve;
 mod spawn;
 mod tree;
@@ -18,24 +23,37 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::FdFlags;
 
+use serve::Places;
+
 use crate::jail::{Confinement, become_first};
 
+/// The directory of a jail's sockets and its run token.
+const RUN: &str = "/run/steading";
+
+/// The port from which requests leave a jail.
+const PROXY: u16 = 3128;
+
 /// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what
-/// commands give up.
+/// commands give up; then, elsewhere than in a jail, `--run DIRECTORY` and `--proxy PORT`, in place of the jail's own.
 ///
 /// # Errors
 /// Where the arguments are wrong, or the kernel has no room.
 pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     become_first()?;
-    let ["--fd", stream, "--confinement", confinement] = arguments else {
-        return Err("usage: hand pid1 --fd N --confinement JSON".into());
+    let ["--fd", stream, "--confinement", confinement, rest @ ..] = arguments else {
+        return Err("usage: hand pid1 --fd N --confinement JSON [--run DIRECTORY --proxy PORT]".into());
+    };
+    let places = match rest {
+        [] => Places { run: RUN.into(), proxy: PROXY },
+        ["--run", run, "--proxy", port] => Places { run: run.into(), proxy: port.parse()? },
+        _ => return Err("after the confinement come --run and --proxy, or nothing".into()),
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;
     let socket = take(stream.parse()?)?;
     // Orphans come here even where this is not the first process of its namespace.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let signals = poll::child_signals()?;
-    serve::Server::new(socket, signals, confinement, environment())?.run();
+    serve::Server::new(socket, signals, confinement, environment(), places)?.run();
     Ok(())
 }
 

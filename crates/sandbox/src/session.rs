@@ -3,6 +3,8 @@
 //! Nothing that comes from inside is believed: frames are bounded, every message is parsed in full, and a hand that
 //! sends more than it was given credit for loses its session.
 
+mod background;
+mod dial;
 mod error;
 mod mux;
 mod process;
@@ -12,11 +14,16 @@ mod stream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hand::wire::{self, Request};
+use hand::wire::{self, Mode, Reply, Request};
+use kernel::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use background::Attachment;
+pub use dial::Connection;
 pub use error::{Error, Result};
-pub use hand::wire::{Exit, Mode, Outcome, Output, Program, Size, Stdin, Terminal};
+pub use hand::wire::{
+    Exit, Listening, Outcome, Output, Program, Running, Size, State, Stats, Stdin, Terminal,
+};
 pub use process::Process;
 pub use run::{Ran, Run, Text};
 pub use stream::{Reader, Writer};
@@ -110,4 +117,46 @@ impl Session {
         let stream = self.mux.open_stream(&Request::Exec(exec.into_wire(mode)))?;
         Process::started(stream).await
     }
+
+    /// The ports that are listened on inside, by number, without the way out.
+    ///
+    /// # Errors
+    /// Where the sandbox is gone.
+    pub async fn ports(&self) -> Result<Vec<Listening>> {
+        self.ask(&Request::Ports, |reply| match reply {
+            Reply::Ports(ports) => Some(ports),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What is used inside.
+    ///
+    /// # Errors
+    /// Where the sandbox is gone.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.ask(&Request::Stats, |reply| match reply {
+            Reply::Stats(stats) => Some(stats),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Makes the sandbox somebody's, or somebody's for longer: every command from here on sees these variables, in place
+    /// of those of an earlier call, and `/run/steading/token` holds the token, where one is given.
+    ///
+    /// # Errors
+    /// Where the token cannot be written; nothing has changed then.
+    pub async fn activate(&self, env: BTreeMap<String, String>, token: Option<&Secret>) -> Result<()> {
+        let token = token.map(|token| token.expose().to_owned());
+        self.ask(&Request::Activate { env, token }, done).await
+    }
+
+    async fn ask<T>(&self, request: &Request, wanted: impl FnOnce(Reply) -> Option<T>) -> Result<T> {
+        stream::reply(&mut self.mux.open_stream(request)?, wanted).await
+    }
+}
+
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 
+use super::background::MAX_BACKGROUND;
 use super::log::{Log, Place};
 use super::process::{Input, Outlet, Process, Sink, Stage, winsize};
 use super::serve::Server;
@@ -28,7 +29,7 @@ const DEFAULT_TIMEOUT_MS: u64 = 600_000;
 /// What is kept of the output of a command in the background.
 const RING: usize = 1 << 20;
 
-/// Commands that may run at once, or have ended in the background and are not forgotten.
+/// Commands that may run at once, with those in the background that have ended and are not forgotten.
 const MAX_COMMANDS: usize = 256;
 
 /// Where programs are looked for without `PATH`.
@@ -69,6 +70,9 @@ impl Server {
     fn try_exec(&mut self, stream: u32, exec: &Exec) -> Result<(), Refused> {
         if self.processes.len() >= MAX_COMMANDS {
             return Err(Refused(Cause::Busy, format!("{MAX_COMMANDS} commands run or are kept")));
+        }
+        if exec.mode == Mode::Background && self.room_for_background().is_err() {
+            return Err(Refused(Cause::Busy, format!("{MAX_BACKGROUND} commands run in the background")));
         }
         let timeout_ms = match (exec.timeout_ms, exec.mode) {
             (Some(ms), _) if !TIMEOUT_MS.contains(&ms) => {
@@ -131,7 +135,11 @@ impl Server {
             supervisor,
             reports: Some(reports),
             stage: Stage::Starting,
+            id: 0,
             stream: Some(stream),
+            writer: Some(stream),
+            command: shown(&exec.program),
+            began: now,
             deadline: timeout_ms.map(|ms| now + Duration::from_millis(ms)),
             terminal: streams.terminal,
             stdin: streams.stdin,
@@ -174,9 +182,11 @@ impl Server {
     pub fn started(&mut self, handle: u32, pid: i32) {
         let Some(process) = self.processes.get_mut(&handle) else { return };
         process.stage = Stage::Running(pid);
+        process.id = pid;
         let Some(stream) = process.stream else { return };
         if process.stdout.log().is_some() {
             process.stream = None;
+            process.writer = None;
             self.waiting.remove(&stream);
             self.link.say(stream, Kind::Reply, &Reply::Began(handle));
         } else {
@@ -213,6 +223,16 @@ fn invalid(message: &str) -> Refused {
 
 fn text(text: &str) -> Result<CString, Refused> {
     CString::new(text).map_err(|_| invalid("a zero byte cannot be in an argument, a variable or a path"))
+}
+
+/// A line to know it by.
+fn shown(program: &Program) -> String {
+    let whole = match program {
+        Program::Argv(argv) => argv.join(" "),
+        Program::Command(command) => command.clone(),
+        Program::Files => "files".to_owned(),
+    };
+    whole.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect()
 }
 
 /// Makes a command's streams. Ours do not block; its own do, so they are no halves of one open file.

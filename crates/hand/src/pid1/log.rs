@@ -1,11 +1,12 @@
 //! Output that is kept: the last of it here, and all of it in a file, once it is more than that.
 
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
+use super::owner::{Owner, create};
 use crate::wire::Kept;
 
 /// Where output goes that is more than is kept.
@@ -69,7 +70,7 @@ impl Log {
 
     pub fn append(&mut self, bytes: &[u8]) {
         if matches!(self.file, Spill::Unneeded) && self.ring.len() + bytes.len() > self.capacity {
-            self.file = match create(self.place) {
+            self.file = match new_file(self.place) {
                 Some((file, path)) => Spill::Open { file, path, bytes: 0 },
                 None => Spill::Closed { path: None, bytes: 0 },
             };
@@ -121,44 +122,13 @@ impl Log {
 }
 
 /// A new file, made with the rights of the user whose it becomes: the directory is theirs, and may be anything by now.
-fn create(place: Place) -> Option<(File, PathBuf)> {
+fn new_file(place: Place) -> Option<(File, PathBuf)> {
     let path = PathBuf::from(DIRECTORY).join(format!("{}.{}", place.number, place.channel));
-    let own = FileUser::become_user(place.user);
-    // An error here comes again with the file.
-    let _ = DirBuilder::new().mode(0o700).create(DIRECTORY);
-    let _ = std::fs::remove_file(&path);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    drop(own);
-    Some((file.ok()?, path))
-}
-
-/// Lets the kernel judge file accesses as another user's while it lives.
-struct FileUser {
-    back: Option<(u32, u32)>,
-}
-
-impl FileUser {
-    fn become_user(user: Option<u32>) -> Self {
-        let Some(user) = user else { return Self { back: None } };
-        // SAFETY: changes nothing but how accesses of files are judged.
-        #[expect(unsafe_code, reason = "rustix has no setfsuid")]
-        let (uid, gid) = unsafe {
-            let gid = libc::setfsgid(user);
-            (libc::setfsuid(user), gid)
-        };
-        Self { back: Some((uid as u32, gid as u32)) }
+    {
+        let _owner = Owner::become_user(place.user);
+        // An error here comes again with the file.
+        let _ = DirBuilder::new().mode(0o700).create(DIRECTORY);
+        let _ = std::fs::remove_file(&path);
     }
-}
-
-impl Drop for FileUser {
-    fn drop(&mut self) {
-        if let Some((uid, gid)) = self.back {
-            // SAFETY: as above.
-            #[expect(unsafe_code, reason = "rustix has no setfsuid")]
-            unsafe {
-                libc::setfsuid(uid);
-                libc::setfsgid(gid);
-            }
-        }
-    }
+    Some((create(&path, place.user, 0o600).ok()?, path))
 }

@@ -29,8 +29,15 @@ pub struct Process {
     /// `None` when nothing of the command is left.
     pub reports: Option<OwnedFd>,
     pub stage: Stage,
+    /// Its process id, once it has one.
+    pub id: i32,
     /// The stream that waits for it.
     pub stream: Option<u32>,
+    /// The stream whose bytes are in `stdin`.
+    pub writer: Option<u32>,
+    /// What was run, shortened.
+    pub command: String,
+    pub began: Instant,
     pub deadline: Option<Instant>,
     pub terminal: Option<OwnedFd>,
     pub stdin: Input,
@@ -217,6 +224,37 @@ impl Input {
             }
         }
         taken as u32
+    }
+
+    /// Takes bytes that are not written yet; otherwise as [`Input::take`].
+    pub fn hold(&mut self, bytes: &[u8]) -> Option<u32> {
+        if self.queue.len() + bytes.len() > WINDOW as usize {
+            return None;
+        }
+        self.queue.extend(bytes);
+        Some(0)
+    }
+
+    /// No more comes; what is held is still to be written.
+    pub fn end_later(&mut self) {
+        self.end = End::Wanted;
+    }
+
+    /// What was held goes elsewhere.
+    pub fn redirect(&mut self, to: OwnedFd) {
+        if self.to.is_some() {
+            self.to = Some(to);
+        }
+    }
+
+    /// Whether all that was taken is written, and no more comes.
+    pub fn is_closed(&self) -> bool {
+        self.to.is_none()
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// No more comes.

@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 
+use super::background::Attached;
+use super::dial::{self, Dial, Life};
 use super::link::{Gone, Link};
+use super::owner;
 use super::poll;
 use super::process::{Process, Stage};
+use super::relay::{Part, Relay};
 use super::spawn::{Report, Step};
 use super::tree;
 use crate::jail::Confinement;
@@ -36,6 +42,21 @@ pub struct Server {
     /// Streams that wait for a command, and its handle.
     pub waiting: BTreeMap<u32, u32>,
     pub last_handle: u32,
+    /// Streams that read what commands in the background write.
+    pub attached: BTreeMap<u32, Attached>,
+    /// Streams that are connections to ports inside.
+    pub dials: BTreeMap<u32, Dial>,
+    pub relay: Option<Relay>,
+    pub places: Places,
+}
+
+/// Where this process finds and puts what is not a command's.
+#[derive(Debug)]
+pub struct Places {
+    /// The directory of the sockets and the run token.
+    pub run: PathBuf,
+    /// The port from which the way out leads.
+    pub proxy: u16,
 }
 
 /// What a descriptor is for.
@@ -47,6 +68,8 @@ enum Source {
     Stdin(u32),
     Stdout(u32),
     Stderr(u32),
+    Dial(u32),
+    Relay(Part),
 }
 
 impl Server {
@@ -55,6 +78,7 @@ impl Server {
         signals: OwnedFd,
         confinement: Confinement,
         base: Vec<(String, String)>,
+        places: Places,
     ) -> io::Result<Self> {
         Ok(Self {
             link: Link::new(socket),
@@ -66,6 +90,10 @@ impl Server {
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             last_handle: 0,
+            attached: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            relay: Relay::listen(&places.run.join("egress.sock"), places.proxy)?,
+            places,
         })
     }
 
@@ -108,9 +136,18 @@ impl Server {
     /// Waits, serves commands, and says what else is ready.
     fn wait(&mut self, until: Option<Instant>) -> Vec<Source> {
         let ready = poll::wait(self.sources(), until);
-        for (source, _) in &ready {
+        let mut relayed = Vec::new();
+        for (source, events) in &ready {
             match *source {
                 Source::Link => {}
+                Source::Relay(part) => relayed.push(part),
+                Source::Dial(stream) => {
+                    if let Some(dial) = self.dials.get_mut(&stream)
+                        && dial.turn(stream, *events, &mut self.link) == Life::Over
+                    {
+                        self.dials.remove(&stream);
+                    }
+                }
                 Source::Signals => self.reap(),
                 Source::Reports(handle) => self.reports(handle),
                 Source::Stdin(handle) => self.write_stdin(handle),
@@ -125,6 +162,9 @@ impl Server {
                     }
                 }
             }
+        }
+        if let (Some(relay), false) = (&mut self.relay, relayed.is_empty()) {
+            relay.turn(&relayed);
         }
         let now = Instant::now();
         for process in self.processes.values_mut() {
@@ -164,6 +204,14 @@ impl Server {
                     sources.push((source, PollFd::from_borrowed_fd(fd, flags)));
                 }
             }
+        }
+        for (stream, dial) in &self.dials {
+            if let Some((fd, flags)) = dial.interest(&self.link) {
+                sources.push((Source::Dial(*stream), PollFd::from_borrowed_fd(fd, flags)));
+            }
+        }
+        for (part, fd, flags) in self.relay.iter().flat_map(Relay::interests) {
+            sources.push((Source::Relay(part), PollFd::from_borrowed_fd(fd, flags)));
         }
         sources
     }
@@ -251,6 +299,7 @@ impl Server {
                 self.left(handle);
             }
         }
+        self.pump();
     }
 
     /// Nobody waits for the command, and nothing of it runs.
@@ -265,10 +314,10 @@ impl Server {
         let Frame { stream, kind, payload } = frame;
         match kind {
             Kind::Open => match serde_json::from_slice(&payload) {
-                _ if stream == 0 || self.waiting.contains_key(&stream) => {
+                _ if stream == 0 || self.is_open(stream) => {
                     self.link.fail(stream, Cause::Invalid, "the stream is in use");
                 }
-                _ if self.waiting.len() >= MAX_STREAMS => {
+                _ if self.streams() >= MAX_STREAMS => {
                     self.link.fail(stream, Cause::Busy, "too many streams are open");
                 }
                 Ok(request) => self.open(stream, request),
@@ -283,11 +332,7 @@ impl Server {
                 Ok(bytes) => self.grant(stream, kind, bytes),
                 Err(_) => self.abandon(stream, Cause::Invalid, "credit is four bytes"),
             },
-            Kind::End => {
-                if let Some(process) = self.process(stream) {
-                    process.stdin.end();
-                }
-            }
+            Kind::End => self.end(stream),
             Kind::Reset => self.abandon(stream, Cause::Reset, "the stream was given up"),
             Kind::Hello | Kind::ErrData | Kind::Event | Kind::Reply | Kind::Fail => {
                 self.abandon(stream, Cause::Invalid, "only the hand says that");
@@ -298,13 +343,62 @@ impl Server {
     fn open(&mut self, stream: u32, request: Request) {
         match request {
             Request::Exec(exec) => self.exec(stream, &exec),
-            _ => self.link.fail(stream, Cause::Invalid, "not yet"),
+            Request::Attach { handle, from } => self.attach(stream, handle, from),
+            Request::Processes => self.list(stream),
+            Request::Kill { handle, signal } => self.kill(stream, handle, signal),
+            Request::Forget { handle } => self.forget(stream, handle),
+            Request::Dial { port } => match Dial::begin(port) {
+                Ok(dial) => {
+                    self.dials.insert(stream, dial);
+                }
+                Err(error) => {
+                    dial::refuse(
+                        stream,
+                        port,
+                        Errno::from_io_error(&error).unwrap_or(Errno::IO),
+                        &mut self.link,
+                    );
+                }
+            },
+            Request::Ports => self.ports(stream),
+            Request::Stats => self.stats(stream),
+            Request::Activate { env, token } => self.activate(stream, env, token.as_deref()),
         }
     }
 
-    /// The command that the stream waits for. Frames for a stream that has ended may still be on their way.
-    pub fn process(&mut self, stream: u32) -> Option<&mut Process> {
-        self.processes.get_mut(self.waiting.get(&stream)?)
+    /// Makes the sandbox somebody's.
+    fn activate(&mut self, stream: u32, env: BTreeMap<String, String>, token: Option<&str>) {
+        if let Some(token) = token {
+            let path = self.places.run.join("token");
+            if let Err(error) = owner::replace(&path, self.confinement.user, 0o400, token.as_bytes()) {
+                self.link.fail(stream, Cause::Broken, &format!("the run token cannot be written: {error}"));
+                return;
+            }
+        }
+        self.activated = env;
+        self.link.say(stream, Kind::Reply, &Reply::Done);
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.waiting.len() + self.attached.len() + self.dials.len()
+    }
+
+    fn is_open(&self, stream: u32) -> bool {
+        self.waiting.contains_key(&stream)
+            || self.attached.contains_key(&stream)
+            || self.dials.contains_key(&stream)
+    }
+
+    /// The port of the way out, where there is one.
+    pub fn proxy_port(&self) -> Option<u16> {
+        self.relay.as_ref().map(|_| self.places.proxy)
+    }
+
+    /// The command that the stream is about. Frames for a stream that has ended may still be on their way.
+    fn process(&mut self, stream: u32) -> Option<&mut Process> {
+        let attached = self.attached.get(&stream).map(|reader| &reader.handle);
+        self.processes.get_mut(self.waiting.get(&stream).or(attached)?)
     }
 
     fn tell(&mut self, stream: u32, tell: Tell) {
@@ -320,34 +414,66 @@ impl Server {
     }
 
     fn data(&mut self, stream: u32, bytes: &[u8]) {
-        let Some(process) = self.process(stream) else { return };
-        match process.stdin.take(bytes) {
+        let taken = if let Some(dial) = self.dials.get_mut(&stream) {
+            dial.take(bytes)
+        } else if let Some(process) = self.process(stream) {
+            if process.writer != Some(stream) && !process.stdin.is_empty() {
+                self.abandon(stream, Cause::Busy, "somebody else writes to this command");
+                return;
+            }
+            process.writer = Some(stream);
+            process.stdin.take(bytes)
+        } else {
+            return;
+        };
+        match taken {
             Some(0) => {}
             Some(more) => self.link.grant(stream, Kind::Credit, more),
             None => self.abandon(stream, Cause::Invalid, "more input than there was credit for"),
         }
     }
 
+    fn end(&mut self, stream: u32) {
+        if let Some(dial) = self.dials.get_mut(&stream) {
+            dial.end();
+            if dial.life(stream, &mut self.link) == Life::Over {
+                self.dials.remove(&stream);
+            }
+        } else if let Some(process) = self.process(stream) {
+            process.stdin.end();
+        }
+    }
+
     fn write_stdin(&mut self, handle: u32) {
         let Some(process) = self.processes.get_mut(&handle) else { return };
         let more = process.stdin.write();
-        if let (Some(stream), 1..) = (process.stream, more) {
+        if let (Some(stream), 1..) = (process.writer, more)
+            && self.is_open(stream)
+        {
             self.link.grant(stream, Kind::Credit, more);
         }
     }
 
     fn grant(&mut self, stream: u32, kind: Kind, bytes: u32) {
-        let Some(process) = self.process(stream) else { return };
-        if kind == Kind::Credit { process.stdout.grant(bytes) } else { process.stderr.grant(bytes) }
+        if let Some(dial) = self.dials.get_mut(&stream) {
+            dial.grant(bytes);
+        } else if let Some(reader) = self.attached.get_mut(&stream) {
+            reader.grant(bytes);
+        } else if let Some(process) = self.process(stream) {
+            if kind == Kind::Credit { process.stdout.grant(bytes) } else { process.stderr.grant(bytes) }
+        }
     }
 
-    /// Ends a stream badly, and the command that it was.
+    /// Ends a stream badly, and the command in the foreground that it was.
     pub fn abandon(&mut self, stream: u32, cause: Cause, message: &str) {
+        if self.attached.remove(&stream).is_some() || self.dials.remove(&stream).is_some() {
+            self.link.fail(stream, cause, message);
+            return;
+        }
         let Some(handle) = self.waiting.remove(&stream) else { return };
         self.link.fail(stream, cause, message);
         if let Some(process) = self.processes.get_mut(&handle) {
             process.stream = None;
-            process.stdin.close();
             process.stdout.discard();
             process.stderr.discard();
             process.deadline = None;
@@ -356,7 +482,9 @@ impl Server {
                 State::Running => Outcome::Signal(libc::SIGKILL),
             };
             process.stage = Stage::Left(outcome);
+            // Dead before its input ends: it must not take an end for the end of what it was to be given.
             process.kill();
+            process.stdin.close();
             if process.reports.is_none() {
                 self.left(handle);
             }

@@ -83,6 +83,13 @@ pub fn below(root: Pid) -> BTreeSet<Member> {
     found
 }
 
+/// Sends a signal to all below `root`, as it is at one moment.
+pub fn signal_below(root: Pid, signal: Signal) {
+    for member in below(root) {
+        send(member, signal);
+    }
+}
+
 /// Kills all that is below `root`. What the kernel has not ended by then is found by the next call.
 pub fn kill_below(root: Pid) {
     let mut stopped = BTreeSet::new();

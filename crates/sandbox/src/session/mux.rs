@@ -56,7 +56,8 @@ struct Entry {
 /// Bytes in one direction.
 #[derive(Debug)]
 struct Channel {
-    to: mpsc::UnboundedSender<Bytes>,
+    /// `None` after the hand has said that no more comes.
+    to: Option<mpsc::UnboundedSender<Bytes>>,
     /// Bytes that the hand may still send.
     allowed: u32,
 }
@@ -131,7 +132,7 @@ impl Mux {
             .find(|id| *id != 0 && !state.streams.contains_key(id))
             .ok_or(Error::Closed)?;
         state.last = id;
-        let channel = |to| Channel { to, allowed: WINDOW };
+        let channel = |to| Channel { to: Some(to), allowed: WINDOW };
         state.streams.insert(
             id,
             Entry {
@@ -222,7 +223,8 @@ impl Mux {
                 let bytes = payload.len() as u32;
                 channel.allowed =
                     channel.allowed.checked_sub(bytes).ok_or(Error::Protocol("it sends more than it may"))?;
-                if bytes > 0 && channel.to.send(payload.into()).is_err() {
+                let to = channel.to.as_ref().ok_or(Error::Protocol("it sends more after the end"))?;
+                if bytes > 0 && to.send(payload.into()).is_err() {
                     // Nobody reads it, so nobody else says that more may come.
                     drop(state);
                     self.grant(stream, kind, bytes);
@@ -250,7 +252,8 @@ impl Mux {
                     entry.end(done);
                 }
             }
-            Kind::Hello | Kind::Open | Kind::ErrCredit | Kind::End | Kind::Tell | Kind::Reset => {
+            Kind::End => entry.stdout.to = None,
+            Kind::Hello | Kind::Open | Kind::ErrCredit | Kind::Tell | Kind::Reset => {
                 return Err(Error::Protocol("it says what it has no business to"));
             }
         }

@@ -28,8 +28,12 @@ pub struct Inside {
 
 impl Inside {
     pub async fn start() -> Self {
-        let home = tempfile::tempdir().expect("a directory");
-        let (hand, socket) = spawn(home.path());
+        Self::start_in(tempfile::tempdir().expect("a directory"), 0).await
+    }
+
+    /// With the way out at that port, if there is a socket `run/egress.sock` in the directory.
+    pub async fn start_in(home: TempDir, proxy: u16) -> Self {
+        let (hand, socket) = spawn(home.path(), proxy);
         let near = socket.try_clone().expect("a descriptor");
         let session = tokio::time::timeout(LONG, Session::open(connect(near))).await;
         Self { session: session.expect("in time").expect("a session"), hand, socket, home }
@@ -61,10 +65,14 @@ impl Drop for Inside {
 }
 
 /// Starts a hand, with the near side of its connection.
-pub fn spawn(home: &Path) -> (Child, StdStream) {
+pub fn spawn(home: &Path, proxy: u16) -> (Child, StdStream) {
+    let run = home.join("run");
+    std::fs::create_dir_all(&run).expect("a directory");
     let (near, far) = StdStream::pair().expect("a pair of sockets");
     let hand = Command::new(hand())
-        .args(["pid1", "--fd", "0", "--confinement", "{}"])
+        .args(["pid1", "--fd", "0", "--confinement", "{}", "--run"])
+        .arg(&run)
+        .args(["--proxy", &proxy.to_string()])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", home)

@@ -2,5 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod attacks;
+mod background;
 mod exec;
 mod inside;
+mod ports;
+mod terminal;
