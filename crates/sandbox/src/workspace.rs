@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub mod archive;
 mod beneath;
 mod btrfs;
+pub mod checkpoints;
 mod copying;
 mod error;
 mod files;

@@ -36,6 +36,10 @@ pub(super) enum News {
     Passkey,
     /// There is no second factor any more.
     Unguarded,
+    /// Somebody else's word opens the account from now on.
+    Linked,
+    /// A way in is one no more.
+    Unlinked,
 }
 
 impl Inner {
@@ -174,6 +178,20 @@ impl Sender {
                 format!(
                     "the authenticator of your account at {name} was removed a moment ago, and signing in takes no \
                      second step any more. If that was not you, set a new password there at once, and an authenticator."
+                ),
+            ),
+            News::Linked => (
+                format!("Another way to sign in at {name}"),
+                format!(
+                    "another way to sign in was linked with your account at {name} a moment ago, and opens it. If that \
+                     was not you, unlink it there at once, and write to those who run {name}."
+                ),
+            ),
+            News::Unlinked => (
+                format!("A way to sign in at {name} is gone"),
+                format!(
+                    "a way to sign in was taken away from your account at {name} a moment ago, and opens it no more. If \
+                     that was not you, set a new password there at once."
                 ),
             ),
         };

@@ -13,7 +13,7 @@ use super::letters::{News, Sender};
 use super::password::{Password, Tried};
 use super::recognized::Known;
 use super::requests::{Outgoing, Wanted};
-use super::sessions;
+use super::sessions::{self, Of};
 use super::sign_in::{Alone, Before, Reads, Who, taken};
 use super::throttle::network;
 use super::{Asking, Auth, Inner, Profile, SignIn, whole};
@@ -251,7 +251,7 @@ impl Auth {
                 let (id, mut user) = session_user(&mut db, &session).await?;
                 user.password = Some(password);
                 account::put(&mut db, &user).await?;
-                sessions::end_all(&mut db, user.account.id, Some(&id)).await?;
+                sessions::end(&mut db, user.account.id, Of::Others(&id)).await?;
                 let letter = user.account.email_verified.then(|| sender.news(&email, News::Password));
                 Ok((user.account.id, inner.keep(&mut db, letter).await?))
             }
@@ -264,7 +264,8 @@ impl Auth {
         .await
     }
 
-    /// Mails a code and a link to the address that the user of an access token wants to have.
+    /// Mails a code and a link to the address that the user of an access token wants to have. For the address that the
+    /// account has nobody need be there in person: it is how it is confirmed.
     ///
     /// # Errors
     /// As [`Auth::change_password`], but at `/email`.
@@ -277,8 +278,10 @@ impl Auth {
     ) -> Result<()> {
         let email = Address::parse("/email", email)?;
         let known = self.0.known(asking.env, token).await?;
-        let user = Some(known.profile.id);
-        if known.profile.email.is_some() || known.profile.anonymous {
+        let user = Some((known.profile.id, known.session.clone()));
+        if known.profile.email.as_deref() == Some(email.as_str()) {
+            // Nothing changes hands: who reads the mail of the account's own address shows that it is theirs.
+        } else if known.profile.email.is_some() || known.profile.anonymous {
             self.owner(asking, token, current).await?;
         } else {
             // Somebody whom others vouch for has no password to show.

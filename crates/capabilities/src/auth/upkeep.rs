@@ -1,4 +1,5 @@
-//! What nobody comes back for: sessions and codes that have expired, and people without an address whose last one has.
+//! What nobody comes back for: sessions and codes that have expired, and people whose last one has and who have no way
+//! to come back.
 
 use kernel::{Env, Result, Timestamp};
 
@@ -11,7 +12,8 @@ const EXPIRED: &str = "FROM _steading_session WHERE expires_at <= ?1";
 
 /// Nobody can sign in as them any more. Their rows stay: they may be of use to others.
 const GONE: &str = "DELETE FROM _steading_user WHERE email IS NULL AND coalesce(last_seen_at, created_at) <= ?1 \
-    AND id NOT IN (SELECT user FROM _steading_session) AND id NOT IN (SELECT user FROM _steading_identity)";
+    AND id NOT IN (SELECT user FROM _steading_session) AND id NOT IN (SELECT user FROM _steading_identity) \
+    AND id NOT IN (SELECT user FROM _steading_passkey)";
 
 /// Codes and links that nobody has used in time, and ways to providers that nobody came back from.
 const UNUSED: [&str; 2] = [

@@ -13,6 +13,7 @@ mod ddl;
 mod declared;
 mod describe;
 mod domains;
+mod entrusting;
 mod keeping;
 mod live;
 mod manifest;
@@ -227,8 +228,7 @@ impl Releases {
         let mut rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
         self.observe_domains(env, &stored.goal, &mut rehearsal).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
-            let grown = !rehearsal.losses().eq(stored.losses.iter());
-            if grown {
+            if !rehearsal.losses().eq(stored.losses.iter()) {
                 Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again"))
             } else {
                 Ok(())
@@ -373,7 +373,7 @@ impl Releases {
         Ok(rehearsal.planned())
     }
 
-    /// From what has been rehearsed to what answers at the address.
+    /// From what has been rehearsed to what answers.
     async fn finish(
         &self,
         env: &Env,
@@ -381,8 +381,8 @@ impl Releases {
         rehearsal: Rehearsal,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
-        let number = rehearsal.release.number;
-        let changed = rehearsal.changed();
+        let (number, changed) = (rehearsal.release.number, rehearsal.changed());
+        entrusting::may(env, &rehearsal.entrusted, &mut db).await?;
         if changed {
             let served = rehearsal.release.served()?;
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.

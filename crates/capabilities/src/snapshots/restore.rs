@@ -7,12 +7,12 @@ use kernel::{BlobHash, Env, Error, Result, SnapshotId, Timestamp};
 
 use super::store::{self, Staged};
 use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
-use crate::database::{Fate, Loose, Quiet};
+use crate::database::{self, Fate, Loose, Quiet};
 use crate::logs::{Entry, Level, Source};
 use crate::releases::past;
 use crate::storage::pins::Named;
 
-/// The one table whose rows say who is let in now.
+/// The table whose rows are of users who are in.
 const SESSIONS: &str = "_steading_session";
 
 /// What a return to a snapshot has come to.
@@ -86,14 +86,19 @@ impl Inner {
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
     async fn prepare(&self, env: &Env, database: &Path, now: &Path, quiet: &mut Quiet) -> Result<Prepared> {
-        let sessions = quiet.all(SESSIONS).await?;
+        let mut those_of_now = Vec::new();
+        for table in database::of_now() {
+            those_of_now.push((table, quiet.all(table).await?));
+        }
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
             copy.lay_beside(now).await?;
             copy.run("BEGIN IMMEDIATE", &[]).await?;
             copy.keep(|fate| !matches!(fate, Fate::Now | Fate::Passing)).await?;
             copy.keep_people().await?;
-            copy.fill(SESSIONS, &sessions).await?;
+            for (table, rows) in &those_of_now {
+                copy.fill(table, rows).await?;
+            }
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 
 use super::mounts::{READ_ONLY, attach, copy, file_system, show};
-use super::{At, Error, JailSpec, Protection, Step, Tree, Users, sys};
+use super::{At, Error, JailSpec, Protection, Step, Tree, sys};
 
 /// The namespace of users whose numbers mounts of disks show; without one they show the disk's own.
 pub type Translation<'a> = Option<BorrowedFd<'a>>;
@@ -85,7 +85,7 @@ fn overlay(
     };
     let layers = lowers.iter().map(|lower| mount_layer(lower)).collect::<Result<Vec<_>, _>>()?;
     let layers: Vec<_> = layers.iter().map(|layer| layer.to_string_lossy()).collect();
-    let mut options = format!("lowerdir={}", layers.join(":"));
+    let mut options = format!("userxattr,lowerdir={}", layers.join(":"));
     let mut flags = MountFlags::NODEV;
     match changes {
         // The engine wants both directories in one mount.
@@ -99,9 +99,6 @@ fn overlay(
     }
     if spec.has(Protection::Nosuid) {
         flags |= MountFlags::NOSUID;
-    }
-    if spec.users == Users::Single {
-        options.push_str(",userxattr");
     }
     // What the engine does by itself, it does as whoever mounts it; that has to be a user whom the layers know.
     let root = translation.map_or(0, |_| spec.users.root());

@@ -12,9 +12,11 @@ use super::{Failed, jose};
 use crate::auth::account::settle;
 use crate::auth::address::Address;
 use crate::auth::factors::Presence;
+use crate::auth::letters::{News, Sender};
 use crate::auth::redirects::allowed;
 use crate::auth::sign_in::{Before, How, Who};
 use crate::auth::token::{hash, random, text};
+use crate::auth::ways::method;
 use crate::auth::{Asking, Auth, Inner, Profile, SignIn, whole};
 use crate::database::Durability;
 use crate::logs::Level;
@@ -100,11 +102,6 @@ pub enum Taken {
     SignedIn(SignIn),
     /// The one who is signed in has one more way in.
     Linked(Profile),
-}
-
-/// What a session by a provider is called in the list of sessions.
-pub(super) fn method(provider: &str) -> String {
-    if provider == "custom" { provider.to_owned() } else { format!("oauth:{provider}") }
 }
 
 /// What the cookie of a code is called by.
@@ -253,6 +250,7 @@ impl Auth {
         }
         let base = inner.post.url(&env, asking.domain.into()).await?;
         let (signup, mut how) = (asking.settings.signup, asking.how("oauth"));
+        let sender = inner.sender(&env, asking.settings.name.as_deref(), asking.domain.into()).await?;
         let shown = shown.clone();
         whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -282,9 +280,9 @@ impl Auth {
             match linking {
                 Some(known) => {
                     let user = known.profile.id;
-                    Ok(Taken::Linked(inner.link(&env, &known.session, user, vouched).await?))
+                    Ok(Taken::Linked(inner.link(&env, &known.session, user, vouched, &sender).await?))
                 }
-                None => Ok(Taken::SignedIn(inner.enter(&env, vouched, &how).await?)),
+                None => Ok(Taken::SignedIn(inner.enter(&env, vouched, &how, &sender).await?)),
             }
         })
         .await
@@ -307,11 +305,21 @@ impl Trip {
 }
 
 impl Inner {
-    /// Opens a session for whom somebody else vouches.
-    pub(super) async fn enter(&self, env: &Env, vouched: Vouched, how: &How) -> Result<SignIn> {
+    /// Opens a session for whom somebody else vouches. Who had an account before is told by mail that there is one more way
+    /// in.
+    async fn enter(&self, env: &Env, vouched: Vouched, how: &How, sender: &Sender) -> Result<SignIn> {
         let mut db = self.begin(env).await?;
-        let opened = self.signed_in(&mut db, env, Who::Vouched(vouched), how).await;
-        let opened = settle(db, opened).await?;
+        let opened = async {
+            let mut opened = self.signed_in(&mut db, env, Who::Vouched(vouched), how).await?;
+            let letter = match opened.linked.take() {
+                Some(account) => sender.news_of(&account, News::Linked)?,
+                None => None,
+            };
+            Ok((opened, self.keep(&mut db, letter).await?))
+        }
+        .await;
+        let (opened, letter) = settle(db, opened).await?;
+        self.dispatch(env, letter);
         Ok(self.announce(env, opened))
     }
 

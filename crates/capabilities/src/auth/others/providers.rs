@@ -124,6 +124,20 @@ impl Provider {
         })
     }
 
+    /// The address that is shown the client secret, or that says where that is.
+    pub(crate) fn asked(&self, name: &str) -> String {
+        if let Some(own) = &self.token_url {
+            return own.clone();
+        }
+        match Kind::of(name) {
+            Kind::GitHub => "https://github.com".to_owned(),
+            Kind::WeChat => "https://api.weixin.qq.com".to_owned(),
+            Kind::OpenId | Kind::Microsoft | Kind::Apple => {
+                self.issuer(name).unwrap_or_default().into_owned()
+            }
+        }
+    }
+
     /// What is asked for.
     pub(super) fn scope(&self, name: &str) -> String {
         let separator = if Kind::of(name) == Kind::WeChat { "," } else { " " };

@@ -106,6 +106,36 @@ fn microsofts_issuer_is_of_the_tenant_that_the_token_names() {
 }
 
 #[test]
+fn a_tenant_that_is_named_by_its_domain_is_found_under_its_directorys_id() {
+    let tid = "11111111-2222-3333-4444-555555555555";
+    let published = |tenant: Option<&str>, issuer: &str| {
+        let provider = provider(tenant.map_or(json!({}), |tenant| json!({ "tenant": tenant })));
+        vouching("microsoft", &provider).is_tenants(issuer)
+    };
+    let named = |id: &str| format!("https://login.microsoftonline.com/{id}/v2.0");
+    assert!(published(None, &named("{tenantid}")) && published(Some("organizations"), &named("{tenantid}")));
+    assert!(
+        published(Some("contoso.onmicrosoft.com"), &named(tid)) && published(Some("consumers"), &named(tid))
+    );
+    // One that is named by its id is no other one.
+    assert!(!published(Some(tid), &named("99999999-2222-3333-4444-555555555555")));
+    for other in ["https://evil.example.com/x/v2.0".to_owned(), format!("{}/x", named(tid)), named("contoso")]
+    {
+        assert!(!published(Some("contoso.onmicrosoft.com"), &other), "{other}");
+    }
+    let own = provider(json!({ "issuer": "https://id.example.com" }));
+    assert!(
+        !vouching("microsoft", &own).is_tenants(&named(tid))
+            && !vouching("acme", &own).is_tenants(&named(tid))
+    );
+    let from = |iss: &str| {
+        let provider = provider(json!({}));
+        vouching("microsoft", &provider).is_from(&endpoints(&named("{tenantid}"), true), Some(iss)).is_ok()
+    };
+    assert!(from(&named(tid)) && !from(&named("contoso")) && !from("https://evil.example.com/x/v2.0"));
+}
+
+#[test]
 fn an_answer_of_another_issuer_is_refused() {
     let (acme, hub) = (provider(json!({ "issuer": "https://id.example.com" })), provider(json!({})));
     let from = |iss: Option<&str>, names_itself| {

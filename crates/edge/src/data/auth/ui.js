@@ -183,8 +183,18 @@ function addPasskey() {
   show({ title: "Add a passkey", lead, button: "Add a passkey", act, more: [["Not now", go]] });
 }
 
+/** The address of who is signed in, where nobody has shown yet that it is theirs. */
+async function confirm(address, then) {
+  await auth.changeEmail({ email: address });
+  const act = async ({ code }) => (await auth.verifyEmail({ email: address, code }), then());
+  const lead = `A second step needs an address that is confirmed. Enter the code that was mailed to ${address}.`;
+  show({ title: "Confirm your address", lead, fields: [CODE], button: "Confirm", act, more: [["Send another code", () => confirm(address, then)]] });
+}
+
 /** An authenticator for who is signed in. */
 async function setUp() {
+  const { email: address, email_verified: confirmed } = auth.user ?? {};
+  if (address && !confirmed) return confirm(address, setUp);
   const { secret, uri } = await auth.mfa.enrol();
   const act = async ({ code }) => {
     const codes = await auth.mfa.activate(code);
