@@ -8,11 +8,14 @@ use kernel::{Result, WorkspaceId, WorkspaceSnapshotId};
 use serde::{Deserialize, Serialize};
 
 mod beneath;
+mod btrfs;
 mod copying;
 mod error;
 mod files;
+mod opening;
 mod overlay;
 mod plain;
+pub mod pool;
 mod removal;
 mod shelf;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod trees;
 
 pub use error::Error;
 pub use files::{Caps, Files, Kind, Seen};
+pub use opening::{open, open_as};
 pub use overlay::Overlay;
 pub use trees::Trees;
 

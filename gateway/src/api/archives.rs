@@ -16,6 +16,7 @@ use mcp_server::extract::Path;
 use mcp_server::platform::Platform;
 use serde_json::json;
 use tool::Effect;
+use web::body::chunks;
 use web::problem::Problem;
 
 use super::{Api, answer, unbroken};
@@ -38,7 +39,8 @@ pub async fn export(
     let work = async {
         let (env, slug) = found(platform, &caller, &env).await?;
         let secrets = platform.secrets(&env).await?;
-        let stream = platform.snapshots.export(&env, slug.to_string(), secrets).await?;
+        let stream = platform.snapshots.export(&env, slug.to_string(), secrets).await;
+        let stream = unless_gone(platform, &caller, &slug, stream).await?;
         Ok((slug.to_string(), stream))
     };
     let (slug, stream) = api.act(&caller, "envs.export", Effect::Read, work).await?;
@@ -71,12 +73,28 @@ pub async fn back_up(
         let work = async {
             let (env, slug) = found(platform, &caller, &env).await?;
             let secrets = platform.secrets(&env).await?;
-            platform.backups.take(&env, slug.to_string(), secrets).await
+            let made = platform.backups.take_one_more(&env, slug.to_string(), secrets).await;
+            unless_gone(platform, &caller, &slug, made).await
         };
         let made = api.act(&caller, "backups.create", Effect::Write, work).await?;
         Ok(answer(StatusCode::CREATED, &json!(made)))
     })
     .await
+}
+
+/// Removes one backup.
+pub async fn remove_backup(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path((env, backup)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let platform = api.platform();
+    let work = async {
+        let env = past(platform, &caller, &env).await?;
+        platform.backups.forget(env, &backup).await
+    };
+    api.act(&caller, "backups.delete", Effect::Destroy, work).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// One backup, as a tar.
@@ -99,6 +117,16 @@ async fn found(platform: &Platform, caller: &Caller, env: &str) -> Result<(Env, 
     let tenant = Tenant::authorize(caller, EXPORT)?;
     let found = platform.control.environments().get(&tenant, env).await?;
     Ok((Env::for_upkeep(found.tenant, found.id), found.slug))
+}
+
+/// What has come of reading an environment: where that was deleted meanwhile, its files were gone and that is why.
+async fn unless_gone<T>(platform: &Platform, caller: &Caller, slug: &Slug, outcome: Result<T>) -> Result<T> {
+    if let Err(error) = &outcome
+        && matches!(error.code(), Code::Internal | Code::Unavailable)
+    {
+        found(platform, caller, slug.as_str()).await?;
+    }
+    outcome
 }
 
 /// The environment whose backups `caller` may have: also one that is deleted, by its id.
@@ -140,6 +168,7 @@ pub async fn import(
         let work = async {
             let tenant = Tenant::authorize(&caller, IMPORT)?;
             let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
+            let _turn = platform.snapshots.begin_import(tenant.id())?;
             let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
             let gate = Arc::clone(&api.0.gate);
             // An archive takes its time: whoever sends its end must still be let in.
@@ -149,7 +178,7 @@ pub async fn import(
                 Ok(None)
             };
             let again = stream::once(again).try_filter_map(async |end| Ok(end));
-            let stream = body.into_data_stream().map_err(std::io::Error::other).chain(again);
+            let stream = chunks(body).map_err(gone).chain(again);
             platform
                 .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
                 .await

@@ -59,6 +59,7 @@ struct Inner {
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
     exports: Exports,
+    imports: Exports,
 }
 
 /// How much the snapshots of one environment may take.
@@ -145,6 +146,7 @@ impl Snapshots {
             limits,
             turns,
             exports,
+            imports: Exports::default(),
         }))
     }
 

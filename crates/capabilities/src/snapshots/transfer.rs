@@ -11,13 +11,14 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
+use kernel::{BlobHash, Code, Env, EnvId, Error, Result, TenantId, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{self, DATABASE, Index, Most, Refused};
 use super::branch::Site;
+use super::exports::Export;
 use super::store::{Staged, entries};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::auth;
@@ -55,10 +56,18 @@ impl Snapshots {
     /// `rate_limited` where too many that were begun are not read yet; `unavailable` where others write for too long, or
     /// the disk is full. A stream that nobody takes more of ends with an error.
     pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
-        let export = self.0.exports.begin(env)?;
+        let export = self.0.exports.begin(env.tenant(), env.id())?;
         let (index, staged) = self.0.gather(env, slug, secrets).await?;
         let directory = staged.path().to_owned();
         Ok(self.0.stream(env.id(), index, directory, (staged, export), Form::Plain))
+    }
+
+    /// A place among the imports that are under way, until it is dropped. What is imported has no environment yet.
+    ///
+    /// # Errors
+    /// `rate_limited` where the tenant has as many as it may; `unavailable` where all have.
+    pub fn begin_import(&self, tenant: TenantId) -> Result<Export> {
+        self.0.imports.begin(tenant, EnvId::new())
     }
 
     /// Makes the files of the environment `to` out of an archive, whoever has made that.

@@ -117,11 +117,12 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes<'_>, how: libc::
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Becomes the open `program` with an empty environment; returns only if that fails.
-pub fn execute(program: BorrowedFd<'_>, arguments: &[CString]) -> io::Error {
-    let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
-    argv.push(std::ptr::null());
-    let envp = [std::ptr::null::<libc::c_char>()];
+/// Becomes the open `program`; returns only if that fails.
+pub fn execute(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
     // SAFETY: both lists end with a null and outlive the call.
     #[expect(unsafe_code, reason = "rustix does not execute descriptors")]
     unsafe {

@@ -18,8 +18,8 @@ async fn a_backup_in_the_store_is_whole_and_restores_elsewhere(engine: Engine) {
     let store = tempfile::tempdir().unwrap();
     let snapshots = yard.ground.snapshots.clone();
     let backups = match &yard.s3 {
-        Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots),
-        None => Backups::local(store.path(), snapshots).unwrap(),
+        Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots, u64::MAX),
+        None => Backups::local(store.path(), snapshots, u64::MAX).unwrap(),
     };
     let stop = AtomicBool::new(false);
     let write = async {
@@ -146,8 +146,8 @@ async fn backups_of_a_deleted_environment_stay_for_their_time(engine: Engine) {
     let store = tempfile::tempdir().unwrap();
     let snapshots = yard.ground.snapshots.clone();
     let backups = match &yard.s3 {
-        Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots),
-        None => Backups::local(store.path(), snapshots).unwrap(),
+        Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots, u64::MAX),
+        None => Backups::local(store.path(), snapshots, u64::MAX).unwrap(),
     };
     // Who has none leaves none.
     backups.leave(tenant, EnvId::new()).await.unwrap();
