@@ -55,6 +55,8 @@ pub struct Server {
 pub struct Places {
     /// The directory of the sockets and the run token.
     pub run: PathBuf,
+    /// Where output goes that is more than is kept.
+    pub output: PathBuf,
     /// The port from which the way out leads.
     pub proxy: u16,
 }

@@ -35,7 +35,13 @@ pub(super) fn describe_identities(add: &mut impl FnMut(&str, &str, &str, Answers
     let listed = json!({ "type": "object", "required": ["identities"], "properties": {
         "identities": { "type": "array", "items": identity },
     } });
-    add("identities", "get", "Who vouches for the user, and `phone` for a number.", Answers::With(listed), None);
+    add(
+        "identities",
+        "get",
+        "Who vouches for the user, and `phone` for a number.",
+        Answers::With(listed),
+        None,
+    );
     let about = "Takes that way in away, and ends the sessions it has opened; not the only one.";
     add("identities/{provider}", "delete", about, Answers::Nothing, None);
 }
