@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod jail;
+pub mod mcp;
 pub mod pid1;
 pub mod wire;

@@ -11,9 +11,9 @@ pub(super) fn describe_providers(add: &mut impl FnMut(&str, &str, &str, Answers,
     add("oauth/{provider}/start", "get", about, Answers::Led(&["redirect", "challenge"]), None);
     let about = "Where providers send back to. Leads on with `#auth_oauth=<code>`, or \
                      `#auth_oauth_error=<word>`.";
-    add("oauth/callback", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
+    add("oauth/callback/{provider}", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
     let about = "The same, for a provider that posts a form.";
-    add("oauth/callback", "post", about, Answers::Led(&[]), None);
+    add("oauth/callback/{provider}", "post", about, Answers::Led(&[]), None);
     let mut asked = object(&["code", "verifier"], &["code", "verifier"]);
     asked["properties"]["link"] = json!({ "type": "boolean" });
     let about = "Takes up the code with the text that the page has kept: a session, or with `link` one more way in for \
