@@ -82,6 +82,7 @@ impl Server {
         base: Vec<(String, String)>,
         places: Places,
     ) -> io::Result<Self> {
+        let relay = Relay::listen(&places.run.join("egress.sock"), places.proxy, confinement.user)?;
         Ok(Self {
             link: Link::new(socket),
             signals,
@@ -94,7 +95,7 @@ impl Server {
             last_handle: 0,
             attached: BTreeMap::new(),
             dials: BTreeMap::new(),
-            relay: Relay::listen(&places.run.join("egress.sock"), places.proxy)?,
+            relay,
             places,
         })
     }
