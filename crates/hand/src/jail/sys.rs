@@ -175,9 +175,25 @@ pub fn touch_files_as(id: u32) -> io::Result<()> {
         libc::setfsgid(id);
         libc::setfsuid(id);
     }
+    raise_capabilities()
+}
+
+/// The kernel takes them from a process that stops acting as root.
+fn raise_capabilities() -> io::Result<()> {
     let held = rustix::thread::capabilities(None)?;
     let sets = rustix::thread::CapabilitySets { effective: held.permitted, ..held };
     Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Makes namespaces as user `id`, with the capabilities that the process may have.
+///
+/// # Errors
+/// Of the system calls.
+pub fn act_as(id: u32) -> io::Result<()> {
+    // SAFETY: a plain system call; the real and the saved user stay, so that the next call is permitted.
+    #[expect(unsafe_code, reason = "rustix changes the ids of a thread, this is about the process")]
+    let failed = unsafe { libc::setresuid(u32::MAX, id, u32::MAX) != 0 };
+    if failed { Err(io::Error::last_os_error()) } else { raise_capabilities() }
 }
 
 /// Switches the loopback interface of the network namespace on.

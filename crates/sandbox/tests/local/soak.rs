@@ -54,7 +54,7 @@ async fn cycles(count: usize) {
     let mut living = Vec::new();
     for _ in 0..count {
         let cell = match rig.try_cell(Limits::default()).await {
-            Ok(mut cell) => {
+            Ok(cell) => {
                 // It may be killed meanwhile, with whoever made it.
                 let _ = cell.run(&["/bin/sh", "-c", "sleep 100 > /dev/null 2>&1 & echo x > /tmp/x"]).await;
                 cell

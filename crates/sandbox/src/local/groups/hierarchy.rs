@@ -18,7 +18,7 @@ pub const COMMANDS: &str = "commands";
 
 /// The hand's own limits: what it keeps of commands' output is bounded, and so is what it starts.
 const HAND_BYTES: u64 = 192 << 20;
-const HAND_PIDS: u64 = 128;
+const HAND_PIDS: u64 = 512;
 
 /// A period short enough that a neighbour who waits for its end does not feel it.
 const PERIOD_US: u64 = 10_000;

@@ -16,6 +16,7 @@ for_each_driver!(
     a_second_process_is_kept_out_where_only_one_may_be,
     a_file_of_holes_takes_no_room,
     a_quota_holds_where_it_is_said_to_be_enforced,
+    nobody_inside_can_hide_anything_from_a_snapshot,
 );
 
 fn a_fork_has_what_the_snapshot_has_and_neither_sees_the_other(ground: &Ground) {
@@ -333,6 +334,30 @@ fn a_file_of_holes_takes_no_room(ground: &Ground) {
     std::os::unix::fs::FileExt::read_exact_at(&copy, &mut end, (1 << 40) - 3).unwrap();
     assert_eq!((&end, copy.metadata().unwrap().len()), (b"end", 1 << 40));
     assert!(copy.metadata().unwrap().blocks() < 1024);
+}
+
+fn nobody_inside_can_hide_anything_from_a_snapshot(ground: &Ground) {
+    let workspaces = ground.open();
+    let (id, snapshot) = (WorkspaceId::new(), WorkspaceSnapshotId::new());
+    workspaces.create(id, Origin::Empty, DEFAULT_QUOTA).unwrap();
+    let mount = ground.mount(&*workspaces, id);
+    std::fs::create_dir(mount.path.join("d")).unwrap();
+    std::fs::write(mount.path.join("d/below"), "seen").unwrap();
+    drop(mount);
+    workspaces.snapshot(id, WorkspaceSnapshotId::new(), Mounted::Nowhere).unwrap();
+    let mount = ground.mount(&*workspaces, id);
+    let flags = rustix::fs::XattrFlags::empty();
+    for name in [files::OPAQUE, "user.overlay.whiteout", "user.overlay.redirect", "user.overlay.metacopy"] {
+        let _ = rustix::fs::setxattr(mount.path.join("d"), name, b"y", flags);
+        let _ = rustix::fs::setxattr(mount.path.join("d/below"), name, b"y", flags);
+    }
+    let hiding = rustix::fs::FileType::CharacterDevice;
+    let _ = rustix::fs::mknodat(rustix::fs::CWD, mount.path.join("d/other"), hiding, 0o666.into(), 0);
+    std::fs::write(mount.path.join("d/beside"), "seen").unwrap();
+    let inside = listing_of(&mount.path);
+    workspaces.snapshot(id, snapshot, Mounted::Paused).unwrap();
+    assert_eq!(listing(&workspaces.snapshot_files(snapshot).unwrap()), inside);
+    assert_eq!(inside.keys().collect::<Vec<_>>(), ["d", "d/below", "d/beside"]);
 }
 
 /// Nothing but what is always there lies in the store.
