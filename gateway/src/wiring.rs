@@ -31,6 +31,7 @@ use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use sandbox::egress::Outcome;
+use sandbox::preview::Labels;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -62,6 +63,8 @@ pub struct Listening {
     pub apps_domain: String,
     /// The connections that the platform makes to itself.
     pub own: Own,
+    /// The domain that previews of sandboxes stand before.
+    pub preview_domain: String,
     /// Cancelled when the program is told to stop: streams that wait for news end.
     pub stopping: CancellationToken,
     /// Cancelled when the grace period is over: calls still running end.
@@ -132,6 +135,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
+        preview_domain: listening.preview_domain.clone(),
         domains: https::visited(listening),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
@@ -170,7 +174,9 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
     });
+    let previews = Labels::new(control.preview_key());
     let platform = Arc::new(Platform {
+        previews,
         control,
         databases,
         releases,
@@ -200,6 +206,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         proxies: Proxies(config.trusted_proxies.clone()),
         edge: edge(&platform),
         platform: platform_router(config, listening, &platform)?,
+        services: Arc::clone(&platform),
         challenges: challenges.unwrap_or_default(),
         hsts: config.tls.hsts,
     };
@@ -247,6 +254,10 @@ fn hosts(listening: &Listening) -> Result<Hosts> {
     let hosts = Hosts::new(url.host(), &listening.apps_domain).map_err(|e| {
         Error::new(Code::InvalidInput, format!("apps_domain cannot be used: {e}"))
             .hint("give a domain such as apps.example.org")
+    })?;
+    let hosts = hosts.with_previews(&listening.preview_domain).map_err(|e| {
+        Error::new(Code::InvalidInput, format!("preview_domain cannot be used: {e}"))
+            .hint("give a domain such as preview.example.net")
     })?;
     Ok(hosts.with_ports(listening.tls.map(|addr| addr.port())))
 }
