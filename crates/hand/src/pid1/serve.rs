@@ -1,6 +1,6 @@
 //! The loop: who is ready, what was asked, what is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use rustix::process::{Signal, WaitOptions};
 use super::background::Attached;
 use super::dial::{self, Dial, Life};
 use super::link::{Gone, Link};
-use super::owner;
+use super::owner::{self, Owner};
 use super::poll;
 use super::process::{Process, Stage};
 use super::relay::{Part, Relay};
@@ -25,6 +25,9 @@ use crate::wire::{Bad, Cause, Frame, Hello, Kind, Outcome, Reply, Request, State
 
 /// Streams that may be open at once.
 pub const MAX_STREAMS: usize = 512;
+
+/// Files of output that outlive their commands.
+const MAX_SPILLED: usize = 32;
 
 /// Everything the first process knows.
 pub struct Server {
@@ -42,6 +45,8 @@ pub struct Server {
     /// Streams that wait for a command, and its handle.
     pub waiting: BTreeMap<u32, u32>,
     pub last_handle: u32,
+    /// Files of output of commands that are forgotten, the oldest first.
+    pub spilled: VecDeque<String>,
     /// Streams that read what commands in the background write.
     pub attached: BTreeMap<u32, Attached>,
     /// Streams that are connections to ports inside.
@@ -93,6 +98,7 @@ impl Server {
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             last_handle: 0,
+            spilled: VecDeque::new(),
             attached: BTreeMap::new(),
             dials: BTreeMap::new(),
             relay,
@@ -104,6 +110,11 @@ impl Server {
     pub fn run(mut self) {
         self.link.say(0, Kind::Hello, &Hello { version: VERSION });
         while self.turn().is_ok() {}
+        self.link.close();
+        // The end of the first process of a namespace is the end of all.
+        if rustix::process::getpid().as_raw_nonzero().get() == 1 {
+            return;
+        }
         for process in self.processes.values_mut() {
             process.kill();
         }
@@ -191,10 +202,10 @@ impl Server {
         if self.link.pending() {
             link |= PollFlags::OUT;
         }
-        let mut sources = vec![
-            (Source::Link, PollFd::from_borrowed_fd(self.link.fd(), link)),
-            (Source::Signals, PollFd::new(&self.signals, PollFlags::IN)),
-        ];
+        let mut sources = vec![(Source::Signals, PollFd::new(&self.signals, PollFlags::IN))];
+        if let Some(fd) = self.link.fd() {
+            sources.push((Source::Link, PollFd::from_borrowed_fd(fd, link)));
+        }
         for (handle, process) in &self.processes {
             let wanted = [
                 (Source::Reports(*handle), process.reports.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN))),
@@ -309,7 +320,21 @@ impl Server {
     fn left(&mut self, handle: u32) {
         let kept = self.processes.get(&handle).is_some_and(|process| process.stdout.log().is_some());
         if !kept {
-            self.processes.remove(&handle);
+            self.remove(handle);
+        }
+    }
+
+    /// Forgets a command. The files of its output outlive it for a while.
+    pub fn remove(&mut self, handle: u32) {
+        let Some(process) = self.processes.remove(&handle) else { return };
+        self.spilled
+            .extend([process.stdout.kept(), process.stderr.kept()].into_iter().filter_map(|kept| kept.file));
+        let _owner = Owner::become_user(self.confinement.user);
+        while self.spilled.len() > MAX_SPILLED {
+            if let Some(oldest) = self.spilled.pop_front() {
+                // The user may have removed it.
+                let _ = std::fs::remove_file(oldest);
+            }
         }
     }
 

@@ -243,3 +243,14 @@ async fn many_commands_run_at_once() {
     });
     futures::future::join_all(runs).await;
 }
+
+#[tokio::test]
+async fn files_of_output_make_way_for_later_ones() {
+    let inside = Inside::start().await;
+    let mut files = Vec::new();
+    for _ in 0..40 {
+        files.push(inside.bash("seq 1 10000").await.stdout.file.expect("a file"));
+    }
+    let there: Vec<bool> = files.iter().map(|file| std::path::Path::new(file).exists()).collect();
+    assert_eq!(there, [vec![false; 8], vec![true; 32]].concat());
+}
