@@ -154,7 +154,7 @@ async fn a_command_that_runs_out_of_time_takes_all_it_began_along() {
         until [ -s a -a -s b -a -s c ]; do sleep 0.01; done
         echo ready; sleep 1000";
     let outsider = inside.session.exec(Exec::argv(["sleep", "1000"])).await.expect("another command");
-    let exec = Exec { timeout: Some(Duration::from_secs(4)), ..Exec::command(line) };
+    let exec = Exec { timeout: Some(Duration::from_secs(10)), ..Exec::command(line) };
     let mut process = inside.session.exec(exec).await.expect("a command");
     let exit = tokio::time::timeout(LONG, process.wait()).await.expect("in time").expect("an end");
     assert_eq!(exit.outcome, Outcome::TimedOut);
