@@ -349,7 +349,8 @@ async fn work_is_done_as_the_user_of_commands_and_what_that_one_may_not_is_said(
     let spilled = std::fs::metadata(ran.stdout.file.expect("a file")).expect("a file");
     assert_eq!((spilled.uid(), spilled.mode() & 0o777), (1000, 0o600));
     std::fs::write(inside.home().join("locked"), "x").expect("a file");
-    std::fs::set_permissions(inside.home().join("locked"), Permissions::from_mode(0o000)).expect("permissions");
+    std::fs::set_permissions(inside.home().join("locked"), Permissions::from_mode(0o000))
+        .expect("permissions");
     assert_eq!(cause(files.read("locked", 0, 1).await), Cause::Denied);
     assert_eq!(cause(write(&inside, "/etc/new", b"x").await), Cause::Denied);
     assert_eq!(cause(files.remove("/etc/passwd", Contents::Remove).await), Cause::Denied);
