@@ -6,6 +6,7 @@
 mod background;
 mod commands;
 mod dial;
+mod ends;
 mod inspect;
 mod link;
 mod log;

@@ -110,7 +110,7 @@ impl Server {
                 if process.state() == State::Running || process.reports.is_some() {
                     self.link.fail(stream, Cause::Busy, "it, or what it has begun, still runs");
                 } else {
-                    self.processes.remove(&handle);
+                    self.remove(handle);
                     self.link.say(stream, Kind::Reply, &Reply::Done);
                 }
             }
@@ -125,7 +125,7 @@ impl Server {
             return Ok(());
         }
         let oldest = kept().find(|(_, process)| process.reports.is_none()).map(|(handle, _)| *handle);
-        self.processes.remove(&oldest.ok_or(())?);
+        self.remove(oldest.ok_or(())?);
         Ok(())
     }
 

@@ -20,7 +20,8 @@ pub struct Gone;
 
 /// The connection.
 pub struct Link {
-    socket: OwnedFd,
+    /// `None` once it is closed.
+    socket: Option<OwnedFd>,
     decoder: Decoder,
     out: Vec<u8>,
     sent: usize,
@@ -28,11 +29,15 @@ pub struct Link {
 
 impl Link {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, decoder: Decoder::default(), out: Vec::new(), sent: 0 }
+        Self { socket: Some(socket), decoder: Decoder::default(), out: Vec::new(), sent: 0 }
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    pub fn close(&mut self) {
+        self.socket = None;
     }
 
     /// Whether there is something to send.
@@ -53,7 +58,7 @@ impl Link {
     /// Takes what has come.
     pub fn receive(&mut self) -> Result<(), Gone> {
         let mut buffer = [0; 64 << 10];
-        match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+        match rustix::net::recv(self.socket.as_ref().ok_or(Gone)?, &mut buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => Err(Gone),
             Ok((_, count)) => {
                 self.decoder.feed(&buffer[..count]);
@@ -73,7 +78,7 @@ impl Link {
     pub fn flush(&mut self) -> Result<(), Gone> {
         while self.pending() {
             match rustix::net::send(
-                &self.socket,
+                self.socket.as_ref().ok_or(Gone)?,
                 &self.out[self.sent..],
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
             ) {

@@ -1,6 +1,6 @@
 //! The loop: who is ready, what was asked, what is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::Signal;
 
 use super::background::Attached;
 use super::dial::{self, Dial, Life};
@@ -18,8 +18,6 @@ use super::owner;
 use super::poll;
 use super::process::{Process, Stage};
 use super::relay::{Part, Relay};
-use super::spawn::{Report, Step};
-use super::tree;
 use crate::jail::Confinement;
 use crate::wire::{Bad, Cause, Frame, Hello, Kind, Outcome, Reply, Request, State, Tell, VERSION};
 
@@ -42,6 +40,8 @@ pub struct Server {
     /// Streams that wait for a command, and its handle.
     pub waiting: BTreeMap<u32, u32>,
     pub last_handle: u32,
+    /// Files of output of commands that are forgotten, the oldest first.
+    pub spilled: VecDeque<String>,
     /// Streams that read what commands in the background write.
     pub attached: BTreeMap<u32, Attached>,
     /// Streams that are connections to ports inside.
@@ -93,6 +93,7 @@ impl Server {
             processes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             last_handle: 0,
+            spilled: VecDeque::new(),
             attached: BTreeMap::new(),
             dials: BTreeMap::new(),
             relay,
@@ -104,6 +105,11 @@ impl Server {
     pub fn run(mut self) {
         self.link.say(0, Kind::Hello, &Hello { version: VERSION });
         while self.turn().is_ok() {}
+        self.link.close();
+        // The end of the first process of a namespace is the end of all.
+        if rustix::process::getpid().as_raw_nonzero().get() == 1 {
+            return;
+        }
         for process in self.processes.values_mut() {
             process.kill();
         }
@@ -191,10 +197,10 @@ impl Server {
         if self.link.pending() {
             link |= PollFlags::OUT;
         }
-        let mut sources = vec![
-            (Source::Link, PollFd::from_borrowed_fd(self.link.fd(), link)),
-            (Source::Signals, PollFd::new(&self.signals, PollFlags::IN)),
-        ];
+        let mut sources = vec![(Source::Signals, PollFd::new(&self.signals, PollFlags::IN))];
+        if let Some(fd) = self.link.fd() {
+            sources.push((Source::Link, PollFd::from_borrowed_fd(fd, link)));
+        }
         for (handle, process) in &self.processes {
             let wanted = [
                 (Source::Reports(*handle), process.reports.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN))),
@@ -223,94 +229,6 @@ impl Server {
     fn due(&self) -> Option<Instant> {
         let moments = |process: &Process| [process.deadline, process.kill_at, process.last_words()];
         self.processes.values().flat_map(moments).flatten().min()
-    }
-
-    /// Every child that has ended, whoever's it was.
-    fn reap(&mut self) {
-        let mut buffer = [0; 1024];
-        while matches!(rustix::io::read(&self.signals, &mut buffer), Ok(1..)) {}
-        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
-    }
-
-    fn reports(&mut self, handle: u32) {
-        let Some(process) = self.processes.get_mut(&handle) else { return };
-        match process.next_report() {
-            Some(Report::Running(pid)) => self.started(handle, pid),
-            Some(Report::Ended(status)) if matches!(process.stage, Stage::Running(_)) => {
-                process.ended(status)
-            }
-            Some(Report::Failed(step, errno)) => self.failed(handle, step, errno),
-            Some(Report::Ended(_)) => {}
-            None if process.reports.is_none() => {
-                self.reap();
-                self.gone(handle);
-            }
-            None => {}
-        }
-    }
-
-    /// Nothing of a command is left, or its supervisor was killed.
-    fn gone(&mut self, handle: u32) {
-        let Some(process) = self.processes.get_mut(&handle) else { return };
-        match process.stage {
-            Stage::Starting => {
-                self.failed(handle, Step::Fork, libc::EAGAIN);
-            }
-            Stage::Running(_) => {
-                process.ended(libc::SIGKILL);
-                self.end_strays();
-            }
-            Stage::Ended(..) => {}
-            Stage::Left(_) => self.left(handle),
-        }
-    }
-
-    /// Ends what has fallen to this process because somebody has killed a supervisor: all children but supervisors.
-    fn end_strays(&self) {
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        for (pid, stat) in tree::processes() {
-            let known = |process: &Process| process.supervisor.as_raw_nonzero().get() == pid;
-            let Some(id) = rustix::process::Pid::from_raw(pid) else { continue };
-            if stat.parent == own && !self.processes.values().any(known) {
-                tree::kill_below(id);
-                let _ = rustix::process::kill_process(id, Signal::KILL);
-            }
-        }
-    }
-
-    /// Answers for every command that has said all it had to say.
-    fn finish(&mut self) {
-        let over: Vec<u32> = self
-            .processes
-            .iter()
-            .filter(|(_, p)| p.said_all(&self.link))
-            .map(|(handle, _)| *handle)
-            .collect();
-        for handle in over {
-            let Some(process) = self.processes.get_mut(&handle) else { continue };
-            let Stage::Ended(outcome, _) = process.stage else { continue };
-            process.stage = Stage::Left(outcome);
-            if let Some(stream) = process.stream.take() {
-                process.stdout.finish(stream, &mut self.link);
-                process.stderr.finish(stream, &mut self.link);
-                self.link.say(stream, Kind::Reply, &Reply::Exited(process.exit(outcome)));
-                self.waiting.remove(&stream);
-                process.stdout.discard();
-                process.stderr.discard();
-            }
-            if process.reports.is_none() {
-                self.left(handle);
-            }
-        }
-        self.pump();
-    }
-
-    /// Nobody waits for the command, and nothing of it runs.
-    fn left(&mut self, handle: u32) {
-        let kept = self.processes.get(&handle).is_some_and(|process| process.stdout.log().is_some());
-        if !kept {
-            self.processes.remove(&handle);
-        }
     }
 
     fn take(&mut self, frame: Frame) {

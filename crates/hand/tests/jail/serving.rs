@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
-use hand::wire::{Existing, FileRequest, Program, Request, Size, Terminal};
+use hand::wire::{Exec, Existing, FileRequest, Mode, Output, Program, Request, Size, Stdin, Terminal};
 
-use crate::cell::{Output, cell, cell_of_nobody, cell_with};
+use crate::cell::{self, cell, cell_of_nobody, cell_with};
 
 fn activate(token: &str) -> Request {
     Request::Activate { env: BTreeMap::new(), token: Some(token.to_owned()) }
@@ -17,7 +18,7 @@ fn files_are_worked_with_by_the_user_in_the_jail() {
     for mut cell in [cell(), cell_of_nobody()] {
         let write =
             FileRequest::Write { path: "a/b".into(), size: 0, mode: None, existing: Existing::Refuse };
-        assert_eq!(cell.files(write), Output { code: 0, stdout: String::new(), stderr: String::new() });
+        assert_eq!(cell.files(write), cell::Output { code: 0, stdout: String::new(), stderr: String::new() });
         assert_eq!(cell.shell("stat -c '%u %g %a %s' a/b"), "1000 1000 644 0");
         cell.shell("echo content > a/b");
         let read = |path: &str| FileRequest::Read { path: path.into(), offset: 0, limit: None };
@@ -39,7 +40,7 @@ fn commands_control_terminals_in_the_jail() {
         let terminal = Terminal::Of(Size { rows: 30, cols: 99 });
         let output = cell.exec(Program::Command(line.into()), terminal);
         let expected = "30 99\r\ntty\r\n/dev/pts/0\r\n";
-        assert_eq!(output, Output { code: 0, stdout: expected.into(), stderr: String::new() });
+        assert_eq!(output, cell::Output { code: 0, stdout: expected.into(), stderr: String::new() });
     }
 }
 
@@ -103,4 +104,32 @@ fn ports_and_use_are_told_in_the_jail() {
     assert_eq!(ports.stdout, r#"{"ports":[{"port":5173,"uid":1000}]}"#);
     let stats = cell.request(&Request::Stats);
     assert!(stats.stdout.contains(r#""processes":3,"#), "{stats:?}");
+}
+
+#[test]
+fn a_command_that_does_nothing_but_fork_is_ended_with_all_it_forked() {
+    let mut cell = cell();
+    let bomb = Exec {
+        program: Program::Command(
+            "f() { f | setsid bash -c \"$(declare -f f); f\" & f; }; f; sleep 1000".into(),
+        ),
+        cwd: None,
+        env: BTreeMap::new(),
+        terminal: Terminal::None,
+        stdin: Stdin::Empty,
+        timeout_ms: Some(2_000),
+        mode: Mode::Foreground(Output::Capped { head: 0, tail: 0 }),
+    };
+    let ended = cell.request(&Request::Exec(bomb));
+    assert_eq!(ended.code, -1, "{ended:?}");
+    assert!(ended.stdout.contains("timed_out"), "{ended:?}");
+    let begun = Instant::now();
+    loop {
+        let stats = cell.request(&Request::Stats).stdout;
+        if stats.contains(r#""processes":1,"#) && stats.contains(r#""commands":0,"#) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{stats}");
+    }
+    assert_eq!(cell.shell("echo on"), "on");
 }

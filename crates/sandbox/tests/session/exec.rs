@@ -154,7 +154,7 @@ async fn a_command_that_runs_out_of_time_takes_all_it_began_along() {
         until [ -s a -a -s b -a -s c ]; do sleep 0.01; done
         echo ready; sleep 1000";
     let outsider = inside.session.exec(Exec::argv(["sleep", "1000"])).await.expect("another command");
-    let exec = Exec { timeout: Some(Duration::from_secs(4)), ..Exec::command(line) };
+    let exec = Exec { timeout: Some(Duration::from_secs(10)), ..Exec::command(line) };
     let mut process = inside.session.exec(exec).await.expect("a command");
     let exit = tokio::time::timeout(LONG, process.wait()).await.expect("in time").expect("an end");
     assert_eq!(exit.outcome, Outcome::TimedOut);
@@ -242,4 +242,15 @@ async fn many_commands_run_at_once() {
         async move { assert_eq!(inside.bash(&format!("echo {i}")).await, said(&format!("{i}\n"))) }
     });
     futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn files_of_output_make_way_for_later_ones() {
+    let inside = Inside::start().await;
+    let mut files = Vec::new();
+    for _ in 0..40 {
+        files.push(inside.bash("seq 1 10000").await.stdout.file.expect("a file"));
+    }
+    let there: Vec<bool> = files.iter().map(|file| std::path::Path::new(file).exists()).collect();
+    assert_eq!(there, [vec![false; 8], vec![true; 32]].concat());
 }

@@ -188,10 +188,11 @@ async fn hostile_trees_are_walked_without_waiting_or_running_out() {
     std::fs::create_dir(home.join("deep")).expect("a directory");
     let mut directory =
         std::os::fd::OwnedFd::from(std::fs::File::open(home.join("deep")).expect("a directory"));
-    for _ in 0..2_200 {
-        rustix::fs::mkdirat(&directory, "d", Mode::RWXU).expect("a directory");
+    let name = "a-long-name-for-a-directory";
+    for _ in 0..1_000 {
+        rustix::fs::mkdirat(&directory, name, Mode::RWXU).expect("a directory");
         directory =
-            rustix::fs::openat(&directory, "d", OFlags::DIRECTORY, Mode::empty()).expect("a directory");
+            rustix::fs::openat(&directory, name, OFlags::DIRECTORY, Mode::empty()).expect("a directory");
     }
     drop(directory);
     std::fs::write(home.join(OsStr::from_bytes(b"no\xFFtext")), "needle").expect("a file");
@@ -203,7 +204,7 @@ async fn hostile_trees_are_walked_without_waiting_or_running_out() {
     sparse.set_len(1 << 40).expect("a hole");
     symlink("/", home.join("root")).expect("a link");
     let (entries, _) = in_time(files.list(".", 5_000, 100_000)).await.expect("a directory");
-    assert!(entries.len() > 1_000, "{}", entries.len());
+    assert!(entries.len() > 100, "{}", entries.len());
     assert!(entries.iter().any(|entry| entry.path == "no\u{FFFD}text"));
     let search = Search {
         path: ".".to_owned(),
@@ -348,7 +349,8 @@ async fn work_is_done_as_the_user_of_commands_and_what_that_one_may_not_is_said(
     let spilled = std::fs::metadata(ran.stdout.file.expect("a file")).expect("a file");
     assert_eq!((spilled.uid(), spilled.mode() & 0o777), (1000, 0o600));
     std::fs::write(inside.home().join("locked"), "x").expect("a file");
-    std::fs::set_permissions(inside.home().join("locked"), Permissions::from_mode(0)).expect("permissions");
+    std::fs::set_permissions(inside.home().join("locked"), Permissions::from_mode(0o000))
+        .expect("permissions");
     assert_eq!(cause(files.read("locked", 0, 1).await), Cause::Denied);
     assert_eq!(cause(write(&inside, "/etc/new", b"x").await), Cause::Denied);
     assert_eq!(cause(files.remove("/etc/passwd", Contents::Remove).await), Cause::Denied);
