@@ -389,7 +389,7 @@ fn copies_work_without_privileges_too_and_nothing_is_closed_to_who_removes_it() 
     let Tree::Directory { path: forked } = workspaces.tree(fork).unwrap() else { panic!("a directory") };
     assert_eq!(listing_of(&forked), before);
     for closed in ["src/deep/er", "src/deep", "src"] {
-        std::fs::set_permissions(forked.join(closed), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(forked.join(closed), std::fs::Permissions::from_mode(0o0)).unwrap();
     }
     workspaces.remove(fork).unwrap();
     workspaces.remove(id).unwrap();
