@@ -73,7 +73,8 @@ impl Sender {
             Purpose::SignUp => (
                 format!("Confirm your address for {name}"),
                 format!("confirm your address for {name}"),
-                "link",
+                // Our page asks for the password again; others know one kind of link to sign in with.
+                if redirect.is_none_or(|to| to.starts_with('/')) { "signup" } else { "link" },
             ),
             Purpose::Reset => {
                 (format!("Reset your password for {name}"), format!("set a new password for {name}"), "reset")

@@ -24,7 +24,7 @@ use crate::snapshots;
 pub(super) struct Wanted {
     pub purpose: Purpose,
     pub email: Address,
-    /// Whose address it becomes, and the session that asks; for `Change`.
+    /// Who asks, and in which session: whose address it becomes, for `Change`; else who is here without an account.
     pub user: Option<(UserId, String)>,
     /// What is stored of the password that the account gets; for `SignUp`.
     pub password: Option<Secret>,
@@ -128,13 +128,12 @@ impl Inner {
         let life = self.limits.code;
         let redirect = wanted.redirect.as_deref();
         let password = wanted.password.as_ref();
-        if let Some((user, session)) = &wanted.user
-            && !sessions::is_open(db, *user, session).await?
-        {
+        let user = match &wanted.user {
+            Some((user, session)) if sessions::is_open(db, *user, session).await? => Some(*user),
             // It has ended meanwhile, and what it has asked for with it.
-            return Ok(None);
-        }
-        let user = wanted.user.as_ref().map(|(user, _)| *user);
+            Some(_) if wanted.purpose == Purpose::Change => return Ok(None),
+            _ => None,
+        };
         let new = New { purpose: wanted.purpose, email, user, password, redirect, life };
         let mailed = codes::make(db, env, &new).await?;
         let code = || Some(sender.code(email, wanted.purpose, &mailed, redirect, life));

@@ -95,6 +95,12 @@ pub(super) enum Of<'a> {
 /// or a passkey in the making, ends with them: nobody knows who has begun it.
 pub(super) async fn end(db: &mut Writer, user: UserId, which: Of<'_>) -> Result<u64> {
     forget_begun(db, user).await?;
+    if matches!(which, Of::All | Of::Others(_)) {
+        // What was mailed or sent before opens the account no more: somebody else may have it.
+        let sql = "DELETE FROM _steading_code WHERE email IN (SELECT email FROM _steading_user WHERE id = ?1 \
+                   UNION SELECT subject FROM _steading_identity WHERE user = ?1 AND provider = 'phone')";
+        db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
     let (sql, params): (_, [Option<&str>; 2]) = match which {
         Of::All => ("user = ?1", [None, None]),
         Of::Others(kept) => ("user = ?1 AND id <> ?2", [Some(kept), None]),
@@ -112,7 +118,7 @@ pub(super) async fn end(db: &mut Writer, user: UserId, which: Of<'_>) -> Result<
 async fn forget_begun(db: &mut Writer, user: UserId) -> Result<()> {
     tickets::forget(db, user).await?;
     for sql in [
-        "DELETE FROM _steading_code WHERE user = ?1",
+        "DELETE FROM _steading_code WHERE user = ?1 AND purpose = 'change'",
         "DELETE FROM _steading_totp WHERE user = ?1 AND active = 0",
     ] {
         db.run(Role::Platform, sql, &[user.to_string().into()]).await?;

@@ -98,6 +98,11 @@ impl Before {
     pub fn user(&self) -> UserId {
         self.user
     }
+
+    /// Whose it is, and which.
+    pub fn into_asker(self) -> (UserId, String) {
+        (self.user, self.session)
+    }
 }
 
 /// A user for whom a session is to be opened.
@@ -204,7 +209,8 @@ impl Auth {
         if asking.settings.confirms() {
             let password = Some(self.0.passwords.hash(env.id(), password).await?);
             let wanted = self.wanted(asking, Purpose::SignUp, email, redirect).await?;
-            self.0.request(env, Wanted { password, ..wanted });
+            let user = before.as_deref().and_then(Before::of).map(Before::into_asker);
+            self.0.request(env, Wanted { password, user, ..wanted });
             return Ok(SignedUp::Mailed);
         }
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {

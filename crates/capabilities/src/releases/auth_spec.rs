@@ -258,6 +258,9 @@ impl fmt::Display for AuthSpec {
         for (name, provider) in &self.providers {
             let issuer = provider.issuer.as_deref().map(|issuer| format!(" at {issuer}")).unwrap_or_default();
             write!(f, ", {name}{issuer} is trusted as {}", provider.client_id)?;
+            if !provider.addresses.is_empty() {
+                write!(f, " and about addresses at {}", provider.addresses.join(", "))?;
+            }
         }
         if let Some(Custom { claims, role, secret, .. }) = &self.custom {
             let by = secret.as_ref().map_or("public keys".to_owned(), |name| format!("the secret {name}"));

@@ -27,14 +27,20 @@ pub fn fork(flags: libc::c_int) -> io::Result<Side> {
     }
 }
 
-/// Ends `pid` at once and takes its exit state.
-pub fn kill_and_reap(pid: i32) {
-    // SAFETY: plain system calls on a child of this process that nobody else waits for.
-    #[expect(unsafe_code, reason = "rustix waits only for children that signal")]
+/// Ends a child at once.
+pub fn kill(pid: i32) {
+    // SAFETY: a plain system call on a child of this process that nobody has waited for.
+    #[expect(unsafe_code, reason = "the number is not one of rustix's")]
     unsafe {
         libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
     }
+}
+
+/// Waits for all children, whether or not they signal their end.
+pub fn reap_children() {
+    // SAFETY: a plain system call that writes nothing.
+    #[expect(unsafe_code, reason = "rustix waits only for children that signal")]
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) } > 0 {}
 }
 
 /// Sleeps until killed.
@@ -175,9 +181,25 @@ pub fn touch_files_as(id: u32) -> io::Result<()> {
         libc::setfsgid(id);
         libc::setfsuid(id);
     }
+    raise_capabilities()
+}
+
+/// The kernel takes them from a process that stops acting as root.
+fn raise_capabilities() -> io::Result<()> {
     let held = rustix::thread::capabilities(None)?;
     let sets = rustix::thread::CapabilitySets { effective: held.permitted, ..held };
     Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Makes namespaces as user `id`, with the capabilities that the process may have.
+///
+/// # Errors
+/// Of the system calls.
+pub fn act_as(id: u32) -> io::Result<()> {
+    // SAFETY: a plain system call; the real and the saved user stay, so that the next call is permitted.
+    #[expect(unsafe_code, reason = "rustix changes the ids of a thread, this is about the process")]
+    let failed = unsafe { libc::setresuid(u32::MAX, id, u32::MAX) != 0 };
+    if failed { Err(io::Error::last_os_error()) } else { raise_capabilities() }
 }
 
 /// Switches the loopback interface of the network namespace on.

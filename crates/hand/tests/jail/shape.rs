@@ -201,3 +201,29 @@ fn somebody_without_privileges_makes_the_same_jail_of_one_user() {
     cell.shell("kill -9 -1");
     assert_eq!(cell.shell("echo alive"), "alive");
 }
+
+/// A file system of the host, as long as this lives.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn files_are_the_users_where_mounts_cannot_translate() {
+    let mut mounted = None;
+    let mut cell = cell_with(|spec| {
+        let path = spec.scratch.with_file_name("plain");
+        fs::create_dir(&path).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        assert!(mount.args(["-t", "ramfs", "none"]).arg(&path).status().unwrap().success());
+        mounted = Some(Mounted(path.clone()));
+        chown(&path, Some(1000), Some(1000)).unwrap();
+        spec.workspace = Tree::Directory { path };
+    });
+    assert_eq!(cell.shell("id -un; echo x > file; stat -c %U file"), "agent\nagent");
+    let file = fs::metadata(cell.directory.path().join("plain/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (1000, 1000));
+}

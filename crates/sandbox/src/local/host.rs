@@ -1,6 +1,7 @@
 //! The process that makes sandboxes: it holds the privileges for that, no credential, and no connection but one.
 
 mod calls;
+mod privileges;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 use hand::jail::Users;
 use kernel::SandboxId;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::directory::RunDir;
 use super::error::Error;
@@ -117,9 +116,9 @@ fn open(
     workspaces: Keeper,
 ) -> Result<(Arc<Host>, Jobs), (OwnedFd, kernel::Error)> {
     let prepare = || -> kernel::Result<_> {
-        let privileged = privileged();
+        let privileged = privileges::held();
         if privileged {
-            own_mounts().map_err(|error| Error::Files("having mounts of its own", error))?;
+            privileges::reduce().map_err(|error| Error::Files("giving up privileges", error))?;
         }
         let directory = RunDir::open(&settings.run_dir)?;
         let layout = Layout::find().map_err(Error::Groups)?;
@@ -153,23 +152,6 @@ fn open(
         }
         Err(error) => Err((control, error)),
     }
-}
-
-/// Whether mounts, users and control groups of others are this process's to make.
-fn privileged() -> bool {
-    let held = rustix::thread::capabilities(None);
-    rustix::process::geteuid().is_root()
-        && held.is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
-}
-
-/// What this process mounts is gone with it, and nobody else sees it.
-fn own_mounts() -> io::Result<()> {
-    // SAFETY: no other thread of this process runs yet that could have files in common with this one.
-    #[expect(unsafe_code, reason = "what is shared between threads changes")]
-    unsafe {
-        rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
-    }
-    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 fn answer(

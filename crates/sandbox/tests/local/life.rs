@@ -6,7 +6,7 @@ use std::time::Duration;
 use hand::jail::Tree;
 use kernel::{Code, SandboxId, WorkspaceId};
 use sandbox::local::Verdict;
-use sandbox::runner::{Isolation, Limiting, Limits, Runner, Spec};
+use sandbox::runner::{Limiting, Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,9 +20,8 @@ fn kill(pid: u32) {
 #[tokio::test]
 async fn a_sandbox_runs_is_used_and_leaves_nothing() {
     let rig = rig();
-    let mut cell = rig.cell().await;
-    assert_eq!(cell.started.isolation, Isolation::Namespaces);
-    assert_eq!(cell.started.limiting, Limiting::Enforced);
+    let cell = rig.cell().await;
+    assert_eq!(cell.limiting, Limiting::Enforced);
     assert_eq!(cell.shell("id -un; echo kept > file; ls").await, "agent\nfile");
     let usage = rig.local.usage(cell.id).await.unwrap();
     assert!(usage.memory_bytes > 0 && usage.pids >= 1 && usage.cpu > Duration::ZERO, "{usage:?}");
@@ -41,7 +40,7 @@ async fn a_sandbox_runs_is_used_and_leaves_nothing() {
 #[tokio::test]
 async fn a_paused_sandbox_stands_still_until_it_is_resumed_and_can_be_destroyed() {
     let rig = rig();
-    let mut cell = rig.cell().await;
+    let cell = rig.cell().await;
     assert_eq!(cell.shell("while :; do echo >> ticks; sleep 0.01; done > /dev/null 2>&1 &").await, "");
     let ticks = rig.directory.path().join("workspaces").join(cell.id.to_string()).join("ticks");
     let count = || fs::metadata(&ticks).map(|data| data.len()).unwrap_or(0);
@@ -63,22 +62,14 @@ async fn only_the_sandbox_reaches_its_sockets() {
     let cell = rig.cell().await;
     let script = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('/run/steading/egress.sock')\ns.send(b'hello')\nprint(s.recv(9).decode())";
     let answer = async {
-        let (mut stream, _) = cell.started.egress.accept().await.unwrap();
+        let (mut stream, _) = cell.egress.accept().await.unwrap();
         let mut heard = [0; 5];
         stream.read_exact(&mut heard).await.unwrap();
         stream.write_all(&heard).await.unwrap();
     };
-    let mut hand = cell.started.hand;
-    let asked = async {
-        let text = serde_json::to_vec(&["/usr/bin/python3", "-c", script]).unwrap();
-        hand.write_all(&u32::try_from(text.len()).unwrap().to_le_bytes()).await.unwrap();
-        hand.write_all(&text).await.unwrap();
-        let mut answer = vec![0; hand.read_u32_le().await.unwrap() as usize];
-        hand.read_exact(&mut answer).await.unwrap();
-        String::from_utf8(answer).unwrap()
-    };
-    let (said, ()) = tokio::join!(asked, answer);
-    assert_eq!(said, r#"[0,"hello\n",""]"#);
+    let argv = ["/usr/bin/python3", "-c", script];
+    let (said, ()) = tokio::join!(cell.run(&argv), answer);
+    assert_eq!(said.unwrap(), (0, "hello\n".to_owned(), String::new()));
     for path in [rig.directory.path().join("run"), rig.directory.path().join("run").join(cell.id.to_string())]
     {
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).unwrap()) & 0o777, 0o700);
@@ -88,7 +79,7 @@ async fn only_the_sandbox_reaches_its_sockets() {
 #[tokio::test]
 async fn two_sandboxes_see_nothing_of_each_other() {
     let rig = rig();
-    let (mut one, mut other) = (rig.cell().await, rig.cell().await);
+    let (one, other) = (rig.cell().await, rig.cell().await);
     let script = "echo secret > /workspace/secret; echo secret > /tmp/secret; (exec -a hidden sleep 1000) > /dev/null 2>&1 &";
     one.shell(script).await;
     let seen = "ls -A /workspace /tmp; grep -l hid[d]en /proc/[0-9]*/cmdline; echo end";
@@ -150,7 +141,7 @@ async fn a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_remove
     let rig = rig();
     let (one, other) = (rig.cell().await, rig.cell().await);
     let first = traces(rig.directory.path(), &[other.id])["processes"][0].clone();
-    drop(one.started);
+    drop(one.session);
     kill(first.split(' ').next().unwrap().parse().unwrap());
     nothing_is_left(rig.directory.path(), &[one.id, other.id]).await;
     assert_eq!(rig.local.usage(one.id).await.unwrap_err().code(), Code::NotFound);
@@ -174,7 +165,7 @@ async fn what_a_killed_process_leaves_is_removed_by_the_next() {
     let rig = rig();
     let mut cells = vec![];
     for _ in 0..3 {
-        let mut cell = rig.cell().await;
+        let cell = rig.cell().await;
         cell.shell("setsid sleep 1000 > /dev/null 2>&1 & mkdir /tmp/x").await;
         cells.push(cell);
     }
@@ -182,7 +173,7 @@ async fn what_a_killed_process_leaves_is_removed_by_the_next() {
     rig.local.pause(ids[2]).await.unwrap();
     kill(rig.host().unwrap());
     // The next call finds nobody, and the one after it a new process.
-    let mut cell = loop {
+    let cell = loop {
         if let Ok(cell) = rig.try_cell(Limits::default()).await {
             break cell;
         }
@@ -218,6 +209,23 @@ async fn a_probe_makes_a_sandbox_and_says_what_works() {
 }
 
 #[tokio::test]
+async fn the_process_that_makes_sandboxes_has_no_network_no_credential_and_few_privileges() {
+    let rig = rig();
+    let cell = rig.cell().await;
+    let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", rig.host().unwrap())).unwrap();
+    assert_eq!(read("environ"), "");
+    assert_eq!(read("net/dev").lines().count(), 3, "two of headings, one for a loopback that is down");
+    let effective =
+        read("status").lines().find_map(|line| line.strip_prefix("CapEff:\t").map(str::to_owned)).unwrap();
+    let effective = u64::from_str_radix(&effective, 16).unwrap();
+    // Modules, raw input and output, boot, raw sockets, time.
+    for capability in [16, 17, 22, 13, 25] {
+        assert_eq!(effective & (1 << capability), 0, "{capability}");
+    }
+    assert_eq!(cell.shell("echo works").await, "works");
+}
+
+#[tokio::test]
 async fn workspaces_are_kept_by_the_same_process() {
     let rig = rig();
     let id = WorkspaceId::new();
@@ -228,7 +236,7 @@ async fn workspaces_are_kept_by_the_same_process() {
     );
     let workspace = rig.local.tree(id).await.unwrap();
     let spec = Spec { id: SandboxId::new(), workspace, layers: vec![], limits: Limits::default() };
-    let mut cell = super::rig::Cell { id: spec.id, started: rig.local.create(&spec).await.unwrap() };
+    let cell = rig.create(&spec).await.unwrap();
     assert_eq!(cell.shell("echo kept > file; stat -c %U file").await, "agent");
     assert_eq!(rig.local.fullness(id).await.unwrap().quota_bytes, LEAST_QUOTA);
     assert_eq!(rig.local.ids().await.unwrap(), (vec![id], vec![]));

@@ -16,8 +16,8 @@ fn hold(mebibytes: u64) -> String {
 #[tokio::test]
 async fn memory_is_bounded_for_the_sandbox_as_a_whole_and_the_hand_lives() {
     let rig = rig();
-    let mut small = rig.cell_with(Limits { memory_bytes: 64 * MIB, ..Limits::default() }).await;
-    let mut large = rig.cell_with(Limits { memory_bytes: 512 * MIB, ..Limits::default() }).await;
+    let small = rig.cell_with(Limits { memory_bytes: 64 * MIB, ..Limits::default() }).await;
+    let large = rig.cell_with(Limits { memory_bytes: 512 * MIB, ..Limits::default() }).await;
     assert_eq!(large.shell(&hold(200)).await, "200");
     assert_ne!(small.shell(&hold(200)).await, "200");
     assert_eq!(small.shell("echo alive").await, "alive");
@@ -37,19 +37,19 @@ async fn memory_is_bounded_for_the_sandbox_as_a_whole_and_the_hand_lives() {
 #[tokio::test]
 async fn processes_are_bounded_and_the_hand_still_runs_commands() {
     let rig = rig();
-    let mut cell = rig.cell_with(Limits { pids: 64, ..Limits::default() }).await;
+    let cell = rig.cell_with(Limits { pids: 64, ..Limits::default() }).await;
     let script = "for i in $(seq 200); do sleep 1000 > /dev/null 2>&1 & done; jobs -p | wc -l";
     let made = cell.run(&["/bin/bash", "-c", script]).await.unwrap();
     assert!(made.2.contains("Resource temporarily unavailable"), "{made:?}");
     let held = rig.local.usage(cell.id).await.unwrap().pids;
     assert!((60..=70).contains(&held), "{held}");
     assert_eq!(cell.run(&["/bin/true"]).await.unwrap().0, 0);
-    let mut wide = rig.cell_with(Limits { pids: 512, ..Limits::default() }).await;
+    let wide = rig.cell_with(Limits { pids: 512, ..Limits::default() }).await;
     assert_eq!(wide.shell(script).await, "200");
 }
 
 /// How long `true` takes in the middle of many runs.
-async fn median(cell: &mut Cell) -> Duration {
+async fn median(cell: &Cell) -> Duration {
     let mut times = Vec::new();
     for _ in 0..60 {
         let begun = Instant::now();
@@ -63,8 +63,8 @@ async fn median(cell: &mut Cell) -> Duration {
 #[tokio::test]
 async fn a_neighbour_who_takes_all_there_is_does_not_stop_the_others() {
     let rig = rig();
-    let mut victim = rig.cell().await;
-    let quiet = median(&mut victim).await;
+    let victim = rig.cell().await;
+    let quiet = median(&victim).await;
     for attack in [
         "for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) > /dev/null 2>&1 & done",
         "bomb() { bomb | bomb & }; bomb > /dev/null 2>&1 &",
@@ -73,12 +73,59 @@ async fn a_neighbour_who_takes_all_there_is_does_not_stop_the_others() {
         "(while :; do head -c 1G /dev/zero > /tmp/x; done) > /dev/null 2>&1 &",
     ] {
         let limits = Limits { memory_bytes: 256 * MIB, cpu_millis: 500, pids: 128, tmp_bytes: 64 * MIB };
-        let mut attacker = rig.cell_with(limits).await;
+        let attacker = rig.cell_with(limits).await;
         attacker.shell(attack).await;
-        let loud = median(&mut victim).await;
+        let loud = median(&victim).await;
         // The machine that runs this may have more to do than this; only a victim that stands still fails.
         assert!(loud < quiet * 20 + Duration::from_millis(200), "{attack}: {quiet:?}, {loud:?}");
         assert_eq!(attacker.run(&["/bin/true"]).await.unwrap().0, 0);
         rig.local.destroy(attacker.id).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn files_buffers_and_shared_memory_are_the_sandboxs_own_to_use_up() {
+    let rig = rig();
+    let limits = Limits { memory_bytes: 128 * MIB, tmp_bytes: 64 * MIB, ..Limits::default() };
+    let (greedy, other) = (rig.cell_with(limits).await, rig.cell().await);
+    let shared =
+        greedy.shell("head -c 100M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x; rm /dev/shm/x").await;
+    assert!(
+        shared.contains("No space left on device") && shared.contains(&(16 * MIB).to_string()),
+        "{shared}"
+    );
+    // As many as there can be of each, held while the other looks.
+    let hog = |what: &str| {
+        let lines = ["import os, socket, time", "held = []", "try:", "  while True: held.append(WHAT)"];
+        let rest = ["except OSError as error: print(error.errno, flush=True)", "time.sleep(600)"];
+        let script = [lines.as_slice(), &rest].concat().join("\n").replace("WHAT", what);
+        format!(
+            "python3 -c '{script}' > /tmp/said 2>&1 & while ! [ -s /tmp/said ] && kill -0 $!; do sleep 0.02; done"
+        )
+    };
+    let filled = "(lambda p: (os.set_blocking(p[1], False), os.write(p[1], b\"x\" * 65536), p))(os.pipe())";
+    let queued = "(lambda p: (p[0].setblocking(False), p[0].send(b\"x\" * 100000), p))(socket.socketpair())";
+    for what in ["os.open(\"/dev/null\", 0)", filled, queued] {
+        greedy.shell(&hog(what)).await;
+        assert_eq!(other.shell("echo x | cat; exec 9< /dev/null; echo open").await, "x\nopen");
+        let used = rig.local.usage(greedy.id).await.unwrap().memory_bytes;
+        assert!(used < 128 * MIB + 64 * MIB + 192 * MIB, "{used}");
+        assert_eq!(
+            greedy.shell("kill %% 2> /dev/null; pkill python3; rm -f /tmp/said; echo alive").await,
+            "alive"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_output_ends_and_takes_nothing_from_a_neighbour() {
+    let rig = rig();
+    let limits = Limits { memory_bytes: 128 * MIB, tmp_bytes: 64 * MIB, ..Limits::default() };
+    let (loud, victim) = (rig.cell_with(limits).await, rig.cell().await);
+    let quiet = median(&victim).await;
+    let flood = loud.run(&["/usr/bin/head", "-c", "1G", "/dev/zero"]);
+    let (flooded, beside) = tokio::join!(flood, median(&victim));
+    assert_eq!(flooded.unwrap().0, 0);
+    assert!(beside < quiet * 20 + Duration::from_millis(200), "{quiet:?}, {beside:?}");
+    assert_eq!(loud.shell("echo alive").await, "alive");
 }

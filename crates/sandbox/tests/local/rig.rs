@@ -4,30 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use hand::jail::Tree;
 use kernel::SandboxId;
 use sandbox::local::{Local, Settings};
-use sandbox::runner::{Limits, Runner, Spec, Started};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// The static program that goes into sandboxes, built once.
-pub fn hand() -> &'static Path {
-    static HAND: OnceLock<PathBuf> = OnceLock::new();
-    HAND.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hand");
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "-q", "-p", "hand", "--bin", "hand", "--target", &triple, "--target-dir"])
-            .arg(&target);
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-        assert!(cargo.status().unwrap().success());
-        target.join(triple).join("debug/hand")
-    })
-}
+use sandbox::runner::{Isolation, Limiting, Limits, Runner, Spec, Started};
+use sandbox::session::{self, Exec, Outcome, Run, Session};
+use tokio::net::UnixListener;
 
 /// Sandboxes below a directory of their own.
 pub struct Rig {
@@ -38,7 +23,7 @@ pub struct Rig {
 }
 
 /// A rig whose process is started by `start`, given the program and its arguments.
-pub fn rig_started(start: impl Fn(&Path, [PathBuf; 2]) -> Command + Send + Sync + 'static) -> Rig {
+pub fn rig_started(start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static) -> Rig {
     let directory = tempfile::tempdir().unwrap();
     rig_in(directory, start)
 }
@@ -46,12 +31,12 @@ pub fn rig_started(start: impl Fn(&Path, [PathBuf; 2]) -> Command + Send + Sync 
 /// The same below a directory that is there already.
 pub fn rig_in(
     directory: tempfile::TempDir,
-    start: impl Fn(&Path, [PathBuf; 2]) -> Command + Send + Sync + 'static,
+    start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir_all(&workspaces).unwrap();
     let settings = Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()] };
-    let arguments = [hand().to_owned(), workspaces];
+    let arguments = [workspaces];
     let program = Path::new(env!("CARGO_BIN_EXE_sandbox-host"));
     Rig {
         local: Local::new(move || start(program, arguments.clone()), settings),
@@ -66,7 +51,7 @@ pub fn rig() -> Rig {
 }
 
 /// Starts the program as it is.
-pub fn plainly(program: &Path, arguments: [PathBuf; 2]) -> Command {
+pub fn plainly(program: &Path, arguments: [PathBuf; 1]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command
@@ -75,7 +60,10 @@ pub fn plainly(program: &Path, arguments: [PathBuf; 2]) -> Command {
 /// A sandbox that runs.
 pub struct Cell {
     pub id: SandboxId,
-    pub started: Started,
+    pub session: Session,
+    pub limiting: Limiting,
+    pub egress: UnixListener,
+    _bridge: UnixListener,
 }
 
 impl Rig {
@@ -99,7 +87,15 @@ impl Rig {
         let owner = if owner == 0 { 1000 } else { owner };
         std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
         let spec = Spec { id, workspace: Tree::Directory { path }, layers: Vec::new(), limits };
-        Ok(Cell { id, started: self.local.create(&spec).await? })
+        self.create(&spec).await
+    }
+
+    /// Makes that sandbox.
+    pub async fn create(&self, spec: &Spec) -> kernel::Result<Cell> {
+        let Started { isolation, limiting, hand, egress, bridge } = self.local.create(spec).await?;
+        assert_eq!(isolation, Isolation::Namespaces);
+        let session = Session::open(hand).await?;
+        Ok(Cell { id: spec.id, session, limiting, egress, _bridge: bridge })
     }
 
     /// The id of every sandbox that was asked for, made or not.
@@ -111,30 +107,29 @@ impl Rig {
     pub fn host(&self) -> Option<u32> {
         let workspaces = self.directory.path().join("workspaces");
         processes().into_iter().find_map(|(pid, command)| {
-            let own = command.split('\0').nth(2) == workspaces.to_str();
+            let own = command.split('\0').nth(1) == workspaces.to_str();
             own.then_some(pid)
         })
     }
 }
 
-/// What a command did: its exit code and both of its outputs.
-pub type Output = (i64, String, String);
+/// What a command did: its exit code, -1 for a signal, and both of its outputs.
+pub type Output = (i32, String, String);
 
 impl Cell {
     /// Runs a command.
-    pub async fn run(&mut self, argv: &[&str]) -> std::io::Result<Output> {
-        let text = serde_json::to_vec(argv).unwrap();
-        let stream = &mut self.started.hand;
-        stream.write_all(&u32::try_from(text.len()).unwrap().to_le_bytes()).await?;
-        stream.write_all(&text).await?;
-        let length = stream.read_u32_le().await?;
-        let mut answer = vec![0; length as usize];
-        stream.read_exact(&mut answer).await?;
-        Ok(serde_json::from_slice(&answer).unwrap())
+    pub async fn run(&self, argv: &[&str]) -> session::Result<Output> {
+        let exec = Exec::argv(argv.iter().copied());
+        let ran = self.session.run(Run { exec, stdin: Vec::new(), head: 16 << 10, tail: 0 }).await?;
+        let code = match ran.outcome {
+            Outcome::Code(code) => code,
+            _ => -1,
+        };
+        Ok((code, ran.stdout.head, ran.stderr.head))
     }
 
     /// What a shell says.
-    pub async fn shell(&mut self, script: &str) -> String {
+    pub async fn shell(&self, script: &str) -> String {
         let (_, out, err) = self.run(&["/bin/bash", "-c", script]).await.unwrap();
         (out + &err).trim_end().to_owned()
     }

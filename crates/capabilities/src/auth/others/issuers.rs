@@ -1,9 +1,11 @@
 //! What issuers publish of themselves, their addresses and keys: kept for a while, and asked for again where a key is not
 //! known, but not by everybody who makes one up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernel::EnvId;
 use quick_cache::sync::Cache;
 use reqwest::Method;
 use serde::Deserialize;
@@ -43,15 +45,15 @@ type Kept<T> = Arc<Mutex<Document<T>>>;
 /// A document, as it was read: no more of it than is used.
 struct Document<T> {
     read: Option<(Instant, Arc<T>)>,
-    /// When it was last read before its time.
-    again: Option<Instant>,
+    /// When it was last read before its time, for whom: none makes the others wait for it.
+    again: HashMap<EnvId, Instant>,
     /// When it could not be read.
     failed: Option<Instant>,
 }
 
 impl<T> Default for Document<T> {
     fn default() -> Self {
-        Self { read: None, again: None, failed: None }
+        Self { read: None, again: HashMap::new(), failed: None }
     }
 }
 
@@ -132,15 +134,21 @@ impl Issuers {
     }
 
     /// What a token says, where one of the keys at `url` has signed it. Where its key is not among them they are read
-    /// anew, once in a minute.
-    pub async fn verified(&self, url: &Url, token: &Token<'_>) -> Result<Map<String, Value>, Failed> {
+    /// anew, once in a minute for each environment.
+    pub async fn verified(
+        &self,
+        env: EnvId,
+        url: &Url,
+        token: &Token<'_>,
+    ) -> Result<Map<String, Value>, Failed> {
         self.http.judge(url)?;
         let document = kept(&self.keys, url)?;
         let mut document = document.lock().await;
         let keys = self.fresh(url, &mut document).await?;
         match token.verified(&keys) {
-            Err(Bad::UnknownKey) if document.again.is_none_or(|again| again.elapsed() >= AGAIN) => {
-                document.again = Some(Instant::now());
+            Err(Bad::UnknownKey) if document.again.get(&env).is_none_or(|again| again.elapsed() >= AGAIN) => {
+                document.again.retain(|_, again| again.elapsed() < AGAIN);
+                document.again.insert(env, Instant::now());
                 let keys = self.read(url).await?;
                 document.read = Some((Instant::now(), Arc::clone(&keys)));
                 Ok(token.verified(&keys)?)
@@ -220,10 +228,12 @@ mod tests {
         let (url, asked) = publishing(vec![json!({ "keys": [first.jwk()] }), both]);
         let issuers = issuers();
         let claims = json!({ "sub": "ada" });
-        let verified = async |signer: &Signer| {
+        let (one, other) = (EnvId::new(), EnvId::new());
+        let verified_for = async |env: EnvId, signer: &Signer| {
             let token = signer.sign(&claims);
-            issuers.verified(&url, &Token::read(&token).unwrap()).await.map(Value::Object).ok()
+            issuers.verified(env, &url, &Token::read(&token).unwrap()).await.map(Value::Object).ok()
         };
+        let verified = async |signer: &Signer| verified_for(one, signer).await;
         assert_eq!(verified(&first).await, Some(claims.clone()));
         assert_eq!(verified(&first).await, Some(claims.clone()));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -233,7 +243,10 @@ mod tests {
             assert_eq!(verified(&made_up).await, None);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2, "each made-up key is a request of ours");
-        assert_eq!(verified(&first).await, Some(claims));
+        assert_eq!(verified(&first).await, Some(claims.clone()));
+        // Who has them read over and over does so for one environment.
+        assert_eq!(verified_for(other, &made_up).await, None);
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
     }
 
     #[test]
@@ -263,7 +276,8 @@ mod tests {
     async fn a_document_that_is_too_large_to_be_one_is_not_read() {
         let (url, _) = publishing(vec![json!({ "keys": [signer("1").jwk()], "x": "x".repeat(128 << 10) })]);
         let token = signer("1").sign(&json!({ "sub": "ada" }));
-        let refused = issuers().verified(&url, &Token::read(&token).unwrap()).await.unwrap_err();
+        let refused =
+            issuers().verified(EnvId::new(), &url, &Token::read(&token).unwrap()).await.unwrap_err();
         assert!(matches!(refused, Failed::Outside(Failure::Large(_))), "{refused}");
     }
 

@@ -1,6 +1,7 @@
 //! Who is whom: the rows that tie a provider's people to the app's users.
 
 use kernel::{Code, Env, Error, Result, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::auth::account::{self, Account, Key, Stored, settle};
@@ -20,7 +21,7 @@ pub(in crate::auth) struct Vouched {
     /// The names that the provider has for them; the surest first.
     pub subjects: Vec<String>,
     /// The address that the provider has confirmed.
-    pub email: Option<Address>,
+    pub email: Option<(Address, Surety)>,
     /// Who was here without an address, and becomes this.
     pub before: Option<Before>,
     /// Whether there may be a new account.
@@ -30,6 +31,16 @@ pub(in crate::auth) struct Vouched {
     /// The role and the claims that the user has from now on.
     pub role: Option<String>,
     pub claims: Option<Map<String, Value>>,
+}
+
+/// How sure a provider is that an address is somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::auth) enum Surety {
+    /// Its mail is read by whom the provider speaks for.
+    Today,
+    /// It was, at some time; it may be somebody else's by now.
+    Once,
 }
 
 /// What somebody wants of another's word.
@@ -90,6 +101,7 @@ impl Inner {
     /// The user who is tied to an identity for the first time, and whether there was an account before.
     async fn newly(&self, db: &mut Writer, vouched: Vouched, mfa: Mfa) -> Result<(Stored, bool)> {
         let Vouched { provider, email, before, signup, aim, .. } = vouched;
+        let (email, surety) = email.unzip();
         let found = match &email {
             Some(email) => Key::Email(email).find_in(db).await?,
             None => None,
@@ -98,6 +110,9 @@ impl Inner {
         let mut user = match (found, before) {
             (Some(_), _) if aim == Aim::Link => return Err(has_account()),
             (Some(found), _) if found.account.disabled => return Err(disabled()),
+            (Some(found), _) if found.account.email_verified && surety == Some(Surety::Once) => {
+                return Err(has_account());
+            }
             // An address may be given to somebody else there, who is not to find the account of who had it.
             (Some(found), _) if found.account.providers.contains(&provider) => {
                 return Err(has_account());

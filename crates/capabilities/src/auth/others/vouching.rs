@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kernel::{Secret, Timestamp};
+use kernel::{EnvId, Secret, Timestamp};
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,7 @@ use url::{Url, form_urlencoded};
 use super::Failed;
 use super::issuers::{Issuers, Published};
 use super::jose::{Bad, Token, signed_es256};
+use super::links::Surety;
 use super::providers::{Kind, Provider, TENANT};
 use crate::auth::address::Address;
 use crate::outbound::{Answer, Outbound};
@@ -32,8 +33,8 @@ const SUBJECT: usize = 255;
 pub(super) struct Word {
     /// Who it is, under each of the names that the provider has for them; the surest first.
     pub subjects: Vec<String>,
-    /// The address, where the provider has confirmed it.
-    pub email: Option<Address>,
+    /// The address, where the provider has confirmed it and is believed.
+    pub email: Option<(Address, Surety)>,
 }
 
 /// Where a provider is asked what.
@@ -53,6 +54,7 @@ pub(super) struct Endpoints {
 
 /// One provider of an app, and those who are asked on the way.
 pub(super) struct Vouching<'a> {
+    pub env: EnvId,
     pub http: &'a Outbound,
     pub issuers: &'a Issuers,
     pub name: &'a str,
@@ -229,7 +231,7 @@ impl Vouching<'_> {
         }
         let tokens: Tokens = self.exchange(endpoints, brought).await?;
         let keys = endpoints.keys.as_ref().ok_or(Failed::Said("the issuer publishes no keys"))?;
-        let said = self.issuers.verified(keys, &Token::read(&tokens.id_token)?).await?;
+        let said = self.issuers.verified(self.env, keys, &Token::read(&tokens.id_token)?).await?;
         let issuer = self.holds(&said, endpoints, brought.nonce)?;
         let sub =
             text(&said, "sub").filter(|sub| (1..=SUBJECT).contains(&sub.len())).ok_or(Bad::Claim("sub"))?;
@@ -244,8 +246,10 @@ impl Vouching<'_> {
             }
             email = confirmed(&more);
         }
-        // Any tenant may write any address there.
-        let email = email.filter(|_| Kind::of(self.name) != Kind::Microsoft);
+        let email = email.and_then(|email| {
+            let surety = self.provider.speaks_for(self.name, &email, text(&said, "hd"))?;
+            Some((email, surety))
+        });
         Ok(Word { subjects: vec![format!("{issuer} {sub}")], email })
     }
 
@@ -316,6 +320,7 @@ impl Vouching<'_> {
             Some(&answer).filter(|it| it.status == 200).and_then(Answer::json).unwrap_or_default();
         let primary = listed.into_iter().find(|email| email.primary && email.verified);
         let email = primary.and_then(|found| Address::parse("", &found.email).ok());
+        let email = email.map(|email| (email, Surety::Today));
         Ok(Word { subjects: vec![format!("{} {id}", endpoints.issuer)], email })
     }
 

@@ -24,7 +24,7 @@ fn provider(more: Value) -> Provider {
 
 fn vouching<'a>(name: &'a str, provider: &'a Provider) -> Vouching<'a> {
     let Asked { http, issuers } = &*ASKED;
-    Vouching { http, issuers, name, provider, secret: Some(Secret::new("s3cret")) }
+    Vouching { env: kernel::EnvId::new(), http, issuers, name, provider, secret: Some(Secret::new("s3cret")) }
 }
 
 fn endpoints(issuer: &str, names_itself: bool) -> Endpoints {
@@ -165,6 +165,27 @@ fn an_address_counts_where_it_is_said_to_be_confirmed() {
     }
     assert_eq!(address(json!({ "email": "ada@example.org" })), None);
     assert_eq!(address(json!({ "email": "ada", "email_verified": true })), None);
+}
+
+#[test]
+fn who_is_believed_about_addresses_is_believed_about_its_own() {
+    let sure = |name: &str, more: Value, email: &str, hd: Option<&str>| {
+        provider(more).speaks_for(name, &Address::parse("", email).unwrap(), hd)
+    };
+    let (own, none) =
+        (json!({ "issuer": "https://id.corp.example", "addresses": ["corp.example"] }), json!({}));
+    assert_eq!(sure("acme", own.clone(), "ada@corp.example", None), Some(Surety::Today));
+    for other in ["ada@other.example", "ada@a.corp.example", "ada@evil-corp.example"] {
+        assert_eq!(sure("acme", own.clone(), other, Some("other.example")), None, "{other}");
+    }
+    let silent = json!({ "issuer": "https://id.corp.example" });
+    assert_eq!(sure("acme", silent.clone(), "ada@corp.example", None), None);
+    assert_eq!(sure("google", silent, "ada@gmail.com", None), None, "a name is no issuer");
+    assert_eq!(sure("google", none.clone(), "ada@gmail.com", None), Some(Surety::Today));
+    assert_eq!(sure("google", none.clone(), "ada@corp.example", Some("corp.example")), Some(Surety::Today));
+    assert_eq!(sure("google", none.clone(), "ada@corp.example", Some("other.example")), Some(Surety::Once));
+    assert_eq!(sure("apple", none.clone(), "ada@corp.example", None), Some(Surety::Today));
+    assert_eq!(sure("microsoft", none, "ada@corp.example", None), None);
 }
 
 #[tokio::test]

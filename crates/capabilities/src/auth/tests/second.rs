@@ -326,7 +326,7 @@ async fn only_an_account_whose_address_is_confirmed_has_one_and_who_reads_the_ma
     // It is confirmed also where nothing else opens without a second factor, by who is not there in person.
     ground.auth.ask_email(&asking, token, None, ADA).await.unwrap();
     let link = linked(&ground.mail(ADA, "Confirm").await);
-    assert!(ground.auth.verify_email(&asking, None, &Shown::Link(link)).await.unwrap().email_verified);
+    assert!(ground.auth.verify_email(&asking, Some(token), &Shown::Link(link)).await.unwrap().email_verified);
     ground.settings.mfa = Mfa::Optional;
     let asking = ground.asking();
     let begun = ground.auth.enrol(&asking, token, None, &password).await.unwrap();

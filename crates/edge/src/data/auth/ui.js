@@ -210,6 +210,13 @@ async function setUp() {
 function arrived(kind, token) {
   history.replaceState(null, "", location.pathname + location.search);
   const forms = {
+    signup: {
+      title: "Confirm your address",
+      lead: "Enter the password that your account is to have.",
+      fields: [NEW],
+      button: "Confirm",
+      act: async ({ password }) => (await auth.verify({ token, password }), leave()),
+    },
     link: { title: "Sign in", button: "Sign in", act: async () => (await auth.verify({ token }), leave()) },
     reset: {
       title: "New password",
@@ -237,7 +244,7 @@ const AWAY = {
 
 const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(hash)))[0] ?? [];
 const returned = await auth.returned;
-if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
+if (["link", "signup", "reset", "email"].includes(kind)) arrived(kind, token);
 else if (kind === "mfa") run(setUp);
 else if (kind === "passkey") addPasskey();
 else if (returned?.mfa) second(returned.mfa);
