@@ -93,7 +93,7 @@ impl Ground {
             Attic::local(&dir.path().join("archive")).unwrap(),
             SnapshotLimits::default(),
         );
-        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
+        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone(), u64::MAX).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime =

@@ -164,8 +164,13 @@ impl Checkpoints {
     /// `unavailable` where the store fails.
     pub async fn list(&self, workspace: WorkspaceId) -> Result<Vec<Checkpoint>> {
         let prefix = Place::from_iter([workspace.to_string().as_str(), CHECKPOINTS]);
-        let places: Vec<Place> =
-            self.store.list(Some(&prefix)).map_ok(|found| found.location).try_collect().await.map_err(failed)?;
+        let places: Vec<Place> = self
+            .store
+            .list(Some(&prefix))
+            .map_ok(|found| found.location)
+            .try_collect()
+            .await
+            .map_err(failed)?;
         let mut checkpoints = Vec::new();
         for place in places {
             // One that goes meanwhile is not there.
@@ -191,7 +196,8 @@ impl Checkpoints {
         let (store, runtime) = (self.store.clone(), Handle::current());
         blocking(move || {
             let mut open = |archive| {
-                let got = runtime.block_on(store.get(&place(workspace, ARCHIVES, archive))).map_err(failed)?;
+                let got =
+                    runtime.block_on(store.get(&place(workspace, ARCHIVES, archive))).map_err(failed)?;
                 let stream = got.into_stream().map_err(io::Error::other).boxed();
                 let reader = StreamReader::new(stream);
                 Ok(Box::new(SyncIoBridge::new_with_handle(reader, runtime.clone())) as Box<dyn Read>)

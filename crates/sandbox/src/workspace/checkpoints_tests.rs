@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::super::Files;
 use super::super::archive::{self, LeftOut};
 use super::super::restoring::restore;
 use super::super::suite::{fill, listing_of};
-use super::super::Files;
 use super::*;
 
 struct Scene {
@@ -35,7 +35,10 @@ impl Scene {
         self.checkpoints.keep(self.workspace, snapshot, base, archive).await
     }
 
-    async fn bring(&self, snapshot: WorkspaceSnapshotId) -> Result<std::collections::BTreeMap<String, String>> {
+    async fn bring(
+        &self,
+        snapshot: WorkspaceSnapshotId,
+    ) -> Result<std::collections::BTreeMap<String, String>> {
         let to = self.directory.path().join(format!("to-{}", WorkspaceId::new()));
         std::fs::create_dir(&to).unwrap();
         let restore = move |manifest: &Manifest, open: &mut Open<'_>| {
@@ -150,10 +153,8 @@ async fn checkpoints_that_come_and_go_at_once_leave_nothing_that_cannot_be_resto
     let scene = Scene::new();
     let mut base = scene.keep(None).await.unwrap().snapshot;
     for _ in 0..6 {
-        let (kept, removed) = tokio::join!(
-            scene.keep(Some(base)),
-            scene.checkpoints.remove(scene.workspace, base),
-        );
+        let (kept, removed) =
+            tokio::join!(scene.keep(Some(base)), scene.checkpoints.remove(scene.workspace, base),);
         removed.unwrap();
         base = kept.unwrap().snapshot;
         let listed = scene.checkpoints.list(scene.workspace).await.unwrap();
