@@ -1,6 +1,7 @@
 //! `/v1/envs/{env}/export`, `import` and `backups`: a whole environment as one archive, and one made of it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -25,6 +26,9 @@ use super::{Api, answer, unbroken};
 const EXPORT: &[Scope] =
     &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead, Scope::StorageRead];
 
+/// How often it is asked whether who reads an archive may still.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What is made of an archive is an app with rows, users and files.
 const IMPORT: &[Scope] =
     &[Scope::EnvWrite, Scope::AppWrite, Scope::DbWrite, Scope::AuthWrite, Scope::StorageWrite];
@@ -34,6 +38,7 @@ pub async fn export(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
     Path(env): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
@@ -44,7 +49,7 @@ pub async fn export(
         Ok((slug.to_string(), stream))
     };
     let (slug, stream) = api.act(&caller, "envs.export", Effect::Read, work).await?;
-    Ok(archive(&slug, stream))
+    Ok(archive(&slug, watched(&api, headers, stream)))
 }
 
 /// The environment's backups, newest first; one that is deleted is named by its id.
@@ -90,6 +95,7 @@ pub async fn remove_backup(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
+        Tenant::authorize(&caller, &[Scope::ResourceDelete])?;
         let env = past(platform, &caller, &env).await?;
         platform.backups.forget(env, &backup).await
     };
@@ -102,6 +108,7 @@ pub async fn backup(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
     Path((env, backup)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
@@ -109,7 +116,8 @@ pub async fn backup(
         platform.backups.read(env, &backup).await
     };
     let (backup, stream) = api.act(&caller, "backups.read", Effect::Read, work).await?;
-    Ok(archive(&format!("{}-{}", backup.slug, backup.backup), stream))
+    let name = format!("{}-{}", backup.slug, backup.backup);
+    Ok(archive(&name, watched(&api, headers, stream)))
 }
 
 /// The environment whose archives `caller` may have.
@@ -140,6 +148,21 @@ async fn past(platform: &Platform, caller: &Caller, env: &str) -> Result<EnvId> 
         return Err(missing);
     };
     if platform.backups.left_of(id).await? == Some(tenant.id()) { Ok(id) } else { Err(missing) }
+}
+
+/// An archive for as long as who asked for it may have it.
+fn watched(api: &Api, headers: HeaderMap, stream: ArchiveStream) -> ArchiveStream {
+    let state = (Arc::clone(&api.0.gate), headers, stream, Instant::now());
+    let watched = stream::try_unfold(state, async |(gate, headers, mut stream, mut asked)| {
+        let Some(chunk) = stream.next().await.transpose()? else { return Ok(None) };
+        if asked.elapsed() > AGAIN {
+            let Authenticated(caller) = Authenticated::again(&*gate, &headers).await.map_err(gone)?;
+            Tenant::authorize(&caller, EXPORT).map_err(gone)?;
+            asked = Instant::now();
+        }
+        Ok(Some((chunk, (gate, headers, stream, asked))))
+    });
+    watched.boxed()
 }
 
 fn archive(name: &str, stream: ArchiveStream) -> Response {
