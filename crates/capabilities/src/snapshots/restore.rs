@@ -69,6 +69,7 @@ impl Inner {
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         self.unpack(&from, env.id(), env.id(), &here, &named).await?;
+        let gone = self.gone(env, &named).await?;
         let work = async {
             // Who watches rows is told that they are others.
             let _others = self.databases.feed(env.id()).reshape();
@@ -79,6 +80,7 @@ impl Inner {
         };
         self.releases.replace(env, row, work).await?;
         quiet.end();
+        self.discard(env, gone).await;
         let message = format!("returned to the snapshot {}; {} undoes it", snapshot.snapshot, undo.snapshot);
         self.logs.append(env, Entry::new(Timestamp::now(), Level::Warn, Source::Database, message));
         Ok(Restored { snapshot, undo: undo.snapshot })
@@ -102,6 +104,38 @@ impl Inner {
         .await;
         copy.close().await;
         prepared
+    }
+
+    /// What only rows of now name: contents of files, and unfinished uploads.
+    async fn gone(&self, env: &Env, stay: &[Named]) -> Result<[Vec<String>; 2]> {
+        let stay: HashSet<&str> = stay.iter().map(|it| it.key.as_str()).collect();
+        let names = async |sql: &str| -> Result<Vec<String>> {
+            let rows = self.databases.platform_query(env, sql, &[]).await?;
+            Ok(rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect())
+        };
+        let mut contents = names("SELECT content FROM _steading_object").await?;
+        contents.retain(|key| !stay.contains(key.as_str()));
+        Ok([contents, names("SELECT id FROM _steading_upload").await?])
+    }
+
+    /// Removes what no row names any more: it takes room that nobody has. What is left is collected.
+    async fn discard(&self, env: &Env, [contents, uploads]: [Vec<String>; 2]) {
+        self.contents.clone().discard_all(env.id(), contents).await;
+        let folder = self.environment(env.id()).join("uploads");
+        let removed = blocking(move || {
+            for id in uploads {
+                for name in [format!("{id}.sure"), id] {
+                    match std::fs::remove_file(folder.join(name)) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(env.id = %env.id(), error = error.chain(), "bytes of uploads that are over are left");
+        }
     }
 
     /// Leaves room for another snapshot of the platform's own, without the one that is wanted.

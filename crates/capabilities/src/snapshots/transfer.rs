@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
@@ -238,7 +239,9 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
     let there: HashSet<(&str, u64)> =
         index.files.iter().map(|item| (item.path.as_str(), item.bytes)).collect();
     for row in releases {
-        let needed = past::checked(row).map_err(|error| bad(format!("a release: {}", error.message())))?;
+        let number = row.first().and_then(Value::as_i64).unwrap_or_default();
+        let needed = past::checked(&row);
+        let needed = needed.map_err(|error| bad(format!("release {number}: {}", placed(&error))))?;
         let missing =
             |(hash, size): &(BlobHash, u64)| !there.contains(&(format!("blobs/{hash}").as_str(), *size));
         if let Some((hash, _)) = needed.into_iter().find(missing) {
@@ -247,7 +250,8 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
         }
     }
     for row in copy.rows(auth::STORED_USERS).await? {
-        auth::check_stored(&row).map_err(|error| bad(format!("a user: {}", error.message())))?;
+        let id: String = row.first().and_then(Value::as_str).unwrap_or_default().chars().take(80).collect();
+        auth::check_stored(&row).map_err(|error| bad(format!("the user {id:?}: {}", placed(&error))))?;
     }
     let (mut named, came): (Vec<_>, HashSet<Named>) =
         (Vec::new(), index.files.iter().filter_map(archive::Item::named).collect());
@@ -259,6 +263,14 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
         named.push(file);
     }
     Ok((live, named))
+}
+
+/// What is wrong, and where.
+fn placed(error: &Error) -> String {
+    match error.pointer() {
+        Some(at) if !at.is_empty() => format!("{at}: {}", error.message()),
+        _ => error.message().to_owned(),
+    }
 }
 
 /// Removes what nobody would ever: contents that came and that no row names.

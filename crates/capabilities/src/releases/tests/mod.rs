@@ -7,6 +7,7 @@ mod buckets;
 mod columns;
 mod guarding;
 mod keeping;
+mod merging;
 mod sign_in;
 mod tables;
 

@@ -1,0 +1,58 @@
+//! Archives whose releases and users say what no manifest may.
+
+use super::*;
+
+#[tokio::test]
+async fn a_release_of_an_archive_comes_in_by_the_door_of_a_manifest() {
+    let ground = Ground::new().await;
+    for (path, value, told) in [
+        (
+            "auth.origins",
+            json!(["null"]),
+            "/auth/origins/0: an origin is scheme://host or scheme://host:port",
+        ),
+        ("auth.origins", json!(["https://B.example"]), "/auth: addresses are not written as they are kept"),
+        ("auth.redirects", json!(["javascript:alert(1)"]), "/auth/redirects/0: "),
+        ("auth.theme", json!({ "accent": "#fff;}body{" }), "/auth/theme/accent: a colour is"),
+        ("auth.theme", json!({ "logo": "https://evil.example/x.png" }), "/auth/theme/logo: a logo is"),
+        ("name", json!("x\r\nBcc: a@b.c"), "/name: the app's name is one line of visible characters"),
+        ("backups", json!({ "every": "1d", "keep": 100_000 }), "/backups/keep: 1 to 100 backups can be kept"),
+        ("lifecycle", json!({ "releases": { "keep": 100_000_000 } }), "/lifecycle/releases/keep: "),
+        ("secrets", json!(["../x\n"]), "/secrets/0: this is not the name of a secret"),
+        ("domains", json!(["EVIL.example.com"]), "/domains/0: a domain is not written as domains are kept"),
+        ("domains", json!(["localhost"]), "/domains/0: \"localhost\" is not a full domain name"),
+        ("site", json!({ "files": {} }), "/site: a site is kept beside the manifest"),
+        ("evil", json!(1), "unknown field `evil`"),
+        (
+            "database.tables.todos.access",
+            json!({ "list": "row.none == 1" }),
+            "/database/tables/todos/access/list: ",
+        ),
+    ] {
+        let (section, rest) =
+            path.split_once('.').map_or((path, None), |(section, rest)| (section, Some(rest)));
+        let tamper = match rest {
+            None | Some("tables.todos.access") => {
+                format!(
+                    "UPDATE _steading_release SET manifest = json_set(manifest, '$.{path}', json('{value}'))"
+                )
+            }
+            Some(rest) => format!(
+                "UPDATE _steading_release SET manifest = json_set(manifest, '$.{section}', \
+                 json('{{\"methods\":[],\"{rest}\":{value}}}'))"
+            ),
+        };
+        let (_, imported) = ground.import(ground.archive(&[&tamper]).await).await;
+        let refused = imported.expect_err(path);
+        assert_eq!(refused.code(), kernel::Code::InvalidInput, "{path}: {refused}");
+        let start = "the archive cannot be taken: release 1: ";
+        let said = refused.message().strip_prefix(start).unwrap_or_else(|| panic!("{path}: {refused}"));
+        assert!(said.contains(told), "{path}: {said}");
+    }
+    let user = "INSERT INTO _steading_user VALUES ('root', NULL, NULL, 'admin', '{}', 0, 0, NULL)";
+    let (_, imported) = ground.import(ground.archive(&[user]).await).await;
+    assert_eq!(
+        imported.unwrap_err().message(),
+        "the archive cannot be taken: the user \"root\": /id: this is not the id of a user"
+    );
+}
