@@ -195,6 +195,8 @@ pub struct Environments {
     pub max_snapshots: usize,
     /// How many bytes the snapshots of one environment may take, in bytes.
     pub max_snapshot_bytes: u64,
+    /// How many bytes the backups of one environment may take, the newest aside.
+    pub max_backup_bytes: u64,
     /// How long the backups of a deleted environment are kept, in seconds.
     pub keep_deleted_s: u64,
 }
@@ -271,6 +273,7 @@ impl Default for Config {
                 upkeep_s: 3_600,
                 max_snapshots: 20,
                 max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
+                max_backup_bytes: 20 * 1024 * 1024 * 1024,
                 keep_deleted_s: 30 * 24 * 60 * 60,
             },
             mail: Mail {

@@ -299,7 +299,9 @@ impl Peer {
     /// The answer of `router`, unless the peer leaves too many unread.
     async fn answer(self, router: Router, mut request: Request<Body>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(self.at));
-        let answered = router.oneshot(self.counted.request(request)).await?;
+        let (request, kept) = self.counted.request(request);
+        let answered = router.oneshot(request).await?;
+        drop(kept);
         Ok(self.counted.answer(answered).unwrap_or_else(|| {
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], "read the answers before this one first")
                 .into_response()

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use http::Request;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request};
 use kernel::Networks;
 
-use bodies::{Answering, Arriving, Held};
+use bodies::{Answering, Arriving, Held, Kept, Kind};
 use pace::Readers;
 
 pub use pace::Pace;
@@ -129,12 +130,19 @@ impl Drop for One {
 }
 
 impl Counted {
-    /// The request, whose body is counted while it arrives.
-    pub fn request(&self, request: Request<Body>) -> Request<Body> {
+    /// The request, whose body is counted while it arrives. What is read of it counts for as long as the caller has what
+    /// comes with it, which is until the answer.
+    pub fn request(&self, request: Request<Body>) -> (Request<Body>, Kept) {
         if request.body().is_end_stream() {
-            return request;
+            return (request, Kept::default());
         }
-        request.map(|body| Body::new(Arriving::new(body, self.clone())))
+        let is_json = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.contains("json"));
+        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(is_json);
+        let kind = if is_json { Kind::Json } else { Kind::Bytes };
+        let (head, body) = request.into_parts();
+        let body = Arriving::new(body, self.clone(), kind);
+        let kept = body.kept();
+        (Request::from_parts(head, Body::new(body)), kept)
     }
 
     /// The answer, counted until it is read; none where there are too many, or too much waits already.
@@ -293,7 +301,7 @@ mod tests {
         let arriving = |bytes: usize| {
             let first = futures::stream::iter([Ok(Bytes::from(vec![0; bytes]))]);
             let body = Body::from_stream(first.chain(futures::stream::pending::<io::Result<Bytes>>()));
-            counted.request(Request::new(body)).into_body()
+            counted.request(Request::new(body)).0.into_body()
         };
         let mut first = arriving(80);
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
@@ -301,6 +309,18 @@ mod tests {
         assert_eq!(refused.code(), kernel::Code::Unavailable);
         drop(first);
         assert_eq!(arriving(80).frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
+        assert_eq!(traffic.counts().all.waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn json_counts_as_what_is_read_of_it_until_it_is_answered() {
+        let traffic = traffic();
+        let counted = traffic.admit(peer("192.0.2.1")).unwrap();
+        let request = Request::post("/").header(CONTENT_TYPE, "application/json");
+        let (request, kept) = counted.request(request.body(Body::from("[1]")).unwrap());
+        web::body::read(&http::HeaderMap::new(), request.into_body(), 1_000).await.unwrap();
+        assert_eq!(traffic.counts().all.waiting, 48);
+        drop(kept);
         assert_eq!(traffic.counts().all.waiting, 0);
     }
 }

@@ -275,9 +275,10 @@ fn contents(config: &Config, environments_dir: &Path) -> Result<Contents> {
 }
 
 fn backups(config: &Config, snapshots: Snapshots) -> Result<Backups> {
+    let most = config.environments.max_backup_bytes;
     match s3(config) {
-        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots)),
-        None => Backups::local(&config.data_dir.join("backups"), snapshots),
+        Some(s3) => Ok(Backups::remote(s3.store()?, snapshots, most)),
+        None => Backups::local(&config.data_dir.join("backups"), snapshots, most),
     }
 }
 

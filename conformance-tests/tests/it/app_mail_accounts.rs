@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use conformance_tests::{Person, Place, Reply, Session};
 use serde_json::{Value, json};
-use testkit::{Mailbox, Steading, eventually, require};
+use testkit::{Mail, Mailbox, Steading, eventually, require};
 
 use crate::app_mail::{Shop, other};
 
@@ -439,4 +439,51 @@ fn without_a_mail_server_mail_is_read_by_who_may_change_users_and_by_nobody_else
     assert_eq!(refused.code(), "forbidden", "{refused:?}");
     let reply = app.auth("otp/verify", &json!({ "email": "ada@example.org", "code": code })).unwrap();
     assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+#[test]
+fn a_link_that_somebody_else_has_asked_for_gives_them_nothing() {
+    let auth = json!({ "methods": ["password", "otp", "anonymous"] });
+    let shop = Shop::new("acc-links", auth).unwrap();
+    // A visitor who opens a stranger's link does not become the stranger's account.
+    let visitor = shop.app.stranger().unwrap();
+    let link = |mail: &Mail| json!({ "token": mail.token().unwrap() });
+    assert_eq!(shop.app.auth("otp", &json!({ "email": "eve@example.org" })).unwrap().status, 202);
+    let mail = shop.take("eve@example.org", "Sign in").unwrap();
+    let opened = shop.entered(&visitor.send("POST", "/_/auth/otp/verify", &link(&mail)).unwrap()).unwrap();
+    assert_ne!(opened.id(), visitor.id());
+    assert!(live(&visitor));
+    // Who has asked for it does.
+    let body = json!({ "email": "ada@example.org" });
+    assert_eq!(visitor.send("POST", "/_/auth/otp", &body).unwrap().status, 202);
+    let mail = shop.take("ada@example.org", "Sign in").unwrap();
+    let ada = shop.entered(&visitor.send("POST", "/_/auth/otp/verify", &link(&mail)).unwrap()).unwrap();
+    assert_eq!(ada.id(), visitor.id());
+    // A stranger's password is none of the account that the owner of the address opens by a link.
+    let theirs = json!({ "email": "bea@example.org", "password": ANOTHER });
+    assert_eq!(shop.app.auth("signup", &theirs).unwrap().status, 202);
+    let mail = shop.take("bea@example.org", "Confirm your address").unwrap();
+    assert!(mail.link().unwrap().contains("#signup=lt_"), "{mail:?}");
+    let bea = shop.entered(&shop.app.auth("otp/verify", &link(&mail)).unwrap()).unwrap();
+    login(&shop, "bea@example.org", ANOTHER).refuses(401, "unauthenticated").unwrap();
+    let own = json!({ "password": PASSWORD });
+    assert_eq!(bea.send("POST", "/_/auth/password", &own).unwrap().status, 204);
+    assert_eq!(login(&shop, "bea@example.org", PASSWORD).status, 200);
+}
+
+#[test]
+fn what_was_mailed_before_is_worth_nothing_after_a_new_password_or_the_end_of_all_sessions() {
+    let shop = Shop::new("acc-before", json!({ "methods": ["password", "otp"] })).unwrap();
+    let ada = shop.enter("ada@example.org").unwrap();
+    for end in ["/_/auth/password", "/_/auth/logout"] {
+        shop.app.auth("password/forgot", &json!({ "email": "ada@example.org" })).unwrap();
+        let mail = shop.take("ada@example.org", "Reset your password").unwrap();
+        let body = match end {
+            "/_/auth/password" => json!({ "password": PASSWORD }),
+            _ => json!({ "everywhere": true }),
+        };
+        assert_eq!(ada.send("POST", end, &body).unwrap().status, 204);
+        let reset = json!({ "token": mail.token().unwrap(), "password": ANOTHER });
+        shop.app.auth("password/reset", &reset).unwrap().refuses(401, "unauthenticated").unwrap();
+    }
 }

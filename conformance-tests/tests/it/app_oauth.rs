@@ -68,8 +68,8 @@ impl Club {
         Self { desk, client, app, env: made["env"].as_str().unwrap_or_default().to_owned() }
     }
 
-    pub fn callback(&self) -> String {
-        format!("{}/_/auth/oauth/callback", self.app.url())
+    pub fn callback(&self, provider: &str) -> String {
+        format!("{}/_/auth/oauth/callback/{provider}", self.app.url())
     }
 
     /// The address that a page sends its browser to.
@@ -148,13 +148,14 @@ fn oauth(providers: &Value) -> Value {
 /// A real provider that knows two people, and an app that trusts it.
 pub fn with_openid(slug: &str) -> (OpenId, Club) {
     let provider = require(OpenId::start());
-    let acme = json!({ "issuer": provider.issuer(), "client_id": OpenId::CLIENT.0, "client_secret": "ACME" });
+    let acme = json!({ "issuer": provider.issuer(), "client_id": OpenId::CLIENT.0, "client_secret": "ACME",
+        "addresses": ["example.org"] });
     let club = Club::new(slug, &oauth(&json!({ "acme": acme })));
     let accounts = json!({
         "ada": { "email": "ada@example.org", "email_verified": true },
         "bea": { "email": "bea@example.org", "email_verified": false },
     });
-    provider.control(&json!({ "accounts": accounts, "redirects": [club.callback()] })).unwrap();
+    provider.control(&json!({ "accounts": accounts, "redirects": [club.callback("acme")] })).unwrap();
     (provider, club)
 }
 
@@ -179,7 +180,7 @@ fn an_openid_provider_says_who_it_is_today_and_tomorrow_under_other_keys() {
     let identities = ada.ask("GET", "/_/auth/identities").unwrap().body;
     assert_eq!(identities["identities"][0]["provider"], "acme");
     assert_eq!(ada.ask("GET", "/_/auth/me/export").unwrap().body["identities"], identities["identities"]);
-    provider.control(&json!({ "redirects": [club.callback()] })).unwrap();
+    provider.control(&json!({ "redirects": [club.callback("acme")] })).unwrap();
     assert_eq!(signed_in(&club, "ada").id(), ada.id());
     // An address that the provider has not confirmed is none.
     let bea = signed_in(&club, "bea");
@@ -188,7 +189,7 @@ fn an_openid_provider_says_who_it_is_today_and_tomorrow_under_other_keys() {
     assert_ne!(bea.id(), ada.id());
     let said = club.client.output("app_describe", &json!({})).unwrap();
     assert_eq!(said["auth"]["providers"], json!(["acme"]));
-    assert_eq!(said["auth"]["callback"], json!(club.callback()));
+    assert_eq!(said["auth"]["callback"], json!(club.callback("{provider}")));
 }
 
 #[test]
@@ -254,9 +255,9 @@ fn github_wechat_and_apple_are_spoken_to_as_they_speak() {
             .to_owned()
     };
     let form = format!("state={}&code={}", field("state"), field("code"));
-    let answer = walker.ask("POST", &club.callback(), Some(&form));
+    let answer = walker.ask("POST", &club.callback("apple"), Some(&form));
     assert_eq!(answer.status, 303, "{answer:?}");
-    let end = Walker::led(&answer, &club.callback());
+    let end = Walker::led(&answer, &club.callback("apple"));
     let code = club.found(&walker, &end).unwrap();
     let ada = club.entered(&club.take_up(&club.app.visitor(), &code, false)).unwrap();
     assert_eq!(club.user(ada.id())["email"], "ada@privaterelay.example");
@@ -346,12 +347,17 @@ fn an_address_ties_an_identity_to_an_account_only_where_both_sides_have_confirme
     outsider.is(person(1, "ada@example.org"));
     let ada = club.enter("github").unwrap();
     assert_eq!(json!(ada.id()), made["user"]["id"]);
+    let told =
+        club.client.output("auth_users", &json!({ "user": "ada@example.org", "mails": true })).unwrap();
+    assert!(told.to_string().contains("Another way to sign in"), "{told}");
     assert_eq!(club.app.login("ada@example.org", PASSWORD).unwrap().id(), ada.id());
     // Nobody has confirmed that this one is the squatter's, who has ways in of all kinds.
     let squatter = club.app.sign_up("bea@example.org", PASSWORD).unwrap();
     outsider.is(json!({ "openid": "squatter" }));
     assert_eq!(club.take_up(&squatter, &club.trip("wechat").unwrap(), true).status, 200);
-    guard(&squatter).unwrap();
+    // A second factor would keep the owner out, who reads the mail.
+    let refused = squatter.send("POST", "/_/auth/mfa/totp", &json!({})).unwrap();
+    refused.refuses(409, "conflict").unwrap();
     outsider.is(person(2, "bea@example.org"));
     let bea = club.enter("github").unwrap();
     squatter.ask("GET", "/_/auth/me").unwrap().refuses(401, "unauthenticated").unwrap();
@@ -474,5 +480,8 @@ fn a_manifest_says_what_is_missing_before_anything_holds() {
         .client
         .output("auth_configure", &json!({ "providers": google["providers"], "methods": ["oauth"] }));
     let set = set.context("auth_configure").unwrap();
-    assert_eq!([&set["providers"], &set["callback"]], [&json!(["google"]), &json!(club.callback())]);
+    assert_eq!(
+        [&set["providers"], &set["callback"]],
+        [&json!(["google"]), &json!(club.callback("{provider}"))]
+    );
 }

@@ -53,10 +53,10 @@ fn a_way_back_is_for_the_browser_that_left_and_once() {
     walker.cookies = held;
     refused(walker.ask("GET", &back, None));
     for (name, value) in [("state", "0".repeat(64)), ("state", String::new()), ("state", "x".repeat(5_000))] {
-        let bad = format!("{}?{name}={value}&code=c", club.callback());
+        let bad = format!("{}?{name}={value}&code=c", club.callback("github"));
         refused(walker.ask("GET", &bad, None));
     }
-    refused(walker.ask("GET", &club.callback(), None));
+    refused(walker.ask("GET", &club.callback("github"), None));
     let twice = walker.ask("GET", &format!("{back}&state=x"), None);
     assert_eq!(twice.status, 400, "{twice:?}");
 }
@@ -134,12 +134,12 @@ fn one_providers_answer_is_not_taken_for_anothers() {
     let other = back.replace(&format!("iss={issuer}"), "iss=https%3A%2F%2Fevil.example");
     let answer = walker.ask("GET", &other, None);
     let page = format!("{}/in", club.app.url());
-    assert_eq!(landed(&Walker::led(&answer, &club.callback()), &page), Err("failed".to_owned()));
+    assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     // One that says who it is does so each time.
     let mut walker = Walker::default();
     let back = at_provider(&mut walker, &club.start("acme", "/in"), "login=ada", "/callback?");
     let answer = walker.ask("GET", &back.replace(&format!("&iss={issuer}"), ""), None);
-    assert_eq!(landed(&Walker::led(&answer, &club.callback()), &page), Err("failed".to_owned()));
+    assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     // A code of one way under the state of another: neither the verifier nor the nonce fits.
     let (mut one, mut two) = (Walker::default(), Walker::default());
     let first = at_provider(&mut one, &club.start("acme", "/in"), "login=ada", "/callback?");
@@ -147,7 +147,7 @@ fn one_providers_answer_is_not_taken_for_anothers() {
     let code = |url: &str| pairs(url.split_once('?').unwrap().1)["code"].clone();
     let injected = second.replace(&code(&second), &code(&first));
     let answer = two.ask("GET", &injected, None);
-    assert_eq!(landed(&Walker::led(&answer, &club.callback()), &page), Err("failed".to_owned()));
+    assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     // Two providers, one state: an answer that was meant for one is not exchanged at the other.
     let outsider = Outsider::start();
     let acme = json!({ "issuer": provider.issuer(), "client_id": "the-app", "client_secret": "ACME" });
@@ -158,9 +158,12 @@ fn one_providers_answer_is_not_taken_for_anothers() {
     let away = walker.walk(&club.start("apple", "/in"), "/apple/authorize");
     let state = pairs(away.split_once('?').unwrap().1)["state"].clone();
     let iss = conformance_tests::encoded(provider.issuer());
+    // Nor is it where a provider says nothing of itself: it comes back to its own path alone.
+    let astray = format!("{}?state={state}&code={}", club.callback("acme"), code(&first));
+    refused(walker.ask("GET", &astray, None));
     let form = format!("state={state}&code={}&iss={iss}", code(&first));
-    let answer = walker.ask("POST", &club.callback(), Some(&form));
-    assert_eq!(landed(&Walker::led(&answer, &club.callback()), &page), Err("failed".to_owned()));
+    let answer = walker.ask("POST", &club.callback("apple"), Some(&form));
+    assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     assert!(outsider.said().secrets.is_empty(), "the code was shown to the other provider");
 }
 
@@ -289,4 +292,56 @@ fn a_custom_token_opens_its_users_account_once_in_its_environment() {
     );
     club.client.output("auth_user_set", &json!({ "user": user.id(), "disabled": true })).unwrap();
     show(&signed(&key, &claims("10"))).refuses(403, "forbidden").unwrap();
+}
+
+#[test]
+fn a_provider_of_somebodys_own_is_believed_about_its_own_addresses_alone() {
+    let (provider, club) = with_openid("oauth-believed");
+    let accounts = json!({
+        "eve": { "email": "boss@other.example", "email_verified": true },
+        "ada": { "email": "boss@example.org", "email_verified": true },
+    });
+    provider.control(&json!({ "accounts": accounts })).unwrap();
+    let make = |email: &str| {
+        let made = club.client.output("auth_user_set", &json!({ "user": email, "role": "admin" })).unwrap();
+        made["user"]["id"].as_str().unwrap().to_owned()
+    };
+    let (other, own) = (make("boss@other.example"), make("boss@example.org"));
+    let enter = |login: &str| {
+        let mut walker = Walker::default();
+        let end = at_provider(&mut walker, &club.start("acme", "/in"), &format!("login={login}"), "#auth_");
+        let found = club.found(&walker, &end).unwrap();
+        club.entered(&club.take_up(&club.app.visitor(), &found, false)).unwrap()
+    };
+    let eve = enter("eve");
+    assert_ne!(eve.id(), other, "an issuer speaks for every address");
+    let user = club.user(eve.id());
+    assert_eq!([&user["email"], &user["role"]], [&Value::Null, &json!("user")]);
+    assert_eq!(enter("ada").id(), own);
+}
+
+#[test]
+fn who_may_change_the_app_and_set_no_secret_has_none_sent_to_a_host_of_their_own() {
+    let (outsider, club) = club("oauth-entrust");
+    let scopes = ["app:read", "app:write", "db:read"];
+    let body = json!({ "name": "changes", "scopes": scopes, "env": "oauth-entrust" });
+    let operator = club.desk.client().without_env();
+    let key = operator.request("POST", "/v1/keys").json(&body).send().unwrap().json().unwrap();
+    let client = operator.with_key(key["key"].as_str().unwrap());
+    let evil = json!({ "issuer": outsider.url, "client_id": "x", "client_secret": "ACME" });
+    let mut providers = outsider.providers();
+    providers["evil"] = evil;
+    let port = outsider.url.rsplit_once(':').unwrap().1;
+    for (tool, input) in [
+        ("auth_configure", json!({ "providers": providers })),
+        ("app_apply", json!({ "manifest": { "auth": { "methods": ["oauth"], "providers": providers } } })),
+    ] {
+        let refused = client.call(tool, &input).unwrap();
+        let words = refused.body["message"].as_str().unwrap_or_default();
+        assert_eq!(refused.code(), "forbidden", "{refused:?}");
+        assert!(words.contains(&format!("the secret ACME would be sent to 127.0.0.1:{port}")), "{words}");
+    }
+    let manifest =
+        json!({ "auth": { "methods": ["oauth"], "providers": outsider.providers(), "mfa": "optional" } });
+    assert_eq!(client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["changed"], true);
 }

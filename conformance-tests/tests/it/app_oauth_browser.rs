@@ -131,7 +131,7 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
         let back = walker.walk(&club.start("wechat", "/in"), "/callback?");
         browser.goto(&back)?;
         assert!(browser.source()?.contains("not begun in this browser"), "{}", browser.source()?);
-        assert_eq!(browser.evaluate("return location.pathname")?, "/_/auth/oauth/callback");
+        assert_eq!(browser.evaluate("return location.pathname")?, "/_/auth/oauth/callback/wechat");
         browser.console().map(drop)
     })
     .unwrap();

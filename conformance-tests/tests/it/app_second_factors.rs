@@ -311,6 +311,7 @@ fn going_back_in_time_neither_drops_a_second_factor_nor_brings_one_back() {
     };
     snapshot("nobody");
     let ada = app.sign_up(ADA, PASSWORD).unwrap();
+    place.output("auth_user_set", &json!({ "user": ADA, "email": ADA })).unwrap();
     snapshot("before");
     let authenticator = guard(&ada).unwrap();
     snapshot("guarded");
@@ -363,6 +364,9 @@ fn people_set_it_up_and_use_it_on_the_sign_in_page() {
         browser.evaluate("[...document.querySelectorAll('nav button')][0].click()")?;
         titled(browser, "Create an account");
         fill(browser, &[("email", ADA), ("password", PASSWORD)]);
+        titled(browser, "Confirm your address");
+        let mail = shop.take(ADA, "Confirm your new address")?;
+        fill(browser, &[("code", mail.code().context("no code")?)]);
         titled(browser, "Set up a second step");
         let key = browser.evaluate("return document.querySelector('#lead').textContent.split('\\n')[2]")?;
         let authenticator = Authenticator::of(&key.as_str().context("no key")?.replace(' ', ""))?;
@@ -396,4 +400,25 @@ fn people_set_it_up_and_use_it_on_the_sign_in_page() {
         browser.console().map(drop)
     })
     .unwrap();
+}
+
+#[test]
+fn who_reads_the_mail_is_not_led_around_a_second_factor_nor_kept_out_by_a_squatters() {
+    let shop = Shop::new("mfa-mail", json!({ "methods": ["password"], "mfa": "optional" })).unwrap();
+    let ada = shop.app.sign_up(ADA, PASSWORD).unwrap();
+    let begin = |person: &Person| person.send("POST", "/_/auth/mfa/totp", &json!({})).unwrap();
+    begin(&ada).refuses(409, "conflict").unwrap();
+    assert_eq!(ada.send("POST", "/_/auth/email", &json!({ "email": ADA })).unwrap().status, 202);
+    let mail = shop.take(ADA, "Confirm your new address").unwrap();
+    let link = json!({ "token": mail.token().unwrap() });
+    // Who presses the link confirms nothing for who has asked.
+    shop.app.auth("email/verify", &link).unwrap().refuses(401, "unauthenticated").unwrap();
+    let eve = shop.app.sign_up("eve@example.org", PASSWORD).unwrap();
+    eve.send("POST", "/_/auth/email/verify", &link).unwrap().refuses(401, "unauthenticated").unwrap();
+    assert_eq!(ada.send("POST", "/_/auth/email/verify", &link).unwrap().body["user"]["email_verified"], true);
+    guard(&ada).unwrap();
+    shop.app.auth("password/forgot", &json!({ "email": ADA })).unwrap();
+    let mail = shop.take(ADA, "Reset your password").unwrap();
+    let reset = json!({ "email": ADA, "code": mail.code().unwrap(), "password": PASSWORD });
+    ticket(&shop.app.auth("password/reset", &reset).unwrap()).unwrap();
 }

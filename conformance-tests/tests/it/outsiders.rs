@@ -77,6 +77,7 @@ impl Outsider {
             },
             "apple": {
                 "client_id": "ap", "client_secret": "APPLE", "team_id": "TEAM", "key_id": "KEY", "issuer": self.url,
+                "addresses": ["privaterelay.example"],
             },
         })
     }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use landlock::is_there as landlock_is_there;
 pub use make::make;
 pub use privileges::{Confinement, become_first, confine};
 pub use spec::{Groups, JailSpec, Protection, Tree, Users};

@@ -1,57 +1,95 @@
-//! The first process of a sandbox.
+//! The first process of a sandbox: runs commands for whoever holds its one connection, and reaps what they leave.
+//!
+//! One thread and one loop. Nothing in it waits but `poll`: each descriptor is asked for only as far as somebody
+//! takes what comes of it. When the connection closes everything ends.
+
+mod background;
+mod commands;
+mod dial;
+mod inspect;
+mod link;
+mod log;
+mod owner;
+mod poll;
+mod process;
+mod relay;
+mod serve;
+mod spawn;
+mod tree;
 
 use std::error::Error;
-use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::fs::OpenOptions;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use crate::jail::{Confinement, become_first, confine};
+use rustix::io::FdFlags;
 
-/// Serves the connection until it closes.
+use serve::Places;
+
+use crate::jail::{Confinement, become_first};
+
+/// The directory of a jail's sockets and its run token.
+const RUN: &str = "/run/steading";
+
+/// The port from which requests leave a jail.
+const PROXY: u16 = 3128;
+
+/// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what
+/// commands give up; then, elsewhere than in a jail, `--run DIRECTORY` and `--proxy PORT`, in place of the jail's own.
 ///
 /// # Errors
-/// Where the arguments are wrong.
+/// Where the arguments are wrong, or the kernel has no room.
 pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     become_first()?;
-    let [stream, confinement] = arguments else {
-        return Err("usage: hand pid1 STREAM CONFINEMENT".into());
+    let ["--fd", stream, "--confinement", confinement, rest @ ..] = arguments else {
+        return Err("usage: hand pid1 --fd N --confinement JSON [--run DIRECTORY --proxy PORT]".into());
+    };
+    let places = match rest {
+        [] => Places { run: RUN.into(), proxy: PROXY },
+        ["--run", run, "--proxy", port] => Places { run: run.into(), proxy: port.parse()? },
+        _ => return Err("after the confinement come --run and --proxy, or nothing".into()),
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;
-    // SAFETY: whoever started this left the descriptor open for it.
-    #[expect(unsafe_code, reason = "a descriptor comes as a number")]
-    let stream = unsafe { OwnedFd::from_raw_fd(stream.parse()?) };
-    rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
-    for group in &confinement.groups {
-        // SAFETY: as above.
-        #[expect(unsafe_code, reason = "a descriptor comes as a number")]
-        let group = unsafe { std::os::fd::BorrowedFd::borrow_raw(*group) };
-        rustix::io::fcntl_setfd(group, rustix::io::FdFlags::CLOEXEC)?;
-    }
-    let mut stream = UnixStream::from(stream);
-    let mut length = [0; 4];
-    while stream.read_exact(&mut length).is_ok() {
-        let mut text = vec![0; u32::from_le_bytes(length) as usize];
-        stream.read_exact(&mut text)?;
-        let argv: Vec<String> = serde_json::from_slice(&text)?;
-        let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).current_dir("/workspace").env_clear();
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/workspace").env("LANG", "C.UTF-8");
-        let confinement = confinement.clone();
-        // SAFETY: only system calls are made between fork and exec.
-        #[expect(unsafe_code, reason = "a child confines itself before it executes anything")]
-        unsafe {
-            command.pre_exec(move || confine(&confinement));
-        }
-        let (code, out, err) = match command.output() {
-            Ok(output) => (output.status.code().unwrap_or(-1), output.stdout, output.stderr),
-            Err(error) => (-2, Vec::new(), error.to_string().into_bytes()),
-        };
-        let answer = serde_json::json!([code, String::from_utf8_lossy(&out), String::from_utf8_lossy(&err)]);
-        let answer = serde_json::to_vec(&answer)?;
-        stream.write_all(&u32::try_from(answer.len())?.to_le_bytes())?;
-        stream.write_all(&answer)?;
-    }
+    let socket = take(stream.parse()?)?;
+    // Orphans come here even where this is not the first process of its namespace.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let signals = poll::child_signals()?;
+    serve::Server::new(socket, signals, confinement, environment(), places)?.run();
     Ok(())
+}
+
+/// Owns the connection, where no command gets it.
+fn take(fd: RawFd) -> Result<OwnedFd, Box<dyn Error>> {
+    // SAFETY: whoever started this program has opened it for this and does not use it in this process.
+    #[expect(unsafe_code, reason = "the number comes from outside")]
+    let given = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_getfd(&given)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(&given, 3)?;
+    if fd > 2 {
+        drop(given);
+    } else {
+        std::mem::forget(given);
+    }
+    // Descriptors below 3 are somebody's streams, never a socket or a pipe of ours.
+    let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    if fd == 1 {
+        rustix::stdio::dup2_stdout(&nothing)?;
+    }
+    for inherited in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number: RawFd = inherited.file_name().to_string_lossy().parse()?;
+        if number > 2 {
+            // SAFETY: only a flag is set; the one that lists the directory is gone by then, which is no harm.
+            #[expect(unsafe_code, reason = "they have no owner in this process")]
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+        }
+    }
+    Ok(socket)
+}
+
+/// What every command sees: what this process was started with, by who made the jail.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! Proofs of authorization: values that only a check can make, and that every capability asks for.
 
-use crate::{Caller, Code, EnvId, Error, Result, Scope, TenantId};
+use crate::{Caller, Code, EnvId, Error, Result, Scope, Scopes, TenantId};
 
 /// A proof for one level of the platform.
 pub trait Proof: Sized + Send + Sync + 'static {
@@ -14,11 +14,13 @@ pub trait Proof: Sized + Send + Sync + 'static {
     fn env(&self) -> Option<EnvId>;
 }
 
-/// Proof that a caller may act in one environment. Only [`Proof::authorize`] makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Proof that a caller may act in one environment. Only [`Proof::authorize`] makes it. Two are equal where they are of the
+/// same environment.
+#[derive(Debug, Clone)]
 pub struct Env {
     tenant: TenantId,
     id: EnvId,
+    scopes: Scopes,
 }
 
 impl Env {
@@ -38,9 +40,25 @@ impl Env {
     /// no caller to check.
     #[must_use]
     pub const fn for_upkeep(tenant: TenantId, id: EnvId) -> Self {
-        Self { tenant, id }
+        Self { tenant, id, scopes: Scopes::all() }
+    }
+
+    /// That who acts may do what only a closer look shows to be needed.
+    ///
+    /// # Errors
+    /// `forbidden` naming the missing scope.
+    pub fn permits(&self, wanted: &[Scope]) -> Result<()> {
+        lacking(self.scopes, wanted)
     }
 }
+
+impl PartialEq for Env {
+    fn eq(&self, other: &Self) -> bool {
+        (self.tenant, self.id) == (other.tenant, other.id)
+    }
+}
+
+impl Eq for Env {}
 
 impl Proof for Env {
     fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
@@ -49,7 +67,7 @@ impl Proof for Env {
             Error::new(Code::InvalidInput, "this call needs an environment")
                 .hint("name one with the Steading-Env header, or use /mcp/<environment>")
         })?;
-        Ok(Self { tenant: caller.tenant, id })
+        Ok(Self { tenant: caller.tenant, id, scopes: caller.scopes })
     }
 
     fn env(&self) -> Option<EnvId> {
@@ -86,7 +104,11 @@ fn check(caller: &Caller, wanted: &[Scope]) -> Result<()> {
     if !caller.principal.may_call_tools() {
         return Err(Error::new(Code::Forbidden, "an app's users cannot call platform tools"));
     }
-    match caller.scopes.missing(wanted) {
+    lacking(caller.scopes, wanted)
+}
+
+fn lacking(scopes: Scopes, wanted: &[Scope]) -> Result<()> {
+    match scopes.missing(wanted) {
         None => Ok(()),
         Some(scope) => Err(Error::new(Code::Forbidden, format!("the credential lacks the scope {scope}"))
             .hint("use a credential that carries it, or ask who made this one")),
@@ -96,7 +118,7 @@ fn check(caller: &Caller, wanted: &[Scope]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KeyId, Principal, Scopes, Surface, UserId};
+    use crate::{KeyId, Principal, Surface, UserId};
 
     fn caller(principal: Principal, scopes: &[Scope], env: Option<EnvId>) -> Caller {
         Caller {
@@ -118,7 +140,11 @@ mod tests {
             refused.map_err(|e| format!("{e:?}")),
             Err("forbidden the credential lacks the scope db:write".into())
         );
-        assert!(Env::authorize(&caller, &[Scope::DbRead]).is_ok());
+        let proof = Env::authorize(&caller, &[Scope::DbRead]).unwrap();
+        assert!(proof.permits(&[Scope::DbRead]).is_ok() && proof.permits(&[Scope::SecretWrite]).is_err());
+        let upkeep = Env::for_upkeep(proof.tenant(), proof.id());
+        assert!(upkeep.permits(Scope::ALL).is_ok());
+        assert_eq!(upkeep, proof, "it is the same place");
     }
 
     #[test]

@@ -7,13 +7,21 @@ use hand::jail::Tree;
 use kernel::{Result, WorkspaceId, WorkspaceSnapshotId};
 use serde::{Deserialize, Serialize};
 
+pub mod archive;
 mod beneath;
+mod btrfs;
+pub mod checkpoints;
 mod copying;
 mod error;
 mod files;
+pub mod manifest;
+mod opening;
 mod overlay;
 mod plain;
+pub mod pool;
+mod reading;
 mod removal;
+pub mod restoring;
 mod shelf;
 #[cfg(test)]
 mod suite;
@@ -21,7 +29,9 @@ mod trees;
 
 pub use error::Error;
 pub use files::{Caps, Files, Kind, Seen};
+pub use opening::{open, open_as};
 pub use overlay::Overlay;
+pub use reading::{Found, read_tree};
 pub use trees::Trees;
 
 /// What a workspace may hold where nobody says otherwise.

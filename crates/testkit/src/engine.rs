@@ -17,11 +17,14 @@ pub enum Engine {
     Python,
     /// A certificate authority and a DNS server.
     Pebble,
+    /// The maker of btrfs file systems.
+    Btrfs,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Postgres, Self::Chromium, Self::Npm, Self::Python, Self::Pebble];
+    pub const ALL: [Self; 6] =
+        [Self::Postgres, Self::Chromium, Self::Npm, Self::Python, Self::Pebble, Self::Btrfs];
 
     /// What it is used for, for a person who wonders.
     #[must_use]
@@ -31,6 +34,7 @@ impl Engine {
             Self::Chromium => "sites are looked at in a real browser",
             Self::Npm => "it installs the MCP clients that the conformance tests drive",
             Self::Python => "the Python MCP client runs in a virtual environment",
+            Self::Btrfs => "workspaces are kept on a file system of it",
             Self::Pebble => "it issues certificates by ACME, and answers for domains that tests make up",
         }
     }
@@ -44,6 +48,7 @@ impl Engine {
             Self::Npm => &["npm"],
             Self::Python => &["python3-venv"],
             Self::Pebble => &["pebble"],
+            Self::Btrfs => &["btrfs-progs"],
         }
     }
 
@@ -55,6 +60,9 @@ impl Engine {
             Self::Chromium => locate::browser().is_some() && locate::browser_driver().is_some(),
             Self::Npm => locate::program(&["npm"]).is_some(),
             Self::Python => locate::python().is_some(),
+            Self::Btrfs => {
+                locate::program(&["mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"]).is_some()
+            }
             Self::Pebble => {
                 ["pebble", "pebble-challtestsrv"].iter().all(|name| locate::program(&[name]).is_some())
             }
@@ -70,6 +78,7 @@ impl fmt::Display for Engine {
             Self::Npm => "npm",
             Self::Python => "python",
             Self::Pebble => "pebble",
+            Self::Btrfs => "btrfs",
         })
     }
 }

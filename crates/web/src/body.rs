@@ -138,10 +138,37 @@ fn too_large(limit: usize) -> Error {
         .hint("upload large content with PUT /v1/blobs/{sha256} and name it by its hash")
 }
 
+/// How many times its bytes a body of JSON may take in memory when it is read, unless it takes less than [`SMALL`].
+pub const READ_AS: u64 = 16;
+
+/// What is read of any body, in bytes of memory.
+const SMALL: u64 = 4 << 20;
+
+/// What reading these bytes as JSON takes in memory, about: an object of one member, seven bytes of text, takes ninety
+/// times as much.
+fn cost(text: &[u8]) -> u64 {
+    let (mut cost, mut quoted, mut escaped) = (text.len() as u64, false, false);
+    for byte in text {
+        match (quoted, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => {
+                quoted = !quoted;
+                cost += 16;
+            }
+            (false, b'{') => cost += 512,
+            (false, b'[') => cost += 128,
+            (false, b',') => cost += 72,
+            _ => {}
+        }
+    }
+    cost
+}
+
 /// The body as JSON; an empty one is `{}`.
 ///
 /// # Errors
-/// `invalid_input` with line and column; with another media type than JSON's where the body is not empty.
+/// `too_large` for one of very many very small parts; `invalid_input` with line and column; with another media type than JSON's where the body is not empty.
 pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
     if body.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
@@ -149,6 +176,10 @@ pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
     if !is_json(headers) {
         return Err(Error::new(Code::InvalidInput, "the body must be JSON")
             .hint("send the header Content-Type: application/json"));
+    }
+    if cost(body) > SMALL.max(body.len() as u64 * READ_AS) {
+        return Err(Error::new(Code::TooLarge, "the body has too many small parts to be read at once")
+            .hint("send fewer at once; db_load takes many rows as CSV or NDJSON"));
     }
     serde_json::from_slice(body).map_err(|e| not_json(&e))
 }
@@ -162,4 +193,23 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_a_hundred_times_its_bytes_is_refused_before_it_is_read() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, "application/json".parse().unwrap())]);
+        let many = |part: &str, n: usize| format!("[{}]", vec![part; n].join(","));
+        for part in ["{\"\":0}", "[]", "{}"] {
+            let refused = json(&headers, many(part, 300_000).as_bytes()).unwrap_err();
+            assert_eq!(refused.code(), Code::TooLarge, "{part}");
+        }
+        let row = "{\"title\":\"a title of forty letters, more or less it is\",\"done\":false,\"n\":12}";
+        for text in [many(row, 10_000), many("1", 20_000), format!("\"{}\"", "[{,\\\"".repeat(100_000))] {
+            json(&headers, text.as_bytes()).unwrap();
+        }
+    }
 }

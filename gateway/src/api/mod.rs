@@ -52,7 +52,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/envs/{env}/export", get(archives::export))
         .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/envs/{env}/backups", get(archives::backups).post(archives::back_up))
-        .route("/v1/envs/{env}/backups/{backup}", get(archives::backup))
+        .route("/v1/envs/{env}/backups/{backup}", get(archives::backup).delete(archives::remove_backup))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))

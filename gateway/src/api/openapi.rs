@@ -150,7 +150,10 @@ fn routes() -> Vec<(&'static str, Value)> {
         ),
         (
             "/v1/envs/{env}/backups/{backup}",
-            json!({ "get": operation("showBackup", "One backup as a tar, as an export gives it", "200") }),
+            json!({
+                "get": operation("showBackup", "One backup as a tar, as an export gives it", "200"),
+                "delete": operation("deleteBackup", "Remove one backup", "204"),
+            }),
         ),
         (
             "/v1/envs/{env}/import",

@@ -128,6 +128,8 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_snapshots" => environments.max_snapshots;
     /// How many bytes the snapshots of one environment may take, without what they share with it.
     "environments.max_snapshot_bytes" => environments.max_snapshot_bytes;
+    /// How many bytes the backups of one environment may take; the newest is kept whatever its size.
+    "environments.max_backup_bytes" => environments.max_backup_bytes;
     /// How long the backups of a deleted environment are kept, in seconds.
     "environments.keep_deleted_s" => environments.keep_deleted_s;
 

@@ -1,7 +1,7 @@
 //! Bodies that are counted while they are on their way.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use super::pace::{Reader, Readers};
 
 /// How much of an answer is handed on at once: what is handed on is no longer seen here.
 const PIECE: usize = 32 << 10;
+
+/// How much more JSON takes when it is read, at most: `web::body::json` refuses what takes more.
+const JSON: u64 = web::body::READ_AS;
 
 /// What arrives beyond this is taken for something that is written down as it comes.
 const KEPT: u64 = 1 << 20;
@@ -85,17 +88,49 @@ impl HttpBody for Answering {
     }
 }
 
-/// A request's body: what has come of it is counted until the last of it has.
+/// A request's body: what has come of it is counted until the last of it has, and what is read as JSON until the request
+/// is answered.
 pub(super) struct Arriving {
     body: Body,
     counted: Counted,
-    held: Vec<Held>,
+    kept: Kept,
     bytes: u64,
+    kind: Kind,
+}
+
+/// What a body comes to in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Its bytes, while they arrive.
+    Bytes,
+    /// What is read of it, which takes many times its bytes.
+    Json,
+}
+
+/// What is counted of a request, for as long as somebody has it.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Option<Held>>>);
+
+impl Kept {
+    fn is(&self) -> MutexGuard<'_, Option<Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Arriving {
-    pub fn new(body: Body, counted: Counted) -> Self {
-        Self { body, counted, held: Vec::new(), bytes: 0 }
+    pub fn new(body: Body, counted: Counted, kind: Kind) -> Self {
+        Self { body, counted, kept: Kept::default(), bytes: 0, kind }
+    }
+
+    /// What is counted of it; who has this has it count.
+    pub fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
+
+    fn ends(&self) {
+        if self.kind == Kind::Bytes {
+            self.kept.is().take();
+        }
     }
 }
 
@@ -109,28 +144,30 @@ impl HttpBody for Arriving {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let Some(Ok(frame)) = frame else {
-            self.held.clear();
+            self.ends();
             return Poll::Ready(frame);
         };
         let came = frame.data_ref().map_or(0, Bytes::len) as u64;
-        let counts = came.min(KEPT.saturating_sub(self.bytes));
+        let new = came.min(KEPT.saturating_sub(self.bytes));
         self.bytes = self.bytes.saturating_add(came);
-        if counts > 0 {
-            let Some(held) = self.counted.hold(counts, 0) else {
-                self.held.clear();
+        if new > 0 {
+            let weight = if self.kind == Kind::Json { JSON } else { 1 };
+            let Some(held) = self.counted.hold(new * weight, 0) else {
+                self.kept.is().take();
                 let refusal =
                     Error::new(Code::Unavailable, "too many requests of this address are on their way")
                         .retry_after(Duration::from_secs(5))
                         .hint("send fewer at once");
                 return Poll::Ready(Some(Err(axum::Error::new(refusal))));
             };
-            match self.held.last_mut() {
-                Some(last) => last.take(held),
-                None => self.held.push(held),
+            let mut kept = self.kept.is();
+            match kept.as_mut() {
+                Some(kept) => kept.take(held),
+                None => *kept = Some(held),
             }
         }
         if self.body.is_end_stream() {
-            self.held.clear();
+            self.ends();
         }
         Poll::Ready(Some(Ok(frame)))
     }

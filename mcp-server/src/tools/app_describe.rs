@@ -92,8 +92,8 @@ impl Tool<Platform> for AppDescribe {
             }
         };
         if let Some(auth) = &mut shown.parts.app.auth {
-            auth.callback =
-                (!auth.providers.is_empty()).then(|| format!("{}{CALLBACK}", platform.urls.app(&slug)));
+            auth.callback = (!auth.providers.is_empty())
+                .then(|| format!("{}{CALLBACK}{{provider}}", platform.urls.app(&slug)));
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
         let Parts { app, snapshots, secrets, domains } = shown.parts;

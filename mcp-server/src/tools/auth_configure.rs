@@ -94,7 +94,7 @@ impl Tool<Platform> for AuthConfigure {
         let (applied, auth) = platform.releases.configure_auth(env, change, &secrets, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,
-            callback: (!auth.providers.is_empty()).then(|| format!("{url}{CALLBACK}")),
+            callback: (!auth.providers.is_empty()).then(|| format!("{url}{CALLBACK}{{provider}}")),
             url,
             changed: applied.changed,
             methods: auth.methods,

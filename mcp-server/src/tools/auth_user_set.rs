@@ -21,6 +21,8 @@ pub struct Input {
     claims: Option<Map<String, Value>>,
     disabled: Option<bool>,
     email: Option<String>,
+    /// "" for none.
+    phone: Option<String>,
     #[schemars(with = "Option<String>")]
     password: Option<Secret>,
     sign_out: Option<bool>,
@@ -58,14 +60,15 @@ impl Tool<Platform> for AuthUserSet {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        let Input { user, role, claims, disabled, email, password, sign_out, invite, mfa } = input;
+        let Input { user, role, claims, disabled, email, phone, password, sign_out, invite, mfa } = input;
         let platform = cx.platform();
         let invite = match invite {
             Some(true) => Some(invitation(platform, cx.env()).await?),
             Some(false) | None => None,
         };
         let sign_out = sign_out.unwrap_or_default();
-        let change = UserChange { user, role, claims, disabled, email, password, sign_out, invite, mfa };
+        let change =
+            UserChange { user, role, claims, disabled, email, phone, password, sign_out, invite, mfa };
         let set = platform.auth.set_user(cx.env(), change).await?;
         Ok(Output { user: set.user, created: set.created, signed_out: set.signed_out })
     }

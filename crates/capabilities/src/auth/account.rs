@@ -33,7 +33,7 @@ pub struct Account {
     /// Who else vouches for the user: providers, and `custom`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<String>,
-    /// Whether the user has neither an address nor anybody who vouches.
+    /// Whether the user has no way to come back: no address, number or passkey, and nobody who vouches.
     pub anonymous: bool,
     /// Whether the user cannot sign in.
     pub disabled: bool,
@@ -181,7 +181,10 @@ impl Stored {
             .collect();
         let account = Account {
             id: id.as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?,
-            anonymous: email.is_none() && phone.is_none() && providers.is_empty(),
+            anonymous: email.is_none()
+                && phone.is_none()
+                && providers.is_empty()
+                && passkey.as_i64() != Some(1),
             email,
             phone,
             providers,

@@ -11,7 +11,8 @@ use super::address::Address;
 use super::codes::{self, New, Purpose};
 use super::letters::Sender;
 use super::password::Password;
-use super::{Auth, Inner, factors, sessions, whole};
+use super::sessions::{self, Of};
+use super::{Auth, Inner, factors, ways, whole};
 use crate::database::{COUNTED, Databases, Writer};
 use crate::mail::{self, At, Kept, Letter};
 
@@ -59,6 +60,8 @@ pub struct UserChange {
     pub disabled: Option<bool>,
     /// Another address; like that of a new user it counts as confirmed.
     pub email: Option<String>,
+    /// Another phone number, or an empty text for none; sessions by the one before end.
+    pub phone: Option<String>,
     /// A password; all sessions end.
     pub password: Option<Secret>,
     /// Whether all sessions end.
@@ -223,6 +226,11 @@ impl Inner {
         email: Option<Address>,
         password: Option<Secret>,
     ) -> Result<UserSet> {
+        let phone = change.phone.as_deref().map(|text| match text.trim() {
+            "" => Ok(None),
+            text => Address::phone("/phone", text).map(Some),
+        });
+        let phone = phone.transpose()?;
         let mut db = self.begin(env).await?;
         let set = async {
             let (mut user, created) = match (named.key().find_in(&mut db).await?, named) {
@@ -269,6 +277,15 @@ impl Inner {
                 // The app's makers vouch for it.
                 account::confirm(&mut db, &mut user.account).await?;
             }
+            let by_phone = match phone {
+                Some(number) => {
+                    let ended = ways::set_phone(&mut db, user.account.id, number.as_ref()).await?;
+                    let found = Key::Id(user.account.id).find_in(&mut db).await?;
+                    user = found.ok_or_else(|| Error::internal("a user that was written is not there"))?;
+                    ended
+                }
+                None => 0,
+            };
             if let Some(number) = user.account.phone.as_deref().filter(|_| ends) {
                 codes::forget(&mut db, &Address::stored(number)?).await?;
             }
@@ -283,7 +300,8 @@ impl Inner {
                 factors::reset(&mut db, user.account.id).await?;
                 user.account.mfa = Vec::new();
             }
-            let signed_out = if ends { sessions::end_all(&mut db, user.account.id, None).await? } else { 0 };
+            let ended = if ends { sessions::end(&mut db, user.account.id, Of::All).await? } else { 0 };
+            let signed_out = by_phone + ended;
             let letter = match &change.invite {
                 Some(invitation) => {
                     let sender = self.sender(env, invitation.app.as_deref(), At::Best).await?;

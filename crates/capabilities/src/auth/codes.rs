@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::address::Address;
 use super::token::{self, hexadecimal, random};
+use super::upkeep::few;
 use crate::database::{Role, Writer};
 
 /// What links end with begins so. An app's users read it: it names nobody.
@@ -21,6 +22,9 @@ pub(super) const DIGITS: usize = 6;
 /// so that nobody takes somebody else's code away; less often than a guess would need, also where what is kept in mind of
 /// tries is lost with the process.
 const TRIES: u32 = 40;
+
+/// How many codes there may be in one environment.
+const MOST: u64 = 20_000;
 
 /// How many codes of one address are good at once; the oldest goes for a new one.
 const AT_ONCE: u32 = 5;
@@ -58,7 +62,7 @@ impl Purpose {
 pub(super) struct New<'a> {
     pub purpose: Purpose,
     pub email: &'a Address,
-    /// Whose address it becomes; for `Change`.
+    /// Whose address it becomes, for `Change`; else who was here without an account when it was asked for.
     pub user: Option<UserId>,
     /// What is stored of the password that the account gets; for `SignUp`.
     pub password: Option<&'a Secret>,
@@ -93,6 +97,7 @@ pub(super) async fn make(db: &mut Writer, env: &Env, new: &New<'_>) -> Result<Ma
     let (email, purpose) = (new.email.as_str(), new.purpose.as_str());
     let params = [email.into(), now.as_micros().into(), (AT_ONCE - 1).into(), purpose.into()];
     db.run(Role::Platform, sql, &params).await?;
+    few(db, "_steading_code", MOST).await?;
     // Of 2^64 numbers each code has the same share, but for one in 10^13.
     let code = format!("{:0DIGITS$}", u64::from_le_bytes(random()?) % 10_u64.pow(DIGITS as u32));
     let link = format!("{PREFIX}{}", token::text(&random::<32>()?));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::recognized::Known;
 use super::sign_in::How;
-use super::{Asking, Inner, recovery, tickets, totp};
+use super::{Asking, Inner, Profile, recovery, tickets, totp};
 use crate::database::{Databases, Role, Writer};
 use crate::rows::Mfa;
 
@@ -81,13 +81,51 @@ pub(super) enum Clearing {
 
 /// Decides whether the first factor by `how` is enough for `user`.
 pub(super) async fn clear(db: &mut Writer, user: UserId, how: &How) -> Result<Clearing> {
-    let asked =
-        Guard::read(&db.run(Role::Platform, GUARD, &[user.to_string().into()]).await?.rows).asks(how.mfa);
+    let asked = asked(db, user, how.mfa).await?;
     Ok(match how.strength {
         Strength::Two => Clearing::Cleared(Cleared { user, second: Some(Timestamp::now()) }),
         Strength::One if asked.is_empty() => Clearing::Cleared(Cleared { user, second: None }),
         Strength::One => Clearing::Asked(asked),
     })
+}
+
+/// What is asked of a user beside the first factor, where the app says `mfa`; nothing where one factor is enough.
+pub(super) async fn asked(db: &mut Writer, user: UserId, mfa: Mfa) -> Result<Vec<FactorKind>> {
+    Ok(Guard::read(&db.run(Role::Platform, GUARD, &[user.to_string().into()]).await?.rows).asks(mfa))
+}
+
+/// That what a session has begun may be finished in it: where the account asks for a second factor by now, the session has
+/// shown it.
+///
+/// # Errors
+/// `forbidden`.
+pub(super) async fn may_finish(db: &mut Writer, user: UserId, session: &str, mfa: Mfa) -> Result<()> {
+    let sql = "SELECT 1 FROM _steading_session WHERE id = ?1 AND second IS NOT NULL";
+    if asked(db, user, mfa).await?.is_empty()
+        || !db.run(Role::Platform, sql, &[session.into()]).await?.rows.is_empty()
+    {
+        return Ok(());
+    }
+    Err(needs_second())
+}
+
+/// That the address of somebody who wants a second factor is theirs, where they have one. Else who reads its mail would be
+/// taken for its owner, and could not be let in without leading them around the second factor.
+///
+/// # Errors
+/// `conflict`.
+pub(super) fn may_guard(profile: &Profile) -> Result<()> {
+    if profile.email.is_none() || profile.email_verified {
+        return Ok(());
+    }
+    Err(Error::new(Code::Conflict, "a second factor needs an address that is confirmed").hint(
+        "POST /_/auth/email with the address of the account mails a code, and /_/auth/email/verify takes it",
+    ))
+}
+
+fn needs_second() -> Error {
+    Error::new(Code::Forbidden, "this needs the second factor, or to have shown it a moment ago")
+        .hint("send it as `code` or `recovery_code`, or sign in again")
 }
 
 /// Whether the user `u` has an authenticator, and a passkey.
@@ -255,11 +293,7 @@ impl Inner {
             }
             Presence::Password(current) if !guarded => self.knows(asking, known, current).await,
             Presence::Fresh if self.is_fresh_by(env, &known.session, guarded).await? => Ok(()),
-            Presence::Password(_) | Presence::Fresh if guarded => Err(Error::new(
-                Code::Forbidden,
-                "this needs the second factor, or to have shown it a moment ago",
-            )
-            .hint("send it as `code` or `recovery_code`, or sign in again")),
+            Presence::Password(_) | Presence::Fresh if guarded => Err(needs_second()),
             Presence::Password(_) | Presence::Fresh => Err(super::proofs::not_in_person()),
         }
     }

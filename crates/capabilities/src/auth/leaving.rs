@@ -13,7 +13,8 @@ use super::account::settle;
 use super::address::Address;
 use super::factors::Presence;
 use super::letters::News;
-use super::{Asking, Auth, Ending, Inner, Profile, codes, factors, sessions, whole};
+use super::sessions::{self, Of};
+use super::{Asking, Auth, Ending, Inner, Profile, codes, factors, whole};
 use crate::access::Guest;
 use crate::database::{Role, Writer, quoted};
 use crate::rows::{ListQuery, Rows};
@@ -223,7 +224,7 @@ async fn disown(db: &mut Writer, table: &str, user: UserId) -> Result<()> {
 
 /// Removes what the platform knows of a user.
 pub(super) async fn remove(db: &mut Writer, user: UserId, email: Option<&str>) -> Result<()> {
-    sessions::end_all(db, user, None).await?;
+    sessions::end(db, user, Of::All).await?;
     factors::reset(db, user).await?;
     let sql = "SELECT subject FROM _steading_identity WHERE user = ?1 AND provider = 'phone'";
     let numbers = db.run(Role::Platform, sql, &[user.to_string().into()]).await?.rows;

@@ -36,6 +36,10 @@ pub(super) enum News {
     Passkey,
     /// There is no second factor any more.
     Unguarded,
+    /// Somebody else's word opens the account from now on.
+    Linked,
+    /// A way in is one no more.
+    Unlinked,
 }
 
 impl Inner {
@@ -69,7 +73,8 @@ impl Sender {
             Purpose::SignUp => (
                 format!("Confirm your address for {name}"),
                 format!("confirm your address for {name}"),
-                "link",
+                // Our page asks for the password again; others know one kind of link to sign in with.
+                if redirect.is_none_or(|to| to.starts_with('/')) { "signup" } else { "link" },
             ),
             Purpose::Reset => {
                 (format!("Reset your password for {name}"), format!("set a new password for {name}"), "reset")
@@ -174,6 +179,20 @@ impl Sender {
                 format!(
                     "the authenticator of your account at {name} was removed a moment ago, and signing in takes no \
                      second step any more. If that was not you, set a new password there at once, and an authenticator."
+                ),
+            ),
+            News::Linked => (
+                format!("Another way to sign in at {name}"),
+                format!(
+                    "another way to sign in was linked with your account at {name} a moment ago, and opens it. If that \
+                     was not you, unlink it there at once, and write to those who run {name}."
+                ),
+            ),
+            News::Unlinked => (
+                format!("A way to sign in at {name} is gone"),
+                format!(
+                    "a way to sign in was taken away from your account at {name} a moment ago, and opens it no more. If \
+                     that was not you, set a new password there at once."
                 ),
             ),
         };

@@ -64,7 +64,7 @@ pub struct AuthLimits {
     pub strangers_texts: Rate,
     /// Texts asked for from one network address.
     pub texts_from: Rate,
-    /// Texts of one app: each costs its makers money.
+    /// Texts of one app to numbers that have an account, and as many to those that have none: each costs its makers money.
     pub texts_of_app: Rate,
     /// How long after the first factor the second may be shown.
     pub ticket: Duration,
@@ -100,7 +100,7 @@ impl Default for AuthLimits {
         const TEXTS: Rate = rate(3, Duration::from_secs(300));
         const STRANGERS_TEXTS: Rate = rate(6, Duration::from_secs(900));
         const TEXTS_FROM: Rate = rate(10, Duration::from_secs(60));
-        // Some five thousand a day at most, whoever asks.
+        // Some five thousand a day at most of either, whoever asks.
         const TEXTS_OF_APP: Rate = rate(100, Duration::from_secs(18));
         // Three codes are good at a time: at this pace one is guessed once in three years, by who has the first factor.
         const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));

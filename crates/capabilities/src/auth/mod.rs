@@ -39,6 +39,7 @@ mod token;
 mod totp;
 pub(crate) mod turns;
 mod upkeep;
+mod ways;
 
 #[cfg(test)]
 mod tests;
@@ -60,8 +61,7 @@ pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub(crate) use others::check as check_providers;
 pub use others::{
-    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, IdentityInfo, Landing, Provider,
-    Taken, Wish,
+    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, Landing, Provider, Taken, Wish,
 };
 pub use passkeys::{NewPasskey, Passkey, ShownPasskey};
 pub use proofs::{Entered, Shown};
@@ -70,6 +70,7 @@ pub use second::{Enrolment, Factor, Factors};
 pub use sessions::SessionInfo;
 pub use throttle::network;
 pub use token::{Claims, TokenKeys};
+pub use ways::IdentityInfo;
 
 use crate::access::{Guest, Subject};
 use crate::database::Databases;
@@ -150,7 +151,7 @@ struct Throttles {
     seconds: Throttle<(EnvId, UserId)>,
     texts: Guesses,
     texts_from: Throttle<Client>,
-    texts_of_app: Throttle<EnvId>,
+    texts_of_app: Throttle<(EnvId, phone::Whose)>,
 }
 
 /// A request to sign in: to which app, how it wants that, from where.

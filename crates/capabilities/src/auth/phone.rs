@@ -21,10 +21,11 @@ use super::proofs::{typed, wrong};
 use super::requests::beside;
 use super::sign_in::{Before, Found, Who, upgraded};
 use super::throttle::network;
-use super::{Account, Asking, Auth, Inner, SignIn, whole};
-use crate::database::{Durability, Role, Writer};
+use super::{Account, Asking, Auth, Inner, SignIn, ways, whole};
+use crate::database::{Durability, Writer};
 use crate::logs::Level;
 use crate::mail::{self, Letter};
+use crate::places::Place;
 use crate::rows::{Method, PhoneAdapter, SignUp};
 
 /// What a secret of the library's own form begins with; what comes after it is base64.
@@ -45,6 +46,15 @@ struct Text {
     code: Secret,
     text: Secret,
     app: String,
+    known: Whose,
+}
+
+/// Whether a number has an account. Texts to those that have none are counted by themselves: whoever makes numbers up uses
+/// up nothing of those who have signed in before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    Somebodys,
+    Nobodys,
 }
 
 /// Somebody who has read a text.
@@ -58,8 +68,8 @@ impl Auth {
     /// Has a code sent to a phone. Nothing tells whether the number has an account.
     ///
     /// # Errors
-    /// `forbidden` where the app does not list the method; `invalid_input` at `/phone`; `rate_limited`, also where the app
-    /// has had too many sent; `unavailable`.
+    /// `forbidden` where the app does not list the method; `invalid_input` at `/phone`; `rate_limited`;
+    /// `unavailable`.
     pub async fn ask_text(&self, asking: &Asking<'_>, phone: &str) -> Result<()> {
         asking.by(Method::Phone)?;
         let phone = Address::phone("/phone", phone)?;
@@ -72,14 +82,10 @@ impl Auth {
         // The narrower bounds come first, so that one who asks too often uses nobody else's up.
         throttles.texts_from.admit(asking.client())?;
         throttles.texts.admit(env.id(), phone.clone(), network(asking.client))?;
-        throttles.texts_of_app.admit(env.id())?;
         let (app, signup) = (asking.settings.name.clone(), asking.settings.signup);
         let wanted = Wanted { phone, adapter, app, domain: asking.domain.map(str::to_owned), signup };
         let (inner, env) = (Arc::clone(&self.0), env.clone());
-        beside(asking.env, async move {
-            let _place = place;
-            inner.text(&env, &wanted).await
-        });
+        beside(asking.env, async move { inner.text(&env, &wanted, place).await });
         Ok(())
     }
 
@@ -129,12 +135,24 @@ impl Auth {
 
 impl Inner {
     /// Writes a code down and has it sent. The same is written for who gets none, so that what follows takes as long.
-    async fn text(&self, env: &Env, wanted: &Wanted) -> Result<()> {
+    async fn text(&self, env: &Env, wanted: &Wanted, place: Place) -> Result<()> {
         let sender = self.sender(env, wanted.app.as_deref(), wanted.domain.as_deref().into()).await?;
         let mut db = self.databases.writer(env).await?;
         db.begin(Durability::Normal).await?;
         let written = self.write_text(&mut db, env, wanted, &sender).await;
-        let Some(text) = settle(db, written).await? else { return Ok(()) };
+        let written = settle(db, written).await?;
+        // Others who want a code need not wait for who sends this one.
+        drop(place);
+        let Some(text) = written else { return Ok(()) };
+        if self.throttles.texts_of_app.admit((env.id(), text.known)).is_err() {
+            let whose = match text.known {
+                Whose::Somebodys => "numbers that have an account",
+                Whose::Nobodys => "numbers that have no account",
+            };
+            let message = format!("a text was not sent: there were too many to {whose}");
+            self.post.note(env, Level::Warn, &message, &[]);
+            return Ok(());
+        }
         if let Err(why) = self.hand_over(env, &wanted.adapter, &text).await {
             self.post.note(env, Level::Error, &format!("a text was not sent: {why}"), &[]);
         }
@@ -154,6 +172,7 @@ impl Inner {
         let new =
             New { purpose: Purpose::Phone, email: phone, user: None, password: None, redirect: None, life };
         let made = codes::make(db, env, &new).await?;
+        let known = if found.is_some() { Whose::Somebodys } else { Whose::Nobodys };
         let gets = found.map_or(wanted.signup == SignUp::Open, |found| !found.account.disabled);
         if !gets {
             return Ok(None);
@@ -166,7 +185,8 @@ impl Inner {
             mail::keep(db, &letter).await?;
             return Ok(None);
         }
-        Ok(Some(Text { to: phone.as_str().to_owned(), code: made.code, text, app: sender.name.clone() }))
+        let (to, app) = (phone.as_str().to_owned(), sender.name.clone());
+        Ok(Some(Text { to, code: made.code, text, app, known }))
     }
 
     /// Gives a text to the app's adapter; why not, in words that name no secret.
@@ -174,7 +194,7 @@ impl Inner {
         let secret = self.outside.secrets.value(env, &adapter.secret).await.map_err(|e| e.to_string())?;
         let secret = secret.ok_or_else(|| format!("the secret {} is not set", adapter.secret))?;
         let url = Url::parse(&adapter.webhook).map_err(|_| "the webhook is no address".to_owned())?;
-        let Text { to, code, text, app } = text;
+        let Text { to, code, text, app, known: _ } = text;
         let body = json!({ "to": to, "code": code.expose(), "text": text.expose(), "app": app }).to_string();
         let (id, at) = (format!("msg_{}", Uuid::now_v7().simple()), Timestamp::now().as_secs());
         let signature = signature(&secret, &id, at, &body)
@@ -198,7 +218,7 @@ impl Inner {
         let Phoned { phone, before, signup } = phoned;
         let mut user = match (Key::Phone(&phone).find_in(db).await?, before) {
             (Some(found), _) if found.account.disabled => return Err(wrong()),
-            (Some(user), _) => return Ok(Found { user, changed: false }),
+            (Some(user), _) => return Ok(Found::of(user, false)),
             (None, _) if signup != SignUp::Open => return Err(wrong()),
             (None, Some(before)) => upgraded(db, &before, None).await?,
             (None, None) => Stored { account: Account::new(None), password: None },
@@ -206,11 +226,8 @@ impl Inner {
         user.account.note("phone");
         user.account.phone = Some(phone.as_str().to_owned());
         account::put(db, &user).await?;
-        let sql = "INSERT INTO _steading_identity (provider, subject, user, created_at) VALUES ('phone', ?1, ?2, ?3)";
-        let params =
-            [phone.as_str().into(), user.account.id.to_string().into(), Timestamp::now().as_micros().into()];
-        db.run(Role::Platform, sql, &params).await?;
-        Ok(Found { user, changed: true })
+        ways::add_phone(db, user.account.id, &phone).await?;
+        Ok(Found::of(user, true))
     }
 }
 

@@ -7,13 +7,13 @@ use kernel::{Code, Env, Error, Result, Secret};
 use super::account::{self, Key, settle};
 use super::address::Address;
 use super::codes::{self, DIGITS, Purpose, Spent};
-use super::factors::Presence;
+use super::factors::{Guard, Presence};
 use super::guesses::Guess;
 use super::letters::{News, Sender};
 use super::password::{Password, Tried};
 use super::recognized::Known;
 use super::requests::{Outgoing, Wanted};
-use super::sessions;
+use super::sessions::{self, Of};
 use super::sign_in::{Alone, Before, Reads, Who, taken};
 use super::throttle::network;
 use super::{Asking, Auth, Inner, Profile, SignIn, whole};
@@ -94,16 +94,27 @@ impl Proof {
 }
 
 impl Auth {
-    /// Mails a code and a link to sign in with. Nothing tells whether the address has an account.
+    /// Mails a code and a link to sign in with. Nothing tells whether the address has an account. With the access token of
+    /// an anonymous user the link makes an account of that user.
     ///
     /// # Errors
     /// `forbidden` where the app does not list the method; `invalid_input` at `/email` or `/redirect`; `rate_limited`;
     /// `unavailable`.
-    pub async fn ask_code(&self, asking: &Asking<'_>, email: &str, redirect: Option<&str>) -> Result<()> {
+    pub async fn ask_code(
+        &self,
+        asking: &Asking<'_>,
+        token: Option<&Secret>,
+        email: &str,
+        redirect: Option<&str>,
+    ) -> Result<()> {
         asking.by(Method::Otp)?;
         let email = Address::parse("/email", email)?;
+        let before = match token {
+            Some(token) => Before::of(&*self.0.known(asking.env, token).await?),
+            None => None,
+        };
         let wanted = self.wanted(asking, Purpose::SignIn, email, redirect).await?;
-        self.0.request(asking.env, wanted);
+        self.0.request(asking.env, Wanted { user: before.map(Before::into_asker), ..wanted });
         Ok(())
     }
 
@@ -120,8 +131,9 @@ impl Auth {
     }
 
     /// Opens a session for who shows what was mailed to sign in, to confirm an address, or to invite. With the access
-    /// token of an anonymous user, and an address without an account, it is that user who gets it. With the `password` that
-    /// was signed up with, an account that is made by this has it, whatever others have typed for the address.
+    /// token of an anonymous user, and an address without an account, it is that user who gets it; by a link only the one
+    /// who has asked for it. With the `password` that was signed up with, an account that is made by this has it, whatever
+    /// others have typed for the address; by a link without it, it has none.
     ///
     /// # Errors
     /// `unauthenticated` with the same words for whatever is wrong; `invalid_input` at `/email`, `/code` or `/password`;
@@ -178,6 +190,8 @@ impl Auth {
         let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
         let (signup, how) = (asking.settings.signup, asking.how("mail"));
         let (name, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
+        // Anybody may have asked for a link, and sent it on or had it mailed to somebody else.
+        let by_link = matches!(proof, Proof::Link(_));
         let outcome = whole(async move {
             let mut db = inner.begin(&env).await?;
             let entered = async {
@@ -192,7 +206,9 @@ impl Auth {
                     }
                     false => None,
                 };
+                let before = before.filter(|before| !by_link || spent.user == Some(before.user()));
                 let password = match spent.purpose {
+                    Purpose::SignUp if by_link => password,
                     Purpose::Reset | Purpose::SignUp => password.or(spent.password),
                     Purpose::SignIn | Purpose::Change | Purpose::Invite | Purpose::Phone => None,
                 };
@@ -251,7 +267,7 @@ impl Auth {
                 let (id, mut user) = session_user(&mut db, &session).await?;
                 user.password = Some(password);
                 account::put(&mut db, &user).await?;
-                sessions::end_all(&mut db, user.account.id, Some(&id)).await?;
+                sessions::end(&mut db, user.account.id, Of::Others(&id)).await?;
                 let letter = user.account.email_verified.then(|| sender.news(&email, News::Password));
                 Ok((user.account.id, inner.keep(&mut db, letter).await?))
             }
@@ -264,7 +280,8 @@ impl Auth {
         .await
     }
 
-    /// Mails a code and a link to the address that the user of an access token wants to have.
+    /// Mails a code and a link to the address that the user of an access token wants to have. For the address that the
+    /// account has nobody need be there in person: it is how it is confirmed.
     ///
     /// # Errors
     /// As [`Auth::change_password`], but at `/email`.
@@ -277,8 +294,10 @@ impl Auth {
     ) -> Result<()> {
         let email = Address::parse("/email", email)?;
         let known = self.0.known(asking.env, token).await?;
-        let user = Some(known.profile.id);
-        if known.profile.email.is_some() || known.profile.anonymous {
+        let user = Some((known.profile.id, known.session.clone()));
+        if known.profile.email.as_deref() == Some(email.as_str()) {
+            // Nothing changes hands: who reads the mail of the account's own address shows that it is theirs.
+        } else if known.profile.email.is_some() || known.profile.anonymous {
             self.owner(asking, token, current).await?;
         } else {
             // Somebody whom others vouch for has no password to show.
@@ -290,31 +309,30 @@ impl Auth {
         Ok(())
     }
 
-    /// Gives a user the new address that its mail was read at; with a code, the user of the access token. The address
+    /// Gives the user of an access token, who has asked for it, the new address that its mail was read at. The address
     /// before is told.
     ///
     /// # Errors
-    /// As [`Auth::verify`]; `conflict` where the address has another account by now.
+    /// As [`Auth::verify`]; `unauthenticated` also where somebody else has asked, and the link is still good then;
+    /// `conflict` where the address has another account by now.
     pub async fn verify_email(
         &self,
         asking: &Asking<'_>,
         token: Option<&Secret>,
         shown: &Shown,
     ) -> Result<Profile> {
-        let known = match token {
-            Some(token) => Some(self.0.known(asking.env, token).await?),
-            None => None,
+        // Who presses a link in a mail need not be who has asked for it: their press gives nobody else their address.
+        let other = || {
+            Error::new(Code::Unauthenticated, "this is for the user who has asked for the new address")
+                .hint("sign in as that user, then show the code or open the link again")
         };
+        let known = self.0.known(asking.env, token.ok_or_else(other)?).await?;
         self.0.throttles.passwords.admit(asking.client())?;
         let proof = Proof::read(shown)?;
-        if matches!(proof, Proof::Code { .. }) && known.is_none() {
-            return Err(Error::new(Code::Unauthenticated, "there is no session")
-                .hint("show the code as the user who asked for it, or open the link"));
-        }
         let guess = self.guess(asking, &proof)?;
         let (inner, env, name) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.name.clone());
         let domain = asking.domain.map(str::to_owned);
-        let by = known.map(|known| known.profile.id);
+        let (by, by_link) = (known.profile.id, matches!(proof, Proof::Link(_)));
         let outcome = whole(async move {
             let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
             let mut db = inner.begin(&env).await?;
@@ -322,6 +340,9 @@ impl Auth {
                 let Some(spent) = proof.spend(&mut db, &env, &[Purpose::Change]).await? else {
                     return Ok(None);
                 };
+                if by_link && spent.user != Some(by) {
+                    return Err(other());
+                }
                 inner.moved(&mut db, spent, by, &sender).await
             }
             .await;
@@ -351,10 +372,14 @@ impl Auth {
             return Err(Error::new(Code::Conflict, "this user has no address yet").hint("sign up first"));
         };
         let email = Address::parse("/email", email)?;
+        let guard = Guard::find(&inner.databases, env, known.profile.id).await?;
         match current {
             Some(current) => inner.knows(asking, &known, current).await?,
-            None if inner.is_fresh(env, &known.session).await? => {}
-            None => return Err(not_in_person()),
+            None => inner.present(asking, &known, &Presence::Fresh).await?,
+        }
+        if !guard.asks(asking.settings.mfa).is_empty() {
+            // Where there is a second factor the password is not enough.
+            inner.present(asking, &known, &Presence::Fresh).await?;
         }
         Ok((known.session.clone(), email))
     }
@@ -407,11 +432,11 @@ impl Inner {
         &self,
         db: &mut Writer,
         spent: Spent,
-        by: Option<kernel::UserId>,
+        by: kernel::UserId,
         sender: &Sender,
     ) -> Result<Option<(Profile, Option<Outgoing>)>> {
         // The code of another user is none.
-        let Some(user) = spent.user.filter(|user| by.is_none_or(|by| by == *user)) else { return Ok(None) };
+        let Some(user) = spent.user.filter(|user| *user == by) else { return Ok(None) };
         let found = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
         let Some(mut user) = found else { return Ok(None) };
         let other = Key::Email(&spent.email).find_in(db).await?;

@@ -10,6 +10,7 @@ use super::address::Address;
 use super::codes::{self, New, Purpose};
 use super::letters::{News, Sender};
 use super::redirects::allowed;
+use super::sessions;
 use super::throttle::network;
 use super::{Asking, Auth, Inner};
 use crate::database::{Durability, Role, Writer};
@@ -23,8 +24,8 @@ use crate::snapshots;
 pub(super) struct Wanted {
     pub purpose: Purpose,
     pub email: Address,
-    /// Whose address it becomes; for `Change`.
-    pub user: Option<UserId>,
+    /// Who asks, and in which session: whose address it becomes, for `Change`; else who is here without an account.
+    pub user: Option<(UserId, String)>,
     /// What is stored of the password that the account gets; for `SignUp`.
     pub password: Option<Secret>,
     /// Where the link leads on to, checked.
@@ -127,7 +128,13 @@ impl Inner {
         let life = self.limits.code;
         let redirect = wanted.redirect.as_deref();
         let password = wanted.password.as_ref();
-        let new = New { purpose: wanted.purpose, email, user: wanted.user, password, redirect, life };
+        let user = match &wanted.user {
+            Some((user, session)) if sessions::is_open(db, *user, session).await? => Some(*user),
+            // It has ended meanwhile, and what it has asked for with it.
+            Some(_) if wanted.purpose == Purpose::Change => return Ok(None),
+            _ => None,
+        };
+        let new = New { purpose: wanted.purpose, email, user, password, redirect, life };
         let mailed = codes::make(db, env, &new).await?;
         let code = || Some(sender.code(email, wanted.purpose, &mailed, redirect, life));
         let disabled = found.as_ref().is_some_and(|found| found.account.disabled);
@@ -146,7 +153,7 @@ impl Inner {
                 Some(sender.news(email, News::HasAccount))
             }
             (Purpose::SignUp, _) | (Purpose::Change, None) => code(),
-            (Purpose::Change, Some(found)) if wanted.user == Some(found.account.id) => code(),
+            (Purpose::Change, Some(found)) if user == Some(found.account.id) => code(),
             (Purpose::Change, Some(_)) => Some(sender.news(email, News::HasAccount)),
         };
         self.keep(db, letter).await

@@ -13,7 +13,7 @@ use super::factors::{self, FactorKind, Guard, Presence, Second, digits};
 use super::letters::News;
 use super::proofs::session_user;
 use super::recognized::Known;
-use super::sessions;
+use super::sessions::{self, Of};
 use super::tickets::{self, For};
 use super::token::random;
 use super::{Asking, Auth, Session, recovery, totp, whole};
@@ -69,8 +69,8 @@ impl Auth {
     ///
     /// # Errors
     /// `unauthenticated` where the token does not hold; `forbidden` where the app has no second factors, or the user is
-    /// not there in person; `conflict` where there is one already, or the user has no account; `invalid_input` at
-    /// `/name`; `rate_limited`.
+    /// not there in person; `conflict` where there is one already, or the user has no account, or an address that is not
+    /// confirmed; `invalid_input` at `/name`; `rate_limited`.
     pub async fn enrol(
         &self,
         asking: &Asking<'_>,
@@ -130,7 +130,7 @@ impl Auth {
         let known = self.may_enrol(asking, token).await?;
         self.0.throttles.passwords.admit(asking.client())?;
         let code = digits(code)?;
-        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let (inner, env, mfa) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.mfa);
         let (name, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         whole(async move {
             let sender = inner.sender(&env, name.as_deref(), domain.as_deref().into()).await?;
@@ -138,6 +138,8 @@ impl Auth {
             let mut db = inner.begin(&env).await?;
             let activated = async {
                 let (session, stored) = session_user(&mut db, &known.session).await?;
+                // It was begun when there may have been no second factor.
+                factors::may_finish(&mut db, user, &session, mfa).await?;
                 let sql =
                     "SELECT secret FROM _steading_totp WHERE user = ?1 AND active = 0 AND created_at > ?2";
                 let since = now.minus(inner.limits.code).as_micros();
@@ -154,7 +156,7 @@ impl Auth {
                 db.run(Role::Platform, sql, &params).await?;
                 let codes = recovery::renew(&mut db, user).await?;
                 // Whoever is in by one factor alone is out.
-                sessions::end_all(&mut db, user, Some(&session)).await?;
+                sessions::end(&mut db, user, Of::Others(&session)).await?;
                 let sql = "UPDATE _steading_session SET second = ?2 WHERE id = ?1";
                 db.run(Role::Platform, sql, &[session.into(), now.as_micros().into()]).await?;
                 let letter = sender.news_of(&stored.account, News::Guarded)?;
@@ -308,6 +310,7 @@ impl Auth {
         if known.profile.anonymous {
             return Err(Error::new(Code::Conflict, "this user has no account yet").hint("sign up first"));
         }
+        factors::may_guard(&known.profile)?;
         Ok(known)
     }
 }

@@ -56,6 +56,9 @@ pub(super) async fn open(
                RETURNING id";
     let params = [user.to_string().into(), now.as_micros().into(), most.max(1).saturating_sub(1).into()];
     let ended = ids(&db.run(Role::Platform, sql, &params).await?.rows);
+    if !ended.is_empty() {
+        forget_begun(db, user).await?;
+    }
     let (id, refresh) = (Uuid::now_v7().simple().to_string(), Refresh::first()?);
     let sql = "INSERT INTO _steading_session \
                (id, user, family, refresh, method, device, created_at, used_at, expires_at, second) \
@@ -75,19 +78,58 @@ pub(super) async fn open(
     Ok(Opened { id, refresh, ended })
 }
 
-/// Ends all sessions of a user but `kept`, and those that wait for the second factor; how many sessions there were. What the
-/// user has asked for and not shown yet, an address to change to, ends with them.
-pub(super) async fn end_all(db: &mut Writer, user: UserId, kept: Option<&str>) -> Result<u64> {
-    tickets::forget(db, user).await?;
-    db.run(Role::Platform, "DELETE FROM _steading_code WHERE user = ?1", &[user.to_string().into()]).await?;
-    let sql = "DELETE FROM _steading_session WHERE user = ?1 AND id IS NOT ?2";
-    Ok(db.run(Role::Platform, sql, &[user.to_string().into(), kept.into()]).await?.changed)
+/// Which sessions of a user end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of<'a> {
+    /// All.
+    All,
+    /// All but this one.
+    Others(&'a str),
+    /// This one.
+    One(&'a str),
+    /// Those that one way to sign in has opened, but this one.
+    Way(&'a str, &'a str),
 }
 
-/// Ends one session.
-pub(super) async fn end(db: &mut Writer, session: &str) -> Result<()> {
-    db.run(Role::Platform, "DELETE FROM _steading_session WHERE id = ?1", &[session.into()]).await?;
+/// Ends sessions of a user; how many there were. Whatever was begun in any session and is not finished yet, a new address
+/// or a passkey in the making, ends with them: nobody knows who has begun it.
+pub(super) async fn end(db: &mut Writer, user: UserId, which: Of<'_>) -> Result<u64> {
+    forget_begun(db, user).await?;
+    if matches!(which, Of::All | Of::Others(_)) {
+        // What was mailed or sent before opens the account no more: somebody else may have it.
+        let sql = "DELETE FROM _steading_code WHERE email IN (SELECT email FROM _steading_user WHERE id = ?1 \
+                   UNION SELECT subject FROM _steading_identity WHERE user = ?1 AND provider = 'phone')";
+        db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
+    let (sql, params): (_, [Option<&str>; 2]) = match which {
+        Of::All => ("user = ?1", [None, None]),
+        Of::Others(kept) => ("user = ?1 AND id <> ?2", [Some(kept), None]),
+        Of::One(session) => ("user = ?1 AND id = ?2", [Some(session), None]),
+        Of::Way(method, kept) => ("user = ?1 AND method = ?2 AND id <> ?3", [Some(method), Some(kept)]),
+    };
+    let user = user.to_string();
+    let params: Vec<Value> =
+        [Some(user.as_str())].into_iter().chain(params).flatten().map(Value::from).collect();
+    Ok(db.run(Role::Platform, &format!("DELETE FROM _steading_session WHERE {sql}"), &params).await?.changed)
+}
+
+/// Nothing that a user has begun is worth anything any more: the second step of a sign-in, an address to change to, a
+/// passkey or an authenticator that is being set up.
+async fn forget_begun(db: &mut Writer, user: UserId) -> Result<()> {
+    tickets::forget(db, user).await?;
+    for sql in [
+        "DELETE FROM _steading_code WHERE user = ?1 AND purpose = 'change'",
+        "DELETE FROM _steading_totp WHERE user = ?1 AND active = 0",
+    ] {
+        db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
+    }
     Ok(())
+}
+
+/// Whether a session of a user is still there.
+pub(super) async fn is_open(db: &mut Writer, user: UserId, session: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM _steading_session WHERE id = ?1 AND user = ?2";
+    Ok(!db.run(Role::Platform, sql, &[session.into(), user.to_string().into()]).await?.rows.is_empty())
 }
 
 /// What a browser says of itself, as one line of bounded length.
@@ -158,10 +200,13 @@ impl Auth {
             let mut db = inner.begin(&env).await?;
             let user = known.profile.id;
             let ended = match &ending {
-                Ending::This => end(&mut db, &known.session).await,
-                Ending::Everywhere => end_all(&mut db, user, None).await.map(drop),
-                Ending::Others => end_all(&mut db, user, Some(&known.session)).await.map(drop),
-                Ending::One(session) => end_own(&mut db, user, session).await,
+                Ending::This => end(&mut db, user, Of::One(&known.session)).await,
+                Ending::Everywhere => end(&mut db, user, Of::All).await,
+                Ending::Others => end(&mut db, user, Of::Others(&known.session)).await,
+                Ending::One(session) => match end(&mut db, user, Of::One(session)).await {
+                    Ok(0) => Err(Error::not_found("such session of yours")),
+                    ended => ended,
+                },
             };
             settle(db, ended).await?;
             inner.recognized.forget(|other| match &ending {
@@ -174,12 +219,6 @@ impl Auth {
         })
         .await
     }
-}
-
-async fn end_own(db: &mut Writer, user: UserId, session: &str) -> Result<()> {
-    let sql = "DELETE FROM _steading_session WHERE id = ?1 AND user = ?2";
-    let ended = db.run(Role::Platform, sql, &[session.into(), user.to_string().into()]).await?.changed;
-    if ended == 0 { Err(Error::not_found("such session of yours")) } else { Ok(()) }
 }
 
 /// What is stored of an attempt's name.
@@ -253,7 +292,7 @@ impl Inner {
             Shown::Current if live => (hash, attempt),
             Shown::Again if live => (hash, before.as_str().map(str::to_owned)),
             _ => {
-                end(db, &id).await?;
+                end(db, user.account.id, Of::One(&id)).await?;
                 if live {
                     tracing::warn!(
                         env.id = %env.id(),

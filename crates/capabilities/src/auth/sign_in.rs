@@ -15,7 +15,7 @@ use super::password::{Password, Tried};
 use super::phone::Phoned;
 use super::recognized::Known;
 use super::requests::Wanted;
-use super::sessions::{self, Opened};
+use super::sessions::{self, Of, Opened};
 use super::throttle::network;
 use super::tickets::{self, For};
 use super::token::{Claims, Refresh};
@@ -98,6 +98,11 @@ impl Before {
     pub fn user(&self) -> UserId {
         self.user
     }
+
+    /// Whose it is, and which.
+    pub fn into_asker(self) -> (UserId, String) {
+        (self.user, self.session)
+    }
 }
 
 /// A user for whom a session is to be opened.
@@ -144,6 +149,15 @@ pub(super) struct Found {
     pub user: Stored,
     /// Whether what is remembered of the user does not hold any more.
     pub changed: bool,
+    /// Whether an account that was there has one more way in.
+    pub linked: bool,
+}
+
+impl Found {
+    /// A user by a way in that was there before, or is the only one.
+    pub fn of(user: Stored, changed: bool) -> Self {
+        Self { user, changed, linked: false }
+    }
 }
 
 impl Auth {
@@ -195,7 +209,8 @@ impl Auth {
         if asking.settings.confirms() {
             let password = Some(self.0.passwords.hash(env.id(), password).await?);
             let wanted = self.wanted(asking, Purpose::SignUp, email, redirect).await?;
-            self.0.request(env, Wanted { password, ..wanted });
+            let user = before.as_deref().and_then(Before::of).map(Before::into_asker);
+            self.0.request(env, Wanted { password, user, ..wanted });
             return Ok(SignedUp::Mailed);
         }
         if Key::Email(&email).find(&self.0.databases, env).await?.is_some() {
@@ -277,6 +292,8 @@ pub(super) struct SignedIn {
     user: UserId,
     changed: bool,
     ended: Vec<String>,
+    /// The account, where it was there before and has one more way in.
+    pub linked: Option<Account>,
 }
 
 impl Inner {
@@ -289,7 +306,7 @@ impl Inner {
 
     /// Drops what is remembered and does not hold any more; to be called after the commit.
     pub(super) fn announce(&self, env: &Env, opened: SignedIn) -> SignIn {
-        let SignedIn { outcome, user, changed, ended } = opened;
+        let SignedIn { outcome, user, changed, ended, linked: _ } = opened;
         if changed {
             self.recognized.forget(|other| other.is_of_user(env.id(), user));
         }
@@ -315,7 +332,7 @@ impl Inner {
         how: &How,
     ) -> Result<SignedIn> {
         let now = Timestamp::now();
-        let Found { mut user, changed } = self.found(db, who).await?;
+        let Found { mut user, changed, linked } = self.found(db, who, how.mfa).await?;
         if let Some(email) = &user.account.email {
             let sql = "SELECT 1 FROM _steading_user WHERE email = ?1 AND id <> ?2";
             let params = [email.clone().into(), user.account.id.to_string().into()];
@@ -324,6 +341,7 @@ impl Inner {
             }
         }
         let id = user.account.id;
+        let linked = linked.then(|| user.account.clone());
         let cleared = match factors::clear(db, id, how).await? {
             Clearing::Cleared(cleared) => cleared,
             Clearing::Asked(factors) => {
@@ -331,13 +349,13 @@ impl Inner {
                 let expires_in = self.limits.ticket;
                 let ticket = tickets::issue(db, env, For::Second, Some(id), &how.method, expires_in).await?;
                 let outcome = SignIn::Second(Challenge { ticket, factors, expires_in });
-                return Ok(SignedIn { outcome, user: id, changed, ended: Vec::new() });
+                return Ok(SignedIn { outcome, user: id, changed, ended: Vec::new(), linked });
             }
         };
         user.account.last_seen_at = Some(now);
         account::put(db, &user).await?;
         let (session, ended) = self.opened(db, env, &cleared, &user.account, how).await?;
-        Ok(SignedIn { outcome: SignIn::Session(session), user: id, changed, ended })
+        Ok(SignedIn { outcome: SignIn::Session(session), user: id, changed, ended, linked })
     }
 
     /// The session of somebody who has shown all that is asked for, and which others had to end for it.
@@ -356,13 +374,13 @@ impl Inner {
     }
 
     /// The user as the transaction finds it, with what the proof changes about it.
-    async fn found(&self, db: &mut Writer, who: Who) -> Result<Found> {
+    async fn found(&self, db: &mut Writer, who: Who, mfa: Mfa) -> Result<Found> {
         match who {
-            Who::New(user) => Ok(Found { user, changed: false }),
+            Who::New(user) => Ok(Found::of(user, false)),
             Who::Upgraded { before, email, password } => {
                 let mut user = upgraded(db, &before, Some(&email)).await?;
                 user.password = Some(password);
-                Ok(Found { user, changed: true })
+                Ok(Found::of(user, true))
             }
             Who::Tried { user, rehashed } => {
                 let current = Key::Id(user.account.id).find_in(db).await?;
@@ -374,28 +392,28 @@ impl Inner {
                 };
                 let mut user = current.filter(same).ok_or_else(wrong)?;
                 user.password = rehashed.or(user.password);
-                Ok(Found { user, changed: false })
+                Ok(Found::of(user, false))
             }
             Who::Holds(user) => {
                 let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
-                Ok(Found { user: user.ok_or_else(super::passkeys::refused)?, changed: false })
+                Ok(Found::of(user.ok_or_else(super::passkeys::refused)?, false))
             }
             Who::Phoned(phoned) => self.phoned(db, phoned).await,
-            Who::Reads(reads) => self.reader(db, reads).await,
-            Who::Vouched(vouched) => self.vouched(db, vouched).await,
+            Who::Reads(reads) => self.reader(db, reads, mfa).await,
+            Who::Vouched(vouched) => self.vouched(db, vouched, mfa).await,
         }
     }
 
-    async fn reader(&self, db: &mut Writer, reads: Reads) -> Result<Found> {
+    async fn reader(&self, db: &mut Writer, reads: Reads, mfa: Mfa) -> Result<Found> {
         let Reads { email, before, password, signup, alone } = reads;
         let found = Key::Email(&email).find_in(db).await?;
         let mut user = match (found, before) {
             (Some(found), _) if found.account.disabled => return Err(super::proofs::wrong()),
             (Some(mut found), _) => {
                 if !found.account.email_verified {
-                    links::oust(db, &mut found).await?;
+                    links::oust(db, &mut found, mfa).await?;
                 } else if alone == Alone::Yes {
-                    sessions::end_all(db, found.account.id, None).await?;
+                    sessions::end(db, found.account.id, Of::All).await?;
                 }
                 found
             }
@@ -409,7 +427,7 @@ impl Inner {
         user.password = password.or(user.password);
         account::put(db, &user).await?;
         account::confirm(db, &mut user.account).await?;
-        Ok(Found { user, changed: true })
+        Ok(Found::of(user, true))
     }
 
     /// The tokens of a session.
@@ -448,7 +466,7 @@ pub(super) async fn upgraded(db: &mut Writer, before: &Before, email: Option<&Ad
     let Some(mut user) = user else {
         return Err(Error::new(Code::Conflict, "this session has changed meanwhile").hint("log in again"));
     };
-    sessions::end_all(db, user.account.id, None).await?;
+    sessions::end(db, user.account.id, Of::All).await?;
     user.account.email = email.map(|email| email.as_str().to_owned());
     user.account.anonymous = false;
     Ok(user)

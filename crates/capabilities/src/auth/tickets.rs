@@ -7,10 +7,14 @@ use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
 use serde_json::Value;
 
 use super::token::{self, hexadecimal, random};
+use super::upkeep::few;
 use crate::database::{Role, Writer};
 
 /// Tickets begin so, and nobody takes one for another token. An app's users read it: it names nobody.
 const PREFIX: &str = "mt_";
+
+/// How many there may be in one environment.
+const MOST: u64 = 20_000;
 
 /// How often something may be tried with one before it is worth nothing.
 const TRIES: u32 = 5;
@@ -55,6 +59,7 @@ pub(super) async fn issue(
     let text = Secret::new(format!("{PREFIX}{}", token::text(&random::<32>()?)));
     let now = Timestamp::now();
     db.run(Role::Platform, EXPIRED, &[now.as_micros().into()]).await?;
+    few(db, "_steading_ticket", MOST).await?;
     let sql = "INSERT INTO _steading_ticket (id, purpose, user, about, tries, expires_at) \
                VALUES (?1, ?2, ?3, ?4, 0, ?5)";
     let params: [Value; 5] = [

@@ -24,7 +24,8 @@ const FATES: &[(&str, Fate)] = &[
     ("_steading_identity", Fate::People("user")),
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),
-    ("_steading_oauth", Fate::Passing),
+    // Says which tokens were used, among the rest: none of them is good again.
+    ("_steading_oauth", Fate::Now),
     ("_steading_object", Fate::Data),
     ("_steading_passkey", Fate::People("user")),
     ("_steading_plan", Fate::Passing),
@@ -45,6 +46,11 @@ pub(crate) fn people() -> impl Iterator<Item = (&'static str, &'static str)> {
         Fate::People(column) => Some((*table, *column)),
         _ => None,
     })
+}
+
+/// The tables that say who is let in at this moment.
+pub(crate) fn of_now() -> impl Iterator<Item = &'static str> {
+    FATES.iter().filter(|(_, fate)| *fate == Fate::Now).map(|(table, _)| *table)
 }
 
 /// The fate of a table; what is not known is emptied: what is missing is seen, what comes alive again is not.

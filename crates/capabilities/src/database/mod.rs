@@ -51,7 +51,7 @@ pub use self::writer::{Durability, Switch, Writer};
 
 pub(crate) use self::copy::{Loose, Quiet, make_servable};
 pub(crate) use self::error::CHECK;
-pub(crate) use self::fate::{Fate, people};
+pub(crate) use self::fate::{Fate, of_now, people};
 pub(crate) use self::feed::{Before, Changed, Entry, Feed, Since};
 pub(crate) use self::limits::PARAMETERS;
 pub(crate) use self::list_turns::Client;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hickory_resolver::TokioResolver;
 use kernel::{Code, Env, Error, Networks, Result, Secret, is_public};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Method, RequestBuilder, redirect};
@@ -30,14 +31,17 @@ impl SecretValues for NoSecrets {
     }
 }
 
+/// How long one server has for one name.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take, from the first byte sent to the last one read.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How many bytes of an answer are read.
-const BYTES: usize = 1 << 20;
+/// How many bytes of an answer are read: taken apart, the worst is some seventy times as large.
+const BYTES: usize = 128 << 10;
 
 /// Sends requests to addresses that apps name. Clones share connections.
 #[derive(Clone)]
@@ -71,7 +75,7 @@ pub enum Failure {
     #[error("{0:?} does not answer in time")]
     Slow(String),
     /// It says too much.
-    #[error("{0:?} answers with more than a megabyte")]
+    #[error("{0:?} answers with more than 128 kB")]
     Large(String),
     /// It says something else.
     #[error("{0:?} answers with what is not understood")]
@@ -103,7 +107,7 @@ impl Outbound {
         drop(rustls::crypto::ring::default_provider().install_default());
         let private = Arc::new(private);
         let client = Client::builder()
-            .dns_resolver(Arc::new(Judged(Arc::clone(&private))))
+            .dns_resolver(Arc::new(Judged::new(Arc::clone(&private))))
             .no_proxy()
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT)
@@ -191,8 +195,26 @@ fn host(url: &Url) -> String {
     url.host_str().map(|host| format!("{host}{port}")).unwrap_or_default()
 }
 
-/// Looks names up, and leaves out what is out of reach.
-struct Judged(Arc<Networks>);
+/// Looks names up, and leaves out what is out of reach. It waits for servers without a thread: names that no server
+/// answers for hold up nobody else.
+struct Judged {
+    private: Arc<Networks>,
+    resolver: Arc<Option<TokioResolver>>,
+}
+
+impl Judged {
+    fn new(private: Arc<Networks>) -> Self {
+        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+            let options = builder.options_mut();
+            (options.timeout, options.attempts) = (LOOK_UP, 2);
+            builder.build()
+        });
+        if let Err(error) = &resolver {
+            tracing::warn!(%error, "this machine's DNS settings cannot be used: nothing that apps name is reached");
+        }
+        Self { private, resolver: Arc::new(resolver.ok()) }
+    }
+}
 
 /// A name leads to nothing but what is out of reach.
 #[derive(Debug, thiserror::Error)]
@@ -201,11 +223,17 @@ struct OutOfReach;
 
 impl Resolve for Judged {
     fn resolve(&self, name: Name) -> Resolving {
-        let private = Arc::clone(&self.0);
+        let (private, resolver) = (Arc::clone(&self.private), Arc::clone(&self.resolver));
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let judged: Vec<SocketAddr> =
-                found.filter(|found| is_public(found.ip()) || private.have(found.ip())).collect();
+            let found = match &*resolver {
+                Some(resolver) => resolver.lookup_ip(name.as_str()).await?,
+                None => return Err("this machine's DNS settings cannot be used".into()),
+            };
+            let judged: Vec<SocketAddr> = found
+                .iter()
+                .filter(|found| is_public(*found) || private.have(*found))
+                .map(|found| SocketAddr::new(found, 0))
+                .collect();
             if judged.is_empty() {
                 return Err(OutOfReach.into());
             }

@@ -52,7 +52,7 @@ fn addresses_are_judged_before_anybody_is_asked() {
 async fn a_name_that_leads_to_the_platforms_surroundings_leads_nowhere() {
     let found = |private: &str| {
         let networks = Networks::of([private].into_iter()).unwrap();
-        Judged(Arc::new(networks)).resolve("localhost".parse().unwrap())
+        Judged::new(Arc::new(networks)).resolve("localhost".parse().unwrap())
     };
     assert!(found("10.0.0.0/8").await.is_err_and(|error| error.is::<OutOfReach>()));
     let open: Vec<_> = found("127.0.0.1").await.unwrap().map(|address| address.ip().to_string()).collect();

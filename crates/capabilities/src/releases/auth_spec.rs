@@ -189,6 +189,15 @@ impl AuthSpec {
         Ok(())
     }
 
+    /// The secrets that are sent out, and to which host each is.
+    pub(crate) fn entrusted(&self) -> BTreeSet<(String, String)> {
+        let of_phone = self.phone.iter().map(|phone| (&phone.secret, host(&phone.webhook)));
+        let of_providers = self.providers.iter().filter_map(|(name, provider)| {
+            Some((provider.client_secret.as_ref()?, host(&provider.asked(name))))
+        });
+        of_phone.chain(of_providers).map(|(secret, host)| (secret.clone(), host)).collect()
+    }
+
     /// What the data plane knows of it; `name` is the app's.
     pub(crate) fn settings(self, name: Option<String>) -> AuthSettings {
         AuthSettings {
@@ -205,6 +214,13 @@ impl AuthSpec {
             custom: self.custom,
         }
     }
+}
+
+/// The host of an address, with its port where that is not the scheme's own.
+fn host(address: &str) -> String {
+    let url = Url::parse(address).ok();
+    let port = url.as_ref().and_then(Url::port).map(|port| format!(":{port}")).unwrap_or_default();
+    url.and_then(|url| url.host_str().map(|host| format!("{host}{port}"))).unwrap_or_default()
 }
 
 fn listed(field: &str, texts: &[String], read: impl Fn(&str) -> Result<String>) -> Result<Vec<String>> {
@@ -232,8 +248,7 @@ impl fmt::Display for AuthSpec {
             f.write_str(" with a confirmed address")?;
         }
         if let Some(PhoneAdapter { webhook, secret }) = &self.phone {
-            let host = Url::parse(webhook).ok().and_then(|url| url.host_str().map(str::to_owned));
-            write!(f, ", texts by {} with the secret {secret}", host.unwrap_or_default())?;
+            write!(f, ", texts by {} with the secret {secret}", host(webhook))?;
         }
         match self.mfa {
             Mfa::Off => {}
@@ -243,6 +258,9 @@ impl fmt::Display for AuthSpec {
         for (name, provider) in &self.providers {
             let issuer = provider.issuer.as_deref().map(|issuer| format!(" at {issuer}")).unwrap_or_default();
             write!(f, ", {name}{issuer} is trusted as {}", provider.client_id)?;
+            if !provider.addresses.is_empty() {
+                write!(f, " and about addresses at {}", provider.addresses.join(", "))?;
+            }
         }
         if let Some(Custom { claims, role, secret, .. }) = &self.custom {
             let by = secret.as_ref().map_or("public keys".to_owned(), |name| format!("the secret {name}"));

@@ -14,6 +14,7 @@ mod declared;
 mod describe;
 mod domains;
 mod door;
+mod entrusting;
 mod keeping;
 mod live;
 mod manifest;
@@ -31,7 +32,7 @@ mod title;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
+use kernel::{Code, Env, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
@@ -236,8 +237,7 @@ impl Releases {
         stored.confirmed(confirm)?;
         let rehearsal = self.observed(env, &mut db, &stored.goal, &note).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
-            let grown = !rehearsal.losses().eq(stored.losses.iter());
-            if grown {
+            if !rehearsal.losses().eq(stored.losses.iter()) {
                 Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again"))
             } else {
                 Ok(())
@@ -382,7 +382,7 @@ impl Releases {
         Ok(rehearsal.planned())
     }
 
-    /// From what has been rehearsed to what answers at the address.
+    /// From what has been rehearsed to what answers.
     async fn finish(
         &self,
         env: &Env,
@@ -390,8 +390,8 @@ impl Releases {
         rehearsal: Rehearsal,
         cancel: &CancellationToken,
     ) -> Result<Applied> {
-        let number = rehearsal.release.number;
-        let changed = rehearsal.changed();
+        let (number, changed) = (rehearsal.release.number, rehearsal.changed());
+        entrusting::may(env, &rehearsal.entrusted, &mut db).await?;
         if changed {
             let served = rehearsal.release.served()?;
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
@@ -467,36 +467,6 @@ impl Releases {
             None => None,
         };
         Ok(Goal::Apply { manifest: Box::new(manifest), site })
-    }
-
-    /// What answers at the app's address; nothing before the first release.
-    ///
-    /// # Errors
-    /// The environment's database cannot be read.
-    pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
-        self.live.get(env.id(), self.load(env, Release::CURRENT, &[])).await
-    }
-
-    /// An earlier or the current release, for its preview.
-    ///
-    /// # Errors
-    /// The environment's database cannot be read.
-    pub async fn numbered(&self, env: &Env, release: u64) -> Result<Option<Arc<Served>>> {
-        if let Some(live) = self.live(env).await?.filter(|live| live.release == release) {
-            return Ok(Some(live));
-        }
-        self.load(env, Release::NUMBERED, &[release.into()]).await
-    }
-
-    async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {
-        let rows = self.databases.platform_query(env, sql, params).await?;
-        let Some(row) = rows.into_iter().next() else { return Ok(None) };
-        Release::read(row)?.served().map(Some)
-    }
-
-    /// Forgets an environment that is deleted.
-    pub fn forget(&self, env: EnvId) {
-        self.live.forget(env);
     }
 }
 

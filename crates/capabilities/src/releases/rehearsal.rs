@@ -8,6 +8,7 @@ use super::Applied;
 use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::domains::Moved;
+use super::entrusting::{self, Entrusted};
 use super::keeping;
 use super::manifest::{DatabaseSpec, Manifest, Table};
 use super::migrations::run_migrations;
@@ -112,6 +113,8 @@ pub(crate) struct Rehearsal {
     pub gone: Vec<String>,
     /// The release that is current once this is committed.
     pub release: Release,
+    /// The secrets that are sent where they were not sent before.
+    pub entrusted: Entrusted,
     /// The domains that a manifest adds, and those that it names no longer.
     pub domains: Moved,
 }
@@ -252,8 +255,9 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ => {}
     }
     let domains = Moved::by(goal, &base, &release);
+    let entrusted = Entrusted::by(&base, &release);
     let Draft { changes, effects, gone, .. } = draft;
-    Ok(Rehearsal { observed, changes, effects, gone, release, domains })
+    Ok(Rehearsal { observed, changes, effects, gone, release, entrusted, domains })
 }
 
 /// What has to be done between two releases.
@@ -293,6 +297,7 @@ async fn draft(
     }
     routes::diff(base, release, &mut draft)?;
     others(base, release, &mut draft);
+    entrusting::effects(&Entrusted::by(base, release), &mut draft);
     Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)
 }

@@ -25,6 +25,9 @@ use crate::storage::parts::Parts;
 /// How much is written at a time; S3 takes no smaller part but the last.
 const PART: usize = 8 << 20;
 
+/// How many of one environment there may be for more to be asked for.
+const ASKED: usize = 20;
+
 /// After how long what an attempt that died has left is removed.
 const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -44,6 +47,7 @@ struct Left {
 pub struct Backups {
     store: Arc<dyn ObjectStore>,
     snapshots: Snapshots,
+    most_bytes: u64,
 }
 
 /// One backup that was read back.
@@ -63,20 +67,21 @@ pub struct Backup {
 }
 
 impl Backups {
-    /// Backups below the directory `path`, which is made where it is missing.
+    /// Backups below the directory `path`, which is made where it is missing, of at most so many bytes for each
+    /// environment.
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub fn local(path: &Path, snapshots: Snapshots) -> Result<Self> {
+    pub fn local(path: &Path, snapshots: Snapshots, most_bytes: u64) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(super::disk)?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(Error::internal)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), snapshots })
+        Ok(Self { store: Arc::new(store), snapshots, most_bytes })
     }
 
     /// Backups in a store of objects, below `backups`.
     #[must_use]
-    pub fn remote(store: Arc<dyn ObjectStore>, snapshots: Snapshots) -> Self {
-        Self { store: Arc::new(PrefixStore::new(store, "backups")), snapshots }
+    pub fn remote(store: Arc<dyn ObjectStore>, snapshots: Snapshots, most_bytes: u64) -> Self {
+        Self { store: Arc::new(PrefixStore::new(store, "backups")), snapshots, most_bytes }
     }
 
     /// Makes a backup of the environment as it is now, and reads it back.
@@ -92,6 +97,45 @@ impl Backups {
         let about = serde_json::to_vec(&made).map_err(Error::internal)?;
         self.store.put(&about_of(env.id(), backup), about.into()).await.map_err(failed)?;
         Ok(made)
+    }
+
+    /// As [`Backups::take`], for somebody who asks for it: so often and no more.
+    ///
+    /// # Errors
+    /// `quota_exceeded` too.
+    pub async fn take_one_more(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<Backup> {
+        let there = self.list(env.id()).await?;
+        let bytes: u64 = there.iter().map(|it| it.bytes).sum();
+        let refusal = if there.len() >= ASKED {
+            format!(
+                "there are {} backups of the environment, which is as many as can be asked for",
+                there.len()
+            )
+        } else if bytes >= self.most_bytes {
+            format!("the environment's backups have {bytes} bytes, of {} that they may have", self.most_bytes)
+        } else {
+            return self.take(env, slug, secrets).await;
+        };
+        Err(Error::new(Code::QuotaExceeded, refusal)
+            .hint("remove one with DELETE /v1/envs/{env}/backups/{backup}, or let `backups` of the manifest keep fewer"))
+    }
+
+    /// Removes one backup.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable` where the store fails.
+    pub async fn forget(&self, env: EnvId, id: &str) -> Result<()> {
+        let found = self.find(env, id).await?;
+        // What says that it is one goes first.
+        self.remove(&about_of(env, found.backup)).await?;
+        self.remove(&tar(env, found.backup)).await
+    }
+
+    async fn find(&self, env: EnvId, id: &str) -> Result<Backup> {
+        self.list(env).await?.into_iter().find(|it| it.backup.to_string() == id).ok_or_else(|| {
+            let id: String = id.chars().take(64).collect();
+            Error::not_found(format!("backup {id:?}"))
+        })
     }
 
     /// The backups of an environment, newest first. There may be some of one that is deleted.
@@ -127,11 +171,7 @@ impl Backups {
         env: EnvId,
         id: &str,
     ) -> Result<(Backup, BoxStream<'static, std::io::Result<Bytes>>)> {
-        let found = self.list(env).await?.into_iter().find(|it| it.backup.to_string() == id);
-        let found = found.ok_or_else(|| {
-            let id: String = id.chars().take(64).collect();
-            Error::not_found(format!("backup {id:?}"))
-        })?;
+        let found = self.find(env, id).await?;
         let bytes = self.store.get(&tar(env, found.backup)).await.map_err(failed)?.into_stream();
         Ok((found, bytes.map_err(std::io::Error::other).boxed()))
     }
@@ -162,9 +202,7 @@ impl Backups {
     /// # Errors
     /// `unavailable` where the store fails.
     pub async fn leave(&self, tenant: TenantId, env: EnvId) -> Result<()> {
-        if self.list(env).await?.is_empty() {
-            return Ok(());
-        }
+        // Also where there are none: one may be on its way.
         let left = serde_json::to_vec(&Left { tenant, at: Timestamp::now() }).map_err(Error::internal)?;
         self.store.put(&left_by(env), left.into()).await.map(drop).map_err(failed)
     }
@@ -211,12 +249,15 @@ impl Backups {
         serde_json::from_slice(&text).map(Some).map_err(Error::internal)
     }
 
-    /// Removes all but the newest `keep`, those of before `before` but for the newest, and what attempts that died have
+    /// Removes all but the newest `keep`, those of before `before` and those that are too much but for the newest, and what attempts that died have
     /// left.
     async fn forget_older(&self, env: EnvId, keep: usize, before: Option<Timestamp>) -> Result<()> {
         let all = self.list(env).await?;
+        let mut bytes = all.first().map_or(0, |newest| newest.bytes);
         for (place, old) in all.iter().enumerate().skip(1) {
-            if place < keep && before.is_none_or(|before| old.created_at >= before) {
+            bytes = bytes.saturating_add(old.bytes);
+            let is_young = before.is_none_or(|before| old.created_at >= before);
+            if place < keep && is_young && bytes <= self.most_bytes {
                 continue;
             }
             // What says that it is one goes first.

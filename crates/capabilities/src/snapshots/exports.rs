@@ -1,19 +1,21 @@
-//! How many exports are under way: each holds a copy of its environment until it is read.
+//! How many archives are under way: each holds a copy of its environment and a thread until it is read or written.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Result, TenantId};
+use kernel::{Code, EnvId, Error, Result, TenantId};
 
-/// How many of one environment, and of all environments of one tenant.
+/// How many of one environment, of all environments of one tenant, and of all tenants.
 const OF_ENV: usize = 2;
 const OF_TENANT: usize = 4;
+const OF_ALL: usize = 64;
 
-/// The exports that are under way.
+/// The exports that are under way, or the imports.
 #[derive(Default, Clone)]
 pub(super) struct Exports(Arc<Mutex<Vec<(TenantId, EnvId)>>>);
 
 /// One of them, until it is dropped.
-pub(super) struct Export {
+pub struct Export {
     all: Exports,
     of: (TenantId, EnvId),
 }
@@ -23,17 +25,22 @@ impl Exports {
     ///
     /// # Errors
     /// `rate_limited` where as many are under way as may be.
-    pub fn begin(&self, env: &Env) -> Result<Export> {
-        let of = (env.tenant(), env.id());
+    pub fn begin(&self, tenant: TenantId, env: EnvId) -> Result<Export> {
+        let of = (tenant, env);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_env = all.iter().filter(|it| **it == of).count();
         let of_tenant = all.iter().filter(|it| it.0 == of.0).count();
         if of_env >= OF_ENV || of_tenant >= OF_TENANT {
-            let message =
-                format!("at most {OF_ENV} exports of an environment and {OF_TENANT} of a tenant run at once");
-            return Err(
-                Error::new(Code::RateLimited, message).hint("read those that were begun to their end first")
+            let message = format!(
+                "at most {OF_ENV} archives of an environment and {OF_TENANT} of a tenant move at once"
             );
+            return Err(Error::new(Code::RateLimited, message)
+                .hint("let those that were begun come to their end first"));
+        }
+        if all.len() >= OF_ALL {
+            return Err(Error::new(Code::Unavailable, "too many archives move at this moment")
+                .retry_after(Duration::from_secs(30))
+                .hint("try again in a moment"));
         }
         all.push(of);
         Ok(Export { all: self.clone(), of })

@@ -59,6 +59,7 @@ struct Inner {
     limits: SnapshotLimits,
     turns: Mutex<HashMap<EnvId, Arc<tokio::sync::Mutex<()>>>>,
     exports: Exports,
+    imports: Exports,
 }
 
 /// How much the snapshots of one environment may take.
@@ -145,6 +146,7 @@ impl Snapshots {
             limits,
             turns,
             exports,
+            imports: Exports::default(),
         }))
     }
 
@@ -187,8 +189,12 @@ impl Snapshots {
     /// # Errors
     /// `unavailable` where the store fails.
     pub async fn forget(&self, env: EnvId) -> Result<()> {
+        // One that is being packed is in its place before what is there is listed.
+        let turn = self.0.turn(env).await;
+        let forgotten = self.0.attic.forget(env, &[]).await;
+        drop(turn);
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
-        self.0.attic.forget(env, &[]).await
+        forgotten
     }
 
     /// Waits until no snapshot of the environment is made or restored, and lets none begin until what it gives is

@@ -7,12 +7,12 @@ use kernel::{BlobHash, Env, Error, Result, SnapshotId, Timestamp};
 
 use super::store::{self, Staged};
 use super::{Inner, NewSnapshot, Snapshot, Snapshots, blocking, contents};
-use crate::database::{Fate, Loose, Quiet};
+use crate::database::{self, Fate, Loose, Quiet};
 use crate::logs::{Entry, Level, Source};
 use crate::releases::past;
 use crate::storage::pins::Named;
 
-/// The one table whose rows say who is let in now.
+/// The table whose rows are of users who are in.
 const SESSIONS: &str = "_steading_session";
 
 /// What a return to a snapshot has come to.
@@ -24,8 +24,20 @@ pub struct Restored {
     pub undo: SnapshotId,
 }
 
-/// The row of the release that a copy serves, the blobs that it needs, and what its files are.
-type Prepared = (Option<Vec<serde_json::Value>>, HashSet<BlobHash>, Vec<Named>);
+/// What is put back.
+struct Prepared {
+    /// The row of the release that it serves.
+    row: Option<Vec<serde_json::Value>>,
+    /// The blobs that it needs.
+    blobs: HashSet<BlobHash>,
+    /// What its files are, where no links keep them.
+    named: Vec<Named>,
+    /// The names of the contents of its files.
+    contents: HashSet<String>,
+}
+
+/// Reads the names of the contents of files.
+const CONTENTS: &str = "SELECT content FROM _steading_object";
 
 impl Snapshots {
     /// Puts everything back as it was at the snapshot: tables, rows, releases, files, and which users there are. Who was a
@@ -65,11 +77,12 @@ impl Inner {
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
         let now = self.directory(env.id()).join(undo.snapshot.to_string()).join("main.db");
-        let (row, blobs, named) = self.prepare(env, &database, &now, &mut quiet).await?;
+        let Prepared { row, blobs, named, contents: stay } =
+            self.prepare(env, &database, &now, &mut quiet).await?;
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         self.unpack(&from, env.id(), env.id(), &here, &named).await?;
-        let gone = self.gone(env, &named).await?;
+        let gone = self.gone(env, &stay).await?;
         let work = async {
             // Who watches rows is told that they are others.
             let _others = self.databases.feed(env.id()).reshape();
@@ -88,18 +101,25 @@ impl Inner {
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
     async fn prepare(&self, env: &Env, database: &Path, now: &Path, quiet: &mut Quiet) -> Result<Prepared> {
-        let sessions = quiet.all(SESSIONS).await?;
+        let mut those_of_now = Vec::new();
+        for table in database::of_now() {
+            those_of_now.push((table, quiet.all(table).await?));
+        }
         let mut copy = self.databases.open_loose(env.id(), database).await?;
         let prepared = async {
             copy.lay_beside(now).await?;
             copy.run("BEGIN IMMEDIATE", &[]).await?;
             copy.keep(|fate| !matches!(fate, Fate::Now | Fate::Passing)).await?;
             copy.keep_people().await?;
-            copy.fill(SESSIONS, &sessions).await?;
+            for (table, rows) in &those_of_now {
+                copy.fill(table, rows).await?;
+            }
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
-            Ok((row, past::needed(copy.rows(past::RELEASES).await?)?, self.named(&mut copy).await?))
+            let blobs = past::needed(copy.rows(past::RELEASES).await?)?;
+            let contents = texts(copy.rows(CONTENTS).await?);
+            Ok(Prepared { row, blobs, named: self.named(&mut copy).await?, contents: contents.collect() })
         }
         .await;
         copy.close().await;
@@ -107,14 +127,12 @@ impl Inner {
     }
 
     /// What only rows of now name: contents of files, and unfinished uploads.
-    async fn gone(&self, env: &Env, stay: &[Named]) -> Result<[Vec<String>; 2]> {
-        let stay: HashSet<&str> = stay.iter().map(|it| it.key.as_str()).collect();
+    async fn gone(&self, env: &Env, stay: &HashSet<String>) -> Result<[Vec<String>; 2]> {
         let names = async |sql: &str| -> Result<Vec<String>> {
-            let rows = self.databases.platform_query(env, sql, &[]).await?;
-            Ok(rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect())
+            Ok(texts(self.databases.platform_query(env, sql, &[]).await?).collect())
         };
-        let mut contents = names("SELECT content FROM _steading_object").await?;
-        contents.retain(|key| !stay.contains(key.as_str()));
+        let mut contents = names(CONTENTS).await?;
+        contents.retain(|key| !stay.contains(key));
         Ok([contents, names("SELECT id FROM _steading_upload").await?])
     }
 
@@ -148,6 +166,11 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The texts in the first column.
+fn texts(rows: Vec<Vec<serde_json::Value>>) -> impl Iterator<Item = String> {
+    rows.into_iter().filter_map(|row| row.first()?.as_str().map(str::to_owned))
 }
 
 /// Ends the sessions of those who are no users, or may not sign in.

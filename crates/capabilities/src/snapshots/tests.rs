@@ -29,6 +29,7 @@ mod yard;
 
 mod files;
 mod foreign;
+mod now;
 mod old;
 
 struct NoKeys;
@@ -378,7 +379,7 @@ async fn snapshots_keep_to_their_quota() {
 async fn backups_are_made_when_they_are_due_and_older_ones_go() {
     let ground = Ground::new().await;
     let store = tempfile::tempdir().unwrap();
-    let backups = Backups::local(store.path(), ground.snapshots.clone()).unwrap();
+    let backups = Backups::local(store.path(), ground.snapshots.clone(), u64::MAX).unwrap();
     let spec: BackupSpec = serde_json::from_value(json!({ "every": "1h", "keep": 2 })).unwrap();
     let keep_up = || backups.keep_up(&ground.env, &spec, "slug".to_owned(), Vec::new());
     let made = keep_up().await.unwrap().unwrap();

@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use kernel::{BlobHash, Code, Env, EnvId, Error, Result, Timestamp};
+use kernel::{BlobHash, Code, Env, EnvId, Error, Result, TenantId, Timestamp};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -19,13 +19,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{self, DATABASE, Index, Most, Refused};
 use super::branch::Site;
+use super::exports::Export;
 use super::store::{Staged, entries};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::auth;
 use crate::database::{self, Along, Fate, Loose, Maker};
 use crate::releases::past;
-use crate::storage::FileStream;
 use crate::storage::pins::{NAMED, Named};
+use crate::storage::{self, FileStream};
 
 /// How much goes over at a time.
 const CHUNK: usize = 256 << 10;
@@ -56,10 +57,18 @@ impl Snapshots {
     /// `rate_limited` where too many that were begun are not read yet; `unavailable` where others write for too long, or
     /// the disk is full. A stream that nobody takes more of ends with an error.
     pub async fn export(&self, env: &Env, slug: String, secrets: Vec<String>) -> Result<ArchiveStream> {
-        let export = self.0.exports.begin(env)?;
+        let export = self.0.exports.begin(env.tenant(), env.id())?;
         let (index, staged) = self.0.gather(env, slug, secrets).await?;
         let directory = staged.path().to_owned();
         Ok(self.0.stream(env.id(), index, directory, (staged, export), Form::Plain))
+    }
+
+    /// A place among the imports that are under way, until it is dropped. What is imported has no environment yet.
+    ///
+    /// # Errors
+    /// `rate_limited` where the tenant has as many as it may; `unavailable` where all have.
+    pub fn begin_import(&self, tenant: TenantId) -> Result<Export> {
+        self.0.imports.begin(tenant, EnvId::new())
     }
 
     /// Makes the files of the environment `to` out of an archive, whoever has made that.
@@ -253,6 +262,10 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
         let id: String = row.first().and_then(Value::as_str).unwrap_or_default().chars().take(80).collect();
         auth::check_stored(&row).map_err(|error| bad(format!("the user {id:?}: {}", placed(&error))))?;
     }
+    for row in copy.rows(storage::STORED).await? {
+        let id: String = row.first().and_then(Value::as_str).unwrap_or_default().chars().take(80).collect();
+        storage::check_stored(&row).map_err(|error| bad(format!("the file {id:?}: {}", placed(&error))))?;
+    }
     let (mut named, came): (Vec<_>, HashSet<Named>) =
         (Vec::new(), index.files.iter().filter_map(archive::Item::named).collect());
     for row in copy.rows(NAMED).await? {
@@ -289,8 +302,13 @@ pub(super) async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most, 
     let reading = tokio::task::spawn_blocking(move || {
         take(Receiver { from: receive, held: Bytes::new() }, &to, most, form)
     });
-    while let Some(chunk) = stream.next().await {
-        // Who reads has ended where it takes no more.
+    loop {
+        let chunk = tokio::select! {
+            chunk = stream.next() => chunk,
+            // Who reads has ended, and waits for nobody.
+            () = send.closed() => break,
+        };
+        let Some(chunk) = chunk else { break };
         if send.send(chunk).await.is_err() {
             break;
         }

@@ -39,6 +39,7 @@ pub use listing::{ListFiles, Listed};
 pub use object::Object;
 pub use picture::{Fit, Format, Picture, View};
 pub use put::{Condition, Placed, Put};
+pub(crate) use put::{STORED, check_stored};
 pub use quota::StorageLimits;
 pub use s3::S3;
 pub use uploads::{Appended, Checksum, Upload};

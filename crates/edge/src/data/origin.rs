@@ -84,7 +84,7 @@ pub(crate) fn is_own(origin: &str, parts: &Parts) -> bool {
 /// Whether a browser is sent back by a provider's page, whatever that page's origin is: the cookie that it left with says
 /// that it was here. No page reads the answer.
 fn is_sent_back(parts: &Parts) -> bool {
-    parts.method == Method::POST && parts.uri.path() == CALLBACK
+    parts.method == Method::POST && parts.uri.path().starts_with(CALLBACK)
 }
 
 /// What any page may load: the client itself, and the keys that tokens are verified by.

@@ -281,7 +281,8 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
         typed = made ? null : { email, password };
         return made;
       }),
-    otp: async (email, { redirect } = {}) => void (await ask("POST", "/_/auth/otp", { body: { email, redirect } })),
+    otp: async (email, { redirect } = {}) =>
+      void (await (user()?.anonymous ? call : ask)("POST", "/_/auth/otp", { body: { email, redirect } })),
     verify: ({ email, code, token, password = typed?.email === email ? typed?.password : undefined }) =>
       locked(async () => {
         const made = await keep("otp/verify", { email, code, token, password });

@@ -3,7 +3,8 @@
 use std::io;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope,
 };
 
 /// The newest rules that are asked for; an older kernel holds those that it knows.
@@ -15,6 +16,14 @@ const READ: [&str; 10] =
 
 /// What commands write.
 const WRITE: [&str; 6] = ["/workspace", "/tmp", "/dev", "/proc", "/run/steading", "/var/tmp"];
+
+/// Whether this kernel has it.
+#[must_use]
+pub fn is_there() -> bool {
+    let asked =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::Execute);
+    asked.is_ok_and(|ruleset| ruleset.create().is_ok())
+}
 
 /// Confines this process and all that come from it. A kernel without Landlock is no error: it is the second wall.
 ///

@@ -1,6 +1,6 @@
 //! Makes a jail and becomes the first process in it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -12,6 +12,24 @@ use super::namespaces::{self, Disk};
 use super::{
     At, Error, JailSpec, Protection, Report, Step, Users, landlock, mounts, privileges, seccomp, sys, tree,
 };
+
+/// What every command finds in its environment. Requests leave by the proxy that the first process listens for.
+const ENVIRONMENT: [&CStr; 14] = [
+    c"PATH=/usr/local/bin:/usr/bin:/bin",
+    c"HOME=/workspace",
+    c"USER=agent",
+    c"LANG=C.UTF-8",
+    c"HTTP_PROXY=http://127.0.0.1:3128",
+    c"HTTPS_PROXY=http://127.0.0.1:3128",
+    c"http_proxy=http://127.0.0.1:3128",
+    c"https_proxy=http://127.0.0.1:3128",
+    c"npm_config_proxy=http://127.0.0.1:3128",
+    c"npm_config_https_proxy=http://127.0.0.1:3128",
+    c"PIP_PROXY=http://127.0.0.1:3128",
+    c"NODE_USE_ENV_PROXY=1",
+    c"NO_PROXY=localhost,127.0.0.1,::1",
+    c"no_proxy=localhost,127.0.0.1,::1",
+];
 
 /// Largest description of a jail, in bytes.
 const MAX_SPEC: u64 = 1 << 20;
@@ -107,13 +125,12 @@ fn exec(spec: &JailSpec, program: &OwnedFd, stream: &OwnedFd, groups: &[OwnedFd]
         }
         let confinement = serde_json::to_string(&confinement)?;
         let stream = stream.as_raw_fd().to_string();
-        ["hand", "pid1", &stream, &confinement]
-            .map(sys::c_string)
-            .into_iter()
-            .collect::<io::Result<Vec<CString>>>()
+        let arguments = ["hand", "pid1", "--fd", &stream, "--confinement", &confinement];
+        arguments.into_iter().map(sys::c_string).collect::<io::Result<Vec<CString>>>()
     })();
+    let environment = ENVIRONMENT.map(CString::from);
     match arguments {
-        Ok(arguments) => sys::execute(program.as_fd(), &arguments),
+        Ok(arguments) => sys::execute(program.as_fd(), &arguments, &environment),
         Err(error) => error,
     }
 }

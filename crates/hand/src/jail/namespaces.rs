@@ -48,9 +48,15 @@ pub fn make_users(users: Users, disk: Disk) -> Result<OwnedFd, Error> {
             format!("0 {first} {USER}\n{USER} {USER} 1\n{after} {} {}\n", first + after, COUNT - after)
         }
     };
-    let pid = match sys::fork(libc::CLONE_NEWUSER).at(Step::Users, "clone")? {
-        sys::Side::Child => sys::sleep_for_good(),
-        sys::Side::Parent(pid) => pid,
+    // What the kernel counts for each user, as watched files, it counts for whoever owns the namespace, too.
+    sys::act_as(users.root()).at(Step::Users, "its owner")?;
+    let forked = sys::fork(libc::CLONE_NEWUSER);
+    if let Ok(sys::Side::Child) = forked {
+        sys::sleep_for_good();
+    }
+    sys::act_as(0).at(Step::Users, "its owner")?;
+    let sys::Side::Parent(pid) = forked.at(Step::Users, "clone")? else {
+        sys::sleep_for_good();
     };
     let made = write_maps(&pid.to_string(), &map, &map, users == Users::Single).and_then(|()| {
         let path = format!("/proc/{pid}/ns/user");

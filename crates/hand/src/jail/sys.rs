@@ -117,11 +117,12 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes<'_>, how: libc::
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Becomes the open `program` with an empty environment; returns only if that fails.
-pub fn execute(program: BorrowedFd<'_>, arguments: &[CString]) -> io::Error {
-    let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
-    argv.push(std::ptr::null());
-    let envp = [std::ptr::null::<libc::c_char>()];
+/// Becomes the open `program`; returns only if that fails.
+pub fn execute(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
     // SAFETY: both lists end with a null and outlive the call.
     #[expect(unsafe_code, reason = "rustix does not execute descriptors")]
     unsafe {
@@ -174,9 +175,25 @@ pub fn touch_files_as(id: u32) -> io::Result<()> {
         libc::setfsgid(id);
         libc::setfsuid(id);
     }
+    raise_capabilities()
+}
+
+/// The kernel takes them from a process that stops acting as root.
+fn raise_capabilities() -> io::Result<()> {
     let held = rustix::thread::capabilities(None)?;
     let sets = rustix::thread::CapabilitySets { effective: held.permitted, ..held };
     Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Makes namespaces as user `id`, with the capabilities that the process may have.
+///
+/// # Errors
+/// Of the system calls.
+pub fn act_as(id: u32) -> io::Result<()> {
+    // SAFETY: a plain system call; the real and the saved user stay, so that the next call is permitted.
+    #[expect(unsafe_code, reason = "rustix changes the ids of a thread, this is about the process")]
+    let failed = unsafe { libc::setresuid(u32::MAX, id, u32::MAX) != 0 };
+    if failed { Err(io::Error::last_os_error()) } else { raise_capabilities() }
 }
 
 /// Switches the loopback interface of the network namespace on.

@@ -5,12 +5,13 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::{Duration, Instant};
 
 use hand::jail::Protection::{
     self, Core, Landlock, Network, NoNewPrivileges, Nosuid, Privileges, Proc, Seccomp, Users,
 };
 
-use super::cell::{Cell, cell, without};
+use super::cell::{Cell, FIRST, cell, cell_with, without};
 
 /// With these gone, the user is the host's root in the jail's other namespaces.
 const ROOT: &[Protection] = &[Seccomp, Landlock, Privileges, Users];
@@ -186,4 +187,21 @@ fn everything_killed_leaves_the_first_process() {
     let mut cell = cell();
     cell.shell("sleep 100 & kill -9 -1");
     assert_eq!(cell.shell("echo alive"), "alive");
+}
+
+#[test]
+fn what_the_kernel_counts_for_a_user_it_counts_for_each_sandbox() {
+    let mut greedy = armed(cell());
+    let workspace = greedy.directory.path().join("workspace");
+    fs::write(workspace.join("attempt"), "watch").unwrap();
+    greedy.shell("./attempt.program --exact attempts::attempt --ignored > /dev/null 2>&1 &");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !workspace.join("full").exists() {
+        assert!(Instant::now() < deadline, "the watches never end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let watch = "python3 -c 'import ctypes; print(ctypes.CDLL(None).inotify_init1(0) >= 0)'";
+    let mut same_users = cell();
+    let mut others = cell_with(|spec| spec.users = hand::jail::Users::Range { first: FIRST + (1 << 16) });
+    assert_eq!([&mut same_users, &mut others].map(|cell| cell.shell(watch)), ["False", "True"]);
 }

@@ -1,5 +1,6 @@
 //! A jail for a test, and what its first process answers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::MemfdFlags;
 
 use hand::jail::{Groups, JailSpec, Protection, Report, Tree, Users};
+use hand::wire::{self, MAX_HEAD_AND_TAIL};
 
 /// The host's number for user 0 of the jails of these tests.
 pub const FIRST: u32 = 1_900_000_000;
@@ -26,6 +28,8 @@ pub struct Output {
 /// A jail that runs, with its directory on the host.
 pub struct Cell {
     stream: UnixStream,
+    decoder: wire::Decoder,
+    last: u32,
     pub directory: tempfile::TempDir,
     pub pid: u32,
     _sockets: [UnixListener; 2],
@@ -105,7 +109,14 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
         .collect();
     maker.wait().unwrap();
     match reports.as_slice() {
-        [Report::Made { pid }] => Ok(Cell { stream, directory, pid: *pid, _sockets: sockets }),
+        [Report::Made { pid }] => Ok(Cell {
+            stream,
+            decoder: wire::Decoder::default(),
+            last: 0,
+            directory,
+            pid: *pid,
+            _sockets: sockets,
+        }),
         _ => Err(reports.into_iter().last().unwrap()),
     }
 }
@@ -128,15 +139,54 @@ fn start(user: Option<u32>, command: &mut Command, stream: OwnedFd) -> Child {
 impl Cell {
     /// Runs a command.
     pub fn run(&mut self, argv: &[&str]) -> Output {
-        let text = serde_json::to_vec(argv).unwrap();
-        self.stream.write_all(&u32::try_from(text.len()).unwrap().to_le_bytes()).unwrap();
-        self.stream.write_all(&text).unwrap();
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).unwrap();
-        let mut answer = vec![0; u32::from_le_bytes(length) as usize];
-        self.stream.read_exact(&mut answer).unwrap();
-        let (code, stdout, stderr) = serde_json::from_slice(&answer).unwrap();
-        Output { code, stdout, stderr }
+        let output = wire::Output::Capped { head: MAX_HEAD_AND_TAIL, tail: 0 };
+        let exec = wire::Exec {
+            program: wire::Program::Argv(argv.iter().map(|&argument| argument.into()).collect()),
+            cwd: Some("/workspace".into()),
+            env: BTreeMap::new(),
+            terminal: wire::Terminal::None,
+            stdin: wire::Stdin::Empty,
+            timeout_ms: None,
+            mode: wire::Mode::Foreground(output),
+        };
+        self.last += 1;
+        let mut frame = Vec::new();
+        let request = serde_json::to_vec(&wire::Request::Exec(exec)).unwrap();
+        wire::encode(&mut frame, self.last, wire::Kind::Open, &request);
+        self.stream.write_all(&frame).unwrap();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let code = loop {
+            let frame = self.next_frame();
+            match frame.kind {
+                wire::Kind::Data => stdout.extend(frame.payload),
+                wire::Kind::ErrData => stderr.extend(frame.payload),
+                wire::Kind::Fail => {
+                    stderr.extend(frame.payload);
+                    break -2;
+                }
+                wire::Kind::Reply => match serde_json::from_slice(&frame.payload).unwrap() {
+                    wire::Reply::Exited(wire::Exit { outcome: wire::Outcome::Code(code), .. }) => {
+                        break code.into();
+                    }
+                    _ => break -1,
+                },
+                _ => {}
+            }
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Output { code, stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    fn next_frame(&mut self) -> wire::Frame {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
+                return frame;
+            }
+            let mut buffer = [0; 65_536];
+            let count = self.stream.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "the jail has ended");
+            self.decoder.feed(&buffer[..count]);
+        }
     }
 
     /// What a shell says, standard error with it.

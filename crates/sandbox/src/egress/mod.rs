@@ -3,38 +3,60 @@
 //! Programs inside send HTTP requests with absolute addresses, or `CONNECT host:port` for all else. Every host is judged by
 //! the sandbox's policy, names are looked up here and nowhere else, what they lead to is judged too, and exactly that
 //! address is dialled. A redirect is the program's next request, and judged like any other.
+//!
+//! A tunnel carries what is sealed in it unread, but for the name that its first message names. Only a tunnel to a host that
+//! a secret is for is opened here, under an authority that this one sandbox trusts, and sealed anew.
 
+mod authority;
 mod journal;
+mod mask;
 mod meter;
 mod outside;
 mod policy;
 mod proxy;
 mod refusal;
+mod secrets;
 mod tunnel;
 mod wire;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use kernel::Result;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use journal::{Event, Journal, Outcome};
-pub use outside::{Names, SystemNames};
+pub use outside::{Names, Outside, SystemNames};
 pub use policy::{Limits, Pattern, Policy, Target, Unreadable};
 pub use refusal::{Cut, Refusal};
+pub use secrets::{Bound, Places, Unbindable, placeholder};
 
+use authority::Authority;
 use meter::Meter;
 use wire::{Open, Rules, Wire};
+
+/// Variables that name programs a file of certificates to trust. In a sandbox each names one with those of the host and
+/// [`Egress::authority_pem`].
+pub const TRUST_VARIABLES: [&str; 7] = [
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "npm_config_cafile",
+];
 
 /// The way out of one sandbox. Clones are the same way.
 #[derive(Clone)]
 pub struct Egress(Arc<Shared>);
 
 struct Shared {
-    names: Arc<dyn Names>,
+    outside: Arc<Outside>,
+    authority: Authority,
     policy: RwLock<Arc<Policy>>,
     meter: Arc<Meter>,
     open: Arc<Open>,
@@ -45,17 +67,26 @@ struct Shared {
 
 impl Egress {
     /// A way out under `policy`; what happens on it is told to `journal`.
-    #[must_use]
-    pub fn new(names: Arc<dyn Names>, policy: Policy, journal: Arc<dyn Journal>) -> Self {
-        Self(Arc::new(Shared {
-            names,
+    ///
+    /// # Errors
+    /// `internal` where its authority cannot be made.
+    pub fn new(outside: Arc<Outside>, policy: Policy, journal: Arc<dyn Journal>) -> Result<Self> {
+        Ok(Self(Arc::new(Shared {
+            outside,
+            authority: Authority::new()?,
             meter: Arc::new(Meter::new(policy.limits, Instant::now())),
             policy: RwLock::new(Arc::new(policy)),
             open: Arc::default(),
             journal,
             clients: AtomicUsize::new(0),
             left: Notify::new(),
-        }))
+        })))
+    }
+
+    /// The certificate that has to be trusted in the sandbox, in PEM, so that secrets go to their hosts.
+    #[must_use]
+    pub fn authority_pem(&self) -> &str {
+        self.0.authority.pem()
     }
 
     /// Serves whoever connects, until the future is dropped, and with it every connection.
@@ -109,7 +140,7 @@ impl Shared {
         if self.meter.is_spent() {
             return Err(Refusal::Spent);
         }
-        let stream = outside::dial(self.names.as_ref(), &policy, target).await?;
+        let stream = outside::dial(self.outside.names(), &policy, target).await?;
         let rules = Rules {
             open: Arc::clone(&self.open),
             meter: Arc::clone(&self.meter),

@@ -2,14 +2,21 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use kernel::is_public;
+use kernel::{Error, Result, is_public};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::authority::HTTP_1_1;
 use super::policy::{Policy, Target};
-use super::refusal::Refusal;
+use super::refusal::{Cut, Refusal};
+use super::wire::Wire;
 
 /// How many of a name's addresses are tried.
 const TRIED: usize = 4;
@@ -30,6 +37,69 @@ pub struct SystemNames;
 impl Names for SystemNames {
     fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
         Box::pin(async move { Ok(lookup_host((name, 0)).await?.map(|found| found.ip()).collect()) })
+    }
+}
+
+/// The world as all sandboxes of a platform find it: who knows names, and whose certificates count.
+pub struct Outside {
+    names: Arc<dyn Names>,
+    tls: TlsConnector,
+}
+
+impl Outside {
+    /// The world of this machine.
+    ///
+    /// # Errors
+    /// `internal` where TLS cannot be set up.
+    pub fn of_this_machine() -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        // Without any, no host is trusted; nothing else is wrong with this machine.
+        let found = rustls_native_certs::load_native_certs();
+        let (_, unreadable) = roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() || unreadable > 0 || !found.errors.is_empty() {
+            tracing::warn!(trusted = roots.len(), unreadable, errors = ?found.errors, "certificates of this machine");
+        }
+        Self::new(Arc::new(SystemNames), roots)
+    }
+
+    /// One where `names` knows names, and `roots` are trusted.
+    ///
+    /// # Errors
+    /// `internal` where TLS cannot be set up.
+    pub fn new(names: Arc<dyn Names>, roots: RootCertStore) -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Error::internal)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        Ok(Self { names, tls: Arc::new(tls).into() })
+    }
+
+    pub(super) fn names(&self) -> &dyn Names {
+        self.names.as_ref()
+    }
+
+    /// Shakes hands with the place over a connection to it.
+    pub(super) async fn secure(
+        &self,
+        policy: &Policy,
+        target: &Target,
+        wire: Wire,
+    ) -> Result<TlsStream<Wire>, Refusal> {
+        let name = ServerName::try_from(target.host()).map_err(|_| Refusal::Untrusted(target.clone()))?;
+        let shaken = timeout(policy.limits.connect, self.tls.connect(name, wire)).await;
+        shaken.map_err(|_| Refusal::Slow(target.clone()))?.map_err(|error| {
+            let cause = error.get_ref();
+            if let Some(cut) = cause.and_then(|cause| cause.downcast_ref::<Cut>()) {
+                return Refusal::Cut(target.clone(), *cut);
+            }
+            match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(_)) => Refusal::Untrusted(target.clone()),
+                _ => Refusal::Broken(target.clone()),
+            }
+        })
     }
 }
 
@@ -58,7 +128,7 @@ pub(super) async fn dial(names: &dyn Names, policy: &Policy, target: &Target) ->
 
 /// Whether there is an address of the place that may be dialled.
 pub(super) async fn check(names: &dyn Names, policy: &Policy, target: &Target) -> Result<(), Refusal> {
-    let judged = tokio::time::timeout(policy.limits.connect, judged(names, policy, target)).await;
+    let judged = timeout(policy.limits.connect, judged(names, policy, target)).await;
     judged.map_err(|_| Refusal::Slow(target.clone()))?.map(drop)
 }
 

@@ -9,6 +9,8 @@ use kernel::{Code, Error};
 use serde::{Deserialize, Serialize};
 use url::Host;
 
+use super::secrets::Bound;
+
 /// What the policy of one sandbox says. Nothing that it does not name is reached.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -16,6 +18,8 @@ pub struct Policy {
     pub allow: Vec<Pattern>,
     /// Of those, places whose addresses need not be public: the operator vouches for each, by exact host and port.
     pub origins: Vec<Target>,
+    /// Secrets that go out in place of what the sandbox has of them.
+    pub secrets: Vec<Bound>,
     /// How much may go out and come in.
     pub limits: Limits,
     /// What whoever is refused a host may do about it, in one sentence without a full stop.
@@ -27,6 +31,7 @@ impl Default for Policy {
         Self {
             allow: Vec::new(),
             origins: Vec::new(),
+            secrets: Vec::new(),
             limits: Limits::default(),
             advice: "ask the environment's owner to allow this host for its sandboxes".to_owned(),
         }

@@ -10,6 +10,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,19 +20,29 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use super::journal::{Event, Outcome};
+use super::mask::{self, Masked};
 use super::policy::{Policy, Target};
 use super::refusal::{Cut, Refusal};
+use super::secrets::Swap;
 use super::{Client, Shared, tunnel};
 use crate::relay::{self, Body, Failed, Switched, Upstream};
 
 /// What follows when a connection stops to be one of requests.
 type After = BoxFuture<'static, ()>;
 
+/// What a tunnel of requests is to.
+pub(super) enum Inside {
+    /// A place that is asked as it is.
+    Plain(Target),
+    /// One that gets secrets, over TLS.
+    Secret(Target),
+}
+
 /// A connection of requests: the sandbox's own, or one inside a tunnel.
 pub(super) struct Visit {
     pub(super) shared: Arc<Shared>,
     /// Where all of its requests go, inside a tunnel.
-    pub(super) inside: Option<Target>,
+    inside: Option<Inside>,
     upstream: tokio::sync::Mutex<Option<(Target, Upstream)>>,
     after: Mutex<Option<After>>,
 }
@@ -73,7 +84,7 @@ where
 }
 
 impl Visit {
-    pub(super) fn new(shared: Arc<Shared>, inside: Option<Target>) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, inside: Option<Inside>) -> Arc<Self> {
         Arc::new(Self { shared, inside, upstream: tokio::sync::Mutex::default(), after: Mutex::default() })
     }
 
@@ -119,9 +130,11 @@ impl Visit {
             return Err(Refusal::TooMany);
         }
         let target = match &self.inside {
-            Some(target) => named_inside(&request, target)?,
+            Some(Inside::Plain(target)) => named_inside(&request, target, 80)?,
+            Some(Inside::Secret(target)) => named_inside(&request, target, 443)?,
             None => named(request.uri())?,
         };
+        let secret = matches!(self.inside, Some(Inside::Secret(_)));
         if !policy.allows(&target) {
             return Err(Refusal::NotAllowed(target));
         }
@@ -135,16 +148,27 @@ impl Visit {
         let path = parts.uri.path_and_query().cloned();
         parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         parts.version = Version::HTTP_11;
-        let host = HeaderValue::from_str(&target.authority(80)).map_err(|_| Refusal::Unreadable)?;
+        let host = target.authority(if secret { 443 } else { 80 });
+        let host = HeaderValue::from_str(&host).map_err(|_| Refusal::Unreadable)?;
         parts.headers.insert(HOST, host);
+        let swap = secret.then(|| Swap::of(policy, &target)).flatten();
+        let mask = swap.map(|swap| swap.into_request(&mut parts));
         let request = Request::from_parts(parts, relay::passing(body));
 
         let mut response = self.exchange(&target, request).await?;
         let switched = Switched::of(&mut response, asked).map_err(|_| Refusal::Broken(target.clone()))?;
+        let Some(mask) = mask else {
+            if let Some(switched) = switched {
+                self.then(Box::pin(switched.carry()));
+            }
+            return Ok(response.map(relay::passing));
+        };
+        mask.headers(response.headers_mut());
+        response.extensions_mut().remove::<ReasonPhrase>();
         if let Some(switched) = switched {
-            self.then(Box::pin(switched.carry()));
+            self.then(Box::pin(mask::carry(switched, mask.clone())));
         }
-        Ok(response.map(relay::passing))
+        Ok(response.map(|body| relay::passing(Masked::new(body, mask))))
     }
 
     /// Asks the place, over the connection that is there where it is the same one.
@@ -164,7 +188,13 @@ impl Visit {
         }
         *kept = None;
         let wire = self.shared.dial(target).await?;
-        let upstream = Upstream::over(wire).await.map_err(|error| broken(target, &error))?;
+        let upstream = if matches!(self.inside, Some(Inside::Secret(_))) {
+            let policy = self.shared.policy();
+            Upstream::over(self.shared.outside.secure(&policy, target, wire).await?).await
+        } else {
+            Upstream::over(wire).await
+        };
+        let upstream = upstream.map_err(|error| broken(target, &error))?;
         let (_, upstream) = kept.insert((target.clone(), upstream));
         upstream.send(request).await.map_err(|failed| match failed {
             Failed::Unsent(_) => Refusal::Broken(target.clone()),
@@ -203,14 +233,14 @@ fn named(uri: &Uri) -> Result<Target, Refusal> {
 }
 
 /// The place of the tunnel, which is the only one that a request in it may name.
-fn named_inside(request: &Request<Incoming>, target: &Target) -> Result<Target, Refusal> {
+fn named_inside(request: &Request<Incoming>, target: &Target, port: u16) -> Result<Target, Refusal> {
     let other = || Refusal::OtherHost(target.clone());
     if request.method() == Method::CONNECT {
         return Err(Refusal::NotForAProxy);
     }
     let in_address =
-        request.uri().authority().is_none_or(|named| place(named, Some(80)).as_ref() == Some(target));
-    let in_header = host(request.headers()).and_then(|named| place(&named, Some(80)));
+        request.uri().authority().is_none_or(|named| place(named, Some(port)).as_ref() == Some(target));
+    let in_header = host(request.headers()).and_then(|named| place(&named, Some(port)));
     if in_address && in_header.as_ref() == Some(target) { Ok(target.clone()) } else { Err(other()) }
 }
 

@@ -4,13 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::time::timeout;
+use tokio_rustls::StartHandshake;
 
 use super::policy::{Policy, Target};
-use super::proxy::{self, Visit};
+use super::proxy::{self, Inside, Visit};
 use super::refusal::Refusal;
+use super::secrets::Swap;
 use super::wire::Wire;
 use super::{Shared, outside};
 
@@ -28,29 +30,29 @@ pub(super) struct Tunnel {
     shared: Arc<Shared>,
     target: Target,
     way: Way,
+    head: Duration,
 }
 
 enum Way {
     /// Requests, each judged.
     Requests,
+    /// Requests in TLS that ends here, each judged, with secrets.
+    Secrets,
     /// Bytes.
-    Bytes { wire: Box<Wire>, head: Duration, idle: Duration },
+    Bytes { wire: Box<Wire>, idle: Duration },
 }
 
 /// Judges a tunnel and connects it. To port 80 there are requests in it; to port 443 there is TLS; elsewhere whatever
-/// the sandbox and the place agree on.
+/// the sandbox and the place agree on, unless secrets are for it: then there are requests in TLS.
 pub(super) async fn to(shared: &Arc<Shared>, policy: &Policy, target: Target) -> Result<Tunnel, Refusal> {
-    let way = if target.port() == 80 {
-        if !policy.allows(&target) {
-            return Err(Refusal::NotAllowed(target));
-        }
-        outside::check(shared.names.as_ref(), policy, &target).await?;
-        Way::Requests
+    let secrets = Swap::of(policy, &target).is_some();
+    let way = if secrets || target.port() == 80 {
+        outside::check(shared.outside.names(), policy, &target).await?;
+        if secrets { Way::Secrets } else { Way::Requests }
     } else {
-        let wire = Box::new(shared.dial(&target).await?);
-        Way::Bytes { wire, head: policy.limits.head, idle: policy.limits.idle }
+        Way::Bytes { wire: Box::new(shared.dial(&target).await?), idle: policy.limits.idle }
     };
-    Ok(Tunnel { shared: Arc::clone(shared), target, way })
+    Ok(Tunnel { shared: Arc::clone(shared), target, way, head: policy.limits.head })
 }
 
 impl Tunnel {
@@ -59,42 +61,79 @@ impl Tunnel {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (mut wire, head, idle) = match self.way {
+        let Self { shared, target, way, head } = self;
+        let refusal = match way {
             Way::Requests => {
-                let visit = Visit::new(self.shared, Some(self.target));
+                let visit = Visit::new(shared, Some(Inside::Plain(target)));
                 return proxy::requests(visit, client).await;
             }
-            Way::Bytes { wire, head, idle } => (wire, head, idle),
-        };
-        let opening = if self.target.port() == 443 {
-            timeout(head, spoken(&mut client, &wire, Speaks::First)).await
-        } else {
-            timeout(idle, spoken(&mut client, &wire, Speaks::Whenever)).await
-        };
-        let Ok(Ok(mut spoken)) = opening else { return };
-        let refusal = match spoken.first() {
-            Some(&HANDSHAKE) => match timeout(head, server_name(&mut client, &mut spoken)).await {
-                Ok(Ok(name)) => {
-                    (!is(&self.target, name.as_deref())).then(|| Refusal::OtherHost(self.target.clone()))
-                }
-                Ok(Err(_)) => Some(Refusal::NotTls(self.target.clone())),
+            Way::Secrets => match timeout(head, hello(&target, &mut client, Vec::new())).await {
+                Ok(Ok((accepted, _))) => return requests(shared, target, head, accepted, client).await,
+                Ok(Err(refusal)) => refusal,
                 Err(_) => return,
             },
-            _ if self.target.port() == 443 => Some(Refusal::NotTls(self.target.clone())),
-            _ => None,
+            Way::Bytes { wire, idle } => match bytes(&target, wire, head, idle, &mut client).await {
+                Ok(()) => return,
+                Err(refusal) => refusal,
+            },
         };
-        if let Some(refusal) = refusal {
-            self.shared.refused(&refusal);
-            // Whoever does not read it sees that the connection is closed.
-            drop(client.write_all(&UNRECOGNIZED_NAME).await);
-            drop(client.shutdown().await);
+        shared.refused(&refusal);
+        // Whoever does not read it sees that the connection is closed.
+        drop(client.write_all(&UNRECOGNIZED_NAME).await);
+        drop(client.shutdown().await);
+    }
+}
+
+/// Ends the client's TLS here, and answers the requests in it.
+async fn requests<S>(shared: Arc<Shared>, target: Target, head: Duration, accepted: Accepted, client: S)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let config = match shared.authority.server(&target) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(error = %error.chain(), %target, "no certificate for a secret's host");
             return;
         }
-        if wire.write_all(&spoken).await.is_ok() {
-            // Whichever side breaks off, both are closed.
-            drop(copy_bidirectional(&mut client, &mut *wire).await);
-        }
+    };
+    let shaken = timeout(head, StartHandshake::from_parts(accepted, client).into_stream(config)).await;
+    // Whoever does not trust the authority goes; so does whoever takes too long.
+    if let Ok(Ok(stream)) = shaken {
+        proxy::requests(Visit::new(shared, Some(Inside::Secret(target))), stream).await;
     }
+}
+
+/// Carries bytes, after a look at the first of them.
+async fn bytes<S>(
+    target: &Target,
+    mut wire: Box<Wire>,
+    head: Duration,
+    idle: Duration,
+    client: &mut S,
+) -> Result<(), Refusal>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let sealed = target.port() == 443;
+    let first = if sealed {
+        timeout(head, spoken(client, &wire, Speaks::First)).await
+    } else {
+        timeout(idle, spoken(client, &wire, Speaks::Whenever)).await
+    };
+    let Ok(Ok(mut first)) = first else { return Ok(()) };
+    if first.first() == Some(&HANDSHAKE) {
+        match timeout(head, hello(target, client, first)).await {
+            Ok(said) => first = said?.1,
+            Err(_) => return Ok(()),
+        }
+    } else if sealed {
+        return Err(Refusal::NotTls(target.clone()));
+    }
+    if wire.write_all(&first).await.is_ok() {
+        // Whichever side breaks off, both are closed.
+        drop(copy_bidirectional(client, &mut *wire).await);
+    }
+    Ok(())
 }
 
 enum Speaks {
@@ -116,25 +155,34 @@ async fn spoken<S: AsyncRead + Unpin>(client: &mut S, wire: &Wire, speaks: Speak
     Ok(first)
 }
 
-/// The name in a client's first message, of which `spoken` are the first bytes and will be all of them.
-async fn server_name<S: AsyncRead + Unpin>(
+/// The client's first message, of which `spoken` are the first bytes, with all that was read; it has to be for the place.
+async fn hello<S: AsyncRead + Unpin>(
+    target: &Target,
     client: &mut S,
-    spoken: &mut Vec<u8>,
-) -> io::Result<Option<String>> {
+    mut spoken: Vec<u8>,
+) -> Result<(Accepted, Vec<u8>), Refusal> {
+    let garbled = || Refusal::NotTls(target.clone());
     let mut acceptor = Acceptor::default();
     let mut seen = 0;
     loop {
         while seen < spoken.len() {
             let mut rest = &spoken[seen..];
-            seen += acceptor.read_tls(&mut rest)?;
-            match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted.client_hello().server_name().map(str::to_owned)),
-                Ok(None) => {}
-                Err((error, _)) => return Err(io::Error::other(error)),
+            seen += acceptor.read_tls(&mut rest).map_err(|_| garbled())?;
+            let Some(accepted) = acceptor.accept().map_err(|_| garbled())? else { continue };
+            // Nobody who has not heard an answer says more.
+            if seen < spoken.len() {
+                return Err(garbled());
             }
+            let name = accepted.client_hello().server_name().map(str::to_owned);
+            return if is(target, name.as_deref()) {
+                Ok((accepted, spoken))
+            } else {
+                Err(Refusal::OtherHost(target.clone()))
+            };
         }
-        if spoken.len() > HELLO || client.read_buf(spoken).await? == 0 {
-            return Err(io::ErrorKind::InvalidData.into());
+        let read = client.read_buf(&mut spoken).await.unwrap_or(0);
+        if read == 0 || spoken.len() > HELLO {
+            return Err(garbled());
         }
     }
 }

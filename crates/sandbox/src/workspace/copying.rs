@@ -55,7 +55,7 @@ fn copy(
 ) -> Result<u64, Error> {
     let mut copy =
         Copy { to, how, marks, parent: None, links: HashMap::new(), directories: Vec::new(), bytes: 0 };
-    from.walk_marked(b"", caps, marks, &mut |seen| {
+    from.walk_marked(b"", caps, marks, &|_| false, &mut |seen| {
         copy.take(seen)?;
         if copy.bytes > quota {
             return Err(Error::OverQuota { quota_bytes: quota });

@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0} exists already")]
     Taken(String),
     /// A quota below the least.
-    #[error("a workspace holds at least {least} bytes, not {given}")]
+    #[error("at least {least} bytes are needed, not {given}")]
     QuotaTooSmall {
         /// What was asked for.
         given: u64,

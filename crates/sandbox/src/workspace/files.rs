@@ -175,14 +175,16 @@ impl Files {
         caps: &Caps,
         visit: &mut dyn FnMut(&Seen<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.walk_marked(start, caps, Marks::Obeyed, visit)
+        self.walk_marked(start, caps, Marks::Obeyed, &|_| false, visit)
     }
 
+    /// Visits everything but what `left_out` says, with all that is below it.
     pub(super) fn walk_marked(
         &self,
         start: &[u8],
         caps: &Caps,
         marks: Marks,
+        left_out: &dyn Fn(&[u8]) -> bool,
         visit: &mut dyn FnMut(&Seen<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let roots: Vec<OwnedFd> = self
@@ -228,6 +230,10 @@ impl Files {
                         path.push(b'/');
                     }
                     path.extend_from_slice(name);
+                    if left_out(&path) {
+                        path.truncate(depth);
+                        continue;
+                    }
                     let parent = open[found.at].1.as_fd();
                     let seen = Seen { path: &path, name, kind: found.kind, stat: &found.stat, parent };
                     visit(&seen)?;

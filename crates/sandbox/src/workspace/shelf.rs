@@ -8,13 +8,14 @@
 //! ```
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kernel::{WorkspaceId, WorkspaceSnapshotId};
 use serde::Serialize;
@@ -23,6 +24,9 @@ use serde::de::DeserializeOwned;
 use super::Error;
 
 const ABOUT: &str = "about.json";
+
+/// How long the lock is waited for: a process that has ended may have handed it to one that it was about to start.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who has the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,13 +246,19 @@ impl Drop for Turn<'_> {
 fn lock(root: &Path) -> Result<File, Error> {
     let failed = || Error::io("the directory of the workspaces cannot be made ready");
     let lock = File::create(root.join("lock")).map_err(failed())?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Unavailable {
-            what: "another process has the workspaces".to_owned(),
-            hint: "stop it, or give this one another directory".to_owned(),
-        }),
-        Err(std::fs::TryLockError::Error(error)) => Err(failed()(error)),
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(PATIENCE / 100),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Unavailable {
+                    what: "another process has the workspaces".to_owned(),
+                    hint: "stop it, or give this one another directory".to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
+        }
     }
 }
 

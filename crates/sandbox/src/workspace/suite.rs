@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use hand::jail::Tree;
 use kernel::{Code, WorkspaceId, WorkspaceSnapshotId};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use testkit::{Engine, Unavailable, require};
 
 use super::*;
 
@@ -34,13 +35,27 @@ impl Ground {
         assert!(rustix::process::geteuid().is_root(), "this test mounts file systems: run it as root");
         apart();
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("store");
-        std::fs::create_dir(&root).unwrap();
+        let root = match driver {
+            Driver::Btrfs => {
+                require(Engine::Btrfs.is_present().then_some(()).ok_or(Unavailable::Missing(Engine::Btrfs)));
+                pool::prepare(directory.path(), 4 << 30).unwrap()
+            }
+            _ => directory.path().join("store"),
+        };
+        std::fs::create_dir_all(&root).unwrap();
         Self { driver, root, directory }
     }
 
     pub fn open(&self) -> Box<dyn Workspaces> {
         open(self.driver, &self.root)
+    }
+
+    /// Has the store in memory, where its driver does not care.
+    pub fn in_memory(&self) {
+        if self.driver != Driver::Btrfs {
+            let flags = MountFlags::empty();
+            rustix::mount::mount("tmpfs", &self.root, "tmpfs", flags, Some(c"mode=0700")).unwrap();
+        }
     }
 
     /// A directory beside the store.
@@ -60,7 +75,8 @@ pub(in crate::workspace) fn open(driver: Driver, root: &Path) -> Box<dyn Workspa
     match driver {
         Driver::Overlay => Box::new(Overlay::open(root).unwrap()),
         Driver::Copy => Box::new(Trees::copy(root).unwrap()),
-        Driver::Directory | Driver::Btrfs => Box::new(Trees::directory(root).unwrap()),
+        Driver::Btrfs => Box::new(Trees::btrfs(root).unwrap()),
+        Driver::Directory => Box::new(Trees::directory(root).unwrap()),
     }
 }
 
@@ -97,6 +113,13 @@ impl Mount {
     }
 }
 
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // The directory could not be removed with something mounted there.
+        let _ = rustix::mount::unmount(&self.root, UnmountFlags::DETACH);
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.mounted {
@@ -113,7 +136,11 @@ pub(in crate::workspace) fn listing(files: &Files) -> BTreeMap<String, String> {
         let said = match seen.kind {
             Kind::Directory => format!("directory {:o}", seen.mode()),
             Kind::File => {
-                let text = std::io::read_to_string(seen.open()?).unwrap();
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut seen.open()?, &mut bytes).unwrap();
+                let hash = || kernel::BlobHash::of(&bytes).to_string();
+                let text =
+                    if bytes.len() > 1000 { hash() } else { String::from_utf8(bytes.clone()).unwrap() };
                 format!("file {:o} {text}", seen.mode())
             }
             Kind::Link => format!("link to {}", seen.target()?.escape_ascii()),
@@ -172,6 +199,7 @@ pub(in crate::workspace) fn code<T: std::fmt::Debug>(result: kernel::Result<T>) 
 /// The tests of each driver, from the functions that are the same for all.
 macro_rules! for_each_driver {
     ($($test:ident),* $(,)?) => {
+        for_each_driver! { btrfs Btrfs: $($test)* }
         for_each_driver! { overlay Overlay: $($test)* }
         for_each_driver! { directory Directory: $($test)* }
         for_each_driver! { copy Copy: $($test)* }
@@ -186,6 +214,8 @@ macro_rules! for_each_driver {
     };
 }
 
+mod archives;
+mod hostile;
 mod kills;
 mod races;
 mod rules;

@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
-use kernel::{Code, Env, Error, Result, Secret};
+use kernel::{Code, Env, Error, Result, Secret, Timestamp};
 
 use super::links::{Aim, Vouched};
-use super::pending::{self, Away, Back, Stage};
+use super::pending::{self, AWAY, Away, Back, Stage};
 use super::providers::Provider;
 use super::vouching::{Brought, Vouching};
 use super::{Failed, jose};
 use crate::auth::account::settle;
 use crate::auth::address::Address;
 use crate::auth::factors::Presence;
+use crate::auth::letters::{News, Sender};
 use crate::auth::redirects::allowed;
 use crate::auth::sign_in::{Before, How, Who};
 use crate::auth::token::{hash, random, text};
+use crate::auth::ways::method;
 use crate::auth::{Asking, Auth, Inner, Profile, SignIn, whole};
 use crate::database::Durability;
 use crate::logs::Level;
 use crate::rows::Method;
 
-/// The path that providers send back to.
-pub const CALLBACK: &str = "/_/auth/oauth/callback";
+/// What stands before a provider's name in the path that it sends back to. Each has its own, so that none gets what another
+/// has sent (RFC 9700 §4.4.2).
+pub const CALLBACK: &str = "/_/auth/oauth/callback/";
 
 /// What a page wants when it sends somebody to a provider.
 #[derive(Debug, Clone)]
@@ -59,6 +62,8 @@ pub struct Cookie {
 /// What a browser comes back with.
 #[derive(Debug, Clone, Default)]
 pub struct Arrival {
+    /// To which provider's path.
+    pub provider: String,
     /// The parameters of the answer, each at most once.
     pub state: String,
     /// The code.
@@ -102,14 +107,14 @@ pub enum Taken {
     Linked(Profile),
 }
 
-/// What a session by a provider is called in the list of sessions.
-pub(super) fn method(provider: &str) -> String {
-    if provider == "custom" { provider.to_owned() } else { format!("oauth:{provider}") }
-}
-
 /// What the cookie of a code is called by.
 fn named(env: &Env, code: &Secret) -> String {
     pending::hash(env, "code", code.expose())
+}
+
+/// Where what is kept of somebody who is away is sealed for.
+fn place(env: &Env, state: &str) -> String {
+    format!("away of {} {state}", env.id())
 }
 
 /// The one answer to a way back that was not begun here, or is over.
@@ -151,9 +156,9 @@ impl Auth {
         let (inner, env) = (&self.0, asking.env);
         // The cookie is the one secret of the way: what goes to the provider is made of it, and of what goes to the
         // provider it cannot be made.
-        let held = Secret::new(text(&random::<32>()?));
+        let held = text(&random::<32>()?);
         let Trip { state, nonce, verifier } = Trip::of(env, &held);
-        let callback = format!("{base}{CALLBACK}");
+        let callback = format!("{base}{CALLBACK}{name}");
         let vouching = match inner.vouching(env, name, provider).await {
             Ok(vouching) => vouching,
             Err(failed) => return Ok(inner.nowhere(env, name, &redirect, &failed)),
@@ -164,12 +169,11 @@ impl Auth {
         };
         let challenge = text(&hash(verifier.as_bytes()));
         let location = vouching.departure(&endpoints, &callback, &state, &nonce, &challenge);
-        let away = Away { provider: name.to_owned(), callback, redirect, challenge: wish.challenge.clone() };
-        let mut db = inner.databases.writer(env).await?;
-        db.begin(Durability::Normal).await?;
-        let put = pending::put(&mut db, env, Stage::Away, &state, &away).await;
-        settle(db, put).await?;
-        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, Stage::Away, held) };
+        let (until, challenge) = (Timestamp::now().plus(AWAY).as_micros(), wish.challenge.clone());
+        let away = Away { until, provider: name.to_owned(), callback, redirect, challenge };
+        let away = serde_json::to_vec(&away).map_err(Error::internal)?;
+        let held = Secret::new(format!("{held}.{}", inner.keys.seal(&place(env, &state), &away)?));
+        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, Stage::Home, held) };
         Ok(Departure { location: location.into(), cookie: Some(cookie) })
     }
 
@@ -185,17 +189,22 @@ impl Auth {
             return Err(astray());
         }
         let base = inner.post.url(env, asking.domain.into()).await?;
-        let mut spent = cookie(&base, state, Stage::Away, Secret::new(""));
+        let mut spent = cookie(&base, state, Stage::Home, Secret::new(""));
         let held = arrival.cookies.iter().find(|(name, _)| *name == spent.name).map(|(_, held)| held);
-        let held = held.ok_or_else(astray)?;
+        let (held, sealed) = held.and_then(|held| held.expose().split_once('.')).ok_or_else(astray)?;
         let trip = Trip::of(env, held);
         if trip.state != state {
             return Err(astray());
         }
-        let mut db = inner.databases.writer(env).await?;
-        db.begin(Durability::Normal).await?;
-        let away = pending::take::<Away>(&mut db, env, Stage::Away, state).await;
-        let away = settle(db, away).await?.ok_or_else(astray)?;
+        let away = inner.keys.open(&place(env, state), sealed).map_err(|_| astray())?;
+        let away: Away = serde_json::from_slice(&away).map_err(|_| astray())?;
+        let over = away.until <= Timestamp::now().as_micros();
+        if over
+            || away.provider != arrival.provider
+            || pending::is_there(inner, env, Stage::Home, state).await?
+        {
+            return Err(astray());
+        }
         (spent.posted, spent.life) = (away.provider == "apple", 0);
         let mut cookies = vec![spent];
         let found = match asking.settings.providers.get(&away.provider) {
@@ -253,6 +262,7 @@ impl Auth {
         }
         let base = inner.post.url(&env, asking.domain.into()).await?;
         let (signup, mut how) = (asking.settings.signup, asking.how("oauth"));
+        let sender = inner.sender(&env, asking.settings.name.as_deref(), asking.domain.into()).await?;
         let shown = shown.clone();
         whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -266,7 +276,10 @@ impl Auth {
             let same =
                 |back: &Back| back.challenge == kept && (back.browser.is_none() || back.browser == held);
             let back = back.filter(same).ok_or_else(wrong)?;
-            let email = back.email.as_deref().map(|email| Address::parse("/email", email)).transpose()?;
+            let email = match back.email {
+                Some((email, surety)) => Some((Address::parse("/email", &email)?, surety)),
+                None => None,
+            };
             let aim = if shown.link { Aim::Link } else { Aim::SignIn };
             how.method = method(&back.provider).into();
             let vouched = Vouched {
@@ -282,9 +295,9 @@ impl Auth {
             match linking {
                 Some(known) => {
                     let user = known.profile.id;
-                    Ok(Taken::Linked(inner.link(&env, &known.session, user, vouched).await?))
+                    Ok(Taken::Linked(inner.link(&env, &known.session, user, vouched, &sender).await?))
                 }
-                None => Ok(Taken::SignedIn(inner.enter(&env, vouched, &how).await?)),
+                None => Ok(Taken::SignedIn(inner.enter(&env, vouched, &how, &sender).await?)),
             }
         })
         .await
@@ -299,19 +312,29 @@ struct Trip {
 }
 
 impl Trip {
-    fn of(env: &Env, held: &Secret) -> Self {
+    fn of(env: &Env, held: &str) -> Self {
         let [state, nonce, verifier] =
-            ["state", "nonce", "verifier"].map(|label| pending::hash(env, label, held.expose()));
+            ["state", "nonce", "verifier"].map(|label| pending::hash(env, label, held));
         Self { state, nonce, verifier }
     }
 }
 
 impl Inner {
-    /// Opens a session for whom somebody else vouches.
-    pub(super) async fn enter(&self, env: &Env, vouched: Vouched, how: &How) -> Result<SignIn> {
+    /// Opens a session for whom somebody else vouches. Who had an account before is told by mail that there is one more way
+    /// in.
+    async fn enter(&self, env: &Env, vouched: Vouched, how: &How, sender: &Sender) -> Result<SignIn> {
         let mut db = self.begin(env).await?;
-        let opened = self.signed_in(&mut db, env, Who::Vouched(vouched), how).await;
-        let opened = settle(db, opened).await?;
+        let opened = async {
+            let mut opened = self.signed_in(&mut db, env, Who::Vouched(vouched), how).await?;
+            let letter = match opened.linked.take() {
+                Some(account) => sender.news_of(&account, News::Linked)?,
+                None => None,
+            };
+            Ok((opened, self.keep(&mut db, letter).await?))
+        }
+        .await;
+        let (opened, letter) = settle(db, opened).await?;
+        self.dispatch(env, letter);
         Ok(self.announce(env, opened))
     }
 
@@ -328,7 +351,14 @@ impl Inner {
             }
             None => None,
         };
-        Ok(Vouching { http: &self.outside.http, issuers: &self.issuers, name, provider, secret })
+        Ok(Vouching {
+            env: env.id(),
+            http: &self.outside.http,
+            issuers: &self.issuers,
+            name,
+            provider,
+            secret,
+        })
     }
 
     /// The code for what the provider says, and the cookie of a browser that goes on to a page of the app; none where people have changed their minds there.
@@ -368,15 +398,23 @@ impl Inner {
         let back = Back {
             provider: away.provider.clone(),
             subjects: word.subjects,
-            email: word.email.map(|email| email.as_str().to_owned()),
+            email: word.email.map(|(email, surety)| (email.as_str().to_owned(), surety)),
             challenge: away.challenge.clone(),
             browser: kept.as_ref().map(|kept| pending::hash(env, "browser", kept.expose())),
         };
         let mut db = self.databases.writer(env).await.map_err(Error::from)?;
         db.begin(Durability::Normal).await.map_err(Error::from)?;
-        let put = pending::put(&mut db, env, Stage::Back, code.expose(), &back).await;
-        settle(db, put).await?;
-        Ok(Some((code, kept)))
+        let put = async {
+            // Of two who come back with one state one is taken up.
+            let first = pending::put(&mut db, env, Stage::Home, &arrival.state, &()).await?;
+            pending::put(&mut db, env, Stage::Back, code.expose(), &back).await?;
+            Ok(first)
+        }
+        .await;
+        match settle(db, put).await? {
+            true => Ok(Some((code, kept))),
+            false => Err(Failed::Said("the browser was back before")),
+        }
     }
 
     fn nowhere(&self, env: &Env, name: &str, redirect: &str, failed: &Failed) -> Departure {

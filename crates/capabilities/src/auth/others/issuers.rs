@@ -1,12 +1,15 @@
 //! What issuers publish of themselves, their addresses and keys: kept for a while, and asked for again where a key is not
 //! known, but not by everybody who makes one up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernel::EnvId;
 use quick_cache::sync::Cache;
 use reqwest::Method;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -14,8 +17,9 @@ use super::Failed;
 use super::jose::{Bad, Jwks, Token};
 use crate::outbound::Outbound;
 
-/// How many documents are kept in mind.
-const MINDED: usize = 1_024;
+/// How many documents of each kind are kept in mind: whoever publishes decides how large one is, up to what is read of an
+/// answer.
+const MINDED: usize = 256;
 
 /// How long a document is taken for what is published.
 const FRESH: Duration = Duration::from_secs(60 * 60);
@@ -26,63 +30,134 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How long nobody is asked again who has not answered.
 const REST: Duration = Duration::from_secs(5);
 
+/// The longest address that an issuer may publish.
+const LONGEST: usize = 2_048;
+
 /// Reads what issuers publish.
 pub(crate) struct Issuers {
     http: Outbound,
-    documents: Cache<String, Arc<Mutex<Document>>>,
+    published: Cache<String, Kept<Published>>,
+    keys: Cache<String, Kept<Jwks>>,
 }
 
-/// A document, as it was read.
-#[derive(Default)]
-struct Document {
-    read: Option<(Instant, Arc<Value>)>,
-    /// When it was last read before its time.
-    again: Option<Instant>,
+type Kept<T> = Arc<Mutex<Document<T>>>;
+
+/// A document, as it was read: no more of it than is used.
+struct Document<T> {
+    read: Option<(Instant, Arc<T>)>,
+    /// When it was last read before its time, for whom: none makes the others wait for it.
+    again: HashMap<EnvId, Instant>,
     /// When it could not be read.
     failed: Option<Instant>,
 }
 
+impl<T> Default for Document<T> {
+    fn default() -> Self {
+        Self { read: None, again: HashMap::new(), failed: None }
+    }
+}
+
+/// What can be published.
+trait Read: Sized {
+    /// Reads it; why not.
+    fn read(text: &[u8]) -> Result<Self, &'static str>;
+}
+
+/// What an issuer says of itself (OpenID Connect Discovery 1.0 §3).
+#[derive(Debug)]
+pub(super) struct Published {
+    pub issuer: String,
+    pub authorize: String,
+    pub token: String,
+    pub keys: String,
+    pub userinfo: Option<String>,
+    /// Whether the secret is sent in the body.
+    pub posts_secret: bool,
+    /// Whether it says with each answer who it is (RFC 9207).
+    pub names_itself: bool,
+}
+
+impl Read for Published {
+    fn read(text: &[u8]) -> Result<Self, &'static str> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            issuer: String,
+            authorization_endpoint: String,
+            token_endpoint: String,
+            jwks_uri: String,
+            userinfo_endpoint: Option<String>,
+            #[serde(default)]
+            token_endpoint_auth_methods_supported: Option<Vec<String>>,
+            #[serde(default)]
+            authorization_response_iss_parameter_supported: bool,
+        }
+        let found: Metadata =
+            serde_json::from_slice(text).map_err(|_| "what the issuer publishes lacks an address")?;
+        let addresses =
+            [&found.issuer, &found.authorization_endpoint, &found.token_endpoint, &found.jwks_uri];
+        if addresses.into_iter().chain(&found.userinfo_endpoint).any(|it| it.len() > LONGEST) {
+            return Err("what the issuer publishes is too long for an address");
+        }
+        let methods = found.token_endpoint_auth_methods_supported.unwrap_or_default();
+        let has = |method: &str| methods.iter().any(|listed| listed == method);
+        Ok(Self {
+            posts_secret: has("client_secret_post") && !has("client_secret_basic"),
+            issuer: found.issuer,
+            authorize: found.authorization_endpoint,
+            token: found.token_endpoint,
+            keys: found.jwks_uri,
+            userinfo: found.userinfo_endpoint,
+            names_itself: found.authorization_response_iss_parameter_supported,
+        })
+    }
+}
+
+impl Read for Jwks {
+    fn read(text: &[u8]) -> Result<Self, &'static str> {
+        Jwks::read(text).ok_or("what the issuer publishes is no set of keys")
+    }
+}
+
 impl Issuers {
     pub fn new(http: Outbound) -> Self {
-        Self { http, documents: Cache::new(MINDED) }
+        Self { http, published: Cache::new(MINDED), keys: Cache::new(MINDED) }
     }
 
     /// What an issuer says of itself (OpenID Connect Discovery 1.0 §4).
-    pub async fn metadata(&self, issuer: &str) -> Result<Arc<Value>, Failed> {
+    pub(super) async fn metadata(&self, issuer: &str) -> Result<Arc<Published>, Failed> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|_| Failed::Said("the issuer is no address"))?;
-        let document = self.document(&url)?;
+        self.http.judge(&url)?;
+        let document = kept(&self.published, &url)?;
         let mut document = document.lock().await;
         self.fresh(&url, &mut document).await
     }
 
     /// What a token says, where one of the keys at `url` has signed it. Where its key is not among them they are read
-    /// anew, once in a minute.
+    /// anew, once in a minute for each environment.
     pub async fn verified(
         &self,
+        env: EnvId,
         url: &Url,
         token: &Token<'_>,
-    ) -> Result<serde_json::Map<String, Value>, Failed> {
-        let kept = self.document(url)?;
-        let mut document = kept.lock().await;
+    ) -> Result<Map<String, Value>, Failed> {
+        self.http.judge(url)?;
+        let document = kept(&self.keys, url)?;
+        let mut document = document.lock().await;
         let keys = self.fresh(url, &mut document).await?;
-        match token.verified(&read(&keys)?) {
-            Err(Bad::UnknownKey) if document.again.is_none_or(|again| again.elapsed() >= AGAIN) => {
-                document.again = Some(Instant::now());
+        match token.verified(&keys) {
+            Err(Bad::UnknownKey) if document.again.get(&env).is_none_or(|again| again.elapsed() >= AGAIN) => {
+                document.again.retain(|_, again| again.elapsed() < AGAIN);
+                document.again.insert(env, Instant::now());
                 let keys = self.read(url).await?;
                 document.read = Some((Instant::now(), Arc::clone(&keys)));
-                Ok(token.verified(&read(&keys)?)?)
+                Ok(token.verified(&keys)?)
             }
             verified => Ok(verified?),
         }
     }
 
-    fn document(&self, url: &Url) -> Result<Arc<Mutex<Document>>, Failed> {
-        self.http.judge(url)?;
-        self.documents.get_or_insert_with(url.as_str(), || Ok(Arc::default()))
-    }
-
-    async fn fresh(&self, url: &Url, document: &mut Document) -> Result<Arc<Value>, Failed> {
+    async fn fresh<T: Read>(&self, url: &Url, document: &mut Document<T>) -> Result<Arc<T>, Failed> {
         if let Some((_, read)) = document.read.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Ok(Arc::clone(read));
         }
@@ -94,18 +169,18 @@ impl Issuers {
         Ok(read)
     }
 
-    async fn read(&self, url: &Url) -> Result<Arc<Value>, Failed> {
+    async fn read<T: Read>(&self, url: &Url) -> Result<Arc<T>, Failed> {
         let request = self.http.request(Method::GET, url)?.header("accept", "application/json");
         let answer = self.http.send(request).await?;
         if answer.status != 200 {
             return Err(Failed::Answer("what the issuer publishes", answer.status, String::new()));
         }
-        answer.json().map(Arc::new).ok_or(Failed::Said("what the issuer publishes is not JSON"))
+        T::read(&answer.body).map(Arc::new).map_err(Failed::Said)
     }
 }
 
-fn read(keys: &Value) -> Result<Jwks, Failed> {
-    Jwks::read(keys).ok_or(Failed::Said("what the issuer publishes is no set of keys"))
+fn kept<T>(documents: &Cache<String, Kept<T>>, url: &Url) -> Result<Kept<T>, Failed> {
+    documents.get_or_insert_with(url.as_str(), || Ok(Arc::default()))
 }
 
 #[cfg(test)]
@@ -119,6 +194,7 @@ mod tests {
 
     use super::super::jose::testing::{Signer, signer};
     use super::*;
+    use crate::outbound::Failure;
 
     /// Publishes the first set of keys once, and the last from then on.
     fn publishing(sets: Vec<Value>) -> (Url, Arc<AtomicUsize>) {
@@ -152,10 +228,12 @@ mod tests {
         let (url, asked) = publishing(vec![json!({ "keys": [first.jwk()] }), both]);
         let issuers = issuers();
         let claims = json!({ "sub": "ada" });
-        let verified = async |signer: &Signer| {
+        let (one, other) = (EnvId::new(), EnvId::new());
+        let verified_for = async |env: EnvId, signer: &Signer| {
             let token = signer.sign(&claims);
-            issuers.verified(&url, &Token::read(&token).unwrap()).await.map(Value::Object).ok()
+            issuers.verified(env, &url, &Token::read(&token).unwrap()).await.map(Value::Object).ok()
         };
+        let verified = async |signer: &Signer| verified_for(one, signer).await;
         assert_eq!(verified(&first).await, Some(claims.clone()));
         assert_eq!(verified(&first).await, Some(claims.clone()));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -165,7 +243,42 @@ mod tests {
             assert_eq!(verified(&made_up).await, None);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2, "each made-up key is a request of ours");
-        assert_eq!(verified(&first).await, Some(claims));
+        assert_eq!(verified(&first).await, Some(claims.clone()));
+        // Who has them read over and over does so for one environment.
+        assert_eq!(verified_for(other, &made_up).await, None);
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_document_is_what_is_used_of_it() {
+        let published = json!({
+            "issuer": "https://id.example.com", "authorization_endpoint": "https://id.example.com/a",
+            "token_endpoint": "https://id.example.com/t", "jwks_uri": "https://id.example.com/k",
+            "token_endpoint_auth_methods_supported": ["client_secret_post"], "x": vec![json!({ "": 0 }); 1_000],
+        });
+        let read = |published: &Value| Published::read(published.to_string().as_bytes());
+        let found = read(&published).unwrap();
+        assert_eq!(
+            (found.token.as_str(), found.userinfo, found.posts_secret),
+            ("https://id.example.com/t", None, true)
+        );
+        let mut long = published.clone();
+        long["userinfo_endpoint"] = format!("https://id.example.com/{}", "u".repeat(LONGEST)).into();
+        assert_eq!(read(&long).unwrap_err(), "what the issuer publishes is too long for an address");
+        // A thousand keys, and what is none.
+        let mut keys: Vec<Value> = (0..1_000).map(|n| signer(&n.to_string()).jwk()).collect();
+        keys.insert(0, json!({ "": 0 }));
+        let keys = Jwks::read(json!({ "keys": keys, "x": [{ "": 0 }] }).to_string().as_bytes()).unwrap();
+        assert_eq!(keys.0.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn a_document_that_is_too_large_to_be_one_is_not_read() {
+        let (url, _) = publishing(vec![json!({ "keys": [signer("1").jwk()], "x": "x".repeat(128 << 10) })]);
+        let token = signer("1").sign(&json!({ "sub": "ada" }));
+        let refused =
+            issuers().verified(EnvId::new(), &url, &Token::read(&token).unwrap()).await.unwrap_err();
+        assert!(matches!(refused, Failed::Outside(Failure::Large(_))), "{refused}");
     }
 
     #[tokio::test]

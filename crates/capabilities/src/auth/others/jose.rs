@@ -8,6 +8,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// A longer text is no token of anybody.
@@ -127,16 +128,24 @@ impl Jwk {
     }
 }
 
+/// How many keys of a set are looked at.
+const MOST: usize = 64;
+
 /// A key set (RFC 7517 §5). Keys of other kinds are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Jwks(pub Vec<Jwk>);
 
 impl Jwks {
-    /// Reads a set; none where it is something else.
-    pub fn read(value: &Value) -> Option<Self> {
-        let keys = value.get("keys")?.as_array()?;
-        let keys = keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok());
-        Some(Self(keys.filter(|key: &Jwk| key.algorithm().is_some()).collect()))
+    /// Reads a set from JSON; none where it is something else. Nothing else that is in it takes memory.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Set<'a> {
+            #[serde(borrow)]
+            keys: Vec<&'a RawValue>,
+        }
+        let Set { keys } = serde_json::from_slice(text).ok()?;
+        let keys = keys.into_iter().filter_map(|key| serde_json::from_str(key.get()).ok());
+        Some(Self(keys.filter(|key: &Jwk| key.algorithm().is_some()).take(MOST).collect()))
     }
 }
 

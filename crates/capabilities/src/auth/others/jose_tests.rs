@@ -43,7 +43,7 @@ fn rsa() -> Value {
 }
 
 fn keys(keys: &[Value]) -> Jwks {
-    Jwks::read(&json!({ "keys": keys })).unwrap()
+    Jwks::read(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
 }
 
 fn verified(token: &str, keys: &Jwks) -> Result<Value, Bad> {

@@ -1,27 +1,18 @@
 //! Who is whom: the rows that tie a provider's people to the app's users.
 
-use std::sync::Arc;
-
-use kernel::{Code, Env, Error, Result, Secret, Timestamp, UserId};
-use serde::Serialize;
+use kernel::{Code, Env, Error, Result, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::auth::account::{self, Account, Key, Stored, settle};
 use crate::auth::address::Address;
-use crate::auth::factors::{self, FactorKind, Presence};
+use crate::auth::factors;
+use crate::auth::letters::{News, Sender};
+use crate::auth::sessions::{self, Of};
 use crate::auth::sign_in::{Before, Found, upgraded};
-use crate::auth::{Asking, Auth, Inner, Profile, sessions, tickets, whole};
+use crate::auth::{Inner, Profile};
 use crate::database::{Role, Writer};
-use crate::rows::{Method, SignUp};
-
-/// A way in by somebody else's word, as its user sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct IdentityInfo {
-    /// The provider's name in the manifest; `custom` for the app's own server.
-    pub provider: String,
-    /// Since when.
-    pub created_at: Timestamp,
-}
+use crate::rows::{Mfa, SignUp};
 
 /// Somebody whom another vouches for.
 #[derive(Debug)]
@@ -30,7 +21,7 @@ pub(in crate::auth) struct Vouched {
     /// The names that the provider has for them; the surest first.
     pub subjects: Vec<String>,
     /// The address that the provider has confirmed.
-    pub email: Option<Address>,
+    pub email: Option<(Address, Surety)>,
     /// Who was here without an address, and becomes this.
     pub before: Option<Before>,
     /// Whether there may be a new account.
@@ -40,6 +31,16 @@ pub(in crate::auth) struct Vouched {
     /// The role and the claims that the user has from now on.
     pub role: Option<String>,
     pub claims: Option<Map<String, Value>>,
+}
+
+/// How sure a provider is that an address is somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::auth) enum Surety {
+    /// Its mail is read by whom the provider speaks for.
+    Today,
+    /// It was, at some time; it may be somebody else's by now.
+    Once,
 }
 
 /// What somebody wants of another's word.
@@ -68,17 +69,25 @@ fn disabled() -> Error {
 impl Inner {
     /// The user whom somebody else's word is about. An address ties an identity to an account only where the provider has
     /// confirmed it and we have: whoever took the address before, without showing that it is theirs, keeps no way in.
-    pub(in crate::auth) async fn vouched(&self, db: &mut Writer, vouched: Vouched) -> Result<Found> {
-        let Vouched { provider, subjects, email, before, signup, aim, role, claims } = vouched;
-        let (mut user, changed) = match known(db, &provider, &subjects).await? {
-            Some(user) if aim == Aim::Link && before.as_ref().is_none_or(|it| it.user() != user) => {
-                return Err(anothers());
-            }
+    pub(in crate::auth) async fn vouched(
+        &self,
+        db: &mut Writer,
+        mut vouched: Vouched,
+        mfa: Mfa,
+    ) -> Result<Found> {
+        let (role, claims) = (vouched.role.take(), vouched.claims.take());
+        let (provider, subjects) = (vouched.provider.clone(), std::mem::take(&mut vouched.subjects));
+        let elsewhere = |user| vouched.before.as_ref().is_none_or(|it| it.user() != user);
+        let (mut user, changed, linked) = match known(db, &provider, &subjects).await? {
+            Some(user) if vouched.aim == Aim::Link && elsewhere(user) => return Err(anothers()),
             Some(user) => {
                 let user = Key::Id(user).find_in(db).await?.filter(|user| !user.account.disabled);
-                (user.ok_or_else(disabled)?, false)
+                (user.ok_or_else(disabled)?, false, false)
             }
-            None => (self.newly(db, &provider, email, before, signup, aim).await?, true),
+            None => {
+                let (user, linked) = self.newly(db, vouched, mfa).await?;
+                (user, true, linked)
+            }
         };
         let given = role.is_some() || claims.is_some();
         user.account.role = role.unwrap_or(user.account.role);
@@ -86,33 +95,31 @@ impl Inner {
         account::put(db, &user).await?;
         add(db, user.account.id, &provider, &subjects).await?;
         user.account.note(&provider);
-        Ok(Found { user, changed: changed || given })
+        Ok(Found { user, changed: changed || given, linked })
     }
 
-    /// The user who is tied to an identity for the first time.
-    async fn newly(
-        &self,
-        db: &mut Writer,
-        provider: &str,
-        email: Option<Address>,
-        before: Option<Before>,
-        signup: SignUp,
-        aim: Aim,
-    ) -> Result<Stored> {
+    /// The user who is tied to an identity for the first time, and whether there was an account before.
+    async fn newly(&self, db: &mut Writer, vouched: Vouched, mfa: Mfa) -> Result<(Stored, bool)> {
+        let Vouched { provider, email, before, signup, aim, .. } = vouched;
+        let (email, surety) = email.unzip();
         let found = match &email {
             Some(email) => Key::Email(email).find_in(db).await?,
             None => None,
         };
+        let linked = found.is_some();
         let mut user = match (found, before) {
             (Some(_), _) if aim == Aim::Link => return Err(has_account()),
             (Some(found), _) if found.account.disabled => return Err(disabled()),
+            (Some(found), _) if found.account.email_verified && surety == Some(Surety::Once) => {
+                return Err(has_account());
+            }
             // An address may be given to somebody else there, who is not to find the account of who had it.
-            (Some(found), _) if found.account.providers.iter().any(|known| known == provider) => {
+            (Some(found), _) if found.account.providers.contains(&provider) => {
                 return Err(has_account());
             }
             (Some(mut found), _) => {
                 if !found.account.email_verified {
-                    oust(db, &mut found).await?;
+                    oust(db, &mut found, mfa).await?;
                 }
                 found
             }
@@ -126,12 +133,20 @@ impl Inner {
         if email.is_some() {
             account::confirm(db, &mut user.account).await?;
         }
-        Ok(user)
+        Ok((user, linked))
     }
 }
 
-/// Whoever made this account has not shown that its address is theirs: they keep no way in, nor keep its owner out.
-pub(in crate::auth) async fn oust(db: &mut Writer, user: &mut Stored) -> Result<()> {
+/// Whoever made this account has not shown that its address is theirs: they keep no way in, nor keep its owner out. But
+/// what asks for a second factor stays as it is: nobody is let around it.
+pub(in crate::auth) async fn oust(db: &mut Writer, user: &mut Stored, mfa: Mfa) -> Result<()> {
+    if !factors::asked(db, user.account.id, mfa).await?.is_empty() {
+        return Err(Error::new(
+            Code::Forbidden,
+            "this account has a second factor, and nobody has confirmed that its address is theirs",
+        )
+        .hint("sign in with both factors and confirm the address there, or ask those who run the app"));
+    }
     user.password = None;
     user.account.providers.clear();
     user.account.mfa.clear();
@@ -140,7 +155,7 @@ pub(in crate::auth) async fn oust(db: &mut Writer, user: &mut Stored) -> Result<
     factors::reset(db, id).await?;
     db.run(Role::Platform, "DELETE FROM _steading_identity WHERE user = ?1", &[id.to_string().into()])
         .await?;
-    sessions::end_all(db, id, None).await.map(drop)
+    sessions::end(db, id, Of::All).await.map(drop)
 }
 
 /// Whose identity it is, under the surest of its names that is known.
@@ -170,93 +185,19 @@ async fn add(db: &mut Writer, user: UserId, provider: &str, subjects: &[String])
     Ok(())
 }
 
-impl Auth {
-    /// The ways in by others' word that an access token's user has, in the order of their names.
-    ///
-    /// # Errors
-    /// `unauthenticated` where the token does not hold.
-    pub async fn identities(&self, env: &Env, token: &Secret) -> Result<Vec<IdentityInfo>> {
-        let user = self.0.known(env, token).await?.profile.id;
-        let sql = "SELECT provider, min(created_at) FROM _steading_identity WHERE user = ?1 AND provider NOT IN ('email', 'phone') \
-                   GROUP BY provider ORDER BY provider";
-        let rows = self.0.databases.platform_query(env, sql, &[user.to_string().into()]).await?;
-        let read = |row: &Vec<Value>| {
-            let created_at = Timestamp::from_micros(row.get(1)?.as_i64()?);
-            Some(IdentityInfo { provider: row.first()?.as_str()?.to_owned(), created_at })
-        };
-        rows.iter()
-            .map(|row| read(row).ok_or_else(|| Error::internal("a row of an identity cannot be read")))
-            .collect()
-    }
-
-    /// Takes a way in away from an access token's user, and ends the other sessions that it has opened.
-    ///
-    /// # Errors
-    /// `unauthenticated` where the token does not hold; `forbidden` where its session is not of a moment ago; `not_found`
-    /// where there is no such way in; `conflict` where it is the only one.
-    pub async fn unlink(&self, asking: &Asking<'_>, token: &Secret, provider: &str) -> Result<()> {
-        let known = self.0.known(asking.env, token).await?;
-        known.admitted(asking.settings.mfa)?;
-        self.0.present(asking, &known, &Presence::Fresh).await?;
-        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
-        let (provider, settings) = (provider.to_owned(), asking.settings.clone());
-        let ways = move |user: &Stored, rest: &[String]| {
-            let on = |method| settings.methods.contains(&method);
-            let by_mail = user.account.email_verified && (on(Method::Otp) || on(Method::Password));
-            let by_password = user.account.email.is_some() && user.password.is_some() && on(Method::Password);
-            let by_other = |other: &String| match other.as_str() {
-                "custom" => on(Method::Custom),
-                other => on(Method::OAuth) && settings.providers.contains_key(other),
-            };
-            let by_passkey = user.account.mfa.contains(&FactorKind::Passkey) && on(Method::Passkey);
-            let by_phone = user.account.phone.is_some() && on(Method::Phone);
-            by_mail || by_password || by_passkey || by_phone || rest.iter().any(by_other)
-        };
-        whole(async move {
-            let mut db = inner.begin(&env).await?;
-            let (user, session) = (known.profile.id, known.session.clone());
-            let gone = async {
-                let user = Key::Id(user).find_in(&mut db).await?.ok_or_else(crate::auth::refused)?;
-                let (gone, rest): (Vec<_>, Vec<_>) =
-                    user.account.providers.iter().cloned().partition(|other| *other == provider);
-                if gone.is_empty() {
-                    return Err(Error::not_found("such identity of yours"));
-                }
-                if !ways(&user, &rest) {
-                    return Err(Error::new(Code::Conflict, "this is the only way in to the account")
-                        .hint("link another identity first, or set an address and a password"));
-                }
-                let id = user.account.id.to_string();
-                let sql = "DELETE FROM _steading_identity WHERE user = ?1 AND provider = ?2";
-                db.run(Role::Platform, sql, &[id.clone().into(), provider.as_str().into()]).await?;
-                tickets::forget(&mut db, user.account.id).await?;
-                let sql = "DELETE FROM _steading_session WHERE user = ?1 AND method = ?2 AND id <> ?3";
-                let params = [id.into(), super::flow::method(&provider).into(), session.into()];
-                db.run(Role::Platform, sql, &params).await.map(drop).map_err(Error::from)
-            }
-            .await;
-            settle(db, gone).await?;
-            inner.recognized.forget(|other| other.is_of_user(env.id(), user));
-            Ok(())
-        })
-        .await
-    }
-}
-
 impl Inner {
-    /// One more way in for the user of a session, who has an account.
+    /// One more way in for the user of a session, who has an account and is told by mail.
     pub(super) async fn link(
         &self,
         env: &Env,
         session: &str,
         user: UserId,
         vouched: Vouched,
+        sender: &Sender,
     ) -> Result<Profile> {
         let mut db = self.begin(env).await?;
         let linked = async {
-            let alive = "SELECT 1 FROM _steading_session WHERE id = ?1 AND user = ?2";
-            let params = [session.into(), user.to_string().into()];
-            let alive = !db.run(Role::Platform, alive, &params).await?.rows.is_empty();
+            let alive = sessions::is_open(&mut db, user, session).await?;
             let found = Key::Id(user).find_in(&mut db).await?.filter(|user| alive && !user.account.disabled);
             let mut found = found.ok_or_else(crate::auth::refused)?;
             if known(&mut db, &vouched.provider, &vouched.subjects).await?.is_some_and(|other| other != user)
@@ -265,11 +206,13 @@ impl Inner {
             }
             add(&mut db, user, &vouched.provider, &vouched.subjects).await?;
             found.account.note(&vouched.provider);
-            Ok(found.account.profile())
+            let letter = self.keep(&mut db, sender.news_of(&found.account, News::Linked)?).await?;
+            Ok((found.account.profile(), letter))
         }
         .await;
-        let profile = settle(db, linked).await?;
+        let (profile, letter) = settle(db, linked).await?;
         self.recognized.forget(|other| other.is_of_user(env.id(), user));
+        self.dispatch(env, letter);
         Ok(profile)
     }
 }

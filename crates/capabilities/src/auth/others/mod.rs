@@ -16,7 +16,6 @@ mod vouching;
 pub use custom::CustomToken;
 pub use flow::{Arrival, CALLBACK, Cookie, Departure, Handover, Landing, Taken, Wish};
 pub(super) use issuers::Issuers;
-pub use links::IdentityInfo;
 pub(super) use links::Vouched;
 pub(crate) use providers::check;
 pub use providers::{Custom, Provider};

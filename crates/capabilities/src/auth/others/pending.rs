@@ -1,5 +1,5 @@
-//! What is under way between the app, the browser and a provider, as rows of the environment's own database: hashed,
-//! short-lived, and used once.
+//! What is under way between the app, the browser and a provider: sealed in the browser until it comes back, then as rows of
+//! the environment's own database, hashed, short-lived, and used once.
 
 use std::time::Duration;
 
@@ -8,14 +8,23 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::links::Surety;
+use crate::auth::Inner;
 use crate::auth::token::{self, hexadecimal};
+use crate::auth::upkeep::few;
 use crate::database::{Role, Writer};
+
+/// How long somebody may be away.
+pub(super) const AWAY: Duration = Duration::from_secs(10 * 60);
+
+/// How much may be under way in one environment.
+const MOST: u64 = 20_000;
 
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Somebody is on the way to a provider, and comes back with this state.
-    Away,
+    /// Somebody has come back from a provider with this state.
+    Home,
     /// A provider has said who it is; the page that has begun may take it up with this code.
     Back,
     /// A custom token with this name was used.
@@ -25,7 +34,7 @@ pub(super) enum Stage {
 impl Stage {
     const fn as_str(self) -> &'static str {
         match self {
-            Stage::Away => "away",
+            Stage::Home => "home",
             Stage::Back => "back",
             Stage::Used => "used",
         }
@@ -34,17 +43,19 @@ impl Stage {
     /// How long it is good for.
     pub const fn life(self) -> Duration {
         match self {
-            Stage::Away => Duration::from_secs(10 * 60),
+            Stage::Home => AWAY,
             Stage::Back => Duration::from_secs(2 * 60),
             Stage::Used => Duration::from_secs(2 * 60 * 60),
         }
     }
 }
 
-/// Somebody who is away.
+/// Somebody who is away, as their browser keeps it, sealed: whoever never comes back takes no room here.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Away {
+    /// Until when, in microseconds since the Unix epoch.
+    pub until: i64,
     pub provider: String,
     /// The address that the provider sends back to.
     pub callback: String,
@@ -61,7 +72,7 @@ pub(super) struct Back {
     pub provider: String,
     pub subjects: Vec<String>,
     /// The address, where the provider has confirmed it.
-    pub email: Option<String>,
+    pub email: Option<(String, Surety)>,
     pub challenge: String,
     /// The hash of the cookie that the page's browser holds, where the page is the app's own: what its address has brought
     /// may have gone on to another site by a redirect.
@@ -84,6 +95,7 @@ pub(super) async fn put(
     let now = Timestamp::now();
     let expired = "DELETE FROM _steading_oauth WHERE expires_at <= ?1";
     db.run(Role::Platform, expired, &[now.as_micros().into()]).await?;
+    few(db, "_steading_oauth", MOST).await?;
     let sql = "INSERT INTO _steading_oauth (id, stage, said, expires_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     let params: [Value; 4] = [
         hash(env, stage.as_str(), name).into(),
@@ -92,6 +104,14 @@ pub(super) async fn put(
         now.plus(stage.life()).as_micros().into(),
     ];
     Ok(db.run(Role::Platform, sql, &params).await?.changed > 0)
+}
+
+/// Whether there is something under way by that name.
+pub(super) async fn is_there(inner: &Inner, env: &Env, stage: Stage, name: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM _steading_oauth WHERE id = ?1 AND stage = ?2 AND expires_at > ?3";
+    let params: [Value; 3] =
+        [hash(env, stage.as_str(), name).into(), stage.as_str().into(), Timestamp::now().as_micros().into()];
+    Ok(!inner.databases.platform_query(env, sql, &params).await?.is_empty())
 }
 
 /// Takes what is under way by that name; from then on there is nothing.

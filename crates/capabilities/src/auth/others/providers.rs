@@ -10,6 +10,8 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use super::jose::{Jwk, Jwks};
+use super::links::Surety;
+use crate::auth::address::Address;
 
 /// How many providers an app may name, and how long a name, an id or an address of theirs may be.
 const MOST: usize = 10;
@@ -44,6 +46,10 @@ pub struct Provider {
     /// apple: what the private key is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// Whose addresses it is believed about, where it has an `issuer`: `["corp.example"]`. By an address that it confirms,
+    /// people enter the account that is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Instead of the provider's own address where people sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorize_url: Option<String>,
@@ -124,6 +130,32 @@ impl Provider {
         })
     }
 
+    /// The address that is shown the client secret, or that says where that is.
+    pub(crate) fn asked(&self, name: &str) -> String {
+        if let Some(own) = &self.token_url {
+            return own.clone();
+        }
+        match Kind::of(name) {
+            Kind::GitHub => "https://github.com".to_owned(),
+            Kind::WeChat => "https://api.weixin.qq.com".to_owned(),
+            Kind::OpenId | Kind::Microsoft | Kind::Apple => {
+                self.issuer(name).unwrap_or_default().into_owned()
+            }
+        }
+    }
+
+    /// How far the provider is believed that an address is somebody's; `hd` is the domain that Google says it speaks for.
+    pub(super) fn speaks_for(&self, name: &str, email: &Address, hd: Option<&str>) -> Option<Surety> {
+        let domain = email.as_str().rsplit_once('@').map(|(_, domain)| domain)?;
+        match (Kind::of(name), &self.issuer) {
+            // Any tenant may write any address there.
+            (Kind::Microsoft, _) => None,
+            (_, Some(_)) => self.addresses.iter().any(|own| own == domain).then_some(Surety::Today),
+            (Kind::OpenId, None) if domain != "gmail.com" && hd != Some(domain) => Some(Surety::Once),
+            _ => Some(Surety::Today),
+        }
+    }
+
     /// What is asked for.
     pub(super) fn scope(&self, name: &str) -> String {
         let separator = if Kind::of(name) == Kind::WeChat { "," } else { " " };
@@ -200,6 +232,21 @@ impl Provider {
                 Error::invalid("/scopes", "without the scope openid nobody says who it is").hint("add it")
             );
         }
+        let is_domain = |text: &String| {
+            let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
+            text.len() <= LONGEST && text.contains('.') && text.bytes().all(plain)
+        };
+        if self.addresses.len() > MOST || !self.addresses.iter().all(is_domain) {
+            return Err(Error::invalid("/addresses", format!("these are not at most {MOST} domains"))
+                .hint(r#"["corp.example"]: what stands after the @"#));
+        }
+        if !self.addresses.is_empty() && (self.issuer.is_none() || kind == Kind::Microsoft) {
+            return Err(Error::invalid(
+                "/addresses",
+                format!("{name} is believed about no addresses of yours"),
+            )
+            .hint("they are for a provider with an issuer of its own"));
+        }
         let addresses = [
             ("issuer", &self.issuer),
             ("authorize_url", &self.authorize_url),
@@ -223,7 +270,7 @@ pub(crate) fn check(providers: &BTreeMap<String, Provider>) -> Result<()> {
             && name.len() <= LONGEST_NAME
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         // What else is in the same column.
-        if !good || ["email", "custom", "phone", "passkey"].contains(&name.as_str()) {
+        if !good || ["email", "custom", "phone", "passkey", "callback"].contains(&name.as_str()) {
             let message =
                 format!("{:?} is no name of a provider", name.chars().take(LONGEST_NAME).collect::<String>());
             return Err(Error::invalid("", message)

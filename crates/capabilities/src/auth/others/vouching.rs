@@ -1,8 +1,10 @@
 //! What a provider says of who has come: a code is exchanged for its word, and the word is held against what was asked.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kernel::{Secret, Timestamp};
+use kernel::{EnvId, Secret, Timestamp};
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -10,8 +12,9 @@ use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use super::Failed;
-use super::issuers::Issuers;
+use super::issuers::{Issuers, Published};
 use super::jose::{Bad, Token, signed_es256};
+use super::links::Surety;
 use super::providers::{Kind, Provider, TENANT};
 use crate::auth::address::Address;
 use crate::outbound::{Answer, Outbound};
@@ -30,8 +33,8 @@ const SUBJECT: usize = 255;
 pub(super) struct Word {
     /// Who it is, under each of the names that the provider has for them; the surest first.
     pub subjects: Vec<String>,
-    /// The address, where the provider has confirmed it.
-    pub email: Option<Address>,
+    /// The address, where the provider has confirmed it and is believed.
+    pub email: Option<(Address, Surety)>,
 }
 
 /// Where a provider is asked what.
@@ -51,6 +54,7 @@ pub(super) struct Endpoints {
 
 /// One provider of an app, and those who are asked on the way.
 pub(super) struct Vouching<'a> {
+    pub env: EnvId,
     pub http: &'a Outbound,
     pub issuers: &'a Issuers,
     pub name: &'a str,
@@ -66,19 +70,6 @@ pub(super) struct Brought<'a> {
     pub callback: &'a str,
     pub verifier: &'a str,
     pub nonce: &'a str,
-}
-
-/// What is read of an issuer's metadata.
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    authorization_endpoint: String,
-    token_endpoint: String,
-    jwks_uri: String,
-    userinfo_endpoint: Option<String>,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
 }
 
 impl Vouching<'_> {
@@ -110,19 +101,17 @@ impl Vouching<'_> {
             ),
             Kind::OpenId | Kind::Microsoft | Kind::Apple => {
                 let found = self.published().await?;
-                let methods = found.token_endpoint_auth_methods_supported.unwrap_or_default();
-                let has = |method: &str| methods.iter().any(|listed| listed == method);
                 let endpoints = Endpoints {
-                    issuer: found.issuer,
-                    authorize: fixed(authorize, &found.authorization_endpoint)?,
-                    token: fixed(token, &found.token_endpoint)?,
-                    userinfo: match (userinfo, found.userinfo_endpoint) {
-                        (None, Some(found)) => Some(parse(&found)?),
+                    issuer: found.issuer.clone(),
+                    authorize: fixed(authorize, &found.authorize)?,
+                    token: fixed(token, &found.token)?,
+                    userinfo: match (userinfo, &found.userinfo) {
+                        (None, Some(found)) => Some(parse(found)?),
                         (own, _) => own,
                     },
-                    keys: Some(parse(&found.jwks_uri)?),
-                    posts_secret: has("client_secret_post") && !has("client_secret_basic"),
-                    names_itself: found.authorization_response_iss_parameter_supported,
+                    keys: Some(parse(&found.keys)?),
+                    posts_secret: found.posts_secret,
+                    names_itself: found.names_itself,
                 };
                 self.http.judge(&endpoints.authorize)?;
                 return Ok(endpoints);
@@ -142,22 +131,25 @@ impl Vouching<'_> {
         })
     }
 
-    async fn published(&self) -> Result<Metadata, Failed> {
+    async fn published(&self) -> Result<Arc<Published>, Failed> {
         let issuer = self.provider.issuer(self.name).ok_or(Failed::Said("the provider has no issuer"))?;
         let found = self.issuers.metadata(&issuer).await?;
-        let found: Metadata = serde_json::from_value(Value::clone(&found))
-            .map_err(|_| Failed::Said("what the issuer publishes lacks an address"))?;
         // Who could publish for another would be believed in its place.
         let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
-        let of_any_tenant = Kind::of(self.name) == Kind::Microsoft
-            && same(
-                &found.issuer.replacen(TENANT, self.provider.tenant.as_deref().unwrap_or("common"), 1),
-                &issuer,
-            );
-        if same(&found.issuer, &issuer) || of_any_tenant {
+        if same(&found.issuer, &issuer) || self.is_tenants(&found.issuer) {
             return Ok(found);
         }
         Err(Failed::Said("what the issuer publishes names another issuer"))
+    }
+
+    /// Whether an issuer is what Microsoft publishes for the tenant: one that is named by its domain, or stands for many,
+    /// is there under another name, the directory's own or a place for it.
+    fn is_tenants(&self, issuer: &str) -> bool {
+        let tenant = self.provider.tenant.as_deref().unwrap_or("common");
+        let named = |id: &str| format!("https://login.microsoftonline.com/{id}/v2.0");
+        let found = issuer.split('/').nth(3).unwrap_or_default();
+        let known = self.provider.issuer.is_none() && Kind::of(self.name) == Kind::Microsoft;
+        known && !is_directory(tenant) && issuer == named(found) && (found == TENANT || is_directory(found))
     }
 
     /// The address that the browser is sent to.
@@ -216,7 +208,12 @@ impl Vouching<'_> {
     /// That an answer is from this provider, and not another one's that was sent on to it.
     fn is_from(&self, endpoints: &Endpoints, iss: Option<&str>) -> Result<(), Failed> {
         let good = match iss {
-            Some(iss) if endpoints.keys.is_some() => iss == endpoints.issuer,
+            Some(iss) if endpoints.keys.is_some() => {
+                let of_tenant = |id: &str| endpoints.issuer.replacen(TENANT, id, 1) == iss;
+                iss == endpoints.issuer
+                    || Kind::of(self.name) == Kind::Microsoft
+                        && iss.split('/').nth(3).is_some_and(|id| is_directory(id) && of_tenant(id))
+            }
             // One that publishes nothing has no name but its address.
             Some(iss) => {
                 Url::parse(iss).is_ok_and(|iss| iss.origin().ascii_serialization() == endpoints.issuer)
@@ -234,7 +231,7 @@ impl Vouching<'_> {
         }
         let tokens: Tokens = self.exchange(endpoints, brought).await?;
         let keys = endpoints.keys.as_ref().ok_or(Failed::Said("the issuer publishes no keys"))?;
-        let said = self.issuers.verified(keys, &Token::read(&tokens.id_token)?).await?;
+        let said = self.issuers.verified(self.env, keys, &Token::read(&tokens.id_token)?).await?;
         let issuer = self.holds(&said, endpoints, brought.nonce)?;
         let sub =
             text(&said, "sub").filter(|sub| (1..=SUBJECT).contains(&sub.len())).ok_or(Bad::Claim("sub"))?;
@@ -249,8 +246,10 @@ impl Vouching<'_> {
             }
             email = confirmed(&more);
         }
-        // Any tenant may write any address there.
-        let email = email.filter(|_| Kind::of(self.name) != Kind::Microsoft);
+        let email = email.and_then(|email| {
+            let surety = self.provider.speaks_for(self.name, &email, text(&said, "hd"))?;
+            Some((email, surety))
+        });
         Ok(Word { subjects: vec![format!("{issuer} {sub}")], email })
     }
 
@@ -258,8 +257,8 @@ impl Vouching<'_> {
     fn holds(&self, said: &Map<String, Value>, endpoints: &Endpoints, nonce: &str) -> Result<String, Bad> {
         let mut issuer = endpoints.issuer.clone();
         if issuer.contains(TENANT) && Kind::of(self.name) == Kind::Microsoft {
-            let is_id = |id: &&str| id.len() == 36 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-            issuer = issuer.replacen(TENANT, text(said, "tid").filter(is_id).ok_or(Bad::Claim("tid"))?, 1);
+            let tid = text(said, "tid").filter(|id| is_directory(id)).ok_or(Bad::Claim("tid"))?;
+            issuer = issuer.replacen(TENANT, tid, 1);
         }
         if text(said, "iss") != Some(&issuer) {
             return Err(Bad::Claim("iss"));
@@ -321,6 +320,7 @@ impl Vouching<'_> {
             Some(&answer).filter(|it| it.status == 200).and_then(Answer::json).unwrap_or_default();
         let primary = listed.into_iter().find(|email| email.primary && email.verified);
         let email = primary.and_then(|found| Address::parse("", &found.email).ok());
+        let email = email.map(|email| (email, Surety::Today));
         Ok(Word { subjects: vec![format!("{} {id}", endpoints.issuer)], email })
     }
 
@@ -413,6 +413,11 @@ impl Vouching<'_> {
         let read = Some(&answer).filter(|it| it.status == 200).and_then(Answer::json);
         read.ok_or_else(|| Failed::Answer(what, answer.status, reason(&answer)))
     }
+}
+
+/// Whether a text is the id of one of Microsoft's directories.
+fn is_directory(id: &str) -> bool {
+    id.len() == 36 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 /// The word for what went wrong (RFC 6749 §5.2); nothing else of an answer is repeated.

@@ -24,7 +24,7 @@ fn provider(more: Value) -> Provider {
 
 fn vouching<'a>(name: &'a str, provider: &'a Provider) -> Vouching<'a> {
     let Asked { http, issuers } = &*ASKED;
-    Vouching { http, issuers, name, provider, secret: Some(Secret::new("s3cret")) }
+    Vouching { env: kernel::EnvId::new(), http, issuers, name, provider, secret: Some(Secret::new("s3cret")) }
 }
 
 fn endpoints(issuer: &str, names_itself: bool) -> Endpoints {
@@ -106,6 +106,36 @@ fn microsofts_issuer_is_of_the_tenant_that_the_token_names() {
 }
 
 #[test]
+fn a_tenant_that_is_named_by_its_domain_is_found_under_its_directorys_id() {
+    let tid = "11111111-2222-3333-4444-555555555555";
+    let published = |tenant: Option<&str>, issuer: &str| {
+        let provider = provider(tenant.map_or(json!({}), |tenant| json!({ "tenant": tenant })));
+        vouching("microsoft", &provider).is_tenants(issuer)
+    };
+    let named = |id: &str| format!("https://login.microsoftonline.com/{id}/v2.0");
+    assert!(published(None, &named("{tenantid}")) && published(Some("organizations"), &named("{tenantid}")));
+    assert!(
+        published(Some("contoso.onmicrosoft.com"), &named(tid)) && published(Some("consumers"), &named(tid))
+    );
+    // One that is named by its id is no other one.
+    assert!(!published(Some(tid), &named("99999999-2222-3333-4444-555555555555")));
+    for other in ["https://evil.example.com/x/v2.0".to_owned(), format!("{}/x", named(tid)), named("contoso")]
+    {
+        assert!(!published(Some("contoso.onmicrosoft.com"), &other), "{other}");
+    }
+    let own = provider(json!({ "issuer": "https://id.example.com" }));
+    assert!(
+        !vouching("microsoft", &own).is_tenants(&named(tid))
+            && !vouching("acme", &own).is_tenants(&named(tid))
+    );
+    let from = |iss: &str| {
+        let provider = provider(json!({}));
+        vouching("microsoft", &provider).is_from(&endpoints(&named("{tenantid}"), true), Some(iss)).is_ok()
+    };
+    assert!(from(&named(tid)) && !from(&named("contoso")) && !from("https://evil.example.com/x/v2.0"));
+}
+
+#[test]
 fn an_answer_of_another_issuer_is_refused() {
     let (acme, hub) = (provider(json!({ "issuer": "https://id.example.com" })), provider(json!({})));
     let from = |iss: Option<&str>, names_itself| {
@@ -135,6 +165,27 @@ fn an_address_counts_where_it_is_said_to_be_confirmed() {
     }
     assert_eq!(address(json!({ "email": "ada@example.org" })), None);
     assert_eq!(address(json!({ "email": "ada", "email_verified": true })), None);
+}
+
+#[test]
+fn who_is_believed_about_addresses_is_believed_about_its_own() {
+    let sure = |name: &str, more: Value, email: &str, hd: Option<&str>| {
+        provider(more).speaks_for(name, &Address::parse("", email).unwrap(), hd)
+    };
+    let (own, none) =
+        (json!({ "issuer": "https://id.corp.example", "addresses": ["corp.example"] }), json!({}));
+    assert_eq!(sure("acme", own.clone(), "ada@corp.example", None), Some(Surety::Today));
+    for other in ["ada@other.example", "ada@a.corp.example", "ada@evil-corp.example"] {
+        assert_eq!(sure("acme", own.clone(), other, Some("other.example")), None, "{other}");
+    }
+    let silent = json!({ "issuer": "https://id.corp.example" });
+    assert_eq!(sure("acme", silent.clone(), "ada@corp.example", None), None);
+    assert_eq!(sure("google", silent, "ada@gmail.com", None), None, "a name is no issuer");
+    assert_eq!(sure("google", none.clone(), "ada@gmail.com", None), Some(Surety::Today));
+    assert_eq!(sure("google", none.clone(), "ada@corp.example", Some("corp.example")), Some(Surety::Today));
+    assert_eq!(sure("google", none.clone(), "ada@corp.example", Some("other.example")), Some(Surety::Once));
+    assert_eq!(sure("apple", none.clone(), "ada@corp.example", None), Some(Surety::Today));
+    assert_eq!(sure("microsoft", none, "ada@corp.example", None), None);
 }
 
 #[tokio::test]

@@ -22,13 +22,17 @@ use super::letters::News;
 use super::proofs::session_user;
 use super::recognized::Known;
 use super::second::named;
+use super::sessions::{self, Of};
 use super::sign_in::{How, Who};
 use super::tickets::{self, For};
-use super::{Asking, Auth, Inner, SignIn, factors, whole};
+use super::{Asking, Auth, Inner, SignIn, factors, ways, whole};
 use crate::database::{Role, Writer};
 use crate::logs::Level;
-use crate::rows::Method;
+use crate::rows::{Method, Mfa};
 use webauthn::{Ceremony, Place, Refusal};
+
+/// What a session by a passkey is called in the list of sessions.
+const METHOD: &str = "passkey";
 
 /// How many passkeys one user may have.
 const MOST: u64 = 20;
@@ -142,7 +146,7 @@ impl Auth {
             Ok((challenge, webauthn::made(&webauthn::bytes(&new.attestation)?, &place)?))
         };
         let (challenge, (said, made)) = read().map_err(|why| self.0.unfit(asking.env, why))?;
-        let (inner, env) = (Arc::clone(&self.0), asking.env.clone());
+        let (inner, env, mfa) = (Arc::clone(&self.0), asking.env.clone(), asking.settings.mfa);
         let (app, domain) = (asking.settings.name.clone(), asking.domain.map(str::to_owned));
         whole(async move {
             let sender = inner.sender(&env, app.as_deref(), domain.as_deref().into()).await?;
@@ -154,6 +158,8 @@ impl Auth {
                 let ticket = ticket.filter(|it| it.user == Some(user) && it.about == place.party);
                 tickets::spend(&mut db, ticket.ok_or_else(refused)?).await?;
                 let (session, stored) = session_user(&mut db, &known.session).await?;
+                factors::may_finish(&mut db, user, &session, mfa).await?;
+                let guarded = !factors::asked(&mut db, user, mfa).await?.is_empty();
                 let credential = URL_SAFE_NO_PAD.encode(&made.id);
                 room(&mut db, user, &credential).await?;
                 let sql = "INSERT INTO _steading_passkey \
@@ -174,7 +180,11 @@ impl Auth {
                 db.run(Role::Platform, sql, &params).await?;
                 if said.verified {
                     let sql = "UPDATE _steading_session SET second = ?2 WHERE id = ?1";
-                    db.run(Role::Platform, sql, &[session.into(), now.as_micros().into()]).await?;
+                    db.run(Role::Platform, sql, &[session.as_str().into(), now.as_micros().into()]).await?;
+                }
+                if !guarded && !factors::asked(&mut db, user, mfa).await?.is_empty() {
+                    // Whoever is in by one factor alone is out.
+                    sessions::end(&mut db, user, Of::Others(&session)).await?;
                 }
                 inner.keep(&mut db, sender.news_of(&stored.account, News::Passkey)?).await
             }
@@ -222,7 +232,7 @@ impl Auth {
         };
         let (client_data, challenge, data, signature) =
             read().map_err(|why| self.0.unfit(asking.env, why))?;
-        let (inner, env, how) = (Arc::clone(&self.0), asking.env.clone(), asking.how("passkey"));
+        let (inner, env, how) = (Arc::clone(&self.0), asking.env.clone(), asking.how(METHOD));
         let (credential, claimed) = (shown.credential.clone(), shown.user.clone());
         let entered = whole(async move {
             let mut db = inner.begin(&env).await?;
@@ -297,11 +307,12 @@ impl Auth {
         settle(db, renamed).await
     }
 
-    /// Removes a passkey, for who is there in person.
+    /// Removes a passkey, for who is there in person, and ends the other sessions that passkeys have opened: it may be who
+    /// has found the device that is in one of them. The user is told by mail.
     ///
     /// # Errors
-    /// `unauthenticated`; `forbidden` where more is to be shown; `not_found` for one that is none of the user's;
-    /// `rate_limited`.
+    /// `unauthenticated`; `forbidden` where more is to be shown; `not_found` for one that is none of the user's; `conflict`
+    /// where it is the only way in; `rate_limited`.
     pub async fn remove_passkey(
         &self,
         asking: &Asking<'_>,
@@ -316,20 +327,26 @@ impl Auth {
         }
         self.0.present(asking, &known, presence).await?;
         let (inner, env, id) = (Arc::clone(&self.0), asking.env.clone(), id.to_owned());
+        let (settings, domain) = (asking.settings.clone(), asking.domain.map(str::to_owned));
         whole(async move {
+            let sender = inner.sender(&env, settings.name.as_deref(), domain.as_deref().into()).await?;
             let mut db = inner.begin(&env).await?;
             let removed = async {
-                session_user(&mut db, &known.session).await?;
+                let (session, stored) = session_user(&mut db, &known.session).await?;
                 let sql = "DELETE FROM _steading_passkey WHERE id = ?1 AND user = ?2";
                 let params = [id.into(), user.to_string().into()];
                 if db.run(Role::Platform, sql, &params).await?.changed == 0 {
                     return Err(unknown());
                 }
-                factors::settle_sessions(&mut db, user).await
+                ways::still_opens(&mut db, user, &settings).await?;
+                sessions::end(&mut db, user, Of::Way(METHOD, &session)).await?;
+                factors::settle_sessions(&mut db, user).await?;
+                inner.keep(&mut db, sender.news_of(&stored.account, News::Unlinked)?).await
             }
             .await;
-            settle(db, removed).await?;
+            let letter = settle(db, removed).await?;
             inner.recognized.forget(|other| other.is_of_user(env.id(), user));
+            inner.dispatch(&env, letter);
             Ok(())
         })
         .await
@@ -340,6 +357,10 @@ impl Auth {
         let known = self.0.known(asking.env, token).await?;
         if known.profile.anonymous {
             return Err(Error::new(Code::Conflict, "this user has no account yet").hint("sign up first"));
+        }
+        if asking.settings.mfa == Mfa::Required {
+            // There it is a second factor.
+            factors::may_guard(&known.profile)?;
         }
         Ok((known, self.place(asking).await?))
     }

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::auth::{
-    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignIn, SignedUp, TokenKeys, token,
+    Asking, Auth, AuthLimits, Claims, Credentials, Outside, Rate, Session, SignIn, SignedUp, TokenKeys,
+    UserChange, token,
 };
-use crate::database::{Databases, Limits};
+use crate::database::{Databases, Durability, Limits, Role};
 use crate::logs::Logs;
 use crate::mail::Post;
 use crate::rows::{AuthSettings, Method, Mfa};
@@ -98,14 +99,18 @@ impl Ground {
     }
 
     pub async fn with(limits: AuthLimits) -> Self {
+        Self::reaching(limits, Outside::unknown().unwrap()).await
+    }
+
+    /// Where others are asked, too.
+    pub async fn reaching(limits: AuthLimits, outside: Outside) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let databases = Arc::new(Databases::new(directory.path().to_owned(), Limits::default()));
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
         let logs = Logs::new(directory.path());
         let post = Post::to_outbox(logs);
-        let auth =
-            Auth::new(Arc::clone(&databases), Arc::new(Keys), post, Outside::unknown().unwrap(), limits);
+        let auth = Auth::new(Arc::clone(&databases), Arc::new(Keys), post, outside, limits);
         let methods = BTreeSet::from([Method::Anonymous, Method::Password]);
         let settings = AuthSettings { methods, name: Some("Shop".to_owned()), ..AuthSettings::default() };
         let client = Some("192.0.2.1".parse().unwrap());
@@ -137,6 +142,15 @@ impl Ground {
         signed_up(self.auth.sign_up(&self.asking(), None, &typed(email, PASSWORD), None).await)
     }
 
+    /// Somebody whose address is confirmed.
+    pub async fn member(&self, email: &str) -> Session {
+        let session = self.sign_up(email).await.unwrap();
+        let confirmed =
+            UserChange { user: email.to_owned(), email: Some(email.to_owned()), ..UserChange::default() };
+        self.auth.set_user(&self.env, confirmed).await.unwrap();
+        session
+    }
+
     pub async fn upgrade(&self, session: &Session, email: &str) -> Result<Session> {
         let token = Some(&session.access_token);
         signed_up(self.auth.sign_up(&self.asking(), token, &typed(email, PASSWORD), None).await)
@@ -153,6 +167,29 @@ impl Ground {
     /// Whether the session's access token opens anything.
     pub async fn is_live(&self, session: &Session) -> bool {
         self.auth.recognize(&self.env, Mfa::Off, &session.access_token).await.is_ok()
+    }
+
+    /// Changes what is stored behind everybody's back.
+    pub async fn run(&self, sql: &str) {
+        let mut db = self.databases.writer(&self.env).await.unwrap();
+        db.begin(Durability::Normal).await.unwrap();
+        db.run(Role::Platform, sql, &[]).await.unwrap();
+        db.commit().await.unwrap();
+    }
+
+    /// The latest mail to an address that says `what`.
+    pub async fn mail(&self, to: &str, what: &str) -> String {
+        let found = async {
+            loop {
+                let mails = self.auth.mails(&self.env, Some(to), 10).await.unwrap();
+                let found = mails.into_iter().find(|mail| mail.subject.contains(what));
+                match found {
+                    Some(mail) => return mail.text,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), found).await.unwrap()
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
@@ -189,4 +226,10 @@ pub(super) fn told<T>(result: Result<T>) -> String {
             format!("{}{field}: {}", error.code().as_str(), error.message())
         }
     }
+}
+
+/// What a mailed link ends with.
+pub(super) fn linked(mail: &str) -> Secret {
+    let from = mail.find("lt_").unwrap();
+    Secret::new(mail[from..].split_whitespace().next().unwrap())
 }

@@ -7,3 +7,4 @@ mod passkeys;
 mod second;
 mod sessions;
 mod tokens;
+mod ways;

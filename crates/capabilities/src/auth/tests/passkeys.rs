@@ -5,16 +5,17 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ciborium::Value as Cbor;
-use kernel::{Result, Secret};
+use kernel::{Result, Secret, Timestamp};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use super::fixture::{Ground, told, typed};
-use crate::auth::{Asking, FactorKind, NewPasskey, Presence, Session, ShownPasskey, SignIn, token};
+use crate::auth::{Asking, FactorKind, NewPasskey, Presence, Session, ShownPasskey, SignIn, token, totp};
 use crate::rows::{Method, Mfa};
 
 const ORIGIN: &str = "http://shop.localhost:8787";
+const ADA: &str = "ada@example.org";
 const REFUSED: &str = "unauthenticated: the passkey does not open an account here";
 
 /// One passkey, in the hand of somebody who says anything about it.
@@ -111,7 +112,7 @@ async fn opens(ground: &Ground, session: &Session) -> bool {
 #[tokio::test]
 async fn one_that_verifies_its_user_is_two_factors_and_guards_the_password() {
     let (ground, mut hand) = (ground(Mfa::Required).await, Hand::new(VERIFIED));
-    let ada = ground.sign_up("ada@example.org").await.unwrap();
+    let ada = ground.member(ADA).await;
     register(&ground, &ada, &mut hand).await;
     assert!(opens(&ground, &ada).await);
     assert!(opens(&ground, &session(&ground, &mut hand).await).await);
@@ -125,7 +126,7 @@ async fn one_that_verifies_its_user_is_two_factors_and_guards_the_password() {
 #[tokio::test]
 async fn one_that_does_not_is_one_factor_and_is_never_asked_for_as_the_second() {
     let (ground, mut hand) = (ground(Mfa::Required).await, Hand::new(PRESENT));
-    let ada = ground.sign_up("ada@example.org").await.unwrap();
+    let ada = ground.member(ADA).await;
     register(&ground, &ada, &mut hand).await;
     assert!(!opens(&ground, &ada).await);
     assert!(!opens(&ground, &session(&ground, &mut hand).await).await);
@@ -135,7 +136,7 @@ async fn one_that_does_not_is_one_factor_and_is_never_asked_for_as_the_second() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_challenge_is_answered_once_by_whom_it_was_given_and_where() {
     let (ground, mut hand) = (Arc::new(ground(Mfa::Off).await), Hand::new(VERIFIED));
-    let ada = ground.sign_up("ada@example.org").await.unwrap();
+    let ada = ground.member(ADA).await;
     register(&ground, &ada, &mut hand).await;
     let asking = ground.asking();
     // Of another environment, of the other ceremony, for another user.
@@ -195,4 +196,88 @@ async fn a_challenge_is_answered_once_by_whom_it_was_given_and_where() {
         !stored.contains(Secret::new(String::from_utf8(text).unwrap()).expose()),
         "challenges are hashed"
     );
+}
+
+#[tokio::test]
+async fn who_keeps_a_passkey_alone_has_an_account() {
+    let (mut ground, mut hand) = (ground(Mfa::Optional).await, Hand::new(VERIFIED));
+    ground.settings.methods.insert(Method::Custom);
+    let ada = ground.anonymous().await;
+    ground
+        .run(&format!("INSERT INTO _steading_identity VALUES ('custom', 'ada', '{}', 1)", ada.user.id))
+        .await;
+    ground.auth.forget(ground.env.id());
+    register(&ground, &ada, &mut hand).await;
+    ground.auth.unlink(&ground.asking(), &ada.access_token, "custom").await.unwrap();
+    let entered = session(&ground, &mut hand).await;
+    assert_eq!((entered.user.id, entered.user.anonymous), (ada.user.id, false));
+    let upgraded = ground.upgrade(&entered, ADA).await;
+    assert_eq!(told(upgraded), "conflict: this session is of an account already");
+    // It is the last way in, and nobody takes it for none.
+    let passkey = ground.auth.passkeys(&ground.env, &entered.access_token).await.unwrap()[0].id.clone();
+    let removed =
+        ground.auth.remove_passkey(&ground.asking(), &entered.access_token, &passkey, &Presence::Fresh).await;
+    assert_eq!(told(removed), "conflict: this is the only way in to the account");
+    ground.run("UPDATE _steading_session SET expires_at = 1").await;
+    ground.run("UPDATE _steading_user SET created_at = 1, last_seen_at = 1").await;
+    ground.auth.forget(ground.env.id());
+    assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 0);
+    assert_eq!(session(&ground, &mut hand).await.user.id, ada.user.id);
+}
+
+#[tokio::test]
+async fn one_that_is_removed_ends_what_it_has_opened_and_its_user_is_told() {
+    let (ground, mut hand) = (ground(Mfa::Optional).await, Hand::new(VERIFIED));
+    let ada = ground.member(ADA).await;
+    register(&ground, &ada, &mut hand).await;
+    let (found, elsewhere) =
+        (session(&ground, &mut hand).await, ground.log_in(ADA, super::fixture::PASSWORD).await.unwrap());
+    let passkey = ground.auth.passkeys(&ground.env, &ada.access_token).await.unwrap()[0].id.clone();
+    ground
+        .auth
+        .remove_passkey(&ground.asking(), &ada.access_token, &passkey, &Presence::Fresh)
+        .await
+        .unwrap();
+    assert!(!ground.is_live(&found).await && ground.refresh(&found).await.is_err());
+    assert!(ground.is_live(&ada).await && ground.is_live(&elsewhere).await);
+    ground.mail(ADA, "is gone").await;
+}
+
+#[tokio::test]
+async fn what_was_begun_before_there_was_a_second_factor_is_not_finished_after_it() {
+    let (mut ground, mut hand) = (ground(Mfa::Required).await, Hand::new(VERIFIED));
+    let ada = ground.member(ADA).await;
+    let thief = ground.log_in(ADA, super::fixture::PASSWORD).await.unwrap();
+    let begin = async |ground: &Ground, thief: &Session| {
+        let (asking, token) = (ground.asking(), &thief.access_token);
+        let begun = ground.auth.enrol(&asking, token, None, &Presence::Fresh).await.unwrap();
+        let secret = data_encoding::BASE32_NOPAD.decode(begun.secret.expose().as_bytes()).unwrap();
+        let code = Secret::new(totp::tests_code(&secret, Timestamp::now(), 0));
+        let options = ground.auth.passkey_creation(&asking, token, &Presence::Fresh).await.unwrap();
+        (code, Hand::new(VERIFIED).make(&options))
+    };
+    let finish = async |ground: &Ground, thief: &Session, (code, made): &(Secret, NewPasskey)| {
+        let (asking, token) = (ground.asking(), &thief.access_token);
+        [
+            told(ground.auth.activate(&asking, token, code).await),
+            told(ground.auth.make_passkey(&asking, token, made).await),
+        ]
+    };
+    let begun = begin(&ground, &thief).await;
+    register(&ground, &ada, &mut hand).await;
+    // The first one ends what is open by one factor.
+    assert_eq!(
+        finish(&ground, &thief, &begun).await,
+        ["unauthenticated: the access token is not valid (any more)"; 2]
+    );
+    assert!(opens(&ground, &ada).await);
+    assert_eq!(ground.rows("SELECT count(*) FROM _steading_totp").await, [[json!(0)]]);
+    // Nor where it is asked for since another release.
+    ground.settings.mfa = Mfa::Optional;
+    let thief = ground.log_in(ADA, super::fixture::PASSWORD).await.unwrap();
+    let begun = begin(&ground, &thief).await;
+    ground.settings.mfa = Mfa::Required;
+    let refused = "forbidden: this needs the second factor, or to have shown it a moment ago";
+    assert_eq!(finish(&ground, &thief, &begun).await, [refused; 2]);
+    assert_eq!(ground.auth.passkeys(&ground.env, &ada.access_token).await.unwrap().len(), 1);
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use kernel::{Code, Error, Result, Secret, Timestamp};
 use serde_json::json;
 
-use super::fixture::{Ground, PASSWORD, opened, told, typed};
+use super::fixture::{Ground, PASSWORD, linked, opened, told, typed};
 use crate::auth::{
-    AuthLimits, Challenge, Ending, FactorKind, MfaChange, Presence, Rate, Second, Session, SignIn,
+    AuthLimits, Challenge, Ending, FactorKind, MfaChange, Presence, Rate, Second, Session, Shown, SignIn,
     UserChange, Users, totp,
 };
-use crate::rows::Mfa;
+use crate::rows::{Method, Mfa};
 
 const ADA: &str = "ada@example.org";
 
@@ -65,7 +65,7 @@ const OVER: &str = "unauthenticated: the ticket is not valid (any more)";
 #[tokio::test]
 async fn the_first_factor_opens_nothing_where_there_is_a_second() {
     let ground = ground(Mfa::Optional).await;
-    let session = ground.sign_up(ADA).await.unwrap();
+    let session = ground.member(ADA).await;
     let elsewhere = ground.log_in(ADA, PASSWORD).await.unwrap();
     let ada = guarded(&ground, &session).await;
     assert!(ground.is_live(&session).await);
@@ -94,7 +94,7 @@ async fn the_first_factor_opens_nothing_where_there_is_a_second() {
 #[tokio::test]
 async fn a_code_is_good_once_and_no_earlier_one_after_it() {
     let ground = ground(Mfa::Optional).await;
-    let ada = guarded(&ground, &ground.sign_up(ADA).await.unwrap()).await;
+    let ada = guarded(&ground, &ground.member(ADA).await).await;
     let (one, two) = (challenged(&ground).await, challenged(&ground).await);
     assert_eq!(told(shows(&ground, &one.ticket, &ada.code(-1)).await), WRONG, "it has set the factor up");
     shows(&ground, &one.ticket, &ada.code(1)).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_code_is_good_once_and_no_earlier_one_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_code_or_recovery_code_that_many_use_at_once_lets_one_in() {
     let ground = Arc::new(ground(Mfa::Optional).await);
-    let ada = guarded(&ground, &ground.sign_up(ADA).await.unwrap()).await;
+    let ada = guarded(&ground, &ground.member(ADA).await).await;
     for second in [ada.recovery(3), ada.code(0)] {
         let mut tries = Vec::new();
         for _ in 0..8 {
@@ -127,7 +127,7 @@ async fn a_code_or_recovery_code_that_many_use_at_once_lets_one_in() {
 #[tokio::test]
 async fn guesses_count_for_the_user_whatever_ticket_and_network_they_come_with() {
     let mut ground = ground(Mfa::Optional).await;
-    let ada = guarded(&ground, &ground.sign_up(ADA).await.unwrap()).await;
+    let ada = guarded(&ground, &ground.member(ADA).await).await;
     let (mut wrong, mut limited) = (0, 0);
     let guess = Second::Code(Secret::new("000000"));
     for n in 0..15 {
@@ -151,7 +151,7 @@ async fn one_ticket_takes_a_few_tries_and_ends_with_its_time() {
     let limits = AuthLimits { wrong_seconds: often, passwords: often, ..AuthLimits::default() };
     let mut ground = Ground::with(limits).await;
     ground.settings.mfa = Mfa::Optional;
-    let ada = guarded(&ground, &ground.sign_up(ADA).await.unwrap()).await;
+    let ada = guarded(&ground, &ground.member(ADA).await).await;
     let ticket = challenged(&ground).await.ticket;
     let guess = Second::Code(Secret::new("000000"));
     for _ in 0..5 {
@@ -159,12 +159,7 @@ async fn one_ticket_takes_a_few_tries_and_ends_with_its_time() {
     }
     assert_eq!(told(shows(&ground, &ticket, &ada.code(0)).await), OVER);
     let ticket = challenged(&ground).await.ticket;
-    let sql = "UPDATE _steading_ticket SET expires_at = 1";
-    let mut db = ground.databases.writer(&ground.env).await.unwrap();
-    db.begin(crate::database::Durability::Normal).await.unwrap();
-    db.run(crate::database::Role::Platform, sql, &[]).await.unwrap();
-    db.commit().await.unwrap();
-    drop(db);
+    ground.run("UPDATE _steading_ticket SET expires_at = 1").await;
     assert_eq!(told(shows(&ground, &ticket, &ada.code(0)).await), OVER);
     ground.auth.tidy(&ground.env).await.unwrap();
     assert_eq!(ground.rows("SELECT count(*) FROM _steading_ticket").await, [[json!(0)]]);
@@ -173,7 +168,7 @@ async fn one_ticket_takes_a_few_tries_and_ends_with_its_time() {
 #[tokio::test]
 async fn a_ticket_is_worth_nothing_after_what_ends_sessions_nor_elsewhere() {
     let ground = ground(Mfa::Optional).await;
-    let session = ground.sign_up(ADA).await.unwrap();
+    let session = ground.member(ADA).await;
     let ada = guarded(&ground, &session).await;
     let change =
         |change: UserChange| ground.auth.set_user(&ground.env, UserChange { user: ADA.into(), ..change });
@@ -202,7 +197,7 @@ async fn a_ticket_is_worth_nothing_after_what_ends_sessions_nor_elsewhere() {
 async fn an_authenticator_is_set_up_and_removed_in_person_and_its_secret_is_not_stored_as_it_is() {
     let limits = AuthLimits { fresh: Duration::ZERO, ..AuthLimits::default() };
     let mut ground = Ground::with(limits).await;
-    let session = ground.sign_up(ADA).await.unwrap();
+    let session = ground.member(ADA).await;
     let token = session.access_token.clone();
     let enrol = async |ground: &Ground, presence: Presence| {
         ground.auth.enrol(&ground.asking(), &token, None, &presence).await
@@ -273,7 +268,7 @@ async fn an_authenticator_is_set_up_and_removed_in_person_and_its_secret_is_not_
 #[tokio::test]
 async fn where_a_second_factor_is_required_a_session_without_one_opens_no_more_than_setting_it_up() {
     let ground = ground(Mfa::Required).await;
-    let session = ground.sign_up(ADA).await.unwrap();
+    let session = ground.member(ADA).await;
     let opens = async |session: &Session| {
         told(ground.auth.recognize(&ground.env, Mfa::Required, &session.access_token).await)
     };
@@ -302,7 +297,7 @@ async fn where_a_second_factor_is_required_a_session_without_one_opens_no_more_t
 #[tokio::test]
 async fn the_makers_see_second_factors_and_take_them_away() {
     let ground = ground(Mfa::Optional).await;
-    let session = ground.sign_up(ADA).await.unwrap();
+    let session = ground.member(ADA).await;
     guarded(&ground, &session).await;
     let wanted = Users { user: Some(ADA.into()), ..Users::default() };
     let listed = ground.auth.users(&ground.env, &wanted).await.unwrap();
@@ -314,4 +309,38 @@ async fn the_makers_see_second_factors_and_take_them_away() {
     assert!(!ground.is_live(&session).await);
     assert_eq!(told(shows(&ground, &ticket, &Second::Code(Secret::new("000000"))).await), OVER);
     assert!(ground.log_in(ADA, PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_an_account_whose_address_is_confirmed_has_one_and_who_reads_the_mail_is_not_led_around_it() {
+    let limits = AuthLimits { fresh: Duration::ZERO, ..AuthLimits::default() };
+    let mut ground = Ground::with(limits).await;
+    ground.settings.mfa = Mfa::Required;
+    ground.settings.methods.insert(Method::Passkey);
+    let session = ground.sign_up(ADA).await.unwrap();
+    let (asking, token) = (ground.asking(), &session.access_token);
+    let password = Presence::Password(Secret::new(PASSWORD));
+    let refused = "conflict: a second factor needs an address that is confirmed";
+    assert_eq!(told(ground.auth.enrol(&asking, token, None, &password).await), refused);
+    assert_eq!(told(ground.auth.passkey_creation(&asking, token, &password).await), refused);
+    // It is confirmed also where nothing else opens without a second factor, by who is not there in person.
+    ground.auth.ask_email(&asking, token, None, ADA).await.unwrap();
+    let link = linked(&ground.mail(ADA, "Confirm").await);
+    assert!(ground.auth.verify_email(&asking, Some(token), &Shown::Link(link)).await.unwrap().email_verified);
+    ground.settings.mfa = Mfa::Optional;
+    let asking = ground.asking();
+    let begun = ground.auth.enrol(&asking, token, None, &password).await.unwrap();
+    let secret = data_encoding::BASE32_NOPAD.decode(begun.secret.expose().as_bytes()).unwrap();
+    let code = Secret::new(totp::tests_code(&secret, Timestamp::now(), 0));
+    ground.auth.activate(&asking, token, &code).await.unwrap();
+    // One that was set up all the same is asked for, not taken away.
+    ground.run("DELETE FROM _steading_identity").await;
+    ground.auth.forgot(&asking, ADA, None).await.unwrap();
+    let shown = Shown::Link(linked(&ground.mail(ADA, "Reset").await));
+    let reset = ground.auth.reset(&asking, &shown, &Secret::new("another word for later")).await;
+    assert_eq!(
+        told(reset),
+        "forbidden: this account has a second factor, and nobody has confirmed that its address is theirs"
+    );
+    assert_eq!(challenged(&ground).await.factors, [FactorKind::Totp, FactorKind::RecoveryCode]);
 }

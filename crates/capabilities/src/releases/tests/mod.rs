@@ -14,7 +14,7 @@ mod tables;
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use kernel::TenantId;
+use kernel::{EnvId, TenantId};
 use serde_json::{Value, json};
 
 use super::*;

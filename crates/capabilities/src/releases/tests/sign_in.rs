@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kernel::{Caller, KeyId, Principal, Proof as _, Scope, Surface};
+
 use super::*;
 use crate::rows::Method;
 
@@ -110,4 +112,61 @@ async fn what_no_app_may_be_called_is_refused_with_its_place() {
         (Some("/name"), "the app's name is no link: it cannot contain ://")
     );
     assert!(yard.releases.live(&yard.env).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_secret_is_sent_to_another_host_by_who_may_set_it_alone() {
+    let yard = Yard::new().await;
+    let secrets = ["STRIPE".to_owned(), "SMS".to_owned()];
+    let auth = |issuer: &str, more: Value| {
+        let mut auth = json!({ "methods": ["oauth"], "providers": { "acme": {
+            "issuer": issuer, "client_id": "x", "client_secret": "STRIPE" } } });
+        auth.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        parse(json!({ "auth": auth }))
+    };
+    let caller = |scopes: &[Scope]| Caller {
+        principal: Principal::Key,
+        tenant: yard.env.tenant(),
+        env: Some(yard.env.id()),
+        scopes: scopes.iter().copied().collect(),
+        surface: Surface::Http,
+        credential: KeyId::new(),
+        expires: None,
+    };
+    let writes = Env::authorize(&caller(&[Scope::AppWrite]), &[Scope::AppWrite]).unwrap();
+    let trusted = Env::authorize(&caller(&[Scope::AppWrite, Scope::SecretWrite]), &[]).unwrap();
+    let cancel = CancellationToken::new();
+    let apply = async |env: &Env, manifest: Manifest| {
+        yard.releases.apply(env, Wanted::Manifest(Box::new(manifest)), &secrets, &cancel).await
+    };
+    let refused = |outcome: Result<Applied>, host: &str| {
+        let refused = outcome.unwrap_err();
+        let words =
+            format!("the secret STRIPE would be sent to {host}: the credential lacks the scope secret:write");
+        assert_eq!((refused.code(), refused.message()), (Code::Forbidden, words.as_str()));
+    };
+    let plan =
+        yard.releases.plan(&writes, auth("https://id.example.com/a", json!({})), &secrets).await.unwrap();
+    assert!(
+        effects(&plan.effects).contains(&"Privilege secret STRIPE: it is sent to id.example.com".to_owned())
+    );
+    let by_plan = Wanted::Plan { id: plan.id, confirm: None };
+    refused(yard.releases.apply(&writes, by_plan, &secrets, &cancel).await, "id.example.com");
+    refused(apply(&writes, auth("https://id.example.com/a", json!({}))).await, "id.example.com");
+    assert_eq!(apply(&trusted, auth("https://id.example.com/a", json!({}))).await.unwrap().release, 1);
+    // The same host, and what has nothing to do with it, is anybody's who may change the app.
+    assert!(
+        apply(&writes, auth("https://id.example.com/b", json!({ "mfa": "optional" }))).await.unwrap().changed
+    );
+    let own = json!({ "acme": { "issuer": "https://id.example.com/b", "client_id": "x", "client_secret": "STRIPE",
+        "token_url": "https://evil.example.com:8443/token" } });
+    let change = AuthChange { providers: serde_json::from_value(own).unwrap(), ..AuthChange::default() };
+    let configured = yard.releases.configure_auth(&writes, change, &secrets, &cancel).await;
+    refused(configured.map(|(applied, _)| applied), "evil.example.com:8443");
+    let phone = json!({ "phone": { "webhook": "https://sms.example.com/", "secret": "STRIPE" } });
+    refused(apply(&writes, auth("https://id.example.com/b", phone)).await, "sms.example.com");
+    // Nor does it come back with an earlier release.
+    apply(&trusted, parse(json!({ "auth": { "methods": [] } }))).await.unwrap();
+    refused(yard.releases.rollback(&writes, 1, &cancel).await, "id.example.com");
+    assert!(yard.releases.rollback(&trusted, 1, &cancel).await.unwrap().changed);
 }

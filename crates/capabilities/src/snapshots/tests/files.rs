@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::yard::{Engine, some};
 use super::*;
+use crate::access::Guest;
+use crate::storage::Put;
 
 both!(
     files_come_back_and_nothing_that_a_snapshot_needs_is_removed,

@@ -55,4 +55,31 @@ async fn a_release_of_an_archive_comes_in_by_the_door_of_a_manifest() {
         imported.unwrap_err().message(),
         "the archive cannot be taken: the user \"root\": /id: this is not the id of a user"
     );
+    for (column, value, told) in [
+        ("path", "'../../x'", "/path: this is no path of a file"),
+        (
+            "content_type",
+            "'text/html' || char(13, 10) || 'x: y'",
+            "/content_type: the content type cannot be read",
+        ),
+        ("metadata", "'[1'", "/metadata: this is not written as it is kept"),
+        ("bucket", "'../b'", "/bucket: "),
+    ] {
+        let row = "INSERT INTO _steading_object (id, bucket, path, size, content_type, etag, content) VALUES ('f1', 'b', 'a', 1, 'text/plain', '', '')";
+        let tamper = format!("UPDATE _steading_object SET {column} = {value}");
+        let (_, imported) = ground.import(ground.archive(&[row, &tamper]).await).await;
+        let refused = imported.expect_err(column);
+        let start = "the archive cannot be taken: the file \"f1\": ";
+        let said = refused.message().strip_prefix(start).unwrap_or_else(|| panic!("{column}: {refused}"));
+        assert!(said.starts_with(told), "{column}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_that_is_wrong_is_refused_though_its_sender_waits() {
+    let ground = Ground::new().await;
+    let begun = stream::iter([Ok(Bytes::from(vec![b'a'; 4_096]))]).chain(stream::pending());
+    let importing = ground.snapshots.import(EnvId::new(), begun);
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), importing).await.unwrap();
+    assert_eq!(refused.unwrap_err().code(), kernel::Code::InvalidInput);
 }

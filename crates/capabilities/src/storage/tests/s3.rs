@@ -87,29 +87,31 @@ async fn a_removed_environment_leaves_nothing_in_the_bucket() {
 async fn a_file_whose_sender_goes_away_leaves_no_parts_in_the_bucket() {
     let ground = Engine::S3.ground().await;
     let root = ground.dir.path().join("s3");
-    let parts = || {
+    let there = |root: &Path| {
         let names =
-            std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains("upload")).collect::<Vec<_>>()
     };
     // More than two parts come, and then nothing any more.
+    let known = root.clone();
     let (sent, seen) = tokio::sync::oneshot::channel();
     let chunks = (0..12).map(|_| Ok(Bytes::from(vec![7; 1 << 20])));
     let hang = futures::stream::once(async move {
-        sent.send(()).unwrap();
+        let begun = there(&known);
+        sent.send(begun).unwrap();
         futures::future::pending().await
     });
     let stream = futures::stream::iter(chunks).chain(hang);
     let most = Most { bytes: 1 << 30, beyond: kernel::Error::internal("never") };
     let contents = ground.contents.clone();
     let writing = contents.write(ground.env.id(), stream, most, "application/octet-stream");
-    tokio::select! {
+    let begun = tokio::select! {
         _ = writing => panic!("it cannot come to its end"),
         seen = seen => seen.unwrap(),
-    }
-    assert_ne!(parts(), [""; 0], "the store had begun");
+    };
+    assert_ne!(begun, [""; 0], "the store had begun");
     let gone = async {
-        while !parts().is_empty() {
+        while !there(&root).is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };

@@ -38,8 +38,8 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
         ["sessions", _] | ["identities", _] => "DELETE",
         ["identities"] => "GET, HEAD",
         // What begins or ends a way is not to be looked at in passing.
+        ["oauth", "callback", _] => "GET, POST",
         ["oauth", _, "start"] => "GET",
-        ["oauth", "callback"] => "GET, POST",
         ["oauth", "token"] | ["custom"] => "POST",
         ["mfa"] => "GET, HEAD",
         ["mfa", "totp" | "recovery" | "verify"] | ["mfa", "totp", "verify"] => "POST",
@@ -138,7 +138,7 @@ impl Request<'_> {
             }
             ["otp"] => {
                 let Mailing { email, redirect } = ask.json(body).await?;
-                auth.ask_code(asking, &email, redirect.as_deref()).await?;
+                auth.ask_code(asking, token, &email, redirect.as_deref()).await?;
                 self.mailed()
             }
             ["otp", "verify"] => {

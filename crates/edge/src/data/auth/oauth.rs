@@ -16,8 +16,8 @@ use crate::data::{Ask, unknown};
 /// Answers for `/_/auth/oauth/…`.
 pub(super) async fn answer(request: &Request<'_>, route: &[&str], body: Body) -> Result<Response> {
     match route {
+        ["callback", provider] => callback(request, provider, body).await,
         [provider, "start"] => start(request, provider).await,
-        ["callback"] => callback(request, body).await,
         ["token"] => token(request, body).await,
         _ => Err(unknown()),
     }
@@ -41,7 +41,7 @@ async fn start(request: &Request<'_>, provider: &str) -> Result<Response> {
 }
 
 /// A provider answers in the address, or posts it as a form; only one of the two counts.
-async fn callback(request: &Request<'_>, body: Body) -> Result<Response> {
+async fn callback(request: &Request<'_>, provider: &str, body: Body) -> Result<Response> {
     let ask = request.ask;
     let answer = if ask.parts.method == Method::POST {
         let bytes = ask.bytes(body).await?;
@@ -50,7 +50,8 @@ async fn callback(request: &Request<'_>, body: Body) -> Result<Response> {
     } else {
         pairs(ask.parts.uri.query())?
     };
-    let mut arrival = Arrival { cookies: cookies(ask), ..Arrival::default() };
+    let provider = provider.to_owned();
+    let mut arrival = Arrival { provider, cookies: cookies(ask), ..Arrival::default() };
     let mut state = None;
     for (name, value) in answer {
         let twice = match name.as_str() {

@@ -110,7 +110,7 @@ pub(in crate::data) fn describe(app: &App, paths: &mut Map<String, Value>, schem
     if on(Method::Custom) {
         others::describe_custom(&mut add);
     }
-    if on(Method::OAuth) || on(Method::Custom) {
+    if on(Method::OAuth) || on(Method::Custom) || on(Method::Phone) {
         others::describe_identities(&mut add);
     }
     if auth.mfa != Mfa::Off {

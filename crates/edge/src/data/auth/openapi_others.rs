@@ -11,9 +11,9 @@ pub(super) fn describe_providers(add: &mut impl FnMut(&str, &str, &str, Answers,
     add("oauth/{provider}/start", "get", about, Answers::Led(&["redirect", "challenge"]), None);
     let about = "Where providers send back to. Leads on with `#auth_oauth=<code>`, or \
                      `#auth_oauth_error=<word>`.";
-    add("oauth/callback", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
+    add("oauth/callback/{provider}", "get", about, Answers::Led(&["state", "code", "error", "iss"]), None);
     let about = "The same, for a provider that posts a form.";
-    add("oauth/callback", "post", about, Answers::Led(&[]), None);
+    add("oauth/callback/{provider}", "post", about, Answers::Led(&[]), None);
     let mut asked = object(&["code", "verifier"], &["code", "verifier"]);
     asked["properties"]["link"] = json!({ "type": "boolean" });
     let about = "Takes up the code with the text that the page has kept: a session, or with `link` one more way in for \
@@ -35,7 +35,13 @@ pub(super) fn describe_identities(add: &mut impl FnMut(&str, &str, &str, Answers
     let listed = json!({ "type": "object", "required": ["identities"], "properties": {
         "identities": { "type": "array", "items": identity },
     } });
-    add("identities", "get", "Who vouches for the user.", Answers::With(listed), None);
+    add(
+        "identities",
+        "get",
+        "Who vouches for the user, and `phone` for a number.",
+        Answers::With(listed),
+        None,
+    );
     let about = "Takes that way in away, and ends the sessions it has opened; not the only one.";
     add("identities/{provider}", "delete", about, Answers::Nothing, None);
 }

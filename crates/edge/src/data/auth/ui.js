@@ -183,8 +183,18 @@ function addPasskey() {
   show({ title: "Add a passkey", lead, button: "Add a passkey", act, more: [["Not now", go]] });
 }
 
+/** The address of who is signed in, where nobody has shown yet that it is theirs. */
+async function confirm(address, then) {
+  await auth.changeEmail({ email: address });
+  const act = async ({ code }) => (await auth.verifyEmail({ email: address, code }), then());
+  const lead = `A second step needs an address that is confirmed. Enter the code that was mailed to ${address}.`;
+  show({ title: "Confirm your address", lead, fields: [CODE], button: "Confirm", act, more: [["Send another code", () => confirm(address, then)]] });
+}
+
 /** An authenticator for who is signed in. */
 async function setUp() {
+  const { email: address, email_verified: confirmed } = auth.user ?? {};
+  if (address && !confirmed) return confirm(address, setUp);
   const { secret, uri } = await auth.mfa.enrol();
   const act = async ({ code }) => {
     const codes = await auth.mfa.activate(code);
@@ -200,6 +210,13 @@ async function setUp() {
 function arrived(kind, token) {
   history.replaceState(null, "", location.pathname + location.search);
   const forms = {
+    signup: {
+      title: "Confirm your address",
+      lead: "Enter the password that your account is to have.",
+      fields: [NEW],
+      button: "Confirm",
+      act: async ({ password }) => (await auth.verify({ token, password }), leave()),
+    },
     link: { title: "Sign in", button: "Sign in", act: async () => (await auth.verify({ token }), leave()) },
     reset: {
       title: "New password",
@@ -227,7 +244,7 @@ const AWAY = {
 
 const [kind, token] = Object.entries(Object.fromEntries(new URLSearchParams(hash)))[0] ?? [];
 const returned = await auth.returned;
-if (["link", "reset", "email"].includes(kind)) arrived(kind, token);
+if (["link", "signup", "reset", "email"].includes(kind)) arrived(kind, token);
 else if (kind === "mfa") run(setUp);
 else if (kind === "passkey") addPasskey();
 else if (returned?.mfa) second(returned.mfa);

@@ -205,10 +205,12 @@ async fn in_a_tunnel_no_other_name_is_shaken_hands_for() {
             let mut alert = Vec::new();
             tunnel.read_to_end(&mut alert).await.unwrap();
             assert_eq!(alert, [21, 3, 3, 0, 2, 2, 112], "{name}");
-            assert!(matches!(
-                sandbox.events(2).await[0].outcome,
-                super::Outcome::Refused(Refusal::OtherHost(_))
-            ));
+            let refused = sandbox
+                .events(2)
+                .await
+                .into_iter()
+                .any(|event| matches!(event.outcome, super::Outcome::Refused(Refusal::OtherHost(_))));
+            assert!(refused);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What a sandbox gets of the network, and what it does not, over real sockets.
 
 mod attacks;
+mod clients;
 mod limits;
 mod passing;
+mod secrets;
 mod server;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,13 +15,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use rustls::RootCertStore;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Egress, Event, Journal, Limits, Names, Outcome, Policy, Refusal};
+use super::{Egress, Event, Journal, Limits, Names, Outcome, Outside, Policy, Refusal};
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,13 +65,19 @@ struct Sandbox {
 impl Sandbox {
     /// One for which `a.test`, `b.test` and `c.test` are at loopback.
     fn under(policy: Policy) -> Self {
+        Self::trusting(policy, RootCertStore::empty())
+    }
+
+    /// One whose platform trusts these authorities.
+    fn trusting(policy: Policy, roots: RootCertStore) -> Self {
         let here = IpAddr::from([127, 0, 0, 1]);
         let names = HashMap::from(["a.test", "b.test", "c.test"].map(|name| (name, here)));
         let known = Arc::new(Known { names, asked: Mutex::default() });
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("egress.sock");
         let kept = Arc::new(Kept::default());
-        let egress = Egress::new(Arc::clone(&known) as _, policy, Arc::clone(&kept) as _);
+        let outside = Outside::new(Arc::clone(&known) as _, roots).unwrap();
+        let egress = Egress::new(Arc::new(outside), policy, Arc::clone(&kept) as _).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         let serving = egress.clone();
         let task = tokio::spawn(async move { serving.serve(listener).await });
@@ -92,6 +102,20 @@ impl Sandbox {
         let head = head(&mut stream).await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         stream
+    }
+
+    /// The way out as programs find it: a proxy on a port of loopback, as inside.
+    async fn port(&self) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let socket = self.socket.clone();
+        tokio::spawn(async move {
+            while let Ok((mut program, _)) = listener.accept().await {
+                let Ok(mut egress) = UnixStream::connect(&socket).await else { return };
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut program, &mut egress).await });
+            }
+        });
+        port
     }
 
     /// Waits for as many events.

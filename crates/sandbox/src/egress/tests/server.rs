@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::World;
 
 /// A running one.
 pub(super) struct Server {
@@ -27,6 +30,30 @@ impl Server {
                 *counted.lock().unwrap() += 1;
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 tokio::spawn(async move { serve(stream, &kept, answer.as_ref()).await });
+            }
+        });
+        Self { address, requests, connections, task }
+    }
+
+    /// The same over TLS, as one of the hosts of `world`.
+    pub(super) async fn secure(
+        world: &World,
+        answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (requests, connections) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)));
+        let (kept, counted, answer) = (Arc::clone(&requests), Arc::clone(&connections), Arc::new(answer));
+        let acceptor = TlsAcceptor::from(world.server());
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                *counted.lock().unwrap() += 1;
+                let (kept, answer, acceptor) = (Arc::clone(&kept), Arc::clone(&answer), acceptor.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, &kept, answer.as_ref()).await;
+                    }
+                });
             }
         });
         Self { address, requests, connections, task }
@@ -88,6 +115,10 @@ pub(super) async fn serve(
         kept.lock().unwrap().push(request.clone());
         let bytes = answer(&request);
         if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        if request.contains("\r\nconnection: close\r\n") {
+            drop(stream.shutdown().await);
             return;
         }
         if bytes.starts_with(b"HTTP/1.1 101") {

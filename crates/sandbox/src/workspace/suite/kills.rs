@@ -76,6 +76,7 @@ fn killed(ground: &Ground, scene: &Scene, steps: i64) -> bool {
 }
 
 fn a_kill_at_any_step_leaves_nothing_half_made(ground: &Ground) {
+    ground.in_memory();
     for call in CALLS {
         let mut steps = 0;
         loop {

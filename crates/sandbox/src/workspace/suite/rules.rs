@@ -15,6 +15,8 @@ for_each_driver!(
     a_snapshot_without_its_workspace_and_a_workspace_without_its_snapshot_stay_whole,
     a_second_process_is_kept_out_where_only_one_may_be,
     a_file_of_holes_takes_no_room,
+    a_quota_holds_where_it_is_said_to_be_enforced,
+    nobody_inside_can_hide_anything_from_a_snapshot,
 );
 
 fn a_fork_has_what_the_snapshot_has_and_neither_sees_the_other(ground: &Ground) {
@@ -308,7 +310,8 @@ fn a_second_process_is_kept_out_where_only_one_may_be(ground: &Ground) {
     let again = match ground.driver {
         Driver::Overlay => Overlay::open(&ground.root).map(|_| ()),
         Driver::Copy => Trees::copy(&ground.root).map(|_| ()),
-        Driver::Directory | Driver::Btrfs => return,
+        Driver::Btrfs => Trees::btrfs(&ground.root).map(|_| ()),
+        Driver::Directory => return,
     };
     assert_eq!(code(again), Code::Unavailable);
     drop(workspaces);
@@ -333,6 +336,30 @@ fn a_file_of_holes_takes_no_room(ground: &Ground) {
     assert!(copy.metadata().unwrap().blocks() < 1024);
 }
 
+fn nobody_inside_can_hide_anything_from_a_snapshot(ground: &Ground) {
+    let workspaces = ground.open();
+    let (id, snapshot) = (WorkspaceId::new(), WorkspaceSnapshotId::new());
+    workspaces.create(id, Origin::Empty, DEFAULT_QUOTA).unwrap();
+    let mount = ground.mount(&*workspaces, id);
+    std::fs::create_dir(mount.path.join("d")).unwrap();
+    std::fs::write(mount.path.join("d/below"), "seen").unwrap();
+    drop(mount);
+    workspaces.snapshot(id, WorkspaceSnapshotId::new(), Mounted::Nowhere).unwrap();
+    let mount = ground.mount(&*workspaces, id);
+    let flags = rustix::fs::XattrFlags::empty();
+    for name in [files::OPAQUE, "user.overlay.whiteout", "user.overlay.redirect", "user.overlay.metacopy"] {
+        let _ = rustix::fs::setxattr(mount.path.join("d"), name, b"y", flags);
+        let _ = rustix::fs::setxattr(mount.path.join("d/below"), name, b"y", flags);
+    }
+    let hiding = rustix::fs::FileType::CharacterDevice;
+    let _ = rustix::fs::mknodat(rustix::fs::CWD, mount.path.join("d/other"), hiding, 0o666.into(), 0);
+    std::fs::write(mount.path.join("d/beside"), "seen").unwrap();
+    let inside = listing_of(&mount.path);
+    workspaces.snapshot(id, snapshot, Mounted::Paused).unwrap();
+    assert_eq!(listing(&workspaces.snapshot_files(snapshot).unwrap()), inside);
+    assert_eq!(inside.keys().collect::<Vec<_>>(), ["d", "d/below", "d/beside"]);
+}
+
 /// Nothing but what is always there lies in the store.
 pub(super) fn nothing_is_left(ground: &Ground) {
     for directory in ["workspaces", "snapshots", "layers", "staging"] {
@@ -343,4 +370,48 @@ pub(super) fn nothing_is_left(ground: &Ground) {
             assert!(empty, "{}", path.display());
         }
     }
+}
+
+fn a_quota_holds_where_it_is_said_to_be_enforced(ground: &Ground) {
+    let workspaces = ground.open();
+    let (id, fork, snapshot) = (WorkspaceId::new(), WorkspaceId::new(), WorkspaceSnapshotId::new());
+    workspaces.create(id, Origin::Empty, LEAST_QUOTA).unwrap();
+    if !workspaces.fullness(id).unwrap().enforced {
+        return;
+    }
+    // What a compressing file system cannot make smaller.
+    let mut state = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(1 << 20)
+    .collect();
+    let write = |id: WorkspaceId, name: &str, most: usize| {
+        let mount = ground.mount(&*workspaces, id);
+        let mut taken = 0;
+        let mut fill = || {
+            let mut file = std::fs::File::create(mount.path.join(name))?;
+            while taken < most {
+                std::io::Write::write_all(&mut file, &noise)?;
+                taken += 1;
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        assert_eq!(fill().unwrap_err().raw_os_error(), Some(libc::EDQUOT));
+        taken
+    };
+    let taken = write(id, "all", 600);
+    assert!((480..=512).contains(&taken), "{taken}");
+    workspaces.snapshot(id, snapshot, Mounted::Paused).unwrap();
+    // What the fork shares counts as its own, and the same bound holds for it and after a return.
+    workspaces.create(fork, Origin::Snapshot(snapshot), LEAST_QUOTA).unwrap();
+    write(fork, "more", 40);
+    workspaces.rollback(fork, snapshot).unwrap();
+    assert!(workspaces.fullness(fork).unwrap().enforced);
+    write(fork, "more", 40);
+    // Who is full can make room.
+    std::fs::remove_file(ground.mount(&*workspaces, fork).path.join("all")).unwrap();
+    let room = write(fork, "again", 600);
+    assert!((440..=512).contains(&room), "{room}");
 }

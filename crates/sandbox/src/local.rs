@@ -1,0 +1,23 @@
+//! Sandboxes of this machine: jails of namespaces, made by a process that has the privileges for it and nothing else.
+//!
+//! [`Local`] is the gateway's end: it starts that process and speaks with it over one socket. [`host_main`] is the
+//! process. When the socket closes it ends every sandbox and itself.
+
+mod client;
+mod directory;
+mod error;
+pub mod groups;
+mod host;
+mod jail;
+mod message;
+mod packets;
+mod probe;
+mod reaper;
+mod sandbox;
+mod spawner;
+
+pub use client::Local;
+pub use error::Error;
+pub use host::{Keeper, Parts, host_main};
+pub use message::Settings;
+pub use probe::{Finding, Verdict};

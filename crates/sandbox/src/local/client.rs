@@ -1,0 +1,329 @@
+//! The gateway's end: starts the process that makes sandboxes, and speaks with it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use hand::jail::Tree;
+use kernel::{Result, SandboxId, WorkspaceId, WorkspaceSnapshotId};
+use rustix::net::{Shutdown, shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::task::JoinHandle;
+
+use super::error::Error;
+use super::message::{Answer, Call, Request, Response, Settings, WorkspaceCall};
+use super::packets::{self, Packet};
+use super::probe::Finding;
+use crate::runner::{Isolation, Runner, Spec, Started, Usage};
+use crate::workspace::{Fullness, Mounted, Origin};
+
+/// How long the process may take to end what it has made.
+const GRACE: Duration = Duration::from_secs(60);
+
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Packet>>>>>;
+
+/// Sandboxes of this machine. The process that makes them is started by the first call, and again after its end.
+pub struct Local {
+    command: Box<dyn Fn() -> Command + Send + Sync>,
+    settings: Settings,
+    host: AsyncMutex<Option<Arc<Connection>>>,
+}
+
+/// One process, as long as it lives.
+struct Connection {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    /// None when nobody answers any more.
+    waiting: Waiting,
+    next: AtomicU64,
+    reader: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Connection {
+    /// The process ends when its connection does, and the task that reads is what still holds it.
+    fn drop(&mut self) {
+        let _ = shutdown(self.socket.as_fd(), Shutdown::Both);
+    }
+}
+
+impl Local {
+    /// Sandboxes made by the process that `command` describes: one that calls [`super::host_main`] with its standard
+    /// input. It is started with nothing in its environment but what `command` says.
+    #[must_use]
+    pub fn new(command: impl Fn() -> Command + Send + Sync + 'static, settings: Settings) -> Self {
+        Self { command: Box::new(command), settings, host: AsyncMutex::new(None) }
+    }
+
+    /// What works on this machine, found out by doing it.
+    ///
+    /// # Errors
+    /// Where the process cannot even be started.
+    pub async fn probe(&self) -> Result<Vec<Finding>> {
+        match self.call(Call::Probe).await? {
+            (Answer::Findings(findings), _) => Ok(findings),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    /// As [`crate::workspace::Workspaces::create`].
+    ///
+    /// # Errors
+    /// As there; `unavailable` where the process is gone. So it is for the others.
+    pub async fn create_workspace(&self, id: WorkspaceId, origin: Origin, quota_bytes: u64) -> Result<()> {
+        self.done(Call::Workspace(WorkspaceCall::Create { id, origin, quota_bytes })).await
+    }
+
+    /// As [`crate::workspace::Workspaces::tree`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn tree(&self, id: WorkspaceId) -> Result<Tree> {
+        match self.call(Call::Workspace(WorkspaceCall::Tree { id })).await? {
+            (Answer::Tree(tree), _) => Ok(tree),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    /// As [`crate::workspace::Workspaces::snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn snapshot(
+        &self,
+        id: WorkspaceId,
+        snapshot: WorkspaceSnapshotId,
+        mounted: Mounted,
+    ) -> Result<()> {
+        self.done(Call::Workspace(WorkspaceCall::Snapshot { id, snapshot, mounted })).await
+    }
+
+    /// As [`crate::workspace::Workspaces::rollback`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rollback(&self, id: WorkspaceId, snapshot: WorkspaceSnapshotId) -> Result<()> {
+        self.done(Call::Workspace(WorkspaceCall::Rollback { id, snapshot })).await
+    }
+
+    /// As [`crate::workspace::Workspaces::remove`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_workspace(&self, id: WorkspaceId) -> Result<()> {
+        self.done(Call::Workspace(WorkspaceCall::Remove { id })).await
+    }
+
+    /// As [`crate::workspace::Workspaces::remove_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_snapshot(&self, snapshot: WorkspaceSnapshotId) -> Result<()> {
+        self.done(Call::Workspace(WorkspaceCall::RemoveSnapshot { snapshot })).await
+    }
+
+    /// As [`crate::workspace::Workspaces::fullness`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fullness(&self, id: WorkspaceId) -> Result<Fullness> {
+        match self.call(Call::Workspace(WorkspaceCall::Fullness { id })).await? {
+            (Answer::Fullness(fullness), _) => Ok(fullness),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    /// As [`crate::workspace::Workspaces::ids`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ids(&self) -> Result<(Vec<WorkspaceId>, Vec<WorkspaceSnapshotId>)> {
+        match self.call(Call::Workspace(WorkspaceCall::Ids)).await? {
+            (Answer::Ids(workspaces, snapshots), _) => Ok((workspaces, snapshots)),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    /// Ends every sandbox and the process, and returns when both are gone.
+    pub async fn close(&self) {
+        let Some(connection) = self.host.lock().await.take() else {
+            return;
+        };
+        let _ = shutdown(connection.socket.as_fd(), Shutdown::Both);
+        let reader = connection.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reader) = reader {
+            let _ = reader.await;
+        }
+    }
+
+    async fn done(&self, call: Call) -> Result<()> {
+        match self.call(call).await? {
+            (Answer::Done, _) => Ok(()),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+        let connection = self.connection().await?;
+        connection.call(call).await
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>> {
+        let mut host = self.host.lock().await;
+        if let Some(connection) = host.as_ref().filter(|connection| connection.lives()) {
+            return Ok(connection.clone());
+        }
+        let connection = Arc::new(Connection::start((self.command)())?);
+        connection.call(Call::Open(self.settings.clone())).await?;
+        *host = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn started(&self, spec: &Spec) -> Result<Started> {
+        let (answer, files) = self.call(Call::Create(spec.clone())).await?;
+        let (Answer::Created(limiting), Ok([hand, egress, bridge])) =
+            (answer, <[OwnedFd; 3]>::try_from(files))
+        else {
+            return Err(Error::Answer.into());
+        };
+        let files = || -> io::Result<(UnixStream, UnixListener, UnixListener)> {
+            let (hand, sockets) = (StdStream::from(hand), [egress, bridge].map(StdListener::from));
+            hand.set_nonblocking(true)?;
+            let [egress, bridge] = sockets;
+            egress.set_nonblocking(true)?;
+            bridge.set_nonblocking(true)?;
+            Ok((
+                UnixStream::from_std(hand)?,
+                UnixListener::from_std(egress)?,
+                UnixListener::from_std(bridge)?,
+            ))
+        };
+        let (hand, egress, bridge) =
+            files().map_err(|error| Error::Files("taking a sandbox's sockets", error))?;
+        Ok(Started { isolation: Isolation::Namespaces, limiting, hand, egress, bridge })
+    }
+}
+
+impl Runner for Local {
+    fn isolation(&self) -> Isolation {
+        Isolation::Namespaces
+    }
+
+    fn create<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Started>> {
+        Box::pin(self.started(spec))
+    }
+
+    fn pause(&self, id: SandboxId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.done(Call::Pause(id)))
+    }
+
+    fn resume(&self, id: SandboxId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.done(Call::Resume(id)))
+    }
+
+    fn destroy(&self, id: SandboxId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.done(Call::Destroy(id)))
+    }
+
+    fn usage(&self, id: SandboxId) -> BoxFuture<'_, Result<Usage>> {
+        Box::pin(async move {
+            match self.call(Call::Usage(id)).await? {
+                (Answer::Usage(usage), _) => Ok(usage),
+                _ => Err(Error::Answer.into()),
+            }
+        })
+    }
+}
+
+impl Connection {
+    fn start(mut command: Command) -> Result<Self, Error> {
+        let (ours, theirs) = packets::pair().map_err(Error::Gone)?;
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|error| Error::Gone(error.into()))?;
+        command.stdin(theirs).env_clear();
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.spawn().map_err(Error::Gone)?;
+        // The command holds a copy of the other end, which must close when the process does.
+        drop(command);
+        // SAFETY: the descriptor is owned by what is registered, and is the same until both are dropped.
+        #[expect(unsafe_code, reason = "tokio has no sockets of packets")]
+        let socket = unsafe { AsyncFd::register(ours) };
+        let socket = Arc::new(socket.map_err(|error| Error::Gone(error.into()))?);
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let reader = Mutex::new(Some(tokio::spawn(read(socket.clone(), waiting.clone(), child))));
+        Ok(Self { socket, waiting, next: AtomicU64::new(0), reader })
+    }
+
+    fn lives(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+        let gone = || Error::Gone(io::ErrorKind::BrokenPipe.into());
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        match self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(waiting) => waiting.insert(number, sender),
+            None => return Err(gone().into()),
+        };
+        let text =
+            serde_json::to_vec(&Request { number, call }).map_err(|error| Error::Gone(error.into()))?;
+        loop {
+            let mut writable = self.socket.writable().await.map_err(Error::Gone)?;
+            match writable.try_io(|socket| packets::send(socket.as_fd(), &text, &[])) {
+                Ok(sent) => break sent.map_err(Error::Gone)?,
+                Err(_) => continue,
+            }
+        }
+        let packet = receiver.await.map_err(|_| gone())?;
+        let response: Response =
+            serde_json::from_slice(&packet.text).map_err(|error| Error::Gone(error.into()))?;
+        Ok((response.result?, packet.files))
+    }
+}
+
+/// Only as much of an answer as says whose it is.
+#[derive(serde::Deserialize)]
+struct Addressed {
+    number: u64,
+}
+
+/// Hands answers on until the process ends, which is also when it is reaped.
+async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Waiting, mut child: Child) {
+    while let Ok(Some(packet)) = receive(&socket).await {
+        let Ok(Addressed { number }) = serde_json::from_slice(&packet.text) else {
+            break;
+        };
+        let asker = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            .and_then(|all| all.remove(&number));
+        // Who asked may not wait any more; a sandbox made for nobody ends as its connection is dropped here.
+        let _ = asker.map(|asker| asker.send(packet));
+    }
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let _ = shutdown(socket.as_fd(), Shutdown::Both);
+    let deadline = Instant::now() + GRACE;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Packet>> {
+    loop {
+        let mut readable = socket.readable().await?;
+        match readable.try_io(|socket| packets::receive(socket.as_fd())) {
+            Ok(packet) => return packet,
+            Err(_) => continue,
+        }
+    }
+}

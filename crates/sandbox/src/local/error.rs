@@ -1,0 +1,88 @@
+//! What goes wrong where sandboxes are made.
+
+use std::io;
+
+use hand::jail::Step;
+use kernel::Code;
+
+use super::probe;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such sandbox.
+    #[error("there is no such sandbox")]
+    Unknown,
+    /// There is one with this id.
+    #[error("there is a sandbox with this id")]
+    Taken,
+    /// A path that is not below any directory that sandboxes may see.
+    #[error("{0} may not be mounted into a sandbox")]
+    Outside(String),
+    /// A step of making a jail.
+    #[error("a jail cannot be made here: {step:?} at {at}")]
+    Jail {
+        /// The step.
+        step: Step,
+        /// On what.
+        at: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever makes the jail ended without a word, or took too long.
+    #[error("the jail's maker ended early")]
+    Maker,
+    /// Nothing here can pause processes.
+    #[error("sandboxes cannot be paused on this machine")]
+    Freezer,
+    /// A control group.
+    #[error("a control group failed")]
+    Groups(#[source] io::Error),
+    /// A file of the run directory, or a socket.
+    #[error("{0} failed")]
+    Files(&'static str, #[source] io::Error),
+    /// Another process uses the run directory.
+    #[error("another process uses the run directory")]
+    Locked,
+    /// Everybody who may make processes is busy.
+    #[error("no more threads can be made")]
+    Threads(#[source] io::Error),
+    /// The process that makes sandboxes is gone, or does not speak as it should.
+    #[error("the process that makes sandboxes is gone")]
+    Gone(#[source] io::Error),
+    /// It answered what was not asked.
+    #[error("the process that makes sandboxes gave an answer to something else")]
+    Answer,
+    /// A call came that cannot come now.
+    #[error("this cannot be asked now")]
+    Order,
+}
+
+impl From<Error> for kernel::Error {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let unavailable = |error: Error, hint: &str| {
+            kernel::Error::new(Code::Unavailable, "sandboxes are not available").hint(hint).source(error)
+        };
+        match &error {
+            Error::Unknown => kernel::Error::not_found("sandbox"),
+            Error::Taken => kernel::Error::new(Code::Conflict, text),
+            Error::Freezer => kernel::Error::new(Code::Unavailable, text)
+                .hint("let this process write a control group with a freezer; `doctor` says how"),
+            Error::Jail { step, source, .. } => {
+                let hint = probe::mend(*step, source);
+                unavailable(error, &hint)
+            }
+            Error::Groups(_) => unavailable(error, "free memory, or raise the limit on control groups"),
+            Error::Threads(_) | Error::Maker => {
+                unavailable(error, "try again when the machine is less loaded")
+            }
+            Error::Gone(_) => unavailable(error, "try again; the process is started again"),
+            Error::Locked => unavailable(error, "stop the other process that uses this data directory"),
+            Error::Outside(_) | Error::Files(..) | Error::Answer | Error::Order => {
+                kernel::Error::internal(error)
+            }
+        }
+    }
+}

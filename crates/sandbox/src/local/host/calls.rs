@@ -1,0 +1,165 @@
+//! What the process that makes sandboxes does when it is asked.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hand::jail::Tree;
+use kernel::{Result, SandboxId};
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::{Error, Host, Place, Running};
+use crate::local::message::{Answer, Call, WorkspaceCall};
+use crate::local::probe::{self, Finding};
+use crate::local::sandbox::{Ends, Sandbox, Workshop};
+use crate::runner::{Limiting, Limits, Spec};
+
+impl Host {
+    /// Does what is asked.
+    pub(super) fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+        let answer = match call {
+            Call::Open(_) => return Err(Error::Order.into()),
+            Call::Create(spec) => {
+                let ends = self.create(&self.workshop, &spec)?;
+                return Ok((Answer::Created(Limiting::from(&self.workshop.layout)), ends.files()));
+            }
+            Call::Pause(id) => {
+                self.running(id)?.sandbox.pause()?;
+                Answer::Done
+            }
+            Call::Resume(id) => {
+                self.running(id)?.sandbox.resume()?;
+                Answer::Done
+            }
+            Call::Destroy(id) => {
+                self.destroy(id)?;
+                Answer::Done
+            }
+            Call::Usage(id) => Answer::Usage(self.running(id)?.sandbox.usage()),
+            Call::Probe => Answer::Findings(self.probe()),
+            Call::Workspace(call) => self.workspace(call)?,
+        };
+        Ok((answer, Vec::new()))
+    }
+
+    fn create(&self, workshop: &Workshop, spec: &Spec) -> Result<Ends, Error> {
+        {
+            let mut places = self.places();
+            if places.contains_key(&spec.id) {
+                return Err(Error::Taken);
+            }
+            places.insert(spec.id, Place::Making);
+        }
+        let users = self.users(spec.id);
+        match Sandbox::make(workshop, spec, users) {
+            Ok((sandbox, ends)) => {
+                let running = Running {
+                    sandbox: Arc::new(sandbox),
+                    users,
+                    event: self.next_event.fetch_add(1, Ordering::Relaxed),
+                };
+                self.places().insert(spec.id, Place::Runs(running.clone()));
+                let about = EventData::new_u64(running.event);
+                // Known by its end or not, the sandbox runs; without this it is removed when it is destroyed.
+                let _ = epoll::add(&self.events, running.sandbox.pidfd(), about, EventFlags::IN);
+                Ok(ends)
+            }
+            Err(error) => {
+                self.places().remove(&spec.id);
+                self.return_users(users);
+                Err(error)
+            }
+        }
+    }
+
+    fn running(&self, id: SandboxId) -> Result<Running, Error> {
+        match self.places().get(&id) {
+            Some(Place::Runs(running)) => Ok(running.clone()),
+            Some(Place::Making) | None => Err(Error::Unknown),
+        }
+    }
+
+    pub(super) fn destroy(&self, id: SandboxId) -> Result<(), Error> {
+        let running = match self.places().get(&id) {
+            Some(Place::Runs(running)) => running.clone(),
+            Some(Place::Making) => return Err(Error::Taken),
+            None => return Ok(()),
+        };
+        running.sandbox.end()?;
+        // Whoever removes it returns its users; another may have done so meanwhile.
+        if self.places().remove(&id).is_some() {
+            self.return_users(running.users);
+        }
+        Ok(())
+    }
+
+    fn workspace(&self, call: WorkspaceCall) -> Result<Answer> {
+        let keeper = &self.workspaces;
+        match call {
+            WorkspaceCall::Create { id, origin, quota_bytes } => keeper.create(id, origin, quota_bytes)?,
+            WorkspaceCall::Tree { id } => return Ok(Answer::Tree(keeper.tree(id)?)),
+            WorkspaceCall::Snapshot { id, snapshot, mounted } => keeper.snapshot(id, snapshot, mounted)?,
+            WorkspaceCall::Rollback { id, snapshot } => keeper.rollback(id, snapshot)?,
+            WorkspaceCall::Remove { id } => keeper.remove(id)?,
+            WorkspaceCall::RemoveSnapshot { snapshot } => keeper.remove_snapshot(snapshot)?,
+            WorkspaceCall::Fullness { id } => return Ok(Answer::Fullness(keeper.fullness(id)?)),
+            WorkspaceCall::Ids => {
+                let (workspaces, snapshots) = keeper.ids()?;
+                return Ok(Answer::Ids(workspaces, snapshots));
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Makes a sandbox and ends it, and says what of it did not work.
+    fn probe(&self) -> Vec<Finding> {
+        let layout = &self.workshop.layout;
+        let mut findings = vec![match self.trial() {
+            Ok(()) => Finding::works("making a sandbox"),
+            Err(Error::Jail { step, at, source }) => {
+                let mend = probe::mend(step, &source);
+                Finding::fails("making a sandbox", format!("{step:?} was refused at {at}: {source}"), mend)
+            }
+            Err(error) => {
+                let why = kernel::Error::from(error);
+                let mend = why.advice().unwrap_or("look into the log").to_owned();
+                Finding::fails("making a sandbox", why.chain(), mend)
+            }
+        }];
+        let delegate = "run as root, or let systemd delegate a control group to the service (`Delegate=yes`)";
+        let mut judge = |about: &str, holds: bool, why: &str, mend: &str| {
+            findings.push(if holds { Finding::works(about) } else { Finding::degraded(about, why, mend) });
+        };
+        let why =
+            "no control group with memory and pids can be written; only limits of single processes hold";
+        judge("limits of a sandbox as a whole", layout.limits(), why, delegate);
+        judge("pausing a sandbox", layout.freezes(), "no control group can freeze processes", delegate);
+        let why = "every sandbox has the same user of this machine, so that only namespaces keep them apart";
+        judge(
+            "users of a sandbox's own",
+            self.privileged,
+            why,
+            "run as root; the gateway drops its privileges by itself",
+        );
+        let landlock = hand::jail::landlock_is_there();
+        let mend = "use a kernel with CONFIG_SECURITY_LANDLOCK, and `landlock` in its `lsm=` list";
+        judge("Landlock, a second wall around files", landlock, "this kernel does not have it", mend);
+        findings
+    }
+
+    fn trial(&self) -> Result<(), Error> {
+        let failed = |error| Error::Files("making a trial's workspace", error);
+        let path = self.workshop.directory.trial().join("workspace");
+        fs::create_dir_all(&path).map_err(failed)?;
+        let spec = Spec {
+            id: SandboxId::new(),
+            workspace: Tree::Directory { path },
+            layers: Vec::new(),
+            limits: Limits::default(),
+        };
+        let ends = self.create(&self.workshop, &spec)?;
+        drop(ends);
+        self.destroy(spec.id)
+    }
+}

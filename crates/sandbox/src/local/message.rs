@@ -1,0 +1,157 @@
+//! What the gateway and the process that makes sandboxes say to each other.
+
+use std::path::PathBuf;
+
+use hand::jail::Tree;
+use kernel::{Code, Error, SandboxId, WorkspaceId, WorkspaceSnapshotId};
+use serde::{Deserialize, Serialize};
+
+use super::probe::Finding;
+use crate::runner::{Limiting, Spec, Usage};
+use crate::workspace::{Fullness, Mounted, Origin};
+
+/// Where things are. Said once, before anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// A directory for what lives as long as the sandboxes do; nobody else uses it.
+    pub run_dir: PathBuf,
+    /// Directories below which everything lies that may be mounted into a sandbox.
+    pub trees: Vec<PathBuf>,
+}
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Call {
+    /// The first call.
+    Open(Settings),
+    /// As the runner's.
+    Create(Spec),
+    /// As the runner's.
+    Pause(SandboxId),
+    /// As the runner's.
+    Resume(SandboxId),
+    /// As the runner's.
+    Destroy(SandboxId),
+    /// As the runner's.
+    Usage(SandboxId),
+    /// What works here, found out by doing it.
+    Probe,
+    /// Of workspaces.
+    Workspace(WorkspaceCall),
+}
+
+/// What is asked of the keeper of workspaces; each is the method of the port that has its name.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WorkspaceCall {
+    Create { id: WorkspaceId, origin: Origin, quota_bytes: u64 },
+    Tree { id: WorkspaceId },
+    Snapshot { id: WorkspaceId, snapshot: WorkspaceSnapshotId, mounted: Mounted },
+    Rollback { id: WorkspaceId, snapshot: WorkspaceSnapshotId },
+    Remove { id: WorkspaceId },
+    RemoveSnapshot { snapshot: WorkspaceSnapshotId },
+    Fullness { id: WorkspaceId },
+    Ids,
+}
+
+/// A call with the number that its answer carries.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Chosen by the gateway.
+    pub number: u64,
+    /// The call.
+    pub call: Call,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// Of the request.
+    pub number: u64,
+    /// What came of it.
+    pub result: Result<Answer, Refusal>,
+}
+
+/// What came of a call.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// A sandbox runs; three files come along: the connection to its hand, and the two sockets that listen.
+    Created(Limiting),
+    /// What one uses.
+    Usage(Usage),
+    /// What works here.
+    Findings(Vec<Finding>),
+    /// How a workspace is mounted.
+    Tree(Tree),
+    /// How full it is.
+    Fullness(Fullness),
+    /// Those that there are.
+    Ids(Vec<WorkspaceId>, Vec<WorkspaceSnapshotId>),
+}
+
+/// An error that crosses from one process to the other.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    code: String,
+    message: String,
+    hint: Option<String>,
+    causes: String,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code().as_str().to_owned(),
+            message: error.message().to_owned(),
+            hint: error.advice().map(str::to_owned),
+            causes: error.chain(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let code = Code::from_name(&refusal.code).unwrap_or(Code::Internal);
+        let mut error = Error::new(code, refusal.message).source(refusal.causes);
+        if let Some(hint) = refusal.hint {
+            error = error.hint(hint);
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_the_same_on_the_other_side() {
+        let error = Error::not_found("sandbox").hint("make one").source("gone");
+        let text = serde_json::to_string(&Refusal::from(error)).unwrap();
+        let error = Error::from(serde_json::from_str::<Refusal>(&text).unwrap());
+        assert_eq!(
+            (error.code(), error.message(), error.advice()),
+            (Code::NotFound, "there is no sandbox", Some("make one"))
+        );
+        assert!(error.chain().ends_with("there is no sandbox: gone"));
+    }
+
+    #[test]
+    fn fields_that_nobody_knows_are_refused() {
+        for text in [
+            r#"{"number":1,"call":"probe","more":1}"#,
+            r#"{"number":1,"call":{"open":{"run_dir":"/x","trees":[],"more":1}}}"#,
+            r#"{"number":1,"call":{"workspace":{"tree":{"id":"wsp_01900000-0000-7000-8000-000000000000","more":1}}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+    }
+}

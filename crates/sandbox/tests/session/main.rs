@@ -1,0 +1,10 @@
+//! What is done in a sandbox, with the real hand, unjailed.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod attacks;
+mod background;
+mod exec;
+mod inside;
+mod ports;
+mod terminal;
