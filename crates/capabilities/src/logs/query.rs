@@ -64,7 +64,7 @@ pub(super) fn run(files: &[Files; 2], query: &Query) -> Result<Page> {
     let mut halves = Vec::new();
     for (i, files) in files.iter().enumerate() {
         let mut half = Backwards::from(files, start.as_ref().map(|Cursor(places)| places[i]))?;
-        let next = half.next(&wants)?;
+        let next = half.next(wants)?;
         halves.push((half, next));
     }
     let mut entries = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn run(files: &[Files; 2], query: &Query) -> Result<Page> {
             return Ok(Page { entries, cursor: Some(Cursor(places).to_string()) });
         }
         entries.extend(next.take().map(|(entry, _)| entry));
-        *next = half.next(&wants)?;
+        *next = half.next(wants)?;
     }
 }
 

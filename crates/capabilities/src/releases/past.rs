@@ -41,6 +41,7 @@ pub(crate) fn checked(row: &[Value]) -> Result<Vec<(BlobHash, u64)>> {
     let manifest: Manifest = part(row, 1)?;
     let site: Option<Site> = part(row, 2).map_err(|e| e.under("/site"))?;
     manifest.kept()?;
+    site.iter().try_for_each(|site| site.kept().map_err(|e| Error::from(e).under("/site")))?;
     let release = Release { number, manifest, site };
     release.tables().map_err(|e| e.under("/database"))?;
     release.served()?;
@@ -52,7 +53,11 @@ fn part<T: DeserializeOwned>(row: &[Value], at: usize) -> Result<T> {
     let text = row.get(at).and_then(Value::as_str).unwrap_or("null");
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|e| {
         let path = e.path().to_string();
-        let at = if path == "." { String::new() } else { format!("/{}", path.replace('.', "/")) };
+        let at = if path == "." {
+            String::new()
+        } else {
+            format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
+        };
         Error::invalid(at, e.into_inner().to_string())
     })
 }

@@ -49,6 +49,24 @@ async fn a_release_of_an_archive_comes_in_by_the_door_of_a_manifest() {
         let said = refused.message().strip_prefix(start).unwrap_or_else(|| panic!("{path}: {refused}"));
         assert!(said.contains(told), "{path}: {said}");
     }
+    for (list, value, told) in [
+        (
+            "redirects",
+            json!([{ "from": "/x", "to": "javascript:alert(1)", "status": 302 }]),
+            "/site/redirects/0/to: ",
+        ),
+        (
+            "headers",
+            json!([{ "for": "/*", "set": { "x-a": "b\r\nset-cookie: c" } }]),
+            "/site/headers/~1*/x-a: ",
+        ),
+    ] {
+        let tamper =
+            format!("UPDATE _steading_release SET site = json_set(site, '$.{list}', json('{value}'))");
+        let (_, imported) = ground.import(ground.archive(&[&tamper]).await).await;
+        let refused = imported.expect_err(list);
+        assert!(refused.message().contains(told), "{list}: {refused}");
+    }
     let user = "INSERT INTO _steading_user VALUES ('root', NULL, NULL, 'admin', '{}', 0, 0, NULL)";
     let (_, imported) = ground.import(ground.archive(&[user]).await).await;
     assert_eq!(
