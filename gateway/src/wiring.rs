@@ -115,7 +115,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let control = Arc::new(control);
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
-    let blobs = Blobs::new(&environments_dir)?;
+    let blobs = Blobs::bounded(&environments_dir, config.environments.max_files_bytes)?;
     let logs = logs(config, &environments_dir);
     let hosts = Arc::new(hosts(listening)?);
     let certificates = match listening.tls {
@@ -131,7 +131,8 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         own: listening.own.clone(),
     };
     let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
-    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
+    let contents = contents(config, &environments_dir)?;
+    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)).with_contents(contents.clone()));
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
@@ -147,7 +148,6 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         secrets: Arc::clone(&keys) as Arc<dyn SecretValues>,
     };
     let auth = Auth::new(Arc::clone(&databases), keys, post, outside, auth_limits(config));
-    let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
     let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents.clone(), links, limits);
@@ -285,7 +285,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 fn logs(config: &Config, environments_dir: &Path) -> Logs {
     let Rotation { files, .. } = Rotation::default();
-    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / files as u64 };
+    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / (2 * files as u64) };
     let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
     Logs::with(environments_dir, rotation, Pace { per_second })
 }
