@@ -147,7 +147,7 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.freeze_after_s" => sandbox.freeze_after_s;
     /// After how many seconds it is ended; its files stay.
     "sandbox.park_after_s" => sandbox.park_after_s;
-    /// Hosts that sandboxes may ask, through a proxy: ["registry.npmjs.org", "*.example.com:443"]. Empty: none.
+    /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
     "sandbox.origins" => sandbox.origins;

@@ -34,6 +34,8 @@ pub(super) struct Watch {
     /// What the engine had taken when the statement began.
     memory_before: AtomicI64,
     counted: AtomicBool,
+    /// Whether others have run beside it: what they leave is given back a moment after they have ended.
+    crowded: AtomicBool,
     stopped: AtomicU8,
     abandoned: AtomicBool,
 }
@@ -47,6 +49,7 @@ impl Watch {
             memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
             memory_before: AtomicI64::new(i64::MAX),
             counted: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             stopped: AtomicU8::new(0),
             abandoned: AtomicBool::new(false),
         }
@@ -74,7 +77,8 @@ impl Watch {
         self.stopped.store(0, Ordering::Relaxed);
         self.memory_before.store(guard::memory_used(), Ordering::Relaxed);
         if !self.counted.swap(true, Ordering::Relaxed) {
-            RUNNING.fetch_add(1, Ordering::Relaxed);
+            let others = RUNNING.fetch_add(1, Ordering::Relaxed);
+            self.crowded.store(others > 0, Ordering::Relaxed);
         }
         self.deadline_ms.store(self.now_ms().saturating_add(limit_ms), Ordering::Relaxed);
     }
@@ -129,9 +133,12 @@ impl Watch {
             self.stop(Stop::Deadline);
         }
         let running = RUNNING.load(Ordering::Relaxed).max(1);
+        if running > 1 {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
         let taken = guard::memory_used().saturating_sub(self.memory_before.load(Ordering::Relaxed));
         if taken > self.memory_bytes.saturating_mul(running) {
-            self.stop(if running == 1 { Stop::Memory } else { Stop::Crowd });
+            self.stop(if self.crowded.load(Ordering::Relaxed) { Stop::Crowd } else { Stop::Memory });
         }
         self.stopped.load(Ordering::Relaxed) == 0
     }
