@@ -7,6 +7,7 @@ mod config;
 mod hosts;
 mod live_check;
 mod lockfile;
+mod previews;
 mod prompt;
 mod proxies;
 mod redirect;

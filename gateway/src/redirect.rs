@@ -43,7 +43,7 @@ impl Redirect {
         }
         let Some(host) = Hosts::name(&asked.uri, &asked.headers) else { return nobody() };
         let known = match self.hosts.named(&host) {
-            HostKind::Platform | HostKind::App(_) | HostKind::Preview { .. } => true,
+            HostKind::Platform | HostKind::App(_) | HostKind::Preview { .. } | HostKind::Sandbox(_) => true,
             HostKind::Domain(name) => {
                 self.control.environments().at_domain(&name).await.is_ok_and(|found| found.is_some())
             }

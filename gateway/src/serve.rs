@@ -182,6 +182,7 @@ fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> List
         tls,
         url,
         apps_domain: config.apps_domain.clone().unwrap_or_else(|| format!("localhost:{port}")),
+        preview_domain: config.preview_domain.clone().unwrap_or_else(|| format!("preview.localhost:{port}")),
         own: Own::default(),
         stopping: CancellationToken::new(),
         cancelled: CancellationToken::new(),

@@ -31,6 +31,7 @@ use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use sandbox::egress::Outcome;
+use sandbox::preview::Labels;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -62,6 +63,8 @@ pub struct Listening {
     pub apps_domain: String,
     /// The connections that the platform makes to itself.
     pub own: Own,
+    /// The domain that previews of sandboxes stand before.
+    pub preview_domain: String,
     /// Cancelled when the program is told to stop: streams that wait for news end.
     pub stopping: CancellationToken,
     /// Cancelled when the grace period is over: calls still running end.
@@ -112,7 +115,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
     let control = Arc::new(control);
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
     let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
-    let blobs = Blobs::new(&environments_dir)?;
+    let blobs = Blobs::bounded(&environments_dir, config.environments.max_files_bytes)?;
     let logs = logs(config, &environments_dir);
     let hosts = Arc::new(hosts(listening)?);
     let certificates = match listening.tls {
@@ -128,10 +131,12 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         own: listening.own.clone(),
     };
     let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
-    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)));
+    let contents = contents(config, &environments_dir)?;
+    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)).with_contents(contents.clone()));
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
+        preview_domain: listening.preview_domain.clone(),
         domains: https::visited(listening),
     };
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
@@ -143,7 +148,6 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         secrets: Arc::clone(&keys) as Arc<dyn SecretValues>,
     };
     let auth = Auth::new(Arc::clone(&databases), keys, post, outside, auth_limits(config));
-    let contents = contents(config, &environments_dir)?;
     let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
     let limits = StorageLimits { bytes: config.environments.max_files_bytes };
     let storage = Storage::new(Arc::clone(&databases), Arc::clone(&live), contents.clone(), links, limits);
@@ -170,7 +174,9 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
     });
+    let previews = Labels::new(control.preview_key());
     let platform = Arc::new(Platform {
+        previews,
         control,
         databases,
         releases,
@@ -200,6 +206,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         proxies: Proxies(config.trusted_proxies.clone()),
         edge: edge(&platform),
         platform: platform_router(config, listening, &platform)?,
+        services: Arc::clone(&platform),
         challenges: challenges.unwrap_or_default(),
         hsts: config.tls.hsts,
     };
@@ -248,6 +255,10 @@ fn hosts(listening: &Listening) -> Result<Hosts> {
         Error::new(Code::InvalidInput, format!("apps_domain cannot be used: {e}"))
             .hint("give a domain such as apps.example.org")
     })?;
+    let hosts = hosts.with_previews(&listening.preview_domain).map_err(|e| {
+        Error::new(Code::InvalidInput, format!("preview_domain cannot be used: {e}"))
+            .hint("give a domain such as preview.example.net")
+    })?;
     Ok(hosts.with_ports(listening.tls.map(|addr| addr.port())))
 }
 
@@ -274,7 +285,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 fn logs(config: &Config, environments_dir: &Path) -> Logs {
     let Rotation { files, .. } = Rotation::default();
-    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / files as u64 };
+    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / (2 * files as u64) };
     let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
     Logs::with(environments_dir, rotation, Pace { per_second })
 }

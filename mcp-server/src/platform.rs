@@ -15,6 +15,7 @@ use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use hands::{Hand, Hands, Template};
 use kernel::{Caller, Env, EnvId, Error, Result, Slug, Tenant};
+use sandbox::preview::Labels;
 use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
 
@@ -44,6 +45,8 @@ pub struct Platform {
     pub logs: Logs,
     /// Their sandboxes.
     pub hands: Hands,
+    /// The hosts that servers in them are shown at.
+    pub previews: Labels,
     /// Where apps answer.
     pub urls: Urls,
     /// Below it, each environment has its directory.
@@ -57,6 +60,8 @@ pub struct Urls {
     pub scheme: &'static str,
     /// The domain that slugs stand before, with its port where that is not the scheme's own.
     pub apps_domain: String,
+    /// The domain that previews of sandboxes stand before, likewise.
+    pub preview_domain: String,
     /// The scheme that apps' own domains are visited by, and the port where it is not the scheme's own.
     pub domains: (&'static str, Option<u16>),
 }
@@ -66,6 +71,12 @@ impl Urls {
     #[must_use]
     pub fn app(&self, slug: &Slug) -> String {
         format!("{}://{slug}.{}", self.scheme, self.apps_domain)
+    }
+
+    /// The address of a sandbox's preview with this label.
+    #[must_use]
+    pub fn preview(&self, label: &str) -> String {
+        format!("{}://{label}.{}", self.scheme, self.preview_domain)
     }
 
     /// The address of the app with this domain of its own.

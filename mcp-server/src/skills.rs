@@ -38,6 +38,7 @@ pub const FILES: &[File] = files![
     "debug-and-verify/references/errors.md",
     "change-data-safely/SKILL.md",
     "manage-environments/SKILL.md",
+    "work-in-a-sandbox/SKILL.md",
 ];
 
 /// A skill (agentskills.io/specification).

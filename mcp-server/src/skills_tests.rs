@@ -40,6 +40,7 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "debug-and-verify",
         "change-data-safely",
         "manage-environments",
+        "work-in-a-sandbox",
     ];
     assert_eq!(names, expected);
     for skill in all() {

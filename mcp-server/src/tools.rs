@@ -24,11 +24,17 @@ mod env_list;
 mod env_merge;
 mod env_restore;
 mod env_snapshot;
+mod file_edit;
+mod file_list;
+mod file_read;
+mod file_search;
+mod file_write;
 mod files;
 mod logs_query;
 mod manifest;
 mod outcome;
 mod parts;
+mod preview_open;
 mod resource_delete;
 mod secret_set;
 mod shell_run;
@@ -85,6 +91,12 @@ pub fn registry() -> Registry<Platform> {
         client_code::ClientCode,
         skill_read::SkillRead,
         shell_run::ShellRun,
+        file_read::FileRead,
+        file_write::FileWrite,
+        file_edit::FileEdit,
+        file_list::FileList,
+        file_search::FileSearch,
+        preview_open::PreviewOpen,
         workspace_snapshot::WorkspaceSnapshot,
         workspace_restore::WorkspaceRestore,
     ]

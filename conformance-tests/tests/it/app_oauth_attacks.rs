@@ -345,3 +345,26 @@ fn who_may_change_the_app_and_set_no_secret_has_none_sent_to_a_host_of_their_own
         json!({ "auth": { "methods": ["oauth"], "providers": outsider.providers(), "mfa": "optional" } });
     assert_eq!(client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["changed"], true);
 }
+
+#[test]
+fn a_way_to_a_page_of_another_origin_begins_at_one() {
+    let outsider = Outsider::start();
+    let auth = json!({ "methods": ["oauth"], "providers": outsider.providers(),
+        "redirects": ["https://friend.example/in/"] });
+    let club = Club::new("oauth-elsewhere", &auth);
+    let start = |to: &str, from: Option<&str>| {
+        let request = Request::get(&club.start("github", to));
+        let request = from.into_iter().fold(request, |request, from| request.header("referer", from));
+        request.send().unwrap().status
+    };
+    let there = "https://friend.example/in/x";
+    for from in ["https://friend.example/", "https://friend.example/in/page?a=1"] {
+        assert_eq!(start(there, Some(from)), 303, "{from}");
+    }
+    let others =
+        ["https://evil.example/", "http://friend.example/", "https://friend.example.evil.example/", "null"];
+    for from in others.map(Some).into_iter().chain([None]) {
+        assert_eq!(start(there, from), 403, "{from:?}");
+        assert_eq!(start("/in", from), 303, "{from:?}");
+    }
+}

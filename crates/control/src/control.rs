@@ -47,6 +47,7 @@ pub struct Control {
     replays: Replays,
     default_tenant: TenantId,
     digest_key: Zeroizing<[u8; 32]>,
+    preview_key: Zeroizing<[u8; 32]>,
     config: ControlConfig,
 }
 
@@ -117,6 +118,7 @@ impl Control {
             credentials,
             default_tenant,
             digest_key: master.derive("steading input digest"),
+            preview_key: master.derive("steading previews"),
             config,
         };
         control.default_environment().await.map_err(OpenError::DefaultEnvironment)?;
@@ -128,6 +130,12 @@ impl Control {
     #[must_use]
     pub fn tenants(&self) -> &Tenants {
         &self.tenants
+    }
+
+    /// What the addresses of previews are made with.
+    #[must_use]
+    pub fn preview_key(&self) -> &[u8; 32] {
+        &self.preview_key
     }
 
     /// The environments.

@@ -20,6 +20,8 @@ pub enum HostKind {
         /// The release's number.
         release: u64,
     },
+    /// A server in a sandbox, by the label that stands for it.
+    Sandbox(String),
     /// A domain, in lower case, that an environment may have proven; whether one has is for others to say.
     Domain(String),
     /// Nobody's, or not a host at all.
@@ -31,6 +33,7 @@ pub enum HostKind {
 pub struct Hosts {
     platform: Vec<String>,
     apps: Authority,
+    previews: Option<Authority>,
     /// Other ports that apps are reached at.
     ports: Vec<u16>,
 }
@@ -62,7 +65,17 @@ impl Hosts {
             .chain(platform)
             .map(|text| Ok(read(text)?.host))
             .collect::<Result<_, NotAHost>>()?;
-        Ok(Self { platform, apps: read(apps_domain)?, ports: Vec::new() })
+        Ok(Self { platform, apps: read(apps_domain)?, previews: None, ports: Vec::new() })
+    }
+
+    /// Servers in sandboxes are shown one label below `domain`.
+    ///
+    /// # Errors
+    /// It is not a host.
+    pub fn with_previews(mut self, domain: &str) -> Result<Self, NotAHost> {
+        let read = Authority::parse(domain).ok_or_else(|| NotAHost(domain.chars().take(100).collect()))?;
+        self.previews = Some(read);
+        Ok(self)
     }
 
     /// Apps answer at these ports too.
@@ -97,6 +110,19 @@ impl Hosts {
     fn kind(&self, given: &Authority) -> HostKind {
         if self.platform.contains(&given.host) {
             return HostKind::Platform;
+        }
+        if let Some(previews) = &self.previews
+            && let Some(rest) = given.host.strip_suffix(&previews.host)
+            && (rest.is_empty() || rest.ends_with('.'))
+        {
+            let is_there =
+                given.port.is_none_or(|port| previews.port == Some(port) || self.ports.contains(&port))
+                    || previews.port.is_none();
+            let label = rest.strip_suffix('.').filter(|label| !label.is_empty() && !label.contains('.'));
+            return match label {
+                Some(label) if is_there => HostKind::Sandbox(label.to_owned()),
+                _ => HostKind::Unknown,
+            };
         }
         if let (Some(wanted), Some(port)) = (self.apps.port, given.port)
             && wanted != port

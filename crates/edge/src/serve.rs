@@ -138,7 +138,7 @@ impl Edge {
                 let Some(AtDomain { env, hsts }) = self.apps.at_domain(name).await? else { return Ok(None) };
                 (Some(env), Which::Live, hsts)
             }
-            HostKind::Platform | HostKind::Unknown => return Ok(None),
+            HostKind::Platform | HostKind::Sandbox(_) | HostKind::Unknown => return Ok(None),
         };
         let Some(env) = env else { return Ok(None) };
         let served = self.apps.release(&env, which).await?;

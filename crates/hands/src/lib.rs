@@ -112,6 +112,14 @@ impl Hands {
         Ok(self.0.store.workspaces().list(env.id()).await?)
     }
 
+    /// The workspace that a sandbox has; none where there is no such sandbox.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn of_sandbox(&self, sandbox: SandboxId) -> Result<Option<Workspace>> {
+        Ok(self.0.store.workspaces().of_sandbox(sandbox).await?)
+    }
+
     /// Removes a workspace with its files and its snapshots; its sandbox ends first.
     ///
     /// # Errors

@@ -15,12 +15,14 @@ use control::Control;
 use edge::{Edge, HSTS, HostKind, Hosts, Secured, Tls, misdirected};
 use http::header::STRICT_TRANSPORT_SECURITY;
 use kernel::{Error, Result, Timestamp};
+use mcp_server::platform::Platform;
 use mcp_server::seal::Keeper;
 use tower::ServiceExt as _;
 
 use super::Listening;
 use crate::config::{AcmeChallenge, Config, TlsMode};
 use crate::hosts::HostOwners;
+use crate::previews;
 use crate::proxies::Proxies;
 use crate::redirect::{self, Redirect};
 
@@ -142,6 +144,8 @@ pub(super) struct Dispatch {
     pub proxies: Proxies,
     pub edge: Edge,
     pub platform: Router,
+    /// Whose sandboxes are shown.
+    pub services: Arc<Platform>,
     pub challenges: Arc<Challenges>,
     /// Whether browsers are told to come by HTTPS only, except to domains of apps' own.
     pub hsts: bool,
@@ -174,6 +178,7 @@ impl Dispatch {
             Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
         let mut response = match &host {
             HostKind::Platform => self.platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
+            HostKind::Sandbox(label) => previews::show(&self.services, label, request).await,
             host => self.edge.serve(host, request).await,
         };
         // A browser would keep it for every port of this machine, those of other programs too.

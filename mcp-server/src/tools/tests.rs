@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use hands::{Hands, HandsLimits};
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface, Timestamp};
 use sandbox::local::{self, Local};
+use sandbox::preview::Labels;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
@@ -62,8 +63,12 @@ impl Ground {
         let databases = Arc::new(Databases::new(environments_dir.clone(), Limits::default()));
         let blobs = Blobs::new(&environments_dir).unwrap();
         let logs = Logs::new(&environments_dir);
-        let urls =
-            Urls { scheme: "http", apps_domain: "localhost:8787".to_owned(), domains: ("http", Some(8787)) };
+        let urls = Urls {
+            scheme: "http",
+            apps_domain: "localhost:8787".to_owned(),
+            preview_domain: "preview.localhost:8787".to_owned(),
+            domains: ("http", Some(8787)),
+        };
         let control = Arc::new(control);
         let keys = Arc::new(AppKeys(Arc::clone(&control)));
         let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
@@ -106,8 +111,10 @@ impl Ground {
         let none = Local::new(|| std::process::Command::new("false"), settings);
         let journal: hands::Journal = Arc::new(|_, _| {});
         let hands = Hands::new(none, control.store().clone(), journal, HandsLimits::default()).unwrap();
+        let previews = Labels::new(control.preview_key());
         let platform = Platform {
             hands,
+            previews,
             control,
             databases,
             releases,

@@ -1,7 +1,11 @@
 //! Who asks for rows: somebody without a session, a user, or the app's own server.
 
+use std::net::IpAddr;
+
 use kernel::{Env, KeyId, UserId};
 use serde_json::{Map, Value};
+
+use crate::database::Client;
 
 /// Who asks, as rules see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,30 +49,53 @@ pub struct Guest {
     env: Env,
     subject: Subject,
     key: Option<KeyId>,
+    network: Option<IpAddr>,
 }
 
 impl Guest {
     /// Somebody without a session.
     #[must_use]
     pub const fn visitor(env: Env) -> Self {
-        Self { env, subject: Subject::Visitor, key: None }
+        Self { env, subject: Subject::Visitor, key: None, network: None }
     }
 
     /// The app's makers, by the proof that they may act in its environment: rules do not hold them back.
     #[must_use]
     pub const fn maker(env: Env) -> Self {
-        Self { env, subject: Subject::Service, key: None }
+        Self { env, subject: Subject::Service, key: None, network: None }
     }
 
     /// A subject that was verified, or that is made up to try rules.
     pub(crate) const fn new(env: Env, subject: Subject) -> Self {
-        Self { env, subject, key: None }
+        Self { env, subject, key: None, network: None }
     }
 
     /// The same, who showed this platform key: what they lend ends with it.
     #[must_use]
     pub fn with_key(self, key: KeyId) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// The same, who comes from this network.
+    #[must_use]
+    pub fn at(self, network: Option<IpAddr>) -> Self {
+        Self { network, ..self }
+    }
+
+    /// The network that the request comes from, where that is known.
+    #[must_use]
+    pub const fn network(&self) -> Option<IpAddr> {
+        self.network
+    }
+
+    /// Whom what this guest makes wait is counted for: nobody, where it is the app's own server.
+    pub(crate) fn clients(&self) -> Vec<Client> {
+        let user = match &self.subject {
+            Subject::Service => return Vec::new(),
+            Subject::User(user) => Some(Client::User(user.id)),
+            Subject::Visitor => None,
+        };
+        user.into_iter().chain(self.network.map(Client::Network)).collect()
     }
 
     /// The platform key that was shown, where one was.

@@ -1,6 +1,6 @@
 //! The rows of users, in the environment's own database.
 
-use kernel::{Code, Env, Error, Result, Secret, Timestamp, UserId};
+use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -207,17 +207,30 @@ pub(crate) const STORED_USERS: &str = "SELECT u.id, u.email, u.role, u.claims, u
 /// Refuses a row that no user of ours has.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with it, at the column.
 pub(crate) fn check_stored(row: &[Value]) -> Result<()> {
+    let cell = |at: usize| row.get(at).unwrap_or(&Value::Null);
+    let text = |at: usize| cell(at).as_str();
+    let is_claims = |text: &str| serde_json::from_str::<Map<String, Value>>(text).is_ok();
+    for (column, is_good, what) in [
+        ("id", text(0).is_some_and(|id| id.parse::<UserId>().is_ok()), "the id of a user"),
+        ("role", text(2).is_some(), "a role"),
+        ("claims", text(3).is_some_and(is_claims), "an object of JSON"),
+        ("created_at", cell(5).is_i64(), "a time"),
+    ] {
+        if !is_good {
+            return Err(Error::invalid(format!("/{column}"), format!("this is not {what}")));
+        }
+    }
     let stored = Stored::read(row)?;
     if let Some(email) = &stored.account.email
-        && Address::parse("", email)?.as_str() != email
+        && Address::parse("/email", email)?.as_str() != email
     {
-        return Err(Error::new(Code::InvalidInput, "an address is not written as addresses are kept"));
+        return Err(Error::invalid("/email", "an address is not written as addresses are kept"));
     }
     match stored.password {
         Some(password) if !password::is_harmless(password.expose()) => {
-            Err(Error::new(Code::InvalidInput, "what is stored of a password is none"))
+            Err(Error::invalid("/password", "what is stored of a password is none"))
         }
         _ => Ok(()),
     }

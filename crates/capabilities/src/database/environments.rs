@@ -17,6 +17,7 @@ use super::error::Error;
 use super::feed::Feed;
 use super::feeds::Feeds;
 use super::limits::Limits;
+use super::list_turns::{Client, ListTurn, ListTurns};
 use super::watch::Stop;
 
 /// The open environments of one process.
@@ -39,7 +40,7 @@ struct Slot {
     writers: Arc<RwLock<Writers>>,
     readers: Arc<Semaphore>,
     /// For who may read for long: one reader fewer, so that a row by its id does not wait for slow lists.
-    lists: Arc<Semaphore>,
+    lists: ListTurns,
     spare: Mutex<Spare>,
     used: Mutex<Instant>,
     _room: OwnedSemaphorePermit,
@@ -158,11 +159,11 @@ impl Environments {
         self.lend(env, slot, Place::Reader { _permit: permit }, kind, spare).await
     }
 
-    /// The right to have one of the readers of `env` for long, when it is this caller's turn.
-    pub async fn list_turn(self: &Arc<Self>, env: EnvId) -> Result<OwnedSemaphorePermit, Error> {
+    /// The right to have one of the readers of `env` for long, when it is the turn of all these clients.
+    pub async fn list_turn(self: &Arc<Self>, env: EnvId, clients: &[Client]) -> Result<ListTurn, Error> {
         let until = tokio::time::Instant::now() + self.limits.turn;
         let slot = self.slot(env, until).await?;
-        let turn = timeout_at(until, Arc::clone(&slot.lists).acquire_owned()).await;
+        let turn = timeout_at(until, slot.lists.take(clients)).await;
         turn.map_err(|_| Error::Busy)?.map_err(|_| Error::Unknown(env))
     }
 
@@ -263,7 +264,7 @@ impl Environments {
         let slot = Arc::new(Slot {
             writers: Arc::default(),
             readers: Arc::new(Semaphore::new(self.limits.readers.max(1) as usize)),
-            lists: Arc::new(Semaphore::new(self.limits.readers.saturating_sub(1).max(1) as usize)),
+            lists: ListTurns::new(self.limits.readers.saturating_sub(1) as usize),
             spare: Mutex::default(),
             used: Mutex::new(Instant::now()),
             _room: room,

@@ -17,6 +17,7 @@ use super::connection::Kind;
 use super::environments::{Lease, SharedTurn};
 use super::error::Error;
 use super::guard::{Bounds, Queue};
+use super::list_turns::Client;
 use super::policy::Role;
 use super::writer::Writer;
 
@@ -126,18 +127,20 @@ impl<'r> Row<'r> {
 }
 
 impl Databases {
-    /// As [`Databases::read_rows`], for a statement that may read many rows: it leaves one reader to the others.
+    /// As [`Databases::read_rows`], for a statement that may read many rows: it leaves one reader to the others, and each
+    /// of `clients` a turn to others than itself.
     ///
     /// # Errors
     /// The same.
     pub(crate) async fn list_rows(
         &self,
         env: &Env,
+        clients: &[Client],
         sql: String,
         params: Vec<Value>,
         most: usize,
     ) -> Result<Rows, Error> {
-        let _turn = self.environments.list_turn(env.id()).await?;
+        let _turn = self.environments.list_turn(env.id(), clients).await?;
         self.read_rows(env, sql, params, most).await
     }
 

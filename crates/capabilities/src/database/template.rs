@@ -18,7 +18,7 @@ const HALF: &str = "main.db.new-";
 pub(super) const APPLICATION: i64 = 0x5354_4447;
 
 /// The version of the platform's own tables, in the header's user version. 0 lacks those of the app's users.
-pub(super) const LAYOUT: i64 = 3;
+pub(super) const LAYOUT: i64 = 4;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
@@ -57,7 +57,7 @@ pub(super) const TABLES: [(&str, &str); 25] = [
         "_steading_upload",
         "CREATE TABLE _steading_upload (id TEXT PRIMARY KEY, owner TEXT, bucket TEXT NOT NULL, path TEXT NOT NULL, \
          length INTEGER NOT NULL, content_type TEXT NOT NULL, metadata TEXT, noted TEXT NOT NULL, \
-         received INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+         received INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL, network INTEGER) STRICT",
     ),
     (
         "_steading_session_by_user",

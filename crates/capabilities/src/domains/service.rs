@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt as _;
-use kernel::{Code, Env, Error, Result, Secret, Slug, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -153,16 +153,16 @@ impl Domains {
         }
     }
 
-    /// Whether an environment could claim these names, each in its one form.
+    /// Whether an environment could claim these names, each in its one form, or one of those `above` it has.
     ///
     /// # Errors
     /// `invalid_input` or `conflict` at `/<i>`.
-    pub async fn could_claim(&self, env: &Env, names: &[String]) -> Result<Vec<String>> {
+    pub async fn could_claim(&self, env: &Env, names: &[String], above: &[EnvId]) -> Result<Vec<String>> {
         let mut read = Vec::new();
         for (i, text) in names.iter().enumerate() {
             let name = self.name(text).map_err(|error| error.field(format!("/{i}")))?;
             let holder = self.store.domains().proven_for(name.as_str()).await?;
-            if holder.is_some_and(|holder| holder.env != env.id()) {
+            if holder.is_some_and(|holder| holder.env != env.id() && !above.contains(&holder.env)) {
                 return Err(taken(&name).field(format!("/{i}")));
             }
             if read.contains(&name.to_string()) {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::io::ReaderStream;
 
+use super::tally::{Room, Tally};
 use super::{Error, Result};
 
 /// How long a blob that no release names is kept: time enough between its upload and the deploy.
@@ -55,6 +56,7 @@ struct Inner {
     /// collection cannot take what a deploy has just been told is there. It holds the environments that are
     /// removed: nothing is put in place there, which would make their directory anew.
     removal: RwLock<HashSet<EnvId>>,
+    tally: Tally,
 }
 
 impl Blobs {
@@ -63,24 +65,36 @@ impl Blobs {
     /// # Errors
     /// The directory cannot be made or read.
     pub fn new(envs_dir: impl Into<PathBuf>) -> Result<Self> {
+        Self::bounded(envs_dir, u64::MAX)
+    }
+
+    /// The same, where those of one environment have at most `most` bytes together.
+    ///
+    /// # Errors
+    /// As [`Blobs::new`].
+    pub fn bounded(envs_dir: impl Into<PathBuf>, most: u64) -> Result<Self> {
         let envs_dir = envs_dir.into();
         std::fs::create_dir_all(&envs_dir).map_err(Error::Files)?;
         let store = LocalFileSystem::new_with_prefix(&envs_dir)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(Inner { envs_dir, store, removal: RwLock::default() }) })
+        let (removal, tally) = (RwLock::default(), Tally::new(most));
+        Ok(Self { inner: Arc::new(Inner { envs_dir, store, removal, tally }) })
     }
 
     /// Stores `bytes` and returns their hash; on stable storage when it returns. Bytes that are there already
     /// are not written again, and are kept for another grace period.
     ///
     /// # Errors
-    /// The disk is full or fails.
+    /// [`Error::Full`]; the disk is full or fails.
     pub async fn put(&self, env: &Env, bytes: Bytes) -> Result<BlobHash> {
         let hash = BlobHash::of(&bytes);
         let _kept = self.kept(env).await?;
         if self.renew(env, hash).await?.is_some() && self.read(env, hash).await.is_ok() {
             return Ok(hash);
         }
+        let mut room = self.inner.tally.room(env.id(), &self.dir(env)).await?;
+        room.take(bytes.len() as u64)?;
         self.inner.store.put(&location(env, hash), PutPayload::from_bytes(bytes)).await?;
+        room.keep();
         Ok(hash)
     }
 
@@ -88,16 +102,17 @@ impl Blobs {
     /// left behind otherwise.
     ///
     /// # Errors
-    /// [`Error::Mismatch`], [`Error::BlobTooLarge`], [`Error::Upload`] where the stream breaks, or the disk.
+    /// [`Error::Mismatch`], [`Error::BlobTooLarge`], [`Error::Full`], [`Error::Upload`] where the stream breaks, or the disk.
     pub async fn put_expected<S, E>(&self, env: &Env, expected: BlobHash, stream: S, limit: u64) -> Result<()>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let mut room = self.inner.tally.room(env.id(), &self.dir(env)).await?;
         let begun = self.kept(env).await?;
         let mut upload = self.inner.store.put_multipart(&location(env, expected)).await?;
         drop(begun);
-        let received = receive(upload.as_mut(), expected, stream, limit).await;
+        let received = receive(upload.as_mut(), expected, stream, limit, &mut room).await;
         let stored = match received {
             Ok(()) => match self.kept(env).await {
                 Ok(_kept) => upload.complete().await.map(|_| ()).map_err(Error::from),
@@ -109,6 +124,9 @@ impl Blobs {
             && let Err(error) = upload.abort().await
         {
             tracing::debug!(%error, "a refused upload left a temporary file for the next collection");
+        }
+        if stored.is_ok() {
+            room.keep();
         }
         stored
     }
@@ -212,6 +230,9 @@ impl Blobs {
                 collected.bytes += bytes;
             }
         }
+        if collected.removed > 0 {
+            self.inner.tally.forget(env.id());
+        }
         Ok(collected)
     }
 
@@ -251,6 +272,7 @@ async fn receive<S, E>(
     expected: BlobHash,
     stream: S,
     limit: u64,
+    room: &mut Room,
 ) -> Result<()>
 where
     S: Stream<Item = Result<Bytes, E>> + Send,
@@ -265,6 +287,7 @@ where
         if received > limit {
             return Err(Error::BlobTooLarge { limit });
         }
+        room.take(chunk.len() as u64)?;
         hasher.update(&chunk);
         upload.put_part(PutPayload::from_bytes(chunk)).await?;
     }

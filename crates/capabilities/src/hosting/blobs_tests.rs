@@ -220,3 +220,25 @@ fn a_full_disk_is_said() {
         assert_eq!((error.code(), error.message()), (kernel::Code::Unavailable, "the disk is full"));
     }
 }
+
+#[tokio::test]
+async fn the_blobs_of_an_environment_have_so_many_bytes_at_most() {
+    let disk = Disk::new();
+    let blobs = Blobs::bounded(disk.dir.path(), 10).unwrap();
+    let put = async |text: &'static str| blobs.put(&disk.env, Bytes::from_static(text.as_bytes())).await;
+    let first = put("sixsix").await.unwrap();
+    let full = |put: Result<BlobHash>| matches!(put, Err(Error::Full { used: 6, limit: 10 }));
+    assert!(full(put("fives").await));
+    assert_eq!(put("sixsix").await.unwrap(), first, "what is there already takes no more");
+    let streamed = blobs.put_expected(&disk.env, BlobHash::of(b"fives"), chunks(&["fi", "ves"]), 100).await;
+    assert!(full(streamed.map(|()| first)));
+    assert_eq!(disk.names(), [first.to_string()]);
+    blobs.put_expected(&disk.env, BlobHash::of(b"four"), chunks(&["fo", "ur"]), 100).await.unwrap();
+    assert!(put("x").await.is_err(), "what was streamed counts");
+    blobs.put(&another_env(), Bytes::from_static(b"another's")).await.unwrap();
+    for name in disk.names() {
+        disk.age(&name, Duration::from_secs(60));
+    }
+    blobs.collect(&disk.env, &HashSet::from([first]), Duration::ZERO).await.unwrap();
+    put("four").await.unwrap();
+}

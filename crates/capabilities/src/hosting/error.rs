@@ -55,6 +55,9 @@ pub enum Error {
     /// An upload over its limit.
     #[error("the blob is larger than {limit} bytes")]
     BlobTooLarge { limit: u64 },
+    /// More than the environment's blobs may have together.
+    #[error("the app's sites have {used} of {limit} bytes, and this is more")]
+    Full { used: u64, limit: u64 },
     /// The sender stopped in the middle of an upload.
     #[error("the upload broke off")]
     Upload(#[source] std::io::Error),
@@ -125,6 +128,10 @@ impl From<Error> for kernel::Error {
             Error::Mismatch { .. } => kernel::Error::new(Code::InvalidInput, message)
                 .hint("send the bytes as they are, under the SHA-256 of exactly these bytes"),
             Error::BlobTooLarge { .. } => kernel::Error::new(Code::TooLarge, message),
+            Error::Full { .. } => kernel::Error::new(Code::QuotaExceeded, message).hint(
+                "keep fewer releases (`lifecycle.releases`), or have environments.max_files_bytes raised; what no release \
+                 needs goes by itself (`lifecycle.blobs`)",
+            ),
             Error::Upload(_) => {
                 kernel::Error::new(Code::InvalidInput, message).hint("send it again").source(error)
             }

@@ -73,6 +73,11 @@ impl HeaderRule {
         given.into_iter().map(|(pattern, set)| Self::parse(pattern, set)).collect()
     }
 
+    /// As a manifest has it.
+    pub(super) fn spec(&self) -> (String, BTreeMap<String, String>) {
+        (self.pattern.clone(), self.set.clone())
+    }
+
     fn parse(pattern: String, given: BTreeMap<String, String>) -> Result<Self> {
         let rule = format!("/headers/{}", pointer_escape(&pattern));
         let refuse = |at: String, why: String| Err(Error::HeaderRule { at, why });

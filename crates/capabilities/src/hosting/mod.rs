@@ -9,6 +9,7 @@ mod redirects;
 mod resolve;
 mod site;
 mod spec;
+mod tally;
 
 pub(crate) use content_type::of as content_type;
 pub(crate) use path::check as check_path;

@@ -72,6 +72,11 @@ impl Redirect {
         Ok(rules)
     }
 
+    /// As a manifest has it.
+    pub(super) fn spec(&self) -> RedirectSpec {
+        RedirectSpec { from: self.from.clone(), to: self.to.clone(), status: Some(self.status.into()) }
+    }
+
     fn parse(index: usize, spec: RedirectSpec) -> Result<Self> {
         let refuse = |field: &str, why: String| {
             Err(Error::Redirect { at: format!("/redirects/{index}/{field}"), why })

@@ -79,6 +79,20 @@ pub struct SiteDiff {
 }
 
 impl Site {
+    /// Refuses rules that no manifest could have brought.
+    ///
+    /// # Errors
+    /// What is wrong with the first, at its place below the site.
+    pub(crate) fn kept(&self) -> Result<()> {
+        let redirects = Redirect::parse_all(self.redirects.iter().map(Redirect::spec).collect())?;
+        let headers = HeaderRule::parse_all(self.headers.iter().map(HeaderRule::spec).collect())?;
+        if redirects != self.redirects || headers != self.headers {
+            let why = "the rules are not written as they are kept".to_owned();
+            return Err(Error::HeaderRule { at: "/headers".to_owned(), why });
+        }
+        Ok(())
+    }
+
     /// What has to happen to this site to make it `other`.
     #[must_use]
     pub fn diff(&self, other: &Site) -> SiteDiff {

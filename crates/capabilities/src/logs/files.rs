@@ -8,17 +8,18 @@ use kernel::Timestamp;
 
 use super::{Entry, Rotation};
 
-/// A directory of `<number>.ndjson`. A file keeps its number, so that a reader's cursor stays true while the
+/// The files `<prefix><number>.ndjson` of a directory. A file keeps its number, so that a reader's cursor stays true while the
 /// log moves on.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    prefix: &'static str,
     rotation: Rotation,
 }
 
 impl Files {
-    pub(super) fn new(dir: PathBuf, rotation: Rotation) -> Self {
-        Self { dir, rotation }
+    pub(super) fn new(dir: PathBuf, prefix: &'static str, rotation: Rotation) -> Self {
+        Self { dir, prefix, rotation }
     }
 
     /// Adds whole lines. Makes the directory, but not the environment's above it: a deleted environment must
@@ -58,7 +59,8 @@ impl Files {
         let mut numbers = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".ndjson"));
+            let number =
+                name.to_str().and_then(|name| name.strip_prefix(self.prefix)?.strip_suffix(".ndjson"));
             numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
         numbers.sort_unstable_by(|a, b| b.cmp(a));
@@ -123,7 +125,7 @@ impl Files {
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("{number}.ndjson"))
+        self.dir.join(format!("{}{number}.ndjson", self.prefix))
     }
 }
 

@@ -46,7 +46,7 @@ impl Ground {
 }
 
 fn entry(secs: i64, level: Level, message: &str) -> Entry {
-    Entry::new(Timestamp::from_micros(secs * 1_000_000), level, Source::Edge, message)
+    Entry::new(Timestamp::from_micros(secs * 1_000_000), level, Source::Database, message)
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_entry_is_one_line_of_json_and_reads_back() {
     let text = std::fs::read_to_string(ground.env_dir(&ground.env).join("logs/1.ndjson")).unwrap();
     assert_eq!(
         text,
-        "{\"at\":\"2023-11-14T22:13:20Z\",\"level\":\"warn\",\"source\":\"edge\",\"message\":\"a\\nb\",\
+        "{\"at\":\"2023-11-14T22:13:20Z\",\"level\":\"warn\",\"source\":\"database\",\"message\":\"a\\nb\",\
          \"request_id\":\"req_1\",\"fields\":{\"status\":404}}\n"
     );
     let page = ground.logs.query(&ground.env, Query::default()).await.unwrap();
@@ -143,14 +143,62 @@ async fn a_page_that_ends_with_the_log_has_no_cursor() {
 #[tokio::test]
 async fn a_cursor_of_another_kind_is_refused() {
     let ground = Ground::new(Rotation::default());
-    for cursor in ["", "1", "a.b", "1.2.3", "-1.0", "99999999999999999999.0"] {
+    for cursor in ["", "1", "1.2", "a.b-1.2", "1.2.3-1.2", "-1.0-1.0", "1.0-99999999999999999999.0"] {
         let query = Query { cursor: Some(cursor.into()), ..Query::default() };
         let error = ground.logs.query(&ground.env, query).await.map_err(kernel::Error::from).unwrap_err();
         assert_eq!(error.pointer(), Some("/cursor"), "{cursor}");
     }
-    let far = Query { cursor: Some("7.999".into()), ..Query::default() };
+    let far = Query { cursor: Some("7.999-7.999".into()), ..Query::default() };
     ground.say("one");
     assert_eq!(ground.find(far).await, ["one"]);
+}
+
+#[tokio::test]
+async fn a_crowd_of_visits_pushes_out_nothing_but_visits() {
+    let dir = tempfile::tempdir().unwrap();
+    let pace = Pace { per_second: std::num::NonZeroU32::new(100).unwrap() };
+    let logs = Logs::with(dir.path(), Rotation { files: 2, file_bytes: 4_000 }, pace);
+    let env = Env::for_upkeep(TenantId::new(), EnvId::new());
+    std::fs::create_dir(dir.path().join(env.id().to_string())).unwrap();
+    let said = |at, level, source, message: &str| {
+        logs.append(&env, Entry::new(Timestamp::from_micros(at), level, source, message));
+    };
+    said(1, Level::Info, Source::Release, "release 1 is live");
+    said(2, Level::Warn, Source::Auth, "a wrong password");
+    // Many more than there may be at once, and than the files hold, of both kinds.
+    for at in 10..5_010 {
+        said(at, if at % 2 == 0 { Level::Info } else { Level::Warn }, Source::Edge, "GET /none");
+        if at % 100 == 0 {
+            logs.flush().await;
+        }
+    }
+    said(6_000, Level::Error, Source::Edge, "GET /broken");
+    said(6_001, Level::Warn, Source::Mail, "a letter came back");
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = logs.query(&env, Query { limit: 7, cursor, ..Query::default() }).await.unwrap();
+        all.extend(page.entries);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let told = all.iter().filter(|entry| entry.source != Source::Logs);
+    assert!(
+        told.is_sorted_by_key(|entry| std::cmp::Reverse(entry.at)),
+        "newest first, a page after the other"
+    );
+    let of =
+        |source| all.iter().filter(move |entry| entry.source == source).map(|entry| entry.message.as_str());
+    assert_eq!(of(Source::Release).collect::<Vec<_>>(), ["release 1 is live"]);
+    assert_eq!(of(Source::Auth).collect::<Vec<_>>(), ["a wrong password"]);
+    assert_eq!(of(Source::Mail).collect::<Vec<_>>(), ["a letter came back"]);
+    let visits: Vec<_> = of(Source::Edge).collect();
+    assert_eq!(visits.iter().filter(|message| **message == "GET /broken").count(), 1);
+    assert!((10..200).contains(&visits.len()), "{}", visits.len());
+    let kept = std::fs::read_dir(dir.path().join(env.id().to_string()).join("logs")).unwrap().count();
+    assert_eq!(kept, 3, "two files of visits, one of the rest");
 }
 
 #[tokio::test]
@@ -212,7 +260,8 @@ async fn who_logs_faster_than_it_may_is_held_back_and_others_are_not() {
     logs.append(&quiet, entry(1, Level::Info, "hello"));
     let all = logs.query(&noisy, Query::default()).await.unwrap().entries;
     let dropped: u64 = all.iter().filter_map(|entry| entry.fields.get("dropped")?.as_u64()).sum();
-    let kept = all.iter().filter(|entry| entry.source == Source::Edge && entry.level == Level::Info).count();
+    let kept =
+        all.iter().filter(|entry| entry.source == Source::Database && entry.level == Level::Info).count();
     assert!((100..200).contains(&kept), "{kept}");
     assert_eq!(dropped + kept as u64, 10_000);
     assert_eq!(all.iter().filter(|entry| entry.message == "it failed").count(), 1);

@@ -22,7 +22,8 @@ pub use query::{Page, Query};
 use files::Files;
 use pace::{Haste, Paced};
 
-/// How many files an environment's log has, and how many bytes each.
+/// How many files each half of an environment's log has, and how many bytes each: visits fill the one, and everything
+/// else the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// How many files; the oldest is removed for a new one.
@@ -33,11 +34,11 @@ pub struct Rotation {
 
 impl Default for Rotation {
     fn default() -> Self {
-        Self { files: 4, file_bytes: 2 << 20 }
+        Self { files: 4, file_bytes: 1 << 20 }
     }
 }
 
-/// How many bytes may wait for the disk, for one environment and for all. What is over is dropped and counted.
+/// How many bytes may wait for the disk, for one half of an environment's log and for all. What is over is dropped and counted.
 const MAX_WAITING: usize = 256 << 10;
 const MAX_WAITING_IN_ALL: usize = 16 << 20;
 
@@ -64,9 +65,34 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: usize,
-    envs: HashMap<EnvId, Vec<u8>>,
+    lines: HashMap<(EnvId, Half), Vec<u8>>,
     /// Of those that have logged lately.
-    paced: HashMap<EnvId, Paced>,
+    paced: HashMap<(EnvId, Half), Paced>,
+}
+
+/// Which half of a log an entry is in, each with its own files, room and pace: whatever visitors ask for pushes out nothing
+/// but what visitors have asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Half {
+    /// Visits that have not failed by our fault.
+    Visits,
+    /// Everything else.
+    Rest,
+}
+
+impl Half {
+    fn of(entry: &Entry) -> Self {
+        let is_visit = entry.source == Source::Edge && entry.level < Level::Error;
+        if is_visit { Self::Visits } else { Self::Rest }
+    }
+
+    /// What the names of its files begin with.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Visits => "visits-",
+            Self::Rest => "",
+        }
+    }
 }
 
 impl Logs {
@@ -108,11 +134,12 @@ impl Logs {
     ///
     /// Callers keep query strings, headers, bodies and secrets out of entries.
     pub fn append(&self, env: &Env, entry: Entry) {
-        let (level, line, now) = (entry.level, entry.into_line(), Instant::now());
+        let (of, now) = ((env.id(), Half::of(&entry)), Instant::now());
+        let (level, line) = (entry.level, entry.into_line());
         let mut waiting = self.waiting();
-        let Waiting { bytes, envs, paced } = &mut *waiting;
-        let paced = paced.entry(env.id()).or_insert_with(|| Paced::new(now));
-        let lines = envs.entry(env.id()).or_default();
+        let Waiting { bytes, lines, paced } = &mut *waiting;
+        let paced = paced.entry(of).or_insert_with(|| Paced::new(now));
+        let lines = lines.entry(of).or_default();
         let has_room = *bytes + line.len() <= MAX_WAITING_IN_ALL && lines.len() + line.len() <= MAX_WAITING;
         if has_room && paced.admits(level, self.inner.pace, now) {
             lines.extend_from_slice(&line);
@@ -140,8 +167,8 @@ impl Logs {
         }
         let inner = Arc::clone(&self.inner);
         let written = tokio::task::spawn_blocking(move || {
-            for (env, lines) in taken {
-                if let Err(error) = inner.files(env).append(&lines) {
+            for ((env, half), lines) in taken {
+                if let Err(error) = inner.files(env, half).append(&lines) {
                     tracing::warn!(env.id = %env, %error, "an environment's log cannot be written");
                 }
             }
@@ -157,7 +184,7 @@ impl Logs {
     /// A cursor that is none of ours; the disk.
     pub async fn query(&self, env: &Env, query: Query) -> Result<Page> {
         self.flush().await;
-        let files = self.inner.files(env.id());
+        let files = self.inner.both(env.id());
         match tokio::task::spawn_blocking(move || query::run(&files, &query)).await {
             Ok(page) => page,
             Err(stopped) => Err(Error::Files(std::io::Error::other(stopped))),
@@ -171,8 +198,9 @@ impl Logs {
     /// The disk.
     pub async fn expire(&self, env: &Env, before: Timestamp) -> Result<u64> {
         let _writing = self.inner.writing.lock().await;
-        let files = self.inner.files(env.id());
-        match tokio::task::spawn_blocking(move || files.expire(before)).await {
+        let files = self.inner.both(env.id());
+        let expired = move || files.iter().map(|half| half.expire(before)).sum::<std::io::Result<u64>>();
+        match tokio::task::spawn_blocking(expired).await {
             Ok(removed) => removed.map_err(Error::Files),
             Err(stopped) => Err(Error::Files(std::io::Error::other(stopped))),
         }
@@ -191,26 +219,32 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    fn files(&self, env: EnvId) -> Files {
-        Files::new(self.envs_dir.join(env.to_string()).join("logs"), self.rotation)
+    fn files(&self, env: EnvId, half: Half) -> Files {
+        let dir = self.envs_dir.join(env.to_string()).join("logs");
+        Files::new(dir, half.prefix(), self.rotation)
+    }
+
+    fn both(&self, env: EnvId) -> [Files; 2] {
+        [Half::Rest, Half::Visits].map(|half| self.files(env, half))
     }
 }
 
 impl Waiting {
     /// The lines to write, with what there is to tell of dropped ones.
-    fn take(&mut self, now: Instant, haste: Haste) -> Vec<(EnvId, Vec<u8>)> {
-        let mut envs = std::mem::take(&mut self.envs);
+    fn take(&mut self, now: Instant, haste: Haste) -> Vec<((EnvId, Half), Vec<u8>)> {
+        let mut taken = std::mem::take(&mut self.lines);
         self.bytes = 0;
-        for (env, paced) in &mut self.paced {
+        for (of, paced) in &mut self.paced {
             let Some(dropped) = paced.tell(now, haste) else { continue };
             let message =
                 format!("{dropped} entries were dropped: they came faster than this log takes them");
             let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Logs, message);
             entry.fields.insert("dropped".into(), dropped.into());
-            envs.entry(*env).or_default().extend_from_slice(&entry.into_line());
+            // To the half whose entries they were, which a crowd may fill.
+            taken.entry(*of).or_default().extend_from_slice(&entry.into_line());
         }
         self.paced.retain(|_, paced| !paced.has_rested(now));
-        envs.into_iter().filter(|(_, lines)| !lines.is_empty()).collect()
+        taken.into_iter().filter(|(_, lines)| !lines.is_empty()).collect()
     }
 
     /// Whether something was dropped that the log does not say yet.

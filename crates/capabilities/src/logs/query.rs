@@ -42,38 +42,88 @@ pub struct Page {
 
 /// A place between two lines: everything before it is still to be read.
 #[derive(Debug, Clone, Copy)]
-struct Cursor {
+struct Place {
     file: u64,
     offset: u64,
 }
 
-pub(super) fn run(files: &Files, query: &Query) -> Result<Page> {
-    let start: Option<Cursor> = query.cursor.as_deref().map(str::parse).transpose()?;
+impl Place {
+    /// Before everything.
+    const END: Self = Self { file: 0, offset: 0 };
+}
+
+/// A place in each half of the log.
+struct Cursor([Place; 2]);
+
+/// Finds entries in both halves of a log, whose entries are in the order of their times.
+pub(super) fn run(files: &[Files; 2], query: &Query) -> Result<Page> {
+    let start = query.cursor.as_deref().map(str::parse::<Cursor>).transpose()?;
     let limit = if query.limit == 0 { MAX_LIMIT } else { query.limit.min(MAX_LIMIT) };
     let text = query.text.as_ref().map(|text| text.to_lowercase());
+    let wants = |entry: &Entry| query.wants(entry, text.as_deref());
+    let mut halves = Vec::new();
+    for (i, files) in files.iter().enumerate() {
+        let mut half = Backwards::from(files, start.as_ref().map(|Cursor(places)| places[i]))?;
+        let next = half.next(wants)?;
+        halves.push((half, next));
+    }
     let mut entries = Vec::new();
-    for file in files.numbers().map_err(Error::Files)? {
-        let end = match start {
-            Some(start) if file > start.file => continue,
-            Some(start) if file == start.file => Some(start.offset),
-            _ => None,
-        };
-        let bytes = files.read(file, end).map_err(Error::Files)?;
-        let mut rest = bytes.as_slice();
-        while let Some((before, line)) = last_line(rest) {
-            // What does not read as an entry is a line that a crash tore.
-            let entry = serde_json::from_slice::<Entry>(line).ok();
-            if let Some(entry) = entry.filter(|entry| query.wants(entry, text.as_deref())) {
-                if entries.len() == limit {
-                    let cursor = Cursor { file, offset: rest.len() as u64 };
-                    return Ok(Page { entries, cursor: Some(cursor.to_string()) });
+    loop {
+        // The newest that is left; of two at the same time, that of the first half.
+        let newest = halves.iter_mut().filter(|(_, next)| next.is_some());
+        let newest = newest.reduce(|a, b| if at(&b.1) > at(&a.1) { b } else { a });
+        let Some((half, next)) = newest else { return Ok(Page { entries, cursor: None }) };
+        if entries.len() == limit {
+            let places = [0, 1].map(|i| halves[i].1.as_ref().map_or(Place::END, |(_, place)| *place));
+            return Ok(Page { entries, cursor: Some(Cursor(places).to_string()) });
+        }
+        entries.extend(next.take().map(|(entry, _)| entry));
+        *next = half.next(wants)?;
+    }
+}
+
+fn at(next: &Option<(Entry, Place)>) -> Option<Timestamp> {
+    next.as_ref().map(|(entry, _)| entry.at)
+}
+
+/// The entries of one half, newest first.
+struct Backwards<'a> {
+    files: &'a Files,
+    /// Those that are still to be read, the newest last.
+    numbers: Vec<u64>,
+    /// Where to begin in the first.
+    start: Option<Place>,
+    file: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Backwards<'a> {
+    fn from(files: &'a Files, start: Option<Place>) -> Result<Self> {
+        let mut numbers = files.numbers().map_err(Error::Files)?;
+        numbers.reverse();
+        numbers.retain(|number| start.is_none_or(|start| *number <= start.file));
+        Ok(Self { files, numbers, start, file: 0, bytes: Vec::new() })
+    }
+
+    /// The next that is wanted, and the place behind it.
+    fn next(&mut self, wants: impl Fn(&Entry) -> bool) -> Result<Option<(Entry, Place)>> {
+        loop {
+            while let Some((before, line)) = last_line(&self.bytes) {
+                // What does not read as an entry is a line that a crash tore.
+                let entry = serde_json::from_slice::<Entry>(line).ok();
+                let place = Place { file: self.file, offset: self.bytes.len() as u64 };
+                let before = before.len();
+                self.bytes.truncate(before);
+                if let Some(entry) = entry.filter(&wants) {
+                    return Ok(Some((entry, place)));
                 }
-                entries.push(entry);
             }
-            rest = before;
+            let Some(file) = self.numbers.pop() else { return Ok(None) };
+            let end = self.start.filter(|start| start.file == file).map(|start| start.offset);
+            self.bytes = self.files.read(file, end).map_err(Error::Files)?;
+            self.file = file;
         }
     }
-    Ok(Page { entries, cursor: None })
 }
 
 impl Query {
@@ -104,7 +154,8 @@ fn last_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.file, self.offset)
+        let [rest, visits] = &self.0;
+        write!(f, "{}.{}-{}.{}", rest.file, rest.offset, visits.file, visits.offset)
     }
 }
 
@@ -112,8 +163,11 @@ impl FromStr for Cursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = || Error::Cursor(text.chars().take(64).collect());
-        let (file, offset) = text.split_once('.').ok_or_else(refuse)?;
-        Ok(Self { file: file.parse().map_err(|_| refuse())?, offset: offset.parse().map_err(|_| refuse())? })
+        let place = |text: &str| {
+            let (file, offset) = text.split_once('.')?;
+            Some(Place { file: file.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        let read = text.split_once('-').and_then(|(rest, visits)| Some(Self([place(rest)?, place(visits)?])));
+        read.ok_or_else(|| Error::Cursor(text.chars().take(64).collect()))
     }
 }

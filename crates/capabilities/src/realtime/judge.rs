@@ -139,7 +139,7 @@ impl<'a> Wanted<'a> {
         sql: Sql,
         mut each: impl FnMut(Cell<'_>, Arc<str>),
     ) -> Result<(), database::Error> {
-        let rows = databases.list_rows(env, sql.text, sql.params, BYTES).await?;
+        let rows = databases.list_rows(env, &[], sql.text, sql.params, BYTES).await?;
         if rows.is_cut() {
             return Err(database::Error::TooMuchMemory);
         }

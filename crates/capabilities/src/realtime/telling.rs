@@ -155,7 +155,7 @@ impl Hub {
             "SELECT {name}.\"owner\" FROM json_each(?) AS \"_ids\" CROSS JOIN {name} ON {name}.\"id\" = \"_ids\".\"value\""
         );
         let params = vec![Value::from(Value::Array(ids).to_string())];
-        let rows = self.services.databases.list_rows(&self.env, sql, params, usize::MAX).await.ok()?;
+        let rows = self.services.databases.list_rows(&self.env, &[], sql, params, usize::MAX).await.ok()?;
         owners.extend(rows.iter().filter_map(|row| match row.cell(0) {
             Cell::Text(owner) => Some(owner.to_owned()),
             _ => None,

@@ -114,7 +114,7 @@ pub(super) async fn diff(
                 draft.change(Action::Keep, target, Some(detail));
             }
             (Some((files, bytes)), Surplus::Drop) => {
-                empty(name, *files, *bytes, draft);
+                empty(db, name, *files, *bytes, draft).await?;
             }
             (None, _) => draft.change(Action::Drop, target, None),
         }
@@ -140,17 +140,20 @@ pub(super) async fn drop_unmanaged(
     let Some((files, bytes)) = held.get(name.as_str()) else {
         return Err(Error::not_found(format!("bucket {name}")).field("/name"));
     };
-    empty(&name, *files, *bytes, draft);
-    Ok(())
+    empty(db, &name, *files, *bytes, draft).await
 }
 
-fn empty(name: &BucketName, files: u64, bytes: u64, draft: &mut Draft) {
+async fn empty(db: &mut Writer, name: &BucketName, files: u64, bytes: u64, draft: &mut Draft) -> Result<()> {
     let target = format!("bucket {name}");
     let message = format!("{files} files of {bytes} bytes are deleted with the bucket");
     draft.effect(EffectKind::DataLoss, &target, message);
     draft.change(Action::Drop, target, None);
-    // Names have no quotes. The contents are collected later.
+    let sql = "SELECT content FROM _steading_object WHERE bucket = ?1";
+    let rows = db.run(Role::Platform, sql, &[name.to_string().into()]).await?.rows;
+    draft.gone.extend(rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)));
+    // Names have no quotes.
     draft.step(format!("DELETE FROM _steading_object WHERE bucket = '{name}'"));
+    Ok(())
 }
 
 /// The buckets of a release with what is in them, and those that hold files of earlier ones.

@@ -61,6 +61,8 @@ pub(crate) struct Draft {
     pub effects: Vec<Effect>,
     /// SQL to run in the release's transaction, in order, each with the place in the manifest that asks for it.
     pub steps: Vec<(String, String)>,
+    /// The names of contents of files that go.
+    pub gone: Vec<String>,
     /// The place whose steps are being added.
     pub place: String,
     /// Whether a table is dropped or rebuilt, for which the engine must not act on foreign keys meanwhile.

@@ -39,7 +39,7 @@ pub struct LifecycleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub releases: Option<Keep>,
     /// Contents of sites that no release, plan or snapshot needs; `age` is how long an upload may wait for its release
-    /// (default 1h).
+    /// (default 1h, at most 30d).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blobs: Option<Keep>,
     /// Snapshots without a name; those with one stay until somebody removes them.
@@ -80,6 +80,9 @@ const RELEASES: u32 = 100;
 const MOST: u32 = 1_000;
 
 const LONGEST: u32 = 24 * 365 * 10;
+
+/// How many hours an upload may wait for its release.
+const BLOBS: u32 = 24 * 30;
 
 impl Period {
     /// How long that is.
@@ -196,7 +199,13 @@ impl LifecycleSpec {
     /// Refuses what cannot be, with its place below `/lifecycle`.
     pub(crate) fn check(&self) -> Result<()> {
         for (name, keep) in self.parts() {
-            let Some(Keep { keep, archive, .. }) = keep else { continue };
+            let Some(Keep { keep, age, archive }) = keep else { continue };
+            if name == "blobs" && age.is_some_and(|age| age.hours > BLOBS) {
+                return Err(Error::invalid(
+                    "/blobs/age",
+                    "an upload waits for its release for 30 days at most",
+                ));
+            }
             if archive.is_some() && name != "snapshots" {
                 return Err(Error::invalid(format!("/{name}/archive"), "only snapshots are packed away"));
             }

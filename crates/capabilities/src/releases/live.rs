@@ -8,7 +8,10 @@ use futures::future::BoxFuture;
 use kernel::{Env, EnvId, Result};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use serde_json::Value;
 
+use super::Releases;
+use super::rehearsal::Release;
 use crate::hosting::Site;
 use crate::rows::App;
 
@@ -48,6 +51,38 @@ struct ByFiles;
 impl Weighter<EnvId, Option<Arc<Served>>> for ByFiles {
     fn weight(&self, _: &EnvId, served: &Option<Arc<Served>>) -> u64 {
         10 + served.as_ref().map_or(0, |served| served.site.files.len() + served.app.tables.len()) as u64
+    }
+}
+
+impl Releases {
+    /// What answers at the app's address; nothing before the first release.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
+        self.live.get(env.id(), self.load(env, Release::CURRENT, &[])).await
+    }
+
+    /// An earlier or the current release, for its preview.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn numbered(&self, env: &Env, release: u64) -> Result<Option<Arc<Served>>> {
+        if let Some(live) = self.live(env).await?.filter(|live| live.release == release) {
+            return Ok(Some(live));
+        }
+        self.load(env, Release::NUMBERED, &[release.into()]).await
+    }
+
+    pub(super) async fn load(&self, env: &Env, sql: &str, params: &[Value]) -> Result<Option<Arc<Served>>> {
+        let rows = self.databases.platform_query(env, sql, params).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        Release::read(row)?.served().map(Some)
+    }
+
+    /// Forgets an environment that is deleted.
+    pub fn forget(&self, env: EnvId) {
+        self.live.forget(env);
     }
 }
 

@@ -60,8 +60,10 @@ impl Releases {
             let at = missing.pointer().unwrap_or_default();
             merge.conflicts.push(format!("/auth{at}: {}: set it with secret_set first", missing.message()));
         }
-        // An empty site is how a goal says that there is to be none.
-        let goal = Goal::Apply { manifest: Box::new(manifest), site: Some(site.unwrap_or_default()) };
+        // Domains belong to the place, not to the app: a branch has none of its parent's, and brings none.
+        manifest.domains = current.manifest.domains;
+        let site = site.filter(|site| *site != Site::default());
+        let goal = Goal::Whole { manifest: Box::new(manifest), site };
         Ok(Merged { goal, conflicts: merge.conflicts })
     }
 
@@ -117,7 +119,7 @@ impl Merged {
     /// The blobs that its site needs.
     pub fn blobs(&self) -> std::collections::HashSet<BlobHash> {
         match &self.goal {
-            Goal::Apply { site, .. } => site.iter().flat_map(Site::blobs).collect(),
+            Goal::Whole { site, .. } => site.iter().flat_map(Site::blobs).collect(),
             _ => Default::default(),
         }
     }

@@ -13,6 +13,7 @@ mod ddl;
 mod declared;
 mod describe;
 mod domains;
+mod door;
 mod entrusting;
 mod keeping;
 mod live;
@@ -31,7 +32,7 @@ mod title;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::{Code, Env, EnvId, Error, PlanId, Result, Timestamp};
+use kernel::{Code, Env, Error, PlanId, Result, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 pub use access::AccessSet;
@@ -47,6 +48,7 @@ pub(crate) use title::is_title;
 use crate::database::{Databases, Durability, Writer};
 use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
+use crate::storage::Contents;
 use live::Live;
 use plans::{Stored, lossy};
 use rehearsal::{Goal, Rehearsal, Release, rehearse};
@@ -60,6 +62,7 @@ pub struct Releases {
     live: Arc<Live>,
     check: Arc<dyn LiveCheck>,
     domains: Option<Arc<crate::domains::Domains>>,
+    contents: Option<Contents>,
 }
 
 /// A plan, as it is shown.
@@ -136,7 +139,16 @@ impl Releases {
     #[must_use]
     pub fn new(databases: Arc<Databases>, blobs: Blobs, logs: Logs, check: Arc<dyn LiveCheck>) -> Self {
         let sites = Sites::new(blobs.clone());
-        Self { databases, blobs, sites, logs, live: Arc::new(Live::new()), check, domains: None }
+        Self {
+            databases,
+            blobs,
+            sites,
+            logs,
+            live: Arc::new(Live::new()),
+            check,
+            domains: None,
+            contents: None,
+        }
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
@@ -163,8 +175,7 @@ impl Releases {
 
     async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
         let mut db = self.databases.writer(env).await?;
-        let mut rehearsal = rehearse(&mut db, &goal, "").await?;
-        self.observe_domains(env, &goal, &mut rehearsal).await?;
+        let rehearsal = self.observed(env, &mut db, &goal, "").await?;
         db.rollback().await?;
         let stored = Stored::of(goal, &rehearsal);
         let id = stored.save(&mut db).await?;
@@ -194,8 +205,7 @@ impl Releases {
             Wanted::Manifest(manifest) => {
                 let goal = self.goal(env, *manifest, secrets).await?;
                 let mut db = self.writer(env, cancel).await?;
-                let mut rehearsal = rehearse(&mut db, &goal, "").await?;
-                self.observe_domains(env, &goal, &mut rehearsal).await?;
+                let rehearsal = self.observed(env, &mut db, &goal, "").await?;
                 if rehearsal.losses().next().is_some() {
                     db.rollback().await?;
                     return Err(lossy(rehearsal.losses()).field("").hint(
@@ -225,8 +235,7 @@ impl Releases {
             return Ok(Applied { release, changed: false, changes: Vec::new(), effects: Vec::new() });
         }
         stored.confirmed(confirm)?;
-        let mut rehearsal = rehearse(&mut db, &stored.goal, &note).await?;
-        self.observe_domains(env, &stored.goal, &mut rehearsal).await?;
+        let rehearsal = self.observed(env, &mut db, &stored.goal, &note).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
             if !rehearsal.losses().eq(stored.losses.iter()) {
                 Err(lossy(rehearsal.losses()).hint("that is not what the plan said: call app_plan again"))
@@ -353,7 +362,7 @@ impl Releases {
     /// `not_found`; `conflict` where values would be lost.
     pub async fn rollback(&self, env: &Env, release: u64, cancel: &CancellationToken) -> Result<Applied> {
         let mut db = self.writer(env, cancel).await?;
-        let rehearsal = rehearse(&mut db, &Goal::Back { release }, "").await?;
+        let rehearsal = self.observed(env, &mut db, &Goal::Back { release }, "").await?;
         self.finish(env, db, rehearsal, cancel).await
     }
 
@@ -368,7 +377,7 @@ impl Releases {
         cancel: &CancellationToken,
     ) -> Result<Applied> {
         let mut db = self.writer(env, cancel).await?;
-        let rehearsal = rehearse(&mut db, &Goal::Back { release }, "").await?;
+        let rehearsal = self.observed(env, &mut db, &Goal::Back { release }, "").await?;
         db.rollback().await?;
         Ok(rehearsal.planned())
     }
@@ -412,6 +421,7 @@ impl Releases {
             });
             committed.await.map_err(Error::internal)??;
             self.give_up_domains(env, &rehearsal.domains).await;
+            self.discard(env, rehearsal.gone);
             self.say(env, Level::Info, format!("release {number} is live"));
         } else {
             db.rollback().await?;
@@ -434,21 +444,15 @@ impl Releases {
         self.logs.append(env, Entry::new(Timestamp::now(), level, Source::Release, message));
     }
 
-    async fn goal(&self, env: &Env, mut manifest: Manifest, secrets: &[String]) -> Result<Goal> {
+    async fn goal(&self, env: &Env, manifest: Manifest, secrets: &[String]) -> Result<Goal> {
         for (i, name) in manifest.secrets.iter().flatten().enumerate() {
             if !secrets.contains(name) {
                 return Err(Error::invalid(format!("/secrets/{i}"), format!("the secret {name} is not set"))
                     .hint("set it with secret_set first"));
             }
         }
-        manifest.name.as_deref().map_or(Ok(()), title::check)?;
-        if let Some(auth) = manifest.auth.take() {
-            let auth = auth.checked().map_err(|e| e.under("/auth"))?;
-            auth.has_secrets(secrets).map_err(|e| e.under("/auth"))?;
-            manifest.auth = Some(auth);
-        }
-        manifest.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
-        manifest.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
+        let mut manifest = manifest.formed()?;
+        manifest.auth.iter().try_for_each(|it| it.has_secrets(secrets).map_err(|e| e.under("/auth")))?;
         manifest.domains = self.claimable(env, manifest.domains.take()).await?;
         // Wrong tables are said before any blob is stored.
         if let Some(database) = &manifest.database {
@@ -463,36 +467,6 @@ impl Releases {
             None => None,
         };
         Ok(Goal::Apply { manifest: Box::new(manifest), site })
-    }
-
-    /// What answers at the app's address; nothing before the first release.
-    ///
-    /// # Errors
-    /// The environment's database cannot be read.
-    pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
-        self.live.get(env.id(), self.load(env, Release::CURRENT, &[])).await
-    }
-
-    /// An earlier or the current release, for its preview.
-    ///
-    /// # Errors
-    /// The environment's database cannot be read.
-    pub async fn numbered(&self, env: &Env, release: u64) -> Result<Option<Arc<Served>>> {
-        if let Some(live) = self.live(env).await?.filter(|live| live.release == release) {
-            return Ok(Some(live));
-        }
-        self.load(env, Release::NUMBERED, &[release.into()]).await
-    }
-
-    async fn load(&self, env: &Env, sql: &str, params: &[serde_json::Value]) -> Result<Option<Arc<Served>>> {
-        let rows = self.databases.platform_query(env, sql, params).await?;
-        let Some(row) = rows.into_iter().next() else { return Ok(None) };
-        Release::read(row)?.served().map(Some)
-    }
-
-    /// Forgets an environment that is deleted.
-    pub fn forget(&self, env: EnvId) {
-        self.live.forget(env);
     }
 }
 

@@ -5,14 +5,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{BlobHash, Env, Result};
+use kernel::{BlobHash, Env, Error, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Releases;
 use super::live::Live;
+use super::manifest::Manifest;
 use super::plans::Stored;
 use super::rehearsal::Release;
 use crate::hosting::Site;
+use crate::storage::Contents;
 
 /// Reads every release, for [`needed`].
 pub(crate) const RELEASES: &str = "SELECT number, manifest, site FROM _steading_release";
@@ -32,11 +35,31 @@ pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
 /// The blobs that a release needs, each with the size that it says, where everything that it says can be served.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(crate) fn checked(row: Vec<Value>) -> Result<Vec<(BlobHash, u64)>> {
-    let release = Release::read(row)?;
+/// What is wrong with it, at its place in the manifest or in `/site`.
+pub(crate) fn checked(row: &[Value]) -> Result<Vec<(BlobHash, u64)>> {
+    let number = row.first().and_then(Value::as_u64).unwrap_or_default();
+    let manifest: Manifest = part(row, 1)?;
+    let site: Option<Site> = part(row, 2).map_err(|e| e.under("/site"))?;
+    manifest.kept()?;
+    site.iter().try_for_each(|site| site.kept().map_err(|e| Error::from(e).under("/site")))?;
+    let release = Release { number, manifest, site };
+    release.tables().map_err(|e| e.under("/database"))?;
     release.served()?;
     Ok(release.site.iter().flat_map(Site::sizes).collect())
+}
+
+/// A part of a row as what it stands for; or where it does not, and why.
+fn part<T: DeserializeOwned>(row: &[Value], at: usize) -> Result<T> {
+    let text = row.get(at).and_then(Value::as_str).unwrap_or("null");
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|e| {
+        let path = e.path().to_string();
+        let at = if path == "." {
+            String::new()
+        } else {
+            format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
+        };
+        Error::invalid(at, e.into_inner().to_string())
+    })
 }
 
 impl Releases {
@@ -58,6 +81,19 @@ impl Releases {
         self.live.publish(env.id(), served.as_ref().map(Arc::clone));
         drop(trial);
         Ok(())
+    }
+
+    /// The same, with the contents of files.
+    #[must_use]
+    pub fn with_contents(self, contents: Contents) -> Self {
+        Self { contents: Some(contents), ..self }
+    }
+
+    /// Removes contents that rows named which are gone. Nobody waits for it: what is left is collected.
+    pub(super) fn discard(&self, env: &Env, gone: Vec<String>) {
+        if let Some(contents) = self.contents.clone().filter(|_| !gone.is_empty()) {
+            tokio::spawn(contents.discard_all(env.id(), gone));
+        }
     }
 
     /// Removes the blobs that no release and no plan needs and that have been there for as long as the app says. No

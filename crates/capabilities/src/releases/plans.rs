@@ -74,7 +74,9 @@ impl Stored {
     /// The blobs that applying it needs.
     pub(crate) fn blobs(&self) -> Vec<BlobHash> {
         match &self.goal {
-            Goal::Apply { site, .. } => site.iter().flat_map(Site::blobs).collect(),
+            Goal::Apply { site, .. } | Goal::Whole { site, .. } => {
+                site.iter().flat_map(Site::blobs).collect()
+            }
             Goal::Access { .. }
             | Goal::DropTable { .. }
             | Goal::Bucket { .. }

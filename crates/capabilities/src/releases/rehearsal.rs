@@ -28,6 +28,8 @@ use crate::storage::BucketSpec;
 pub(crate) enum Goal {
     /// What a manifest says, over what is there. Its site has been prepared and is beside it.
     Apply { manifest: Box<Manifest>, site: Option<Site> },
+    /// The whole app: nothing stays that the manifest does not say. Its site is beside it.
+    Whole { manifest: Box<Manifest>, site: Option<Site> },
     /// What is there, with another access of one table.
     Access { table: String, access: AccessSpec },
     /// What is there, without one table.
@@ -47,7 +49,7 @@ impl Goal {
         match self {
             Goal::Apply { manifest, .. } => manifest.database.is_some(),
             Goal::Bucket { .. } | Goal::DropBucket { .. } => false,
-            Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
+            Goal::Whole { .. } | Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
         }
     }
 
@@ -56,6 +58,7 @@ impl Goal {
         match self {
             Goal::Access { table, .. } => name.as_str().eq_ignore_ascii_case(table),
             Goal::Apply { .. }
+            | Goal::Whole { .. }
             | Goal::DropTable { .. }
             | Goal::Bucket { .. }
             | Goal::DropBucket { .. }
@@ -106,6 +109,8 @@ pub(crate) struct Rehearsal {
     pub observed: Observed,
     pub changes: Vec<Change>,
     pub effects: Vec<Effect>,
+    /// The names of contents of files that go.
+    pub gone: Vec<String>,
     /// The release that is current once this is committed.
     pub release: Release,
     /// The secrets that are sent where they were not sent before.
@@ -251,7 +256,8 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
     }
     let domains = Moved::by(goal, &base, &release);
     let entrusted = Entrusted::by(&base, &release);
-    Ok(Rehearsal { observed, changes: draft.changes, effects: draft.effects, release, entrusted, domains })
+    let Draft { changes, effects, gone, .. } = draft;
+    Ok(Rehearsal { observed, changes, effects, gone, release, entrusted, domains })
 }
 
 /// What has to be done between two releases.
@@ -306,6 +312,10 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
                 None => base.site.clone(),
             };
             (Release { number: base.number, manifest, site }, Surplus::Drop)
+        }
+        Goal::Whole { manifest, site } => {
+            let manifest = Manifest::clone(manifest);
+            (Release { number: base.number, manifest, site: site.clone() }, Surplus::Drop)
         }
         Goal::Access { table, access } => {
             let mut release = base.clone();

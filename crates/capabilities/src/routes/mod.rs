@@ -115,7 +115,8 @@ impl Routes {
     }
 
     /// The routes that keep a file of the site from some: those for its own address in any of its spellings. However one
-    /// comes to the file, they hold; but for a route to the site itself that was passed and is more particular.
+    /// comes to the file, they hold; but for a route to the site itself that was passed, is for one of the file's own
+    /// addresses too, and is more particular.
     #[must_use]
     pub fn guards(&self, file: &str, passed: Option<&Route>) -> Vec<&Route> {
         if self.0.is_empty() {
@@ -125,9 +126,10 @@ impl Routes {
         let clean = whole.strip_suffix(".html");
         let directory = whole.strip_suffix("index.html");
         let spellings = [Some(whole.as_str()), clean, directory].into_iter().flatten();
-        let found = spellings.filter_map(|path| self.at(path));
+        let found = spellings.clone().filter_map(|path| self.at(path));
         let mut guards: Vec<&Route> = Vec::new();
-        let passed = passed.filter(|route| route.is_plain());
+        let is_for_it = |route: &&Route| spellings.clone().any(|path| route.pattern.names(path).is_some());
+        let passed = passed.filter(|route| route.is_plain()).filter(is_for_it);
         let weaker = |route: &Route| {
             passed.is_some_and(|it| it.text == route.text || it.pattern.rank() < route.pattern.rank())
         };

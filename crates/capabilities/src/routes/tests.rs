@@ -88,6 +88,20 @@ fn a_guarded_file_is_guarded_however_one_comes_to_it() {
     assert_eq!(by("secret.html", Some("/secret")), ["/secret.html"], "a clean address opens nothing");
     assert_eq!(by("members/open.html", Some("/members/open.html")), [""; 0], "what is more particular holds");
     assert_eq!(by("other.html", Some("/other")), [""; 0]);
+
+    // What is shown in place of a page that is not there has an address of its own.
+    let routes = parsed(json!({ "/*": { "auth": "signed_in" }, "/pub/*": {}, "/pub/a": {} })).unwrap();
+    let by = |file: &str, raw: &str| {
+        let asked = RequestPath::parse(raw).unwrap();
+        let guards = routes.guards(file, routes.find(&asked).map(|found| found.route));
+        guards.iter().map(|route| route.text.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(by("index.html", "/pub/none"), ["/*"], "the page of an app with `spa`");
+    assert_eq!(by("404.html", "/pub/none"), ["/*"]);
+    assert_eq!(by("404.html", "/404"), [""; 0], "the route itself was passed");
+    for raw in ["/pub/a", "/pub/a.html"] {
+        assert_eq!(by("pub/a.html", raw), [""; 0], "{raw}");
+    }
 }
 
 #[test]

@@ -154,7 +154,8 @@ impl Rows {
         sql.text.push_str(" LIMIT ");
         sql.bind((limit + 1).into());
         few_enough(sql.params.len())?;
-        let read = self.databases.list_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await;
+        let read =
+            self.databases.list_rows(guest.env(), &guest.clients(), sql.text, sql.params, LIST_BYTES).await;
         let read = read.map_err(|error| match error {
             database::Error::Statement { message, .. } if message.contains("overflow") => {
                 Error::new(Code::InvalidInput, "a sum is beyond 64 bits").field("/aggregate")

@@ -279,7 +279,8 @@ impl Rows {
 
     async fn along(&self, guest: &Guest, node: &Node<'_>, sql: crate::access::Sql) -> Result<database::Rows> {
         super::list::few_enough(sql.params.len())?;
-        let rows = self.databases.list_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await;
+        let rows =
+            self.databases.list_rows(guest.env(), &guest.clients(), sql.text, sql.params, LIST_BYTES).await;
         let rows = rows.map_err(|error| told(error, node.table))?;
         match rows.is_cut() {
             true => Err(Budget(0).take(1).err().unwrap_or_else(|| Error::internal("a full budget"))),

@@ -159,7 +159,11 @@ impl Rows {
             // What a filter lets through may be far apart, and anybody may send one; a page's own lists do not wait
             // for it.
             (None, None) => self.databases.read_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await,
-            _ => self.databases.list_rows(guest.env(), sql.text, sql.params, LIST_BYTES).await,
+            _ => {
+                self.databases
+                    .list_rows(guest.env(), &guest.clients(), sql.text, sql.params, LIST_BYTES)
+                    .await
+            }
         };
         let read = read.map_err(|error| told(error, table))?;
         let (filter, search) = (query.filter.clone(), query.search.clone());

@@ -199,7 +199,11 @@ async fn again(
         }
         let kept: Kept = serde_json::from_str(text(1)).map_err(Error::internal)?;
         let Kept { status, id, etag, body } = kept;
-        return Ok(Reply { status, id, etag, json: body.into() });
+        let json = match &write {
+            Write::Batch(batch) => batch::told_again(&mut Among(db), guest, app, batch, body).await?,
+            _ => body.into(),
+        };
+        return Ok(Reply { status, id, etag, json });
     }
     let reply = write.make(&mut Among(db), guest, app).await?;
     if reply.json.len() > BYTES {

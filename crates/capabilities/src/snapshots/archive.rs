@@ -26,6 +26,10 @@ const VERSION: u32 = 1;
 /// How large an index may be, in bytes.
 const LARGEST_INDEX: u64 = 32 << 20;
 
+/// What a tar is made of: blocks, and records of twenty of them.
+const BLOCK: u64 = 512;
+const RECORD: u64 = 20 * BLOCK;
+
 /// How much is read and written at a time.
 const CHUNK: usize = 256 << 10;
 
@@ -220,10 +224,26 @@ pub(super) fn read(from: impl Read, directory: &Path, most: Most) -> Result<Inde
         }
         file.sync_all()?;
     }
-    match entries.next() {
-        None => Ok(index),
-        Some(_) => Err(form("the archive goes on after what its index names")),
+    let last = index.files.last().map_or(0, |item| item.bytes);
+    ended(archive.into_inner(), last)?;
+    Ok(index)
+}
+
+/// Refuses what does not end as a tar ends: behind the last entry, which has `bytes`, come two blocks of zeros, and then
+/// nothing but the zeros that some programs fill the last record with.
+fn ended(from: impl Read, bytes: u64) -> Result<(), Refused> {
+    let padding = bytes.next_multiple_of(BLOCK) - bytes;
+    let (least, most) = (padding + 2 * BLOCK, padding + 2 * BLOCK + RECORD);
+    let mut rest = Vec::new();
+    from.take(most + 1).read_to_end(&mut rest)?;
+    let length = rest.len() as u64;
+    if rest.iter().any(|byte| *byte != 0) || length > most {
+        return Err(form("the archive goes on after what its index names"));
     }
+    if length < least || !(length - padding).is_multiple_of(BLOCK) {
+        return Err(form("the archive is cut off before its end"));
+    }
+    Ok(())
 }
 
 /// Copies at most `most` bytes; how many there were, and their hash.

@@ -82,8 +82,15 @@ fn what_is_written_is_read_and_every_byte_of_it_counts() {
             assert_ne!(told(&turned).0, "taken", "byte {at}");
         }
     }
-    for end in [0, 1, 511, 512, 513, archive.len() / 2] {
+    let all = archive.len();
+    for end in [0, 1, 511, 512, 513, all / 2, all - 1_024, all - 512, all - 1] {
         assert_ne!(told(&archive[..end]).0, "taken", "cut at {end}");
+    }
+    let with = |more: &[u8]| told(&[archive.as_slice(), more].concat()).0;
+    assert_eq!(with(&[0; 20 * 512]), "taken", "some programs fill the last record");
+    let zeros = [0; 40 * 512];
+    for more in [&b"x"[..], &[b'x'; 1_000], &[0; 100], &zeros, &[&zeros[..512], &[1][..]].concat()] {
+        assert_ne!(with(more), "taken", "{} bytes more", more.len());
     }
 }
 

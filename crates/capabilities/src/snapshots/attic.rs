@@ -79,7 +79,7 @@ impl Inner {
             blocking(move || Index::of(&from, &named, at, String::new(), release, Vec::new())).await?;
         let digest = digest(&index)?;
         let mut stream = self.stream(env, index, directory.clone(), (), Form::Compressed);
-        let (bytes, _) = keep_whole(&*self.attic.0, &place(env, snapshot.snapshot), &mut stream).await?;
+        let (bytes, _) = keep_whole(&self.attic.0, &place(env, snapshot.snapshot), &mut stream).await?;
         let about = serde_json::to_vec(&Packed { bytes, index: digest }).map_err(Error::internal)?;
         blocking(move || {
             let half = directory.join("half");

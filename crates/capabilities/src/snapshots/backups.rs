@@ -14,12 +14,13 @@ use kernel::{BlobHash, Code, Env, EnvId, Error, Result, SnapshotId, TenantId, Ti
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Place;
 use object_store::prefix::PrefixStore;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{ArchiveStream, Snapshots};
 use crate::releases::BackupSpec;
+use crate::storage::parts::Parts;
 
 /// How much is written at a time; S3 takes no smaller part but the last.
 const PART: usize = 8 << 20;
@@ -91,7 +92,7 @@ impl Backups {
         let (backup, created_at) = (SnapshotId::new(), Timestamp::now());
         let mut stream = self.snapshots.export(env, slug.clone(), secrets).await?;
         let place = tar(env.id(), backup);
-        let (bytes, sha256) = keep_whole(&*self.store, &place, &mut stream).await?;
+        let (bytes, sha256) = keep_whole(&self.store, &place, &mut stream).await?;
         let made = Backup { backup, created_at, slug, bytes, sha256 };
         let about = serde_json::to_vec(&made).map_err(Error::internal)?;
         self.store.put(&about_of(env.id(), backup), about.into()).await.map_err(failed)?;
@@ -201,9 +202,7 @@ impl Backups {
     /// # Errors
     /// `unavailable` where the store fails.
     pub async fn leave(&self, tenant: TenantId, env: EnvId) -> Result<()> {
-        if self.list(env).await?.is_empty() {
-            return Ok(());
-        }
+        // Also where there are none: one may be on its way.
         let left = serde_json::to_vec(&Left { tenant, at: Timestamp::now() }).map_err(Error::internal)?;
         self.store.put(&left_by(env), left.into()).await.map(drop).map_err(failed)
     }
@@ -302,22 +301,19 @@ fn left_by(env: EnvId) -> Place {
 /// # Errors
 /// `unavailable` where the store fails or gives other bytes back; then nothing is there.
 pub(super) async fn keep_whole(
-    store: &dyn ObjectStore,
+    store: &Arc<dyn ObjectStore>,
     place: &Place,
     stream: &mut ArchiveStream,
 ) -> Result<(u64, BlobHash)> {
-    let mut upload = store.put_multipart(place).await.map_err(failed)?;
-    let written = match write(upload.as_mut(), stream).await {
-        Ok(written) => upload.complete().await.map(|_| written).map_err(failed),
-        Err(error) => Err(error),
-    };
-    let written = match written {
+    let mut parts = Parts::begin(store, place.clone()).await.map_err(failed)?;
+    let written = match write(&mut parts, stream).await {
         Ok(written) => written,
         Err(error) => {
-            let _ = upload.abort().await;
+            parts.abort().await;
             return Err(error);
         }
     };
+    parts.complete().await.map_err(failed)?;
     let read = store.get(place).await.map_err(failed)?.into_stream().map_err(failed);
     if hash(read.boxed()).await? != written {
         let _ = store.delete(place).await;
@@ -327,7 +323,7 @@ pub(super) async fn keep_whole(
     Ok(written)
 }
 
-async fn write(upload: &mut dyn MultipartUpload, stream: &mut ArchiveStream) -> Result<(u64, BlobHash)> {
+async fn write(parts: &mut Parts, stream: &mut ArchiveStream) -> Result<(u64, BlobHash)> {
     let (mut hasher, mut bytes, mut held) = (Sha256::new(), 0, BytesMut::new());
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(super::disk)?;
@@ -335,11 +331,11 @@ async fn write(upload: &mut dyn MultipartUpload, stream: &mut ArchiveStream) -> 
         bytes += chunk.len() as u64;
         held.extend_from_slice(&chunk);
         if held.len() >= PART {
-            upload.put_part(held.split_to(PART).freeze().into()).await.map_err(failed)?;
+            parts.put(held.split_to(PART).freeze()).await.map_err(failed)?;
         }
     }
     if !held.is_empty() {
-        upload.put_part(held.freeze().into()).await.map_err(failed)?;
+        parts.put(held.freeze()).await.map_err(failed)?;
     }
     Ok((bytes, BlobHash::from_bytes(hasher.finalize().into())))
 }

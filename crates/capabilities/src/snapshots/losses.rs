@@ -21,13 +21,17 @@ impl Snapshots {
         let mut both = self.0.databases.beside(env.id(), &past.join("main.db")).await?;
         let compared = compare(&mut both, snapshot).await;
         both.close().await;
-        let mut losses = compared?;
+        let (mut losses, named) = compared?;
+        for name in self.0.releases.unclaimed(env, named).await? {
+            losses.push(format!("domain {name} is named again and not claimed by this: domain_set does it"));
+        }
         losses.push(format!("everything is again as it was at {}", snapshot.created_at));
         Ok(losses)
     }
 }
 
-async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
+/// The losses in words, and the domains that the release names which comes back.
+async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<(Vec<String>, Vec<String>)> {
     both.run("BEGIN", &[]).await?;
     let mut words = Vec::new();
     let sql = "SELECT CAST(value AS INTEGER) FROM main._steading_state WHERE key = 'release'";
@@ -82,7 +86,11 @@ async fn compare(both: &mut Loose, snapshot: &Snapshot) -> Result<Vec<String>> {
         let rows = count(both, &format!("SELECT count(*) FROM beside.{}", quoted(name))).await?;
         words.push(format!("table {name} is back with {rows} rows"));
     }
-    Ok(words)
+    let sql = "SELECT j.value FROM beside._steading_release r, json_each(r.manifest, '$.domains') j WHERE r.number = \
+               (SELECT CAST(value AS INTEGER) FROM beside._steading_state WHERE key = 'release')";
+    let named = both.rows(sql).await?;
+    let named = named.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect();
+    Ok((words, named))
 }
 
 /// The tables of one of the two: the app's, and ours that hold what is the app's.

@@ -189,8 +189,12 @@ impl Snapshots {
     /// # Errors
     /// `unavailable` where the store fails.
     pub async fn forget(&self, env: EnvId) -> Result<()> {
+        // One that is being packed is in its place before what is there is listed.
+        let turn = self.0.turn(env).await;
+        let forgotten = self.0.attic.forget(env, &[]).await;
+        drop(turn);
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
-        self.0.attic.forget(env, &[]).await
+        forgotten
     }
 
     /// Waits until no snapshot of the environment is made or restored, and lets none begin until what it gives is

@@ -24,8 +24,20 @@ pub struct Restored {
     pub undo: SnapshotId,
 }
 
-/// The row of the release that a copy serves, the blobs that it needs, and what its files are.
-type Prepared = (Option<Vec<serde_json::Value>>, HashSet<BlobHash>, Vec<Named>);
+/// What is put back.
+struct Prepared {
+    /// The row of the release that it serves.
+    row: Option<Vec<serde_json::Value>>,
+    /// The blobs that it needs.
+    blobs: HashSet<BlobHash>,
+    /// What its files are, where no links keep them.
+    named: Vec<Named>,
+    /// The names of the contents of its files.
+    contents: HashSet<String>,
+}
+
+/// Reads the names of the contents of files.
+const CONTENTS: &str = "SELECT content FROM _steading_object";
 
 impl Snapshots {
     /// Puts everything back as it was at the snapshot: tables, rows, releases, files, and which users there are. Who was a
@@ -65,10 +77,12 @@ impl Inner {
         let (source, copy) = (from.join("main.db"), database.clone());
         blocking(move || std::fs::copy(source, copy)).await?;
         let now = self.directory(env.id()).join(undo.snapshot.to_string()).join("main.db");
-        let (row, blobs, named) = self.prepare(env, &database, &now, &mut quiet).await?;
+        let Prepared { row, blobs, named, contents: stay } =
+            self.prepare(env, &database, &now, &mut quiet).await?;
         let here = self.environment(env.id());
         contents::blobs(from.join("blobs"), here.join("blobs"), blobs).await?;
         self.unpack(&from, env.id(), env.id(), &here, &named).await?;
+        let gone = self.gone(env, &stay).await?;
         let work = async {
             // Who watches rows is told that they are others.
             let _others = self.databases.feed(env.id()).reshape();
@@ -79,6 +93,7 @@ impl Inner {
         };
         self.releases.replace(env, row, work).await?;
         quiet.end();
+        self.discard(env, gone).await;
         let message = format!("returned to the snapshot {}; {} undoes it", snapshot.snapshot, undo.snapshot);
         self.logs.append(env, Entry::new(Timestamp::now(), Level::Warn, Source::Database, message));
         Ok(Restored { snapshot, undo: undo.snapshot })
@@ -102,11 +117,43 @@ impl Inner {
             signed_in(&mut copy).await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
-            Ok((row, past::needed(copy.rows(past::RELEASES).await?)?, self.named(&mut copy).await?))
+            let blobs = past::needed(copy.rows(past::RELEASES).await?)?;
+            let contents = texts(copy.rows(CONTENTS).await?);
+            Ok(Prepared { row, blobs, named: self.named(&mut copy).await?, contents: contents.collect() })
         }
         .await;
         copy.close().await;
         prepared
+    }
+
+    /// What only rows of now name: contents of files, and unfinished uploads.
+    async fn gone(&self, env: &Env, stay: &HashSet<String>) -> Result<[Vec<String>; 2]> {
+        let names = async |sql: &str| -> Result<Vec<String>> {
+            Ok(texts(self.databases.platform_query(env, sql, &[]).await?).collect())
+        };
+        let mut contents = names(CONTENTS).await?;
+        contents.retain(|key| !stay.contains(key));
+        Ok([contents, names("SELECT id FROM _steading_upload").await?])
+    }
+
+    /// Removes what no row names any more: it takes room that nobody has. What is left is collected.
+    async fn discard(&self, env: &Env, [contents, uploads]: [Vec<String>; 2]) {
+        self.contents.clone().discard_all(env.id(), contents).await;
+        let folder = self.environment(env.id()).join("uploads");
+        let removed = blocking(move || {
+            for id in uploads {
+                for name in [format!("{id}.sure"), id] {
+                    match std::fs::remove_file(folder.join(name)) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(env.id = %env.id(), error = error.chain(), "bytes of uploads that are over are left");
+        }
     }
 
     /// Leaves room for another snapshot of the platform's own, without the one that is wanted.
@@ -119,6 +166,11 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The texts in the first column.
+fn texts(rows: Vec<Vec<serde_json::Value>>) -> impl Iterator<Item = String> {
+    rows.into_iter().filter_map(|row| row.first()?.as_str().map(str::to_owned))
 }
 
 /// Ends the sessions of those who are no users, or may not sign in.

@@ -28,6 +28,7 @@ use crate::storage::{Contents, LinkKeys, Storage, StorageLimits};
 mod yard;
 
 mod files;
+mod foreign;
 mod now;
 mod old;
 
@@ -318,6 +319,7 @@ async fn a_tampered_database_is_refused() {
         let (_, imported) = ground.import(ground.archive(&tamper).await).await;
         let refused = imported.expect_err(name);
         assert_eq!(refused.code(), kernel::Code::InvalidInput, "{name}: {refused}");
+        assert!(!refused.message().contains("internal"), "{name}: {refused}");
     }
 }
 

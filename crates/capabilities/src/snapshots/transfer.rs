@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use kernel::{BlobHash, Code, Env, EnvId, Error, Result, TenantId, Timestamp};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
@@ -24,8 +25,8 @@ use super::{Inner, Snapshots, blocking, contents};
 use crate::auth;
 use crate::database::{self, Along, Fate, Loose, Maker};
 use crate::releases::past;
-use crate::storage::FileStream;
 use crate::storage::pins::{NAMED, Named};
+use crate::storage::{self, FileStream};
 
 /// How much goes over at a time.
 const CHUNK: usize = 256 << 10;
@@ -247,7 +248,9 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
     let there: HashSet<(&str, u64)> =
         index.files.iter().map(|item| (item.path.as_str(), item.bytes)).collect();
     for row in releases {
-        let needed = past::checked(row).map_err(|error| bad(format!("a release: {}", error.message())))?;
+        let number = row.first().and_then(Value::as_i64).unwrap_or_default();
+        let needed = past::checked(&row);
+        let needed = needed.map_err(|error| bad(format!("release {number}: {}", placed(&error))))?;
         let missing =
             |(hash, size): &(BlobHash, u64)| !there.contains(&(format!("blobs/{hash}").as_str(), *size));
         if let Some((hash, _)) = needed.into_iter().find(missing) {
@@ -256,7 +259,12 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
         }
     }
     for row in copy.rows(auth::STORED_USERS).await? {
-        auth::check_stored(&row).map_err(|error| bad(format!("a user: {}", error.message())))?;
+        let id: String = row.first().and_then(Value::as_str).unwrap_or_default().chars().take(80).collect();
+        auth::check_stored(&row).map_err(|error| bad(format!("the user {id:?}: {}", placed(&error))))?;
+    }
+    for row in copy.rows(storage::STORED).await? {
+        let id: String = row.first().and_then(Value::as_str).unwrap_or_default().chars().take(80).collect();
+        storage::check_stored(&row).map_err(|error| bad(format!("the file {id:?}: {}", placed(&error))))?;
     }
     let (mut named, came): (Vec<_>, HashSet<Named>) =
         (Vec::new(), index.files.iter().filter_map(archive::Item::named).collect());
@@ -268,6 +276,14 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
         named.push(file);
     }
     Ok((live, named))
+}
+
+/// What is wrong, and where.
+fn placed(error: &Error) -> String {
+    match error.pointer() {
+        Some(at) if !at.is_empty() => format!("{at}: {}", error.message()),
+        _ => error.message().to_owned(),
+    }
 }
 
 /// Removes what nobody would ever: contents that came and that no row names.
@@ -286,8 +302,13 @@ pub(super) async fn receive(mut stream: ArchiveStream, to: PathBuf, most: Most, 
     let reading = tokio::task::spawn_blocking(move || {
         take(Receiver { from: receive, held: Bytes::new() }, &to, most, form)
     });
-    while let Some(chunk) = stream.next().await {
-        // Who reads has ended where it takes no more.
+    loop {
+        let chunk = tokio::select! {
+            chunk = stream.next() => chunk,
+            // Who reads has ended, and waits for nobody.
+            () = send.closed() => break,
+        };
+        let Some(chunk) = chunk else { break };
         if send.send(chunk).await.is_err() {
             break;
         }

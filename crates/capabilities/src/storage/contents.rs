@@ -12,15 +12,14 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kernel::{BlobHash, Code, EnvId, Error, Result, Timestamp};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt as _,
-};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
+use super::parts::Parts;
 use super::{media, pins};
 
 /// How much of a file is read at a time, and written to a directory.
@@ -122,7 +121,7 @@ impl Contents {
             env,
             key: &key,
             held: BytesMut::new(),
-            upload: None,
+            parts: None,
             size: 0,
             hasher: Sha256::new(),
         };
@@ -132,10 +131,9 @@ impl Contents {
             Err(error) => Err(error),
         };
         if stored.is_err()
-            && let Some(mut upload) = writing.upload.take()
-            && let Err(error) = upload.abort().await
+            && let Some(parts) = writing.parts.take()
         {
-            tracing::debug!(%error, "a refused file left parts for the next collection");
+            parts.abort().await;
         }
         stored?;
         let sha256 = BlobHash::from_bytes(writing.hasher.finalize().into());
@@ -276,7 +274,7 @@ struct Writing<'a> {
     env: EnvId,
     key: &'a str,
     held: BytesMut,
-    upload: Option<Box<dyn MultipartUpload>>,
+    parts: Option<Parts>,
     size: u64,
     hasher: Sha256,
 }
@@ -313,24 +311,24 @@ impl Writing<'_> {
 
     async fn part(&mut self) -> Result<()> {
         let part = self.held.split().freeze();
-        if self.upload.is_none() {
-            let _kept = self.contents.kept(self.env).await?;
-            let begun = self.contents.0.store.put_multipart(&place(self.env, self.key)).await;
-            self.upload = Some(begun.map_err(failed)?);
-        }
-        match &mut self.upload {
-            Some(upload) => upload.put_part(part.into()).await.map_err(failed),
-            None => Ok(()),
-        }
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => {
+                let _kept = self.contents.kept(self.env).await?;
+                let begun = Parts::begin(&self.contents.0.store, place(self.env, self.key)).await;
+                none.insert(begun.map_err(failed)?)
+            }
+        };
+        parts.put(part).await.map_err(failed)
     }
 
     async fn finish(&mut self) -> Result<()> {
-        if self.upload.is_some() && !self.held.is_empty() {
+        if self.parts.is_some() && !self.held.is_empty() {
             self.part().await?;
         }
         let _kept = self.contents.kept(self.env).await?;
-        match &mut self.upload {
-            Some(upload) => upload.complete().await.map(drop).map_err(failed),
+        match self.parts.take() {
+            Some(parts) => parts.complete().await.map_err(failed),
             None => {
                 let whole = self.held.split().freeze();
                 let put = self.contents.0.store.put(&place(self.env, self.key), whole.into()).await;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 use futures::{StreamExt as _, TryStreamExt as _};
 use kernel::{EnvId, Error, Result};
-use object_store::{MultipartUpload, ObjectStoreExt as _};
+use object_store::ObjectStoreExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::contents::{At, CHUNK, Contents, FileStream, failed, place};
+use super::parts::Parts;
 use super::pins::Named;
 
 /// What S3 copies in one go, in bytes (CopyObject takes no more).
@@ -64,42 +65,37 @@ impl Contents {
         self.read(env, &named.key, 0..named.size).await
     }
 
+    /// Removes contents that no row names any more, and no snapshot needs.
+    pub(crate) async fn discard_all(self, env: EnvId, keys: Vec<String>) {
+        for key in keys {
+            self.discard(env, &key).await;
+        }
+    }
+
     /// Writes a stream under a name that is known.
     async fn pour(&self, env: EnvId, key: &str, mut bytes: FileStream) -> Result<()> {
         let mut held = BytesMut::new();
-        let mut upload: Option<Box<dyn MultipartUpload>> = None;
-        let poured = async {
-            while let Some(chunk) = bytes.try_next().await? {
-                held.extend_from_slice(&chunk);
-                while held.len() >= self.0.part {
-                    let begun = match &mut upload {
-                        Some(begun) => begun,
-                        none => {
-                            none.insert(self.0.store.put_multipart(&place(env, key)).await.map_err(failed)?)
-                        }
-                    };
-                    begun.put_part(held.split_to(self.0.part).freeze().into()).await.map_err(failed)?;
-                }
-            }
-            let _kept = self.kept(env).await?;
-            let rest = held.split().freeze();
-            match &mut upload {
-                None => self.0.store.put(&place(env, key), rest.into()).await.map(drop).map_err(failed),
-                Some(begun) => {
-                    if !rest.is_empty() {
-                        begun.put_part(rest.into()).await.map_err(failed)?;
-                    }
-                    begun.complete().await.map(drop).map_err(failed)
-                }
+        let mut parts: Option<Parts> = None;
+        while let Some(chunk) = bytes.try_next().await? {
+            held.extend_from_slice(&chunk);
+            while held.len() >= self.0.part {
+                let begun = match &mut parts {
+                    Some(begun) => begun,
+                    none => none.insert(Parts::begin(&self.0.store, place(env, key)).await.map_err(failed)?),
+                };
+                begun.put(held.split_to(self.0.part).freeze()).await.map_err(failed)?;
             }
         }
-        .await;
-        if poured.is_err()
-            && let Some(mut upload) = upload
-            && let Err(error) = upload.abort().await
-        {
-            tracing::debug!(%error, "parts of a file that was not stored are left");
+        let _kept = self.kept(env).await?;
+        let rest = held.split().freeze();
+        match parts {
+            None => self.0.store.put(&place(env, key), rest.into()).await.map(drop).map_err(failed),
+            Some(mut begun) => {
+                if !rest.is_empty() {
+                    begun.put(rest).await.map_err(failed)?;
+                }
+                begun.complete().await.map_err(failed)
+            }
         }
-        poured
     }
 }

@@ -12,6 +12,7 @@ mod listing;
 mod media;
 mod moves;
 mod object;
+pub(crate) mod parts;
 mod picture;
 mod pictures;
 pub(crate) mod pins;
@@ -19,12 +20,14 @@ mod put;
 mod quota;
 mod s3;
 mod staging;
+mod unfinished;
 mod upkeep;
 mod uploads;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use kernel::{Env, EnvId, Error, Result};
@@ -36,6 +39,7 @@ pub use listing::{ListFiles, Listed};
 pub use object::Object;
 pub use picture::{Fit, Format, Picture, View};
 pub use put::{Condition, Placed, Put};
+pub(crate) use put::{STORED, check_stored};
 pub use quota::StorageLimits;
 pub use s3::S3;
 pub use uploads::{Appended, Checksum, Upload};
@@ -62,6 +66,8 @@ struct Inner {
     limits: StorageLimits,
     /// Bytes that are on their way.
     coming: Arc<quota::Coming>,
+    /// Makes of a network's address what it is counted by.
+    networks: RandomState,
 }
 
 impl Storage {
@@ -75,8 +81,8 @@ impl Storage {
         limits: StorageLimits,
     ) -> Self {
         let staging = Staging::new(contents.envs_dir().to_owned());
-        let (pictures, coming) = (Pictures::new(), Arc::default());
-        Self(Arc::new(Inner { databases, live, contents, staging, pictures, keys, limits, coming }))
+        let (pictures, coming, networks) = (Pictures::new(), Arc::default(), RandomState::new());
+        Self(Arc::new(Inner { databases, live, contents, staging, pictures, keys, limits, coming, networks }))
     }
 
     /// Removes the files of an environment that is removed; to be called after its database is closed for good.

@@ -331,6 +331,26 @@ pub(super) fn path(text: &str, at: &str) -> Result<String> {
     })
 }
 
+/// Reads every file's row, for [`check_stored`].
+pub(crate) const STORED: &str = "SELECT id, bucket, path, content_type, metadata FROM _steading_object";
+
+/// Refuses a row that no file of ours has.
+///
+/// # Errors
+/// What is wrong with it, at the column.
+pub(crate) fn check_stored(row: &[Value]) -> Result<()> {
+    let text = |at: usize| row.get(at).and_then(Value::as_str).unwrap_or_default();
+    let is_kept = |column: &str, kept: bool| match kept {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("/{column}"), "this is not written as it is kept")),
+    };
+    let bucket = super::BucketName::try_from(text(1).to_owned());
+    bucket.map_err(|why| Error::invalid("/bucket", why.to_string()))?;
+    is_kept("path", path(text(2), "/path")? == text(2))?;
+    is_kept("content_type", media::declared(Some(text(3)), text(2))? == text(3))?;
+    is_kept("metadata", serde_json::from_str::<Map<String, Value>>(text(4)).is_ok())
+}
+
 /// How many bytes the environment's files have.
 pub(super) async fn used(desk: &mut Desk<'_>) -> Result<u64> {
     let sql = Sql { text: quota::USED.to_owned(), params: Vec::new() };

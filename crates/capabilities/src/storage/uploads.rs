@@ -21,9 +21,6 @@ use crate::database::{Durability, Role};
 /// How long an upload is kept after its last bytes.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many uploads of one user may be unfinished.
-const UNFINISHED: u64 = 100;
-
 /// An upload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upload {
@@ -295,23 +292,21 @@ impl Inner {
         let mut db = self.databases.writer(guest.env()).await?;
         db.begin(Durability::Normal).await?;
         let inserted = async {
-            let count = "SELECT count(*) FROM _steading_upload WHERE owner IS ?1 AND done = 0";
-            let found = db.run(Role::Platform, count, &[json!(owner(guest))]).await?.rows;
-            if found.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default() >= UNFINISHED {
-                let message = format!("{UNFINISHED} uploads are not finished, which is as many as there may be");
-                return Err(Error::new(Code::QuotaExceeded, message)
-                    .hint("finish them, or remove them with DELETE; after a day they go by themselves"));
-            }
-            let sql = "INSERT INTO _steading_upload (id, owner, bucket, path, length, content_type, metadata, noted, \
-                       received, done, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, ?9)";
-            db.run(Role::Platform, sql, row).await?;
+            let gone = self.enter(&mut db, guest, row).await?;
             let used = put::used(&mut Desk::Turn(&mut db)).await?;
             let length = row.get(4).and_then(Value::as_u64).unwrap_or_default();
-            quota::room(used, length, self.limits.bytes)
+            quota::room(used, length, self.limits.bytes)?;
+            Ok(gone)
         }
         .await;
         match inserted {
-            Ok(()) => Ok(db.commit().await?),
+            Ok(gone) => {
+                db.commit().await?;
+                for id in gone {
+                    self.staging.of(guest.env().id(), &id).remove().await;
+                }
+                Ok(())
+            }
             Err(refusal) => {
                 db.rollback().await?;
                 Err(refusal)
@@ -397,7 +392,7 @@ impl Inner {
 }
 
 /// Whose uploads are whose: a visitor's are those of whoever knows their id.
-fn owner(guest: &Guest) -> Option<String> {
+pub(super) fn owner(guest: &Guest) -> Option<String> {
     match guest.subject() {
         Subject::Service => Some("service".to_owned()),
         subject => subject.uid(),

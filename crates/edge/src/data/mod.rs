@@ -25,11 +25,11 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::Bytes;
 use capabilities::access::{Guest, Subject};
-use capabilities::auth::Auth;
+use capabilities::auth::{Auth, network};
 use capabilities::realtime::Realtime;
 use capabilities::rows::{App, Mfa, Rows};
 use capabilities::storage::Storage;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kernel::{CallId, Code, Env, Error, Result, Scope, Secret};
@@ -197,6 +197,16 @@ impl Data {
         closed(answer, origin, env, id)
     }
 
+    /// Lets the page of another origin that may use the app read an answer that was given before the app was asked.
+    pub(crate) async fn let_read(&self, env: &Env, parts: &Parts, headers: &mut HeaderMap) {
+        if !origin::is_anothers(parts) || headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            return;
+        }
+        if let Ok((_, Some(origin))) = self.opened(env, parts, Road::Open).await {
+            origin.allow(headers);
+        }
+    }
+
     /// The live app, and the origin of another's page that may use it.
     async fn opened(&self, env: &Env, parts: &Parts, road: Road) -> Result<(Arc<App>, Option<Allowed>)> {
         let app = self.rows.app(env).await?;
@@ -291,9 +301,9 @@ impl Ask<'_> {
             Some(token) => {
                 let guest = data.auth.recognize_for(self.env, mfa, &token, wanted).await?;
                 not_of_a_page(self.parts, &guest)?;
-                Ok(guest)
+                Ok(guest.at(network(self.peer())))
             }
-            None => Ok(Guest::visitor(self.env.clone())),
+            None => Ok(Guest::visitor(self.env.clone()).at(network(self.peer()))),
         }
     }
 

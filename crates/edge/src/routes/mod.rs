@@ -57,7 +57,13 @@ pub(crate) async fn answer(
 ) -> Response {
     let route = found.route;
     let mut response = match &route.cors {
-        None => passed(edge, visit, found, asked, body).await,
+        None => {
+            let mut response = passed(edge, visit, found, asked, body).await;
+            if route.to != Target::Site {
+                edge.data.let_read(visit.env, visit.request, response.headers_mut()).await;
+            }
+            response
+        }
         Some(cors) => {
             let mut response = match cors::judge(cors, visit.request) {
                 Err(refusal) => data::refused(&refusal, visit.env, visit.id),

@@ -198,7 +198,7 @@ impl Overlay {
 
     fn put_snapshot(&self, held: Held<'_>, snapshot: WorkspaceSnapshotId) -> Result<(), Error> {
         let staged = self.shelf.stage(&Removal)?;
-        self.shelf.note(staged.path(), &Kept { layers: held.layers.clone() })?;
+        staged.note(&Kept { layers: held.layers.clone() })?;
         staged.put(&self.shelf.snapshot(snapshot), snapshot)?;
         held.take();
         Ok(())
@@ -289,7 +289,7 @@ impl Workspaces for Overlay {
         let upper = self.empty()?;
         let staged = self.shelf.stage(&Removal)?;
         let about = About { quota_bytes, upper: upper.layers[0], layers: below.layers.clone() };
-        self.shelf.note(staged.path(), &about)?;
+        staged.note(&about)?;
         staged.put(&place, id)?;
         upper.take();
         below.take();

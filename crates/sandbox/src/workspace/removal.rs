@@ -50,16 +50,11 @@ pub(super) fn empty(place: &Path) -> Result<(), Error> {
                 }
                 loop {
                     serial += 1;
-                    let up = rustix::fs::renameat_with(
-                        &directory,
-                        inner.0,
-                        &root,
-                        format!(".{serial}"),
-                        rustix::fs::RenameFlags::NOREPLACE,
-                    );
+                    // What it may meet there goes too, and an empty directory gives way.
+                    let up = rustix::fs::renameat(&directory, inner.0, &root, format!(".{serial}"));
                     match up {
                         Ok(()) => break,
-                        Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                        Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
                         Err(Errno::ACCESS) => {
                             rustix::fs::chmodat(&directory, inner.0, Mode::RWXU, AtFlags::empty())
                                 .map_err(failed())?;

@@ -175,15 +175,19 @@ impl Shelf {
 
     /// Writes what is to be known of `place`, in one step.
     pub(super) fn note<T: Serialize>(&self, place: &Path, about: &T) -> Result<(), Error> {
+        self.write(place, about)?;
+        step();
+        sync(place)
+    }
+
+    fn write<T: Serialize>(&self, place: &Path, about: &T) -> Result<(), Error> {
         let failed = || Error::io("what is to be noted of a workspace cannot be written");
         let text = serde_json::to_vec(about).map_err(io::Error::other).map_err(failed())?;
         let half = self.fresh();
         let mut file = File::create(&half).map_err(failed())?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed())?;
         step();
-        std::fs::rename(&half, place.join(ABOUT)).map_err(failed())?;
-        step();
-        sync(place)
+        std::fs::rename(&half, place.join(ABOUT)).map_err(failed())
     }
 
     /// The ids of one kind.
@@ -201,6 +205,13 @@ impl Shelf {
 impl Staged<'_> {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes what is to be known of it; its names come to the disk with those of the place that it is put into.
+    pub(super) fn note<T: Serialize>(&self, about: &T) -> Result<(), Error> {
+        self.shelf.write(&self.path, about)?;
+        step();
+        Ok(())
     }
 
     /// Moves it to `place` in one step; `name` is what it is called where something is there already.
@@ -273,11 +284,12 @@ pub(super) fn sync(directory: &Path) -> Result<(), Error> {
     synced.map_err(Error::io("a directory cannot be brought to the disk"))
 }
 
-/// A name for this machine that is the same after its next start.
+/// A name for this machine that is the same after its next start. Copies of one image may have the same id, and others
+/// the same name.
 fn machine() -> String {
-    let id = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
-    let id = id.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    let hash = kernel::BlobHash::of(id.trim().as_bytes()).to_string();
+    let id = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let name = rustix::system::uname().nodename().to_bytes().to_vec();
+    let hash = kernel::BlobHash::of(&[id, name].concat()).to_string();
     hash[..16].to_owned()
 }
 

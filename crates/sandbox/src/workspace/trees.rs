@@ -112,7 +112,7 @@ impl Trees {
     fn put_snapshot(&self, staged: Staged<'_>, snapshot: WorkspaceSnapshotId) -> Result<(), Error> {
         step();
         self.medium.seal(&staged.path().join(FILES))?;
-        self.shelf.note(staged.path(), &Kept {})?;
+        staged.note(&Kept {})?;
         staged.put(&self.shelf.snapshot(snapshot), snapshot)
     }
 }
@@ -140,7 +140,7 @@ impl Workspaces for Trees {
         }
         step();
         let enforced = self.medium.bound(&tree, quota_bytes)?;
-        self.shelf.note(staged.path(), &About { quota_bytes, enforced, tree: 0 })?;
+        staged.note(&About { quota_bytes, enforced, tree: 0 })?;
         Ok(staged.put(&place, id)?)
     }
 

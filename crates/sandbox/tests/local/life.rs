@@ -1,6 +1,8 @@
 //! From the making of sandboxes to the end of all that was made for them.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hand::jail::Tree;
@@ -205,6 +207,34 @@ async fn a_probe_makes_a_sandbox_and_says_what_works() {
     assert_eq!(findings.len(), 5);
     for finding in findings {
         assert_eq!(finding.verdict, Verdict::Works, "{}", finding.about);
+    }
+}
+
+#[test]
+fn what_is_shipped_makes_no_jail_that_lacks_a_protection_or_has_a_field_nobody_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("hand");
+    fs::write(&program, sandbox::hand_binary()).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let whole = serde_json::json!({
+        "workspace": { "directory": { "path": "/nowhere" } }, "layers": [], "tmp_bytes": 1, "memory_bytes": 1, "pids": 1,
+        "egress": "/nowhere", "bridge": "/nowhere", "hand": "/nowhere", "scratch": "/nowhere",
+        "groups": { "hand": [], "commands": [] }, "users": { "range": { "first": 2_000_000_000 } },
+    });
+    for (field, value, step) in [
+        ("without", serde_json::json!(["seccomp"]), "spec"),
+        ("more", serde_json::json!(1), "spec"),
+        ("layers", serde_json::json!([]), "workspace"),
+    ] {
+        let mut spec = whole.clone();
+        spec[field] = value;
+        let mut maker = Command::new(&program);
+        maker.arg("jail").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut maker = maker.spawn().unwrap();
+        maker.stdin.take().unwrap().write_all(spec.to_string().as_bytes()).unwrap();
+        let said: serde_json::Value =
+            serde_json::from_slice(&maker.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(said["failed"]["step"], step, "{said}");
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Wish {
     pub redirect: Option<String>,
     /// SHA-256 of what the page keeps to itself, in base64url.
     pub challenge: String,
+    /// The page that sends the browser, as the browser says it.
+    pub from: Option<String>,
 }
 
 /// Where the browser goes, and what it keeps meanwhile.
@@ -117,6 +119,20 @@ fn place(env: &Env, state: &str) -> String {
     format!("away of {} {state}", env.id())
 }
 
+/// That a way that leads to a page of another origin begins at one: such a page has no cookie of ours, and whoever sends
+/// somebody else's browser there would find out what it comes back with.
+fn begins_there(redirect: &str, from: Option<&str>) -> Result<()> {
+    let origin = |text: &str| url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+    if redirect.starts_with('/') || from.and_then(origin).is_some_and(|from| Some(from) == origin(redirect)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Forbidden,
+        "this sign-in leads to a page of another origin, and did not begin there",
+    )
+    .hint("call signInWith on a page of that origin, with a referrer policy that sends its origin"))
+}
+
 /// The one answer to a way back that was not begun here, or is over.
 fn astray() -> Error {
     Error::new(Code::Forbidden, "this sign-in was not begun in this browser, or is over")
@@ -140,7 +156,8 @@ impl Auth {
     ///
     /// # Errors
     /// `forbidden` where the app does not list the method; `not_found` for a provider that it does not name;
-    /// `invalid_input` at `/redirect` or `/challenge`; `rate_limited`.
+    /// `invalid_input` at `/redirect` or `/challenge`; `forbidden` where it leads to another origin than it begins at;
+    /// `rate_limited`.
     pub async fn depart(&self, asking: &Asking<'_>, name: &str, wish: &Wish) -> Result<Departure> {
         asking.by(Method::OAuth)?;
         let provider = asking.settings.providers.get(name);
@@ -152,6 +169,7 @@ impl Auth {
         }
         let base = self.0.post.url(asking.env, asking.domain.into()).await?;
         let redirect = allowed(wish.redirect.as_deref().unwrap_or("/"), &base, &asking.settings.redirects)?;
+        begins_there(&redirect, wish.from.as_deref())?;
         self.0.throttles.others.admit(asking.client())?;
         let (inner, env) = (&self.0, asking.env);
         // The cookie is the one secret of the way: what goes to the provider is made of it, and of what goes to the

@@ -283,7 +283,7 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
 async fn slow_lists_leave_a_reader_to_the_others() {
     let limits = Limits { readers: 2, statement: Duration::from_secs(2), ..Limits::default() };
     let fixture = Fixture::with(limits).await;
-    let list = || fixture.databases.list_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX);
+    let list = || fixture.databases.list_rows(&fixture.env, &[], ENDLESS.to_owned(), Vec::new(), usize::MAX);
     let mut lists = std::pin::pin!(futures::future::join3(list(), list(), list()));
     let read = fixture.databases.read_rows(&fixture.env, "SELECT 1".to_owned(), Vec::new(), usize::MAX);
     tokio::select! {

@@ -256,3 +256,38 @@ async fn one_bucket_is_set_by_itself_and_removed_with_its_dry_run() {
     let missing = yard.releases.plan_removal(&yard.env, removal).await.unwrap_err();
     assert_eq!((missing.code(), missing.pointer()), (Code::NotFound, Some("/name")));
 }
+
+#[tokio::test]
+async fn the_contents_of_a_bucket_go_when_it_has_gone_and_not_before() {
+    let yard = Yard::new().await;
+    let contents = crate::storage::Contents::local(yard.dir.path()).unwrap();
+    let yard = Yard { releases: yard.releases.with_contents(contents), ..yard };
+    let buckets = |buckets: Value| json!({ "storage": { "buckets": buckets } });
+    yard.apply(buckets(json!({ "docs": {}, "kept": {} }))).await.unwrap();
+    let files = yard.dir.path().join(yard.env.id().to_string()).join("files");
+    std::fs::create_dir_all(&files).unwrap();
+    for (bucket, key) in [("docs", "one"), ("docs", "two"), ("kept", "three")] {
+        std::fs::write(files.join(key), key).unwrap();
+        yard.file(bucket, key, 5).await;
+    }
+    let mut db = yard.databases.writer(&yard.env).await.unwrap();
+    db.begin(Durability::Normal).await.unwrap();
+    db.run(Role::Platform, "UPDATE _steading_object SET content = path", &[]).await.unwrap();
+    db.commit().await.unwrap();
+    drop(db);
+    let there = || {
+        let names =
+            std::fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<String>>()
+    };
+    let plan = yard.plan(buckets(json!({ "kept": {} }))).await.unwrap();
+    assert_eq!(there().len(), 3, "a plan removes nothing");
+    yard.apply_plan(plan.id, plan.confirm.as_deref()).await.unwrap();
+    let gone = async {
+        while there().len() > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+    assert_eq!(there().into_iter().collect::<Vec<_>>(), ["three"]);
+}

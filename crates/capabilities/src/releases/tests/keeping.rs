@@ -163,7 +163,7 @@ async fn a_deploy_that_races_the_collection_has_all_of_its_files() {
         for row in
             yard.databases.platform_query(&yard.env, crate::releases::past::RELEASES, &[]).await.unwrap()
         {
-            for (hash, _) in crate::releases::past::checked(row).unwrap() {
+            for (hash, _) in crate::releases::past::checked(&row).unwrap() {
                 yard.releases
                     .blobs
                     .read(&yard.env, hash)

@@ -7,13 +7,14 @@ mod buckets;
 mod columns;
 mod guarding;
 mod keeping;
+mod merging;
 mod sign_in;
 mod tables;
 
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use kernel::TenantId;
+use kernel::{EnvId, TenantId};
 use serde_json::{Value, json};
 
 use super::*;

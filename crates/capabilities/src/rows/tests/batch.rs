@@ -172,3 +172,36 @@ async fn what_one_operation_makes_the_next_may_refer_to_by_what_is_there() {
         "409 conflict /operations/0: other rows refer to this row"
     );
 }
+
+#[tokio::test]
+async fn what_a_batch_has_read_is_judged_again_where_it_is_asked_for_again() {
+    let field = Field::todos().await;
+    let (ada, bob) = (field.user(), field.user());
+    let shared = id(&field.create(&ada, "todos", json!({ "title": "for ada" })).await.unwrap());
+    let list = id(&field.create(&ada, "lists", json!({ "name": "for all" })).await.unwrap());
+    let batch = || {
+        let operations = json!({ "operations": [
+            { "do": "create", "on": "todos", "new": { "title": "made once" } },
+            { "do": "get", "on": "todos", "id": shared },
+            { "do": "get", "on": "lists", "id": list },
+        ] });
+        Write::Batch(serde_json::from_value(operations).unwrap())
+    };
+    let key = Key::parse("k").unwrap();
+    let first = field.rows.write(&ada, batch(), Some(&key)).await.unwrap();
+    assert_eq!(field.rows.write(&ada, batch(), Some(&key)).await.unwrap(), first, "nothing has changed");
+    for sql in [
+        format!("UPDATE todos SET owner = {}, title = 'for bob' WHERE id = '{shared}'", uid(&bob))
+            .replace('"', "'"),
+        "UPDATE lists SET name = 'as it is'".to_owned(),
+    ] {
+        let cancel = CancellationToken::new();
+        field.databases.execute(&field.env, &sql, &[], &cancel).await.unwrap();
+    }
+    let again = field.rows.write(&ada, batch(), Some(&key)).await.unwrap();
+    let read = |reply: &Reply| serde_json::from_slice::<Value>(&reply.json).unwrap()["results"].clone();
+    let (first, again) = (read(&first), read(&again));
+    assert_eq!((again[0].clone(), again[1].clone()), (first[0].clone(), json!({ "status": 404 })));
+    assert_eq!((&again[2]["status"], &again[2]["row"]["name"]), (&json!(200), &json!("as it is")));
+    assert_eq!(field.sql("SELECT count(*) FROM todos WHERE title = 'made once'").await, json!([[1]]));
+}

@@ -149,14 +149,14 @@ async fn backups_of_a_deleted_environment_stay_for_their_time(engine: Engine) {
         Some((s3, _)) => Backups::remote(s3.store().unwrap(), snapshots, u64::MAX),
         None => Backups::local(store.path(), snapshots, u64::MAX).unwrap(),
     };
-    // Who has none leaves none.
+    // Who has none may have one on its way.
     backups.leave(tenant, EnvId::new()).await.unwrap();
     let kept = backups.take(&env, "slug".to_owned(), Vec::new()).await.unwrap();
     assert_eq!(backups.left_of(env.id()).await.unwrap(), None);
     assert_eq!(
         backups.expire_left(Duration::ZERO).await.unwrap(),
-        0,
-        "an environment that is there is not left"
+        1,
+        "the note of the other; an environment that is there is not left"
     );
     backups.leave(tenant, env.id()).await.unwrap();
     assert_eq!(backups.left_of(env.id()).await.unwrap(), Some(tenant));
@@ -168,4 +168,11 @@ async fn backups_of_a_deleted_environment_stay_for_their_time(engine: Engine) {
         (vec![], None)
     );
     assert_eq!(backups.expire_left(Duration::ZERO).await.unwrap(), 0);
+    // What is written when the environment has been deleted goes like the others.
+    backups.leave(tenant, env.id()).await.unwrap();
+    let late = backups.take(&env, "slug".to_owned(), Vec::new()).await.unwrap();
+    assert_eq!(backups.left_of(env.id()).await.unwrap(), Some(tenant));
+    assert_eq!(backups.list(env.id()).await.unwrap(), [late]);
+    assert_eq!(backups.expire_left(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(backups.list(env.id()).await.unwrap(), []);
 }

@@ -10,6 +10,8 @@ use s3s::service::S3ServiceBuilder;
 
 use super::*;
 use crate::storage::S3;
+use crate::storage::contents::Most;
+use futures::StreamExt as _;
 
 const ACCESS: &str = "access";
 pub(crate) const SECRET: &str = "secret-of-the-bucket";
@@ -79,4 +81,40 @@ async fn a_removed_environment_leaves_nothing_in_the_bucket() {
     ground.storage.forget(ground.env.id()).await.unwrap();
     assert_eq!(ground.contents(), 0);
     assert!(ground.put(&ada, "own", "c", b"late").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_whose_sender_goes_away_leaves_no_parts_in_the_bucket() {
+    let ground = Engine::S3.ground().await;
+    let root = ground.dir.path().join("s3");
+    let there = |root: &Path| {
+        let names =
+            std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("upload")).collect::<Vec<_>>()
+    };
+    // More than two parts come, and then nothing any more.
+    let known = root.clone();
+    let (sent, seen) = tokio::sync::oneshot::channel();
+    let chunks = (0..12).map(|_| Ok(Bytes::from(vec![7; 1 << 20])));
+    let hang = futures::stream::once(async move {
+        let begun = there(&known);
+        sent.send(begun).unwrap();
+        futures::future::pending().await
+    });
+    let stream = futures::stream::iter(chunks).chain(hang);
+    let most = Most { bytes: 1 << 30, beyond: kernel::Error::internal("never") };
+    let contents = ground.contents.clone();
+    let writing = contents.write(ground.env.id(), stream, most, "application/octet-stream");
+    let begun = tokio::select! {
+        _ = writing => panic!("it cannot come to its end"),
+        seen = seen => seen.unwrap(),
+    };
+    assert_ne!(begun, [""; 0], "the store had begun");
+    let gone = async {
+        while !there(&root).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+    assert_eq!(ground.contents(), 0);
 }

@@ -274,3 +274,39 @@ async fn what_nobody_finishes_goes(engine: Engine) {
         Some("100 uploads are not finished, which is as many as there may be")
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_of_one_network_use_up_its_own_uploads_alone() {
+    let ground = Ground::new().await;
+    ground.buckets(json!({ "box": { "access": { "create": "true" } } }));
+    let from = |last: u8| ground.visitor().at(Some(std::net::IpAddr::from([192, 0, 2, last])));
+    let begin = async |guest: &Guest, path: String| ground.begin(guest, wanted("box", &path, 4)).await;
+    for n in 0..100 {
+        begin(&from(1), format!("a{n}")).await.unwrap();
+    }
+    assert_eq!(
+        told(begin(&from(1), "one more".to_owned()).await),
+        "429 quota_exceeded: 100 uploads are not finished, which is as many as there may be"
+    );
+    let others = begin(&from(2), "b".to_owned()).await.unwrap();
+    begin(&ground.user().at(Some([192, 0, 2, 1].into())), "c".to_owned()).await.unwrap();
+
+    // Where all networks together have too many, the oldest of the one with most goes.
+    let first = "SELECT id FROM _steading_upload WHERE path = 'a0'";
+    let first = ground.databases.platform_query(&ground.env, first, &[]).await.unwrap()[0][0].clone();
+    let first = first.as_str().unwrap();
+    assert_eq!(ground.storage.upload(&from(1), first).await.unwrap().offset, 0);
+    let staged = ground.staged();
+    let crowd = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9899) \
+                 INSERT INTO _steading_upload (id, bucket, path, length, content_type, noted, received, done, \
+                 expires_at, network) SELECT 'x' || i, 'box', 'x' || i, 1, 'a/b', '', 0, 0, ?1, i FROM n";
+    let later = kernel::Timestamp::now().as_micros() + 1_000_000_000;
+    ground.storage.0.change(&ground.env, crowd, &[json!(later)]).await.unwrap();
+    begin(&from(3), "d".to_owned()).await.unwrap();
+    assert_eq!(
+        told(ground.storage.upload(&from(1), first).await),
+        "404 not_found: there is no such upload (any more)"
+    );
+    assert_eq!(ground.staged(), staged, "one has come, and one has gone with its bytes");
+    ground.storage.upload(&from(2), &others.id).await.unwrap();
+}

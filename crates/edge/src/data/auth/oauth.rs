@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use capabilities::auth::{Arrival, Cookie, Departure, Handover, Landing, Taken, Wish};
-use http::header::{COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use http::header::{COOKIE, LOCATION, REFERER, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use kernel::{Error, Result, Secret};
 use serde_json::json;
@@ -35,7 +35,9 @@ async fn start(request: &Request<'_>, provider: &str) -> Result<Response> {
             }
         }
     }
-    let wish = Wish { redirect, challenge: challenge.unwrap_or_default() };
+    let from = request.ask.parts.headers.get(REFERER).and_then(|from| from.to_str().ok());
+    let from = from.map(str::to_owned);
+    let wish = Wish { redirect, challenge: challenge.unwrap_or_default(), from };
     let Departure { location, cookie } = request.data.auth.depart(&request.asking, provider, &wish).await?;
     leads(&location, &cookie.into_iter().collect::<Vec<_>>())
 }

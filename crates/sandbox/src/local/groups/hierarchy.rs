@@ -84,7 +84,7 @@ impl Hierarchy {
         ];
         match self.kind {
             Kind::V2 => {
-                put(&directory, "cpu.max", format!("{quota} {PERIOD_US}"))?;
+                put(&commands, "cpu.max", format!("{quota} {PERIOD_US}"))?;
                 put(&hand, "cpu.weight", 1000)?;
                 for (group, bytes, pids) in parts {
                     put(group, "memory.max", bytes)?;
@@ -93,8 +93,8 @@ impl Hierarchy {
                 }
             }
             Kind::Cpu => {
-                put(&directory, "cpu.cfs_period_us", PERIOD_US)?;
-                put(&directory, "cpu.cfs_quota_us", quota)?;
+                put(&commands, "cpu.cfs_period_us", PERIOD_US)?;
+                put(&commands, "cpu.cfs_quota_us", quota)?;
                 put(&hand, "cpu.shares", 10_240)?;
             }
             Kind::Memory => {
@@ -242,4 +242,71 @@ fn get(directory: &Path, file: &str) -> io::Result<String> {
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { memory_bytes: 64 << 20, cpu_millis: 1_500, pids: 32, tmp_bytes: 8 << 20 };
+
+    /// What the kernel would be told: a plain directory keeps it.
+    fn told(kind: Kind) -> Vec<(String, String)> {
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { kind, parent: root.path().to_owned() };
+        hierarchy.create("name", &LIMITS).unwrap();
+        let mut told = Vec::new();
+        for part in ["", HAND, COMMANDS] {
+            for entry in fs::read_dir(root.path().join("name").join(part)).unwrap().flatten() {
+                if entry.path().is_file() {
+                    let name = Path::new(part).join(entry.file_name()).display().to_string();
+                    told.push((name, fs::read_to_string(entry.path()).unwrap()));
+                }
+            }
+        }
+        told.sort();
+        told
+    }
+
+    #[test]
+    fn version_2_is_told_all_limits_in_the_groups_that_hold_processes() {
+        let hand_bytes = (HAND_BYTES + LIMITS.tmp_bytes).to_string();
+        let expected = [
+            ("cgroup.subtree_control", "+memory +pids +cpu"),
+            ("commands/cpu.max", "15000 10000"),
+            ("commands/memory.max", "67108864"),
+            ("commands/pids.max", "32"),
+            ("hand/cpu.weight", "1000"),
+            ("hand/memory.max", &hand_bytes),
+            ("hand/pids.max", "512"),
+        ];
+        assert_eq!(told(Kind::V2), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn hierarchies_without_controllers_are_told_nothing() {
+        for kind in [Kind::Unified, Kind::Cpuacct, Kind::Freezer] {
+            assert_eq!(told(kind), []);
+        }
+    }
+
+    #[test]
+    fn usage_is_read_where_version_2_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { kind: Kind::V2, parent: root.path().to_owned() };
+        hierarchy.create("name", &LIMITS).unwrap();
+        let group = root.path().join("name");
+        for (file, text) in [
+            ("memory.current", "4096\n"),
+            ("pids.current", "7\n"),
+            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+            ("commands/memory.events", "low 0\noom 3\noom_kill 2\n"),
+        ] {
+            fs::write(group.join(file), text).unwrap();
+        }
+        let mut usage = Usage::default();
+        hierarchy.add_usage("name", &mut usage);
+        let cpu = Duration::from_micros(1500);
+        assert_eq!(usage, Usage { memory_bytes: 4096, cpu, pids: 7, oom_kills: 2 });
+    }
 }

@@ -60,7 +60,7 @@ fn whatever_changes_places_while_it_is_read_nothing_outside_is_read() {
         });
         let _done = Done(&done);
         let copies = directory.path().join("copies");
-        for round in 0..1_000 {
+        for round in 0..400 {
             match scanned(&tree, &Caps::default()) {
                 Ok(manifest) => {
                     let leaked = manifest
@@ -265,7 +265,7 @@ fn a_manifest_that_is_cut_or_changed_is_refused() {
         assert!(read(text.replacen(old, new, 1).as_bytes()).is_err(), "{old}");
     }
     // A line that never ends, from very little.
-    let endless = zstd::encode_all(std::io::repeat(b'[').take(1 << 30), 1).unwrap();
+    let endless = zstd::encode_all(std::io::repeat(b'[').take(1 << 27), 1).unwrap();
     assert!(Manifest::read(&mut &*endless, &Caps::default()).is_err());
 }
 
@@ -371,7 +371,7 @@ fn an_archive_gives_contents_and_nothing_else() {
 
 #[test]
 fn an_archive_that_swells_is_cut_off() {
-    // A gigabyte of nothing, in the name of a file, in a file that nobody asked for, and at the end.
+    // Much of nothing, in the name of a file, in a file that nobody asked for, and at the end.
     let long_name = |size: u64| {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::GNULongName);
@@ -388,14 +388,14 @@ fn an_archive_that_swells_is_cut_off() {
         header.as_bytes().to_vec()
     };
     for (start, said) in [
-        (long_name(1 << 30), "a path in it is too long"),
-        (other(1 << 30), "the archive"),
+        (long_name(1 << 27), "a path in it is too long"),
+        (other(1 << 27), "the archive"),
         (other(1 << 62), "the archive"),
         (Vec::new(), "the archive"),
     ] {
         let mut packing = zstd::Encoder::new(Vec::new(), 1).unwrap();
         packing.write_all(&start).unwrap();
-        std::io::copy(&mut std::io::repeat(0).take(1 << 30), &mut packing).unwrap();
+        std::io::copy(&mut std::io::repeat(0).take(1 << 27), &mut packing).unwrap();
         let refused = restored(&packing.finish().unwrap()).0.unwrap_err();
         assert!(refused.contains(said) || refused.contains("its content is missing"), "{refused}");
     }

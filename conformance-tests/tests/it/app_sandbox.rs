@@ -1,0 +1,192 @@
+//! Sandboxes from outside: an agent's work in one, and what an attacker with code in it gets.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use conformance_tests::Place;
+use testkit::Client;
+use serde_json::{Value, json};
+
+struct Sandbox(Place);
+
+impl Sandbox {
+    fn new(name: &str) -> Self {
+        Self(Place::new(name).unwrap())
+    }
+
+    fn tool(&self, tool: &str, input: &Value) -> Value {
+        self.0.output(tool, input).unwrap()
+    }
+
+    /// Holds that a call is refused so, and gives the problem.
+    fn refused(&self, tool: &str, input: &Value, status: u16, code: &str) -> Value {
+        refused(&self.0.client, tool, input, status, code)
+    }
+
+    /// A key that is bound to the environment, with this scope alone.
+    fn key(&self, scope: &str) -> Client {
+        let wanted = json!({ "name": scope, "env": self.0.slug, "scopes": [scope] });
+        let operator = self.0.steading.client().without_env();
+        let made = operator.request("POST", "/v1/keys").json(&wanted).send().unwrap().json().unwrap();
+        Client::new(&self.0.steading.ready().url).with_key(made["key"].as_str().unwrap())
+    }
+
+    /// Runs a command that succeeds, and gives its output.
+    fn run(&self, command: &str) -> String {
+        let ran = self.tool("shell_run", &json!({ "command": command, "timeout_s": 120 }));
+        assert_eq!(ran["exit_code"], 0, "{command}: {ran}");
+        ran["stdout"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a command that fails, and gives all it says.
+    fn fails(&self, command: &str) -> String {
+        let ran = self.tool("shell_run", &json!({ "command": command, "timeout_s": 120 }));
+        assert_ne!(ran["exit_code"], 0, "{command}: {ran}");
+        format!("{}{}", ran["stdout"].as_str().unwrap(), ran["stderr"].as_str().unwrap())
+    }
+}
+
+fn refused(client: &Client, tool: &str, input: &Value, status: u16, code: &str) -> Value {
+    let answer = client.call(tool, input).unwrap();
+    assert_eq!((answer.status, answer.code()), (status, code), "{tool} {input}: {answer:?}");
+    answer.body
+}
+
+#[test]
+fn an_agent_works_on_files_runs_them_and_goes_back() {
+    let sandbox = Sandbox::new("sandbox-work");
+    let source = "def total(numbers):\n    return sum(numbers)\n\nprint(total([1, 2, 3]))\n";
+    assert_eq!(
+        sandbox.tool("file_write", &json!({ "path": "src/sum.py", "text": source })),
+        json!({ "bytes": source.len() })
+    );
+    assert_eq!(sandbox.run("python3 src/sum.py"), "6\n");
+    let edit = json!({ "path": "src/sum.py", "old": "[1, 2, 3]", "new": "[4, 5]" });
+    assert_eq!(sandbox.tool("file_edit", &edit), json!({ "changed": 1 }));
+    assert_eq!(sandbox.run("cd src && python3 sum.py"), "9\n");
+    assert_eq!(sandbox.tool("file_read", &json!({ "path": "src/sum.py", "line": 4 }))["text"], "print(total([4, 5]))\n");
+    let part = sandbox.tool("file_read", &json!({ "path": "/workspace/src/sum.py", "line": 2, "lines": 1 }));
+    assert_eq!(part, json!({ "text": "    return sum(numbers)\n", "next_line": 3 }));
+    assert_eq!(
+        sandbox.tool("file_search", &json!({ "line": "def \\w+", "name": "*.py" })),
+        json!({ "found": ["src/sum.py:1: def total(numbers):"] })
+    );
+    let listed = sandbox.tool("file_list", &json!({ "depth": 2 }));
+    assert_eq!(listed["files"], json!(["src/", format!("src/sum.py {}", source.len() - 3)]));
+    let snapshot = sandbox.tool("workspace_snapshot", &json!({ "name": "good" }));
+    sandbox.run("rm -r src && echo more > other && (sleep 1000 &)");
+    let dry = sandbox.tool("workspace_restore", &json!({ "snapshot": "good", "dry_run": true }));
+    assert_eq!(dry["restored"], false);
+    let again = json!({ "snapshot": snapshot["snapshot"], "confirm": dry["confirm"] });
+    sandbox.refused("workspace_restore", &json!({ "snapshot": "good" }), 409, "conflict");
+    assert_eq!(sandbox.tool("workspace_restore", &again)["restored"], true);
+    assert_eq!(sandbox.run("python3 src/sum.py; ls; pgrep sleep || echo nothing sleeps"), "9\nsrc\nnothing sleeps\n");
+}
+
+#[test]
+fn output_and_time_are_bounded_and_nothing_is_lost() {
+    let sandbox = Sandbox::new("sandbox-bounds");
+    let ran = sandbox.tool("shell_run", &json!({ "command": "seq 1 200000" }));
+    let stdout = ran["stdout"].as_str().unwrap();
+    assert!(stdout.starts_with("1\n2\n") && stdout.ends_with("199999\n200000\n") && stdout.len() < 8_000, "{stdout}");
+    let file = stdout.split("all of it is in ").nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(sandbox.run(&format!("wc -l < {file}")), "200000\n");
+    // A command whose time is over ends with all that it has begun, however it hides.
+    let hidden = "setsid nohup sleep 4242 >/dev/null 2>&1 & (sleep 4242 &) ; sleep 4242";
+    let ran = sandbox.tool("shell_run", &json!({ "command": hidden, "timeout_s": 1 }));
+    assert_eq!(ran["exit_code"], 124);
+    assert_eq!(sandbox.run("pgrep -f 'sleep 4242' -x || echo none"), "none\n");
+    // One that ends by itself leaves what it was told to leave.
+    sandbox.run("(sleep 4243 &)");
+    assert_eq!(sandbox.run("pgrep -fc 'sleep 4243'").trim(), "1");
+    let endless = json!({ "command": "true", "timeout_s": 0 });
+    assert_eq!(sandbox.refused("shell_run", &endless, 400, "invalid_input")["field"], "/timeout_s");
+    sandbox.refused("file_read", &json!({ "path": "none" }), 404, "not_found");
+}
+
+#[test]
+fn code_in_a_sandbox_finds_nothing_of_the_platform() {
+    // What must not be found is on this machine: a server on its loopback, and the operator's key in a file.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let sandbox = Sandbox::new("sandbox-attack");
+    let ready = sandbox.0.steading.ready();
+    let (key, data) = (ready.key.clone(), ready.data_dir.display().to_string());
+    sandbox.fails(&format!("ls {data}"));
+    sandbox.fails("ls /root");
+    sandbox.fails("cat /etc/shadow");
+    sandbox.fails(&format!("exec 3<>/dev/tcp/127.0.0.1/{port}"));
+    sandbox.fails(&format!("curl -sS -m 5 --noproxy '*' http://127.0.0.1:{port}/"));
+    sandbox.fails(&format!("curl -sSf -m 5 http://127.0.0.1:{port}/"));
+    sandbox.fails("curl -sSf -m 5 http://169.254.169.254/latest/meta-data/");
+    sandbox.fails("curl -sSf -m 5 https://example.com/");
+    let told = sandbox.run("curl -s -m 5 http://example.com/ || true");
+    assert!(told.contains("example.com") && told.contains("sandbox.allow"), "an agent is told why: {told}");
+    for attempt in [
+        "unshare -U true",
+        "unshare -m true",
+        "mount -t tmpfs none /tmp",
+        "chroot / true",
+        "mknod /tmp/disk b 254 0",
+        "kill -9 1",
+        "echo 1 > /proc/sys/kernel/sysrq",
+        "cat /proc/1/environ | grep .",
+        "cat /proc/kallsyms | grep .",
+        "ls /sys/kernel",
+        "echo x > /usr/bin/true",
+        "echo x > /etc/passwd",
+        "dmesg",
+        "nice -n -5 true 2>&1 | grep -v . ; ulimit -Hn 100000000",
+        "su -c id",
+    ] {
+        sandbox.fails(attempt);
+    }
+    // Neither in the environment, nor in any file or process that can be read.
+    let everything = "env; cat /proc/*/environ /proc/*/cmdline /proc/mounts /etc/* 2>/dev/null | tr '\\0' '\\n'";
+    let found = sandbox.run(&format!("({everything}) | base64 -w0 > /tmp/all; grep -rslF '{}' / 2>/dev/null | grep -v ^/proc/ | head -3; true", &key[..24]));
+    assert_eq!(found, "", "the operator's key is in a file");
+    let all = sandbox.run("base64 -d /tmp/all | head -c 5000");
+    assert!(!all.contains(&key) && !all.contains(&data), "{all}");
+    assert!(sandbox.run("grep ^Cap /proc/self/status").lines().all(|line| line.ends_with("0000000000000000")));
+    assert_eq!(sandbox.run("id -u").trim(), "1000");
+    drop(server);
+}
+
+#[test]
+fn two_credentials_and_two_environments_have_nothing_in_common() {
+    let sandbox = Sandbox::new("sandbox-apart");
+    sandbox.run("echo mine > secret");
+    let other = sandbox.key("sandbox:use");
+    let ran = other.output("shell_run", &json!({ "command": "ls -A; hostname" })).unwrap();
+    assert_eq!(ran["stdout"], "sandbox\n");
+    assert_eq!(sandbox.run("cat secret"), "mine\n");
+    // A key that nobody has given the scope does not even see the tools.
+    refused(&sandbox.key("db:read"), "shell_run", &json!({ "command": "true" }), 403, "forbidden");
+}
+
+#[test]
+fn a_server_is_shown_at_a_secret_host_and_nowhere_else() {
+    let sandbox = Sandbox::new("sandbox-preview");
+    sandbox.run("mkdir site && echo 'hello from inside' > site/index.html && (python3 -m http.server 8123 -d site >/dev/null 2>&1 &)");
+    let url = sandbox.tool("preview_open", &json!({ "port": 8123 }))["url"].as_str().unwrap().to_owned();
+    let host = url.strip_prefix("http://").unwrap();
+    let ask = |host: &str| {
+        let mut stream = std::net::TcpStream::connect(sandbox.0.steading.authority()).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask(host);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hello from inside"), "{answer}");
+    let (label, domain) = host.split_once('.').unwrap();
+    let (port, token) = label.split_once('-').unwrap();
+    let mut forged = token.to_owned();
+    let last = if forged.pop() == Some('a') { 'b' } else { 'a' };
+    forged.push(last);
+    for wrong in [format!("8124-{token}"), format!("{port}-{forged}"), "8123-x".to_owned(), token.to_owned()] {
+        let answer = ask(&format!("{wrong}.{domain}"));
+        assert!(answer.starts_with("HTTP/1.1 404"), "{wrong}: {answer}");
+    }
+    assert_eq!(sandbox.refused("preview_open", &json!({ "port": 0 }), 400, "invalid_input")["field"], "/port");
+}

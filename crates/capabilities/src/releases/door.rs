@@ -1,0 +1,55 @@
+//! What every manifest has to hold, whoever brings it: one that is applied, and one that comes with an archive.
+
+use kernel::{Error, Result};
+
+use super::manifest::Manifest;
+use super::title;
+use crate::domains::{DomainName, Reserved};
+
+/// How long the name of a secret may be.
+const SECRET: usize = 64;
+
+impl Manifest {
+    /// The manifest in the form in which it is kept, where each part holds by itself; or the first thing that is wrong, with
+    /// its place.
+    pub(super) fn formed(mut self) -> Result<Self> {
+        self.name.as_deref().map_or(Ok(()), title::check)?;
+        if let Some(auth) = self.auth.take() {
+            self.auth = Some(auth.checked().map_err(|e| e.under("/auth"))?);
+        }
+        self.backups.iter().try_for_each(|it| it.check().map_err(|e| e.under("/backups")))?;
+        self.lifecycle.iter().try_for_each(|it| it.check().map_err(|e| e.under("/lifecycle")))?;
+        for (i, name) in self.secrets.iter().flatten().enumerate() {
+            if !is_secret(name) {
+                return Err(Error::invalid(format!("/secrets/{i}"), "this is not the name of a secret"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Refuses what no release of ours keeps.
+    pub(super) fn kept(&self) -> Result<()> {
+        let formed = self.clone().formed()?;
+        if formed.auth != self.auth {
+            return Err(Error::invalid("/auth", "addresses are not written as they are kept"));
+        }
+        if self.site.is_some() {
+            return Err(Error::invalid("/site", "a site is kept beside the manifest"));
+        }
+        for (i, text) in self.domains.iter().flatten().enumerate() {
+            let at = format!("/domains/{i}");
+            let name = DomainName::read(text, &Reserved::default()).map_err(|e| e.field(&at))?;
+            if name.as_str() != text {
+                return Err(Error::invalid(at, "a domain is not written as domains are kept"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=SECRET).contains(&name.len())
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(is_plain)
+}
