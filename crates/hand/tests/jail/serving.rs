@@ -24,7 +24,7 @@ fn files_are_worked_with_by_the_user_in_the_jail() {
         let read = |path: &str| FileRequest::Read { path: path.into(), offset: 0, limit: None };
         let content = cell.files(read("a/b"));
         assert!(content.code == 0 && content.stdout.ends_with("}\ncontent\n"), "{content:?}");
-        let hidden = cell.files(read("/root/.bashrc"));
+        let hidden = cell.files(read("/etc/shadow"));
         assert!(hidden.code == 1 && hidden.stderr.contains("not_found"), "{hidden:?}");
         let walled = cell.files(FileRequest::MakeDirectory { path: "/usr/new".into() });
         assert!(walled.code == 1 && walled.stderr.contains("denied"), "{walled:?}");
