@@ -16,7 +16,8 @@ pub use error::{Error, Source};
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
-    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text, TlsMode,
+    AcmeChallenge, Addresses, Allowed, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text,
+    TlsMode, Vouched,
 };
 
 /// The file that is read from the working directory when `--config` names no other.
@@ -55,6 +56,8 @@ pub struct Config {
     pub database: Database,
     /// What environments may take.
     pub environments: Environments,
+    /// What sandboxes may take.
+    pub sandbox: Sandbox,
     /// Mail to the users of apps.
     pub mail: Mail,
     /// Signing in to apps.
@@ -201,6 +204,29 @@ pub struct Environments {
     pub keep_deleted_s: u64,
 }
 
+/// What sandboxes may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// How many are awake at once.
+    pub awake: usize,
+    /// How many of one tenant are.
+    pub awake_of_tenant: usize,
+    /// The memory of one, in bytes.
+    pub memory_bytes: u64,
+    /// The processor time of one, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// The most bytes that a new workspace may hold.
+    pub workspace_bytes: u64,
+    /// After how many seconds without use one is stopped where it is.
+    pub freeze_after_s: u64,
+    /// After how many it is ended; its files stay.
+    pub park_after_s: u64,
+    /// Where they may go.
+    pub allow: Allowed,
+    /// Of those, places whose addresses need not be public.
+    pub origins: Vouched,
+}
+
 /// Where files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
@@ -251,6 +277,17 @@ impl Default for Config {
                 contact: None,
                 challenge: AcmeChallenge::Any,
                 orders_per_tenant: 50,
+            },
+            sandbox: Sandbox {
+                awake: 32,
+                awake_of_tenant: 8,
+                memory_bytes: 1024 * 1024 * 1024,
+                cpu_millis: 1_000,
+                workspace_bytes: 2 * 1024 * 1024 * 1024,
+                freeze_after_s: 30,
+                park_after_s: 300,
+                allow: Allowed::default(),
+                origins: Vouched::default(),
             },
             domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },

@@ -14,7 +14,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use kernel::{BlobHash, Code, Env, Error, Result};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
+
+use crate::traffic::Own;
 
 /// How long the app may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +31,8 @@ pub struct Dialer {
     pub control: Arc<Control>,
     /// Who knows the apps' own domains.
     pub domains: Arc<Domains>,
+    /// What is dialled is counted for nobody: no visitor can keep a release from being looked at.
+    pub own: Own,
 }
 
 impl LiveCheck for Dialer {
@@ -78,10 +82,16 @@ impl Dialer {
     }
 
     async fn get(&self, host: &str) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.addr).await?;
+        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(self.addr.ip(), 0))?;
+        let ours = self.own.is(socket.local_addr()?);
+        let stream = socket.connect(self.addr).await?;
         stream.set_nodelay(true)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        tokio::spawn(async move {
+            let _ours = ours;
+            connection.await
+        });
         let request = Request::get("/").header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
         Ok(sender.send_request(request).await?)
     }

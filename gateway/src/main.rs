@@ -10,6 +10,7 @@ mod lockfile;
 mod prompt;
 mod proxies;
 mod redirect;
+mod sandboxes;
 mod serve;
 mod telemetry;
 mod traffic;
@@ -29,6 +30,10 @@ use crate::config::{Config, Surroundings};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The process that makes sandboxes has no configuration, no log and no runtime of its own.
+    if sandboxes::is_host() {
+        return sandboxes::host();
+    }
     let args = match cli::parse() {
         Ok(args) => args,
         Err(refused) => return refused,

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::lockfile::{self, Lock};
 use crate::prompt::Prompt;
-use crate::traffic::{Counted, Traffic, TrafficLimits};
+use crate::traffic::{Counted, Own, Traffic, TrafficLimits};
 use crate::wiring::{self, App, Listening, Ready};
 
 /// How long a client may take to send a request's head.
@@ -182,6 +182,7 @@ fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> List
         tls,
         url,
         apps_domain: config.apps_domain.clone().unwrap_or_else(|| format!("localhost:{port}")),
+        own: Own::default(),
         stopping: CancellationToken::new(),
         cancelled: CancellationToken::new(),
     }
@@ -266,7 +267,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(counted) = traffic.admit(peer.ip()) else {
+                let Some(counted) = traffic.accept(peer, &listening.own) else {
                     tracing::debug!(%peer, "there are too many connections");
                     continue;
                 };
@@ -299,14 +300,18 @@ impl Peer {
     /// The answer of `router`, unless the peer leaves too many unread.
     async fn answer(self, router: Router, mut request: Request<Body>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(self.at));
+        let Some(under_way) = self.counted.begin() else {
+            return Ok(busy("too many requests of this address are under way"));
+        };
         let (request, kept) = self.counted.request(request);
         let answered = router.oneshot(request).await?;
-        drop(kept);
-        Ok(self.counted.answer(answered).unwrap_or_else(|| {
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], "read the answers before this one first")
-                .into_response()
-        }))
+        drop((kept, under_way));
+        Ok(self.counted.answer(answered).unwrap_or_else(|| busy("read the answers before this one first")))
     }
+}
+
+fn busy(why: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], why).into_response()
 }
 
 async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listening, head: Duration) {

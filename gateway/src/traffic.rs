@@ -4,21 +4,23 @@
 mod bodies;
 mod pace;
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request};
+use http::Request;
 use kernel::Networks;
 
-use bodies::{Answering, Arriving, Held, Kept, Kind};
+use bodies::{Answering, Arriving, Held, Kept};
 use pace::Readers;
 
 pub use pace::Pace;
+
+/// How much more JSON takes when it is read than while it arrives, mostly; `web::body::json` refuses what takes far more.
+const JSON: u64 = 4;
 
 /// How often it is looked whether a connection's reader is still there.
 const LOOK: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub struct TrafficLimits {
     pub waiting_of_peer: u64,
     /// The same in all.
     pub waiting: u64,
+    /// Requests of one network address that are under way.
+    pub requests_of_peer: usize,
     /// Answers to one network address that are not at their end; each may hold a file open.
     pub answers_of_peer: usize,
     /// The same in all.
@@ -50,8 +54,9 @@ impl TrafficLimits {
         Self {
             connections,
             connections_of_peer: (connections / 4).min(512),
-            waiting_of_peer: 64 << 20,
+            waiting_of_peer: 128 << 20,
             waiting: 1 << 30,
+            requests_of_peer: 512,
             answers_of_peer: (files / 16).clamp(64, 2_048),
             answers: (files / 4).max(256),
             proxies,
@@ -77,9 +82,45 @@ struct Counts {
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     connections: usize,
+    requests: usize,
     answers: usize,
     waiting: u64,
 }
+
+/// Where connections come from that the platform makes to itself. Clones know the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct Own(Arc<Mutex<HashSet<SocketAddr>>>);
+
+/// One of them, until it is dropped.
+pub struct OwnConnection {
+    all: Own,
+    from: SocketAddr,
+}
+
+impl Own {
+    /// From here on a connection from there is the platform's own.
+    pub fn is(&self, from: SocketAddr) -> OwnConnection {
+        self.known().insert(from);
+        OwnConnection { all: self.clone(), from }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OwnConnection {
+    fn drop(&mut self) {
+        self.all.known().remove(&self.from);
+    }
+}
+
+/// What the platform's own connections are counted under: an address that nobody has.
+const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// As many answers and bytes as somebody may have though there is no room for more: who takes much is refused first.
+const FEW: usize = 8;
+const LITTLE: u64 = 1 << 20;
 
 /// A connection that is counted until it is dropped. Clones are the same one.
 #[derive(Clone)]
@@ -97,8 +138,22 @@ impl Traffic {
         Self(Arc::new(Inner { limits, counts: Mutex::default() }))
     }
 
-    /// Takes in a connection of `peer`; none where there are too many.
-    pub fn admit(&self, peer: IpAddr) -> Option<Counted> {
+    /// Takes in a connection from `from`; none where there are too many. The platform's own are counted for nobody.
+    pub fn accept(&self, from: SocketAddr, own: &Own) -> Option<Counted> {
+        if own.known().contains(&from) {
+            let mut counts = self.counts();
+            counts.all.connections += 1;
+            counts.peers.entry(NOBODY).or_default().connections += 1;
+            return Some(self.counted(NOBODY));
+        }
+        self.admit(from.ip())
+    }
+
+    fn counted(&self, peer: IpAddr) -> Counted {
+        Counted(Arc::new(One { traffic: self.clone(), peer, readers: Arc::default() }))
+    }
+
+    fn admit(&self, peer: IpAddr) -> Option<Counted> {
         let (limits, peer) = (&self.0.limits, network(peer));
         let mut counts = self.counts();
         let of_peer = counts.peers.get(&peer).copied().unwrap_or_default().connections;
@@ -108,7 +163,7 @@ impl Traffic {
         }
         counts.all.connections += 1;
         counts.peers.entry(peer).or_default().connections += 1;
-        Some(Counted(Arc::new(One { traffic: self.clone(), peer, readers: Arc::default() })))
+        Some(self.counted(peer))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -130,17 +185,27 @@ impl Drop for One {
 }
 
 impl Counted {
-    /// The request, whose body is counted while it arrives. What is read of it counts for as long as the caller has what
-    /// comes with it, which is until the answer.
+    /// A request that is under way, until what is given is dropped; none where there are too many.
+    pub fn begin(&self) -> Option<UnderWay> {
+        let Traffic(inner) = &self.0.traffic;
+        let mut counts = self.0.traffic.counts();
+        let count = counts.peers.get_mut(&self.0.peer)?;
+        if count.requests >= inner.limits.requests_of_peer && !inner.limits.proxies.have(self.0.peer) {
+            return None;
+        }
+        count.requests += 1;
+        Some(UnderWay(self.clone()))
+    }
+
+    /// The request, whose body is counted as it comes, for as long as the caller has what comes with it, which is until
+    /// the answer.
     pub fn request(&self, request: Request<Body>) -> (Request<Body>, Kept) {
         if request.body().is_end_stream() {
             return (request, Kept::default());
         }
-        let is_json = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.contains("json"));
-        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(is_json);
-        let kind = if is_json { Kind::Json } else { Kind::Bytes };
+        let weight = if web::body::is_json(request.headers()) { JSON } else { 1 };
         let (head, body) = request.into_parts();
-        let body = Arriving::new(body, self.clone(), kind);
+        let body = Arriving::new(body, self.clone(), weight);
         let kept = body.kept();
         (Request::from_parts(head, Body::new(body)), kept)
     }
@@ -164,14 +229,17 @@ impl Counted {
         let mut counts = self.0.traffic.counts();
         let all = counts.all;
         let count = counts.peers.get_mut(&self.0.peer)?;
-        let is_proxy = limits.proxies.have(self.0.peer);
-        let few = count.answers + answers <= limits.answers_of_peer || is_proxy;
-        if answers > 0 && (!few || all.answers + answers > limits.answers) {
+        let alone = limits.proxies.have(self.0.peer) || self.0.peer == NOBODY;
+        let (mine, every) = (count.answers + answers, all.answers + answers);
+        if answers > 0 && (!alone && mine > limits.answers_of_peer || mine > FEW && every > limits.answers) {
             return None;
         }
-        let little = count.waiting + bytes <= limits.waiting_of_peer || is_proxy;
+        let (mine, every) = (count.waiting + bytes, all.waiting + bytes);
         // One alone is as large as it is.
-        if bytes > 0 && count.waiting > 0 && (!little || all.waiting + bytes > limits.waiting) {
+        if bytes > 0
+            && count.waiting > 0
+            && (!alone && mine > limits.waiting_of_peer || mine > LITTLE && every > limits.waiting)
+        {
             return None;
         }
         count.waiting += bytes;
@@ -206,6 +274,17 @@ impl Counted {
     }
 }
 
+/// A request that is under way, until it is dropped.
+pub struct UnderWay(Counted);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.0.traffic.counts().peers.get_mut(&self.0.0.peer) {
+            count.requests = count.requests.saturating_sub(1);
+        }
+    }
+}
+
 /// One address of IPv4, or the /64 of IPv6, which one subscriber has as a whole (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -230,8 +309,9 @@ mod tests {
             connections_of_peer: 2,
             waiting_of_peer: 100,
             waiting: 150,
-            answers_of_peer: 4,
-            answers: 5,
+            requests_of_peer: 2,
+            answers_of_peer: 10,
+            answers: 15,
             proxies: Networks::of(["10.0.0.9"].into_iter()).unwrap(),
         })
     }
@@ -269,7 +349,7 @@ mod tests {
         let second = answer(&slow, 40).unwrap();
         assert!(answer(&slow, 0).is_some(), "an empty one waits for nobody");
         let other = answer(&quick, 90).unwrap();
-        assert!(answer(&quick, 1).is_none(), "too much in all, and this one has some");
+        assert!(answer(&quick, 1).is_some(), "too much in all, of which this one has little");
         drop((first, second));
         let body = axum::body::to_bytes(other.into_body(), 1_000).await.unwrap();
         assert_eq!(body.len(), 90);
@@ -286,12 +366,42 @@ mod tests {
         };
         let (greedy, other) =
             (traffic.admit(peer("192.0.2.1")).unwrap(), traffic.admit(peer("192.0.2.2")).unwrap());
-        let held: Vec<_> = (0..4).map(|_| stream(&greedy).unwrap()).collect();
+        let held: Vec<_> = (0..10).map(|_| stream(&greedy).unwrap()).collect();
         assert!(stream(&greedy).is_none());
-        let one = stream(&other).unwrap();
-        assert!(stream(&other).is_none(), "five in all");
-        drop((held, one));
+        let few: Vec<_> = (0..FEW).map(|_| stream(&other).unwrap()).collect();
+        assert!(stream(&other).is_none(), "fifteen in all, and this one has some");
+        drop((held, few));
         assert!(stream(&other).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_until_its_reader_has_come_for_more() {
+        let traffic = traffic();
+        let counted = traffic.admit(peer("192.0.2.1")).unwrap();
+        let mut body = counted.answer(Response::new(Body::from("all of it"))).unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        assert!(!body.is_end_stream() && traffic.counts().all.answers == 1);
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert_eq!(traffic.counts().all.answers, 0);
+    }
+
+    #[test]
+    fn requests_are_counted_for_who_makes_them_and_our_own_for_nobody() {
+        let (traffic, own) = (traffic(), Own::default());
+        let from = |port| SocketAddr::new(peer("192.0.2.1"), port);
+        let counted = traffic.accept(from(1), &own).unwrap();
+        let first = [counted.begin().unwrap(), counted.begin().unwrap()];
+        assert!(counted.begin().is_none());
+        let _second = traffic.accept(from(2), &own).unwrap();
+        assert!(traffic.accept(from(3), &own).is_none(), "two connections are all it may have");
+        let ours = own.is(from(3));
+        let mine = traffic.accept(from(3), &own).unwrap();
+        assert!(mine.begin().is_some());
+        drop(ours);
+        assert!(traffic.accept(from(3), &own).is_none());
+        drop(first);
+        assert!(counted.begin().is_some());
     }
 
     #[tokio::test]
@@ -301,14 +411,15 @@ mod tests {
         let arriving = |bytes: usize| {
             let first = futures::stream::iter([Ok(Bytes::from(vec![0; bytes]))]);
             let body = Body::from_stream(first.chain(futures::stream::pending::<io::Result<Bytes>>()));
-            counted.request(Request::new(body)).0.into_body()
+            let (request, kept) = counted.request(Request::new(body));
+            (request.into_body(), kept)
         };
-        let mut first = arriving(80);
+        let (mut first, kept) = arriving(80);
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
-        let refused = web::body::read(&http::HeaderMap::new(), arriving(80), 1_000).await.unwrap_err();
+        let refused = web::body::read(&http::HeaderMap::new(), arriving(80).0, 1_000).await.unwrap_err();
         assert_eq!(refused.code(), kernel::Code::Unavailable);
-        drop(first);
-        assert_eq!(arriving(80).frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
+        drop((first, kept));
+        assert_eq!(arriving(80).0.frame().await.unwrap().unwrap().into_data().unwrap().len(), 80);
         assert_eq!(traffic.counts().all.waiting, 0);
     }
 
@@ -319,7 +430,7 @@ mod tests {
         let request = Request::post("/").header(CONTENT_TYPE, "application/json");
         let (request, kept) = counted.request(request.body(Body::from("[1]")).unwrap());
         web::body::read(&http::HeaderMap::new(), request.into_body(), 1_000).await.unwrap();
-        assert_eq!(traffic.counts().all.waiting, 48);
+        assert_eq!(traffic.counts().all.waiting, 12);
         drop(kept);
         assert_eq!(traffic.counts().all.waiting, 0);
     }

@@ -13,7 +13,7 @@ use axum::Router;
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
-use capabilities::logs::{Logs, Pace, Rotation};
+use capabilities::logs::{Entry, Level, Logs, Pace, Rotation, Source};
 use capabilities::mail::{Post, Route, Server};
 use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
@@ -23,12 +23,14 @@ use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
 use edge::{Data, Edge, Hosts};
+use hands::Journal;
 use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
+use sandbox::egress::Outcome;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -38,7 +40,8 @@ use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::proxies::Proxies;
-use crate::upkeep;
+use crate::traffic::Own;
+use crate::{sandboxes, upkeep};
 
 use https::Dispatch;
 pub use https::Https;
@@ -57,6 +60,8 @@ pub struct Listening {
     pub url: String,
     /// The domain below which apps live, with its port.
     pub apps_domain: String,
+    /// The connections that the platform makes to itself.
+    pub own: Own,
     /// Cancelled when the program is told to stop: streams that wait for news end.
     pub stopping: CancellationToken,
     /// Cancelled when the grace period is over: calls still running end.
@@ -89,6 +94,7 @@ impl App {
         if tokio::time::timeout(LAST_WORDS, self.platform.realtime.closed()).await.is_err() {
             tracing::warn!("some realtime connections did not end in time");
         }
+        self.platform.hands.close().await;
         self.platform.databases.close().await;
         self.platform.logs.flush().await;
         self.platform.control.close().await;
@@ -119,6 +125,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         apps_domain: listening.apps_domain.clone(),
         control: Arc::clone(&control),
         domains: Arc::clone(&domains),
+        own: listening.own.clone(),
     };
     let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
     let contents = contents(config, &environments_dir)?;
@@ -158,6 +165,11 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
+    let hands = sandboxes::hands(config, control.store().clone(), egress_journal(&logs))?;
+    tokio::spawn({
+        let (hands, stop) = (hands.clone(), listening.stopping.clone());
+        async move { hands.tend(stop).await }
+    });
     let platform = Arc::new(Platform {
         control,
         databases,
@@ -170,6 +182,7 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         backups,
         storage,
         logs,
+        hands,
         urls,
         environments_dir,
     });
@@ -264,6 +277,18 @@ fn logs(config: &Config, environments_dir: &Path) -> Logs {
     let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / (2 * files as u64) };
     let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
     Logs::with(environments_dir, rotation, Pace { per_second })
+}
+
+/// Notes in the environment's log what its sandboxes were refused.
+fn egress_journal(logs: &Logs) -> Journal {
+    let logs = logs.clone();
+    Arc::new(move |env, event| {
+        if let Outcome::Refused(refusal) = &event.outcome {
+            let target = event.target.as_ref().map_or_else(|| "a host".to_owned(), ToString::to_string);
+            let message = format!("a sandbox was not let out to {target}: {refusal}");
+            logs.append(env, Entry::new(event.at, Level::Warn, Source::Sandbox, message));
+        }
+    })
 }
 
 /// Where the contents of files are.

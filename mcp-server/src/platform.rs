@@ -13,7 +13,9 @@ use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
-use kernel::{Env, EnvId, Error, Result, Slug, Tenant};
+use hands::{Hand, Hands, Template};
+use kernel::{Caller, Env, EnvId, Error, Result, Slug, Tenant};
+use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
 
 /// The services that tools ask.
@@ -40,6 +42,8 @@ pub struct Platform {
     pub backups: Backups,
     /// Their logs.
     pub logs: Logs,
+    /// Their sandboxes.
+    pub hands: Hands,
     /// Where apps answer.
     pub urls: Urls,
     /// Below it, each environment has its directory.
@@ -89,6 +93,22 @@ impl Platform {
     /// As [`Platform::slug`].
     pub async fn url(&self, env: &Env) -> Result<String> {
         Ok(self.urls.app(&self.slug(env).await?))
+    }
+
+    /// The workspace that a credential has in an environment: one for all its calls.
+    ///
+    /// # Errors
+    /// As [`Hands::workspace`].
+    pub async fn workspace(&self, env: &Env, caller: &Caller) -> Result<Workspace> {
+        self.hands.workspace(env, &caller.credential.to_string(), Template::Blank).await
+    }
+
+    /// The sandbox of that workspace, awake.
+    ///
+    /// # Errors
+    /// As [`Hands::wake`].
+    pub async fn hand(&self, env: &Env, caller: &Caller) -> Result<Hand> {
+        self.hands.wake(&self.workspace(env, caller).await?).await
     }
 
     /// The names of the environment's secrets.
@@ -197,6 +217,7 @@ impl Platform {
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id).await?;
         self.backups.leave(environment.tenant, environment.id).await?;
+        self.hands.forget(environment.id).await?;
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
         // Under another name first: who still writes to the environment, its log for one, finds it gone.

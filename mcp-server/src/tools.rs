@@ -31,6 +31,7 @@ mod outcome;
 mod parts;
 mod resource_delete;
 mod secret_set;
+mod shell_run;
 mod site_deploy;
 mod skill_read;
 mod storage_bucket;
@@ -38,6 +39,8 @@ mod storage_get;
 mod storage_list;
 mod storage_put;
 mod storage_sign;
+mod workspace_restore;
+mod workspace_snapshot;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use tool::{Registry, registry};
@@ -81,6 +84,9 @@ pub fn registry() -> Registry<Platform> {
         logs_query::LogsQuery,
         client_code::ClientCode,
         skill_read::SkillRead,
+        shell_run::ShellRun,
+        workspace_snapshot::WorkspaceSnapshot,
+        workspace_restore::WorkspaceRestore,
     ]
 }
 

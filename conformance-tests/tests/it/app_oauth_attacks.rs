@@ -31,12 +31,12 @@ fn refused(response: testkit::http::Response) {
 fn a_way_back_is_for_the_browser_that_left_and_once() {
     let (_outsider, club) = club("oauth-back");
     let mut walker = Walker::default();
-    let back = walker.walk(&club.start("github", "/in"), "/callback?");
+    let back = walker.walk(&club.start("github", "/in"), "/callback/");
     let (held, mut other) = (walker.cookies.clone(), Walker::default());
     // Another browser is led to the callback with somebody's code and state: the log-in of a stranger is not made its own.
     refused(other.ask("GET", &back, None));
     // One that is on a way of its own has another cookie.
-    other.walk(&club.start("github", "/in"), "/callback?");
+    other.walk(&club.start("github", "/in"), "/callback/");
     refused(other.ask("GET", &back, None));
     // The other's cookie under this one's name.
     let host = club.app.url().split('/').nth(2).unwrap().to_owned();
@@ -128,7 +128,7 @@ fn nobody_is_led_anywhere_but_to_the_app_and_what_it_lists() {
 fn one_providers_answer_is_not_taken_for_anothers() {
     let (provider, club) = with_openid("oauth-mixup");
     let mut walker = Walker::default();
-    let back = at_provider(&mut walker, &club.start("acme", "/in"), "login=ada", "/callback?");
+    let back = at_provider(&mut walker, &club.start("acme", "/in"), "login=ada", "/callback/");
     let issuer = conformance_tests::encoded(provider.issuer());
     assert!(back.contains(&format!("iss={issuer}")), "{back}");
     let other = back.replace(&format!("iss={issuer}"), "iss=https%3A%2F%2Fevil.example");
@@ -137,13 +137,13 @@ fn one_providers_answer_is_not_taken_for_anothers() {
     assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     // One that says who it is does so each time.
     let mut walker = Walker::default();
-    let back = at_provider(&mut walker, &club.start("acme", "/in"), "login=ada", "/callback?");
+    let back = at_provider(&mut walker, &club.start("acme", "/in"), "login=ada", "/callback/");
     let answer = walker.ask("GET", &back.replace(&format!("&iss={issuer}"), ""), None);
     assert_eq!(landed(&Walker::led(&answer, &club.callback("acme")), &page), Err("failed".to_owned()));
     // A code of one way under the state of another: neither the verifier nor the nonce fits.
     let (mut one, mut two) = (Walker::default(), Walker::default());
-    let first = at_provider(&mut one, &club.start("acme", "/in"), "login=ada", "/callback?");
-    let second = at_provider(&mut two, &club.start("acme", "/in"), "login=bea", "/callback?");
+    let first = at_provider(&mut one, &club.start("acme", "/in"), "login=ada", "/callback/");
+    let second = at_provider(&mut two, &club.start("acme", "/in"), "login=bea", "/callback/");
     let code = |url: &str| pairs(url.split_once('?').unwrap().1)["code"].clone();
     let injected = second.replace(&code(&second), &code(&first));
     let answer = two.ask("GET", &injected, None);

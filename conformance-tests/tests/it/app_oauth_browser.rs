@@ -128,7 +128,7 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
         club.app.auth("oauth/token", &body)?.refuses(401, "unauthenticated")?;
         // Led to the callback with the attacker's state, it lacks the attacker's cookie.
         let mut walker = crate::outsiders::Walker::default();
-        let back = walker.walk(&club.start("wechat", "/in"), "/callback?");
+        let back = walker.walk(&club.start("wechat", "/in"), "/callback/");
         browser.goto(&back)?;
         assert!(browser.source()?.contains("not begun in this browser"), "{}", browser.source()?);
         assert_eq!(browser.evaluate("return location.pathname")?, "/_/auth/oauth/callback/wechat");

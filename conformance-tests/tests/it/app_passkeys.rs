@@ -199,6 +199,9 @@ fn one_that_verifies_its_user_is_two_factors_and_one_that_does_not_is_one() {
             let ada = sign_up(browser);
             let list = "return (await app.db('notes').list()).rows.length";
             assert_eq!(with_client(browser, list)["status"], 403);
+            // Here it is a second factor, which needs an address that is confirmed.
+            assert_eq!(with_client(browser, REGISTER)["status"], 409);
+            shop.client.output("auth_user_set", &json!({ "user": ADA, "email": ADA }))?;
             assert!(with_client(browser, REGISTER)["id"].is_string());
             assert_eq!(with_client(browser, list), 0, "this session has shown it");
             open(browser, &shop);

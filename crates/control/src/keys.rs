@@ -67,7 +67,8 @@ impl Keys {
             (own, wanted) => wanted.or(own),
         };
         let level = if env.is_some() { Scopes::of_environment() } else { Scopes::of_tenant() };
-        let scopes = new.scopes.unwrap_or_else(|| level.intersection(caller.scopes));
+        let scopes =
+            new.scopes.unwrap_or_else(|| level.intersection(caller.scopes).without(Scope::SandboxUse));
         for scope in scopes.iter() {
             if !level.contains(scope) {
                 let what = if env.is_some() { "bound to an environment" } else { "of a tenant" };

@@ -20,6 +20,7 @@ mod tree;
 use std::error::Error;
 use std::fs::OpenOptions;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use rustix::io::FdFlags;
 
@@ -29,6 +30,9 @@ use crate::jail::{Confinement, become_first};
 
 /// The directory of a jail's sockets and its run token.
 const RUN: &str = "/run/steading";
+
+/// Where output goes, in a jail, that is more than is kept.
+const OUTPUT: &str = "/tmp/.steading";
 
 /// The port from which requests leave a jail.
 const PROXY: u16 = 3128;
@@ -44,8 +48,10 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
         return Err("usage: hand pid1 --fd N --confinement JSON [--run DIRECTORY --proxy PORT]".into());
     };
     let places = match rest {
-        [] => Places { run: RUN.into(), proxy: PROXY },
-        ["--run", run, "--proxy", port] => Places { run: run.into(), proxy: port.parse()? },
+        [] => Places { run: RUN.into(), output: OUTPUT.into(), proxy: PROXY },
+        ["--run", run, "--proxy", port] => {
+            Places { run: run.into(), output: Path::new(run).join("output"), proxy: port.parse()? }
+        }
         _ => return Err("after the confinement come --run and --proxy, or nothing".into()),
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;

@@ -5,9 +5,14 @@
 //! directions under credit: who sends begins with [`WINDOW`] bytes per channel and is given more as they are taken.
 //! Neither side trusts the other to keep to it.
 
+mod files;
 mod frame;
 mod message;
 
+pub use files::{
+    Among, Change, Completeness, Contents, Entry, Existing, FileKind, FileRequest, Found, Listed, MAX_LINE,
+    MAX_RESULTS,
+};
 pub use frame::{Bad, Decoder, Frame, HEADER, Kind, MAX_PAYLOAD, WINDOW, encode};
 pub use message::{
     Cause, Event, Exec, Exit, Failure, Hello, Kept, Listening, MAX_HEAD_AND_TAIL, Mode, Outcome, Output,

@@ -51,6 +51,8 @@ scopes! {
     LogsRead = "logs:read",
     /// Remove single resources of an environment.
     ResourceDelete = "resource:delete",
+    /// Run code in sandboxes, and work on their files. No credential has it that does not ask for it.
+    SandboxUse = "sandbox:use",
     /// List the tenant's environments.
     EnvRead = "env:read",
     /// Create environments.
@@ -119,8 +121,8 @@ impl Scopes {
     #[must_use]
     pub fn of_environment() -> Self {
         use Scope::{
-            AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SecretWrite,
-            SiteWrite, StorageRead, StorageWrite,
+            AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SandboxUse,
+            SecretWrite, SiteWrite, StorageRead, StorageWrite,
         };
         [
             AppRead,
@@ -135,6 +137,7 @@ impl Scopes {
             SecretWrite,
             LogsRead,
             ResourceDelete,
+            SandboxUse,
         ]
         .into_iter()
         .collect()
@@ -156,6 +159,12 @@ impl Scopes {
     #[must_use]
     pub const fn intersection(self, other: Scopes) -> Scopes {
         Scopes(self.0 & other.0)
+    }
+
+    /// The set without one.
+    #[must_use]
+    pub const fn without(self, scope: Scope) -> Scopes {
+        Scopes(self.0 & !(1 << scope as u8))
     }
 
     /// The first of `wanted` that is not a member.

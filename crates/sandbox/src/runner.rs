@@ -100,7 +100,7 @@ pub trait Runner: Send + Sync {
     /// How strongly sandboxes are kept from their host.
     fn isolation(&self) -> Isolation;
 
-    /// Makes a sandbox and returns when the hand in it has answered.
+    /// Makes a sandbox and returns when the hand in it runs.
     ///
     /// # Errors
     /// `unavailable` where this machine cannot, with what is to be done about it; nothing is left behind.

@@ -6,10 +6,12 @@
 mod background;
 mod dial;
 mod error;
+mod files;
 mod mux;
 mod process;
 mod run;
 mod stream;
+mod work;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,8 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use background::Attachment;
 pub use dial::Connection;
 pub use error::{Error, Result};
+pub use files::{Content, Files, Search, Searched, Watch, Write};
 pub use hand::wire::{
-    Exit, Listening, Outcome, Output, Program, Running, Size, State, Stats, Stdin, Terminal,
+    Among, Change, Completeness, Contents, Entry, Existing, Exit, FileKind, Found, Listening, Outcome,
+    Output, Program, Running, Size, State, Stats, Stdin, Terminal,
 };
 pub use process::Process;
 pub use run::{Ran, Run, Text};

@@ -25,6 +25,7 @@ pub mod restoring;
 mod shelf;
 #[cfg(test)]
 mod suite;
+pub mod templates;
 mod trees;
 
 pub use error::Error;

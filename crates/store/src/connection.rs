@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Certificates, Domains, Environments, Error, Keys, Records, Replays, Result, Secrets, Settings,
-    SigningKeys, Spent, Tenants, migrations,
+    SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -118,6 +118,12 @@ impl Store {
     #[must_use]
     pub fn domains(&self) -> Domains<'_> {
         Domains(self)
+    }
+
+    /// The workspaces of sandboxes.
+    #[must_use]
+    pub fn workspaces(&self) -> Workspaces<'_> {
+        Workspaces(self)
     }
 
     /// The certificates.

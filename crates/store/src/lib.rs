@@ -19,6 +19,7 @@ mod settings;
 mod signing_keys;
 mod spent;
 mod tenants;
+mod workspaces;
 
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Location, Store};
@@ -33,3 +34,4 @@ pub use settings::Settings;
 pub use signing_keys::{SigningKeyRow, SigningKeys};
 pub use spent::Spent;
 pub use tenants::{Tenant, Tenants};
+pub use workspaces::{Workspace, WorkspaceSnapshot, Workspaces};

@@ -9,6 +9,7 @@ mod registry;
 mod schema;
 
 use std::future::Future;
+use std::time::Duration;
 
 use kernel::{Proof, Result, Scope};
 use schemars::JsonSchema;
@@ -37,6 +38,9 @@ pub trait Tool<P: Host>: 'static {
 
     /// Whether agents begin with it, so that clients which load tools when they are searched for load it at once.
     const ENTRY: bool = false;
+
+    /// How long a call may run where its caller sets no deadline.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Does it.
     fn call(

@@ -12,9 +12,6 @@ use tracing::Instrument;
 use crate::registry::{Entry, Passed};
 use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, budget};
 
-/// How long a call may run where its caller sets no deadline.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -36,7 +33,7 @@ pub struct Call {
     pub input: Value,
     /// What the client asked to see; a tool outside it is `forbidden`.
     pub selection: Selection,
-    /// How long it may run; 60 s where it is not said, 600 s at most.
+    /// How long it may run; as long as the tool says where it is not said, else 600 s at most.
     pub deadline: Option<Duration>,
     /// Fires when the caller has gone.
     pub cancel: CancellationToken,
@@ -84,7 +81,7 @@ impl<P: Host> Registry<P> {
             return travel(entry, platform, call).instrument(span).await;
         }
         let gone = call.cancel.clone().drop_guard();
-        let patience = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE) + LAST_WORDS;
+        let patience = deadline(entry, &call) + LAST_WORDS;
         let (registry, platform) = (Arc::clone(self), Arc::clone(platform));
         let running = tokio::spawn(
             async move { travel(registry.entry(&call.tool)?, &platform, call).await }.instrument(span),
@@ -170,7 +167,7 @@ async fn admitted<P: Host>(
 }
 
 async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
-    let deadline = call.deadline.unwrap_or(DEADLINE).min(MAX_DEADLINE);
+    let deadline = deadline(entry, &call);
     let cancel = call.cancel.child_token();
     let _stop = cancel.clone().drop_guard();
     let passed = Passed {
@@ -197,6 +194,10 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
     // A change is never left half-way: told to stop, it comes to its own end, done or undone.
     cancel.cancel();
     checked(entry, work.await?)
+}
+
+fn deadline<P>(entry: &Entry<P>, call: &Call) -> Duration {
+    call.deadline.map_or(entry.patience, |deadline| deadline.min(MAX_DEADLINE.max(entry.patience)))
 }
 
 fn checked<P>(entry: &Entry<P>, output: Value) -> Result<Value> {

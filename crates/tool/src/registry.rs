@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::{Caller, Env, Error, Proof, Result, Scope, Scopes, Tenant};
 use serde_json::{Value, json};
@@ -101,6 +102,8 @@ pub(crate) struct Entry<P> {
     pub input: Validator,
     pub output: Validator,
     pub authorize: fn(&Caller, &[Scope]) -> Result<()>,
+    /// How long a call may run where its caller sets no deadline.
+    pub patience: Duration,
     pub run: fn(Passed<P>, Value) -> Running,
 }
 
@@ -141,6 +144,7 @@ impl<P: Host> Registry<P> {
                 output_schema: output,
             },
             authorize: |caller, scopes| T::Proof::authorize(caller, scopes).map(drop),
+            patience: T::PATIENCE,
             run: run::<P, T>,
         });
         self

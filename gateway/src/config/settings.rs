@@ -113,9 +113,10 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_open" => environments.max_open;
     /// The largest database of one environment, in bytes.
     "environments.max_database_bytes" => environments.max_database_bytes;
-    /// What the files of one environment may have together, in bytes.
+    /// What the files of one environment may have together, in bytes; and as much the contents of its sites.
     "environments.max_files_bytes" => environments.max_files_bytes;
-    /// What the log of one environment may have in all, in bytes; it is in four files, and the oldest goes for a new one.
+    /// What the log of one environment may have in all, in bytes; visits fill one half of it, and
+    /// everything else the other. Each is in four files, and the oldest goes for a new one.
     "environments.max_log_bytes" => environments.max_log_bytes;
     /// How many entries a second one environment may log, and as many warnings and errors. What is over is dropped, and the
     /// log says how much.
@@ -132,6 +133,25 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_backup_bytes" => environments.max_backup_bytes;
     /// How long the backups of a deleted environment are kept, in seconds.
     "environments.keep_deleted_s" => environments.keep_deleted_s;
+
+    /// How many sandboxes are awake at once. One that nobody uses makes room for the next; its files stay.
+    "sandbox.awake" => sandbox.awake;
+    /// How many sandboxes of one tenant are awake at once.
+    "sandbox.awake_of_tenant" => sandbox.awake_of_tenant;
+    /// The memory that one sandbox may use, in bytes.
+    "sandbox.memory_bytes" => sandbox.memory_bytes;
+    /// The processor time that one sandbox may use, in thousandths of a core.
+    "sandbox.cpu_millis" => sandbox.cpu_millis;
+    /// What a new workspace may hold, in bytes; 512 MiB at least.
+    "sandbox.workspace_bytes" => sandbox.workspace_bytes;
+    /// After how many seconds without a call and without work a sandbox is stopped where it is.
+    "sandbox.freeze_after_s" => sandbox.freeze_after_s;
+    /// After how many seconds it is ended; its files stay.
+    "sandbox.park_after_s" => sandbox.park_after_s;
+    /// Hosts that sandboxes may ask, through a proxy: ["registry.npmjs.org", "*.example.com:443"]. Empty: none.
+    "sandbox.allow" => sandbox.allow;
+    /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
+    "sandbox.origins" => sandbox.origins;
 
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.

@@ -15,9 +15,6 @@ use super::pace::{Reader, Readers};
 /// How much of an answer is handed on at once: what is handed on is no longer seen here.
 const PIECE: usize = 32 << 10;
 
-/// How much more JSON takes when it is read, at most: `web::body::json` refuses what takes more.
-const JSON: u64 = web::body::READ_AS;
-
 /// What arrives beyond this is taken for something that is written down as it comes.
 const KEPT: u64 = 1 << 20;
 
@@ -73,8 +70,9 @@ impl HttpBody for Answering {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
+    /// Not before somebody comes for more than the last piece: until then that is not read, as far as anybody knows.
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        false
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -88,23 +86,14 @@ impl HttpBody for Answering {
     }
 }
 
-/// A request's body: what has come of it is counted until the last of it has, and what is read as JSON until the request
-/// is answered.
+/// A request's body: what has come of it is counted until the request is answered.
 pub(super) struct Arriving {
     body: Body,
     counted: Counted,
     kept: Kept,
     bytes: u64,
-    kind: Kind,
-}
-
-/// What a body comes to in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Its bytes, while they arrive.
-    Bytes,
-    /// What is read of it, which takes many times its bytes.
-    Json,
+    /// How often each byte counts.
+    weight: u64,
 }
 
 /// What is counted of a request, for as long as somebody has it.
@@ -118,19 +107,13 @@ impl Kept {
 }
 
 impl Arriving {
-    pub fn new(body: Body, counted: Counted, kind: Kind) -> Self {
-        Self { body, counted, kept: Kept::default(), bytes: 0, kind }
+    pub fn new(body: Body, counted: Counted, weight: u64) -> Self {
+        Self { body, counted, kept: Kept::default(), bytes: 0, weight }
     }
 
     /// What is counted of it; who has this has it count.
     pub fn kept(&self) -> Kept {
         self.kept.clone()
-    }
-
-    fn ends(&self) {
-        if self.kind == Kind::Bytes {
-            self.kept.is().take();
-        }
     }
 }
 
@@ -143,16 +126,12 @@ impl HttpBody for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let Some(Ok(frame)) = frame else {
-            self.ends();
-            return Poll::Ready(frame);
-        };
+        let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
         let came = frame.data_ref().map_or(0, Bytes::len) as u64;
         let new = came.min(KEPT.saturating_sub(self.bytes));
         self.bytes = self.bytes.saturating_add(came);
         if new > 0 {
-            let weight = if self.kind == Kind::Json { JSON } else { 1 };
-            let Some(held) = self.counted.hold(new * weight, 0) else {
+            let Some(held) = self.counted.hold(new * self.weight, 0) else {
                 self.kept.is().take();
                 let refusal =
                     Error::new(Code::Unavailable, "too many requests of this address are on their way")
@@ -165,9 +144,6 @@ impl HttpBody for Arriving {
                 Some(kept) => kept.take(held),
                 None => *kept = Some(held),
             }
-        }
-        if self.body.is_end_stream() {
-            self.ends();
         }
         Poll::Ready(Some(Ok(frame)))
     }

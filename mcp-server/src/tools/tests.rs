@@ -20,7 +20,9 @@ use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
+use hands::{Hands, HandsLimits};
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface, Timestamp};
+use sandbox::local::{self, Local};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
@@ -93,13 +95,19 @@ impl Ground {
             Attic::local(&dir.path().join("archive")).unwrap(),
             SnapshotLimits::default(),
         );
-        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone()).unwrap();
+        let backups = Backups::local(&dir.path().join("backups"), snapshots.clone(), u64::MAX).unwrap();
         let live = Arc::clone(&releases) as Arc<dyn LiveApps>;
         let (limits, stopping) = (RealtimeLimits::default(), CancellationToken::new());
         let realtime =
             Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
+        // Nothing here runs code: the process that would make sandboxes is none.
+        let settings = local::Settings { run_dir: dir.path().join("run"), trees: Vec::new() };
+        let none = Local::new(|| std::process::Command::new("false"), settings);
+        let journal: hands::Journal = Arc::new(|_, _| {});
+        let hands = Hands::new(none, control.store().clone(), journal, HandsLimits::default()).unwrap();
         let platform = Platform {
+            hands,
             control,
             databases,
             releases,

@@ -35,6 +35,8 @@ pub enum Source {
     Mail,
     /// Signing in.
     Auth,
+    /// What sandboxes ask for and are refused.
+    Sandbox,
     /// The log itself.
     Logs,
 }

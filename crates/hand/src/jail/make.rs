@@ -94,6 +94,7 @@ fn begin(spec: &JailSpec, stream: OwnedFd, report: &mut fs::File) -> Result<(), 
     match sys::fork(libc::CLONE_PARENT | libc::SIGCHLD).at(Step::Namespaces, "clone")? {
         sys::Side::Parent(pid) => {
             say(report, &Report::Made { pid: pid.unsigned_abs() });
+            namespaces::reap();
             Ok(())
         }
         sys::Side::Child => {

@@ -35,7 +35,8 @@ pub fn become_own_root() -> Result<(), Error> {
     write_maps("self", &format!("0 {user} 1\n"), &format!("0 {group} 1\n"), user != 0)
 }
 
-/// Makes the namespace of the jail's users. Nobody is in it when this returns; the descriptor keeps it.
+/// Makes the namespace of the jail's users, which the descriptor keeps. Whoever was in it is about to end, and is to be
+/// reaped by [`reap`] when there is time.
 ///
 /// # Errors
 /// Where the kernel refuses, or there is no `/proc`.
@@ -62,8 +63,13 @@ pub fn make_users(users: Users, disk: Disk) -> Result<OwnedFd, Error> {
         let path = format!("/proc/{pid}/ns/user");
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Users, path)
     });
-    sys::kill_and_reap(pid);
+    sys::kill(pid);
     made
+}
+
+/// Takes the exit states of all children.
+pub fn reap() {
+    sys::reap_children();
 }
 
 /// Leaves every other namespace. The next process that is made is the first of the new one of processes.

@@ -27,14 +27,20 @@ pub fn fork(flags: libc::c_int) -> io::Result<Side> {
     }
 }
 
-/// Ends `pid` at once and takes its exit state.
-pub fn kill_and_reap(pid: i32) {
-    // SAFETY: plain system calls on a child of this process that nobody else waits for.
-    #[expect(unsafe_code, reason = "rustix waits only for children that signal")]
+/// Ends a child at once.
+pub fn kill(pid: i32) {
+    // SAFETY: a plain system call on a child of this process that nobody has waited for.
+    #[expect(unsafe_code, reason = "the number is not one of rustix's")]
     unsafe {
         libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
     }
+}
+
+/// Waits for all children, whether or not they signal their end.
+pub fn reap_children() {
+    // SAFETY: a plain system call that writes nothing.
+    #[expect(unsafe_code, reason = "rustix waits only for children that signal")]
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) } > 0 {}
 }
 
 /// Sleeps until killed.

@@ -78,7 +78,9 @@ impl Server {
             (Some(ms), _) if !TIMEOUT_MS.contains(&ms) => {
                 return Err(invalid("a command is given between one second and sixty minutes"));
             }
-            (None, Mode::Foreground(_)) => Some(DEFAULT_TIMEOUT_MS),
+            (None, Mode::Foreground(_)) if !matches!(exec.program, Program::Files(_)) => {
+                Some(DEFAULT_TIMEOUT_MS)
+            }
             (given, _) => given,
         };
         let mut env: BTreeMap<&str, &str> = BTreeMap::new();
@@ -96,8 +98,11 @@ impl Server {
         };
         let handle = self.last_handle + 1;
         let (image, arguments) = self.program(&exec.program, env.get("PATH").copied().unwrap_or(PATH))?;
-        let place = |channel| Place { user: self.confinement.user, number: handle, channel };
-        let sink = |channel| match exec.mode {
+        let place = |channel: &str| Place {
+            user: self.confinement.user,
+            path: self.places.output.join(format!("{handle}.{channel}")),
+        };
+        let sink = |channel: &str| match exec.mode {
             Mode::Background => Ok(Sink::Log(Log::new(RING, place(channel)))),
             Mode::Foreground(Output::Stream) => Ok(Sink::Stream { credit: WINDOW, sent: 0 }),
             Mode::Foreground(Output::Capped { head, tail }) => {
@@ -156,7 +161,10 @@ impl Server {
     fn program(&self, program: &Program, path: &str) -> Result<(Image<'_>, Vec<CString>), Refused> {
         let strings = |all: &[&str]| all.iter().map(|one| text(one)).collect::<Result<Vec<_>, _>>();
         match program {
-            Program::Files => Ok((Image::File(self.own.as_fd()), strings(&["hand", "files"])?)),
+            Program::Files(request) => {
+                let request = serde_json::to_string(request).map_err(|error| invalid(&error.to_string()))?;
+                Ok((Image::File(self.own.as_fd()), strings(&["hand", "files", &request])?))
+            }
             Program::Command(command) => Ok((
                 Image::Paths(strings(&["/bin/bash", "/usr/bin/bash"])?),
                 strings(&["bash", "-c", command])?,
@@ -230,7 +238,7 @@ fn shown(program: &Program) -> String {
     let whole = match program {
         Program::Argv(argv) => argv.join(" "),
         Program::Command(command) => command.clone(),
-        Program::Files => "files".to_owned(),
+        Program::Files(_) => "files".to_owned(),
     };
     whole.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect()
 }

@@ -9,21 +9,16 @@ use std::path::PathBuf;
 use super::owner::{Owner, create};
 use crate::wire::Kept;
 
-/// Where output goes that is more than is kept.
-const DIRECTORY: &str = "/tmp/.steading";
-
 /// The most bytes of one file; output beyond is counted and dropped.
 const FILE_BYTES: u64 = 32 << 20;
 
-/// What a log may make files with.
-#[derive(Debug, Clone, Copy)]
+/// The file that a log may make.
+#[derive(Debug, Clone)]
 pub struct Place {
-    /// Whose files they are; without one, whose this process is.
+    /// Whose it is; without one, whose this process is.
     pub user: Option<u32>,
-    /// The name below the directory, used by no other log.
-    pub number: u32,
-    /// Of which channel.
-    pub channel: &'static str,
+    /// Where, in a directory that is made for it.
+    pub path: PathBuf,
 }
 
 /// Output that is kept.
@@ -70,8 +65,8 @@ impl Log {
 
     pub fn append(&mut self, bytes: &[u8]) {
         if matches!(self.file, Spill::Unneeded) && self.ring.len() + bytes.len() > self.capacity {
-            self.file = match new_file(self.place) {
-                Some((file, path)) => Spill::Open { file, path, bytes: 0 },
+            self.file = match new_file(&self.place) {
+                Some(file) => Spill::Open { file, path: self.place.path.clone(), bytes: 0 },
                 None => Spill::Closed { path: None, bytes: 0 },
             };
             let (first, second) = self.ring.as_slices();
@@ -122,13 +117,14 @@ impl Log {
 }
 
 /// A new file, made with the rights of the user whose it becomes: the directory is theirs, and may be anything by now.
-fn new_file(place: Place) -> Option<(File, PathBuf)> {
-    let path = PathBuf::from(DIRECTORY).join(format!("{}.{}", place.number, place.channel));
+fn new_file(place: &Place) -> Option<File> {
     {
         let _owner = Owner::become_user(place.user);
-        // An error here comes again with the file.
-        let _ = DirBuilder::new().mode(0o700).create(DIRECTORY);
-        let _ = std::fs::remove_file(&path);
+        if let Some(directory) = place.path.parent() {
+            // An error here comes again with the file.
+            let _ = DirBuilder::new().mode(0o700).create(directory);
+        }
+        let _ = std::fs::remove_file(&place.path);
     }
-    Some((create(&path, place.user, 0o600).ok()?, path))
+    create(&place.path, place.user, 0o600).ok()
 }

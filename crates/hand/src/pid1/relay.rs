@@ -12,6 +12,8 @@ use rustix::net::{
     shutdown, socket_with, sockopt,
 };
 
+use super::owner::Owner;
+
 /// Connections that may go through at once.
 const MAX_PAIRS: usize = 256;
 
@@ -23,6 +25,8 @@ const CHUNK: usize = 32 << 10;
 pub struct Relay {
     listener: OwnedFd,
     socket: PathBuf,
+    /// Whose the socket is; without one, whose this process is.
+    user: Option<u32>,
     pairs: Vec<Pair>,
 }
 
@@ -64,7 +68,7 @@ impl Relay {
     ///
     /// # Errors
     /// Where the port is taken.
-    pub fn listen(socket: &Path, port: u16) -> io::Result<Option<Self>> {
+    pub fn listen(socket: &Path, port: u16, user: Option<u32>) -> io::Result<Option<Self>> {
         if !socket.exists() {
             return Ok(None);
         }
@@ -77,7 +81,7 @@ impl Relay {
         sockopt::set_socket_reuseaddr(&listener, true)?;
         bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
         listen(&listener, 128)?;
-        Ok(Some(Self { listener, socket: socket.to_owned(), pairs: Vec::new() }))
+        Ok(Some(Self { listener, socket: socket.to_owned(), user, pairs: Vec::new() }))
     }
 
     pub fn interests(&self) -> Vec<(Part, BorrowedFd<'_>, PollFlags)> {
@@ -137,6 +141,7 @@ impl Relay {
             let Ok(inside) = accept_with(&self.listener, flags) else { return };
             let outside = SocketAddrUnix::new(&self.socket).and_then(|address| {
                 let outside = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                let _owner = Owner::become_user(self.user);
                 connect(&outside, &address)?;
                 Ok(outside)
             });

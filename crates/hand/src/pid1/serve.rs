@@ -55,6 +55,8 @@ pub struct Server {
 pub struct Places {
     /// The directory of the sockets and the run token.
     pub run: PathBuf,
+    /// Where output goes that is more than is kept.
+    pub output: PathBuf,
     /// The port from which the way out leads.
     pub proxy: u16,
 }
@@ -80,6 +82,7 @@ impl Server {
         base: Vec<(String, String)>,
         places: Places,
     ) -> io::Result<Self> {
+        let relay = Relay::listen(&places.run.join("egress.sock"), places.proxy, confinement.user)?;
         Ok(Self {
             link: Link::new(socket),
             signals,
@@ -92,7 +95,7 @@ impl Server {
             last_handle: 0,
             attached: BTreeMap::new(),
             dials: BTreeMap::new(),
-            relay: Relay::listen(&places.run.join("egress.sock"), places.proxy)?,
+            relay,
             places,
         })
     }

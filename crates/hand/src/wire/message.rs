@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::WINDOW;
+use super::{FileRequest, WINDOW};
 
 /// The version of these messages; both sides are built together, so another one is refused.
 pub const VERSION: u32 = 1;
@@ -79,7 +79,8 @@ pub struct Exec {
     pub terminal: Terminal,
     /// What its standard input is.
     pub stdin: Stdin,
-    /// How long it may run, in milliseconds; without one, in the foreground, as long as the hand lets anything.
+    /// How long it may run, in milliseconds; without one, in the foreground, ten minutes, but work with files until it
+    /// ends.
     pub timeout_ms: Option<u64>,
     /// Whether the stream waits for it.
     pub mode: Mode,
@@ -94,7 +95,7 @@ pub enum Program {
     /// A line for bash.
     Command(String),
     /// The hand itself, for work with files, as the user whom commands run as.
-    Files,
+    Files(FileRequest),
 }
 
 /// Whether a program has a terminal.
@@ -309,6 +310,12 @@ pub enum Cause {
     NotFound,
     /// The kernel, or the jail, does not permit it.
     Denied,
+    /// There is something already.
+    Exists,
+    /// The disk, or the quota, has no room for it.
+    Full,
+    /// It took longer than it may.
+    TimedOut,
     /// Too much of something is in use.
     Busy,
     /// The stream was given up.

@@ -139,19 +139,35 @@ fn start(user: Option<u32>, command: &mut Command, stream: OwnedFd) -> Child {
 impl Cell {
     /// Runs a command.
     pub fn run(&mut self, argv: &[&str]) -> Output {
+        let argv = argv.iter().map(|&argument| argument.into()).collect();
+        self.exec(wire::Program::Argv(argv), wire::Terminal::None)
+    }
+
+    /// Does work with files.
+    pub fn files(&mut self, request: wire::FileRequest) -> Output {
+        self.exec(wire::Program::Files(request), wire::Terminal::None)
+    }
+
+    /// Runs a program, with a terminal or without.
+    pub fn exec(&mut self, program: wire::Program, terminal: wire::Terminal) -> Output {
         let output = wire::Output::Capped { head: MAX_HEAD_AND_TAIL, tail: 0 };
         let exec = wire::Exec {
-            program: wire::Program::Argv(argv.iter().map(|&argument| argument.into()).collect()),
-            cwd: Some("/workspace".into()),
+            program,
+            cwd: None,
             env: BTreeMap::new(),
-            terminal: wire::Terminal::None,
+            terminal,
             stdin: wire::Stdin::Empty,
             timeout_ms: None,
             mode: wire::Mode::Foreground(output),
         };
+        self.request(&wire::Request::Exec(exec))
+    }
+
+    /// Asks for anything; what is no command's end is code -1, with the answer as standard output.
+    pub fn request(&mut self, request: &wire::Request) -> Output {
         self.last += 1;
         let mut frame = Vec::new();
-        let request = serde_json::to_vec(&wire::Request::Exec(exec)).unwrap();
+        let request = serde_json::to_vec(request).unwrap();
         wire::encode(&mut frame, self.last, wire::Kind::Open, &request);
         self.stream.write_all(&frame).unwrap();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -168,7 +184,10 @@ impl Cell {
                     wire::Reply::Exited(wire::Exit { outcome: wire::Outcome::Code(code), .. }) => {
                         break code.into();
                     }
-                    _ => break -1,
+                    _ => {
+                        stdout.extend(frame.payload);
+                        break -1;
+                    }
                 },
                 _ => {}
             }

@@ -5,4 +5,5 @@
 mod abuse;
 mod attempts;
 mod cell;
+mod serving;
 mod shape;

@@ -105,7 +105,7 @@ async fn what_fails_halfway_is_no_checkpoint_and_goes_with_the_next_removal() {
     let new = WorkspaceSnapshotId::new();
     let failed = scene.checkpoints.keep(scene.workspace, new, Some(first.snapshot), failing).await;
     assert_eq!(failed.unwrap_err().code(), Code::Timeout);
-    assert_eq!(scene.checkpoints.list(scene.workspace).await.unwrap(), [first.clone()]);
+    assert_eq!(scene.checkpoints.list(scene.workspace).await.unwrap(), std::slice::from_ref(&first));
     // The last write of all fails.
     let place = scene.directory.path().join("store").join(scene.workspace.to_string()).join(CHECKPOINTS);
     let away = place.with_extension("away");
@@ -115,7 +115,7 @@ async fn what_fails_halfway_is_no_checkpoint_and_goes_with_the_next_removal() {
     assert_eq!(failed.code(), Code::Unavailable);
     std::fs::remove_file(&place).unwrap();
     std::fs::rename(&away, &place).unwrap();
-    assert_eq!(scene.checkpoints.list(scene.workspace).await.unwrap(), [first.clone()]);
+    assert_eq!(scene.checkpoints.list(scene.workspace).await.unwrap(), std::slice::from_ref(&first));
     scene.checkpoints.remove(scene.workspace, WorkspaceSnapshotId::new()).await.unwrap();
     assert_eq!((scene.objects(ARCHIVES).len(), scene.objects(MANIFESTS).len()), (1, 1));
     assert_eq!(scene.bring(first.snapshot).await.unwrap(), before);

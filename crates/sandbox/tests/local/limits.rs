@@ -82,3 +82,50 @@ async fn a_neighbour_who_takes_all_there_is_does_not_stop_the_others() {
         rig.local.destroy(attacker.id).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn files_buffers_and_shared_memory_are_the_sandboxs_own_to_use_up() {
+    let rig = rig();
+    let limits = Limits { memory_bytes: 128 * MIB, tmp_bytes: 64 * MIB, ..Limits::default() };
+    let (greedy, other) = (rig.cell_with(limits).await, rig.cell().await);
+    let shared =
+        greedy.shell("head -c 100M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x; rm /dev/shm/x").await;
+    assert!(
+        shared.contains("No space left on device") && shared.contains(&(16 * MIB).to_string()),
+        "{shared}"
+    );
+    // As many as there can be of each, held while the other looks.
+    let hog = |what: &str| {
+        let lines = ["import os, socket, time", "held = []", "try:", "  while True: held.append(WHAT)"];
+        let rest = ["except OSError as error: print(error.errno, flush=True)", "time.sleep(600)"];
+        let script = [lines.as_slice(), &rest].concat().join("\n").replace("WHAT", what);
+        format!(
+            "python3 -c '{script}' > /tmp/said 2>&1 & while ! [ -s /tmp/said ] && kill -0 $!; do sleep 0.02; done"
+        )
+    };
+    let filled = "(lambda p: (os.set_blocking(p[1], False), os.write(p[1], b\"x\" * 65536), p))(os.pipe())";
+    let queued = "(lambda p: (p[0].setblocking(False), p[0].send(b\"x\" * 100000), p))(socket.socketpair())";
+    for what in ["os.open(\"/dev/null\", 0)", filled, queued] {
+        greedy.shell(&hog(what)).await;
+        assert_eq!(other.shell("echo x | cat; exec 9< /dev/null; echo open").await, "x\nopen");
+        let used = rig.local.usage(greedy.id).await.unwrap().memory_bytes;
+        assert!(used < 128 * MIB + 64 * MIB + 192 * MIB, "{used}");
+        assert_eq!(
+            greedy.shell("kill %% 2> /dev/null; pkill python3; rm -f /tmp/said; echo alive").await,
+            "alive"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_output_ends_and_takes_nothing_from_a_neighbour() {
+    let rig = rig();
+    let limits = Limits { memory_bytes: 128 * MIB, tmp_bytes: 64 * MIB, ..Limits::default() };
+    let (loud, victim) = (rig.cell_with(limits).await, rig.cell().await);
+    let quiet = median(&victim).await;
+    let flood = loud.run(&["/usr/bin/head", "-c", "1G", "/dev/zero"]);
+    let (flooded, beside) = tokio::join!(flood, median(&victim));
+    assert_eq!(flooded.unwrap().0, 0);
+    assert!(beside < quiet * 20 + Duration::from_millis(200), "{quiet:?}, {beside:?}");
+    assert_eq!(loud.shell("echo alive").await, "alive");
+}

@@ -5,5 +5,4 @@
 mod life;
 mod limits;
 mod rig;
-mod soak;
 mod unprivileged;

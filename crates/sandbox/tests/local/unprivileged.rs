@@ -9,7 +9,7 @@ use kernel::Code;
 use sandbox::local::Verdict;
 use sandbox::runner::{Limiting, Limits, Runner};
 
-use super::rig::{Rig, nothing_is_left, plainly, rig_in};
+use super::rig::{Rig, nothing_is_left, plainly, rig_in, rig_started};
 
 const NOBODY: u32 = 65534;
 
@@ -24,6 +24,44 @@ fn rig_of_nobody() -> Rig {
         command.uid(NOBODY).gid(NOBODY);
         command
     })
+}
+
+/// A rig in a namespace of users of which it is root, after a shell there has done `before`.
+fn rig_of_a_container(before: &'static str) -> Rig {
+    rig_started(move |program, arguments| {
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args([
+            "--user",
+            "--map-root-user",
+            "/bin/sh",
+            "-c",
+            &format!("{before}; exec \"$0\" \"$1\""),
+        ]);
+        command.arg(program).args(arguments);
+        command
+    })
+}
+
+#[tokio::test]
+async fn root_of_a_container_without_privileges_is_a_user_like_any_other() {
+    let rig = rig_of_a_container("true");
+    let findings = rig.local.probe().await.unwrap();
+    assert_eq!(findings[0].verdict, Verdict::Works);
+    assert!(matches!(findings[3].verdict, Verdict::Degraded { .. }), "{:?}", findings[3]);
+}
+
+#[tokio::test]
+async fn where_namespaces_are_blocked_nothing_runs_and_the_mend_is_named() {
+    let rig = rig_of_a_container("echo 0 > /proc/sys/user/max_user_namespaces");
+    let refused = rig.try_cell(Limits::default()).await.map(|cell| cell.id).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(refused.advice(), Some("`sysctl -w user.max_user_namespaces=65536`"));
+    let Verdict::Fails { why, mend } = rig.local.probe().await.unwrap()[0].verdict.clone() else {
+        panic!("it does not fail");
+    };
+    assert!(why.starts_with("Users was refused at"), "{why}");
+    assert_eq!(mend, "`sysctl -w user.max_user_namespaces=65536`");
+    nothing_is_left(rig.directory.path(), &rig.ids()).await;
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ struct Raw {
 impl Raw {
     fn start() -> Self {
         let home = tempfile::tempdir().expect("a directory");
-        let (hand, socket) = spawn(home.path(), 0);
+        let (hand, socket) = spawn(home.path(), 0, "{}");
         socket.set_read_timeout(Some(LONG)).expect("a socket");
         let mut raw = Self { hand, socket, decoder: Decoder::default(), _home: home };
         assert_eq!(raw.next().kind, Kind::Hello);

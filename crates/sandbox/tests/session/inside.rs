@@ -33,7 +33,21 @@ impl Inside {
 
     /// With the way out at that port, if there is a socket `run/egress.sock` in the directory.
     pub async fn start_in(home: TempDir, proxy: u16) -> Self {
-        let (hand, socket) = spawn(home.path(), proxy);
+        Self::with(home, proxy, "{}").await
+    }
+
+    /// Whose commands are that user's, and the home too. Needs root.
+    pub async fn start_as(user: u32) -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(home.path().join("run")).expect("a directory");
+        for directory in [home.path(), &home.path().join("run")] {
+            std::os::unix::fs::chown(directory, Some(user), Some(user)).expect("tests run as root");
+        }
+        Self::with(home, 0, &format!(r#"{{"user":{user}}}"#)).await
+    }
+
+    async fn with(home: TempDir, proxy: u16, confinement: &str) -> Self {
+        let (hand, socket) = spawn(home.path(), proxy, confinement);
         let near = socket.try_clone().expect("a descriptor");
         let session = tokio::time::timeout(LONG, Session::open(connect(near))).await;
         Self { session: session.expect("in time").expect("a session"), hand, socket, home }
@@ -65,12 +79,12 @@ impl Drop for Inside {
 }
 
 /// Starts a hand, with the near side of its connection.
-pub fn spawn(home: &Path, proxy: u16) -> (Child, StdStream) {
+pub fn spawn(home: &Path, proxy: u16, confinement: &str) -> (Child, StdStream) {
     let run = home.join("run");
     std::fs::create_dir_all(&run).expect("a directory");
     let (near, far) = StdStream::pair().expect("a pair of sockets");
     let hand = Command::new(hand())
-        .args(["pid1", "--fd", "0", "--confinement", "{}", "--run"])
+        .args(["pid1", "--fd", "0", "--confinement", confinement, "--run"])
         .arg(&run)
         .args(["--proxy", &proxy.to_string()])
         .env_clear()

@@ -5,6 +5,7 @@
 mod attacks;
 mod background;
 mod exec;
+mod files;
 mod inside;
 mod ports;
 mod terminal;

@@ -16,7 +16,8 @@ pub const HAND: &str = "hand";
 /// The group of everything else.
 pub const COMMANDS: &str = "commands";
 
-/// The hand's own limits: what it keeps of commands' output is bounded, and so is what it starts.
+/// The hand's own limits: what it keeps of output is bounded, beside what it puts into `/tmp`, and it has a process beside
+/// each command.
 const HAND_BYTES: u64 = 192 << 20;
 const HAND_PIDS: u64 = 512;
 
@@ -77,7 +78,10 @@ impl Hierarchy {
         make(&hand)?;
         make(&commands)?;
         let quota = (u64::from(limits.cpu_millis) * PERIOD_US / 1000).max(1000);
-        let parts = [(&hand, HAND_BYTES, HAND_PIDS), (&commands, limits.memory_bytes, limits.pids.into())];
+        let parts = [
+            (&hand, HAND_BYTES + limits.tmp_bytes, HAND_PIDS),
+            (&commands, limits.memory_bytes, limits.pids.into()),
+        ];
         match self.kind {
             Kind::V2 => {
                 put(&directory, "cpu.max", format!("{quota} {PERIOD_US}"))?;

@@ -37,9 +37,12 @@ impl Layout {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let unified = mounted.iter().find(|mount| mount.controllers.is_empty());
-        if let Some(parent) = unified.and_then(|mount| parent(mount, "", &own)) {
-            let kind = if enable_controllers(&parent).is_ok() { Kind::V2 } else { Kind::Unified };
-            hierarchies.extend(usable(kind, parent));
+        if let Some((mount, parent)) = unified.and_then(|mount| Some((mount, parent(mount, "", &own)?))) {
+            // A group that others are in, as a login's, stays as it is; then the sandboxes' groups are beside it.
+            let places = [(Kind::V2, &parent), (Kind::V2, &mount.at), (Kind::Unified, &parent)];
+            let enabled = |kind: Kind, place: &Path| kind != Kind::V2 || enable_controllers(place).is_ok();
+            let mut found = places.into_iter().filter(|(kind, place)| enabled(*kind, place));
+            hierarchies.extend(found.find_map(|(kind, place)| usable(kind, place.clone())));
         }
         for (controller, kind, instead) in [
             ("memory", Kind::Memory, [Kind::V2].as_slice()),
@@ -88,7 +91,7 @@ fn usable(kind: Kind, parent: PathBuf) -> Option<Hierarchy> {
 }
 
 /// Lets groups below `parent` have controllers. A group of version 2 that is not the root has either processes or groups
-/// with controllers, so that processes step aside first.
+/// with controllers, so that this process and its relatives step aside first.
 fn enable_controllers(parent: &Path) -> io::Result<()> {
     let available = fs::read_to_string(parent.join("cgroup.controllers"))?;
     let wanted = ["memory", "pids", "cpu"];
@@ -102,14 +105,28 @@ fn enable_controllers(parent: &Path) -> io::Result<()> {
     if error.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error()) {
         return Err(error);
     }
+    let members = fs::read_to_string(parent.join("cgroup.procs"))?;
+    if !members.lines().all(is_relative) {
+        return Err(error);
+    }
     let aside = parent.join(ASIDE);
     if !aside.is_dir() {
         fs::create_dir(&aside)?;
     }
-    for pid in fs::read_to_string(parent.join("cgroup.procs"))?.lines() {
+    for pid in members.lines() {
         fs::write(aside.join("cgroup.procs"), pid)?;
     }
     enable()
+}
+
+/// Whether a process is this one, the one that started it, or another that this or that one started.
+fn is_relative(pid: &str) -> bool {
+    let own = [Some(rustix::process::getpid()), rustix::process::getppid()];
+    let own = own.map(|pid| pid.map(|pid| pid.as_raw_nonzero().to_string()));
+    let is_own = |pid: &str| own.iter().flatten().any(|one| one == pid);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
+    is_own(pid) || parent.is_some_and(is_own)
 }
 
 /// The directory of the group that this process is in, as far as it can be seen from here. Processes that have stepped

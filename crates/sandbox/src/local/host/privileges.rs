@@ -22,11 +22,17 @@ const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::NET_ADMIN);
 
-/// Whether mounts, users and control groups of others are this process's to make.
+/// Every user there is, as the machine itself and nobody in a namespace of users sees them.
+const ALL_USERS: [&str; 3] = ["0", "0", "4294967295"];
+
+/// Whether mounts and users of others are this process's to make. Root of a container without privileges is a user like
+/// any other.
 pub fn held() -> bool {
     let held = rustix::thread::capabilities(None);
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     rustix::process::geteuid().is_root()
         && held.is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
+        && users.split_whitespace().eq(ALL_USERS)
 }
 
 /// Leaves the network and the mounts of the machine, and gives up what is not needed. What this process mounts is gone

@@ -1,0 +1,302 @@
+//! Sandboxes that are awake: made by the first call, and there for the next.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
+use sandbox::egress::Egress;
+use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
+use sandbox::session::Session;
+use sandbox::workspace::Origin;
+use store::Workspace;
+use tokio::sync::MutexGuard;
+use tokio::task::JoinSet;
+
+use crate::{Hands, Inner, Journal};
+
+/// A workspace's place: whoever has it decides what becomes of its sandbox.
+#[derive(Default)]
+pub(crate) struct Slot {
+    state: tokio::sync::Mutex<Option<Arc<Awake>>>,
+    /// Whose sandbox is awake in it, for who counts.
+    tenant: Mutex<Option<TenantId>>,
+}
+
+/// What has a place.
+pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
+
+impl Slot {
+    pub async fn lock(&self) -> Held<'_> {
+        self.state.lock().await
+    }
+
+    /// Whoever does not wait for somebody else's work on it.
+    pub fn try_lock(&self) -> Option<Held<'_>> {
+        self.state.try_lock().ok()
+    }
+
+    pub fn tenant(&self) -> Option<TenantId> {
+        *self.tenant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn note(&self, tenant: Option<TenantId>) {
+        *self.tenant.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
+    }
+}
+
+/// A sandbox that runs, or is stopped where it is.
+pub(crate) struct Awake {
+    pub sandbox: SandboxId,
+    pub isolation: Isolation,
+    pub limiting: Limiting,
+    pub calls: AtomicUsize,
+    pub stopped: std::sync::atomic::AtomicBool,
+    used: Mutex<Used>,
+    session: Session,
+    /// Its way out, which ends with it.
+    _serving: JoinSet<()>,
+}
+
+/// When it was last of use.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    at: Instant,
+    /// The processor time that it had used when that was looked at last, and when that was.
+    cpu: Duration,
+    looked: Instant,
+}
+
+impl Awake {
+    /// For how long nobody has called and it has done nothing to speak of.
+    pub fn idle(&self) -> Duration {
+        if self.calls.load(Ordering::SeqCst) > 0 {
+            return Duration::ZERO;
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed()
+    }
+
+    /// Takes note of what it has used: a build in the background is work too.
+    pub fn worked(&self, cpu: Duration) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let share = cpu.saturating_sub(used.cpu).as_secs_f64() / (now - used.looked).as_secs_f64().max(0.001);
+        if share > BUSY {
+            used.at = now;
+        }
+        (used.cpu, used.looked) = (cpu, now);
+    }
+
+    fn touch(&self) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.session.closed().now_or_never().is_some()
+    }
+}
+
+/// The share of a core from which on a sandbox is at work.
+const BUSY: f64 = 0.02;
+
+/// A sandbox in use: it is neither stopped nor ended while somebody has this.
+pub struct Hand(Arc<Awake>);
+
+impl Hand {
+    fn new(awake: &Arc<Awake>) -> Self {
+        awake.calls.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(awake))
+    }
+
+    /// How strongly it is kept from its host.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.0.isolation
+    }
+
+    /// Whether its limits are held.
+    #[must_use]
+    pub fn limiting(&self) -> Limiting {
+        self.0.limiting
+    }
+}
+
+impl Deref for Hand {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0.session
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Writes down what becomes of a sandbox's connections.
+struct Told(Journal, Env);
+
+impl sandbox::egress::Journal for Told {
+    fn told(&self, event: sandbox::egress::Event) {
+        (self.0)(&self.1, event);
+    }
+}
+
+impl Hands {
+    /// The workspace's sandbox, woken where it sleeps.
+    ///
+    /// # Errors
+    /// `unavailable` where this machine makes no sandboxes, or all places are taken, with what is to be done.
+    pub async fn wake(&self, workspace: &Workspace) -> Result<Hand> {
+        let inner = &self.0;
+        let slot = inner.slot(workspace.id);
+        let mut held = slot.lock().await;
+        if let Some(awake) = held.as_ref() {
+            if !awake.has_ended() {
+                if awake.stopped.swap(false, Ordering::SeqCst) {
+                    inner.local.resume(awake.sandbox).await?;
+                }
+                return Ok(Hand::new(awake));
+            }
+            inner.end(workspace.sandbox, &mut held).await?;
+            slot.note(None);
+        }
+        inner.tidy().await?;
+        inner.make_room(workspace.tenant).await?;
+        slot.note(Some(workspace.tenant));
+        match inner.make(workspace).await {
+            Ok(awake) => {
+                let hand = Hand::new(&awake);
+                *held = Some(awake);
+                inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
+                Ok(hand)
+            }
+            Err(error) => {
+                slot.note(None);
+                // Whatever there is of it is nobody's.
+                if let Err(error) = inner.local.destroy(workspace.sandbox).await {
+                    tracing::warn!(sandbox.id = %workspace.sandbox, error = error.chain(), "a sandbox is left half made");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Where the way out is, in the words of programs that look for one.
+fn surroundings() -> BTreeMap<String, String> {
+    const PROXY: &str = "http://127.0.0.1:3128";
+    const NEAR: &str = "localhost,127.0.0.1,::1";
+    let variables = [
+        ("HTTP_PROXY", PROXY),
+        ("HTTPS_PROXY", PROXY),
+        ("http_proxy", PROXY),
+        ("https_proxy", PROXY),
+        ("npm_config_proxy", PROXY),
+        ("npm_config_https_proxy", PROXY),
+        ("PIP_PROXY", PROXY),
+        ("NO_PROXY", NEAR),
+        ("no_proxy", NEAR),
+        ("NODE_USE_ENV_PROXY", "1"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+impl Inner {
+    async fn make(&self, workspace: &Workspace) -> Result<Arc<Awake>> {
+        let tree = match self.local.tree(workspace.id).await {
+            Err(error) if error.code() == Code::NotFound => {
+                self.local.create_workspace(workspace.id, Origin::Empty, workspace.quota_bytes).await?;
+                self.local.tree(workspace.id).await?
+            }
+            tree => tree?,
+        };
+        let limits = self.limits.each;
+        let spec = Spec { id: workspace.sandbox, workspace: tree, layers: Vec::new(), limits };
+        let started = self.local.create(&spec).await?;
+        let session = Session::open(started.hand).await?;
+        let env = Env::for_upkeep(workspace.tenant, workspace.env);
+        let told = Arc::new(Told(Arc::clone(&self.journal), env));
+        let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
+        let mut serving = JoinSet::new();
+        let way_out = egress.clone();
+        serving.spawn(async move { way_out.serve(started.egress).await });
+        session.activate(surroundings(), None).await?;
+        let now = Instant::now();
+        Ok(Arc::new(Awake {
+            sandbox: workspace.sandbox,
+            isolation: started.isolation,
+            limiting: started.limiting,
+            calls: AtomicUsize::new(0),
+            stopped: false.into(),
+            used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
+            session,
+            _serving: serving,
+        }))
+    }
+
+    /// Ends the sandbox of a place.
+    pub(crate) async fn end(&self, sandbox: SandboxId, held: &mut Held<'_>) -> Result<()> {
+        if held.take().is_some() {
+            self.local.destroy(sandbox).await?;
+        }
+        Ok(())
+    }
+
+    /// Sees that one more may be awake: of those that nobody uses the one that has waited longest is ended.
+    async fn make_room(&self, tenant: TenantId) -> Result<()> {
+        loop {
+            let (own, all) = self.awake(tenant);
+            let (of_tenant, limit) = (own >= self.limits.awake_of_tenant, all >= self.limits.awake);
+            if !of_tenant && !limit {
+                return Ok(());
+            }
+            if !self.end_longest_idle(of_tenant.then_some(tenant)).await? {
+                let (name, most) = if of_tenant {
+                    ("of the tenant", self.limits.awake_of_tenant)
+                } else {
+                    ("of the platform", self.limits.awake)
+                };
+                return Err(Error::new(
+                    Code::Unavailable,
+                    format!("all {most} sandboxes {name} are at work"),
+                )
+                .retry_after(Duration::from_secs(5))
+                .hint("wait until a command has ended, or have sandbox.awake raised"));
+            }
+        }
+    }
+
+    /// Ends the sandbox that nobody has used for the longest time, of `tenant` or of all; whether there was one.
+    async fn end_longest_idle(&self, tenant: Option<TenantId>) -> Result<bool> {
+        let slots: Vec<_> = self.slots().values().cloned().collect();
+        let mut longest: Option<(Duration, Arc<crate::Slot>)> = None;
+        for slot in slots {
+            if slot.tenant().is_none() || tenant.is_some() && slot.tenant() != tenant {
+                continue;
+            }
+            let Some(held) = slot.try_lock() else { continue };
+            let idle = held.as_ref().map(|awake| awake.idle()).filter(|idle| !idle.is_zero());
+            drop(held);
+            if let Some(idle) = idle
+                && longest.as_ref().is_none_or(|(most, _)| idle > *most)
+            {
+                longest = Some((idle, slot));
+            }
+        }
+        let Some((_, slot)) = longest else { return Ok(false) };
+        let mut held = slot.lock().await;
+        if let Some(awake) = held.as_ref().filter(|awake| !awake.idle().is_zero()) {
+            let sandbox = awake.sandbox;
+            self.end(sandbox, &mut held).await?;
+            slot.note(None);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,45 @@
+//! How many sandboxes there may be, how large each is, and how long it waits for its next call.
+
+use std::time::Duration;
+
+use sandbox::egress::Policy;
+use sandbox::runner::Limits;
+
+/// Bounds of one process.
+#[derive(Debug, Clone)]
+pub struct HandsLimits {
+    /// Sandboxes that are awake at once, of all tenants.
+    pub awake: usize,
+    /// The same of one tenant.
+    pub awake_of_tenant: usize,
+    /// Workspaces of one environment.
+    pub workspaces_of_env: i64,
+    /// Snapshots of one workspace.
+    pub snapshots: usize,
+    /// The most bytes that a new workspace may hold; the keeper's own default where it is not said.
+    pub quota_bytes: Option<u64>,
+    /// After how long without a call and without work a sandbox is stopped where it is.
+    pub freeze_after: Duration,
+    /// After how long it is ended; its files stay.
+    pub park_after: Duration,
+    /// What one sandbox may use.
+    pub each: Limits,
+    /// Where sandboxes may go.
+    pub egress: Policy,
+}
+
+impl Default for HandsLimits {
+    fn default() -> Self {
+        Self {
+            awake: 32,
+            awake_of_tenant: 8,
+            workspaces_of_env: 20,
+            snapshots: 20,
+            quota_bytes: None,
+            freeze_after: Duration::from_secs(30),
+            park_after: Duration::from_secs(300),
+            each: Limits::default(),
+            egress: Policy::default(),
+        }
+    }
+}

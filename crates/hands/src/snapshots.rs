@@ -1,0 +1,92 @@
+//! What workspaces held at earlier moments, and the way back to it.
+
+use std::sync::atomic::Ordering;
+
+use kernel::{Code, Error, Result, Timestamp, WorkspaceSnapshotId};
+use sandbox::runner::Runner as _;
+use sandbox::workspace::Mounted;
+use store::{Workspace, WorkspaceSnapshot};
+
+use crate::Hands;
+
+impl Hands {
+    /// Keeps what a workspace holds at this moment. Whatever runs in it is stopped for that moment, and goes on.
+    ///
+    /// # Errors
+    /// `quota_exceeded` where the workspace has as many snapshots as it may.
+    pub async fn snapshot(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
+        let inner = &self.0;
+        let records = inner.store.workspaces();
+        let slot = inner.slot(workspace.id);
+        let held = slot.lock().await;
+        let there = records.snapshots(workspace.id).await?.len();
+        if there >= inner.limits.snapshots {
+            let message = format!("the workspace has {there} snapshots, which is as many as it may");
+            return Err(Error::new(Code::QuotaExceeded, message).hint("remove one that is not needed"));
+        }
+        inner.tidy().await?;
+        let snapshot = WorkspaceSnapshot {
+            id: WorkspaceSnapshotId::new(),
+            workspace: workspace.id,
+            name,
+            created: Timestamp::now(),
+        };
+        match held.as_ref() {
+            Some(awake) => {
+                if !awake.stopped.load(Ordering::SeqCst) {
+                    inner.local.pause(awake.sandbox).await?;
+                }
+                let kept = inner.local.snapshot(workspace.id, snapshot.id, Mounted::Paused).await;
+                if !awake.stopped.load(Ordering::SeqCst) {
+                    inner.local.resume(awake.sandbox).await?;
+                }
+                kept?;
+            }
+            None => inner.local.snapshot(workspace.id, snapshot.id, Mounted::Nowhere).await?,
+        }
+        if let Err(error) = records.insert_snapshot(&snapshot).await {
+            inner.local.remove_snapshot(snapshot.id).await?;
+            return Err(error.into());
+        }
+        Ok(snapshot)
+    }
+
+    /// The snapshots of a workspace, newest first.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn snapshots(&self, workspace: &Workspace) -> Result<Vec<WorkspaceSnapshot>> {
+        Ok(self.0.store.workspaces().snapshots(workspace.id).await?)
+    }
+
+    /// Puts back what a snapshot of the workspace holds. Whatever runs in its sandbox is ended first.
+    ///
+    /// # Errors
+    /// `not_found` where it is none of this workspace.
+    pub async fn restore(
+        &self,
+        workspace: &Workspace,
+        snapshot: WorkspaceSnapshotId,
+    ) -> Result<WorkspaceSnapshot> {
+        let inner = &self.0;
+        let slot = inner.slot(workspace.id);
+        let mut held = slot.lock().await;
+        let found = inner.store.workspaces().snapshots(workspace.id).await?;
+        let found = found.into_iter().find(|it| it.id == snapshot);
+        let found =
+            found.ok_or_else(|| Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")))?;
+        inner.end(workspace.sandbox, &mut held).await?;
+        slot.note(None);
+        inner.local.rollback(workspace.id, snapshot).await?;
+        Ok(found)
+    }
+
+    /// Removes a snapshot; once more is no error.
+    ///
+    /// # Errors
+    /// Where its files cannot be removed.
+    pub async fn remove_snapshot(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
+        self.0.local.remove_snapshot(snapshot.id).await?;
+        Ok(self.0.store.workspaces().remove_snapshot(snapshot.id).await?)
+    }
+}
