@@ -427,7 +427,7 @@ mod tests {
     async fn json_counts_as_what_is_read_of_it_until_it_is_answered() {
         let traffic = traffic();
         let counted = traffic.admit(peer("192.0.2.1")).unwrap();
-        let request = Request::post("/").header(CONTENT_TYPE, "application/json");
+        let request = Request::post("/").header(http::header::CONTENT_TYPE, "application/json");
         let (request, kept) = counted.request(request.body(Body::from("[1]")).unwrap());
         web::body::read(&http::HeaderMap::new(), request.into_body(), 1_000).await.unwrap();
         assert_eq!(traffic.counts().all.waiting, 12);

@@ -113,9 +113,10 @@ const SETTINGS: &[Setting] = settings! {
     "environments.max_open" => environments.max_open;
     /// The largest database of one environment, in bytes.
     "environments.max_database_bytes" => environments.max_database_bytes;
-    /// What the files of one environment may have together, in bytes.
+    /// What the files of one environment may have together, in bytes; and as much the contents of its sites.
     "environments.max_files_bytes" => environments.max_files_bytes;
-    /// What the log of one environment may have in all, in bytes; it is in four files, and the oldest goes for a new one.
+    /// What the log of one environment may have in all, in bytes; visits fill one half of it, and
+    /// everything else the other. Each is in four files, and the oldest goes for a new one.
     "environments.max_log_bytes" => environments.max_log_bytes;
     /// How many entries a second one environment may log, and as many warnings and errors. What is over is dropped, and the
     /// log says how much.
