@@ -455,10 +455,8 @@ fn a_branch_takes_the_manifest_of_its_parent_and_moves_no_domain() -> anyhow::Re
     assert_eq!(domains(&branch)?, json!([{ "domain": "try.customer.test", "proven": false }]));
     let merge = |more: Value| {
         let mut input = json!({ "from": made["slug"] });
-        input
-            .as_object_mut()
-            .into_iter()
-            .for_each(|input| input.extend(more.as_object().cloned().unwrap_or_default()));
+        let fields = input.as_object_mut().into_iter();
+        fields.for_each(|input| input.extend(more.as_object().cloned().unwrap_or_default()));
         shop.output("env_merge", &input)
     };
     let plan = merge(json!({ "dry_run": true }))?;

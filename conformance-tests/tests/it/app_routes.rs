@@ -486,29 +486,3 @@ fn what_a_route_refuses_is_read_by_pages_that_may_use_the_app() {
     let exposed = ask("GET", "/few/", FRIEND);
     assert!(exposed.header("access-control-expose-headers").unwrap().contains("retry-after"));
 }
-
-#[test]
-fn a_page_for_members_is_not_shown_in_place_of_a_public_one_that_is_not_there() {
-    let place = Place::new("fallback").unwrap();
-    let manifest = |spa: bool| {
-        let mut manifest = small(&json!({ "/*": { "auth": "signed_in" }, "/pub/*": {} }));
-        manifest["site"] = json!({
-            "files": { "index.html": "members", "404.html": "members too", "pub/a.html": "open" }, "spa": spa,
-        });
-        manifest
-    };
-    let app = App::new(&place.url);
-    let ask = |path: &str| app.visitor().ask("GET", path).unwrap();
-    for spa in [true, false] {
-        let mut manifest = manifest(spa);
-        if spa {
-            manifest["site"]["files"].as_object_mut().unwrap().remove("404.html");
-        }
-        place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
-        assert_eq!(told(&ask("/pub/a")), (200, "open"));
-        for path in ["/", "/index.html", "/pub/none", "/pub/b/c"] {
-            let reply = ask(path);
-            assert!(!format!("{:?}", reply.body).contains("members"), "{path}: {reply:?}");
-        }
-    }
-}

@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use conformance_tests::Place;
-use testkit::Client;
 use serde_json::{Value, json};
+use testkit::Client;
 
 struct Sandbox(Place);
 
@@ -64,7 +64,10 @@ fn an_agent_works_on_files_runs_them_and_goes_back() {
     let edit = json!({ "path": "src/sum.py", "old": "[1, 2, 3]", "new": "[4, 5]" });
     assert_eq!(sandbox.tool("file_edit", &edit), json!({ "changed": 1 }));
     assert_eq!(sandbox.run("cd src && python3 sum.py"), "9\n");
-    assert_eq!(sandbox.tool("file_read", &json!({ "path": "src/sum.py", "line": 4 }))["text"], "print(total([4, 5]))\n");
+    assert_eq!(
+        sandbox.tool("file_read", &json!({ "path": "src/sum.py", "line": 4 }))["text"],
+        "print(total([4, 5]))\n"
+    );
     let part = sandbox.tool("file_read", &json!({ "path": "/workspace/src/sum.py", "line": 2, "lines": 1 }));
     assert_eq!(part, json!({ "text": "    return sum(numbers)\n", "next_line": 3 }));
     assert_eq!(
@@ -80,7 +83,10 @@ fn an_agent_works_on_files_runs_them_and_goes_back() {
     let again = json!({ "snapshot": snapshot["snapshot"], "confirm": dry["confirm"] });
     sandbox.refused("workspace_restore", &json!({ "snapshot": "good" }), 409, "conflict");
     assert_eq!(sandbox.tool("workspace_restore", &again)["restored"], true);
-    assert_eq!(sandbox.run("python3 src/sum.py; ls; pgrep sleep || echo nothing sleeps"), "9\nsrc\nnothing sleeps\n");
+    assert_eq!(
+        sandbox.run("python3 src/sum.py; ls; pgrep sleep || echo nothing sleeps"),
+        "9\nsrc\nnothing sleeps\n"
+    );
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn output_and_time_are_bounded_and_nothing_is_lost() {
     let sandbox = Sandbox::new("sandbox-bounds");
     let ran = sandbox.tool("shell_run", &json!({ "command": "seq 1 200000" }));
     let stdout = ran["stdout"].as_str().unwrap();
-    assert!(stdout.starts_with("1\n2\n") && stdout.ends_with("199999\n200000\n") && stdout.len() < 8_000, "{stdout}");
+    assert!(
+        stdout.starts_with("1\n2\n") && stdout.ends_with("199999\n200000\n") && stdout.len() < 8_000,
+        "{stdout}"
+    );
     let file = stdout.split("all of it is in ").nth(1).unwrap().split(' ').next().unwrap();
     assert_eq!(sandbox.run(&format!("wc -l < {file}")), "200000\n");
     // A command whose time is over ends with all that it has begun, however it hides.
@@ -142,12 +151,15 @@ fn code_in_a_sandbox_finds_nothing_of_the_platform() {
         sandbox.fails(attempt);
     }
     // Neither in the environment, nor in any file or process that can be read.
-    let everything = "env; cat /proc/*/environ /proc/*/cmdline /proc/mounts /etc/* 2>/dev/null | tr '\\0' '\\n'";
+    let everything =
+        "env; cat /proc/*/environ /proc/*/cmdline /proc/mounts /etc/* 2>/dev/null | tr '\\0' '\\n'";
     let found = sandbox.run(&format!("({everything}) | base64 -w0 > /tmp/all; grep -rslF '{}' / 2>/dev/null | grep -v ^/proc/ | head -3; true", &key[..24]));
     assert_eq!(found, "", "the operator's key is in a file");
     let all = sandbox.run("base64 -d /tmp/all | head -c 5000");
     assert!(!all.contains(&key) && !all.contains(&data), "{all}");
-    assert!(sandbox.run("grep ^Cap /proc/self/status").lines().all(|line| line.ends_with("0000000000000000")));
+    assert!(
+        sandbox.run("grep ^Cap /proc/self/status").lines().all(|line| line.ends_with("0000000000000000"))
+    );
     assert_eq!(sandbox.run("id -u").trim(), "1000");
     drop(server);
 }
@@ -184,9 +196,13 @@ fn a_server_is_shown_at_a_secret_host_and_nowhere_else() {
     let mut forged = token.to_owned();
     let last = if forged.pop() == Some('a') { 'b' } else { 'a' };
     forged.push(last);
-    for wrong in [format!("8124-{token}"), format!("{port}-{forged}"), "8123-x".to_owned(), token.to_owned()] {
+    for wrong in [format!("8124-{token}"), format!("{port}-{forged}"), "8123-x".to_owned(), token.to_owned()]
+    {
         let answer = ask(&format!("{wrong}.{domain}"));
         assert!(answer.starts_with("HTTP/1.1 404"), "{wrong}: {answer}");
     }
-    assert_eq!(sandbox.refused("preview_open", &json!({ "port": 0 }), 400, "invalid_input")["field"], "/port");
+    assert_eq!(
+        sandbox.refused("preview_open", &json!({ "port": 0 }), 400, "invalid_input")["field"],
+        "/port"
+    );
 }

@@ -21,7 +21,7 @@ use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use hands::{Hands, HandsLimits};
-use kernel::{Caller, Env, Principal, Proof as _, Result, Scopes, Surface, Timestamp};
+use kernel::{Caller, Env, Principal, Proof as _, Result, Scope, Scopes, Surface, Timestamp};
 use sandbox::local::{self, Local};
 use sandbox::preview::Labels;
 use serde_json::{Value, json};
@@ -154,7 +154,9 @@ impl Ground {
 
 #[tokio::test]
 async fn every_example_works_on_a_fresh_environment() {
-    for doc in registry().docs() {
+    // What runs code is tried where code is run: against the built binary.
+    let runs_no_code = |doc: &&tool::Doc| !doc.spec.scopes.contains(&Scope::SandboxUse);
+    for doc in registry().docs().filter(runs_no_code) {
         for example in doc.spec.examples {
             let ground = Ground::new().await;
             let input = serde_json::from_str(example).unwrap();

@@ -51,7 +51,7 @@ impl Owners for Known {
                 HostKind::Platform => return Ok(Some(Owner::Platform)),
                 HostKind::App(slug) => (slug, Owner::App),
                 HostKind::Preview { slug, .. } => (slug, Owner::Preview),
-                HostKind::Domain(_) | HostKind::Unknown => return Ok(None),
+                HostKind::Sandbox(_) | HostKind::Domain(_) | HostKind::Unknown => return Ok(None),
             };
             let place = self.control.environments().find(slug.as_str()).await?;
             Ok(place.map(|place| owner(Env::for_upkeep(place.tenant, place.env))))
