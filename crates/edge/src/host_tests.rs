@@ -20,6 +20,7 @@ fn say(kind: HostKind) -> String {
         HostKind::Platform => "platform".into(),
         HostKind::App(slug) => format!("app {slug}"),
         HostKind::Preview { slug, release } => format!("preview {release} of {slug}"),
+        HostKind::Sandbox(label) => format!("sandbox {label}"),
         HostKind::Domain(name) => format!("domain {name}"),
         HostKind::Unknown => "unknown".into(),
     }
@@ -47,6 +48,24 @@ fn every_host_has_one_owner() {
         ("shop.localhost.evil.example", "domain shop.localhost.evil.example"),
     ] {
         assert_eq!(kind(&hosts(), host), expected, "{host}");
+    }
+}
+
+#[test]
+fn a_sandbox_is_shown_one_label_below_the_previews_domain() {
+    for (domain, host, expected) in [
+        ("preview.localhost:8787", "5173-abc.preview.localhost:8787", "sandbox 5173-abc"),
+        ("preview.localhost:8787", "5173-ABC.Preview.localhost", "sandbox 5173-abc"),
+        ("preview.localhost:8787", "5173-abc.preview.localhost:9", "unknown"),
+        ("preview.localhost:8787", "preview.localhost:8787", "unknown"),
+        ("preview.localhost:8787", "a.b.preview.localhost:8787", "unknown"),
+        ("preview.localhost:8787", ".preview.localhost:8787", "unknown"),
+        ("preview.localhost:8787", "xpreview.localhost:8787", "app xpreview"),
+        ("show.example.net", "1-a.show.example.net:443", "sandbox 1-a"),
+        ("show.example.net", "1-a.show.example.net.evil.example", "domain 1-a.show.example.net.evil.example"),
+    ] {
+        let hosts = hosts().with_previews(domain).unwrap();
+        assert_eq!(kind(&hosts, host), expected, "{host}");
     }
 }
 
