@@ -1,6 +1,6 @@
 //! What routes hold requests to, seen from outside: from which pages, how often, with how large a body, for how long.
 
-use conformance_tests::{App, Person, Place, Reply};
+use conformance_tests::{App, Person, Reply};
 use serde_json::json;
 use testkit::{Client, Steading, require};
 
@@ -238,30 +238,4 @@ fn an_answer_that_does_not_begin_in_time_is_given_up() {
     assert_eq!(status(&answer), "504", "{answer}");
     assert!(answer.contains("the answer did not begin within 1 s"), "{answer}");
     ground.get("/_/db/todos").lists(&[]).unwrap();
-}
-
-#[test]
-fn a_page_for_members_is_not_shown_in_place_of_a_public_one_that_is_not_there() {
-    let place = Place::new("fallback").unwrap();
-    let manifest = |spa: bool| {
-        let mut manifest = small(&json!({ "/*": { "auth": "signed_in" }, "/pub/*": {} }));
-        manifest["site"] = json!({
-            "files": { "index.html": "members", "404.html": "members too", "pub/a.html": "open" }, "spa": spa,
-        });
-        manifest
-    };
-    let app = App::new(&place.url);
-    let ask = |path: &str| app.visitor().ask("GET", path).unwrap();
-    for spa in [true, false] {
-        let mut manifest = manifest(spa);
-        if spa {
-            manifest["site"]["files"].as_object_mut().unwrap().remove("404.html");
-        }
-        place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
-        assert_eq!(told(&ask("/pub/a")), (200, "open"));
-        for path in ["/", "/index.html", "/pub/none", "/pub/b/c"] {
-            let reply = ask(path);
-            assert!(!format!("{:?}", reply.body).contains("members"), "{path}: {reply:?}");
-        }
-    }
 }
