@@ -36,6 +36,10 @@ async fn answer(platform: &Platform, label: &str, request: Request) -> Result<Re
     let nothing = || kernel::Error::not_found("such preview");
     let (sandbox, port) = platform.previews.read(label).ok_or_else(nothing)?;
     let workspace = platform.hands.of_sandbox(sandbox).await?.ok_or_else(nothing)?;
+    // What a credential shows ends with it, and nobody's visit wakes what is nobody's.
+    if !platform.has_owner(&workspace).await? {
+        return Err(nothing());
+    }
     let hands = platform.hands.clone();
     // It goes on waking when its visitor is told to wait.
     let waking = tokio::spawn(async move { hands.wake(&workspace).await });

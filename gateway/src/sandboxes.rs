@@ -63,6 +63,7 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
     let limits = HandsLimits {
         awake: wanted.awake,
         awake_of_tenant: wanted.awake_of_tenant,
+        directory: config.data_dir.clone(),
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),

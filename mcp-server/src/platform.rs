@@ -14,10 +14,13 @@ use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
 use hands::{Hand, Hands, Template};
-use kernel::{Caller, Env, EnvId, Error, Result, Slug, Tenant};
+use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use sandbox::preview::Labels;
 use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
+
+/// What the workspace of whoever runs the platform is called.
+const OPERATOR: &str = "operator";
 
 /// The services that tools ask.
 pub struct Platform {
@@ -106,12 +109,41 @@ impl Platform {
         Ok(self.urls.app(&self.slug(env).await?))
     }
 
-    /// The workspace that a credential has in an environment: one for all its calls.
+    /// The workspace that a credential has in an environment: one for all its calls. Where the environment has as many as
+    /// it may, one of a credential that lives no more makes room.
     ///
     /// # Errors
     /// As [`Hands::workspace`].
     pub async fn workspace(&self, env: &Env, caller: &Caller) -> Result<Workspace> {
-        self.hands.workspace(env, &caller.credential.to_string(), Template::Blank).await
+        // The operator's key may be replaced; who it is stays.
+        let name = match caller.principal {
+            Principal::Operator => OPERATOR.to_owned(),
+            _ => caller.credential.to_string(),
+        };
+        match self.hands.workspace(env, &name, Template::Blank).await {
+            Err(full) if full.code() == Code::QuotaExceeded => {
+                let mut there = self.hands.workspaces(env).await?;
+                there.sort_by_key(|workspace| workspace.used);
+                for left in &there {
+                    if !self.has_owner(left).await? {
+                        self.hands.remove(left).await?;
+                        return self.hands.workspace(env, &name, Template::Blank).await;
+                    }
+                }
+                Err(full)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the credential whose workspace it is lives.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
+        let Ok(id) = workspace.name.parse::<KeyId>() else { return Ok(workspace.name == OPERATOR) };
+        let key = self.control.store().keys().get(id).await?;
+        Ok(key.is_some_and(|key| key.is_live(Timestamp::now())))
     }
 
     /// The sandbox of that workspace, awake.

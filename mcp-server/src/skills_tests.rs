@@ -117,6 +117,8 @@ fn words_find_the_skill_that_is_meant() {
         ("my own domain", "domains"),
         ("DNS records for a custom domain", "domains"),
         ("HTTPS certificate", "domains"),
+        ("run a shell command", "work-in-a-sandbox"),
+        ("npm install", "work-in-a-sandbox"),
     ] {
         assert_eq!(name(query), Some(wanted), "{query}");
     }

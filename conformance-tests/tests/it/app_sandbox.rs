@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use conformance_tests::Place;
 use serde_json::{Value, json};
-use testkit::Client;
+use testkit::{Client, Steading, require};
 
 struct Sandbox(Place);
 
@@ -153,7 +153,7 @@ fn code_in_a_sandbox_finds_nothing_of_the_platform() {
     // Neither in the environment, nor in any file or process that can be read.
     let everything =
         "env; cat /proc/*/environ /proc/*/cmdline /proc/mounts /etc/* 2>/dev/null | tr '\\0' '\\n'";
-    let found = sandbox.run(&format!("({everything}) | base64 -w0 > /tmp/all; grep -rslF '{}' / 2>/dev/null | grep -v ^/proc/ | head -3; true", &key[..24]));
+    let found = sandbox.run(&format!("({everything}) | base64 -w0 > /tmp/all; grep -rslF '{}' /etc /run /tmp /var /home /workspace /usr/local 2>/dev/null | head -3; true", &key[..24]));
     assert_eq!(found, "", "the operator's key is in a file");
     let all = sandbox.run("base64 -d /tmp/all | head -c 5000");
     assert!(!all.contains(&key) && !all.contains(&data), "{all}");
@@ -190,7 +190,7 @@ fn a_server_is_shown_at_a_secret_host_and_nowhere_else() {
         answer
     };
     let answer = ask(host);
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("hello from inside"), "{answer}");
+    assert!(answer[8..12] == *" 200" && answer.contains("hello from inside"), "{answer}");
     let (label, domain) = host.split_once('.').unwrap();
     let (port, token) = label.split_once('-').unwrap();
     let mut forged = token.to_owned();
@@ -205,4 +205,59 @@ fn a_server_is_shown_at_a_secret_host_and_nowhere_else() {
         sandbox.refused("preview_open", &json!({ "port": 0 }), 400, "invalid_input")["field"],
         "/port"
     );
+}
+
+#[test]
+fn every_call_of_the_skill_works_in_its_order() {
+    let sandbox = Sandbox::new("sandbox-skill");
+    let skill = include_str!("../../../skills/work-in-a-sandbox/SKILL.md");
+    let mut tried = 0;
+    for block in skill.split("```json ").skip(1) {
+        let (tool, rest) = block.split_once('\n').unwrap();
+        let input: Value = serde_json::from_str(rest.split_once("```").unwrap().0).unwrap();
+        sandbox.tool(tool, &input);
+        tried += 1;
+    }
+    assert!(tried >= 6, "{tried} calls");
+}
+
+#[test]
+fn what_a_credential_has_ends_with_it_and_makes_room_for_others() {
+    let sandbox = Sandbox::new("sandbox-gone");
+    let operator = sandbox.0.steading.client().without_env();
+    let mut last = String::new();
+    // More than there may be at once.
+    for n in 0..23 {
+        let wanted = json!({ "name": format!("key {n}"), "env": sandbox.0.slug, "scopes": ["sandbox:use"] });
+        let made = operator.request("POST", "/v1/keys").json(&wanted).send().unwrap().json().unwrap();
+        let client = Client::new(&sandbox.0.steading.ready().url).with_key(made["key"].as_str().unwrap());
+        let serve = "cd /usr/share && (python3 -m http.server 9000 >/dev/null 2>&1 &)";
+        let command = if n == 22 { serve } else { "true" };
+        assert_eq!(client.output("shell_run", &json!({ "command": command })).unwrap()["exit_code"], 0);
+        if n == 22 {
+            let url = client.output("preview_open", &json!({ "port": 9000 })).unwrap()["url"].clone();
+            last = url.as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+        }
+        let revoked =
+            operator.request("DELETE", &format!("/v1/keys/{}", made["id"].as_str().unwrap())).send();
+        assert!(revoked.unwrap().status < 300);
+    }
+    let mut stream = std::net::TcpStream::connect(sandbox.0.steading.authority()).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nHost: {last}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+#[test]
+fn a_workspace_past_its_quota_ends_what_writes_and_can_be_emptied() {
+    let server = require(Steading::launch().env("STEADING_SANDBOX_WORKSPACE_BYTES", "536870912").start());
+    let client = server.client().in_env("default");
+    let fill = "while true; do head -c 50000000 /dev/zero > f$RANDOM$RANDOM || exit 7; sleep 0.2; done";
+    let ended = client.call("shell_run", &json!({ "command": fill, "timeout_s": 300 })).unwrap();
+    // Either the file system says no, or the sandbox is ended.
+    assert!(ended.code() == "unavailable" || ended.body["exit_code"] == 7, "{ended:?}");
+    let ran = client.output("shell_run", &json!({ "command": "rm -f f* && echo empty" })).unwrap();
+    assert_eq!(ran["stdout"], "empty\n");
+    client.output("workspace_snapshot", &json!({})).unwrap();
 }

@@ -56,6 +56,8 @@ pub(crate) struct Awake {
     pub calls: AtomicUsize,
     pub stopped: std::sync::atomic::AtomicBool,
     used: Mutex<Used>,
+    /// Whether, and when, its files are weighed next.
+    weigh: Mutex<Weigh>,
     session: Session,
     /// Its way out, which ends with it.
     _serving: JoinSet<()>,
@@ -70,7 +72,40 @@ struct Used {
     looked: Instant,
 }
 
+/// When the files of a workspace are weighed.
+#[derive(Debug, Clone, Copy)]
+enum Weigh {
+    /// Never: its file system holds it to its quota.
+    Never,
+    /// From then on.
+    From(Instant),
+}
+
+/// A workspace is weighed for no more than this share of the time.
+const SHARE: u32 = 10;
+
 impl Awake {
+    /// Whether its files are to be weighed now.
+    pub fn is_to_be_weighed(&self) -> bool {
+        let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
+        match *weigh {
+            Weigh::From(at) if at <= Instant::now() => {
+                *weigh = Weigh::From(Instant::now());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// They were: what takes long is done less often.
+    pub fn weighed(&self, enforced: bool) {
+        let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Weigh::From(began) = *weigh {
+            *weigh =
+                if enforced { Weigh::Never } else { Weigh::From(Instant::now() + began.elapsed() * SHARE) };
+        }
+    }
+
     /// For how long nobody has called and it has done nothing to speak of.
     pub fn idle(&self) -> Duration {
         if self.calls.load(Ordering::SeqCst) > 0 {
@@ -167,6 +202,10 @@ impl Hands {
             inner.end(workspace.sandbox, &mut held).await?;
             slot.note(None);
         }
+        if !inner.has_room() {
+            return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
+                .hint("the operator has to free space on the disk; nothing was changed"));
+        }
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
         slot.note(Some(workspace.tenant));
@@ -236,6 +275,7 @@ impl Inner {
             calls: AtomicUsize::new(0),
             stopped: false.into(),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
+            weigh: Mutex::new(Weigh::From(now)),
             session,
             _serving: serving,
         }))

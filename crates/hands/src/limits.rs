@@ -1,5 +1,6 @@
 //! How many sandboxes there may be, how large each is, and how long it waits for its next call.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox::egress::Policy;
@@ -18,6 +19,10 @@ pub struct HandsLimits {
     pub snapshots: usize,
     /// The most bytes that a new workspace may hold; the keeper's own default where it is not said.
     pub quota_bytes: Option<u64>,
+    /// A directory on the disk that workspaces are on.
+    pub directory: PathBuf,
+    /// What stays free on that disk, in bytes: below it nothing wakes, and what is awake is ended.
+    pub spare_bytes: u64,
     /// After how long without a call and without work a sandbox is stopped where it is.
     pub freeze_after: Duration,
     /// After how long it is ended; its files stay.
@@ -36,6 +41,8 @@ impl Default for HandsLimits {
             workspaces_of_env: 20,
             snapshots: 20,
             quota_bytes: None,
+            directory: PathBuf::from("."),
+            spare_bytes: 2 << 30,
             freeze_after: Duration::from_secs(30),
             park_after: Duration::from_secs(300),
             each: Limits::default(),

@@ -10,21 +10,26 @@ use store::{Workspace, WorkspaceSnapshot};
 use crate::Hands;
 
 impl Hands {
-    /// Keeps what a workspace holds at this moment. Whatever runs in it is stopped for that moment, and goes on.
+    /// Keeps what a workspace holds at this moment. Whatever runs in it is stopped for that moment, and goes on. Where
+    /// there are as many as there may be, the oldest goes.
     ///
     /// # Errors
-    /// `quota_exceeded` where the workspace has as many snapshots as it may.
+    /// `quota_exceeded` where the workspace holds more than it may.
     pub async fn snapshot(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
         let inner = &self.0;
         let records = inner.store.workspaces();
         let slot = inner.slot(workspace.id);
         let held = slot.lock().await;
-        let there = records.snapshots(workspace.id).await?.len();
-        if there >= inner.limits.snapshots {
-            let message = format!("the workspace has {there} snapshots, which is as many as it may");
-            return Err(Error::new(Code::QuotaExceeded, message).hint("remove one that is not needed"));
-        }
+        let there = records.snapshots(workspace.id).await?;
         inner.tidy().await?;
+        let fullness = inner.local.fullness(workspace.id).await?;
+        if fullness.bytes > fullness.quota_bytes {
+            let message = format!(
+                "the workspace has {} bytes, of {} that it may",
+                fullness.bytes, fullness.quota_bytes
+            );
+            return Err(Error::new(Code::QuotaExceeded, message).hint("remove files first"));
+        }
         let snapshot = WorkspaceSnapshot {
             id: WorkspaceSnapshotId::new(),
             workspace: workspace.id,
@@ -47,6 +52,12 @@ impl Hands {
         if let Err(error) = records.insert_snapshot(&snapshot).await {
             inner.local.remove_snapshot(snapshot.id).await?;
             return Err(error.into());
+        }
+        // The newest are kept; of the others those without a name go first.
+        let mut goes: Vec<_> = there.iter().rev().collect();
+        goes.sort_by_key(|it| it.name.is_some());
+        for old in goes.iter().take((there.len() + 1).saturating_sub(inner.limits.snapshots.max(1))) {
+            self.remove_snapshot(old).await?;
         }
         Ok(snapshot)
     }

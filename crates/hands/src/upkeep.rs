@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kernel::Result;
+use kernel::{Result, WorkspaceId};
 use sandbox::runner::Runner as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::awake::Awake;
 use crate::{Hands, Inner};
 
 /// How often it is looked who is not used.
@@ -32,6 +33,12 @@ impl Hands {
             let outcome = async {
                 if !awake.stopped.load(Ordering::SeqCst) {
                     awake.worked(self.0.local.usage(awake.sandbox).await?.cpu);
+                    if self.0.is_overfull(workspace, &awake).await? {
+                        tracing::warn!(workspace.id = %workspace, "a sandbox is ended: its workspace is over its quota");
+                        self.0.end(awake.sandbox, &mut held).await?;
+                        slot.note(None);
+                        return Ok(());
+                    }
                 }
                 let idle = awake.idle();
                 if idle >= self.0.limits.park_after {
@@ -51,6 +58,26 @@ impl Hands {
 }
 
 impl Inner {
+    /// Whether a workspace is past its quota, where its file system does not hold it to that, or the disk has no room
+    /// for anybody. What writes is ended then; what removes is quicker than the next look.
+    async fn is_overfull(&self, workspace: WorkspaceId, awake: &Awake) -> Result<bool> {
+        if !self.has_room() {
+            return Ok(true);
+        }
+        if !awake.is_to_be_weighed() {
+            return Ok(false);
+        }
+        let fullness = self.local.fullness(workspace).await?;
+        awake.weighed(fullness.enforced);
+        Ok(!fullness.enforced && fullness.bytes > fullness.quota_bytes)
+    }
+
+    /// Whether the disk that workspaces are on has room for more than what the platform itself needs.
+    pub(crate) fn has_room(&self) -> bool {
+        rustix::fs::statvfs(&self.limits.directory)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) > self.limits.spare_bytes)
+    }
+
     /// Removes workspaces and snapshots that no row names: their rows went, or never came, in an earlier process.
     pub(crate) async fn tidy(&self) -> Result<()> {
         let tidy = async {

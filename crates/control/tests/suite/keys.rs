@@ -40,8 +40,17 @@ async fn a_key_carries_what_its_level_can_and_no_more_than_its_maker() {
     let keys = platform.control.keys();
     let (_, wide) = platform.key(&platform.operator, None).await;
     let (_, bound) = platform.key(&platform.operator, Some(&platform.default)).await;
-    assert_eq!((wide.scopes, wide.env), (Scopes::of_tenant(), None));
-    assert_eq!((bound.scopes, bound.env), (Scopes::of_environment(), Some(platform.default.id)));
+    // Code is run by who has asked for it.
+    let usual = |scopes: Scopes| scopes.without(Scope::SandboxUse);
+    assert_eq!((wide.scopes, wide.env), (usual(Scopes::of_tenant()), None));
+    assert_eq!((bound.scopes, bound.env), (usual(Scopes::of_environment()), Some(platform.default.id)));
+    let runner = NewKey { scopes: Some(scopes(&[Scope::SandboxUse])), ..key("runner") };
+    assert_eq!(
+        keys.create(&platform.operator, runner).await.unwrap().key.scopes,
+        scopes(&[Scope::SandboxUse])
+    );
+    let beyond = NewKey { scopes: Some(scopes(&[Scope::SandboxUse])), ..key("beyond") };
+    assert_eq!(keys.create(&wide, beyond).await.unwrap_err().code(), Code::Forbidden);
 
     let narrow = NewKey { scopes: Some(scopes(&[Scope::KeyAdmin, Scope::DbRead])), ..key("narrow") };
     let narrow = keys.create(&wide, narrow).await.unwrap();

@@ -135,14 +135,18 @@ async fn what_was_changed_in_the_store_is_found_when_it_is_restored() {
             changed[at] ^= 0x10;
             std::fs::write(&path, changed).unwrap();
             let restored = scene.bring(checkpoint.snapshot).await;
-            // A changed byte may say nothing to whoever reads, but then nothing else comes back.
-            match restored {
-                Ok(tree) => assert_eq!(tree, listing_of(&scene.tree()), "{kind} {at}"),
-                Err(error) => assert_eq!(error.code(), Code::Internal, "{kind} {at} {error:?}"),
-            }
             std::fs::write(&path, &whole[..at]).unwrap();
-            scene.bring(checkpoint.snapshot).await.unwrap_err();
+            let cut = scene.bring(checkpoint.snapshot).await;
+            // A changed or missing byte may say nothing to whoever reads, but then nothing else comes back.
+            for outcome in [restored, cut] {
+                match outcome {
+                    Ok(tree) => assert_eq!(tree, listing_of(&scene.tree()), "{kind} {at}"),
+                    Err(error) => assert_eq!(error.code(), Code::Internal, "{kind} {at} {error:?}"),
+                }
+            }
         }
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        scene.bring(checkpoint.snapshot).await.unwrap_err();
         std::fs::write(&path, whole).unwrap();
     }
     assert_eq!(scene.bring(checkpoint.snapshot).await.unwrap(), listing_of(&scene.tree()));

@@ -19,8 +19,11 @@ fn rig_of_nobody() -> Rig {
     for path in [directory.path().to_owned(), directory.path().join("workspaces")] {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    rig_in(directory, |program, arguments| {
-        let mut command: Command = plainly(program, arguments);
+    // Where this was built, it may be that nobody else gets to.
+    let reachable = directory.path().join("program");
+    fs::copy(env!("CARGO_BIN_EXE_sandbox-host"), &reachable).unwrap();
+    rig_in(directory, move |_, arguments| {
+        let mut command: Command = plainly(&reachable, arguments);
         command.uid(NOBODY).gid(NOBODY);
         command
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use capabilities::releases::Manifest;
-use kernel::Code;
+use kernel::{Code, Scope};
 use serde_json::{Value, json};
 
 use super::{Ground, cost};
@@ -95,7 +95,8 @@ async fn every_call_in_a_skill_is_one_that_its_tool_takes() {
     }
     let mut tried = 0;
     for (file, of, input) in json_blocks() {
-        if of == "manifest" {
+        // What runs code is tried where code is run: against the built binary.
+        if of == "manifest" || registry().doc(of).unwrap().spec.scopes.contains(&Scope::SandboxUse) {
             continue;
         }
         tried += 1;
@@ -239,7 +240,7 @@ async fn a_skill_is_read_by_its_name_or_by_words() {
 #[tokio::test]
 async fn what_is_no_skill_is_answered_with_those_there_are() {
     let ground = Ground::new().await;
-    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, domains, debug-and-verify, change-data-safely, manage-environments";
+    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, domains, debug-and-verify, change-data-safely, manage-environments, work-in-a-sandbox";
     for name in ["", "start", "../tools.rs", "/etc/passwd", "start-here/../start-here/SKILL.md", "SKILL.md"] {
         let refused = ground.call("skill_read", json!({ "name": name })).await.unwrap_err();
         assert_eq!((refused.code(), refused.advice()), (Code::NotFound, Some(hint)), "{name}");
