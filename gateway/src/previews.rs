@@ -1,19 +1,74 @@
 //! Servers in sandboxes, shown at hosts of their own.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use edge::Secured;
+use hands::Visit;
 use http::StatusCode;
 use kernel::{Code, Result};
 use mcp_server::platform::Platform;
 use sandbox::preview::{self, Failure, Scheme, Visitor};
+use sandbox::session::Connection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a visitor waits for a sandbox to wake before a page says that it does.
 const WAKING: Duration = Duration::from_millis(1_500);
+
+/// How long a visitor's connection may carry nothing.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// A connection into a sandbox, which is awake for as long.
+struct Visited {
+    stream: Connection,
+    _visit: Visit,
+    idle: Pin<Box<Sleep>>,
+}
+
+impl Visited {
+    /// What has come of reading or writing, unless nothing has moved for too long.
+    fn moved<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.idle.as_mut().reset(Instant::now() + IDLE);
+            return outcome;
+        }
+        ready!(self.idle.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Visited {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.moved(read, cx)
+    }
+}
+
+impl AsyncWrite for Visited {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.moved(written, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
 
 /// Answers for the server that `label` stands for.
 pub async fn show(platform: &Platform, label: &str, request: Request) -> Response {
@@ -52,9 +107,14 @@ async fn answer(platform: &Platform, label: &str, request: Request) -> Result<Re
     };
     let scheme = if request.extensions().get::<Secured>().is_some() { Scheme::Https } else { Scheme::Http };
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let Ok(stream) = hand.dial(port).await else {
+    let Some(visit) = hand.visit() else {
+        let busy = kernel::Error::new(Code::Unavailable, "too many visitors are at this preview");
+        return Err(busy);
+    };
+    let Ok(stream) = visit.dial(port).await else {
         return Ok(preview::failed(&method, &headers, Failure::Broken).map(Body::new));
     };
+    let stream = Visited { stream, _visit: visit, idle: Box::pin(sleep(IDLE)) };
     let visitor = Visitor { address: client.ip(), scheme };
     Ok(match preview::forward(request, stream, visitor).await {
         Ok(response) => response.map(Body::new),

@@ -242,6 +242,10 @@ impl Platform {
         if snapshots > 0 {
             losses.push(format!("{snapshots} snapshots"));
         }
+        let workspaces = self.hands.workspaces(&env).await?.len();
+        if workspaces > 0 {
+            losses.push(format!("{workspaces} workspaces of sandboxes, with their snapshots"));
+        }
         losses.extend(self.secrets(&env).await?.into_iter().map(|name| format!("secret {name}")));
         Ok(losses)
     }

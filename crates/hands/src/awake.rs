@@ -54,6 +54,7 @@ pub(crate) struct Awake {
     pub isolation: Isolation,
     pub limiting: Limiting,
     pub calls: AtomicUsize,
+    visits: AtomicUsize,
     pub stopped: std::sync::atomic::AtomicBool,
     used: Mutex<Used>,
     /// Whether, and when, its files are weighed next.
@@ -159,6 +160,38 @@ impl Hand {
     }
 }
 
+/// How many connections visitors may have into one sandbox: its owner's calls have the others.
+const VISITS: usize = 200;
+
+/// A visitor's place in a sandbox, which is in use for as long.
+pub struct Visit(Hand);
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.0.visits.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Hand {
+    /// Gives the sandbox to a visitor; none where there are too many.
+    #[must_use]
+    pub fn visit(self) -> Option<Visit> {
+        if self.0.visits.fetch_add(1, Ordering::SeqCst) >= VISITS {
+            self.0.visits.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        Some(Visit(self))
+    }
+}
+
+impl Deref for Visit {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
 impl Deref for Hand {
     type Target = Session;
 
@@ -205,6 +238,11 @@ impl Hands {
         if !inner.has_room() {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
+        }
+        // It may have been removed while this waited for its place.
+        if inner.store.workspaces().of_sandbox(workspace.sandbox).await?.is_none() {
+            inner.slots().remove(&workspace.id);
+            return Err(Error::not_found("such workspace (any more)"));
         }
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
@@ -273,6 +311,7 @@ impl Inner {
             isolation: started.isolation,
             limiting: started.limiting,
             calls: AtomicUsize::new(0),
+            visits: AtomicUsize::new(0),
             stopped: false.into(),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),

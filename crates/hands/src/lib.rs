@@ -20,7 +20,7 @@ use sandbox::workspace::DEFAULT_QUOTA;
 use store::{Store, Workspace};
 use tokio::sync::OnceCell;
 
-pub use awake::Hand;
+pub use awake::{Hand, Visit};
 pub use limits::HandsLimits;
 
 use awake::Slot;
