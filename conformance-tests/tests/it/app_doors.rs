@@ -378,7 +378,8 @@ const BODIES: &[Attack] = &[Attack {
             ("no title", "{\"title\":null}".to_owned(), 400),
             ("a prototype", "{\"title\":\"x\",\"__proto__\":{\"owner\":\"y\"}}".to_owned(), 400),
             ("deep", deep(1_000), 400),
-            ("deeper", deep(200_000), 400),
+            ("deeper", deep(20_000), 400),
+            ("deepest", deep(200_000), 413),
             ("wide", format!("{{{wide}\"title\":\"x\"}}"), 400),
             ("long", format!("{{\"title\":\"{}\"}}", "x".repeat(3 << 20)), 413),
         ];

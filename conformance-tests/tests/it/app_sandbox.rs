@@ -76,6 +76,12 @@ fn an_agent_works_on_files_runs_them_and_goes_back() {
     );
     let listed = sandbox.tool("file_list", &json!({ "depth": 2 }));
     assert_eq!(listed["files"], json!(["src/", format!("src/sum.py {}", source.len() - 3)]));
+    // What is more than a result holds is cut, and said to be.
+    sandbox.run("mkdir many && cd many && touch $(seq -f 'file_%g.txt' 1 3000) && touch \"$(printf 'x\\033\\n%.0s' {1..80})\"");
+    let many = sandbox.tool("file_list", &json!({ "path": "many" }));
+    assert!(many["more"] == true && many["files"].as_array().unwrap().len() > 100, "{many}");
+    assert_eq!(sandbox.tool("file_search", &json!({ "name": "*.txt" }))["more"], true);
+    sandbox.run("rm -r many");
     let snapshot = sandbox.tool("workspace_snapshot", &json!({ "name": "good" }));
     sandbox.run("rm -r src && echo more > other && (sleep 1000 &)");
     let dry = sandbox.tool("workspace_restore", &json!({ "snapshot": "good", "dry_run": true }));

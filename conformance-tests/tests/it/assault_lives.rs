@@ -116,7 +116,9 @@ fn deletions(every: bool, title: &str) {
         histogram.add(fate.place, found);
     }
     histogram.print(title);
-    assert_eq!(doomed.strangers(), Vec::<String>::new());
+    // A note of whose an environment was stays as long as backups of it would.
+    let strangers = doomed.strangers().into_iter().filter(|path| !path.starts_with("backups/deleted/"));
+    assert_eq!(strangers.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 fn loads(every: bool, title: &str) {

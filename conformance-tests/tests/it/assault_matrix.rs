@@ -81,6 +81,16 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         }
         // An address of theirs is free for us; an id of theirs is nobody's.
         "auth_user_set" => vec![json!({ "user": t.user, "role": "admin" })],
+        // Workspaces are each credential's own; what would change one is refused.
+        "shell_run" => vec![json!({ "command": "true", "cwd": t.env, "timeout_s": 0 })],
+        "file_read" => vec![json!({ "path": t.env })],
+        "file_write" => vec![json!({ "path": "/proc/none", "text": t.env })],
+        "file_edit" => vec![json!({ "path": t.env, "old": "a", "new": "b" })],
+        "file_list" => vec![json!({ "path": t.env })],
+        "file_search" => vec![json!({ "path": t.env, "name": "*" })],
+        "preview_open" => vec![json!({ "port": 0 })],
+        "workspace_snapshot" => vec![json!({ "name": "\n" })],
+        "workspace_restore" => vec![json!({ "snapshot": t.snapshot, "dry_run": true })],
         // The same for everybody.
         "skill_read" => vec![json!({ "name": "start-here" })],
         "site_deploy" => vec![blob],
@@ -153,7 +163,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             [plain(&format!("/v1/envs/{}/backups", t.slug)), plain(&format!("/v1/envs/{}/backups", t.env))]
                 .concat()
         }
-        ("get", "/v1/envs/{env}/backups/{backup}") => {
+        ("get" | "delete", "/v1/envs/{env}/backups/{backup}") => {
             plain(&format!("/v1/envs/{}/backups/{}", t.slug, t.snapshot))
         }
         // Its slug is taken or free for everybody alike.

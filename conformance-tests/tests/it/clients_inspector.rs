@@ -51,7 +51,7 @@ fn check(door: Door, era: &str) {
     assert!(verified.success(), "{verified:?}");
     let skills: Vec<Value> =
         verified.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(skills.len(), 10, "{skills:?}");
+    assert_eq!(skills.len(), 11, "{skills:?}");
     assert!(skills.iter().all(|skill| skill["outcome"] == "verified"), "{skills:?}");
 }
 

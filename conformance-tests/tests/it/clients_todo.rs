@@ -290,7 +290,11 @@ fn a_change_made_elsewhere_meanwhile_is_shown_and_not_overwritten() {
     ada.keys(&format!("fix nothing{ENTER}"));
     ada.sees(&["✓ fix nothing"]);
     let refused = ada.browser.console().unwrap();
-    assert!(refused.len() == 3 && refused.iter().all(|line| line.contains("412")), "{refused:?}");
+    // The last edit may have read what was changed already.
+    assert!(
+        (2..=3).contains(&refused.len()) && refused.iter().all(|line| line.contains("412")),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Awake {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
 
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.session.closed().now_or_never().is_some()
     }
 }
@@ -226,12 +226,19 @@ impl Hands {
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
         if let Some(awake) = held.as_ref() {
-            if !awake.has_ended() {
-                if awake.stopped.swap(false, Ordering::SeqCst) {
-                    inner.local.resume(awake.sandbox).await?;
-                }
+            let goes_on = if awake.has_ended() {
+                false
+            } else if awake.stopped.load(Ordering::SeqCst) {
+                let resumed = inner.local.resume(awake.sandbox).await;
+                awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
+                resumed.is_ok()
+            } else {
+                true
+            };
+            if goes_on {
                 return Ok(Hand::new(awake));
             }
+            // It is made anew: its files are what counts.
             inner.end(workspace.sandbox, &mut held).await?;
             slot.note(None);
         }

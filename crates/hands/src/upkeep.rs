@@ -31,6 +31,11 @@ impl Hands {
             let Some(mut held) = slot.try_lock() else { continue };
             let Some(awake) = held.clone() else { continue };
             let outcome = async {
+                if awake.has_ended() {
+                    self.0.end(awake.sandbox, &mut held).await?;
+                    slot.note(None);
+                    return Ok(());
+                }
                 if !awake.stopped.load(Ordering::SeqCst) {
                     awake.worked(self.0.local.usage(awake.sandbox).await?.cpu);
                     if self.0.is_overfull(workspace, &awake).await? {

@@ -4,7 +4,8 @@ use kernel::{Env, Error, Result, Scope};
 use sandbox::session::{Completeness, FileKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use serde_json::Value;
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use crate::platform::Platform;
 
@@ -24,7 +25,7 @@ pub struct Input {
 pub struct Output {
     /// Paths with their sizes; a directory's ends with /.
     files: Vec<String>,
-    /// Whether there are more.
+    /// Whether there are more: list a directory below, or file_search by name.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
 }
@@ -33,8 +34,9 @@ pub struct Output {
 const MOST: u32 = 400;
 const DEEP: u32 = 16;
 
-/// How many bytes of names are given.
-const GIVEN: usize = 9_000;
+/// What the names that are given may cost, in tokens, and how long one is, in bytes.
+const GIVEN: usize = 3_500;
+const NAME: usize = 200;
 
 impl Tool<Platform> for FileList {
     type Proof = Env;
@@ -57,15 +59,19 @@ impl Tool<Platform> for FileList {
         let hand = cx.platform().hand(cx.env(), cx.caller()).await?;
         let path = input.path.as_deref().unwrap_or("/workspace");
         let (entries, completeness) = hand.files().list(path, depth, MOST).await?;
-        let (mut files, mut more, mut bytes) = (Vec::new(), completeness == Completeness::More, 0);
+        let (mut files, mut more, mut cost) = (Vec::new(), completeness == Completeness::More, 0);
         for entry in entries {
-            let line = match (entry.kind, entry.target) {
+            let mut line = match (entry.kind, entry.target) {
                 (FileKind::Directory, _) => format!("{}/", entry.path),
                 (FileKind::Link, Some(target)) => format!("{} -> {target}", entry.path),
                 _ => format!("{} {}", entry.path, entry.size),
             };
-            bytes += line.len() + 4;
-            if bytes > GIVEN {
+            if line.len() > NAME {
+                line.truncate(line.floor_char_boundary(NAME));
+                line.push('…');
+            }
+            cost += budget::estimate(&Value::from(line.as_str()).to_string()) + 1;
+            if cost > GIVEN {
                 more = true;
                 break;
             }

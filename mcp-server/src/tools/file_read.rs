@@ -3,7 +3,8 @@
 use kernel::{Code, Env, Error, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use serde_json::Value;
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use crate::platform::Platform;
 
@@ -33,8 +34,9 @@ pub struct Output {
 /// The largest file that is read, in bytes.
 const FILE: u32 = 8 << 20;
 
-/// How much of it is given at once, in bytes.
+/// How much of it is given at once, in bytes, and what that may cost, in tokens.
 const GIVEN: usize = 10_000;
+const TOKENS: usize = 3_600;
 
 impl Tool<Platform> for FileRead {
     type Proof = Env;
@@ -70,14 +72,18 @@ impl Tool<Platform> for FileRead {
         })?;
         let most = usize::try_from(input.lines.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let skipped = usize::try_from(first - 1).unwrap_or(usize::MAX);
-        let (mut given, mut taken) = (String::new(), 0);
+        let (mut given, mut taken, mut cost) = (String::new(), 0, 0);
         let mut lines = text.split_inclusive('\n').skip(skipped);
         for line in lines.by_ref().take(most) {
-            if !given.is_empty() && given.len() + line.len() > GIVEN {
+            cost += budget::estimate(&Value::from(line).to_string());
+            if !given.is_empty() && (given.len() + line.len() > GIVEN || cost > TOKENS) {
                 return Ok(Output { text: given, next_line: Some(first + taken) });
             }
             // One line may be longer than a result.
-            let end = line.floor_char_boundary(GIVEN);
+            let mut end = line.floor_char_boundary(GIVEN);
+            while budget::estimate(&Value::from(&line[..end]).to_string()) > TOKENS {
+                end = line.floor_char_boundary(end / 2);
+            }
             given.push_str(&line[..end]);
             if end < line.len() {
                 given.push_str("… (the line goes on: cut it with shell_run)\n");

@@ -4,7 +4,8 @@ use kernel::{Env, Error, Result, Scope};
 use sandbox::session::{Among, Completeness, Found, Search};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tool::{Cx, Effect, Spec, Tool};
+use serde_json::Value;
+use tool::{Cx, Effect, Spec, Tool, budget};
 
 use crate::platform::Platform;
 
@@ -33,9 +34,9 @@ pub struct Output {
 /// How many results there are.
 const MOST: u32 = 100;
 
-/// How long one of them is, and all, in bytes.
+/// How long one of them is, in bytes, and what all may cost, in tokens.
 const LINE: usize = 300;
-const GIVEN: usize = 10_000;
+const GIVEN: usize = 3_500;
 
 impl Tool<Platform> for FileSearch {
     type Proof = Env;
@@ -63,7 +64,7 @@ impl Tool<Platform> for FileSearch {
             limit: MOST,
         };
         let searched = hand.files().search(search).await?;
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (mut found, mut cost) = (Vec::new(), 0);
         let mut more = searched.completeness == Completeness::More;
         for one in searched.found {
             let mut text = match one {
@@ -75,8 +76,8 @@ impl Tool<Platform> for FileSearch {
                 text.truncate(text.floor_char_boundary(LINE));
                 text.push('…');
             }
-            bytes += text.len() + 4;
-            if bytes > GIVEN {
+            cost += budget::estimate(&Value::from(text.as_str()).to_string()) + 1;
+            if cost > GIVEN {
                 more = true;
                 break;
             }

@@ -79,6 +79,8 @@ pub(super) fn to_visitor(headers: &mut HeaderMap) {
     // How this host is reached, and at which other places it is, is the platform's to say.
     headers.remove(STRICT_TRANSPORT_SECURITY);
     headers.remove(ALT_SVC);
+    // It would empty the cookies of the whole domain that this host is below (Clear Site Data §3.1).
+    headers.remove("clear-site-data");
     // Who knows the host can see the preview; nobody else is to learn it from a link or a picture.
     headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     headers.insert(X_ROBOTS_TAG, HeaderValue::from_static("noindex"));
