@@ -1,7 +1,6 @@
 //! Requests as a server reads them (HTTP/1.1, bodies with a length).
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::io::BufRead;
 
 use anyhow::Context;
 
@@ -19,7 +18,7 @@ pub struct Incoming {
 
 impl Incoming {
     /// The next request of a connection; `None` at its end.
-    pub fn read(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Option<Self>> {
+    pub fn read(stream: &mut impl BufRead) -> anyhow::Result<Option<Self>> {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
             return Ok(None);

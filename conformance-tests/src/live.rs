@@ -12,7 +12,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::app::{App, Person, Reply, encoded};
 
-/// How long something may take to arrive.
+/// How long something may take to arrive; what only keeps a connection open is not it.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A stream of server-sent events.
@@ -118,8 +118,9 @@ impl Events {
     /// # Errors
     /// Where nothing comes in time.
     pub fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
-        let (mut id, mut data) = (None, String::new());
+        let (start, mut id, mut data) = (Instant::now(), None, String::new());
         loop {
+            ensure!(start.elapsed() < LIMIT, "nothing was said");
             let Some(line) = self.line()? else { return Ok(None) };
             if line.is_empty() {
                 if id.is_some() {
@@ -258,7 +259,9 @@ impl Socket {
     /// # Errors
     /// Where there is none in time.
     pub fn hear(&mut self) -> anyhow::Result<Value> {
+        let start = Instant::now();
         loop {
+            ensure!(start.elapsed() < LIMIT, "nothing was said");
             match self.0.read().context("nothing comes")? {
                 Message::Text(text) => {
                     let message: Value = serde_json::from_str(&text)?;
@@ -277,8 +280,9 @@ impl Socket {
     /// # Errors
     /// Where it is not.
     pub fn closed(&mut self) -> anyhow::Result<(Vec<Value>, u16, String)> {
-        let mut before = Vec::new();
+        let (start, mut before) = (Instant::now(), Vec::new());
         loop {
+            ensure!(start.elapsed() < LIMIT, "not closed, after {before:?}");
             match self.0.read().context("not closed")? {
                 Message::Close(Some(CloseFrame { code, reason })) => {
                     return Ok((before, code.into(), reason.to_string()));

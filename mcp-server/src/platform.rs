@@ -13,7 +13,7 @@ use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment};
-use hands::{Hand, Hands, Template};
+use hands::{Hand, Hands};
 use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use sandbox::preview::Labels;
 use store::Workspace;
@@ -120,14 +120,14 @@ impl Platform {
             Principal::Operator => OPERATOR.to_owned(),
             _ => caller.credential.to_string(),
         };
-        match self.hands.workspace(env, &name, Template::Blank).await {
+        match self.hands.workspace(env, &name).await {
             Err(full) if full.code() == Code::QuotaExceeded => {
                 let mut there = self.hands.workspaces(env).await?;
                 there.sort_by_key(|workspace| workspace.used);
                 for left in &there {
                     if !self.has_owner(left).await? {
                         self.hands.remove(left).await?;
-                        return self.hands.workspace(env, &name, Template::Blank).await;
+                        return self.hands.workspace(env, &name).await;
                     }
                 }
                 Err(full)

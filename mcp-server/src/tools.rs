@@ -45,6 +45,7 @@ mod storage_get;
 mod storage_list;
 mod storage_put;
 mod storage_sign;
+mod whole_text;
 mod workspace_restore;
 mod workspace_snapshot;
 

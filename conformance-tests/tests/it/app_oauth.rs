@@ -141,7 +141,7 @@ pub fn at_provider(walker: &mut Walker, start: &str, form: &str, end: &str) -> S
     walker.walk(&Walker::led(&answer, &page), end)
 }
 
-fn oauth(providers: &Value) -> Value {
+pub fn oauth(providers: &Value) -> Value {
     json!({ "methods": ["oauth", "anonymous", "password"], "mfa": "optional", "providers": providers })
 }
 

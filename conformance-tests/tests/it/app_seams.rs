@@ -236,6 +236,7 @@ fn who_was_told_to_list_again_is_told_of_every_change_after_that() {
     place.output("db_execute", &json!({ "sql": "UPDATE todos SET title = 'x'" })).unwrap();
     let heard = events.until(|event| event["type"] == "reset").unwrap();
     assert!(heard.iter().all(|event| event["type"] == "reset"), "{heard:?}");
+    crate::app_realtime::settled(&mut events, || ada.create("todos", &json!({ "title": "after" })).unwrap());
     patch("b");
     let heard = events.until(|event| event["type"] == "update").unwrap();
     assert_eq!(heard.last().unwrap()["row"]["title"], "b");

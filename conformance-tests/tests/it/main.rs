@@ -26,6 +26,7 @@ mod app_mail_accounts;
 mod app_oauth;
 mod app_oauth_attacks;
 mod app_oauth_browser;
+mod app_oauth_ready;
 mod app_passkeys;
 mod app_phone;
 mod app_races;

@@ -23,8 +23,8 @@ pub struct Said {
     /// Paths that were asked, with their queries.
     pub asked: Vec<String>,
     /// Code → the challenge and the nonce that came with it.
-    codes: BTreeMap<String, (Option<String>, Option<String>)>,
-    count: u32,
+    pub codes: BTreeMap<String, (Option<String>, Option<String>)>,
+    pub count: u32,
     /// What it was sent to show that it is the app.
     pub secrets: Vec<String>,
 }
@@ -101,7 +101,7 @@ impl Outsider {
         Ok(())
     }
 
-    fn answer(
+    pub fn answer(
         &self,
         path: &str,
         query: &BTreeMap<String, String>,

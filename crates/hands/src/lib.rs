@@ -43,21 +43,6 @@ struct Inner {
     tidy: OnceCell<()>,
 }
 
-/// Where a workspace comes from that is not there yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Template {
-    /// Nothing but what every sandbox has.
-    Blank,
-}
-
-impl Template {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blank => "blank",
-        }
-    }
-}
-
 impl Hands {
     /// Sandboxes that `local` makes.
     ///
@@ -73,7 +58,7 @@ impl Hands {
     ///
     /// # Errors
     /// `quota_exceeded` where the environment has as many as it may; `not_found` where it is going.
-    pub async fn workspace(&self, env: &Env, name: &str, template: Template) -> Result<Workspace> {
+    pub async fn workspace(&self, env: &Env, name: &str) -> Result<Workspace> {
         let records = self.0.store.workspaces();
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
@@ -84,7 +69,6 @@ impl Hands {
             tenant: env.tenant(),
             name: name.to_owned(),
             sandbox: SandboxId::new(),
-            template: template.as_str().to_owned(),
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
@@ -101,7 +85,7 @@ impl Hands {
             Code::QuotaExceeded,
             format!("the environment has {there} workspaces, which is all it may"),
         )
-        .hint("remove one that is not needed"))
+        .hint("revoke a key that is not needed: its workspace makes room"))
     }
 
     /// The workspaces of an environment, by name.

@@ -6,10 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::Secret;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::error::DatabaseError;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -69,7 +70,7 @@ impl Store {
         // A pool would retry a damaged file until its time is up and then say that it was slow.
         let mut first = options.connect().await.map_err(opening)?;
         if let Location::Sqlite(path) = location {
-            first.execute(PRAGMAS).await.map_err(opening)?;
+            turn_on(&mut first).await.map_err(opening)?;
             check(&mut first, path).await?;
         }
         first.close().await?;
@@ -212,6 +213,25 @@ impl Write {
     pub(crate) async fn commit(self) -> Result<()> {
         Ok(self.transaction.commit().await?)
     }
+}
+
+/// Sets the pragmas on the first connection. Of programs that turn the log of a new file on at once, SQLite refuses all
+/// but one, and has none of them wait.
+async fn turn_on(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    let start = Instant::now();
+    loop {
+        match connection.execute(PRAGMAS).await {
+            Err(sqlx::Error::Database(error)) if is_busy(&*error) && start.elapsed() < ACQUIRE_LIMIT => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// Whether it is SQLITE_BUSY, in any of its extended forms.
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 fn opening(error: sqlx::Error) -> Error {

@@ -20,8 +20,6 @@ pub struct Workspace {
     pub name: String,
     /// The sandbox, by the same id each time that it wakes.
     pub sandbox: SandboxId,
-    /// What is laid over `/usr/local`.
-    pub template: String,
     /// The most bytes it may hold.
     pub quota_bytes: u64,
     /// When it was made.
@@ -46,7 +44,7 @@ pub struct WorkspaceSnapshot {
 /// The workspaces.
 pub struct Workspaces<'a>(pub(crate) &'a Store);
 
-const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, template, quota, created, used FROM workspaces";
+const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, quota, created, used FROM workspaces";
 
 impl Workspaces<'_> {
     /// The workspace of that name, made as `new` says where there is none; none where the environment is no ready one
@@ -65,16 +63,15 @@ impl Workspaces<'_> {
             return Ok(None);
         }
         sqlx::query(
-            "INSERT INTO workspaces (id, env, tenant, name, sandbox, template, quota, created, used) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $8 \
-             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $9 ON CONFLICT DO NOTHING",
+            "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $7 \
+             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $8 ON CONFLICT DO NOTHING",
         )
         .bind(new.id.to_string())
         .bind(new.env.to_string())
         .bind(new.tenant.to_string())
         .bind(new.name.as_str())
         .bind(new.sandbox.to_string())
-        .bind(new.template.as_str())
         .bind(i64::try_from(new.quota_bytes).unwrap_or(i64::MAX))
         .bind(new.created.as_micros())
         .bind(most)
@@ -131,7 +128,13 @@ impl Workspaces<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn touch(&self, id: WorkspaceId, now: Timestamp) -> Result<()> {
-        self.change("UPDATE workspaces SET used = $2 WHERE id = $1", id.to_string(), now).await
+        let mut write = self.0.begin_write().await?;
+        sqlx::query("UPDATE workspaces SET used = $2 WHERE id = $1")
+            .bind(id.to_string())
+            .bind(now.as_micros())
+            .execute(write.connection())
+            .await?;
+        write.commit().await
     }
 
     /// Forgets a workspace, with its snapshots.
@@ -195,18 +198,12 @@ impl Workspaces<'_> {
             .await?;
         write.commit().await
     }
-
-    async fn change(&self, sql: &'static str, id: String, now: Timestamp) -> Result<()> {
-        let mut write = self.0.begin_write().await?;
-        sqlx::query(sql).bind(id).bind(now.as_micros()).execute(write.connection()).await?;
-        write.commit().await
-    }
 }
 
 fn named(env: EnvId, name: &str) -> sqlx::query::Query<'_, Any, sqlx::any::AnyArguments> {
-    let sql = "SELECT id, env, tenant, name, sandbox, template, quota, created, used FROM workspaces \
-               WHERE env = $1 AND name = $2";
-    sqlx::query(sql).bind(env.to_string()).bind(name)
+    sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE env = $1 AND name = $2")))
+        .bind(env.to_string())
+        .bind(name)
 }
 
 fn workspace(row: &AnyRow) -> Result<Workspace> {
@@ -216,7 +213,6 @@ fn workspace(row: &AnyRow) -> Result<Workspace> {
         tenant: parsed(row, "tenant")?,
         name: text(row, "name")?,
         sandbox: parsed(row, "sandbox")?,
-        template: text(row, "template")?,
         quota_bytes: u64::try_from(number(row, "quota")?).unwrap_or_default(),
         created: time(row, "created")?,
         used: time(row, "used")?,

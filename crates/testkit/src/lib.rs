@@ -37,6 +37,6 @@ pub use postgres::{Fsync, Postgres};
 pub use process::{Finished, finish};
 pub use require::{Unavailable, require};
 pub use seaweed::SeaweedFs;
-pub use steading::{Launch, Ready, Steading};
+pub use steading::{Launch, Ready, Steading, built_binary};
 pub use tools::{NodeTool, PythonTool};
 pub use wait::eventually;

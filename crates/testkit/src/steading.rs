@@ -301,7 +301,8 @@ fn authority(url: &str) -> &str {
 }
 
 /// `STEADING_BIN`, else `steading` in the directory where cargo put the running test's own kind of artifacts.
-fn built_binary() -> Option<PathBuf> {
+#[must_use]
+pub fn built_binary() -> Option<PathBuf> {
     let named = variable("STEADING_BIN").map(PathBuf::from);
     let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("steading"));
     named.or_else(beside).filter(|binary| Path::is_file(binary))

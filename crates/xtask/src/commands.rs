@@ -1,13 +1,17 @@
 //! The commands that build, test and check.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use testkit::{NodeTool, PythonTool};
 
 use crate::generated;
 use crate::setup::{self, Install};
-use crate::workspace::{build_product, cargo, metadata, run, say};
+use crate::workspace::{build_product, cargo, metadata, run, run_within, say};
+
+/// How long the tests may take, on two cores and with all of them to be compiled first; a third of it is usual.
+const TESTS: Duration = Duration::from_secs(45 * 60);
 
 /// Runs every test against the real engines, the built product among them.
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
@@ -17,7 +21,7 @@ pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
     if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
         test.arg("--workspace");
     }
-    run(test.args(arguments))
+    run_within(TESTS, test.args(arguments))
 }
 
 /// Everything that a change must pass.

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// The repository's own directory. Cargo says at run time which package runs: a target directory that several
@@ -40,15 +41,51 @@ pub fn say(message: &str) {
 /// # Errors
 /// Where it does not start, or ends with anything but success.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_string_lossy())
-        .collect();
-    let line = words.join(" ");
+    let line = shown(command);
     say(&format!("$ {line}"));
     let status = command.status().with_context(|| line.clone())?;
     ensure!(status.success(), "{line}: {status}");
     Ok(())
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// As [`run`], with an end: what has not ended in `limit` is killed, with all that it started.
+///
+/// # Errors
+/// As [`run`], and where it takes longer.
+pub fn run_within(limit: Duration, command: &mut Command) -> anyhow::Result<()> {
+    let (name, start) = (shown(command), Instant::now());
+    say(&format!("$ {name}"));
+    let mut child = command.spawn().with_context(|| name.clone())?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{name}: {status}");
+            return Ok(());
+        }
+        if start.elapsed() >= limit {
+            let mut all = descendants(child.id());
+            all.push(child.id());
+            let pids = all.iter().map(u32::to_string);
+            Command::new("kill").arg("-KILL").args(pids).status().context("kill")?;
+            child.wait()?;
+            bail!("{name}: no end after {} minutes; what hangs has no result above", limit.as_secs() / 60);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The processes that a process has started, and those that they have.
+fn descendants(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let own: Vec<u32> = lists
+        .flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    own.iter().flat_map(|pid| descendants(*pid)).chain(own.iter().copied()).collect()
 }
 
 /// Runs a quiet command and gives what it printed.
@@ -83,4 +120,22 @@ pub fn build_product(profile: &str) -> anyhow::Result<PathBuf> {
     // Cargo keeps what the profile `dev` makes under another name.
     let directory = if profile == "dev" { "debug" } else { profile };
     Ok(Path::new(target).join(directory).join("steading"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_end_is_ended_with_all_that_it_started() {
+        let marker = format!("{}.25", 100_000 + std::process::id());
+        let mut endless = Command::new("sh");
+        endless.args(["-c", "sh -c 'sleep $0; true' $0 & wait", &marker]);
+        let error = run_within(Duration::from_secs(1), &mut endless).unwrap_err();
+        assert!(error.to_string().contains("no end"), "{error:#}");
+        let left = Command::new("pgrep").args(["-f", &format!("sleep {marker}")]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+        run_within(Duration::from_secs(60), &mut Command::new("true")).unwrap();
+        assert!(run_within(Duration::from_secs(60), &mut Command::new("false")).is_err());
+    }
 }

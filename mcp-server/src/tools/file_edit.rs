@@ -1,11 +1,12 @@
 //! `file_edit`: changes one place of a text file of the caller's sandbox.
 
-use kernel::{Code, Env, Error, Result, Scope};
+use kernel::{Env, Error, Result, Scope};
 use sandbox::session::Write;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
+use super::whole_text::whole_text;
 use crate::platform::Platform;
 
 pub struct FileEdit;
@@ -27,9 +28,6 @@ pub struct Output {
     changed: u64,
 }
 
-/// The largest file that is edited, in bytes.
-const FILE: u32 = 8 << 20;
-
 impl Tool<Platform> for FileEdit {
     type Proof = Env;
     type Input = Input;
@@ -50,13 +48,7 @@ impl Tool<Platform> for FileEdit {
             );
         }
         let hand = cx.platform().hand(cx.env(), cx.caller()).await?;
-        let (entry, bytes) = hand.files().read(&input.path, 0, FILE).await?;
-        if entry.size > u64::from(FILE) {
-            let message = format!("the file has {} bytes, of {FILE} that are edited", entry.size);
-            return Err(Error::new(Code::TooLarge, message).hint("change it with shell_run: sed -i"));
-        }
-        let text =
-            String::from_utf8(bytes).map_err(|_| Error::invalid("/path", "the file is no UTF-8 text"))?;
+        let text = whole_text(&hand, &input.path).await?;
         let changed = text.matches(input.old.as_str()).count() as u64;
         match (changed, input.all.unwrap_or_default()) {
             (0, _) => {

@@ -1,11 +1,12 @@
 //! `file_read`: reads a text file of the caller's sandbox.
 
-use kernel::{Code, Env, Error, Result, Scope};
+use kernel::{Env, Error, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tool::{Cx, Effect, Spec, Tool, budget};
 
+use super::whole_text::whole_text;
 use crate::platform::Platform;
 
 pub struct FileRead;
@@ -31,9 +32,6 @@ pub struct Output {
     next_line: Option<u64>,
 }
 
-/// The largest file that is read, in bytes.
-const FILE: u32 = 8 << 20;
-
 /// How much of it is given at once, in bytes, and what that may cost, in tokens.
 const GIVEN: usize = 10_000;
 const TOKENS: usize = 3_600;
@@ -58,18 +56,7 @@ impl Tool<Platform> for FileRead {
             return Err(Error::invalid(field, "lines are counted from 1"));
         }
         let hand = cx.platform().hand(cx.env(), cx.caller()).await?;
-        let (entry, bytes) = hand.files().read(&input.path, 0, FILE).await?;
-        if entry.size > u64::from(FILE) {
-            let message = format!("the file has {} bytes, of {FILE} that are read", entry.size);
-            return Err(
-                Error::new(Code::TooLarge, message).hint("read a part of it with shell_run: sed -n 1,200p")
-            );
-        }
-        let text = String::from_utf8(bytes).map_err(|_| {
-            Error::new(Code::InvalidInput, "the file is no UTF-8 text")
-                .field("/path")
-                .hint("look at it with shell_run: file, xxd")
-        })?;
+        let text = whole_text(&hand, &input.path).await?;
         let most = usize::try_from(input.lines.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let skipped = usize::try_from(first - 1).unwrap_or(usize::MAX);
         let (mut given, mut taken, mut cost) = (String::new(), 0, 0);

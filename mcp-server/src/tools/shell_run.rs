@@ -108,9 +108,9 @@ fn shown(text: Text) -> String {
     if text.omitted == 0 {
         return text.head;
     }
-    let place = match (&text.file, text.omitted) {
-        (Some(file), _) => format!("all of it is in {file}"),
-        (None, _) => "there was no room to keep it".to_owned(),
+    let place = match &text.file {
+        Some(file) => format!("all of it is in {file}"),
+        None => "there was no room to keep it".to_owned(),
     };
     format!("{}\n[… {} bytes are left out; {place} …]\n{}", text.head, text.omitted, text.tail)
 }

@@ -55,3 +55,24 @@ impl Drop for Export {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_all_the_archives_that_move() {
+        let (all, tenant, env) = (Exports::default(), TenantId::new(), EnvId::new());
+        let code = |begun: Result<Export>| begun.err().map(|error| error.code());
+        let first: Vec<_> = (0..OF_ENV).map(|_| all.begin(tenant, env).unwrap()).collect();
+        assert_eq!(code(all.begin(tenant, env)), Some(Code::RateLimited), "of one environment");
+        let others: Vec<_> = (OF_ENV..OF_TENANT).map(|_| all.begin(tenant, EnvId::new()).unwrap()).collect();
+        assert_eq!(code(all.begin(tenant, EnvId::new())), Some(Code::RateLimited), "of one tenant");
+        let begin = |_| all.begin(TenantId::new(), EnvId::new()).unwrap();
+        let rest: Vec<_> = (OF_TENANT..OF_ALL).map(begin).collect();
+        assert_eq!(code(all.begin(TenantId::new(), EnvId::new())), Some(Code::Unavailable), "of all");
+        drop(first);
+        assert_eq!(code(all.begin(tenant, env)), None);
+        drop((others, rest));
+    }
+}

@@ -27,6 +27,7 @@ use crate::storage::{Contents, LinkKeys, Storage, StorageLimits};
 #[macro_use]
 mod yard;
 
+mod backups;
 mod files;
 mod foreign;
 mod now;
@@ -373,58 +374,6 @@ async fn snapshots_keep_to_their_quota() {
     let first = ground.snapshots.list(&ground.env).await.unwrap().pop().unwrap();
     let refused = ground.snapshots.restore(&ground.env, &first.snapshot.to_string()).await.unwrap_err();
     assert_eq!(refused.code(), kernel::Code::QuotaExceeded);
-}
-
-#[tokio::test]
-async fn backups_are_made_when_they_are_due_and_older_ones_go() {
-    let ground = Ground::new().await;
-    let store = tempfile::tempdir().unwrap();
-    let backups = Backups::local(store.path(), ground.snapshots.clone(), u64::MAX).unwrap();
-    let spec: BackupSpec = serde_json::from_value(json!({ "every": "1h", "keep": 2 })).unwrap();
-    let keep_up = || backups.keep_up(&ground.env, &spec, "slug".to_owned(), Vec::new());
-    let made = keep_up().await.unwrap().unwrap();
-    assert_eq!(keep_up().await.unwrap(), None, "not due");
-    let folder = store.path().join(ground.env.id().to_string());
-    // As if they were of hours before.
-    let age = |backup: &Backup, hours: u64| {
-        let path = folder.join(format!("{}.json", backup.backup));
-        let created_at = Timestamp::now().minus(std::time::Duration::from_secs(hours * 3_600));
-        std::fs::write(path, serde_json::to_vec(&Backup { created_at, ..backup.clone() }).unwrap()).unwrap();
-    };
-    age(&made, 5);
-    let second = keep_up().await.unwrap().unwrap();
-    age(&second, 3);
-    ground.execute("INSERT INTO todos (title) VALUES ('four')").await;
-    let third = keep_up().await.unwrap().unwrap();
-    let listed = backups.list(ground.env.id()).await.unwrap();
-    assert_eq!(listed.iter().map(|it| it.backup).collect::<Vec<_>>(), [third.backup, second.backup]);
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
-
-    // What cannot be made pushes nothing out.
-    age(&third, 2);
-    std::fs::rename(
-        ground.directory.path().join(ground.env.id().to_string()),
-        ground.directory.path().join("away"),
-    )
-    .unwrap();
-    ground.databases.close().await;
-    keep_up().await.unwrap_err();
-    assert_eq!(backups.list(ground.env.id()).await.unwrap().len(), 2);
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
-
-    // A backup is an archive, of its own moment.
-    for (backup, rows) in [(second, 2), (third, 3)] {
-        let (_, stream) = backups.read(ground.env.id(), &backup.backup.to_string()).await.unwrap();
-        let archive: Vec<u8> = stream.map_ok(|chunk| chunk.to_vec()).try_concat().await.unwrap();
-        assert_eq!(kernel::BlobHash::of(&archive), backup.sha256);
-        let (env, imported) = ground.import(archive).await;
-        imported.unwrap();
-        assert_eq!(ground.read(&env, "SELECT count(*) FROM todos").await, [[json!(rows)]]);
-    }
-    // One that is half there is none.
-    std::fs::write(folder.join(format!("{}.tar", kernel::SnapshotId::new())), "half").unwrap();
-    assert_eq!(backups.list(ground.env.id()).await.unwrap().len(), 2);
-    assert!(backups.read(EnvId::new(), "x").await.is_err());
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ CREATE TABLE workspaces (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,
     sandbox TEXT NOT NULL UNIQUE,
-    template TEXT NOT NULL,
     quota BIGINT NOT NULL,
     created BIGINT NOT NULL,
     used BIGINT NOT NULL,

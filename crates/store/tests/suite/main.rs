@@ -7,6 +7,7 @@ mod file;
 mod lives;
 mod place;
 mod races;
+mod workspaces;
 
 macro_rules! store_suite {
     ($engine:ident, $place:expr) => {
@@ -22,6 +23,8 @@ macro_rules! store_suite {
             races: of_many_first_keys_of_an_environment_one_is_current,
             races: a_setting_is_made_once,
             races: many_programs_that_open_a_new_database_agree,
+            workspaces: of_many_who_want_a_workspace_all_get_the_same,
+            workspaces: a_workspace_is_found_used_and_goes_with_its_snapshots,
             lives: a_tenant_is_found_by_id_and_by_slug,
             lives: an_environment_lives_and_takes_its_keys_and_secrets_along,
             lives: environments_are_listed_by_page_tag_and_external_id,

@@ -1,0 +1,77 @@
+//! Workspaces: one of each name, no more than there may be, and all of them gone with their environment.
+
+use kernel::{EnvId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use store::{Workspace, WorkspaceSnapshot};
+
+use crate::place::{Place, now};
+
+fn wanted(tenant: TenantId, env: EnvId, name: &str) -> Workspace {
+    let created = now();
+    Workspace {
+        id: WorkspaceId::new(),
+        env,
+        tenant,
+        name: name.to_owned(),
+        sandbox: SandboxId::new(),
+        quota_bytes: 1 << 40,
+        created,
+        used: created,
+    }
+}
+
+pub async fn of_many_who_want_a_workspace_all_get_the_same(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let asking = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store.workspaces().get_or_insert(&wanted(tenant, env, "own"), 2).await.unwrap().unwrap()
+        })
+    });
+    let mut given = Vec::new();
+    for asked in asking.collect::<Vec<_>>() {
+        given.push(asked.await.unwrap());
+    }
+    assert!(given.iter().all(|it| *it == given[0]), "{given:?}");
+    let second = wanted(tenant, env, "second");
+    assert_eq!(store.workspaces().get_or_insert(&second, 2).await.unwrap().as_ref(), Some(&second));
+    assert_eq!(store.workspaces().get_or_insert(&wanted(tenant, env, "third"), 2).await.unwrap(), None);
+    // Who has one has it, however many there are.
+    let again = store.workspaces().get_or_insert(&wanted(tenant, env, "own"), 2).await.unwrap();
+    assert_eq!(again.as_ref(), Some(&given[0]));
+    assert_eq!(store.workspaces().list(env).await.unwrap(), [given[0].clone(), second]);
+    let nowhere = wanted(tenant, EnvId::new(), "own");
+    assert_eq!(store.workspaces().get_or_insert(&nowhere, 2).await.unwrap(), None);
+}
+
+pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let records = store.workspaces();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
+    assert_eq!(records.find(env, "own").await.unwrap().as_ref(), Some(&made));
+    assert_eq!(records.find(env, "other").await.unwrap(), None);
+    assert_eq!(records.of_sandbox(made.sandbox).await.unwrap().as_ref(), Some(&made));
+    assert_eq!(records.of_sandbox(SandboxId::new()).await.unwrap(), None);
+    let later = Timestamp::from_micros(made.used.as_micros() + 1);
+    records.touch(made.id, later).await.unwrap();
+    assert_eq!(records.find(env, "own").await.unwrap(), Some(Workspace { used: later, ..made.clone() }));
+
+    let snapshot = |name: Option<&str>, after: i64| WorkspaceSnapshot {
+        id: WorkspaceSnapshotId::new(),
+        workspace: made.id,
+        name: name.map(str::to_owned),
+        created: Timestamp::from_micros(made.created.as_micros() + after),
+    };
+    let (first, second) = (snapshot(Some("first"), 1), snapshot(None, 2));
+    for it in [&first, &second] {
+        records.insert_snapshot(it).await.unwrap();
+    }
+    assert_eq!(records.snapshots(made.id).await.unwrap(), [second.clone(), first.clone()]);
+    let (workspaces, mut snapshots) = records.ids().await.unwrap();
+    snapshots.sort();
+    assert_eq!((workspaces, snapshots), (vec![made.id], vec![first.id, second.id]));
+    records.remove_snapshot(second.id).await.unwrap();
+    assert_eq!(records.snapshots(made.id).await.unwrap(), [first]);
+    records.remove(made.id).await.unwrap();
+    assert_eq!(records.ids().await.unwrap(), (Vec::new(), Vec::new()));
+    assert!(records.insert_snapshot(&second).await.is_err(), "of nothing");
+}
