@@ -9,7 +9,7 @@ use std::time::Duration;
 use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
 use sandbox::egress::Policy;
-use sandbox::local::{Keeper, Local, Parts, Settings, host_main};
+use sandbox::local::{Keeper, Local, Parts, Settings, Spares, host_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
 use sandbox::workspace::checkpoints::Checkpoints;
@@ -56,7 +56,13 @@ pub fn hands(config: &Config, store: Store, journal: Journal, checkpoints: Check
         Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates.clone()) };
     // The first of them is where workspaces are.
     let trees = vec![directory.join("workspaces"), templates];
-    let settings = Settings { run_dir: directory.join("run"), trees };
+    let each = Limits {
+        memory_bytes: config.sandbox.memory_bytes,
+        cpu_millis: config.sandbox.cpu_millis,
+        ..Limits::default()
+    };
+    let spares = Spares { count: config.sandbox.spares.min(config.sandbox.awake), limits: each };
+    let settings = Settings { run_dir: directory.join("run"), trees, spares };
     let command = move || {
         let mut command = Command::new(&program);
         command.arg(HOST);
@@ -78,11 +84,7 @@ pub fn hands(config: &Config, store: Store, journal: Journal, checkpoints: Check
         park_after: Duration::from_secs(wanted.park_after_s),
         archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
-        each: Limits {
-            memory_bytes: wanted.memory_bytes,
-            cpu_millis: wanted.cpu_millis,
-            ..Limits::default()
-        },
+        each,
         egress,
         ..HandsLimits::default()
     };

@@ -21,5 +21,5 @@ mod spawner;
 pub use client::Local;
 pub use error::Error;
 pub use host::{Keeper, Parts, host_main};
-pub use message::Settings;
+pub use message::{Settings, Spares};
 pub use probe::{Finding, Verdict};

@@ -156,6 +156,8 @@ const SETTINGS: &[Setting] = settings! {
     /// Where templates are put together, once, with the npm and the Python of this machine; it can be brought along from
     /// another machine of the same kind. Empty: below the data directory.
     "sandbox.templates_dir" => sandbox.templates_dir;
+    /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
+    "sandbox.spares" => sandbox.spares;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
