@@ -158,6 +158,12 @@ impl Hand {
     pub fn limiting(&self) -> Limiting {
         self.0.limiting
     }
+
+    /// Its id.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxId {
+        self.0.sandbox
+    }
 }
 
 /// How many connections visitors may have into one sandbox: its owner's calls have the others.

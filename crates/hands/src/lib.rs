@@ -6,6 +6,7 @@
 //! asked for: whoever calls again finds the files as they were.
 
 mod awake;
+mod crowd;
 mod limits;
 mod snapshots;
 mod upkeep;

@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::awake::Awake;
 use crate::{Hands, Inner};
 
+/// A workspace may have as many files as it may have pieces of this many bytes.
+const BYTES_OF_A_FILE: u64 = 4096;
+
 /// How often it is looked who is not used.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -74,7 +77,9 @@ impl Inner {
         }
         let fullness = self.local.fullness(workspace).await?;
         awake.weighed(fullness.enforced);
-        Ok(!fullness.enforced && fullness.bytes > fullness.quota_bytes)
+        // Files without bytes take of the disk, too.
+        let most = fullness.quota_bytes / BYTES_OF_A_FILE;
+        Ok(!fullness.enforced && (fullness.bytes > fullness.quota_bytes || fullness.files > most))
     }
 
     /// Whether the disk that workspaces are on has room for more than what the platform itself needs.
