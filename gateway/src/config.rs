@@ -221,6 +221,10 @@ pub struct Sandbox {
     pub freeze_after_s: u64,
     /// After how many it is ended; its files stay.
     pub park_after_s: u64,
+    /// How long a run token is good for, in seconds.
+    pub token_s: u64,
+    /// What one may send and receive while it is awake, in bytes.
+    pub egress_bytes: u64,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
@@ -286,6 +290,8 @@ impl Default for Config {
                 workspace_bytes: 2 * 1024 * 1024 * 1024,
                 freeze_after_s: 30,
                 park_after_s: 300,
+                token_s: 900,
+                egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
             },

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hands::{Hands, HandsLimits, Journal};
 use kernel::Result;
-use sandbox::egress::Policy;
+use sandbox::egress::{self, Policy};
 use sandbox::local::{Keeper, Local, Parts, Settings, host_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
@@ -54,9 +54,10 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
         command
     };
     let wanted = &config.sandbox;
-    let egress = Policy {
+    let policy = Policy {
         allow: wanted.allow.0.clone(),
         origins: wanted.origins.0.clone(),
+        limits: egress::Limits { bytes: wanted.egress_bytes, ..egress::Limits::default() },
         advice: "the platform's operator adds a host to sandbox.allow in steading.toml".to_owned(),
         ..Policy::default()
     };
@@ -67,12 +68,13 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),
+        token: Duration::from_secs(wanted.token_s),
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
             ..Limits::default()
         },
-        egress,
+        egress: policy,
         ..HandsLimits::default()
     };
     Hands::new(Local::new(command, settings), store, journal, limits)

@@ -7,13 +7,15 @@
 
 mod awake;
 mod limits;
+mod runs;
 mod snapshots;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, WorkspaceId};
+use sandbox::bridge::Tokens;
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
@@ -22,6 +24,7 @@ use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
 pub use limits::HandsLimits;
+pub use runs::{Lent, Platform, Reach};
 
 use awake::Slot;
 
@@ -41,6 +44,10 @@ struct Inner {
     slots: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     /// Whether what earlier processes have left was looked after.
     tidy: OnceCell<()>,
+    /// The tokens of what runs.
+    tokens: Arc<Tokens>,
+    /// Whose tools runs call.
+    platform: RwLock<Option<Arc<dyn Platform>>>,
 }
 
 impl Hands {
@@ -51,7 +58,8 @@ impl Hands {
     pub fn new(local: Local, store: Store, journal: Journal, limits: HandsLimits) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
         let (slots, tidy) = (Mutex::default(), OnceCell::new());
-        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, slots, tidy })))
+        let (tokens, platform) = (Arc::default(), RwLock::default());
+        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, slots, tidy, tokens, platform })))
     }
 
     /// The workspace of that name, made where there is none.
@@ -134,6 +142,8 @@ impl Hands {
 
     /// Ends every sandbox, and the process that makes them.
     pub async fn close(&self) {
+        // It has these in turn.
+        *self.0.platform.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.local.close().await;
     }
 }

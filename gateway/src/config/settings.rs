@@ -148,6 +148,11 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.freeze_after_s" => sandbox.freeze_after_s;
     /// After how many seconds it is ended; its files stay.
     "sandbox.park_after_s" => sandbox.park_after_s;
+    /// How many seconds the token is good for by which what runs in a sandbox calls tools, 3 to 900; it is renewed while
+    /// the sandbox is awake.
+    "sandbox.token_s" => sandbox.token_s;
+    /// What one sandbox may send and receive while it is awake, in bytes.
+    "sandbox.egress_bytes" => sandbox.egress_bytes;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
