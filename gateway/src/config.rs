@@ -228,6 +228,10 @@ pub struct Sandbox {
     pub template: Template,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
+    /// How long a run token is good for, in seconds.
+    pub token_s: u64,
+    /// What one may send and receive while it is awake, in bytes.
+    pub egress_bytes: u64,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
@@ -296,6 +300,8 @@ impl Default for Config {
                 archive_after_s: 3 * 24 * 3_600,
                 template: Template::Blank,
                 templates_dir: None,
+                token_s: 900,
+                egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
             },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
-use sandbox::egress::Policy;
+use sandbox::egress::{self, Policy};
 use sandbox::local::privileges::connection;
 use sandbox::local::{Local, Parts, Settings, Starter, host_main, starter_main};
 use sandbox::runner::Limits;
@@ -143,9 +143,10 @@ pub fn hands(
         None => Local::new(|| Part::Host.command(), settings(config)?),
     };
     let wanted = &config.sandbox;
-    let egress = Policy {
+    let policy = Policy {
         allow: wanted.allow.0.clone(),
         origins: wanted.origins.0.clone(),
+        limits: egress::Limits { bytes: wanted.egress_bytes, ..egress::Limits::default() },
         advice: "the platform's operator adds a host to sandbox.allow in steading.toml".to_owned(),
         ..Policy::default()
     };
@@ -158,12 +159,13 @@ pub fn hands(
         park_after: Duration::from_secs(wanted.park_after_s),
         archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
+        token: Duration::from_secs(wanted.token_s),
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
             ..Limits::default()
         },
-        egress,
+        egress: policy,
         ..HandsLimits::default()
     };
     Hands::new(local, store, journal, keeping, limits)

@@ -82,5 +82,8 @@ mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
 mod outsiders;
+mod sandbox_agent;
+mod sandbox_bridge;
+mod sandbox_egress;
 mod sdk_client;
 mod skills_hold;
