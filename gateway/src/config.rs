@@ -230,6 +230,10 @@ pub struct Sandbox {
     pub spares: usize,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
+    /// How long a run token is good for, in seconds.
+    pub token_s: u64,
+    /// What one may send and receive while it is awake, in bytes.
+    pub egress_bytes: u64,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
@@ -299,6 +303,8 @@ impl Default for Config {
                 template: Template::Blank,
                 spares: 2,
                 templates_dir: None,
+                token_s: 900,
+                egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
             },

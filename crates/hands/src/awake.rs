@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
+use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
@@ -15,6 +16,7 @@ use store::Workspace;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinSet;
 
+use crate::runs::Run;
 use crate::{Hands, Inner, Journal};
 
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
@@ -70,14 +72,15 @@ pub(crate) struct Awake {
     pub limiting: Limiting,
     pub calls: AtomicUsize,
     visits: AtomicUsize,
-    pub stopped: std::sync::atomic::AtomicBool,
+    pub stopped: Arc<AtomicBool>,
     used: Mutex<Used>,
     /// How often the kernel has ended a process of it for want of memory.
     oom_kills: AtomicU64,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
     session: Session,
-    /// Its way out, which ends with it.
+    pub run: Arc<Run>,
+    /// Its way out and its bridge, which end with it.
     _serving: JoinSet<()>,
 }
 
@@ -180,6 +183,12 @@ impl Hand {
     pub fn limiting(&self) -> Limiting {
         self.0.limiting
     }
+
+    /// Its id.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxId {
+        self.0.sandbox
+    }
 }
 
 /// How many connections visitors may have into one sandbox: its owner's calls have the others.
@@ -253,6 +262,9 @@ impl Hands {
             } else if awake.stopped.load(Ordering::SeqCst) {
                 let resumed = inner.local.resume(awake.sandbox).await;
                 awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
+                if resumed.is_ok() {
+                    awake.run.refresh().await;
+                }
                 resumed.is_ok()
             } else {
                 true
@@ -324,10 +336,15 @@ impl Inner {
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));
         let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
+        let run = Arc::new(Run::begin(self, workspace, &session, &egress, surroundings()).await?);
         let mut serving = JoinSet::new();
-        let way_out = egress.clone();
-        serving.spawn(async move { way_out.serve(started.egress).await });
-        session.activate(surroundings(), None).await?;
+        serving.spawn(async move { egress.serve(started.egress).await });
+        if let Some(platform) = run.platform() {
+            serving.spawn(bridge::serve(started.bridge, workspace.sandbox, platform));
+        }
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (keeping, asleep) = (Arc::clone(&run), Arc::clone(&stopped));
+        serving.spawn(async move { keeping.keep(asleep).await });
         let now = Instant::now();
         Ok(Arc::new(Awake {
             sandbox: workspace.sandbox,
@@ -335,18 +352,20 @@ impl Inner {
             limiting: started.limiting,
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
-            stopped: false.into(),
+            stopped,
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
             session,
+            run,
             _serving: serving,
         }))
     }
 
     /// Ends the sandbox of a place.
     pub(crate) async fn end(&self, sandbox: SandboxId, held: &mut Held<'_>) -> Result<()> {
-        if held.take().is_some() {
+        if let Some(awake) = held.take() {
+            awake.run.end();
             self.local.destroy(sandbox).await?;
         }
         Ok(())

@@ -7,16 +7,19 @@
 
 mod archiving;
 mod awake;
+mod crowd;
 mod freezing;
 mod keeping;
 mod limits;
+mod runs;
 mod snapshots;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, WorkspaceId};
+use sandbox::bridge::Tokens;
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
@@ -27,6 +30,7 @@ use tokio::sync::OnceCell;
 pub use awake::{Hand, Visit};
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
+pub use runs::{Lent, Platform, Reach};
 
 use awake::Slot;
 
@@ -49,6 +53,10 @@ struct Inner {
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
     copying: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The tokens of what runs.
+    tokens: Arc<Tokens>,
+    /// Whose tools runs call.
+    platform: RwLock<Option<Arc<dyn Platform>>>,
 }
 
 impl Hands {
@@ -65,7 +73,20 @@ impl Hands {
     ) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
         let (slots, tidy, copying) = (Mutex::default(), OnceCell::new(), Mutex::default());
-        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, keeping, slots, tidy, copying })))
+        let (tokens, platform) = (Arc::default(), RwLock::default());
+        Ok(Self(Arc::new(Inner {
+            local,
+            store,
+            outside,
+            journal,
+            limits,
+            keeping,
+            slots,
+            tidy,
+            copying,
+            tokens,
+            platform,
+        })))
     }
 
     /// The workspace of that name, made where there is none.
@@ -169,6 +190,8 @@ impl Hands {
 
     /// Ends every sandbox, and the process that makes them.
     pub async fn close(&self) {
+        // It has these in turn.
+        *self.0.platform.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.local.close().await;
     }
 }

@@ -32,6 +32,8 @@ pub struct HandsLimits {
     pub archive_after: Option<Duration>,
     /// What a new workspace's sandbox has below `/usr/local`, where nobody says otherwise.
     pub template: Template,
+    /// How long a run token is good for, a quarter of an hour at most; it is renewed while its run lives.
+    pub token: Duration,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
@@ -52,6 +54,7 @@ impl Default for HandsLimits {
             park_after: Duration::from_secs(300),
             archive_after: None,
             template: Template::Blank,
+            token: Duration::from_secs(900),
             each: Limits::default(),
             egress: Policy::default(),
         }

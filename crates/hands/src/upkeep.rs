@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use kernel::{Code, Result, Timestamp, WorkspaceId};
 use sandbox::runner::Runner as _;
+use sandbox::workspace::Fullness;
 use store::Ended;
 use tokio_util::sync::CancellationToken;
 
 use crate::awake::Awake;
 use crate::{Hands, Inner};
+
+/// A workspace may have as many files as it may have pieces of this many bytes.
+const BYTES_OF_A_FILE: u64 = 4096;
 
 /// How often it is looked who is not used, at the least.
 const LOOK: Duration = Duration::from_secs(5);
@@ -93,10 +97,14 @@ impl Inner {
         }
         let fullness = self.local.fullness(workspace).await;
         awake.weighed(fullness.as_ref().is_ok_and(|fullness| fullness.enforced));
+        // Files without bytes take of the disk, too.
+        let is_past = |most: &Fullness| {
+            most.bytes > most.quota_bytes || most.files > most.quota_bytes / BYTES_OF_A_FILE
+        };
         match fullness {
             // What cannot be weighed within its bounds is past them.
             Err(error) if error.code() == Code::TooLarge => Ok(true),
-            fullness => fullness.map(|it| !it.enforced && it.bytes > it.quota_bytes),
+            fullness => fullness.map(|it| !it.enforced && is_past(&it)),
         }
     }
 

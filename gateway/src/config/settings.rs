@@ -158,6 +158,11 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.templates_dir" => sandbox.templates_dir;
     /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
     "sandbox.spares" => sandbox.spares;
+    /// How many seconds the token is good for by which what runs in a sandbox calls tools, 3 to 900; it is renewed while
+    /// the sandbox is awake.
+    "sandbox.token_s" => sandbox.token_s;
+    /// What one sandbox may send and receive while it is awake, in bytes.
+    "sandbox.egress_bytes" => sandbox.egress_bytes;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].

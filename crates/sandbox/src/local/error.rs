@@ -16,6 +16,9 @@ pub enum Error {
     /// There is one with this id.
     #[error("there is a sandbox with this id")]
     Taken,
+    /// A version of the runner that is not here.
+    #[error("there is no such version of the runner")]
+    Runner,
     /// A path that is not below any directory that sandboxes may see.
     #[error("{0} may not be mounted into a sandbox")]
     Outside(String),
@@ -51,6 +54,12 @@ pub enum Error {
     /// The process that makes sandboxes is gone, or does not speak as it should.
     #[error("the process that makes sandboxes is gone")]
     Gone(#[source] io::Error),
+    /// Where things are cannot be said to it, or it was not told.
+    #[error("a path cannot be told to the process that makes sandboxes")]
+    Settings(#[source] serde_json::Error),
+    /// The process that starts the one that makes sandboxes is gone.
+    #[error("the process that starts the one that makes sandboxes is gone")]
+    Starter,
     /// It answered what was not asked.
     #[error("the process that makes sandboxes gave an answer to something else")]
     Answer,
@@ -68,6 +77,7 @@ impl From<Error> for kernel::Error {
         match &error {
             Error::Unknown => kernel::Error::not_found("sandbox"),
             Error::Taken => kernel::Error::new(Code::Conflict, text),
+            Error::Runner => kernel::Error::not_found("such version of the runner"),
             Error::Freezer => kernel::Error::new(Code::Unavailable, text)
                 .hint("let this process write a control group with a freezer; `doctor` says how"),
             Error::Jail { step, source, .. } => {
@@ -79,6 +89,12 @@ impl From<Error> for kernel::Error {
                 unavailable(error, "try again when the machine is less loaded")
             }
             Error::Gone(_) => unavailable(error, "try again; the process is started again"),
+            Error::Starter => {
+                unavailable(error, "have `steading serve` started again; all but sandboxes works")
+            }
+            Error::Settings(_) => {
+                unavailable(error, "choose a data directory whose path is valid UTF-8, with --data-dir")
+            }
             Error::Locked => unavailable(error, "stop the other process that uses this data directory"),
             Error::Outside(_) | Error::Files(..) | Error::Answer | Error::Order => {
                 kernel::Error::internal(error)
