@@ -67,6 +67,10 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),
+        preview_domain: config
+            .preview_domain
+            .as_deref()
+            .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,

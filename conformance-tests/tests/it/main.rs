@@ -76,5 +76,7 @@ mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
 mod outsiders;
+mod sandbox_routes;
+mod sandbox_site;
 mod sdk_client;
 mod skills_hold;

@@ -1,6 +1,5 @@
 //! Sandboxes that are awake: made by the first call, and there for the next.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +10,12 @@ use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
-use sandbox::workspace::Origin;
+use sandbox::workspace::{Fullness, Origin};
 use store::Workspace;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+use crate::surroundings::surroundings;
 use crate::{Hands, Inner, Journal};
 
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
@@ -59,7 +59,9 @@ pub(crate) struct Awake {
     used: Mutex<Used>,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
+    fullness: Mutex<Option<Fullness>>,
     session: Session,
+    contents: Semaphore,
     /// Its way out, which ends with it.
     _serving: JoinSet<()>,
 }
@@ -98,12 +100,21 @@ impl Awake {
         }
     }
 
+    /// How full its workspace was when it was weighed last.
+    pub fn fullness(&self) -> Option<Fullness> {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// They were: what takes long is done less often.
-    pub fn weighed(&self, enforced: bool) {
+    pub fn weighed(&self, fullness: Fullness) {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = Some(fullness);
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
         if let Weigh::From(began) = *weigh {
-            *weigh =
-                if enforced { Weigh::Never } else { Weigh::From(Instant::now() + began.elapsed() * SHARE) };
+            *weigh = if fullness.enforced {
+                Weigh::Never
+            } else {
+                Weigh::From(Instant::now() + began.elapsed() * SHARE)
+            };
         }
     }
 
@@ -157,6 +168,20 @@ impl Hand {
     #[must_use]
     pub fn limiting(&self) -> Limiting {
         self.0.limiting
+    }
+}
+
+/// Contents of files of one sandbox that are held in memory at once, to be read or deployed whole.
+const CONTENTS: usize = 2;
+
+impl Hand {
+    /// A turn to hold the whole content of a file in memory: what is inside says how large files are, and how slowly they
+    /// come.
+    ///
+    /// # Errors
+    /// Never: turns are not ended.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.0.contents.acquire().await.map_err(Error::internal)
     }
 }
 
@@ -273,25 +298,6 @@ impl Hands {
     }
 }
 
-/// Where the way out is, in the words of programs that look for one.
-fn surroundings() -> BTreeMap<String, String> {
-    const PROXY: &str = "http://127.0.0.1:3128";
-    const NEAR: &str = "localhost,127.0.0.1,::1";
-    let variables = [
-        ("HTTP_PROXY", PROXY),
-        ("HTTPS_PROXY", PROXY),
-        ("http_proxy", PROXY),
-        ("https_proxy", PROXY),
-        ("npm_config_proxy", PROXY),
-        ("npm_config_https_proxy", PROXY),
-        ("PIP_PROXY", PROXY),
-        ("NO_PROXY", NEAR),
-        ("no_proxy", NEAR),
-        ("NODE_USE_ENV_PROXY", "1"),
-    ];
-    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
 impl Inner {
     async fn make(&self, workspace: &Workspace) -> Result<Arc<Awake>> {
         let tree = match self.local.tree(workspace.id).await {
@@ -311,7 +317,7 @@ impl Inner {
         let mut serving = JoinSet::new();
         let way_out = egress.clone();
         serving.spawn(async move { way_out.serve(started.egress).await });
-        session.activate(surroundings(), None).await?;
+        session.activate(surroundings(self.limits.preview_domain.as_deref()), None).await?;
         let now = Instant::now();
         Ok(Arc::new(Awake {
             sandbox: workspace.sandbox,
@@ -322,7 +328,9 @@ impl Inner {
             stopped: false.into(),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
+            fullness: Mutex::default(),
             session,
+            contents: Semaphore::new(CONTENTS),
             _serving: serving,
         }))
     }

@@ -8,6 +8,8 @@
 mod awake;
 mod limits;
 mod snapshots;
+mod status;
+mod surroundings;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -22,6 +24,7 @@ use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
 pub use limits::HandsLimits;
+pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
 
@@ -63,23 +66,33 @@ impl Hands {
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
         }
-        let new = Workspace {
+        self.insert(self.new_workspace(env, SandboxId::new(), name.to_owned())).await
+    }
+
+    /// A workspace that is in no list yet.
+    pub(crate) fn new_workspace(&self, env: &Env, sandbox: SandboxId, name: String) -> Workspace {
+        Workspace {
             id: WorkspaceId::new(),
             env: env.id(),
             tenant: env.tenant(),
-            name: name.to_owned(),
-            sandbox: SandboxId::new(),
+            name,
+            sandbox,
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
-        };
+        }
+    }
+
+    /// That workspace, or the one that has its name.
+    pub(crate) async fn insert(&self, new: Workspace) -> Result<Workspace> {
+        let records = self.0.store.workspaces();
         let most = self.0.limits.workspaces_of_env;
         if let Some(made) = records.get_or_insert(&new, most).await? {
             return Ok(made);
         }
-        let there = records.list(env.id()).await?.len();
+        let there = records.list(new.env).await?.len();
         if there == 0 {
-            return Err(Error::not_found(format!("environment \"{}\"", env.id())));
+            return Err(Error::not_found(format!("environment \"{}\"", new.env)));
         }
         Err(Error::new(
             Code::QuotaExceeded,

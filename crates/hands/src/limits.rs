@@ -27,6 +27,8 @@ pub struct HandsLimits {
     pub freeze_after: Duration,
     /// After how long it is ended; its files stay.
     pub park_after: Duration,
+    /// The domain that previews are shown below, without a port.
+    pub preview_domain: Option<String>,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
@@ -45,6 +47,7 @@ impl Default for HandsLimits {
             spare_bytes: 2 << 30,
             freeze_after: Duration::from_secs(30),
             park_after: Duration::from_secs(300),
+            preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
         }

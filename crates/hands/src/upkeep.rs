@@ -73,7 +73,7 @@ impl Inner {
             return Ok(false);
         }
         let fullness = self.local.fullness(workspace).await?;
-        awake.weighed(fullness.enforced);
+        awake.weighed(fullness);
         Ok(!fullness.enforced && fullness.bytes > fullness.quota_bytes)
     }
 
