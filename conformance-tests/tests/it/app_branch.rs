@@ -220,6 +220,36 @@ fn what_only_one_side_has_changed_is_merged_and_rows_stay_apart() {
 }
 
 #[test]
+fn a_merge_that_was_undone_can_be_made_again() {
+    let fork = Fork::new("merge-again", "all", |_| {}).unwrap();
+    let page = |text: &str| {
+        apply(&fork.branch, |manifest| manifest["site"]["files"]["index.html"] = json!(text)).unwrap();
+    };
+    let shown = || fork.app.visitor().ask("GET", "/").unwrap().body;
+    let snapshot = || fork.place.output("env_snapshot", &json!({})).unwrap()["snapshot"].clone();
+    let go_back = |snapshot: &Value| {
+        let dry =
+            fork.place.output("env_restore", &json!({ "snapshot": snapshot, "dry_run": true })).unwrap();
+        let sure = json!({ "snapshot": snapshot, "confirm": dry["confirm"] });
+        fork.place.output("env_restore", &sure).unwrap();
+    };
+    let first = snapshot();
+    page("one");
+    assert_eq!(fork.merge().unwrap()["changed"], true);
+    let second = snapshot();
+    page("two");
+    assert_eq!(fork.merge().unwrap()["changed"], true);
+    assert_eq!(shown(), "two");
+    for earlier in [&second, &first] {
+        go_back(earlier);
+        assert_ne!(shown(), "two");
+        assert_eq!(fork.merge().unwrap()["changed"], true);
+        assert_eq!(shown(), "two");
+        assert_eq!(fork.merge().unwrap()["changed"], false);
+    }
+}
+
+#[test]
 fn what_both_have_changed_is_named_and_nothing_is_done() {
     let fork = Fork::new("conflict", "none", |_| {}).unwrap();
     apply(&fork.branch, |manifest| {

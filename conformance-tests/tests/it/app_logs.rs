@@ -94,7 +94,7 @@ fn a_noisy_app_fills_neither_its_log_nor_anybody_elses() {
         assert_eq!((&notice["level"], &notice["source"]), (&json!("warn"), &json!("logs")));
         dropped += notice["fields"]["dropped"].as_u64().unwrap();
     }
-    assert!(dropped >= 100 && dropped <= asked, "{dropped} of {asked}");
+    assert!(dropped > 0 && dropped <= asked, "{dropped} of {asked}");
     // A failure is told all the same, with its request.
     let missing = noisy.visitor().ask("GET", "/missing").unwrap();
     let id = missing.header("x-request-id").unwrap();
@@ -107,7 +107,7 @@ fn a_noisy_app_fills_neither_its_log_nor_anybody_elses() {
     let env = client.output("app_describe", &json!({})).unwrap()["env"].as_str().unwrap().to_owned();
     let logs = files(&steading.ready().data_dir, &format!("{env}/logs/"));
     let bytes: u64 = logs.iter().map(|file| file.metadata().unwrap().len()).sum();
-    assert!(logs.len() <= 4 && bytes <= 24_000, "{bytes} bytes in {logs:?}");
+    assert!(logs.len() <= 8 && bytes <= 24_000, "{bytes} bytes in {logs:?}");
 }
 
 #[test]

@@ -141,8 +141,8 @@ fn app(doomed: &Doomed) -> App {
     App::new(&format!("http://default.localhost:{}", doomed.port()))
 }
 
-/// Kills the server in the middle of writing, `kills` times and at least until `until`; gives how often, and how many
-/// rows it had answered for.
+/// Kills the server in the middle of writing, `kills` times and at least until `until`, or more often where too little
+/// was answered in between; gives how often, and how many rows it had answered for.
 fn siege(kills: usize, until: Instant) -> (usize, usize) {
     let mut doomed = Doomed::start();
     let all = json!({ "list": "true", "get": "true", "create": "true", "update": "true", "delete": "true" });
@@ -151,7 +151,7 @@ fn siege(kills: usize, until: Instant) -> (usize, usize) {
     doomed.client().output("app_apply", &json!({ "manifest": manifest })).unwrap();
     let mut book = Book::default();
     let (mut round, mut written) = (0, 0);
-    while round < kills || Instant::now() < until {
+    while round < kills || Instant::now() < until || written + book.rows.len() <= 50 && round < 20 * kills {
         let app = app(&doomed);
         let shared = Mutex::new(book);
         // From nothing to a moment in which some hundred have been answered.

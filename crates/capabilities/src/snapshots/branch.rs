@@ -26,17 +26,34 @@ pub enum With {
     Shape,
 }
 
-/// What a branch began with.
+/// Where a branch comes from.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Origin {
     /// Of which environment it is a branch.
     pub parent: EnvId,
-    /// Its release there; 0 before the first.
+    /// What it began with.
+    #[serde(flatten)]
+    pub base: Base,
+    /// The last times that it was merged, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<MergedOnce>,
+}
+
+/// What a branch and its parent had in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Base {
+    /// The branch's release; 0 before the first.
     pub release: u64,
     /// The release's manifest, and its site.
     pub manifest: Value,
     pub site: Value,
+}
+
+/// A merge. The parent keeps its mark, which goes where the parent goes back to before it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MergedOnce {
+    pub mark: String,
+    pub base: Base,
 }
 
 /// The directory of an environment that is not there yet; it goes when it is dropped.
@@ -190,7 +207,8 @@ async fn become_branch(
         serde_json::from_str(text).map_err(Error::internal)
     };
     let release = current.as_ref().and_then(|row| row.first()?.as_u64()).unwrap_or_default();
-    let origin = Origin { parent, release, manifest: part(1)?, site: part(2)? };
+    let base = Base { release, manifest: part(1)?, site: part(2)? };
+    let origin = Origin { parent, base, merged: Vec::new() };
     let origin = serde_json::to_string(&origin).map_err(Error::internal)?;
     let sql = "INSERT INTO _steading_state (key, value) VALUES (?1, ?2) \
                ON CONFLICT (key) DO UPDATE SET value = excluded.value";

@@ -1,14 +1,17 @@
 //! A branch's app back in the environment that it is a branch of. Its rows stay where they are.
 
-use kernel::{Code, Env, Error, Result};
+use kernel::{Code, Env, EnvId, Error, PlanId, Result};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::branch::{Origin, STATE};
+use super::branch::{Base, MergedOnce, Origin, STATE};
 use super::{Snapshots, contents};
 use crate::database::{Durability, Role};
 use crate::releases::merge::{MIGRATIONS, Merged, Sides};
 use crate::releases::{Applied, Plan, past};
+
+/// How many merges of a branch are kept in mind, for a parent that goes back to before some of them.
+const MERGES: usize = 5;
 
 /// What a merge would do.
 #[derive(Debug)]
@@ -59,18 +62,17 @@ impl Snapshots {
         let applied = self.0.releases.apply_merged(env, &merged, confirm, cancel).await?;
         // What is here now is what the next merge begins with. Where that cannot be noted, both sides are equal in it,
         // which is no conflict.
-        self.note(branch, &origin).await?;
+        self.note(env, branch, &origin).await?;
         Ok(applied)
     }
 
-    /// Both sides as one, and what the branch begins with after that.
+    /// Both sides as one, and what they have in common after that.
     async fn merged(&self, env: &Env, branch: &Env, secrets: &[String]) -> Result<(Origin, Merged)> {
         let databases = &self.0.databases;
-        let sql = "SELECT value FROM _steading_state WHERE key = ?1";
-        let found = databases.platform_query(branch, sql, &[json!(STATE)]).await?;
-        let text = found.first().and_then(|row| row.first()?.as_str());
-        let origin: Option<Origin> = text.map(serde_json::from_str).transpose().map_err(Error::internal)?;
-        let origin = origin.filter(|origin| origin.parent == env.id()).ok_or_else(|| {
+        let text = self.kept(branch, STATE).await?;
+        let origin: Option<Origin> =
+            text.as_deref().map(serde_json::from_str).transpose().map_err(Error::internal)?;
+        let mut origin = origin.filter(|origin| origin.parent == env.id()).ok_or_else(|| {
             Error::new(Code::Conflict, "that is not a branch of this environment")
                 .field("/from")
                 .hint("make one with env_branch, or take the app over with app_apply")
@@ -84,14 +86,22 @@ impl Snapshots {
         let theirs = [part(1)?, part(2)?];
         let ran = databases.platform_query(branch, MIGRATIONS, &[]).await?;
         let words = |row: &Vec<Value>| [0, 1, 2].map(|at| row[at].as_str().unwrap_or_default().to_owned());
+        let mark = self.kept(env, &mark_of(branch.id())).await?;
+        // A parent that went back has the mark of an earlier merge, or none.
+        let at = origin.merged.iter().position(|merge| Some(&merge.mark) == mark.as_ref());
+        origin.merged.truncate(at.map_or(0, |at| at + 1));
+        let base = origin.merged.last().map_or(&origin.base, |merge| &merge.base).clone();
         let sides = Sides {
-            base: [origin.manifest, origin.site],
+            base: [base.manifest, base.site],
             theirs: theirs.clone(),
             migrations: ran.iter().map(words).collect(),
         };
         let [manifest, site] = theirs;
-        let next = Origin { parent: env.id(), release, manifest, site };
-        Ok((next, self.0.releases.merge(env, sides, secrets).await?))
+        let base = Base { release, manifest, site };
+        origin.merged.push(MergedOnce { mark: PlanId::new().to_string(), base });
+        let too_many = origin.merged.len().saturating_sub(MERGES);
+        origin.merged.drain(..too_many);
+        Ok((origin, self.0.releases.merge(env, sides, secrets).await?))
     }
 
     /// Puts the blobs in place that the merged site needs and the branch has.
@@ -103,15 +113,32 @@ impl Snapshots {
         contents::blobs(there, here, missing).await
     }
 
-    async fn note(&self, branch: &Env, origin: &Origin) -> Result<()> {
-        let origin = serde_json::to_string(origin).map_err(Error::internal)?;
-        let mut db = self.0.databases.writer(branch).await?;
-        db.begin(Durability::Normal).await?;
-        let sql = "UPDATE _steading_state SET value = ?2 WHERE key = ?1";
-        db.run(Role::Platform, sql, &[json!(STATE), json!(origin)]).await?;
-        db.commit().await?;
+    async fn kept(&self, env: &Env, key: &str) -> Result<Option<String>> {
+        let sql = "SELECT value FROM _steading_state WHERE key = ?1";
+        let found = self.0.databases.platform_query(env, sql, &[json!(key)]).await?;
+        Ok(found.first().and_then(|row| row.first()?.as_str()).map(str::to_owned))
+    }
+
+    async fn note(&self, env: &Env, branch: &Env, origin: &Origin) -> Result<()> {
+        let text = serde_json::to_string(origin).map_err(Error::internal)?;
+        let mark = origin.merged.last().map(|merge| &merge.mark);
+        for (env, key, value) in
+            [(env, mark_of(branch.id()), json!(mark)), (branch, STATE.to_owned(), json!(text))]
+        {
+            let mut db = self.0.databases.writer(env).await?;
+            db.begin(Durability::Normal).await?;
+            let sql = "INSERT INTO _steading_state (key, value) VALUES (?1, ?2) \
+                       ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+            db.run(Role::Platform, sql, &[json!(key), value]).await?;
+            db.commit().await?;
+        }
         Ok(())
     }
+}
+
+/// Where a parent keeps the mark of a branch's last merge.
+fn mark_of(branch: EnvId) -> String {
+    format!("merged:{branch}")
 }
 
 fn conflict(conflicts: &[String]) -> Error {
