@@ -160,6 +160,10 @@ pub fn hands(
         archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
         token: Duration::from_secs(wanted.token_s),
+        preview_domain: config
+            .preview_domain
+            .as_deref()
+            .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
