@@ -140,6 +140,7 @@ pub fn hands(config: &Config, starter: Option<Starter>, store: Store, journal: J
             ..Limits::default()
         },
         egress,
+        isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };
     Hands::new(local, store, journal, limits)

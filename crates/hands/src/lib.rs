@@ -7,6 +7,7 @@
 
 mod awake;
 mod crowd;
+mod demands;
 mod limits;
 mod snapshots;
 mod upkeep;
@@ -22,6 +23,7 @@ use store::{Store, Workspace};
 use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
+pub use demands::Demands;
 pub use limits::HandsLimits;
 
 use awake::Slot;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use sandbox::egress::Policy;
 use sandbox::runner::Limits;
 
+use crate::Demands;
+
 /// Bounds of one process.
 #[derive(Debug, Clone)]
 pub struct HandsLimits {
@@ -31,6 +33,8 @@ pub struct HandsLimits {
     pub each: Limits,
     /// Where sandboxes may go.
     pub egress: Policy,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 impl Default for HandsLimits {
@@ -47,6 +51,7 @@ impl Default for HandsLimits {
             park_after: Duration::from_secs(300),
             each: Limits::default(),
             egress: Policy::default(),
+            isolation: Demands::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod message;
 mod packets;
 pub mod privileges;
 mod probe;
+pub mod reach;
 mod reaper;
 mod sandbox;
 mod spawner;
