@@ -170,6 +170,7 @@ pub fn hands(
             ..Limits::default()
         },
         egress: policy,
+        isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };
     Hands::new(local, store, journal, keeping, limits)

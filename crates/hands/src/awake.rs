@@ -302,6 +302,7 @@ impl Hands {
             inner.end(workspace.sandbox, &mut held).await?;
             slot.note(None);
         }
+        inner.limits.isolation.hold(workspace.tenant, inner.local.isolation())?;
         if !inner.has_room() {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));

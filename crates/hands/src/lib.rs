@@ -8,6 +8,7 @@
 mod archiving;
 mod awake;
 mod crowd;
+mod demands;
 mod freezing;
 mod keeping;
 mod limits;
@@ -30,6 +31,7 @@ use store::{Kept, Store, Workspace};
 use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
+pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};

@@ -7,6 +7,8 @@ use sandbox::egress::Policy;
 use sandbox::runner::Limits;
 use sandbox::workspace::templates::Template;
 
+use crate::Demands;
+
 /// Bounds of one process.
 #[derive(Debug, Clone)]
 pub struct HandsLimits {
@@ -40,6 +42,8 @@ pub struct HandsLimits {
     pub each: Limits,
     /// Where sandboxes may go.
     pub egress: Policy,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 impl Default for HandsLimits {
@@ -60,6 +64,7 @@ impl Default for HandsLimits {
             preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
+            isolation: Demands::default(),
         }
     }
 }
