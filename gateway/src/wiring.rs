@@ -32,7 +32,9 @@ use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use sandbox::egress::Outcome;
+use sandbox::local::Starter;
 use sandbox::preview::Labels;
+use sandbox::workspace::checkpoints::Checkpoints;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -105,11 +107,12 @@ impl App {
     }
 }
 
-/// Opens the engines that `config` chooses and assembles the platform on them.
+/// Opens the engines that `config` chooses and assembles the platform on them. Without a `starter` this process itself starts
+/// the one that makes sandboxes.
 ///
 /// # Errors
 /// Whatever an engine refuses.
-pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
+pub async fn build(config: &Config, listening: &Listening, starter: Option<Starter>) -> Result<App> {
     let environments_dir = config.data_dir.join("envs");
     known_to_a_control_plane(config, &environments_dir)?;
     let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;
@@ -170,7 +173,8 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
-    let hands = sandboxes::hands(config, control.store().clone(), egress_journal(&logs))?;
+    let (store, journal) = (control.store().clone(), egress_journal(&logs));
+    let hands = sandboxes::hands(config, starter, store, journal, checkpoints(config)?)?;
     tokio::spawn({
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
@@ -333,6 +337,14 @@ fn attic(config: &Config) -> Result<Attic> {
     match s3(config) {
         Some(s3) => Ok(Attic::remote(s3.store()?)),
         None => Attic::local(&config.data_dir.join("archive")),
+    }
+}
+
+/// Where workspaces that nobody needs are archived.
+fn checkpoints(config: &Config) -> Result<Checkpoints> {
+    match s3(config) {
+        Some(s3) => Ok(Checkpoints::remote(s3.store()?)),
+        None => Checkpoints::local(&config.data_dir.join("checkpoints")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
-use sandbox::workspace::Origin;
 use store::Workspace;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinSet;
@@ -26,7 +25,12 @@ pub(crate) struct Slot {
     state: tokio::sync::Mutex<Option<Arc<Awake>>>,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
+    /// When its files may be archived again after that has failed.
+    archive_from: Mutex<Option<Instant>>,
 }
+
+/// The shortest time between two attempts to archive one workspace.
+const NEXT_ARCHIVE: Duration = Duration::from_secs(60);
 
 /// What has a place.
 pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
@@ -39,6 +43,17 @@ impl Slot {
     /// Whoever does not wait for somebody else's work on it.
     pub fn try_lock(&self) -> Option<Held<'_>> {
         self.state.try_lock().ok()
+    }
+
+    pub fn may_be_archived(&self) -> bool {
+        let from = *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner);
+        from.is_none_or(|from| from <= Instant::now())
+    }
+
+    /// It could not be, after so long a time: what is hopeless is tried for no more than a share of the time.
+    pub fn archive_later(&self, took: Duration) {
+        let later = Instant::now() + NEXT_ARCHIVE.max(took * SHARE);
+        *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
     }
 
     pub fn tenant(&self) -> Option<TenantId> {
@@ -59,6 +74,8 @@ pub(crate) struct Awake {
     visits: AtomicUsize,
     pub stopped: Arc<AtomicBool>,
     used: Mutex<Used>,
+    /// How often the kernel has ended a process of it for want of memory.
+    oom_kills: AtomicU64,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
     session: Session,
@@ -129,6 +146,11 @@ impl Awake {
         (used.cpu, used.looked) = (cpu, now);
     }
 
+    /// Whether memory has been short since this was asked last.
+    pub fn was_out_of_memory(&self, oom_kills: u64) -> bool {
+        self.oom_kills.swap(oom_kills, Ordering::SeqCst) < oom_kills
+    }
+
     fn touch(&self) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
@@ -160,6 +182,12 @@ impl Hand {
     #[must_use]
     pub fn limiting(&self) -> Limiting {
         self.0.limiting
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxId {
+        self.0.sandbox
     }
 }
 
@@ -252,11 +280,11 @@ impl Hands {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
         }
-        // It may have been removed while this waited for its place.
-        if inner.store.workspaces().of_sandbox(workspace.sandbox).await?.is_none() {
+        // It may have been removed or archived while this waited for its place.
+        let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
             inner.slots().remove(&workspace.id);
             return Err(Error::not_found("such workspace (any more)"));
-        }
+        };
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
         slot.note(Some(workspace.tenant));
@@ -299,16 +327,10 @@ fn surroundings() -> BTreeMap<String, String> {
 }
 
 impl Inner {
-    async fn make(&self, workspace: &Workspace) -> Result<Arc<Awake>> {
-        let tree = match self.local.tree(workspace.id).await {
-            Err(error) if error.code() == Code::NotFound => {
-                self.local.create_workspace(workspace.id, Origin::Empty, workspace.quota_bytes).await?;
-                self.local.tree(workspace.id).await?
-            }
-            tree => tree?,
-        };
-        let limits = self.limits.each;
-        let spec = Spec { id: workspace.sandbox, workspace: tree, layers: Vec::new(), limits };
+    async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+        let tree = self.at_hand(workspace).await?;
+        let (tree, layers) = self.begin(workspace, tree).await?;
+        let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
         let started = self.local.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
@@ -331,6 +353,7 @@ impl Inner {
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
             stopped,
+            oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
             session,

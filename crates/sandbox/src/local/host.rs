@@ -1,7 +1,7 @@
 //! The process that makes sandboxes: it holds the privileges for that, no credential, and no connection but one.
 
+mod archives;
 mod calls;
-mod privileges;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,9 +21,10 @@ use super::error::Error;
 use super::groups::Layout;
 use super::jail::Program;
 use super::message::{Answer, Call, Refusal, Request, Response, Settings};
+use super::packets::Packet;
 use super::sandbox::{Sandbox, Workshop};
 use super::spawner::{self, Jobs};
-use super::{packets, reaper};
+use super::{packets, privileges, reaper};
 use crate::workspace::Workspaces;
 
 /// Numbers of users that nobody is given on purpose, in pieces of 65,536: above those of containers of systemd.
@@ -45,6 +46,8 @@ pub struct Parts {
     pub hand: &'static [u8],
     /// Opens what keeps workspaces.
     pub workspaces: Keeper,
+    /// Where things are. Whoever starts the process says so: the gateway does not choose what is mounted.
+    pub settings: Settings,
 }
 
 /// Everything that calls work with.
@@ -88,13 +91,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// # Errors
 /// Where it could not begin, which the gateway has been told; where the connection breaks in the middle of a message.
 pub fn host_main(parts: Parts) -> Result<(), Error> {
-    let Parts { control, hand, workspaces } = parts;
+    let Parts { control, hand, workspaces, settings } = parts;
     let gone = Error::Gone;
     let Some(first) = packets::receive(control.as_fd()).map_err(gone)? else {
         return Ok(());
     };
     let request: Request = serde_json::from_slice(&first.text).map_err(|error| gone(error.into()))?;
-    let Call::Open(settings) = request.call else {
+    let Call::Open = request.call else {
         let refusal = Refusal::from(kernel::Error::from(Error::Order));
         return answer(control.as_fd(), request.number, Err(refusal), &[]);
     };
@@ -182,7 +185,7 @@ impl Host {
             for event in &events {
                 match event.data.u64() {
                     CONTROL => match packets::receive(self.control.as_fd()).map_err(Error::Gone)? {
-                        Some(packet) => self.take(&packet.text)?,
+                        Some(packet) => self.take(packet)?,
                         None => return Ok(()),
                     },
                     WAKE => jobs.work(),
@@ -193,11 +196,12 @@ impl Host {
     }
 
     /// Has a call worked on by a thread of its own.
-    fn take(self: &Arc<Self>, text: &[u8]) -> Result<(), Error> {
-        let request: Request = serde_json::from_slice(text).map_err(|error| Error::Gone(error.into()))?;
+    fn take(self: &Arc<Self>, packet: Packet) -> Result<(), Error> {
+        let Packet { text, files } = packet;
+        let request: Request = serde_json::from_slice(&text).map_err(|error| Error::Gone(error.into()))?;
         let number = request.number;
         let begun = self.begin(move |host| {
-            let (result, files) = match host.call(request.call) {
+            let (result, files) = match host.call(request.call, files) {
                 Ok((answer, files)) => (Ok(answer), files),
                 Err(error) => (Err(Refusal::from(error)), Vec::new()),
             };
