@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use kernel::{Networks, Secret};
+use sandbox::workspace::templates::Template;
 use url::Url;
 
 pub use error::{Error, Source};
@@ -221,6 +222,12 @@ pub struct Sandbox {
     pub freeze_after_s: u64,
     /// After how many it is ended; its files stay.
     pub park_after_s: u64,
+    /// After how many its files are archived; never where it is 0.
+    pub archive_after_s: u64,
+    /// What a new one has below `/usr/local`.
+    pub template: Template,
+    /// Where that is put together; below the data directory where it is not said.
+    pub templates_dir: Option<PathBuf>,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
@@ -286,6 +293,9 @@ impl Default for Config {
                 workspace_bytes: 2 * 1024 * 1024 * 1024,
                 freeze_after_s: 30,
                 park_after_s: 300,
+                archive_after_s: 3 * 24 * 3_600,
+                template: Template::Blank,
+                templates_dir: None,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
             },

@@ -6,12 +6,14 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hands::{Hands, HandsLimits, Journal};
+use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
 use sandbox::egress::Policy;
 use sandbox::local::{Keeper, Local, Parts, Settings, host_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
+use sandbox::workspace::checkpoints::Checkpoints;
+use sandbox::workspace::templates::Templates;
 use store::Store;
 
 use crate::config::Config;
@@ -43,11 +45,18 @@ pub fn host() -> ExitCode {
 ///
 /// # Errors
 /// Where this program cannot tell where it is itself.
-pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
+pub fn hands(config: &Config, store: Store, journal: Journal, checkpoints: Checkpoints) -> Result<Hands> {
     let program = std::env::current_exe().map_err(kernel::Error::internal)?;
     let directory =
         std::path::absolute(config.data_dir.join("sandboxes")).map_err(kernel::Error::internal)?;
-    let settings = Settings { run_dir: directory.join("run"), trees: vec![directory.join("workspaces")] };
+    let templates = config.sandbox.templates_dir.clone().unwrap_or_else(|| directory.join("templates"));
+    let templates = std::path::absolute(templates).map_err(kernel::Error::internal)?;
+    std::fs::create_dir_all(&templates).map_err(kernel::Error::internal)?;
+    let keeping =
+        Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates.clone()) };
+    // The first of them is where workspaces are.
+    let trees = vec![directory.join("workspaces"), templates];
+    let settings = Settings { run_dir: directory.join("run"), trees };
     let command = move || {
         let mut command = Command::new(&program);
         command.arg(HOST);
@@ -71,6 +80,8 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
             .preview_domain
             .as_deref()
             .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
+        archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
+        template: wanted.template,
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
@@ -79,5 +90,5 @@ pub fn hands(config: &Config, store: Store, journal: Journal) -> Result<Hands> {
         egress,
         ..HandsLimits::default()
     };
-    Hands::new(Local::new(command, settings), store, journal, limits)
+    Hands::new(Local::new(command, settings), store, journal, keeping, limits)
 }

@@ -32,6 +32,7 @@ use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use sandbox::egress::Outcome;
 use sandbox::preview::Labels;
+use sandbox::workspace::checkpoints::Checkpoints;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -169,7 +170,8 @@ pub async fn build(config: &Config, listening: &Listening) -> Result<App> {
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
-    let hands = sandboxes::hands(config, control.store().clone(), egress_journal(&logs))?;
+    let hands =
+        sandboxes::hands(config, control.store().clone(), egress_journal(&logs), checkpoints(config)?)?;
     tokio::spawn({
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
@@ -323,6 +325,14 @@ fn attic(config: &Config) -> Result<Attic> {
     match s3(config) {
         Some(s3) => Ok(Attic::remote(s3.store()?)),
         None => Attic::local(&config.data_dir.join("archive")),
+    }
+}
+
+/// Where workspaces that nobody needs are archived.
+fn checkpoints(config: &Config) -> Result<Checkpoints> {
+    match s3(config) {
+        Some(s3) => Ok(Checkpoints::remote(s3.store()?)),
+        None => Checkpoints::local(&config.data_dir.join("checkpoints")),
     }
 }
 

@@ -42,6 +42,7 @@ mod app_routes;
 mod app_rules;
 mod app_s3;
 mod app_sandbox;
+mod app_sandbox_tiers;
 mod app_seams;
 mod app_second_factors;
 mod app_sessions;

@@ -1,7 +1,7 @@
 //! Sandboxes that are awake: made by the first call, and there for the next.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
-use sandbox::workspace::{Fullness, Origin};
+use sandbox::workspace::Fullness;
 use store::Workspace;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
@@ -24,7 +24,12 @@ pub(crate) struct Slot {
     state: tokio::sync::Mutex<Option<Arc<Awake>>>,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
+    /// When its files may be archived again after that has failed.
+    archive_from: Mutex<Option<Instant>>,
 }
+
+/// The shortest time between two attempts to archive one workspace.
+const NEXT_ARCHIVE: Duration = Duration::from_secs(60);
 
 /// What has a place.
 pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
@@ -37,6 +42,17 @@ impl Slot {
     /// Whoever does not wait for somebody else's work on it.
     pub fn try_lock(&self) -> Option<Held<'_>> {
         self.state.try_lock().ok()
+    }
+
+    pub fn may_be_archived(&self) -> bool {
+        let from = *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner);
+        from.is_none_or(|from| from <= Instant::now())
+    }
+
+    /// It could not be, after so long a time: what is hopeless is tried for no more than a share of the time.
+    pub fn archive_later(&self, took: Duration) {
+        let later = Instant::now() + NEXT_ARCHIVE.max(took * SHARE);
+        *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
     }
 
     pub fn tenant(&self) -> Option<TenantId> {
@@ -57,6 +73,8 @@ pub(crate) struct Awake {
     visits: AtomicUsize,
     pub stopped: std::sync::atomic::AtomicBool,
     used: Mutex<Used>,
+    /// How often the kernel has ended a process of it for want of memory.
+    oom_kills: AtomicU64,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
     fullness: Mutex<Option<Fullness>>,
@@ -106,15 +124,13 @@ impl Awake {
     }
 
     /// They were: what takes long is done less often.
-    pub fn weighed(&self, fullness: Fullness) {
-        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = Some(fullness);
+    pub fn weighed(&self, fullness: Option<Fullness>) {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = fullness;
+        let enforced = fullness.is_some_and(|fullness| fullness.enforced);
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
         if let Weigh::From(began) = *weigh {
-            *weigh = if fullness.enforced {
-                Weigh::Never
-            } else {
-                Weigh::From(Instant::now() + began.elapsed() * SHARE)
-            };
+            *weigh =
+                if enforced { Weigh::Never } else { Weigh::From(Instant::now() + began.elapsed() * SHARE) };
         }
     }
 
@@ -135,6 +151,11 @@ impl Awake {
             used.at = now;
         }
         (used.cpu, used.looked) = (cpu, now);
+    }
+
+    /// Whether memory has been short since this was asked last.
+    pub fn was_out_of_memory(&self, oom_kills: u64) -> bool {
+        self.oom_kills.swap(oom_kills, Ordering::SeqCst) < oom_kills
     }
 
     fn touch(&self) {
@@ -271,11 +292,11 @@ impl Hands {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
         }
-        // It may have been removed while this waited for its place.
-        if inner.store.workspaces().of_sandbox(workspace.sandbox).await?.is_none() {
+        // It may have been removed or archived while this waited for its place.
+        let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
             inner.slots().remove(&workspace.id);
             return Err(Error::not_found("such workspace (any more)"));
-        }
+        };
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
         slot.note(Some(workspace.tenant));
@@ -299,16 +320,10 @@ impl Hands {
 }
 
 impl Inner {
-    async fn make(&self, workspace: &Workspace) -> Result<Arc<Awake>> {
-        let tree = match self.local.tree(workspace.id).await {
-            Err(error) if error.code() == Code::NotFound => {
-                self.local.create_workspace(workspace.id, Origin::Empty, workspace.quota_bytes).await?;
-                self.local.tree(workspace.id).await?
-            }
-            tree => tree?,
-        };
-        let limits = self.limits.each;
-        let spec = Spec { id: workspace.sandbox, workspace: tree, layers: Vec::new(), limits };
+    async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+        let tree = self.at_hand(workspace).await?;
+        let (tree, layers) = self.begin(workspace, tree).await?;
+        let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
         let started = self.local.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
@@ -326,6 +341,7 @@ impl Inner {
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
             stopped: false.into(),
+            oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
             fullness: Mutex::default(),

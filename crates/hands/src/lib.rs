@@ -5,7 +5,10 @@
 //! somebody calls, stopped where it is when nobody does, and ended a while later; the files stay. Nothing of all that is
 //! asked for: whoever calls again finds the files as they were.
 
+mod archiving;
 mod awake;
+mod freezing;
+mod keeping;
 mod limits;
 mod snapshots;
 mod status;
@@ -19,10 +22,12 @@ use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, Wo
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
-use store::{Store, Workspace};
+use sandbox::workspace::templates::Template;
+use store::{Kept, Store, Workspace};
 use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
+pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use status::{AwakeStatus, State, Status};
 
@@ -41,9 +46,12 @@ struct Inner {
     outside: Arc<Outside>,
     journal: Journal,
     limits: HandsLimits,
+    keeping: Keeping,
     slots: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     /// Whether what earlier processes have left was looked after.
     tidy: OnceCell<()>,
+    /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
+    copying: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Hands {
@@ -51,26 +59,47 @@ impl Hands {
     ///
     /// # Errors
     /// `internal` where TLS cannot be set up.
-    pub fn new(local: Local, store: Store, journal: Journal, limits: HandsLimits) -> Result<Self> {
+    pub fn new(
+        local: Local,
+        store: Store,
+        journal: Journal,
+        keeping: Keeping,
+        limits: HandsLimits,
+    ) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
-        let (slots, tidy) = (Mutex::default(), OnceCell::new());
-        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, slots, tidy })))
+        let (slots, tidy, copying) = (Mutex::default(), OnceCell::new(), Mutex::default());
+        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, keeping, slots, tidy, copying })))
     }
 
     /// The workspace of that name, made where there is none.
     ///
     /// # Errors
-    /// `quota_exceeded` where the environment has as many as it may; `not_found` where it is going.
+    /// As [`Hands::workspace_from`].
     pub async fn workspace(&self, env: &Env, name: &str) -> Result<Workspace> {
+        self.workspace_from(env, name, self.0.limits.template).await
+    }
+
+    /// The workspace of that name, made where there is none; its sandbox then has what `template` says below
+    /// `/usr/local`.
+    ///
+    /// # Errors
+    /// `quota_exceeded` where the environment has as many as it may; `not_found` where it is going.
+    pub async fn workspace_from(&self, env: &Env, name: &str, template: Template) -> Result<Workspace> {
         let records = self.0.store.workspaces();
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
         }
-        self.insert(self.new_workspace(env, SandboxId::new(), name.to_owned())).await
+        self.insert(&self.new_workspace(env, SandboxId::new(), name.to_owned(), template)).await
     }
 
     /// A workspace that is in no list yet.
-    pub(crate) fn new_workspace(&self, env: &Env, sandbox: SandboxId, name: String) -> Workspace {
+    pub(crate) fn new_workspace(
+        &self,
+        env: &Env,
+        sandbox: SandboxId,
+        name: String,
+        template: Template,
+    ) -> Workspace {
         Workspace {
             id: WorkspaceId::new(),
             env: env.id(),
@@ -80,14 +109,19 @@ impl Hands {
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
+            kept: Kept::Unsaid,
+            archive: None,
+            template: template.as_str().to_owned(),
+            frozen: None,
+            ended: None,
         }
     }
 
-    /// That workspace, or the one that has its name.
-    pub(crate) async fn insert(&self, new: Workspace) -> Result<Workspace> {
+    /// Notes a workspace, unless there is one of that name.
+    async fn insert(&self, new: &Workspace) -> Result<Workspace> {
         let records = self.0.store.workspaces();
         let most = self.0.limits.workspaces_of_env;
-        if let Some(made) = records.get_or_insert(&new, most).await? {
+        if let Some(made) = records.get_or_insert(new, most).await? {
             return Ok(made);
         }
         let there = records.list(new.env).await?.len();
@@ -117,7 +151,7 @@ impl Hands {
         Ok(self.0.store.workspaces().of_sandbox(sandbox).await?)
     }
 
-    /// Removes a workspace with its files and its snapshots; its sandbox ends first.
+    /// Removes a workspace with its files, its snapshots and its archive; its sandbox ends first.
     ///
     /// # Errors
     /// Where the files cannot be removed; it is there then, without its sandbox.
@@ -129,6 +163,7 @@ impl Hands {
         for snapshot in self.0.store.workspaces().snapshots(workspace.id).await? {
             self.0.local.remove_snapshot(snapshot.id).await?;
         }
+        self.0.keeping.checkpoints.forget(workspace.id).await?;
         self.0.store.workspaces().remove(workspace.id).await?;
         self.0.slots().remove(&workspace.id);
         Ok(())
@@ -158,6 +193,13 @@ impl Inner {
 
     fn slot(&self, workspace: WorkspaceId) -> Arc<Slot> {
         Arc::clone(self.slots().entry(workspace).or_default())
+    }
+
+    /// Whose turn it is to have files copied, among the calls of one tenant.
+    fn copying(&self, tenant: TenantId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(all.entry(tenant).or_default())
     }
 
     /// How many sandboxes are awake, of `tenant` and in all.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sandbox::egress::Policy;
 use sandbox::runner::Limits;
+use sandbox::workspace::templates::Template;
 
 /// Bounds of one process.
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub struct HandsLimits {
     pub park_after: Duration,
     /// The domain that previews are shown below, without a port.
     pub preview_domain: Option<String>,
+    /// After how long without use the files of a workspace go to the store of checkpoints; never where it is not said.
+    pub archive_after: Option<Duration>,
+    /// What a new workspace's sandbox has below `/usr/local`, where nobody says otherwise.
+    pub template: Template,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
@@ -48,6 +53,8 @@ impl Default for HandsLimits {
             freeze_after: Duration::from_secs(30),
             park_after: Duration::from_secs(300),
             preview_domain: None,
+            archive_after: None,
+            template: Template::Blank,
             each: Limits::default(),
             egress: Policy::default(),
         }

@@ -108,6 +108,9 @@ typed_id!(
     /// What a workspace held at one moment.
     WorkspaceSnapshotId, "wss", "a workspace snapshot's id");
 typed_id!(
+    /// A directory of one machine where workspaces lie.
+    PlaceId, "plc", "a place's id");
+typed_id!(
     /// An end user of an app.
     UserId, "usr", "a user id");
 

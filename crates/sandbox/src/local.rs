@@ -3,6 +3,7 @@
 //! [`Local`] is the gateway's end: it starts that process and speaks with it over one socket. [`host_main`] is the
 //! process. When the socket closes it ends every sandbox and itself.
 
+mod carrying;
 mod client;
 mod directory;
 mod error;
@@ -11,6 +12,7 @@ mod host;
 mod jail;
 mod message;
 mod packets;
+mod pieces;
 mod probe;
 mod reaper;
 mod sandbox;

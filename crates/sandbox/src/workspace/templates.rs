@@ -59,6 +59,12 @@ impl Template {
             Self::Python => "python",
         }
     }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|template| template.as_str() == name)
+    }
 }
 
 /// The layers of templates, in a directory that is theirs.
@@ -109,6 +115,23 @@ impl Templates {
                 vec![self.made(&key("python", &PYTHON, &python.place), &PYTHON, fill)?]
             }
         })
+    }
+
+    /// The layer of that name, which an earlier call has made, maybe of an earlier version.
+    ///
+    /// # Errors
+    /// `unavailable` where it is not here: nothing else is taken in its place.
+    pub fn made_before(&self, name: &str) -> kernel::Result<PathBuf> {
+        let place = self.cache.join(name);
+        let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
+        if plain && !name.contains("..") && is_made(&place) {
+            return Ok(place);
+        }
+        let error = Error::Unavailable {
+            what: format!("the template's layer {name} is not on this machine"),
+            hint: "bring the directory of the templates along".to_owned(),
+        };
+        Err(error.into())
     }
 
     /// The layer that `fill` has made once of exactly these files, by whichever process came first.
@@ -385,6 +408,10 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+        assert_eq!(templates.made_before("t-1").unwrap(), cache.path().join("deep/cache/t-1"));
+        for none in ["t-2", "../cache/t-1", "..", ".", "", "t-1/whole"] {
+            assert!(templates.made_before(none).is_err(), "{none}");
+        }
         assert_eq!(templates.layers(Template::Blank).unwrap(), Vec::<PathBuf>::new());
     }
 }
