@@ -31,7 +31,12 @@ pub use args::{Args, parse};
 pub use failure::Failure;
 pub use output::{Form, Output};
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::config::{Config, Surroundings};
+use crate::groundwork::Groundwork;
+use crate::ports::IfTaken;
+use crate::serve::Error as NotServed;
 
 /// What a command works with.
 pub struct Context {
@@ -41,9 +46,23 @@ pub struct Context {
     pub surroundings: Surroundings,
     /// Where results go.
     pub output: Output,
+    /// What a platform in this process is started with, until it is.
+    pub groundwork: Mutex<Option<Groundwork>>,
 }
 
 impl Context {
+    /// What the platform is started with: what was had before this process had threads, or only ports.
+    ///
+    /// # Errors
+    /// Where the ports or the data directory cannot be had.
+    fn groundwork(&self) -> Result<Groundwork, NotServed> {
+        let laid = self.groundwork.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match laid {
+            Some(laid) => Ok(laid),
+            None => Groundwork::ports(&self.config, IfTaken::TakeFree),
+        }
+    }
+
     /// With the environment and the tenant that flags name, which override the variables.
     fn with(mut self, env: Option<String>, tenant: Option<String>) -> Self {
         self.surroundings.env = env.or(self.surroundings.env);

@@ -1,5 +1,6 @@
 //! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
 
+mod demanded;
 mod error;
 mod file;
 mod settings;
@@ -9,6 +10,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hands::Demands;
 use kernel::{Networks, Secret};
 use sandbox::workspace::templates::Template;
 use url::Url;
@@ -228,10 +230,16 @@ pub struct Sandbox {
     pub template: Template,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
+    /// How long a run token is good for, in seconds.
+    pub token_s: u64,
+    /// What one may send and receive while it is awake, in bytes.
+    pub egress_bytes: u64,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
     pub origins: Vouched,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 /// Where files are.
@@ -296,8 +304,11 @@ impl Default for Config {
                 archive_after_s: 3 * 24 * 3_600,
                 template: Template::Blank,
                 templates_dir: None,
+                token_s: 900,
+                egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
+                isolation: Demands::default(),
             },
             domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },

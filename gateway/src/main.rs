@@ -4,9 +4,11 @@ mod api;
 mod apps;
 mod cli;
 mod config;
+mod groundwork;
 mod hosts;
 mod live_check;
 mod lockfile;
+mod ports;
 mod previews;
 mod prompt;
 mod proxies;
@@ -20,10 +22,12 @@ mod wiring;
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::cli::{Args, Context, Failure, Output};
 use crate::config::{Config, Surroundings};
+use crate::sandboxes::Part;
 
 /// What is freed goes back to the system, also the 19 MiB that a password's hash takes on whichever thread: glibc
 /// keeps them for each thread that ever hashed.
@@ -31,9 +35,9 @@ use crate::config::{Config, Surroundings};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The process that makes sandboxes has no configuration, no log and no runtime of its own.
-    if sandboxes::is_host() {
-        return sandboxes::host();
+    // The processes that make sandboxes have no configuration, no log and no runtime of their own.
+    if let Some((part, settings)) = Part::of_this_process() {
+        return part.play(&settings);
     }
     let args = match cli::parse() {
         Ok(args) => args,
@@ -47,7 +51,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Config, log, runtime, command; in this order, so that a wrong configuration stops before anything starts.
+/// Config, log, groundwork, runtime, command; in this order, so that a wrong configuration stops before anything starts,
+/// and a platform that stays has no thread with a privilege.
 fn run(args: Args, surroundings: Surroundings, output: Output) -> Result<(), Failure> {
     let args = match args.without_configuration(output) {
         ControlFlow::Break(outcome) => return outcome,
@@ -59,13 +64,14 @@ fn run(args: Args, surroundings: Surroundings, output: Output) -> Result<(), Fai
         tracing::warn!(variable = name, "this variable means nothing to steading");
     }
     drop(rustls::crypto::ring::default_provider().install_default());
+    let groundwork = Mutex::new(args.groundwork(&config, &surroundings)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
         .thread_keep_alive(Duration::from_secs(5))
         .enable_all()
         .build()
         .map_err(kernel::Error::internal)?;
-    let outcome = runtime.block_on(args.run(Context { config, surroundings, output }));
+    let outcome = runtime.block_on(args.run(Context { config, surroundings, output, groundwork }));
     // What blocks still (a read of the terminal, for one) must not keep the program.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome

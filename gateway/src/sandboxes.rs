@@ -1,6 +1,7 @@
-//! The sandboxes' own process, and how the gateway comes by it.
+//! The sandboxes' own processes, and how the gateway comes by them.
 
-use std::os::fd::AsFd as _;
+use std::ffi::CStr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
-use sandbox::egress::Policy;
-use sandbox::local::{Keeper, Local, Parts, Settings, host_main};
+use sandbox::egress::{self, Policy};
+use sandbox::local::privileges::connection;
+use sandbox::local::{Local, Parts, Settings, Starter, host_main, starter_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
 use sandbox::workspace::checkpoints::Checkpoints;
@@ -18,54 +20,133 @@ use store::Store;
 
 use crate::config::Config;
 
-/// What the process is called with; nobody else calls it.
-const HOST: &str = "sandbox-host";
-
-/// Whether this process is to make sandboxes.
-pub fn is_host() -> bool {
-    let mut arguments = std::env::args_os().skip(1);
-    arguments.next().is_some_and(|first| first == HOST) && arguments.next().is_none()
+/// What this program is when it is not the gateway. Nobody else starts it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Makes sandboxes.
+    Host,
+    /// Starts the one that makes sandboxes.
+    Starter,
 }
 
-/// Makes sandboxes until the gateway is gone.
-pub fn host() -> ExitCode {
-    let Ok(control) = std::io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
-    let workspaces: Keeper = Box::new(|settings| {
-        // The gateway names one directory, for this.
-        let directory = settings.trees.first().map_or(Path::new("/nonexistent"), PathBuf::as_path);
-        workspace::open(directory).map(Arc::from)
-    });
-    match host_main(Parts { control, hand: sandbox::hand_binary(), workspaces }) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+impl Part {
+    const ALL: [Self; 2] = [Self::Host, Self::Starter];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "sandbox-host",
+            Self::Starter => "sandbox-starter",
+        }
+    }
+
+    /// The name of the process: fifteen bytes at most (prctl(2)).
+    const fn process(self) -> &'static CStr {
+        match self {
+            Self::Host => c"sandbox-host",
+            Self::Starter => c"sandbox-starter",
+        }
+    }
+
+    /// The part of this process, with where things are; none for the gateway.
+    pub fn of_this_process() -> Option<(Self, String)> {
+        let mut arguments = std::env::args().skip(1);
+        let name = arguments.next()?;
+        let part = Self::ALL.into_iter().find(|part| part.name() == name)?;
+        Some((part, arguments.next()?))
+    }
+
+    /// Plays it until the gateway is gone.
+    pub fn play(self, settings: &str) -> ExitCode {
+        // Only whoever looks at a list of processes misses it.
+        let _ = rustix::thread::set_name(self.process());
+        let (Ok(control), Ok(settings)) = (connection(), Settings::from_argument(settings)) else {
+            return ExitCode::FAILURE;
+        };
+        let played = match self {
+            Self::Starter => starter_main(&control, &settings, || Self::Host.command()),
+            Self::Host => {
+                let hand = sandbox::hand_binary();
+                host_main(Parts { control, hand, workspaces: Box::new(workspaces), settings })
+            }
+        };
+        match played {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        }
+    }
+
+    /// This program as it runs, also where another version has been installed meanwhile.
+    fn command(self) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("steading").arg(self.name());
+        command
     }
 }
 
-/// The sandboxes of this machine, in the bounds that `config` sets.
+fn workspaces(settings: &Settings) -> Result<Arc<dyn workspace::Workspaces>> {
+    // The gateway names one directory, for this.
+    let directory = settings.trees.first().map_or(Path::new("/nonexistent"), PathBuf::as_path);
+    workspace::open(directory).map(Arc::from)
+}
+
+/// Starts what starts the process that makes sandboxes.
 ///
 /// # Errors
-/// Where this program cannot tell where it is itself.
-pub fn hands(config: &Config, store: Store, journal: Journal, checkpoints: Checkpoints) -> Result<Hands> {
-    let program = std::env::current_exe().map_err(kernel::Error::internal)?;
-    let directory =
-        std::path::absolute(config.data_dir.join("sandboxes")).map_err(kernel::Error::internal)?;
+/// Of the kernel.
+pub fn starter(config: &Config) -> Result<Starter> {
+    Starter::start(Part::Starter.command(), &settings(config)?)
+}
+
+/// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
+pub fn local(directory: &Path) -> Local {
+    Local::new(|| Part::Host.command(), below(directory, directory.join("templates")))
+}
+
+fn settings(config: &Config) -> Result<Settings> {
+    let directory = directory(config)?;
+    let templates = templates(config, &directory)?;
+    Ok(below(&directory, templates))
+}
+
+fn directory(config: &Config) -> Result<PathBuf> {
+    std::path::absolute(config.data_dir.join("sandboxes")).map_err(kernel::Error::internal)
+}
+
+fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
     let templates = config.sandbox.templates_dir.clone().unwrap_or_else(|| directory.join("templates"));
-    let templates = std::path::absolute(templates).map_err(kernel::Error::internal)?;
+    std::path::absolute(templates).map_err(kernel::Error::internal)
+}
+
+/// The first of the trees is where workspaces are.
+fn below(directory: &Path, templates: PathBuf) -> Settings {
+    Settings { run_dir: directory.join("run"), trees: vec![directory.join("workspaces"), templates] }
+}
+
+/// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one
+/// that makes them.
+///
+/// # Errors
+/// Of the kernel.
+pub fn hands(
+    config: &Config,
+    starter: Option<Starter>,
+    store: Store,
+    journal: Journal,
+    checkpoints: Checkpoints,
+) -> Result<Hands> {
+    let directory = directory(config)?;
+    let templates = templates(config, &directory)?;
     std::fs::create_dir_all(&templates).map_err(kernel::Error::internal)?;
-    let keeping =
-        Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates.clone()) };
-    // The first of them is where workspaces are.
-    let trees = vec![directory.join("workspaces"), templates];
-    let settings = Settings { run_dir: directory.join("run"), trees };
-    let command = move || {
-        let mut command = Command::new(&program);
-        command.arg(HOST);
-        command
+    let keeping = Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates) };
+    let local = match starter {
+        Some(starter) => Local::started_by(starter)?,
+        None => Local::new(|| Part::Host.command(), settings(config)?),
     };
     let wanted = &config.sandbox;
-    let egress = Policy {
+    let policy = Policy {
         allow: wanted.allow.0.clone(),
         origins: wanted.origins.0.clone(),
+        limits: egress::Limits { bytes: wanted.egress_bytes, ..egress::Limits::default() },
         advice: "the platform's operator adds a host to sandbox.allow in steading.toml".to_owned(),
         ..Policy::default()
     };
@@ -76,19 +157,21 @@ pub fn hands(config: &Config, store: Store, journal: Journal, checkpoints: Check
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),
+        archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
+        template: wanted.template,
+        token: Duration::from_secs(wanted.token_s),
         preview_domain: config
             .preview_domain
             .as_deref()
             .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
-        archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
-        template: wanted.template,
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
             ..Limits::default()
         },
-        egress,
+        egress: policy,
+        isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };
-    Hands::new(Local::new(command, settings), store, journal, keeping, limits)
+    Hands::new(local, store, journal, keeping, limits)
 }

@@ -1,4 +1,4 @@
-//! Binds, builds, serves, drains.
+//! Builds, serves, drains.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,9 @@ use tower::ServiceExt;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::groundwork::Groundwork;
 use crate::lockfile::{self, Lock};
+use crate::ports::Ports;
 use crate::prompt::Prompt;
 use crate::traffic::{Counted, Own, Traffic, TrafficLimits};
 use crate::wiring::{self, App, Listening, Ready};
@@ -50,18 +52,6 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// How long cancelled calls get to end by themselves.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// How many connections wait to be accepted.
-const BACKLOG: u32 = 1024;
-
-/// What to do where the port is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfTaken {
-    /// Say so and stop.
-    Refuse,
-    /// Take a free one on the same address.
-    TakeFree,
-}
 
 /// Why serving did not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,27 +119,27 @@ impl Running {
     }
 }
 
-/// Binds, takes the data directory's lock, builds the platform and starts to accept.
+/// Takes the data directory's lock, builds the platform and starts to accept at the ports of `groundwork`. A platform that
+/// stays has given up its privileges by then.
 ///
 /// # Errors
-/// Nothing is changed on disk where the port or the data directory cannot be had.
-pub async fn start(config: &Config, if_taken: IfTaken) -> Result<Running, Error> {
-    if let Some(holder) = lockfile::holder(&config.data_dir)? {
-        return Err(lockfile::Error::Held { dir: config.data_dir.clone(), holder: Some(holder) }.into());
-    }
-    let (listener, addr) = bind(config.listen, if_taken)?;
-    let secure = config.tls.listen.map(|addr| bind(addr, if_taken)).transpose()?;
-    let redirect = config.tls.http_redirect.map(|addr| bind(addr, if_taken)).transpose()?;
+/// Nothing is changed on disk where the data directory cannot be had.
+pub async fn start(config: &Config, groundwork: Groundwork) -> Result<Running, Error> {
+    let Groundwork { ports: Ports { plain: (listener, addr), secure, redirect }, starter } = groundwork;
     let mut lock = Lock::acquire(&config.data_dir)?;
     let listening = listening(config, addr, secure.as_ref().map(|(_, addr)| *addr));
-    let app = wiring::build(config, &listening).await?;
+    let app = wiring::build(config, &listening, starter).await?;
     lock.announce(&local_url(addr))?;
-    let mut doors = vec![Door { listener, router: app.router.clone(), tls: None }];
+    let door = |listener, router, tls| -> Result<Door, Error> {
+        let listener = TcpListener::from_std(listener).map_err(|source| Error::Bind { addr, source })?;
+        Ok(Door { listener, router, tls })
+    };
+    let mut doors = vec![door(listener, app.router.clone(), None)?];
     if let (Some((listener, addr)), Some(https)) = (secure, &app.https) {
-        doors.push(Door { listener, router: app.router.clone(), tls: Some(https.tls.clone()) });
+        doors.push(door(listener, app.router.clone(), Some(https.tls.clone()))?);
         info!(address = %addr, "listening for HTTPS");
         if let Some((listener, addr)) = redirect {
-            doors.push(Door { listener, router: https.redirect.clone(), tls: None });
+            doors.push(door(listener, https.redirect.clone(), None)?);
             info!(address = %addr, "sending HTTP on to HTTPS");
         }
     }
@@ -192,24 +182,6 @@ fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> List
 /// The address as this machine reaches it.
 fn local_url(addr: SocketAddr) -> String {
     format!("http://{}", wiring::local(addr))
-}
-
-fn bind(addr: SocketAddr, if_taken: IfTaken) -> Result<(TcpListener, SocketAddr), Error> {
-    let attempt = |addr: SocketAddr| {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restart must not wait for the connections of the last run to time out.
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)?;
-        socket.listen(BACKLOG)
-    };
-    match (attempt(addr), if_taken) {
-        (Err(e), IfTaken::TakeFree) if e.kind() == io::ErrorKind::AddrInUse => {
-            attempt(SocketAddr::new(addr.ip(), 0))
-        }
-        (outcome, _) => outcome,
-    }
-    .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
-    .map_err(|source| Error::Bind { addr, source })
 }
 
 /// A listener, and what answers there.

@@ -1,9 +1,12 @@
 //! What nobody asks for and has to be done: backups are made, expired rows, sessions, releases, snapshots and lines of
 //! logs go, and contents that nothing needs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use capabilities::logs::{Entry, Level, Source};
+use capabilities::snapshots::Backup;
 use kernel::{Env, EnvId, Result, Slug, Timestamp};
 use mcp_server::platform::Platform;
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,11 +15,15 @@ use tokio_util::sync::CancellationToken;
 /// How often expired rows of the control plane are removed.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How often an environment's log says that its backups fail.
+const TOLD: Duration = Duration::from_secs(60 * 60);
+
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
 /// deleted ones go after `left`.
 pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
+        let mut told = HashMap::new();
         let (mut control, mut environments) = (interval(MINUTE), interval(every));
         for timer in [&mut control, &mut environments] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -31,7 +38,7 @@ pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: Can
                     }
                 }
                 _ = environments.tick() => {
-                    each(&platform).await;
+                    each(&platform, &mut told).await;
                     if let Err(error) = platform.backups.expire_left(left).await {
                         tracing::warn!(error = error.chain(), "backups of deleted environments could not be removed");
                     }
@@ -51,8 +58,9 @@ async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
     }
 }
 
-/// Looks after every environment.
-async fn each(platform: &Platform) {
+/// Looks after every environment. `told` is when each was told that it is not backed up.
+async fn each(platform: &Platform, told: &mut HashMap<EnvId, Instant>) {
+    told.retain(|_, at| at.elapsed() < TOLD);
     let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return };
     while let Ok(Some(entry)) = directories.next_entry().await {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else {
@@ -61,8 +69,25 @@ async fn each(platform: &Platform) {
         let Ok(Some(place)) = platform.control.environments().find(&id.to_string()).await else { continue };
         let env = Env::for_upkeep(place.tenant, place.env);
         // Before anything goes.
-        if let Err(error) = back_up(platform, &env, place.slug).await {
-            tracing::error!(env.id = %id, error = error.chain(), "an environment could not be backed up");
+        let said = |level, words| {
+            platform.logs.append(&env, Entry::new(Timestamp::now(), level, Source::Release, words));
+        };
+        match back_up(platform, &env, place.slug).await {
+            Ok(Some(backup)) => {
+                told.remove(&id);
+                said(
+                    Level::Info,
+                    format!("the backup {} was made, of {} bytes", backup.backup, backup.bytes),
+                );
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(env.id = %id, error = error.chain(), "an environment could not be backed up");
+                told.entry(id).or_insert_with(|| {
+                    said(Level::Error, format!("a backup that was due could not be made: {error}"));
+                    Instant::now()
+                });
+            }
         }
         if let Err(error) = expire(platform, &env).await {
             tracing::warn!(env.id = %id, error = error.chain(), "what is old could not be removed");
@@ -76,13 +101,13 @@ async fn each(platform: &Platform) {
     }
 }
 
-async fn back_up(platform: &Platform, env: &Env, slug: Slug) -> Result<()> {
+async fn back_up(platform: &Platform, env: &Env, slug: Slug) -> Result<Option<Backup>> {
     let (spec, _) = platform.releases.keeping(env).await?;
     if spec.every.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let secrets = platform.secrets(env).await?;
-    platform.backups.keep_up(env, &spec, slug.to_string(), secrets).await.map(drop)
+    platform.backups.keep_up(env, &spec, slug.to_string(), secrets).await
 }
 
 async fn expire(platform: &Platform, env: &Env) -> Result<()> {

@@ -197,9 +197,16 @@ fn every_piece_of_advice_has_the_call_that_mends_it() {
                 "list": "row.author == auth.uid", "get": "row.author == auth.uid",
                 "create": "auth.uid != null", "update": "row.author == auth.uid",
             } },
+            "papers": { "kind": "documents", "access": {
+                "list": "row.data.team == auth.claims.team", "get": "row.data.team == auth.claims.team",
+                "create": "auth.uid != null", "update": "row.data.by == auth.uid",
+            } },
             "looking": { "columns": { "text": "text" }, "access": { "list": "exists(signed, author == auth.uid)", "get": "exists(signed, author == auth.uid)" } },
         } },
-        "storage": { "buckets": { "closed": {} } },
+        "storage": { "buckets": { "closed": {}, "wide": { "access": {
+            "list": "true", "get": "true", "create": "true", "update": "row.metadata.by == auth.uid", "delete": "auth.uid != null",
+        } } } },
+        "realtime": { "channels": { "*": { "join": "true", "send": "true" } } },
         "routes": { "/api/*": { "to": { "table": "mine" }, "auth": "signed_in" } },
     });
     place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
@@ -212,8 +219,17 @@ fn every_piece_of_advice_has_the_call_that_mends_it() {
     // One after the other as they stand: no call undoes what another has mended.
     let first = advice(&place);
     let tools: BTreeSet<String> = first.iter().map(|advice| call(advice).0).collect();
-    let expected = ["access_set", "auth_configure", "db_execute", "storage_bucket"];
+    let expected = ["access_set", "app_apply", "auth_configure", "db_execute", "storage_bucket"];
     assert_eq!(tools, expected.map(str::to_owned).into(), "{first:#?}");
+    for found in [
+        "who updates a row of papers may give it to another: update does not ask new.data.by",
+        "every signed-in user may delete every file of files/wide, also those of others",
+        "who updates a file of files/wide may give it to another: update does not ask new.metadata.by",
+        "everybody, signed in or not, may create any file of files/wide",
+        "everybody, signed in or not, may send to the channel *",
+    ] {
+        assert!(first.iter().any(|advice| advice.contains(found)), "{found}: {first:#?}");
+    }
     for advice in &first {
         let (tool, input) = call(advice);
         place.output(&tool, &input).unwrap_or_else(|error| panic!("{advice}: {error}"));
@@ -227,4 +243,40 @@ fn every_piece_of_advice_has_the_call_that_mends_it() {
         place.output(&tool, &input).unwrap_or_else(|error| panic!("{advice}: {error}"));
     }
     assert_eq!(advice(&place), [""; 0]);
+}
+
+#[test]
+fn what_was_applied_is_described_section_by_section() {
+    let place = Place::new("described").unwrap();
+    for name in ["SMS_KEY", "SIGN_IN_KEY"] {
+        place
+            .output(
+                "secret_set",
+                &json!({ "name": name, "value": "a secret of more than 32 bytes, for tests" }),
+            )
+            .unwrap();
+    }
+    let auth = json!({
+        "methods": ["phone", "passkey", "custom"],
+        "phone": { "webhook": "https://sms.example.com/send", "secret": "SMS_KEY" },
+        "custom": { "secret": "SIGN_IN_KEY", "role": true },
+        "theme": { "accent": "#14532d" },
+    });
+    let lifecycle = json!({ "releases": { "keep": 3 } });
+    let papers = json!({ "kind": "documents", "access": "private", "indexes": ["data.city"] });
+    let manifest = json!({
+        "auth": auth, "lifecycle": lifecycle, "backups": { "every": "6h", "keep": 2 },
+        "database": { "tables": { "papers": papers } },
+    });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let seen = described(&place, &json!({}));
+    for key in ["methods", "phone", "custom", "theme"] {
+        assert_eq!(seen["auth"][key], auth[key], "{key}");
+    }
+    assert_eq!(seen["lifecycle"], lifecycle);
+    assert_eq!(seen["backups"], json!({ "every": "6h", "keep": 2, "there": 0 }));
+    assert!(seen["tables"]["papers"]["indexes"].as_array().unwrap().contains(&json!("data.city")), "{seen}");
+    place.output("auth_configure", &json!({ "methods": ["passkey"] })).unwrap();
+    let advice = advice(&place);
+    assert!(advice.iter().any(|it| it.starts_with("a passkey is added by who has signed in")), "{advice:?}");
 }

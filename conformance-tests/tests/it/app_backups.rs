@@ -46,6 +46,12 @@ fn a_backup_made_by_itself_under_load_is_of_one_moment_and_restores_elsewhere() 
         assert_eq!((made.len(), now.status), (1, 201));
         [(made[0].clone(), 0, after), (now.json().unwrap(), before, after)]
     });
+    let seen = client.output("app_describe", &json!({})).unwrap()["backups"].clone();
+    assert_eq!((&seen["every"], &seen["there"]), (&json!("1h"), &json!(2)));
+    assert!(seen["latest"].is_string(), "{seen}");
+    let told = client.output("logs_query", &json!({ "text": "backup" })).unwrap()["entries"].clone();
+    let told = told.as_array().unwrap().iter().filter(|entry| entry["level"] == "info").count();
+    assert_eq!(told, 1, "the one that was made by itself");
     let elsewhere = require(Steading::start());
     for (n, (backup, least, most)) in made.iter().enumerate() {
         let id = backup["backup"].as_str().unwrap();
@@ -71,4 +77,22 @@ fn a_backup_made_by_itself_under_load_is_of_one_moment_and_restores_elsewhere() 
     for path in ["/v1/envs/default/backups/..%2F..%2Foperator.key", "/v1/envs/nowhere/backups"] {
         assert_eq!(operator.request("GET", path).send().unwrap().status, 404, "{path}");
     }
+}
+
+#[test]
+fn a_backup_that_cannot_be_made_is_told_to_the_makers() {
+    let server = require(Steading::launch().env("STEADING_ENVIRONMENTS_UPKEEP_S", "1").start());
+    let client = server.client();
+    let store = std::path::Path::new(&server.ready().data_dir).join("backups");
+    std::fs::remove_dir_all(&store).unwrap();
+    std::fs::write(&store, "no directory").unwrap();
+    client.output("app_apply", &json!({ "manifest": { "backups": { "every": "1h" } } })).unwrap();
+    let told = || {
+        let wanted = json!({ "text": "a backup that was due could not be made", "level": "error" });
+        let entries = client.output("logs_query", &wanted).unwrap()["entries"].as_array().unwrap().len();
+        (entries > 0).then_some(entries)
+    };
+    assert_eq!(testkit::eventually(Duration::from_secs(60), told), Some(1));
+    let advice = client.output("app_describe", &json!({})).unwrap()["advice"].to_string();
+    assert!(advice.contains("there is no backup, and more are asked for"), "{advice}");
 }

@@ -94,6 +94,7 @@ fn a_domain_is_claimed_proven_served_and_given_up() -> anyhow::Result<()> {
     );
     let apex = shop.output("domain_set", &json!({ "domain": "customer.test" }))?;
     assert_eq!(apex["records"][1], json!({ "type": "A", "name": "customer.test", "value": "127.0.0.1" }));
+    assert!(apex["note"].as_str().is_some_and(|note| note.contains("this machine alone")), "{apex}");
 
     let check = |domain: &str| shop.output("domain_check", &json!({ "domain": domain }));
     let before = check("www.customer.test")?;
@@ -441,10 +442,17 @@ fn an_apps_answers_name_nobody_but_the_app() -> anyhow::Result<()> {
             ("GET", "/_/db/none"),
             ("GET", "/.well-known/jwks.json"),
             ("GET", "/.well-known/acme-challenge/x"),
+            ("GET", "/_/sdk.js"),
+            ("GET", "/_/sdk.d.ts"),
+            ("GET", "/_/client.ts"),
+            ("GET", "/_/openapi.json"),
+            ("OPTIONS", "/_/db/none"),
         ] {
             let request = Request::new(method, &format!("http://{}{path}", world.steading.authority()));
             let answer = request.header("host", host).send()?;
+            // The header of publishable keys is called so.
             let said = format!("{:?} {}", answer.headers, answer.text()?).to_ascii_lowercase();
+            let said = said.replace("steading-key", "");
             ensure!(!said.contains("steading"), "{method} {host}{path}: {said}");
         }
     }

@@ -223,7 +223,7 @@ fn what_goes_wrong_is_in_the_log_and_no_secret_is_anywhere() {
 }
 
 /// A token with HS256, as an app's own server signs it.
-fn by_secret(secret: &str, claims: &Value) -> String {
+pub fn by_secret(secret: &str, claims: &Value) -> String {
     let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", encoded(&json!({ "alg": "HS256", "typ": "JWT" })), encoded(claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();

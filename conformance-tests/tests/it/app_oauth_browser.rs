@@ -1,12 +1,13 @@
 //! The way to a provider and back in a real browser, and what a browser is not talked into.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conformance_tests::{Reply, browser};
 use serde_json::{Value, json};
 use testkit::{Chromium, eventually};
 
 use crate::app_oauth::{Club, VERIFIER, with_openid};
+use crate::app_oauth_attacks::by_secret;
 use crate::outsiders::Outsider;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -117,7 +118,7 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
         let seen = with_client(browser, "return [await app.auth.returned, await app.auth.ready, location.hash];");
         assert_eq!(seen, json!([null, null, ""]));
         // The same while the browser is on a way of its own.
-        let kept = format!("sessionStorage.setItem('steading:{}:away', JSON.stringify({{ provider: 'wechat', verifier: 'of the victim' }}))", club.app.url());
+        let kept = format!("sessionStorage.setItem('app:{}:away', JSON.stringify({{ provider: 'wechat', verifier: 'of the victim' }}))", club.app.url());
         browser.evaluate(&kept)?;
         browser.goto("about:blank")?;
         browser.goto(&format!("{}/#auth_oauth={code}", club.app.url()))?;
@@ -138,4 +139,44 @@ fn a_browser_is_not_signed_in_as_somebody_else_by_an_address_it_is_given() {
     let users = club.client.output("auth_users", &json!({})).unwrap();
     assert_eq!(users["users"], json!([]), "nobody was signed in");
     let _: Reply = Reply::of(club.app.request("GET", "/")).unwrap();
+}
+
+#[test]
+fn a_page_shows_its_own_servers_token_and_ends_sessions_elsewhere() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let club = Club::new("custom-page", &json!({ "methods": [] }));
+    club.client.output("secret_set", &json!({ "name": "SIGN_IN", "value": secret })).unwrap();
+    let auth = json!({ "methods": ["custom", "anonymous"], "custom": { "secret": "SIGN_IN" } });
+    club.client.output("app_apply", &json!({ "manifest": { "auth": auth } })).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let token = |jti: &str| {
+        by_secret(secret, &json!({ "aud": club.env, "sub": "u-1", "jti": jti, "exp": now + 600 }))
+    };
+    let elsewhere = club.app.auth("custom", &json!({ "token": token("0") })).unwrap();
+    let elsewhere = club.entered(&elsewhere).unwrap();
+    browser(|browser| {
+        afresh(browser, &club);
+        let script = format!(
+            "const user = await app.auth.custom({}); return [user.id, user.anonymous, app.auth.user.id];",
+            json!(token("1"))
+        );
+        assert_eq!(with_client(browser, &script), json!([elsewhere.id(), false, elsewhere.id()]));
+        // The session is kept by the page, and a token is good once.
+        browser.goto(club.app.url())?;
+        let again = format!(
+            "return [(await app.auth.ready).id, await app.auth.custom({}).catch((e) => e.status)];",
+            json!(token("1"))
+        );
+        assert_eq!(with_client(browser, &again), json!([elsewhere.id(), 401]));
+        // Whoever is here sees where else, and ends that.
+        let script = "const before = (await app.auth.sessions()).length; await app.auth.endOtherSessions(); \
+            return [before, (await app.auth.sessions()).length];";
+        assert_eq!(with_client(browser, script), json!([2, 1]));
+        elsewhere.ask("GET", "/_/auth/me")?.refuses(401, "unauthenticated")?;
+        let script = "const [{ id }] = await app.auth.sessions(); await app.auth.endSession(id); \
+            return app.db('notes').list().catch((e) => e.status);";
+        assert_eq!(with_client(browser, script), json!(401));
+        browser.console().map(drop)
+    })
+    .unwrap();
 }

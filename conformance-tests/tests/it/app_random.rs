@@ -54,7 +54,7 @@ impl List {
 }
 
 impl World {
-    fn new(seed: u64) -> anyhow::Result<Self> {
+    pub fn new(seed: u64) -> anyhow::Result<Self> {
         let mut chance = Chance(seed);
         let tables: Vec<Table> = TABLES
             .into_iter()
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         let table = self.chance.below(self.tables.len());
         let version = match self.chance.below(6) {
             0 => Version::Current,
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    fn alone(&mut self, actor: Actor, step: &Step) -> anyhow::Result<()> {
+    pub fn alone(&mut self, actor: Actor, step: &Step) -> anyhow::Result<()> {
         let expected = step.verdict(&self.tables, actor);
         let person = self.person(actor);
         let path = |table: &usize, id: &str| format!("/_/db/{}/{id}", TABLES[*table]);

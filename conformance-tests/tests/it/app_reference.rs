@@ -108,6 +108,15 @@ impl Access {
         }
     }
 
+    /// Whether there is somebody who lists rows.
+    pub fn has_list(&self) -> bool {
+        match self {
+            Self::Shut => false,
+            Self::Rules(rules) => rules.list.is_some(),
+            _ => true,
+        }
+    }
+
     fn lists(&self, row: &Row, to: Actor) -> bool {
         match self {
             Self::Rules(rules) => holds(rules.list.as_ref(), row, row, to),

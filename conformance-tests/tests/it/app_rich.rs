@@ -168,15 +168,12 @@ fn rows_are_asked_for_in_richer_ways() {
     .unwrap();
     assert_eq!(csv.body, json!("title,score\r\n\"milk and honey\",2\r\n\"milky way\",3\r\n"));
     assert_eq!(csv.header("content-disposition"), Some("attachment; filename=\"posts.csv\""));
-    let cursor = csv.header("steading-cursor").unwrap();
+    let cursor = csv.header("next-cursor").unwrap();
     let rest = ground
         .ada
         .ask("GET", &format!("/_/db/posts.csv?select=title,score&order=score&cursor={cursor}"))
         .unwrap();
-    assert_eq!(
-        (&rest.body, rest.header("steading-cursor")),
-        (&json!("title,score\r\n\"'=1+1\",5\r\n"), None)
-    );
+    assert_eq!((&rest.body, rest.header("next-cursor")), (&json!("title,score\r\n\"'=1+1\",5\r\n"), None));
 
     let put = |body: Value| ground.ada.send("PUT", "/_/db/posts?by=slug", &body).unwrap();
     let made = put(json!({ "slug": "one", "team": ground.team, "title": "one" }));

@@ -129,7 +129,7 @@ fn a_link_lends_no_address_that_its_maker_has_not_shown_to_have() {
     let put = |person: &Person| {
         let request = person.request("PUT", path).header("content-type", "text/plain");
         let noted = json!({ "for": "boss@example.org" }).to_string();
-        Reply::of(request.header("steading-metadata", &noted).body(b"for the boss".to_vec())).unwrap().status
+        Reply::of(request.header("file-metadata", &noted).body(b"for the boss".to_vec())).unwrap().status
     };
     assert_eq!(put(&eve), 201);
     let link = eve.send("POST", &format!("{path}/sign"), &json!({ "method": "get" })).unwrap();

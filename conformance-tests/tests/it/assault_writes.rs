@@ -166,6 +166,8 @@ fn siege(kills: usize, until: Instant) -> (usize, usize) {
             Err(anyhow!("it has died"))
         });
         book = shared.into_inner().unwrap();
+        let sound = doomed.client().output("db_execute", &json!({ "sql": "PRAGMA quick_check" })).unwrap();
+        assert_eq!(sound["rows"], json!([["ok"]]));
         check(&doomed, &mut book);
         round += 1;
         if book.rows.len() > 1_000 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use conformance_tests::Place;
+use conformance_tests::{App, Place};
 use serde_json::{Value, json};
 use testkit::{Chromium, eventually, finish, require};
 
@@ -103,6 +103,65 @@ fn two_boards_update_each_other_at_once() {
     }
     drop(bob);
     ada.until("document.querySelectorAll('#people li').length === 1");
+}
+
+#[test]
+fn who_attacks_the_board_moves_cards_and_does_nothing_else() {
+    let place = place();
+    let app = App::new(&place.url);
+    let (ada, mallory, visitor) = (app.stranger().unwrap(), app.stranger().unwrap(), app.visitor());
+    let card = ada.create("cards", &json!({ "text": "Paint the fence" })).unwrap();
+    let path = format!("/_/db/cards/{}", card["id"].as_str().unwrap());
+    for change in [
+        json!({ "text": "Sell the fence" }),
+        json!({ "tone": 3 }),
+        json!({ "text": "Sell the fence", "lane": "done" }),
+    ] {
+        mallory.send("PATCH", &path, &change).unwrap().refuses(403, "forbidden").unwrap();
+        mallory.send("PUT", &path, &change).unwrap().refuses(403, "forbidden").unwrap();
+    }
+    mallory.ask("DELETE", &path).unwrap().refuses(403, "forbidden").unwrap();
+    let theft = json!({ "owner": mallory.id() });
+    assert!(mallory.send("PATCH", &path, &theft).unwrap().status >= 400);
+    let forged = json!({ "text": "I was here", "owner": ada.id() });
+    assert!(mallory.send("POST", "/_/db/cards", &forged).unwrap().status >= 400);
+    let both = json!({ "operations": [
+        { "do": "create", "on": "cards", "new": { "text": "mine" } },
+        { "do": "delete", "on": "cards", "id": card["id"] },
+    ] });
+    mallory.send("POST", "/_/batch", &both).unwrap().refuses(403, "forbidden").unwrap();
+    let listed = ada.list("cards", &[]).unwrap();
+    assert_eq!(listed.body["rows"], json!([card]));
+    // Cards are moved by everybody who is there.
+    assert_eq!(mallory.send("PATCH", &path, &json!({ "lane": "done" })).unwrap().status, 200);
+    // Whoever is nobody sees nothing, hears nothing and says nothing.
+    visitor.ask("GET", &path).unwrap().refuses(404, "not_found").unwrap();
+    assert_eq!(visitor.list("cards", &[]).unwrap().body["rows"], json!([]));
+    visitor.send("POST", "/_/db/cards", &json!({ "text": "x" })).unwrap().refuses(403, "forbidden").unwrap();
+    let mut socket = visitor.socket().unwrap();
+    socket.say(&json!({ "type": "join", "channel": "board" })).unwrap();
+    assert_eq!(socket.hear().unwrap()["code"], "forbidden");
+    socket
+        .say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "payload": {} }))
+        .unwrap();
+    assert_eq!(socket.hear().unwrap()["type"], "error");
+    // Nobody speaks as somebody else.
+    let mut of_ada = ada.socket().unwrap();
+    of_ada.say(&json!({ "type": "join", "channel": "board" })).unwrap();
+    assert_eq!(of_ada.hear().unwrap()["type"], "joined");
+    let mut of_mallory = mallory.socket().unwrap();
+    of_mallory.say(&json!({ "type": "join", "channel": "board" })).unwrap();
+    assert_eq!(of_mallory.hear().unwrap()["type"], "joined");
+    of_mallory
+        .say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "payload": { "user": ada.id() } }))
+        .unwrap();
+    let told = loop {
+        let told = of_ada.hear().unwrap();
+        if told["type"] == "broadcast" {
+            break told;
+        }
+    };
+    assert_eq!(told["from"]["user"], mallory.id(), "{told}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use conformance_tests::{Place, browser};
-use serde_json::Value;
+use conformance_tests::{App, Place, browser};
+use serde_json::{Value, json};
 use testkit::{Chromium, finish};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,4 +49,29 @@ fn the_example_looks_right_and_deploys_once() {
     seen.unwrap();
     let again = apply(&place);
     assert_eq!((&again["release"], &again["changed"]), (&1.into(), &false.into()), "{again}");
+}
+
+#[test]
+fn nobody_reaches_the_guests_of_the_example() {
+    let place = Place::new("hello-attack").unwrap();
+    apply(&place);
+    let sql = "INSERT INTO guests (name) VALUES ('Ada')";
+    place.output("db_execute", &json!({ "sql": sql })).unwrap();
+    let app = App::new(&place.url);
+    let visitor = app.visitor();
+    let listed = visitor.list("guests", &[]).unwrap();
+    assert!(!listed.body.to_string().contains("Ada"), "{listed:?}");
+    let new = json!({ "name": "Mallory" });
+    visitor.send("POST", "/_/db/guests", &new).unwrap().refuses(403, "forbidden").unwrap();
+    for path in [
+        "/_/db/guests.csv",
+        "/_/db/guests?select=name&where=name=='Ada'",
+        "/steading.json",
+        "/../steading.json",
+    ] {
+        let found = visitor.ask("GET", path).unwrap();
+        let text = found.body.to_string();
+        assert!(!text.contains("Ada") && !text.contains("guests"), "{path}: {found:?}");
+    }
+    assert!(app.stranger().is_err(), "nobody signs in here");
 }

@@ -377,7 +377,7 @@ fn an_attacker_inside_the_page_gets_and_changes_nothing() {
     eve.add(&["plan"]);
     let foreign = elsewhere_token(&elsewhere).unwrap();
     let known = ada.run(
-        "const held = JSON.parse(localStorage.getItem(`steading:${location.origin}`)); \
+        "const held = JSON.parse(localStorage.getItem(`app:${location.origin}`)); \
          const headers = { authorization: `Bearer ${held.access_token}` }; \
          const { rows: [{ id }] } = await (await fetch('/_/db/todos', { headers })).json(); \
          const answer = await fetch(`/_/db/todos/${id}`, { headers }); \

@@ -1,12 +1,13 @@
 //! Sandboxes that are awake: made by the first call, and there for the next.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
+use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
@@ -15,6 +16,7 @@ use store::Workspace;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+use crate::runs::Run;
 use crate::surroundings::surroundings;
 use crate::{Hands, Inner, Journal};
 
@@ -71,7 +73,7 @@ pub(crate) struct Awake {
     pub limiting: Limiting,
     pub calls: AtomicUsize,
     visits: AtomicUsize,
-    pub stopped: std::sync::atomic::AtomicBool,
+    pub stopped: Arc<AtomicBool>,
     used: Mutex<Used>,
     /// How often the kernel has ended a process of it for want of memory.
     oom_kills: AtomicU64,
@@ -79,8 +81,9 @@ pub(crate) struct Awake {
     weigh: Mutex<Weigh>,
     fullness: Mutex<Option<Fullness>>,
     session: Session,
+    pub run: Arc<Run>,
     contents: Semaphore,
-    /// Its way out, which ends with it.
+    /// Its way out and its bridge, which end with it.
     _serving: JoinSet<()>,
 }
 
@@ -124,13 +127,15 @@ impl Awake {
     }
 
     /// They were: what takes long is done less often.
-    pub fn weighed(&self, fullness: Option<Fullness>) {
-        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = fullness;
-        let enforced = fullness.is_some_and(|fullness| fullness.enforced);
+    pub fn weighed(&self, fullness: Fullness) {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = Some(fullness);
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
         if let Weigh::From(began) = *weigh {
-            *weigh =
-                if enforced { Weigh::Never } else { Weigh::From(Instant::now() + began.elapsed() * SHARE) };
+            *weigh = if fullness.enforced {
+                Weigh::Never
+            } else {
+                Weigh::From(Instant::now() + began.elapsed() * SHARE)
+            };
         }
     }
 
@@ -189,6 +194,12 @@ impl Hand {
     #[must_use]
     pub fn limiting(&self) -> Limiting {
         self.0.limiting
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxId {
+        self.0.sandbox
     }
 }
 
@@ -277,6 +288,9 @@ impl Hands {
             } else if awake.stopped.load(Ordering::SeqCst) {
                 let resumed = inner.local.resume(awake.sandbox).await;
                 awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
+                if resumed.is_ok() {
+                    awake.run.refresh().await;
+                }
                 resumed.is_ok()
             } else {
                 true
@@ -288,6 +302,7 @@ impl Hands {
             inner.end(workspace.sandbox, &mut held).await?;
             slot.note(None);
         }
+        inner.limits.isolation.hold(workspace.tenant, inner.local.isolation())?;
         if !inner.has_room() {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
@@ -329,10 +344,24 @@ impl Inner {
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));
         let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
+        let run = Arc::new(
+            Run::begin(
+                self,
+                workspace,
+                &session,
+                &egress,
+                surroundings(self.limits.preview_domain.as_deref()),
+            )
+            .await?,
+        );
         let mut serving = JoinSet::new();
-        let way_out = egress.clone();
-        serving.spawn(async move { way_out.serve(started.egress).await });
-        session.activate(surroundings(self.limits.preview_domain.as_deref()), None).await?;
+        serving.spawn(async move { egress.serve(started.egress).await });
+        if let Some(platform) = run.platform() {
+            serving.spawn(bridge::serve(started.bridge, workspace.sandbox, platform));
+        }
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (keeping, asleep) = (Arc::clone(&run), Arc::clone(&stopped));
+        serving.spawn(async move { keeping.keep(asleep).await });
         let now = Instant::now();
         Ok(Arc::new(Awake {
             sandbox: workspace.sandbox,
@@ -340,12 +369,13 @@ impl Inner {
             limiting: started.limiting,
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
-            stopped: false.into(),
+            stopped,
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
             fullness: Mutex::default(),
             session,
+            run,
             contents: Semaphore::new(CONTENTS),
             _serving: serving,
         }))
@@ -353,7 +383,8 @@ impl Inner {
 
     /// Ends the sandbox of a place.
     pub(crate) async fn end(&self, sandbox: SandboxId, held: &mut Held<'_>) -> Result<()> {
-        if held.take().is_some() {
+        if let Some(awake) = held.take() {
+            awake.run.end();
             self.local.destroy(sandbox).await?;
         }
         Ok(())

@@ -7,18 +7,22 @@
 
 mod archiving;
 mod awake;
+mod crowd;
+mod demands;
 mod freezing;
 mod keeping;
 mod limits;
+mod runs;
 mod snapshots;
 mod status;
 mod surroundings;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, WorkspaceId};
+use sandbox::bridge::Tokens;
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
@@ -27,8 +31,10 @@ use store::{Kept, Store, Workspace};
 use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
+pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
+pub use runs::{Lent, Platform, Reach};
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
@@ -52,6 +58,10 @@ struct Inner {
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
     copying: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The tokens of what runs.
+    tokens: Arc<Tokens>,
+    /// Whose tools runs call.
+    platform: RwLock<Option<Arc<dyn Platform>>>,
 }
 
 impl Hands {
@@ -68,7 +78,20 @@ impl Hands {
     ) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
         let (slots, tidy, copying) = (Mutex::default(), OnceCell::new(), Mutex::default());
-        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, keeping, slots, tidy, copying })))
+        let (tokens, platform) = (Arc::default(), RwLock::default());
+        Ok(Self(Arc::new(Inner {
+            local,
+            store,
+            outside,
+            journal,
+            limits,
+            keeping,
+            slots,
+            tidy,
+            copying,
+            tokens,
+            platform,
+        })))
     }
 
     /// The workspace of that name, made where there is none.
@@ -89,29 +112,24 @@ impl Hands {
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
         }
-        self.insert(&self.new_workspace(env, SandboxId::new(), name.to_owned(), template)).await
+        let new = self.new_workspace(env, name.to_owned(), template.as_str());
+        self.insert(&new).await
     }
 
     /// A workspace that is in no list yet.
-    pub(crate) fn new_workspace(
-        &self,
-        env: &Env,
-        sandbox: SandboxId,
-        name: String,
-        template: Template,
-    ) -> Workspace {
+    pub(crate) fn new_workspace(&self, env: &Env, name: String, template: &str) -> Workspace {
         Workspace {
             id: WorkspaceId::new(),
             env: env.id(),
             tenant: env.tenant(),
             name,
-            sandbox,
+            sandbox: SandboxId::new(),
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
             kept: Kept::Unsaid,
             archive: None,
-            template: template.as_str().to_owned(),
+            template: template.to_owned(),
             frozen: None,
             ended: None,
         }
@@ -182,6 +200,8 @@ impl Hands {
 
     /// Ends every sandbox, and the process that makes them.
     pub async fn close(&self) {
+        // It has these in turn.
+        *self.0.platform.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.local.close().await;
     }
 }

@@ -7,6 +7,8 @@ use sandbox::egress::Policy;
 use sandbox::runner::Limits;
 use sandbox::workspace::templates::Template;
 
+use crate::Demands;
+
 /// Bounds of one process.
 #[derive(Debug, Clone)]
 pub struct HandsLimits {
@@ -28,16 +30,20 @@ pub struct HandsLimits {
     pub freeze_after: Duration,
     /// After how long it is ended; its files stay.
     pub park_after: Duration,
-    /// The domain that previews are shown below, without a port.
-    pub preview_domain: Option<String>,
     /// After how long without use the files of a workspace go to the store of checkpoints; never where it is not said.
     pub archive_after: Option<Duration>,
     /// What a new workspace's sandbox has below `/usr/local`, where nobody says otherwise.
     pub template: Template,
+    /// How long a run token is good for, a quarter of an hour at most; it is renewed while its run lives.
+    pub token: Duration,
+    /// The domain that previews are shown below, without a port.
+    pub preview_domain: Option<String>,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
     pub egress: Policy,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 impl Default for HandsLimits {
@@ -52,11 +58,13 @@ impl Default for HandsLimits {
             spare_bytes: 2 << 30,
             freeze_after: Duration::from_secs(30),
             park_after: Duration::from_secs(300),
-            preview_domain: None,
             archive_after: None,
             template: Template::Blank,
+            token: Duration::from_secs(900),
+            preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
+            isolation: Demands::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use kernel::{Code, Env, Error, Result, SandboxId};
+use kernel::{Code, Env, Error, Result};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
 use sandbox::workspace::Fullness;
 use sandbox::workspace::templates::Template;
@@ -76,17 +76,12 @@ impl Hands {
         name: Option<&str>,
         template: Option<Template>,
     ) -> Result<Workspace> {
-        let sandbox = SandboxId::new();
-        let name = name.map_or_else(|| sandbox.to_string(), str::to_owned);
-        let new = self.new_workspace(
-            env,
-            sandbox,
-            format!("{owner}/{name}"),
-            template.unwrap_or(self.0.limits.template),
-        );
-        let id = new.id;
+        let template = template.unwrap_or(self.0.limits.template);
+        let mut new = self.new_workspace(env, String::new(), template.as_str());
+        let name = name.map_or_else(|| new.sandbox.to_string(), str::to_owned);
+        new.name = format!("{owner}/{name}");
         let made = self.insert(&new).await?;
-        if made.id != id {
+        if made.id != new.id {
             return Err(Error::new(Code::Conflict, format!("there is a sandbox {name:?}"))
                 .field("/name")
                 .hint("use that one, or choose another name"));

@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::awake::Awake;
 use crate::{Hands, Inner};
 
+/// A workspace may have as many files as it may have pieces of this many bytes.
+const BYTES_OF_A_FILE: u64 = 4096;
+
 /// How often it is looked who is not used, at the least.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -91,13 +94,15 @@ impl Inner {
         if !awake.is_to_be_weighed() {
             return Ok(false);
         }
-        let fullness = self.local.fullness(workspace).await;
-        awake.weighed(fullness.as_ref().ok().copied());
-        match fullness {
+        let fullness = match self.local.fullness(workspace).await {
             // What cannot be weighed within its bounds is past them.
-            Err(error) if error.code() == Code::TooLarge => Ok(true),
-            fullness => fullness.map(|it| !it.enforced && it.bytes > it.quota_bytes),
-        }
+            Err(error) if error.code() == Code::TooLarge => return Ok(true),
+            fullness => fullness?,
+        };
+        awake.weighed(fullness);
+        // Files without bytes take of the disk, too.
+        let most = fullness.quota_bytes / BYTES_OF_A_FILE;
+        Ok(!fullness.enforced && (fullness.bytes > fullness.quota_bytes || fullness.files > most))
     }
 
     /// Whether the disk that workspaces are on has room for more than what the platform itself needs.

@@ -187,6 +187,13 @@ impl From<BlobHash> for String {
     }
 }
 
+impl From<RunId> for KeyId {
+    /// What the calls of a run are counted and recorded under: the same digits.
+    fn from(run: RunId) -> Self {
+        Self(run.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

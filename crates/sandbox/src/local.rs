@@ -1,7 +1,8 @@
 //! Sandboxes of this machine: jails of namespaces, made by a process that has the privileges for it and nothing else.
 //!
-//! [`Local`] is the gateway's end: it starts that process and speaks with it over one socket. [`host_main`] is the
-//! process. When the socket closes it ends every sandbox and itself.
+//! [`Local`] is the gateway's end: it has that process started and speaks with it over one socket. [`host_main`] is the
+//! process. When the socket closes it ends every sandbox and itself. [`starter_main`] is what starts it, so that the
+//! gateway need not have its privileges.
 
 mod carrying;
 mod client;
@@ -13,13 +14,17 @@ mod jail;
 mod message;
 mod packets;
 mod pieces;
+pub mod privileges;
 mod probe;
+pub mod reach;
 mod reaper;
 mod sandbox;
 mod spawner;
+mod starter;
 
 pub use client::Local;
 pub use error::Error;
 pub use host::{Keeper, Parts, host_main};
 pub use message::Settings;
 pub use probe::{Finding, Verdict};
+pub use starter::{Starter, starter_main};

@@ -23,6 +23,22 @@ pub enum Isolation {
     Microvm,
 }
 
+impl Isolation {
+    /// All of them, the weakest first.
+    pub const ALL: [Self; 4] = [Self::Namespaces, Self::Pod, Self::Gvisor, Self::Microvm];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Pod => "pod",
+            Self::Gvisor => "gvisor",
+            Self::Microvm => "microvm",
+        }
+    }
+}
+
 /// Whether the bounds of a sandbox are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -30,7 +30,7 @@ mod trees;
 
 pub use error::Error;
 pub use files::{Caps, Files, Kind, Seen};
-pub use opening::{open, open_as};
+pub use opening::{best, open, open_as, used};
 pub use overlay::Overlay;
 pub use reading::{Found, read_tree};
 pub use trees::Trees;

@@ -7,6 +7,7 @@
 mod certificates;
 mod connection;
 mod domains;
+mod egress;
 mod environments;
 mod error;
 mod keys;
@@ -24,6 +25,7 @@ mod workspaces;
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Location, Store};
 pub use domains::{Claimed, DomainClaim, Domains, ProvenFor};
+pub use egress::Egress;
 pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, Insertion};
 pub use error::{Error, Result};
 pub use keys::{Key, KeyKind, Keys};

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_domains.sql"),
     include_str!("migrations/0004_workspaces.sql"),
     include_str!("migrations/0005_tiers.sql"),
+    include_str!("migrations/0006_egress.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

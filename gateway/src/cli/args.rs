@@ -11,7 +11,11 @@ use super::{
     apply, ca, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, secret,
     serve, site, tenant, tools, version,
 };
-use crate::config::{Given, Level, Log, Surroundings};
+use crate::config::{Config, Given, Level, Log, Surroundings};
+use crate::groundwork::Groundwork;
+use crate::lockfile;
+use crate::ports::IfTaken;
+use crate::serve::Error as NotServed;
 
 /// The exit code of a wrong command line or configuration (`EX_USAGE` of sysexits).
 pub const BAD_CONFIGURATION: u8 = 64;
@@ -128,6 +132,25 @@ impl Args {
                 log.clone()
             }
             (_, Level::Info) => Log { level: Level::Warn, ..log.clone() },
+        }
+    }
+
+    /// What has to be had before this process has threads: nothing where another one serves, or where the platform runs only
+    /// for as long as one command.
+    pub fn groundwork(
+        &self,
+        config: &Config,
+        surroundings: &Surroundings,
+    ) -> Result<Option<Groundwork>, Failure> {
+        match &self.command {
+            Command::Serve(_) => Ok(Some(Groundwork::lay(config, IfTaken::Refuse)?)),
+            Command::Mcp(_) if surroundings.url.is_none() => match Groundwork::lay(config, IfTaken::TakeFree)
+            {
+                Ok(laid) => Ok(Some(laid)),
+                Err(NotServed::Lock(lockfile::Error::Held { .. })) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            _ => Ok(None),
         }
     }
 

@@ -12,7 +12,7 @@ use url::Url;
 use super::{Context, Failure};
 use crate::config::is_loopback;
 use crate::lockfile;
-use crate::serve::{self, IfTaken, Running};
+use crate::serve::{self, Running};
 
 /// The environment that exists from the first start.
 const DEFAULT_ENV: &str = "default";
@@ -49,7 +49,8 @@ impl Client {
             if let Some(holder) = lockfile::holder(&context.config.data_dir)? {
                 break (holder.url, None);
             }
-            match serve::start(&context.config, IfTaken::TakeFree).await {
+            let started = async { serve::start(&context.config, context.groundwork()?).await };
+            match started.await {
                 Ok(running) => break (running.local_url(), Some(running)),
                 // Another command was quicker: it is the one to talk to.
                 Err(serve::Error::Lock(lockfile::Error::Held { .. })) => {}

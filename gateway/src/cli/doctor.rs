@@ -1,5 +1,9 @@
 //! `steading doctor`: checks what the platform needs of this machine.
 
+mod sandboxes;
+mod workspaces;
+
+use std::borrow::Cow;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,13 +22,17 @@ const LITTLE_SPACE: u64 = 1024 * 1024 * 1024;
 
 /// Check what the platform needs of this machine
 #[derive(Debug, clap::Args)]
-pub struct Doctor {}
+pub struct Doctor {
+    /// Also make what can be made: a file system that holds workspaces to their size
+    #[arg(long)]
+    fix: bool,
+}
 
 struct Check {
     name: &'static str,
     verdict: Verdict,
     finding: String,
-    hint: Option<&'static str>,
+    hint: Option<Cow<'static, str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,13 +54,15 @@ impl Verdict {
 
 impl Doctor {
     /// Runs it.
-    #[expect(clippy::unused_async, reason = "every command has this shape")]
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         let config = &context.config;
         let holder = lockfile::holder(&config.data_dir);
+        let fixed = self.fix.then(|| workspaces::fix(config, matches!(holder, Ok(None))));
         let mut checks = vec![data_dir(&config.data_dir), secrets(&config.data_dir), lock(&holder)];
         checks.push(port(config, holder.ok().flatten().as_ref()));
         checks.extend([names(), domain(config), https(config), space(&config.data_dir), engine(config)]);
+        checks.extend(sandboxes::checks(config).await);
+        checks.push(fixed.unwrap_or_else(|| workspaces::check(config)));
         let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
         let report = json!({
             "ok": failed == 0,
@@ -68,8 +78,8 @@ impl Check {
         Self { name, verdict, finding: finding.into(), hint: None }
     }
 
-    fn hint(self, hint: &'static str) -> Self {
-        Self { hint: Some(hint), ..self }
+    fn hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 
     fn to_json(&self) -> Value {

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::client::operator_key;
 use super::{Context, Failure, Output};
 use crate::config::{Config, Given};
-use crate::serve::{self, IfTaken, Running};
+use crate::serve::{self, Running};
 
 /// Run the platform until it is told to stop (SIGTERM or Ctrl-C)
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ impl Serve {
     pub async fn run(self, context: Context) -> Result<(), Failure> {
         // From the first moment: a signal during the start must not kill what is half made.
         let stop = stop_signal()?;
-        let running = serve::start(&context.config, IfTaken::Refuse).await?;
+        let running = serve::start(&context.config, context.groundwork()?).await?;
         say_ready(&context.config, &running, context.output);
         stop.await;
         tracing::info!("stopping");

@@ -1,12 +1,13 @@
 //! `app_describe`: everything an environment holds, in few words; and each part of it whole.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use capabilities::auth::CALLBACK;
 use capabilities::domains::DomainInfo;
 use capabilities::releases::Description;
 use capabilities::snapshots::Snapshot;
-use kernel::{Env, EnvId, Error, Result, Scope};
+use kernel::{Env, EnvId, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -59,6 +60,9 @@ pub struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
 }
+
+/// How long the store of backups is waited for.
+const STORE: Duration = Duration::from_secs(2);
 
 impl Tool<Platform> for AppDescribe {
     type Proof = Env;
@@ -123,6 +127,30 @@ async fn parts(cx: &Cx<'_, Platform, Env>) -> Result<Parts> {
         let input = serde_json::json!({ "domain": domain.domain });
         format!("{} is not proven, this says what is missing: domain_check {input}", domain.domain)
     }));
+    if let Some(backups) = &mut app.backups {
+        // Whoever asks is not kept waiting for a store that does not answer, nor refused.
+        let there = tokio::time::timeout(STORE, platform.backups.list(cx.env_id())).await;
+        let there = there.ok().and_then(Result::ok);
+        let latest = there.as_ref().and_then(|all| all.first()).map(|backup| backup.created_at);
+        backups.there = there.as_ref().map_or(0, Vec::len);
+        backups.latest = latest.map(|at| at.to_string());
+        let due = backups.every.map(|every| Timestamp::now().minus(2 * every.duration()));
+        let begun = app.releases.last().and_then(|release| Timestamp::parse(&release.created_at));
+        let is_late = match (due, latest, &there) {
+            (Some(due), Some(latest), _) => latest < due,
+            (Some(due), None, Some(_)) => begun.is_some_and(|begun| begun < due),
+            (Some(_), None, None) => true,
+            (None, _, _) => false,
+        };
+        if is_late {
+            let newest = backups
+                .latest
+                .as_ref()
+                .map_or("there is no backup".to_owned(), |at| format!("the newest backup is of {at}"));
+            let input = serde_json::json!({ "text": "backup" });
+            app.advice.push(format!("{newest}, and more are asked for, this says why: logs_query {input}"));
+        }
+    }
     Ok(Parts {
         app,
         snapshots: platform.snapshots.list(cx.env()).await?,

@@ -91,6 +91,13 @@ impl Parts {
         let outline = self.outline(&mut omitted);
         let mut cut = Cut { omitted: &mut omitted };
         let app = &mut self.app;
+        if let Some(custom) = app.auth.as_mut().and_then(|auth| auth.custom.as_mut()) {
+            let (kept, left) = budget::fit(std::mem::take(&mut custom.keys), LISTS);
+            custom.keys = kept;
+            if left > 0 {
+                cut.omitted.push(format!("{left} keys of auth.custom"));
+            }
+        }
         cut.map(&mut app.buckets, LISTS, Section::Buckets);
         cut.map(&mut app.routes, LISTS, Section::Routes);
         if let Some(realtime) = &mut app.realtime {

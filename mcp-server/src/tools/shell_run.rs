@@ -35,6 +35,9 @@ pub struct Output {
     /// How it ended, where that was not by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<String>,
+    /// What to do, where the sandbox is in a state that it does not leave by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 /// How long a command may run where nobody says, and at most, in seconds.
@@ -103,7 +106,8 @@ impl Tool<Platform> for ShellRun {
             Outcome::Signal(signal) => (128 + signal, Some(format!("ended by signal {signal}"))),
             Outcome::TimedOut => (124, Some(format!("ended with all it had begun: {seconds} s were over"))),
         };
-        Ok(Output { exit_code, stdout: shown(ran.stdout), stderr: shown(ran.stderr), ended })
+        let hint = cx.platform().hands.advice(&hand).await;
+        Ok(Output { exit_code, stdout: shown(ran.stdout), stderr: shown(ran.stderr), ended, hint })
     }
 }
 

@@ -32,7 +32,7 @@ async function tab(options) {
 const todos = (client) => client.db("todos");
 const refreshes = () => app.count("POST /_/auth/refresh");
 const later = (ms) => mock.timers.tick(ms);
-const stored = () => JSON.parse(storage.items.get(`steading:${app.url}`) ?? "null");
+const stored = () => JSON.parse(storage.items.get(`app:${app.url}`) ?? "null");
 
 beforeEach(async () => {
   app = await startApp();
@@ -50,7 +50,7 @@ test("many calls of anonymous in two tabs make one user", async () => {
   const users = await Promise.all([one, two, one, two].map((client) => client.auth.anonymous()));
   assert.deepEqual(users.map((user) => user.id), ["usr_1", "usr_1", "usr_1", "usr_1"]);
   assert.equal(app.count("POST /_/auth/anonymous"), 1);
-  assert.deepEqual([...storage.items.keys()], [`steading:${app.url}`]);
+  assert.deepEqual([...storage.items.keys()], [`app:${app.url}`]);
   assert.equal((await (await tab()).auth.ready).id, "usr_1");
 });
 
@@ -133,7 +133,7 @@ test("a session that the server has ended is forgotten, told of, and never becom
   const told = [];
   one.auth.onChange((user) => told.push(user));
   app.endAll();
-  await assert.rejects(todos(one).get("one"), { name: "SteadingError", status: 401, code: "unauthenticated" });
+  await assert.rejects(todos(one).get("one"), { name: "AppError", status: 401, code: "unauthenticated" });
   assert.deepEqual([told, one.auth.user, two.auth.user, stored()], [[null], null, null, null]);
   // What was meant for the user's rows has not been asked for as a visitor.
   assert.deepEqual(app.seen.map(({ line, bearer }) => [line, bearer]).slice(1), [
@@ -312,10 +312,10 @@ test("changes are told once, in every tab, until one stops listening", async () 
   change("another");
   await two.auth.ready;
   assert.deepEqual(told, { one: ["usr_1"], two: [] });
-  change(`steading:${app.url}`);
+  change(`app:${app.url}`);
   later(16 * MINUTE);
   await todos(one).get("one");
-  change(`steading:${app.url}`);
+  change(`app:${app.url}`);
   stop();
   await one.auth.logout();
   change(null);
@@ -365,7 +365,7 @@ for (const [what, broken] of [
 }
 
 test("what stands in storage and is no session counts as none", async () => {
-  storage.setItem(`steading:${app.url}`, "{ half");
+  storage.setItem(`app:${app.url}`, "{ half");
   const client = await tab();
   assert.equal(await client.auth.ready, null);
   await client.auth.anonymous();
@@ -384,11 +384,11 @@ test("a problem arrives whole, and what is no answer of the app is said to be on
   const error = await todos(client).get("two").catch((error) => error);
   const { name, status, code, message, hint, field, requestId } = error;
   assert.deepEqual({ name, status, code, message, hint, field, requestId }, {
-    name: "SteadingError", status: 404, code: "not_found", message: "no such thing", hint: "look elsewhere",
+    name: "AppError", status: 404, code: "not_found", message: "no such thing", hint: "look elsewhere",
     field: "/table", requestId: "req_1",
   });
   app.rule = () => [502, "<h1>Bad gateway</h1>"];
   await assert.rejects(todos(client).get("one"), { status: 502, code: "unavailable" });
   app.rule = () => [200, "<h1>Sign in to the train's network</h1>"];
-  await assert.rejects(todos(client).get("one"), { name: "SteadingError", status: 200 });
+  await assert.rejects(todos(client).get("one"), { name: "AppError", status: 200 });
 });

@@ -14,9 +14,9 @@ globalThis.localStorage = {
   setItem: (name, value) => void items.set(name, value),
   removeItem: (name) => void items.delete(name),
 };
-const name = `steading:${url}`;
+const name = `app:${url}`;
 const session = (change) => localStorage.setItem(name, JSON.stringify({ ...JSON.parse(localStorage.getItem(name)), ...change }));
-const fails = (promise, status, code) => assert.rejects(promise, { name: "SteadingError", status, code });
+const fails = (promise, status, code) => assert.rejects(promise, { name: "AppError", status, code });
 
 const app = createClient({ url });
 const todos = app.db("todos");

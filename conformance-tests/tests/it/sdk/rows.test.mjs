@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { startApp } from "./app.mjs";
-import { SteadingError, createClient, where } from "./sdk.mjs";
+import { AppError, createClient, where } from "./sdk.mjs";
 
 let app, client;
 const requests = () => app.seen.map(({ line, body, headers }) => [line, body, headers["if-match"]]);
@@ -123,5 +123,5 @@ test("a filter's values stay values", () => {
 test("outside of a page the address must be given", () => {
   assert.throws(() => createClient(), { name: "TypeError", message: /needs the url/ });
   assert.throws(() => createClient({ url: "nonsense" }), TypeError);
-  assert.ok(new SteadingError(0, {}) instanceof Error);
+  assert.ok(new AppError(0, {}) instanceof Error);
 });

@@ -1,5 +1,5 @@
 // What an app written in TypeScript says, and what the types must refuse.
-import { createClient, SteadingError, where, type Client, type Row, type User } from "./sdk.js";
+import { createClient, AppError, where, type Client, type Row, type User } from "./sdk.js";
 
 interface Todo {
   title: string;
@@ -89,7 +89,7 @@ export async function uses(): Promise<string[]> {
   try {
     await todos.get("x");
   } catch (error) {
-    if (error instanceof SteadingError && error.code === "not_found") titles.push(error.hint ?? "", String(error.status));
+    if (error instanceof AppError && error.code === "not_found") titles.push(error.hint ?? "", String(error.status));
   }
   return titles;
 }

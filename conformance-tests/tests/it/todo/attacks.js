@@ -1,6 +1,6 @@
 // What an attacker does from inside the page, with everything the page has. GIVEN is what they know of the victim.
 const { victim, victimUser, victimTag, foreign } = GIVEN;
-const held = JSON.parse(localStorage.getItem(`steading:${location.origin}`));
+const held = JSON.parse(localStorage.getItem(`app:${location.origin}`));
 const mine = (await (await fetch("/_/db/todos", { headers: { authorization: `Bearer ${held.access_token}` } })).json()).rows[0];
 const seen = [];
 const ask = async (name, method, path, { body, token = held.access_token, ...headers } = {}) => {

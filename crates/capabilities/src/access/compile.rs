@@ -196,6 +196,11 @@ impl Compiler<'_> {
                     self.stored(of, sql);
                     sql.push(if *op == Op::Eq { " IS NULL)" } else { " IS NOT NULL)" });
                 }
+                (Expr::Column(left), Expr::Column(right))
+                    if !left.path.is_empty() && !right.path.is_empty() =>
+                {
+                    self.parts(*op, left, right, sql);
+                }
                 (left, right) => {
                     sql.push("(");
                     let (class, other) = (self.class(left), self.class(right));
@@ -312,6 +317,28 @@ impl Compiler<'_> {
         let _ = write!(sql.text, ", {}) IN {} THEN json_extract(", path(column), want.json_types());
         self.value(column, sql);
         let _ = write!(sql.text, ", {}) END", path(column));
+    }
+
+    /// Whether two parts of JSON columns are the same. Unknown where one of them is no truth value, number or text.
+    fn parts(&self, op: Op, left: &ColumnRef, right: &ColumnRef, sql: &mut Sql) {
+        let asked = |name: &str, column: &ColumnRef, sql: &mut Sql| {
+            sql.push(name);
+            self.value(column, sql);
+            let _ = write!(sql.text, ", {})", path(column));
+        };
+        sql.push("(CASE WHEN ");
+        asked("json_type(", left, sql);
+        sql.push(" IN ('true', 'false', 'integer', 'real', 'text') AND ");
+        asked("json_type(", right, sql);
+        sql.push(" IN ('true', 'false', 'integer', 'real', 'text') THEN ((");
+        asked("json_type(", left, sql);
+        sql.push(" IN ('true', 'false')) = (");
+        asked("json_type(", right, sql);
+        sql.push(" IN ('true', 'false')) AND ");
+        asked("json_extract(", left, sql);
+        sql.push(" = ");
+        asked("json_extract(", right, sql);
+        sql.push(if op == Op::Eq { ") END)" } else { ") = 0 END)" });
     }
 
     /// `of in list`. Unknown where there is no list or nothing to look for, also where the list is empty.

@@ -6,7 +6,7 @@ use super::expr::{Auth, ColumnRef, Expr, Lookup, Op, Source};
 use super::matrix::Matrix;
 use super::mend::{Mend, owned, owned_all};
 use super::{Operation, Persona};
-use crate::rows::{TableModel, Type};
+use crate::rows::{BUCKET, TableModel, Type};
 
 /// Parts of names of columns that strangers should not read.
 const PERSONAL: [&str; 10] =
@@ -24,7 +24,7 @@ pub(crate) struct Finding {
     pub mend: Option<Mend>,
 }
 
-/// What is likely wrong with the rules of `table`, worst first. `matrix` is what the rules came to, where that was
+/// What is likely wrong with the rules of `table`, or of a bucket that is called `files/photos`, worst first. `matrix` is what the rules came to, where that was
 /// tried.
 pub(crate) fn lint(table: &TableModel, indexed: &Indexed, matrix: Option<&Matrix>) -> Vec<Finding> {
     let name = &table.name;
@@ -36,7 +36,11 @@ pub(crate) fn lint(table: &TableModel, indexed: &Indexed, matrix: Option<&Matrix
     if matrix.is_none() {
         all_at_once(table, &mut found);
     }
-    lookups(table, indexed, &mut found);
+    if table.name.starts_with(BUCKET) {
+        found.iter_mut().for_each(|finding| finding.message = finding.message.replace("row", "file"));
+    } else {
+        lookups(table, indexed, &mut found);
+    }
     found
 }
 
@@ -110,14 +114,15 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
     let rules = || Operation::ALL.into_iter().filter_map(|operation| table.access.of(operation));
     let mut columns: Vec<&ColumnRef> = Vec::new();
     for column in rules().flat_map(whose) {
-        if !columns.iter().any(|known| known.name == column.name) {
+        if !columns.iter().any(|known| known.name == column.name && known.path == column.path) {
             columns.push(column);
         }
     }
     for column in columns {
         let Some(model) = table.column(&column.name).filter(|model| !model.built_in) else { continue };
-        let asks = |rule: &Expr| rule.columns().iter().any(|c| c.of == Source::New && c.name == column.name);
-        let named = &column.name;
+        let is_it = |c: &ColumnRef| c.of == Source::New && c.name == column.name && c.path == column.path;
+        let asks = |rule: &Expr| rule.columns().into_iter().any(is_it);
+        let named = full(column);
         if let Some(rule) = table.access.create.as_ref().filter(|rule| !asks(rule)) {
             let message = format!(
                 "who creates a row of {name} may do so in another's name: create does not ask new.{named}"
@@ -175,17 +180,22 @@ fn lookups(table: &TableModel, indexed: &Indexed, to: &mut Vec<Finding>) {
         column == "id" || columns.is_some_and(|all| all.iter().any(|it| it.eq_ignore_ascii_case(column)))
     };
     let name = &table.name;
-    let mut named: Vec<&str> = Vec::new();
+    let mut named: Vec<String> = Vec::new();
     let list = table.access.list.iter();
     for column in list.flat_map(|rule| compared(rule, Source::Row)) {
-        if !has_index(name, &column.name) && !named.contains(&column.name.as_str()) {
-            named.push(&column.name);
+        let full = full(column);
+        let is_found =
+            if column.path.is_empty() { has_index(name, &full) } else { table.paths.contains(&full) };
+        if is_found || named.contains(&full) {
+            continue;
         }
-    }
-    for column in named {
         let message =
-            format!("list compares {name}.{column}, which has no index: name it in the table's indexes");
-        found(to, message, Some(Mend::Index { table: name.clone(), column: column.to_owned() }));
+            format!("list compares {name}.{full}, which has no index: name it in the table's indexes");
+        // Rules look a part of a JSON column up only where the manifest has its index.
+        let is_whole = column.path.is_empty();
+        let mend = is_whole.then(|| Mend::Index { table: name.clone(), column: full.clone() });
+        found(to, message, mend);
+        named.push(full);
     }
     let mut seen: Vec<&Lookup> = Vec::new();
     for (operation, lookup) in Operation::ALL.into_iter().flat_map(|operation| {
@@ -216,7 +226,7 @@ fn whose(expr: &Expr) -> Vec<&ColumnRef> {
     match expr {
         Expr::Compare(Op::Eq, left, right) => match (&**left, &**right) {
             (Expr::Column(column), Expr::Auth(Auth::Uid)) | (Expr::Auth(Auth::Uid), Expr::Column(column))
-                if column.of == Source::Row && column.path.is_empty() =>
+                if column.of == Source::Row =>
             {
                 vec![column]
             }
@@ -255,7 +265,7 @@ impl Expr {
     }
 }
 
-/// The columns of those rows by which an index would find them.
+/// The columns of those rows by which an index would find them; of stored rows parts of JSON columns too.
 fn compared(expr: &Expr, of: Source) -> Vec<&ColumnRef> {
     let column = |expr: &'_ Expr| match expr {
         Expr::Column(column) => {
@@ -267,12 +277,28 @@ fn compared(expr: &Expr, of: Source) -> Vec<&ColumnRef> {
         }
         _ => false,
     };
+    let part = |expr: &Expr, other: &Expr| match expr {
+        Expr::Column(column) => {
+            column.of == of
+                && of == Source::Row
+                && !column.path.is_empty()
+                && matches!(other, Expr::Auth(_) | Expr::Text(_) | Expr::Int(_) | Expr::Real(_))
+        }
+        _ => false,
+    };
     match expr {
         Expr::Compare(Op::Eq, left, right) if **right != Expr::Null && **left != Expr::Null => {
-            [left, right].into_iter().filter(|side| column(side)).flat_map(|side| side.columns()).collect()
+            let sides = [(left, right), (right, left)].into_iter();
+            let sides = sides.filter(|(side, other)| column(side) || part(side, other));
+            sides.flat_map(|(side, _)| side.columns()).collect()
         }
         Expr::In(value, _) | Expr::Within(value, _) if column(value) => value.columns(),
         Expr::All(parts) | Expr::Any(parts) => parts.iter().flat_map(|part| compared(part, of)).collect(),
         _ => Vec::new(),
     }
+}
+
+/// `name`, or `name.path`.
+fn full(column: &ColumnRef) -> String {
+    std::iter::once(&column.name).chain(&column.path).map(String::as_str).collect::<Vec<_>>().join(".")
 }

@@ -6,7 +6,7 @@ use super::expr::{Expr, Source};
 use super::rules::{is_admin, owns};
 use super::{Operation, Rules};
 use crate::database::quoted;
-use crate::rows::TableModel;
+use crate::rows::{BUCKET, TableModel};
 
 /// What would be right.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +32,12 @@ impl Mend {
         Mend::Rules(Box::new(rules))
     }
 
-    /// The call that makes it so.
+    /// The call that makes it so, for a table, or for a bucket as `files/photos`.
     pub(crate) fn call(&self, table: &str) -> String {
-        let set = |access: Value| format!("access_set {}", json!({ "table": table, "access": access }));
+        let set = |access: Value| match table.strip_prefix(BUCKET) {
+            Some(bucket) => format!("storage_bucket {}", json!({ "name": bucket, "access": access })),
+            None => format!("access_set {}", json!({ "table": table, "access": access })),
+        };
         match self {
             Mend::Private => set(json!("private")),
             Mend::Rules(rules) => set(rules.written().into()),

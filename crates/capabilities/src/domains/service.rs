@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt as _;
-use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, Secret, Slug, TenantId, is_public};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -74,6 +74,9 @@ pub struct Set {
     pub hsts: bool,
     /// The DNS records it needs. The TXT record has to stay.
     pub records: Vec<Record>,
+    /// What is wrong with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A domain in few words.
@@ -129,8 +132,20 @@ impl Domains {
             }
             certificates.give(env, name.as_str(), &chain, key.expose()).await?;
         }
-        let (records, _) = self.wanted(name, slug, &claim.token).await;
-        Ok(Set { domain: name.to_string(), proven: claim.proven.is_some(), hsts: claim.hsts, records })
+        let (records, addresses) = self.wanted(name, slug, &claim.token).await;
+        // Who configures addresses knows what they are.
+        let names_addresses =
+            records.iter().any(|record| matches!(record.kind, RecordKind::A | RecordKind::Aaaa));
+        let is_here_alone = names_addresses
+            && self.settings.addresses.is_empty()
+            && addresses.iter().any(|address| !is_public(*address));
+        let note = is_here_alone.then(|| {
+            "these addresses are reached from this machine alone: on a public deployment the operator sets \
+             domains.addresses and apps_domain"
+                .to_owned()
+        });
+        let proven = claim.proven.is_some();
+        Ok(Set { domain: name.to_string(), proven, hsts: claim.hsts, records, note })
     }
 
     async fn claim(&self, env: &Env, name: &DomainName, hsts: Option<bool>) -> Result<DomainClaim> {

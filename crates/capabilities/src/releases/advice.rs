@@ -6,7 +6,7 @@ use super::describe::Description;
 use crate::access::{self, Finding, Indexed, Mend};
 use crate::database::Schema;
 use crate::routes::{Route, Who};
-use crate::rows::App;
+use crate::rows::{App, BUCKET, Method, TableModel};
 
 /// Findings, and the call that mends them.
 struct Piece {
@@ -39,6 +39,14 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
         let call = json!({ "methods": ["anonymous", "password"] });
         add(&mut advice, found, format!("auth_configure {call}"));
     }
+    let methods = described.auth.as_ref().map(|auth| &auth.methods);
+    if methods
+        .is_some_and(|methods| methods.iter().all(|method| *method == Method::Passkey) && !methods.is_empty())
+    {
+        let call = json!({ "methods": ["passkey", "password"] });
+        let found = "a passkey is added by who has signed in otherwise, and there is no other way".to_owned();
+        add(&mut advice, found, format!("auth_configure {call}"));
+    }
     let indexed: Indexed = schema
         .tables
         .iter()
@@ -59,6 +67,21 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
             add(&mut advice, found, call);
         } else if bucket.access.is_none() {
             add(&mut advice, format!("the bucket {name} has no access, only you reach its files"), call);
+        } else if let Some(model) = app.buckets.get(name) {
+            let name = format!("{BUCKET}{name}");
+            let model = TableModel { name: name.clone(), ..model.table.clone() };
+            let found = access::lint(&model, &indexed, None);
+            found.into_iter().for_each(|finding| told(&mut advice, &name, finding));
+        }
+    }
+    for (name, channel) in described.realtime.iter().flat_map(|realtime| &realtime.channels) {
+        if channel.send.as_deref().is_some_and(|send| ["true", "public"].contains(&send.trim())) {
+            let found = format!("everybody, signed in or not, may send to the channel {name}");
+            let mut realtime = described.realtime.clone().unwrap_or_default();
+            if let Some(channel) = realtime.channels.get_mut(name) {
+                channel.send = Some("auth.uid != null".to_owned());
+            }
+            add(&mut advice, found, format!("app_apply {}", json!({ "manifest": { "realtime": realtime } })));
         }
     }
     unindexed(schema, &indexed, &mut advice);

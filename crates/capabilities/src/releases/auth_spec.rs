@@ -138,7 +138,7 @@ impl AuthSpec {
             check_adapter(adapter)?;
         } else if self.methods.contains(&Method::Phone) {
             return Err(Error::invalid("/methods", "phone is on, and nobody sends the texts")
-                .hint(r#"auth.phone: {"webhook": "https://sms.example.com/send", "secret": "SMS_KEY"}"#));
+                .hint(r#"app_apply sets it: "auth": {"phone": {"webhook": "https://sms.example.com/send", "secret": "SMS_KEY"}, …}"#));
         }
         check(&self.theme)?;
         check_providers(&self.providers).map_err(|e| e.under("/providers"))?;
@@ -150,7 +150,7 @@ impl AuthSpec {
         }
         if self.methods.contains(&Method::Custom) && self.custom.is_none() {
             return Err(Error::invalid("/methods", "custom is on, and nothing says who signs the tokens")
-                .hint(r#"auth.custom: {"secret": "SIGN_IN_KEY"}"#));
+                .hint(r#"app_apply sets it: "auth": {"custom": {"secret": "SIGN_IN_KEY"}, …}"#));
         }
         Ok(Self { origins, redirects, ..self })
     }

@@ -13,13 +13,14 @@ use super::advice::advice;
 use super::auth_spec::AuthSpec;
 use super::buckets;
 use super::declared::words;
+use super::keeping::{BackupSpec, LifecycleSpec, Period};
 use super::manifest::{Kind, Table};
 use super::rehearsal::Release;
 use crate::access::AccessSpec;
-use crate::auth::Auth;
+use crate::auth::{Auth, Custom};
 use crate::database::Table as LiveTable;
 use crate::realtime::RealtimeSpec;
-use crate::rows::{Method, Mfa, SignUp};
+use crate::rows::{Method, Mfa, PhoneAdapter, SignUp, Theme};
 
 /// How many releases are listed.
 const RELEASES: u32 = 5;
@@ -51,6 +52,12 @@ pub struct Description {
     /// Channels, and who may join them and send there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime: Option<RealtimeSpec>,
+    /// When it is backed up, and how that goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupInfo>,
+    /// When what is old goes, where the app says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<LifecycleSpec>,
     /// Pattern of a path → what answers there, for whom, how often.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub routes: IndexMap<String, String>,
@@ -83,6 +90,15 @@ pub struct AuthInfo {
     /// How many mails are in the outbox, where no mail server is set: `auth_users` with `mails` shows them.
     #[serde(skip_serializing_if = "is_zero")]
     pub mails: u64,
+    /// Who sends texts to phones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<PhoneAdapter>,
+    /// The tokens of the app's own server that are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<Custom>,
+    /// How the sign-in page looks, where that is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theme: Option<Theme>,
     /// Those whose word on who people are is taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<String>,
@@ -92,6 +108,25 @@ pub struct AuthInfo {
     /// What pages of those origins pass to createClient; may be public.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publishable_key: Option<String>,
+}
+
+/// Backups of the whole environment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct BackupInfo {
+    /// How often there is to be one; none by itself where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Period>,
+    /// How many are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u32>,
+    /// None is older but the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<Period>,
+    /// When the newest was made; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<String>,
+    /// How many there are.
+    pub there: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -201,8 +236,19 @@ impl Releases {
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
-            let AuthSpec { methods, origins, signup, confirm, mfa, redirects, providers, .. } =
-                auth.unwrap_or_default();
+            let AuthSpec {
+                methods,
+                origins,
+                signup,
+                confirm,
+                mfa,
+                phone,
+                redirects,
+                theme,
+                providers,
+                custom,
+            } = auth.unwrap_or_default();
+            let theme = Some(theme).filter(|theme| *theme != Theme::default());
             let providers = providers.into_keys().collect();
             let signup = Some(signup).filter(|signup| *signup != SignUp::Open);
             let mfa = Some(mfa).filter(|mfa| *mfa != Mfa::Off);
@@ -215,6 +261,9 @@ impl Releases {
                 redirects,
                 users,
                 mails,
+                phone,
+                custom,
+                theme,
                 providers,
                 callback: None,
                 publishable_key: None,
@@ -230,6 +279,13 @@ impl Releases {
             site,
             auth,
             realtime: current.manifest.realtime,
+            backups: current.manifest.backups.map(|BackupSpec { every, keep, age }| BackupInfo {
+                every,
+                keep,
+                age,
+                ..BackupInfo::default()
+            }),
+            lifecycle: current.manifest.lifecycle,
             routes: current
                 .manifest
                 .routes
@@ -268,8 +324,9 @@ fn table_info(live: &LiveTable, managed: Option<&Table>) -> TableInfo {
         .iter()
         .filter(|index| index.sql.is_some())
         .map(|index| {
-            let columns: Vec<_> =
-                index.columns.iter().map(|c| c.as_deref().unwrap_or("(expression)")).collect();
+            let part = index.name.strip_prefix(live.name.as_str()).and_then(|name| name.strip_prefix('.'));
+            let part = part.and_then(|name| name.strip_suffix(".path")).unwrap_or("(expression)");
+            let columns: Vec<_> = index.columns.iter().map(|c| c.as_deref().unwrap_or(part)).collect();
             format!("{}{}", columns.join(","), if index.unique { "!" } else { "" })
         })
         .collect();

@@ -39,7 +39,7 @@ pub use access::AccessSet;
 pub use auth_spec::{AuthChange, AuthSpec};
 pub use buckets::BucketChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{AuthInfo, BackupInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
 pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, TableSpec};

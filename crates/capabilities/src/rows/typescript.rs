@@ -28,7 +28,7 @@ const HEAD: &str = "\
 import { createClient } from \"./sdk.js\";
 import type { Client, ClientOptions, Table } from \"./sdk.js\";
 
-export { SteadingError, where } from \"./sdk.js\";
+export { AppError, where } from \"./sdk.js\";
 
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
 export interface Bytes { base64: string }
@@ -50,7 +50,7 @@ export function createApp(options?: ClientOptions): App {
 
 /// Names that the file has by itself.
 const OURS: [&str; 9] =
-    ["App", "Bytes", "Client", "ClientOptions", "Json", "Omit", "SteadingError", "Table", "Tables"];
+    ["App", "Bytes", "Client", "ClientOptions", "Json", "Omit", "AppError", "Table", "Tables"];
 
 fn types(table: &TableModel, name: &str) -> String {
     let own = || table.shown().filter(|column| !column.built_in);

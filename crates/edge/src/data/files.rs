@@ -24,7 +24,7 @@ use super::{Ask, Data, json as answer_json, unknown};
 use crate::conditional::{self, Part};
 
 /// What is noted about a file that is stored, a JSON object.
-pub(super) const METADATA: HeaderName = HeaderName::from_static("steading-metadata");
+pub(super) const METADATA: HeaderName = HeaderName::from_static("file-metadata");
 
 /// Whatever a file is, a browser that opens it by itself runs nothing of it and loads nothing for it.
 const NOTHING: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
@@ -416,7 +416,7 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
 /// What is noted about the file.
 fn metadata(headers: &HeaderMap) -> Result<Option<Map<String, Value>>> {
     let Some(text) = text(headers, &METADATA)? else { return Ok(None) };
-    let wrong = || Error::invalid("/metadata", "the header Steading-Metadata is a JSON object in ASCII");
+    let wrong = || Error::invalid("/metadata", "the header File-Metadata is a JSON object in ASCII");
     serde_json::from_str(&text).map(Some).map_err(|_| wrong().hint("write other characters as \\u escapes"))
 }
 

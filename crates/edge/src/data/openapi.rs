@@ -41,7 +41,7 @@ fn document(app: &App) -> Value {
             "securitySchemes": { "session": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
             "responses": { "problem": {
                 "description": "A refusal.",
-                "content": { "application/problem+json": { "schema": reference("steading.Problem") } },
+                "content": { "application/problem+json": { "schema": reference("app.Problem") } },
             } },
         },
     })
@@ -87,7 +87,7 @@ fn table_paths(table: &TableModel, paths: &mut Map<String, Value>) {
             }),
         );
         let mut csv =
-            operation(&format!("Lists {name} as CSV; steading-cursor is where more rows follow."), 200, None);
+            operation(&format!("Lists {name} as CSV; next-cursor is where more rows follow."), 200, None);
         csv["responses"]["200"]["content"] = json!({ "text/csv": { "schema": { "type": "string" } } });
         let of_csv = LIST.iter().filter(|(parameter, ..)| *parameter != "expand");
         csv["parameters"] = of_csv
@@ -258,7 +258,7 @@ fn common_schemas() -> Map<String, Value> {
             "retry_after": { "type": "integer" }, "request_id": { "type": "string" },
         },
     });
-    Map::from_iter([("steading.Problem".to_owned(), problem)])
+    Map::from_iter([("app.Problem".to_owned(), problem)])
 }
 
 pub(super) fn operation(about: &str, status: u16, answered: Option<Value>) -> Value {

@@ -17,7 +17,7 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
     if reached.is_empty() {
         return;
     }
-    schemas.insert("steading.File".to_owned(), file());
+    schemas.insert("app.File".to_owned(), file());
     let in_path =
         |name: &str, schema: Value| json!({ "in": "path", "name": name, "required": true, "schema": schema });
     let query = |name: &str, kind: &str, about: &str| json!({ "in": "query", "name": name, "description": about, "schema": { "type": kind } });
@@ -27,7 +27,7 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
     path["description"] = json!("With its slashes as they are.");
 
     let listed = json!({ "type": "object", "required": ["files"], "properties": {
-        "files": { "type": "array", "items": reference("steading.File") },
+        "files": { "type": "array", "items": reference("app.File") },
         "cursor": { "type": "string", "description": "There where more files follow." },
     } });
     let mut list = operation("Lists files by their paths.", 200, Some(listed));
@@ -53,14 +53,14 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
     ]);
     get["responses"]["200"]["content"] = json!({ "*/*": {} });
     get["responses"]["206"] = json!({ "description": "The part.", "content": { "*/*": {} } });
-    let mut put = operation("Makes or replaces a file.", 201, Some(reference("steading.File")));
+    let mut put = operation("Makes or replaces a file.", 201, Some(reference("app.File")));
     put["responses"]["200"] = put["responses"]["201"].clone();
     put["requestBody"] = json!({ "required": true, "content": { "*/*": {} } });
     put["parameters"] = json!([
         token,
         header("If-None-Match", "*: only where there is none."),
         header("If-Match", "The ETag that the file must have."),
-        header("Steading-Metadata", "What is noted about it, a JSON object."),
+        header("File-Metadata", "What is noted about it, a JSON object."),
     ]);
     let mut delete = operation("Removes a file.", 204, None);
     delete["parameters"] = json!([header("If-Match", "The ETag that the file must have.")]);
@@ -77,7 +77,7 @@ pub(super) fn paths(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map
     for (verb, about, status) in
         [("move", "Gives a file another path.", 200), ("copy", "Makes the same file at another path.", 201)]
     {
-        let mut post = operation(about, status, Some(reference("steading.File")));
+        let mut post = operation(about, status, Some(reference("app.File")));
         post["requestBody"] = elsewhere.clone();
         paths.insert(
             format!("/_/files/{{bucket}}/{{path}}/{verb}"),

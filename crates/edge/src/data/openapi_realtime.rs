@@ -33,11 +33,11 @@ pub(super) fn add(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map<S
     ];
     let events = json!({
         "summary": "Tells what happens, as server-sent events; as a WebSocket, with `Upgrade: websocket`.",
-        "description": "Each event is one steading.Told. Over a WebSocket the client sends steading.Said, `hello` first, \
+        "description": "Each event is one app.Told. Over a WebSocket the client sends app.Said, `hello` first, \
             which is where the token goes.",
         "parameters": parameters,
         "responses": {
-            "200": { "description": "The stream.", "content": { "text/event-stream": { "schema": reference("steading.Told") } } },
+            "200": { "description": "The stream.", "content": { "text/event-stream": { "schema": reference("app.Told") } } },
             "101": { "description": "The WebSocket." },
             "default": { "$ref": "#/components/responses/problem" },
         },
@@ -58,8 +58,8 @@ pub(super) fn add(app: &App, paths: &mut Map<String, Value>, schemas: &mut Map<S
         }));
         paths.insert("/_/realtime/broadcast".to_owned(), json!({ "post": post }));
     }
-    schemas.insert("steading.Said".to_owned(), json!({ "oneOf": said(&tables) }));
-    schemas.insert("steading.Told".to_owned(), json!({ "oneOf": told(&tables) }));
+    schemas.insert("app.Said".to_owned(), json!({ "oneOf": said(&tables) }));
+    schemas.insert("app.Told".to_owned(), json!({ "oneOf": told(&tables) }));
 }
 
 fn text() -> Value {

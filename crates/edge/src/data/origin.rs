@@ -17,10 +17,10 @@ const KEY: HeaderName = HeaderName::from_static("steading-key");
 
 /// The headers that pages of other origins may send, and those that they may read.
 pub(crate) const SENT: &str = "authorization, content-type, idempotency-key, if-match, if-none-match, if-range, \
-    last-event-id, range, steading-key, steading-metadata, tus-resumable, upload-checksum, upload-length, \
+    last-event-id, range, steading-key, file-metadata, tus-resumable, upload-checksum, upload-length, \
     upload-metadata, upload-offset";
 pub(crate) const EXPOSED: &str = "content-disposition, content-range, etag, last-modified, location, retry-after, \
-    ratelimit, ratelimit-policy, steading-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
+    ratelimit, ratelimit-policy, next-cursor, tus-resumable, upload-expires, upload-length, upload-offset, \
     x-request-id, x-release";
 
 /// Another origin that may read the answer. None stands for the app's own pages, and for programs.

@@ -215,7 +215,7 @@ fn csv(table: Table) -> Response {
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.extend(HeaderValue::try_from(name).ok().map(|name| (CONTENT_DISPOSITION, name)));
     let cursor = table.cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok());
-    headers.extend(cursor.map(|cursor| (HeaderName::from_static("steading-cursor"), cursor)));
+    headers.extend(cursor.map(|cursor| (HeaderName::from_static("next-cursor"), cursor)));
     response
 }
 

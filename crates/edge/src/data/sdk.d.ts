@@ -242,7 +242,7 @@ export type Code =
   | "internal";
 
 /** What the app answered instead of what was asked for. */
-export class SteadingError extends Error {
+export class AppError extends Error {
   /** The HTTP status; 0 where nothing answered. */
   readonly status: number;
   readonly code: Code;

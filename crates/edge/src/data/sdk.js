@@ -1,4 +1,4 @@
-// The browser's side of a Steading app: sign-in, rows, batches and files. One ES module without dependencies.
+// The browser's side of the app: sign-in, rows, batches and files. One ES module without dependencies.
 //
 //   import { createClient, where } from "/_/sdk.js";
 //   const app = createClient();
@@ -14,10 +14,10 @@ const AHEAD_MS = 60_000;
 const PATIENCE_MS = 30_000;
 
 /** What the app answered instead of what was asked for; `status` is 0 where nothing answered. */
-export class SteadingError extends Error {
+export class AppError extends Error {
   constructor(status, problem, options) {
     super(problem.message ?? `the app answered ${status}`, options);
-    this.name = "SteadingError";
+    this.name = "AppError";
     this.status = status;
     this.code = problem.code ?? (status >= 502 ? "unavailable" : "internal");
     this.hint = problem.hint;
@@ -114,7 +114,7 @@ function alone(name, isShared, work) {
 export function createClient({ url = globalThis.location?.origin, key } = {}) {
   if (!url) throw new TypeError("createClient needs the url of the app outside of a page");
   const { origin } = new URL(url);
-  const name = `steading:${origin}`;
+  const name = `app:${origin}`;
   const store = sessionStore(name);
   let typed = null;
   const listeners = new Set();
@@ -160,15 +160,15 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
       data = await answer.text();
     } catch (cause) {
       const problem = { code: "unavailable", message: "the app cannot be reached", hint: "check the connection" };
-      throw new SteadingError(0, problem, { cause });
+      throw new AppError(0, problem, { cause });
     }
     try {
       data = data === "" ? null : JSON.parse(data);
     } catch (cause) {
       // Something between here and the app has answered in its place.
-      throw new SteadingError(answer.status, {}, { cause });
+      throw new AppError(answer.status, {}, { cause });
     }
-    if (!answer.ok) throw new SteadingError(answer.status, data ?? {});
+    if (!answer.ok) throw new AppError(answer.status, data ?? {});
     return { data, etag: answer.headers.get("etag"), headers: answer.headers };
   }
 
@@ -210,7 +210,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     const renewed = async (spent) => {
       const held = await exclusively(() => renew(spent));
       if (held?.user.id === meant.user.id) return held;
-      throw new SteadingError(401, { code: "unauthenticated", message: "the session has ended", hint: "sign in again" });
+      throw new AppError(401, { code: "unauthenticated", message: "the session has ended", hint: "sign in again" });
     };
     let held = meant;
     if (Date.now() >= meant.renew_at) {

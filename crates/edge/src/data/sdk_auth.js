@@ -6,7 +6,7 @@ let ticket;
 function asked(mfa) {
   ticket = mfa.ticket;
   const problem = { code: "mfa_required", message: "a second factor is needed", hint: "app.auth.mfa.verify({ code })" };
-  return Object.assign(new SteadingError(403, problem), { mfa });
+  return Object.assign(new AppError(403, problem), { mfa });
 }
 
 const proof = ({ current, code, recoveryCode } = {}) => ({ current, code, recovery_code: recoveryCode });

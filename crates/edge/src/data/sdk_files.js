@@ -12,7 +12,7 @@ function filesOf(call, origin) {
   async function whole(address, blob, { type, metadata, ifMatch, ifAbsent }) {
     const headers = {};
     if (type) headers["content-type"] = type;
-    if (metadata) headers["steading-metadata"] = ascii(metadata);
+    if (metadata) headers["file-metadata"] = ascii(metadata);
     if (ifAbsent) headers["if-none-match"] = "*";
     return (await call("PUT", address, { bytes: blob, headers, ifMatch, patience: LONG_MS })).data;
   }

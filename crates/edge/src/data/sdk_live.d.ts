@@ -13,7 +13,7 @@ export type RowEvent<R> =
   /** List the rows now: at the beginning, and where not everything that has changed is told. */
   | { type: "reset" }
   /** It is over: the app has refused it. */
-  | { type: "error"; error: SteadingError };
+  | { type: "error"; error: AppError };
 
 /** A connection in a channel, as the others see it. */
 export interface Member<S> {

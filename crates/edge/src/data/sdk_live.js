@@ -48,7 +48,7 @@ function realtime({ origin, key, access, spent, user }) {
     [socket, ready] = [null, false];
     gone?.close();
     clearTimeout(silence);
-    const cause = new SteadingError(0, { code: "unavailable", message: "the connection was lost" });
+    const cause = new AppError(0, { code: "unavailable", message: "the connection was lost" });
     for (const { reject } of sending.values()) reject(cause);
     sending.clear();
     if (!needed()) return;
@@ -106,7 +106,7 @@ function realtime({ origin, key, access, spent, user }) {
   }
 
   async function fail(message, sub, room) {
-    const error = new SteadingError(message.status ?? 0, message);
+    const error = new AppError(message.status ?? 0, message);
     if (!ready) {
       // The first message was refused, and the connection is about to close: with a token that has ended, or for ever.
       if (error.code === "unauthenticated") return void spent().catch(() => {});
@@ -219,7 +219,7 @@ function realtime({ origin, key, access, spent, user }) {
           const sent = say({ type: "broadcast", channel: name, event, data, reference });
           if (sent === false) {
             sending.delete(reference);
-            reject(new SteadingError(0, { code: "unavailable", message: "the app cannot be reached" }));
+            reject(new AppError(0, { code: "unavailable", message: "the app cannot be reached" }));
           }
         });
       },

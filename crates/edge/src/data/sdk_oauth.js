@@ -2,7 +2,7 @@
 /** Signing in by somebody else's word. The page goes away to the provider and comes back with a code in its address, which
  * is worth nothing without the verifier that stayed in this tab: an address that somebody else has made opens nothing. */
 function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hold }) {
-  const place = `steading:${origin}:away`;
+  const place = `app:${origin}:away`;
 
   /** What this tab has kept while it was away, once. */
   function kept() {
@@ -41,7 +41,7 @@ function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hol
     try {
       await locked(async () => {
         if (link && user()?.id !== link) {
-          throw new SteadingError(401, { code: "unauthenticated", message: "another user is signed in by now" });
+          throw new AppError(401, { code: "unauthenticated", message: "another user is signed in by now" });
         }
         const body = { code, verifier, link: !!link };
         // The one request with a cookie: that of the browser that was away.
@@ -60,7 +60,7 @@ function othersOf({ origin, ask, call, locked, unlocked, accept, keep, user, hol
     returned: back(),
     signInWith: (provider, { redirect } = {}) => leave(provider, redirect, null),
     async link(provider, { redirect } = {}) {
-      if (!user()) throw new SteadingError(401, { code: "unauthenticated", message: "nobody is signed in" });
+      if (!user()) throw new AppError(401, { code: "unauthenticated", message: "nobody is signed in" });
       return leave(provider, redirect, user().id);
     },
     identities: async () => (await call("GET", "/_/auth/identities")).data.identities,

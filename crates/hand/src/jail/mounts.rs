@@ -156,7 +156,7 @@ fn devices(spec: &JailSpec) -> Result<(), Error> {
 /// `/run/steading` belongs to the user, so that the first process can put the run token there as that user.
 fn sockets(spec: &JailSpec) -> Result<(), Error> {
     let owner = spec.users.commands();
-    let options = format!("mode=0755,size=256k,nr_inodes=64,uid={owner},gid={owner}");
+    let options = format!("mode=0755,size=2m,nr_inodes=64,uid={owner},gid={owner}");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let directory = Path::new("run/steading");
     file_system("tmpfs", directory, flags, &options)?;

@@ -11,6 +11,7 @@ use hand::jail::Protection::{
     self, Core, Landlock, Network, NoNewPrivileges, Nosuid, Privileges, Proc, Seccomp, Users,
 };
 
+use super::attempts::{self, denied};
 use super::cell::{Cell, FIRST, cell, cell_with, without};
 
 /// With these gone, the user is the host's root in the jail's other namespaces.
@@ -18,72 +19,13 @@ const ROOT: &[Protection] = &[Seccomp, Landlock, Privileges, Users];
 
 /// Each attempt, with protections without which it succeeds or fails for its own nonsense only.
 const TABLE: &[(&[Protection], &[&str])] = &[
-    (
-        ROOT,
-        &[
-            "mount",
-            "umount",
-            "fsopen",
-            "open_tree",
-            "mount_setattr",
-            "move_mount",
-            "pivot_root",
-            "chroot",
-            "unshare 131072",
-            "unshare 1073741824",
-            "clone 131072",
-            "setns",
-            "bpf",
-            "kexec",
-            "init_module",
-            "delete_module",
-            "open_by_handle_at",
-            "acct",
-            "swapon",
-            "reboot",
-            "syslog",
-            "sethostname",
-            "mknod block",
-            "mknod character",
-            "socket 2,3,1",
-            "socket 17,3,0",
-            "nice",
-            "rlimit",
-        ],
-    ),
-    (
-        &[Seccomp],
-        &[
-            "unshare 268435456",
-            "clone 268435456",
-            "clone3 268435456",
-            "keyctl",
-            "add_key",
-            "userfaultfd",
-            "io_uring",
-            "personality",
-            "quotactl",
-            "clock_settime",
-            "socket 40,1,0",
-            "socket 38,5,0",
-            "socket 15,3,2",
-            "socket 16,3,9",
-            "socket 2,1,132",
-            "core",
-            "terminal 21522",
-            "terminal 21532",
-            "terminal 21539",
-            "subvolume",
-        ],
-    ),
-    (&[Privileges], &["setuid", "setgroups", "kill 1", "open /proc/1/maps", "open /proc/1/environ"]),
-    (
-        &[Privileges, Landlock],
-        &["list /proc/1/fd", "readlink /proc/1/exe", "open /proc/1/mem", "list /proc/1/root/"],
-    ),
-    (&[Privileges, Seccomp], &["ptrace", "process_vm_readv", "pidfd_getfd"]),
-    (&[Users, Privileges, Proc, Landlock], &["write /proc/sys/kernel/core_pattern"]),
-    (&[Nosuid, NoNewPrivileges, Seccomp, Landlock], &["suid"]),
+    (ROOT, attempts::OF_ROOT),
+    (&[Seccomp], attempts::OF_ANYBODY),
+    (&[Privileges], attempts::OF_THE_FIRST),
+    (&[Privileges, Landlock], attempts::OF_ITS_FILES),
+    (&[Privileges, Seccomp], attempts::OF_ITS_MEMORY),
+    (&[Users, Privileges, Proc, Landlock], attempts::OF_SETTINGS),
+    (&[Nosuid, NoNewPrivileges, Seccomp, Landlock], attempts::OF_OWNERS),
 ];
 
 /// Puts this program into the workspace, and a program that would make its user root.
@@ -103,14 +45,8 @@ fn attempt(cell: &mut Cell, name: &str) -> String {
     let workspace = cell.directory.path().join("workspace");
     fs::write(workspace.join("attempt"), name).unwrap();
     let _ = fs::remove_file(workspace.join("result"));
-    let output =
-        cell.run(&["/workspace/attempt.program", "--exact", "attempts::attempt", "--ignored", "--nocapture"]);
+    let output = cell.run(&["/workspace/attempt.program", "--exact", "attempt", "--ignored", "--nocapture"]);
     fs::read_to_string(workspace.join("result")).unwrap_or_else(|_| format!("{output:?}"))
-}
-
-/// EPERM, EACCES, ENOSYS.
-fn denied(result: &str) -> bool {
-    ["errno 1", "errno 13", "errno 38"].contains(&result)
 }
 
 #[test]
@@ -194,7 +130,7 @@ fn what_the_kernel_counts_for_a_user_it_counts_for_each_sandbox() {
     let mut greedy = armed(cell());
     let workspace = greedy.directory.path().join("workspace");
     fs::write(workspace.join("attempt"), "watch").unwrap();
-    greedy.shell("./attempt.program --exact attempts::attempt --ignored > /dev/null 2>&1 &");
+    greedy.shell("./attempt.program --exact attempt --ignored > /dev/null 2>&1 &");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !workspace.join("full").exists() {
         assert!(Instant::now() < deadline, "the watches never end");

@@ -7,3 +7,10 @@ mod attempts;
 mod cell;
 mod serving;
 mod shape;
+
+/// The program that is started inside.
+#[test]
+#[ignore = "runs inside a jail, started by the others"]
+fn attempt() {
+    attempts::attempt();
+}

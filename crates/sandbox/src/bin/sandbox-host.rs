@@ -1,24 +1,25 @@
 //! The process that makes sandboxes, as a program of its own: for tests and measurements of the library.
 //!
-//! `sandbox-host WORKSPACES`: where workspaces are kept.
+//! `sandbox-host WORKSPACES SETTINGS`: where workspaces are kept, and all else.
 
 use std::error::Error;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sandbox::local::{Parts, host_main};
+use sandbox::local::privileges::connection;
+use sandbox::local::{Parts, Settings, host_main};
 use sandbox::workspace::Trees;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let workspaces = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: sandbox-host WORKSPACES")?;
-    let control = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let null = std::fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
+    let control = connection()?;
+    let mut arguments = std::env::args().skip(1);
+    let workspaces = arguments.next().map(PathBuf::from).ok_or("usage: sandbox-host WORKSPACES SETTINGS")?;
+    let settings = Settings::from_argument(&arguments.next().unwrap_or_default())?;
     let parts = Parts {
         control,
         hand: sandbox::hand_binary(),
         workspaces: Box::new(move |_| Ok(Arc::new(Trees::copy(&workspaces)?))),
+        settings,
     };
     Ok(host_main(parts)?)
 }

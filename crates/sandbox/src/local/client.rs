@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,19 +22,43 @@ use super::error::Error;
 use super::message::{Answer, Call, Request, Response, Settings, WorkspaceCall};
 use super::packets::{self, Packet};
 use super::probe::Finding;
+use super::starter::{self, Asked, End, GRACE, Process, Starter};
 use crate::runner::{Isolation, Runner, Spec, Started, Usage};
 use crate::workspace::{Fullness, Mounted, Origin};
-
-/// How long the process may take to end what it has made.
-const GRACE: Duration = Duration::from_secs(60);
 
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Packet>>>>>;
 
 /// Sandboxes of this machine. The process that makes them is started by the first call, and again after its end.
 pub struct Local {
-    command: Box<dyn Fn() -> Command + Send + Sync>,
-    settings: Settings,
+    origin: Whence,
     host: AsyncMutex<Option<Arc<Connection>>>,
+}
+
+/// Where the process comes from.
+enum Whence {
+    /// It is started here, with the privileges that there are here.
+    Here(Box<dyn Fn() -> Command + Send + Sync>, Settings),
+    /// It is asked for.
+    Starter(Arc<Asked>),
+}
+
+impl Whence {
+    async fn start(&self) -> Result<Process, Error> {
+        match self {
+            Self::Here(command, settings) => {
+                let (control, child) = starter::start(command(), settings)?;
+                Ok(Process { control, end: End::Own(child) })
+            }
+            Self::Starter(starter) => starter.start().await,
+        }
+    }
+
+    fn starter(&self) -> Option<Arc<Asked>> {
+        match self {
+            Self::Here(..) => None,
+            Self::Starter(starter) => Some(Arc::clone(starter)),
+        }
+    }
 }
 
 /// One process, as long as it lives.
@@ -55,10 +79,19 @@ impl Drop for Connection {
 
 impl Local {
     /// Sandboxes made by the process that `command` describes: one that calls [`super::host_main`] with its standard
-    /// input. It is started with nothing in its environment but what `command` says.
+    /// input, and with `settings` as its last argument. It is started with nothing in its environment.
     #[must_use]
     pub fn new(command: impl Fn() -> Command + Send + Sync + 'static, settings: Settings) -> Self {
-        Self { command: Box::new(command), settings, host: AsyncMutex::new(None) }
+        Self { origin: Whence::Here(Box::new(command), settings), host: AsyncMutex::new(None) }
+    }
+
+    /// Sandboxes made by the process that `starter` starts. When either ends, every sandbox does. Called within a runtime.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn started_by(starter: Starter) -> Result<Self> {
+        let starter = Arc::new(Asked::new(starter)?);
+        Ok(Self { origin: Whence::Starter(starter), host: AsyncMutex::new(None) })
     }
 
     /// What works on this machine, found out by doing it.
@@ -150,15 +183,18 @@ impl Local {
         }
     }
 
-    /// Ends every sandbox and the process, and returns when both are gone.
+    /// Ends every sandbox and the process, and returns when both are gone. Whoever started it ends too.
     pub async fn close(&self) {
-        let Some(connection) = self.host.lock().await.take() else {
-            return;
-        };
-        let _ = shutdown(connection.socket.as_fd(), Shutdown::Both);
-        let reader = connection.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(reader) = reader {
-            let _ = reader.await;
+        let mut host = self.host.lock().await;
+        if let Some(connection) = host.take() {
+            let _ = shutdown(connection.socket.as_fd(), Shutdown::Both);
+            let reader = connection.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(reader) = reader {
+                let _ = reader.await;
+            }
+        }
+        if let Whence::Starter(starter) = &self.origin {
+            starter.close().await;
         }
     }
 
@@ -184,8 +220,8 @@ impl Local {
         if let Some(connection) = host.as_ref().filter(|connection| connection.lives()) {
             return Ok(connection.clone());
         }
-        let connection = Arc::new(Connection::start((self.command)())?);
-        connection.call(Call::Open(self.settings.clone()), Vec::new()).await?;
+        let connection = Arc::new(Connection::with(self.origin.start().await?, self.origin.starter())?);
+        connection.call(Call::Open, Vec::new()).await?;
         *host = Some(connection.clone());
         Ok(connection)
     }
@@ -247,20 +283,16 @@ impl Runner for Local {
 }
 
 impl Connection {
-    fn start(mut command: Command) -> Result<Self, Error> {
-        let (ours, theirs) = packets::pair().map_err(Error::Gone)?;
-        rustix::io::ioctl_fionbio(&ours, true).map_err(|error| Error::Gone(error.into()))?;
-        command.stdin(theirs).env_clear();
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.spawn().map_err(Error::Gone)?;
-        // The command holds a copy of the other end, which must close when the process does.
-        drop(command);
+    fn with(process: Process, starter: Option<Arc<Asked>>) -> Result<Self, Error> {
+        let Process { control, end } = process;
+        rustix::io::ioctl_fionbio(&control, true).map_err(|error| Error::Gone(error.into()))?;
         // SAFETY: the descriptor is owned by what is registered, and is the same until both are dropped.
         #[expect(unsafe_code, reason = "tokio has no sockets of packets")]
-        let socket = unsafe { AsyncFd::register(ours) };
+        let socket = unsafe { AsyncFd::register(control) };
         let socket = Arc::new(socket.map_err(|error| Error::Gone(error.into()))?);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let reader = Mutex::new(Some(tokio::spawn(read(socket.clone(), waiting.clone(), child))));
+        let read = read(socket.clone(), waiting.clone(), end, starter);
+        let reader = Mutex::new(Some(tokio::spawn(read)));
         Ok(Self { socket, waiting, next: AtomicU64::new(0), reader })
     }
 
@@ -300,9 +332,31 @@ struct Addressed {
     number: u64,
 }
 
-/// Hands answers on until the process ends, which is also when it is reaped.
-async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Waiting, mut child: Child) {
-    while let Ok(Some(packet)) = receive(&socket).await {
+/// Hands answers on until the process ends, or whoever started it, which is also when it is reaped.
+async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Waiting, mut end: End, starter: Option<Arc<Asked>>) {
+    let orphaned = async {
+        match &starter {
+            Some(starter) => starter.gone().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = answers(&socket, &waiting) => {}
+        () = orphaned => {}
+    }
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let _ = shutdown(socket.as_fd(), Shutdown::Both);
+    let deadline = Instant::now() + GRACE;
+    while !end.is_over() {
+        if Instant::now() >= deadline {
+            end.kill();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn answers(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) {
+    while let Ok(Some(packet)) = receive(socket).await {
         let Ok(Addressed { number }) = serde_json::from_slice(&packet.text) else {
             break;
         };
@@ -313,15 +367,6 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Waiting, mut child: Child)
             .and_then(|all| all.remove(&number));
         // Who asked may not wait any more; a sandbox made for nobody ends as its connection is dropped here.
         let _ = asker.map(|asker| asker.send(packet));
-    }
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let _ = shutdown(socket.as_fd(), Shutdown::Both);
-    let deadline = Instant::now() + GRACE;
-    while matches!(child.try_wait(), Ok(None)) {
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

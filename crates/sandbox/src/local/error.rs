@@ -51,6 +51,12 @@ pub enum Error {
     /// The process that makes sandboxes is gone, or does not speak as it should.
     #[error("the process that makes sandboxes is gone")]
     Gone(#[source] io::Error),
+    /// Where things are cannot be said to it, or it was not told.
+    #[error("a path cannot be told to the process that makes sandboxes")]
+    Settings(#[source] serde_json::Error),
+    /// The process that starts the one that makes sandboxes is gone.
+    #[error("the process that starts the one that makes sandboxes is gone")]
+    Starter,
     /// It answered what was not asked.
     #[error("the process that makes sandboxes gave an answer to something else")]
     Answer,
@@ -79,6 +85,12 @@ impl From<Error> for kernel::Error {
                 unavailable(error, "try again when the machine is less loaded")
             }
             Error::Gone(_) => unavailable(error, "try again; the process is started again"),
+            Error::Starter => {
+                unavailable(error, "have `steading serve` started again; all but sandboxes works")
+            }
+            Error::Settings(_) => {
+                unavailable(error, "choose a data directory whose path is valid UTF-8, with --data-dir")
+            }
             Error::Locked => unavailable(error, "stop the other process that uses this data directory"),
             Error::Outside(_) | Error::Files(..) | Error::Answer | Error::Order => {
                 kernel::Error::internal(error)

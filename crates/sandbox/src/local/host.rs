@@ -2,7 +2,6 @@
 
 mod archives;
 mod calls;
-mod privileges;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -25,7 +24,7 @@ use super::message::{Answer, Call, Refusal, Request, Response, Settings};
 use super::packets::Packet;
 use super::sandbox::{Sandbox, Workshop};
 use super::spawner::{self, Jobs};
-use super::{packets, reaper};
+use super::{packets, privileges, reaper};
 use crate::workspace::Workspaces;
 
 /// Numbers of users that nobody is given on purpose, in pieces of 65,536: above those of containers of systemd.
@@ -47,6 +46,8 @@ pub struct Parts {
     pub hand: &'static [u8],
     /// Opens what keeps workspaces.
     pub workspaces: Keeper,
+    /// Where things are. Whoever starts the process says so: the gateway does not choose what is mounted.
+    pub settings: Settings,
 }
 
 /// Everything that calls work with.
@@ -90,13 +91,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// # Errors
 /// Where it could not begin, which the gateway has been told; where the connection breaks in the middle of a message.
 pub fn host_main(parts: Parts) -> Result<(), Error> {
-    let Parts { control, hand, workspaces } = parts;
+    let Parts { control, hand, workspaces, settings } = parts;
     let gone = Error::Gone;
     let Some(first) = packets::receive(control.as_fd()).map_err(gone)? else {
         return Ok(());
     };
     let request: Request = serde_json::from_slice(&first.text).map_err(|error| gone(error.into()))?;
-    let Call::Open(settings) = request.call else {
+    let Call::Open = request.call else {
         let refusal = Refusal::from(kernel::Error::from(Error::Order));
         return answer(control.as_fd(), request.number, Err(refusal), &[]);
     };

@@ -10,7 +10,7 @@ use super::probe::Finding;
 use crate::runner::{Limiting, Spec, Usage};
 use crate::workspace::{Fullness, Mounted, Origin};
 
-/// Where things are. Said once, before anything else.
+/// Where things are. The process that makes sandboxes is started with it as its last argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -20,12 +20,30 @@ pub struct Settings {
     pub trees: Vec<PathBuf>,
 }
 
+impl Settings {
+    /// As the argument of a process.
+    ///
+    /// # Errors
+    /// [`super::Error::Settings`] where a path is not text.
+    pub fn to_argument(&self) -> Result<String, super::Error> {
+        serde_json::to_string(self).map_err(super::Error::Settings)
+    }
+
+    /// From the argument of a process.
+    ///
+    /// # Errors
+    /// [`super::Error::Settings`].
+    pub fn from_argument(argument: &str) -> Result<Self, super::Error> {
+        serde_json::from_str(argument).map_err(super::Error::Settings)
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Call {
-    /// The first call.
-    Open(Settings),
+    /// The first call: it begins.
+    Open,
     /// As the runner's.
     Create(Spec),
     /// As the runner's.
@@ -155,7 +173,7 @@ mod tests {
     fn fields_that_nobody_knows_are_refused() {
         for text in [
             r#"{"number":1,"call":"probe","more":1}"#,
-            r#"{"number":1,"call":{"open":{"run_dir":"/x","trees":[],"more":1}}}"#,
+            r#"{"number":1,"call":"open","settings":{}}"#,
             r#"{"number":1,"call":{"workspace":{"tree":{"id":"wsp_01900000-0000-7000-8000-000000000000","more":1}}}}"#,
         ] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");

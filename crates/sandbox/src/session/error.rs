@@ -49,9 +49,8 @@ impl From<Error> for kernel::Error {
                     kernel::Error::new(Code::QuotaExceeded, text).hint("remove files that are not needed")
                 }
                 Cause::TimedOut => kernel::Error::new(Code::Timeout, text).hint("ask for less at once"),
-                Cause::Busy => {
-                    kernel::Error::new(Code::Unavailable, text).hint("end what runs in the background")
-                }
+                Cause::Busy => kernel::Error::new(Code::Unavailable, text)
+                    .hint("end what runs in the background: `kill -9 -1` ends all of it"),
                 Cause::Reset => kernel::Error::new(Code::Conflict, text),
                 Cause::Broken => kernel::Error::new(Code::Unavailable, text),
             },

@@ -34,8 +34,7 @@ const SHARED: [i64; 10] = [
 /// `unavailable` where what keeps the workspaces that are there does not work, with what is to be done about it.
 pub fn open(directory: &Path) -> kernel::Result<Box<dyn Workspaces>> {
     private(directory).map_err(Error::io("the directory of the workspaces cannot be made ready"))?;
-    let used: Vec<Driver> =
-        Driver::ALL.into_iter().filter(|driver| is_used(&directory.join(driver.as_str()))).collect();
+    let used = used(directory);
     let driver = match (&*used, pool::is_there(directory)) {
         ([], true) => {
             let root = pool::mount(directory)?;
@@ -85,8 +84,15 @@ pub fn open_as(driver: Driver, directory: &Path) -> kernel::Result<Box<dyn Works
     })
 }
 
-/// What works best for new workspaces.
-fn best(directory: &Path) -> Driver {
+/// What keeps the workspaces that are in `directory`: more than one where [`open`] fails.
+#[must_use]
+pub fn used(directory: &Path) -> Vec<Driver> {
+    Driver::ALL.into_iter().filter(|driver| is_used(&directory.join(driver.as_str()))).collect()
+}
+
+/// What works best for new workspaces in `directory`, which is there.
+#[must_use]
+pub fn best(directory: &Path) -> Driver {
     let kind = rustix::fs::statfs(directory).map(|about| about.f_type).unwrap_or_default();
     if SHARED.contains(&kind) {
         return Driver::Directory;

@@ -38,7 +38,7 @@ fn rig_of_a_container(before: &'static str) -> Rig {
             "--map-root-user",
             "/bin/sh",
             "-c",
-            &format!("{before}; exec \"$0\" \"$1\""),
+            &format!("{before}; exec \"$0\" \"$@\""),
         ]);
         command.arg(program).args(arguments);
         command

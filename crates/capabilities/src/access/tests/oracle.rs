@@ -161,6 +161,11 @@ impl Case<'_> {
                     };
                     return Some(there == (*op == Op::Ne));
                 }
+                if left.kind() == Kind::Part && right.kind() == Kind::Part {
+                    let (left, right) = (self.raw(left), self.raw(right));
+                    let same = class(&left)? == class(&right)? && order(&left, &right)?.is_eq();
+                    return Some(same == (*op == Op::Eq));
+                }
                 let left_value = self.beside(left, self.kind(right).or(self.kind(left)));
                 let right_value = self.beside(right, self.kind(left).or(self.kind(right)));
                 let order = order(&left_value, &right_value)?;

@@ -80,6 +80,10 @@ pub(super) fn predicate(of: &'static [Source]) -> BoxedStrategy<Expr> {
         let op = if unordered && op.orders() { Op::Ne } else { op };
         Expr::Compare(op, Box::new(left), Box::new(right))
     });
+    let part = move || column(of, &["data.n", "data.t", "data.b", "data.list", "data.when", "data.none"]);
+    let parts = (any::<bool>(), part(), part()).prop_map(|(same, left, right)| {
+        Expr::Compare(if same { Op::Eq } else { Op::Ne }, Box::new(left), Box::new(right))
+    });
     let nullable = prop_oneof![
         column(of, &["title", "due", "data", "raw", "data.n", "data.none"]),
         claims(),
@@ -108,7 +112,7 @@ pub(super) fn predicate(of: &'static [Source]) -> BoxedStrategy<Expr> {
         .prop_map(|(of, list)| Expr::Within(Box::new(of), Box::new(list)));
     let text = move || prop_oneof![3 => operand(Kind::Text, of), 1 => operand(Kind::Claim, of)];
     let starts = (text(), text()).prop_map(|(text, start)| Expr::StartsWith(Box::new(text), Box::new(start)));
-    let leaf = prop_oneof![6 => compare, 2 => null, 2 => listed, 2 => within, 1 => within_claim, 2 => starts,
+    let leaf = prop_oneof![6 => compare, 1 => parts, 2 => null, 2 => listed, 2 => within, 1 => within_claim, 2 => starts,
         1 => operand(Kind::Bool, of), 1 => operand(Kind::Claim, of)];
     // A filter does not look into other tables.
     let leaf = if of.contains(&Source::Bare) {

@@ -19,7 +19,7 @@ impl Host {
     /// Does what is asked, with the files that came along.
     pub(super) fn call(&self, call: Call, files: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>)> {
         let answer = match call {
-            Call::Open(_) => return Err(Error::Order.into()),
+            Call::Open => return Err(Error::Order.into()),
             Call::Create(spec) => {
                 let ends = self.create(&self.workshop, &spec)?;
                 return Ok((Answer::Created(Limiting::from(&self.workshop.layout)), ends.files()));

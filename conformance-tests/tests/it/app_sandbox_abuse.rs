@@ -1,0 +1,206 @@
+//! What code in a sandbox must not get done, tried through `shell_run`. That each attempt would succeed without the
+//! protection that is against it, the tests of the jail show with the same program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use conformance_tests::Place;
+use serde_json::{Value, json};
+use testkit::{Client, Steading, require, temporary};
+
+#[expect(dead_code, reason = "the attempts themselves are made inside")]
+#[path = "../../../crates/hand/tests/jail/attempts.rs"]
+mod attempts;
+
+/// Runs a command, and gives its result.
+fn run(client: &Client, command: &str) -> Value {
+    client.output("shell_run", &json!({ "command": command, "timeout_s": 300 })).unwrap()
+}
+
+/// Runs a command that succeeds, and gives its output.
+#[track_caller]
+fn says(client: &Client, command: &str) -> String {
+    let ran = run(client, command);
+    assert_eq!(ran["exit_code"], 0, "{command}: {ran}");
+    ran["stdout"].as_str().unwrap().to_owned()
+}
+
+/// The program of the attempts, as text, without what only a debugger needs.
+fn program() -> String {
+    let directory = temporary().unwrap();
+    let plain = directory.path().join("attempt");
+    let mut strip = Command::new("strip");
+    assert!(strip.arg("-o").arg(&plain).arg(env!("CARGO_BIN_EXE_attempt")).status().unwrap().success());
+    let packed = Command::new("gzip").args(["-9", "-c"]).arg(&plain).output().unwrap();
+    assert!(packed.status.success());
+    STANDARD.encode(packed.stdout)
+}
+
+/// The file of that name that a sandbox of this server has made, on the host.
+fn on_host(directory: &Path, name: &str) -> Option<PathBuf> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name() == name {
+            return Some(entry.path());
+        }
+        let below = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if let Some(found) = below.then(|| on_host(&entry.path(), name)).flatten() {
+            return Some(found);
+        }
+    }
+    None
+}
+
+#[test]
+fn every_attempt_of_the_table_is_denied() {
+    let steading = require(Steading::start());
+    let client = steading.client();
+    client.output("file_write", &json!({ "path": "attempt.b64", "text": program() })).unwrap();
+    says(&client, "base64 -d attempt.b64 | gzip -d > try && chmod +x try && cp /usr/bin/id suid");
+    // A program that is root's and makes its user root, as a restore or another tool of root might leave one.
+    let suid = on_host(&steading.ready().data_dir.join("sandboxes/workspaces"), "suid").unwrap();
+    std::os::unix::fs::chown(&suid, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&suid, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    let all = [
+        attempts::OF_ROOT,
+        attempts::OF_ANYBODY,
+        attempts::OF_THE_FIRST,
+        attempts::OF_ITS_FILES,
+        attempts::OF_ITS_MEMORY,
+        attempts::OF_SETTINGS,
+        attempts::OF_OWNERS,
+    ];
+    let mut names: Vec<&str> = all.concat();
+    names.push("x32");
+    let list = names.join("\n") + "\n";
+    client.output("file_write", &json!({ "path": "names", "text": list })).unwrap();
+    let each = "while read -r name; do rm -f result; printf %s \"$name\" > attempt; ./try >/dev/null 2>&1; \
+                echo \"$name: $(cat result)\"; done < names > results; cat results";
+    let results = says(&client, each);
+    let mut tried = 0;
+    let mut through = Vec::new();
+    for line in results.lines() {
+        let (name, result) = line.split_once(": ").unwrap_or((line, ""));
+        tried += 1;
+        if !attempts::denied(result) {
+            through.push(format!("{name}: {result}"));
+        }
+    }
+    assert_eq!((tried, through), (names.len(), Vec::new()), "{results}");
+    let other = "printf int80 > attempt; rm -f result; ./try; echo \"$? $(cat result 2>&1)\"";
+    assert!(says(&client, other).starts_with("159 "), "a system call of another kind ends its program");
+    // The attempts are real: what everybody may do, the same program does.
+    let allowed = "printf 'open /etc/passwd' > attempt; ./try; cat result";
+    assert_eq!(says(&client, allowed), "done");
+}
+
+#[test]
+fn nothing_of_the_machine_is_shown_or_changed() {
+    let place = Place::new("sandbox-machine").unwrap();
+    let client = &place.client;
+    // What the host's root reads, or could write; a sandbox reads nothing of it.
+    let told = ["cmdline", "diskstats", "interrupts", "kallsyms", "keys", "meminfo", "modules", "partitions"];
+    let control =
+        told.iter().filter(|name| fs::read(format!("/proc/{name}")).is_ok_and(|all| !all.is_empty()));
+    assert!(control.count() > 4, "the host shows what a sandbox must not");
+    let secret = [
+        "cmdline",
+        "config.gz",
+        "diskstats",
+        "interrupts",
+        "kallsyms",
+        "kcore",
+        "keys",
+        "kmsg",
+        "partitions",
+    ];
+    for name in secret {
+        let read = format!("timeout 5 head -c 100 /proc/{name} 2>/dev/null | wc -c");
+        assert_eq!(says(client, &read).trim(), "0", "{name}");
+    }
+    let switches =
+        ["kernel/core_pattern", "kernel/hostname", "kernel/sysrq", "net/ipv4/ip_forward", "vm/drop_caches"];
+    let open = |path: &str| fs::OpenOptions::new().write(true).open(path).is_ok();
+    let mut writable = 0;
+    for path in switches.map(|name| format!("/proc/sys/{name}")) {
+        writable += u32::from(open(&path));
+        assert_ne!(run(client, &format!("echo 1 > {path}"))["exit_code"], 0, "{path}");
+    }
+    assert!(writable > 2, "the host's root may not write what a sandbox must not");
+    let devices = "ls /dev/kvm /dev/vda /dev/sda /dev/fuse /dev/net/tun /dev/loop-control /dev/loop0 /dev/vsock /dev/mem /dev/kmsg 2>/dev/null; ls -A /sys; true";
+    assert_eq!(says(client, devices), "");
+    let own = "ls /proc/self/fd | head -3 | tr '\\n' ' '; env | cut -d= -f1 | grep -ci steading; true";
+    assert_eq!(says(client, own), "0 1 2 0\n");
+    // Nothing is held back from a command that the process above it holds back for itself.
+    assert_eq!(says(client, "grep ^SigBlk /proc/self/status"), "SigBlk:\t0000000000000000\n");
+    // Those whose parents are gone are waited for by the first process.
+    let orphans = "for i in $(seq 50); do (setsid sh -c 'sh -c true &' &); done; \
+                   for i in $(seq 300); do grep -h ^State /proc/[0-9]*/status 2>/dev/null | grep -q Z || exit 0; sleep 0.1; done; exit 1";
+    says(client, orphans);
+}
+
+/// A server for two who have nothing to do with each other but the machine.
+fn neighbours() -> (Steading, Client, Client) {
+    let steading = require(Steading::launch().env("STEADING_SANDBOX_WORKSPACE_BYTES", "536870912").start());
+    let client = steading.client();
+    for slug in ["greedy", "quiet"] {
+        client.output("env_create", &json!({ "slug": slug })).unwrap();
+    }
+    let (greedy, quiet) = (client.clone().in_env("greedy"), client.in_env("quiet"));
+    says(&quiet, "echo kept > file");
+    (steading, greedy, quiet)
+}
+
+#[test]
+fn one_who_takes_all_there_is_takes_it_from_nobody_else() {
+    let (_steading, greedy, quiet) = neighbours();
+    let unharmed = |attack: &str| {
+        for _ in 0..5 {
+            assert_eq!(says(&quiet, "cat file; echo more | cat"), "kept\nmore\n", "{attack}");
+        }
+    };
+    // Of the machine's processes it has as many as it may, and is told how to be rid of them.
+    let bombed = run(&greedy, "bomb() { bomb | bomb & }; bomb 2>/dev/null >/dev/null; sleep 2");
+    let hint = bombed["hint"].as_str().unwrap_or_default().to_owned();
+    assert!(hint.contains("kill -9 -1") && hint.contains("512"), "{bombed}");
+    unharmed("fork bomb");
+    assert_eq!(says(&greedy, "kill -9 -1; echo healed"), "healed\n");
+    let healed = run(&greedy, "echo one | cat");
+    assert_eq!((&healed["stdout"], &healed["hint"]), (&json!("one\n"), &Value::Null), "{healed}");
+    for attack in [
+        "(while :; do python3 -c 'x = bytearray(4 << 30)'; done) >/dev/null 2>&1 &",
+        "for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) >/dev/null 2>&1 & done",
+        "(while :; do head -c 1G /dev/zero > /tmp/x; rm /tmp/x; done) >/dev/null 2>&1 &",
+        "(while :; do for i in $(seq 20000); do : > /tmp/$i; done; rm -f /tmp/*; done) >/dev/null 2>&1 &",
+        "(while :; do head -c 1G /dev/zero > /dev/shm/x; rm /dev/shm/x; done) >/dev/null 2>&1 &",
+    ] {
+        run(&greedy, attack);
+        unharmed(attack);
+        assert_eq!(says(&greedy, "kill -9 -1; rm -rf /tmp/* /dev/shm/*; echo alive"), "alive\n", "{attack}");
+    }
+    // More than a hundred megabytes a second, as long as the neighbour looks.
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| run(&greedy, "head -c 2G /dev/zero; echo end >&2"));
+        unharmed("a flood of output");
+        let flooded = flood.join().unwrap();
+        assert_eq!((&flooded["exit_code"], &flooded["stderr"]), (&json!(0), &json!("end\n")), "{flooded}");
+        assert!(flooded["stdout"].as_str().unwrap().len() < 20_000);
+    });
+}
+
+#[test]
+fn one_who_fills_the_disk_with_bytes_or_with_files_is_ended_and_its_neighbour_is_not() {
+    let (steading, greedy, quiet) = neighbours();
+    let bytes = "while head -c 20000000 /dev/zero > f$RANDOM$RANDOM; do sleep 0.1; done; exit 7";
+    let files = "python3 -c '\nimport os\nfor i in range(10**9):\n  if i % 1000 == 0: os.mkdir(f\"/workspace/f{i}\"); d = f\"/workspace/f{i}/\"\n  os.close(os.open(d + str(i), os.O_CREAT))\n' 2>/dev/null; exit 7";
+    for fill in [bytes, files] {
+        let ended = greedy.call("shell_run", &json!({ "command": fill, "timeout_s": 600 })).unwrap();
+        // Either the file system says no, or the sandbox is ended.
+        assert!(ended.code() == "unavailable" || ended.body["exit_code"] == 7, "{ended:?}");
+        assert_eq!(says(&quiet, "cat file && echo more > other && cat other"), "kept\nmore\n");
+        assert_eq!(says(&greedy, "rm -rf f* && echo empty"), "empty\n");
+    }
+    steading.client().output("app_describe", &json!({})).unwrap();
+}
