@@ -1,5 +1,6 @@
 //! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
 
+mod demanded;
 mod error;
 mod file;
 mod settings;
@@ -9,6 +10,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hands::Demands;
 use kernel::{Networks, Secret};
 use sandbox::workspace::templates::Template;
 use url::Url;
@@ -226,6 +228,8 @@ pub struct Sandbox {
     pub archive_after_s: u64,
     /// What a new one has below `/usr/local`.
     pub template: Template,
+    /// How many are made before anybody asks.
+    pub spares: usize,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
     /// How long a run token is good for, in seconds.
@@ -236,6 +240,8 @@ pub struct Sandbox {
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
     pub origins: Vouched,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 /// Where files are.
@@ -299,11 +305,13 @@ impl Default for Config {
                 park_after_s: 300,
                 archive_after_s: 3 * 24 * 3_600,
                 template: Template::Blank,
+                spares: 2,
                 templates_dir: None,
                 token_s: 900,
                 egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
+                isolation: Demands::default(),
             },
             domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },
