@@ -1,5 +1,6 @@
 //! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
 
+mod demanded;
 mod error;
 mod file;
 mod settings;
@@ -9,6 +10,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hands::Demands;
 use kernel::{Networks, Secret};
 use sandbox::workspace::templates::Template;
 use url::Url;
@@ -238,6 +240,8 @@ pub struct Sandbox {
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
     pub origins: Vouched,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 /// Where files are.
@@ -307,6 +311,7 @@ impl Default for Config {
                 egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
+                isolation: Demands::default(),
             },
             domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },

@@ -2,12 +2,13 @@
 //! privilege any more.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use kernel::Code;
 use rustix::fs::{Access, access};
-use sandbox::local::{Starter, privileges};
+use sandbox::local::{Starter, privileges, reach};
 
 use crate::config::Config;
 use crate::lockfile;
@@ -25,7 +26,7 @@ pub struct Groundwork {
 }
 
 impl Groundwork {
-    /// Has the ports and gives up every capability, for good. What takes one is done by two processes that are apart from
+    /// Has the ports and gives up every capability and, where this is root, every file but those of the data directory, for good. What takes one is done by two processes that are apart from
     /// this one, and begin before it does. Called before this process has threads.
     ///
     /// # Errors
@@ -41,6 +42,7 @@ impl Groundwork {
                 .source(error)
         })?;
         usable(&config.data_dir)?;
+        stay_in(&config.data_dir).map_err(kernel::Error::internal)?;
         Ok(Self { ports, starter: Some(starter) })
     }
 
@@ -54,6 +56,16 @@ impl Groundwork {
         }
         Ok(Self { ports: Ports::bind(config, if_taken)?, starter: None })
     }
+}
+
+/// Leaves the data directory and temporary files to write to, where this is root: who owns the machine's files needs no
+/// capability to change them.
+fn stay_in(dir: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let temporary = std::env::temp_dir();
+    reach::write_only_below(&[dir, &temporary, Path::new("/tmp"), Path::new("/var/tmp")])
 }
 
 /// Holds that root can use the data directory as any other user would: what is another's it cannot.

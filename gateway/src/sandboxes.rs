@@ -99,23 +99,20 @@ pub fn starter(config: &Config) -> Result<Starter> {
 
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
 pub fn local(directory: &Path) -> Local {
-    Local::new(|| Part::Host.command(), below(directory, directory.join("templates")))
+    Local::new(|| Part::Host.command(), below(directory, directory.join("templates"), Spares::default()))
 }
 
 fn settings(config: &Config) -> Result<Settings> {
     let directory = directory(config)?;
     let templates = templates(config, &directory)?;
-    let spares = Spares { count: config.sandbox.spares.min(config.sandbox.awake), limits: each(config) };
-    Ok(Settings { spares, ..below(&directory, templates) })
+    let count = config.sandbox.spares.min(config.sandbox.awake);
+    Ok(below(&directory, templates, Spares { count, limits: each(config) }))
 }
 
 /// What one sandbox may use.
 fn each(config: &Config) -> Limits {
-    Limits {
-        memory_bytes: config.sandbox.memory_bytes,
-        cpu_millis: config.sandbox.cpu_millis,
-        ..Limits::default()
-    }
+    let wanted = &config.sandbox;
+    Limits { memory_bytes: wanted.memory_bytes, cpu_millis: wanted.cpu_millis, ..Limits::default() }
 }
 
 fn directory(config: &Config) -> Result<PathBuf> {
@@ -128,9 +125,9 @@ fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
 }
 
 /// The first of the trees is where workspaces are.
-fn below(directory: &Path, templates: PathBuf) -> Settings {
+fn below(directory: &Path, templates: PathBuf, spares: Spares) -> Settings {
     let trees = vec![directory.join("workspaces"), templates];
-    Settings { run_dir: directory.join("run"), trees, spares: Spares::default() }
+    Settings { run_dir: directory.join("run"), trees, spares }
 }
 
 /// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one
@@ -171,8 +168,13 @@ pub fn hands(
         archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
         token: Duration::from_secs(wanted.token_s),
+        preview_domain: config
+            .preview_domain
+            .as_deref()
+            .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
         each: each(config),
         egress: policy,
+        isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };
     Hands::new(local, store, journal, keeping, limits)

@@ -110,3 +110,45 @@ fn it_makes_a_pool_once_in_which_workspaces_are_held_to_their_size() {
     assert_eq!(emptied["stdout"], "again\n");
     assert!(steading.stop().is_some_and(|status| status.success()));
 }
+
+#[test]
+fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
+    let directory = temporary().unwrap();
+    let data = directory.path().join("data");
+    let mut steading = require(Steading::launch().data_dir(&data).start());
+    let operator = steading.client().without_env();
+    let wanted = json!({ "slug": "strict" });
+    let strict = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
+    let strict = strict["tenant"].as_str().unwrap().to_owned();
+    assert!(steading.stop().is_some_and(|status| status.success()));
+    let demanded = format!("{strict}=gvisor");
+    let steading =
+        require(Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ISOLATION", &demanded).start());
+    let client = steading.client();
+    let mine = |call: testkit::http::Request| call.header("steading-tenant", &strict);
+    let made = mine(client.clone().without_env().request("POST", "/v1/tools/env_create"));
+    let made = made.json(&json!({ "slug": "locked" })).send().unwrap();
+    assert_eq!(made.status, 200, "{made:?}");
+    let input = json!({ "command": "true" });
+    let run = mine(client.clone().in_env("locked").request("POST", "/v1/tools/shell_run"));
+    let refused = run.json(&input).send().unwrap();
+    let problem = refused.json().unwrap();
+    assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
+    assert!(problem["message"].as_str().unwrap().contains("gvisor"), "{problem}");
+    assert!(problem["hint"].as_str().unwrap().contains("sandbox.isolation"), "{problem}");
+    client.output("shell_run", &input).unwrap();
+    let binary = require(built_binary().ok_or(testkit::Unavailable::NotBuilt));
+    let mut doctor = Command::new(binary);
+    doctor.args(["doctor", "--json", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+    let finished = finish(
+        {
+            doctor.env("STEADING_SANDBOX_ISOLATION", &demanded);
+            doctor
+        },
+        LIMIT,
+    )
+    .unwrap();
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let last = checks(&report, "sandboxes").pop().unwrap();
+    assert!(last.0 == "failed" && last.1.contains(&strict), "{last:?}");
+}

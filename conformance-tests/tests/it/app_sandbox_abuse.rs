@@ -133,6 +133,8 @@ fn nothing_of_the_machine_is_shown_or_changed() {
     assert_eq!(says(client, devices), "");
     let own = "ls /proc/self/fd | head -3 | tr '\\n' ' '; env | cut -d= -f1 | grep -ci steading; true";
     assert_eq!(says(client, own), "0 1 2 0\n");
+    // Nothing is held back from a command that the process above it holds back for itself.
+    assert_eq!(says(client, "grep ^SigBlk /proc/self/status"), "SigBlk:\t0000000000000000\n");
     // Those whose parents are gone are waited for by the first process.
     let orphans = "for i in $(seq 50); do (setsid sh -c 'sh -c true &' &); done; \
                    for i in $(seq 300); do grep -h ^State /proc/[0-9]*/status 2>/dev/null | grep -q Z || exit 0; sleep 0.1; done; exit 1";

@@ -170,6 +170,31 @@ fn what_starts_the_process_that_makes_sandboxes_knows_and_holds_nothing() {
 }
 
 #[test]
+fn root_without_privileges_looks_into_none_of_the_processes_that_have_some() {
+    let (_steading, Processes { starter, host, .. }, _) = busy();
+    let looks = |prefix: &[&str], path: &str| {
+        let mut command = Command::new(prefix[0]);
+        let looked = command.args(&prefix[1..]).args(["head", "-c", "1", path]).output().unwrap();
+        looked.status.success() && looked.stdout.len() == 1
+    };
+    let bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"];
+    for pid in [starter, host] {
+        for name in ["maps", "environ", "mem", "auxv"] {
+            let path = format!("/proc/{pid}/{name}");
+            // Their environment is empty, and memory is read at an address.
+            let told = !matches!(name, "environ" | "mem");
+            assert_eq!((looks(&["env"], &path), looks(&bare, &path)), (told, false), "{path}");
+        }
+        let file = format!("/proc/{pid}/fd/0");
+        let leads = |prefix: &[&str]| {
+            let mut command = Command::new(prefix[0]);
+            command.args(&prefix[1..]).args(["readlink", &file]).output().unwrap().status.success()
+        };
+        assert_eq!((leads(&["env"]), leads(&bare)), (true, false), "{file}");
+    }
+}
+
+#[test]
 fn a_process_that_makes_sandboxes_and_is_killed_is_started_again_by_the_next_call() {
     let (steading, Processes { starter, host, .. }, _) = busy();
     runs(&steading, "echo kept > file");

@@ -7,6 +7,8 @@ use sandbox::egress::Policy;
 use sandbox::runner::Limits;
 use sandbox::workspace::templates::Template;
 
+use crate::Demands;
+
 /// Bounds of one process.
 #[derive(Debug, Clone)]
 pub struct HandsLimits {
@@ -34,10 +36,14 @@ pub struct HandsLimits {
     pub template: Template,
     /// How long a run token is good for, a quarter of an hour at most; it is renewed while its run lives.
     pub token: Duration,
+    /// The domain that previews are shown below, without a port.
+    pub preview_domain: Option<String>,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
     pub egress: Policy,
+    /// How strongly they must be kept apart.
+    pub isolation: Demands,
 }
 
 impl Default for HandsLimits {
@@ -55,8 +61,10 @@ impl Default for HandsLimits {
             archive_after: None,
             template: Template::Blank,
             token: Duration::from_secs(900),
+            preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
+            isolation: Demands::default(),
         }
     }
 }

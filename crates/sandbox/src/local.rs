@@ -16,6 +16,7 @@ mod packets;
 mod pieces;
 pub mod privileges;
 mod probe;
+pub mod reach;
 mod reaper;
 mod runners;
 mod sandbox;

@@ -24,6 +24,9 @@ pub enum Isolation {
 }
 
 impl Isolation {
+    /// All of them, the weakest first.
+    pub const ALL: [Self; 4] = [Self::Namespaces, Self::Pod, Self::Gvisor, Self::Microvm];
+
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -156,17 +156,20 @@ const SETTINGS: &[Setting] = settings! {
     /// Where templates are put together, once, with the npm and the Python of this machine; it can be brought along from
     /// another machine of the same kind. Empty: below the data directory.
     "sandbox.templates_dir" => sandbox.templates_dir;
-    /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
-    "sandbox.spares" => sandbox.spares;
     /// How many seconds the token is good for by which what runs in a sandbox calls tools, 3 to 900; it is renewed while
     /// the sandbox is awake.
     "sandbox.token_s" => sandbox.token_s;
     /// What one sandbox may send and receive while it is awake, in bytes.
     "sandbox.egress_bytes" => sandbox.egress_bytes;
+    /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
+    "sandbox.spares" => sandbox.spares;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
     "sandbox.origins" => sandbox.origins;
+    /// How strongly sandboxes must be kept apart at least: "namespaces", "pod", "gvisor" or "microvm" for all tenants, or
+    /// ["<a tenant's id>=gvisor"] for one. Where a machine has less, none is made. `steading doctor` shows what it has.
+    "sandbox.isolation" => sandbox.isolation;
 
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.

@@ -219,6 +219,7 @@ fn what_is_shipped_makes_no_jail_that_lacks_a_protection_or_has_a_field_nobody_k
     let whole = serde_json::json!({
         "workspace": { "directory": { "path": "/nowhere" } }, "layers": [], "tmp_bytes": 1, "memory_bytes": 1, "pids": 1,
         "egress": "/nowhere", "bridge": "/nowhere", "hand": "/nowhere", "scratch": "/nowhere",
+        "runners": "/nowhere", "runner": "/nowhere",
         "groups": { "hand": [], "commands": [] }, "users": { "range": { "first": 2_000_000_000 } },
     });
     for (field, value, step) in [

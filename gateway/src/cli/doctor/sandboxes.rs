@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use hands::Demands;
 use sandbox::local::{Finding, Verdict as Works};
-use sandbox::runner::Runner as _;
+use sandbox::runner::{Isolation, Runner as _};
 
 use super::{Check, Verdict};
 use crate::config::Config;
@@ -39,9 +40,31 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             if let Some(first) = checks.first_mut().filter(|first| first.verdict == Verdict::Ok) {
                 first.finding = format!("one was made and ended; isolation: {}", isolation.as_str());
             }
+            checks.extend(demanded(&config.sandbox.isolation, isolation));
             checks
         }
     }
+}
+
+/// Who gets no sandbox, because more is demanded than there is.
+fn demanded(demands: &Demands, there: Isolation) -> Option<Check> {
+    let weak = |least: &Isolation| *least > there;
+    let who = if demands.all.as_ref().is_some_and(weak) {
+        "every tenant".to_owned()
+    } else {
+        let tenants: Vec<String> = demands
+            .of
+            .iter()
+            .filter(|(_, least)| weak(least))
+            .map(|(tenant, _)| tenant.to_string())
+            .collect();
+        if tenants.is_empty() {
+            return None;
+        }
+        tenants.join(", ")
+    };
+    let finding = format!("sandbox.isolation demands more than {} for {who}: none is made", there.as_str());
+    Some(Check::new(NAME, Verdict::Failed, finding).hint("demand less, or serve on a machine that has it"))
 }
 
 fn judged(finding: Finding) -> Check {
