@@ -289,7 +289,7 @@ impl Hands {
                 let resumed = inner.local.resume(awake.sandbox).await;
                 awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
                 if resumed.is_ok() {
-                    awake.run.refresh().await;
+                    awake.run.goes_on().await;
                 }
                 resumed.is_ok()
             } else {
