@@ -1,6 +1,7 @@
 //! The sandboxes of a credential: its own, which tools use, and those that it has made by name.
 
-use kernel::{Caller, Code, Env, Error, Result, SandboxId};
+use kernel::{Caller, Code, Env, Error, Result, SandboxId, WorkspaceSnapshotId};
+use sandbox::workspace::templates::Template;
 use store::Workspace;
 
 use crate::platform::{Platform, owner};
@@ -55,11 +56,56 @@ impl Platform {
     ///
     /// # Errors
     /// `invalid_input`, `conflict` at `/name`; `quota_exceeded`.
-    pub async fn create_sandbox(&self, env: &Env, caller: &Caller, name: Option<&str>) -> Result<Workspace> {
+    pub async fn create_sandbox(
+        &self,
+        env: &Env,
+        caller: &Caller,
+        name: Option<&str>,
+        template: Option<Template>,
+    ) -> Result<Workspace> {
         if let Some(name) = name {
             check_name(name)?;
         }
+        self.may_have_more(env, caller).await?;
         let owner = owner(caller);
+        match self.hands.create(env, &owner, name, template).await {
+            Err(full) if full.code() == Code::QuotaExceeded => {
+                self.make_room(env, full).await?;
+                self.hands.create(env, &owner, name, template).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes one more with what a snapshot holds, which is one of the caller's.
+    ///
+    /// # Errors
+    /// As [`Platform::create_sandbox`].
+    pub async fn fork_sandbox(
+        &self,
+        env: &Env,
+        caller: &Caller,
+        snapshot: WorkspaceSnapshotId,
+        name: &str,
+    ) -> Result<Workspace> {
+        check_name(name)?;
+        self.may_have_more(env, caller).await?;
+        let name = format!("{}/{name}", owner(caller));
+        let outcome = match self.hands.fork(env, snapshot, &name).await {
+            Err(full) if full.code() == Code::QuotaExceeded => {
+                self.make_room(env, full).await?;
+                self.hands.fork(env, snapshot, &name).await
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|error| match error.code() {
+            Code::Conflict => taken().field("/name"),
+            _ => error,
+        })
+    }
+
+    /// Sees that a caller may make one more.
+    async fn may_have_more(&self, env: &Env, caller: &Caller) -> Result<()> {
         let there = self.sandboxes(env, caller).await?;
         if there.iter().filter(|it| name_of(it) != OWN).count() >= MOST {
             return Err(Error::new(
@@ -68,14 +114,12 @@ impl Platform {
             )
             .hint("remove one that is not needed: DELETE /v1/sandboxes/{sandbox}"));
         }
-        match self.hands.create(env, &owner, name).await {
-            Err(full) if full.code() == Code::QuotaExceeded => {
-                self.make_room(env, full).await?;
-                self.hands.create(env, &owner, name).await
-            }
-            outcome => outcome,
-        }
+        Ok(())
     }
+}
+
+fn taken() -> Error {
+    Error::new(Code::Conflict, "there is a sandbox of that name").hint("use that one, or choose another name")
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -197,9 +197,10 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
                 ("post", "/files/mkdir") => with(&path, json!({ "path": "a" })),
                 ("post", "/files/move") => with(&path, json!({ "from": "a", "to": "b" })),
                 ("post", "/files/search") => with(&path, json!({ "name": "*" })),
-                ("post", "/snapshots") => with(&path, json!({})),
+                ("post", "/snapshots" | "/freeze") => with(&path, json!({})),
+                ("post", "/fork") => with(&path, json!({ "name": "b", "snapshot": t.snapshot })),
                 ("post", "/restore") => with(&path, json!({ "snapshot": t.snapshot })),
-                ("post", "/pause" | "/resume") => plain(&path),
+                ("post", "/pause" | "/resume" | "/thaw") => plain(&path),
                 ("put", "/files") => {
                     plain(&format!("{path}?path=a")).into_iter().map(|request| request.body("a")).collect()
                 }

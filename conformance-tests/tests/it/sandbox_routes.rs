@@ -143,9 +143,40 @@ fn sandboxes_are_made_by_name_told_of_paused_and_removed() {
         .map(|it| it["name"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(names.iter().filter(|it| !it.starts_with("sbx_")).collect::<Vec<_>>(), ["default", "build"]);
-    assert_eq!(here.ok("POST", "/build/pause", None, 200)["state"], "frozen");
-    assert_eq!(here.ok("GET", "/build", None, 200)["state"], "frozen");
+    assert_eq!(here.ok("POST", "/build/pause", None, 200)["state"], "paused");
+    assert_eq!(here.ok("GET", "/build", None, 200)["state"], "paused");
     assert_eq!(here.ok("POST", "/build/resume", None, 200)["state"], "running");
+    // A copy goes its own way, and one that is frozen begins with the same files each time.
+    let kept = here.ok("POST", "/build/snapshots", Some(&json!({ "name": "one" })), 201);
+    let exec = |sandbox: &str, command: &str| {
+        let told = here.ask("POST", &format!("/{sandbox}/exec"), Some(&json!({ "command": command })));
+        let lines: Vec<Value> =
+            told.text().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        text(&lines, "stdout")
+    };
+    exec("build", "echo more > b");
+    let of_one = json!({ "name": "copy", "snapshot": kept["snapshot"] });
+    assert_eq!(here.ok("POST", "/build/fork", Some(&of_one), 201)["name"], "copy");
+    here.ok("POST", "/build/fork", Some(&json!({ "name": "now" })), 201);
+    assert_eq!((exec("copy", "ls"), exec("now", "ls")), ("a\n".to_owned(), "a\nb\n".to_owned()));
+    for (body, status, code) in [
+        (json!({ "name": "copy" }), 409, "conflict"),
+        (json!({ "name": "no such", "snapshot": "one" }), 400, "invalid_input"),
+        (json!({ "name": "other", "snapshot": "two" }), 404, "not_found"),
+    ] {
+        here.refused("POST", "/build/fork", Some(&body), status, code);
+    }
+    let frozen = here.ok("POST", "/now/freeze", Some(&json!({ "name": "first" })), 201);
+    assert_eq!(frozen["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(here.ok("GET", "/now", None, 200)["frozen"], frozen["snapshot"]);
+    here.refused("POST", "/now/restore", Some(&json!({ "snapshot": "first" })), 409, "conflict");
+    here.ok("POST", "/now/thaw", None, 204);
+    assert_eq!(here.ok("GET", "/now", None, 200)["frozen"], Value::Null);
+    for name in ["copy", "now"] {
+        here.ok("DELETE", &format!("/{name}"), None, 204);
+    }
+    let unknown = json!({ "name": "x", "template": "cobol" });
+    assert_eq!(here.refused("POST", "", Some(&unknown), 400, "invalid_input")["field"], "/template");
     // Nobody else sees any of it.
     let (other, _) = here.key();
     assert_eq!(other.ok("GET", "", None, 200), json!({ "sandboxes": [] }));

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use kernel::{Code, Env, Error, Result};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
 use sandbox::workspace::Fullness;
-use store::Workspace;
+use sandbox::workspace::templates::Template;
+use store::{Kept, Workspace};
 
 use crate::Hands;
 
@@ -15,9 +16,11 @@ pub enum State {
     /// Its processes run.
     Running,
     /// They are stopped where they are.
-    Frozen,
+    Paused,
     /// There are none; its files are as they were.
     Parked,
+    /// Its files are in the store of checkpoints, and come back with the next call.
+    Archived,
 }
 
 impl State {
@@ -26,8 +29,9 @@ impl State {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
-            Self::Frozen => "frozen",
+            Self::Paused => "paused",
             Self::Parked => "parked",
+            Self::Archived => "archived",
         }
     }
 }
@@ -65,8 +69,15 @@ impl Hands {
     ///
     /// # Errors
     /// `conflict` where it has one of that name; as [`Hands::workspace`].
-    pub async fn create(&self, env: &Env, owner: &str, name: Option<&str>) -> Result<Workspace> {
-        let mut new = self.new_workspace(env, String::new(), self.0.limits.template.as_str());
+    pub async fn create(
+        &self,
+        env: &Env,
+        owner: &str,
+        name: Option<&str>,
+        template: Option<Template>,
+    ) -> Result<Workspace> {
+        let template = template.unwrap_or(self.0.limits.template);
+        let mut new = self.new_workspace(env, String::new(), template.as_str());
         let name = name.map_or_else(|| new.sandbox.to_string(), str::to_owned);
         new.name = format!("{owner}/{name}");
         let made = self.insert(&new).await?;
@@ -83,11 +94,12 @@ impl Hands {
     /// # Errors
     /// Where the process that makes sandboxes fails.
     pub async fn status(&self, workspace: &Workspace) -> Result<Status> {
-        let parked = Status { state: State::Parked, awake: None };
+        let state = if workspace.kept == Kept::Archived { State::Archived } else { State::Parked };
+        let parked = Status { state, awake: None };
         let Some(slot) = self.0.slots().get(&workspace.id).cloned() else { return Ok(parked) };
         let held = slot.lock().await;
         let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) else { return Ok(parked) };
-        let state = if awake.stopped.load(Ordering::SeqCst) { State::Frozen } else { State::Running };
+        let state = if awake.stopped.load(Ordering::SeqCst) { State::Paused } else { State::Running };
         let usage = self.0.local.usage(awake.sandbox).await?;
         let (isolation, limiting, disk) = (awake.isolation, awake.limiting, awake.fullness());
         Ok(Status { state, awake: Some(AwakeStatus { isolation, limiting, usage, disk }) })

@@ -59,6 +59,23 @@ const ROWS: &[Row] = &[
     ("/snapshots", "get", "listSnapshots", "Its snapshots, newest first", "200", &[]),
     ("/snapshots", "post", "takeSnapshot", "Keep its files as they are, under {name}", "201", &[]),
     ("/snapshots/{snapshot}", "delete", "removeSnapshot", "Remove one", "204", &[]),
+    (
+        "/fork",
+        "post",
+        "forkSandbox",
+        "Make one more, {name}, with its files as they are or {snapshot} has them",
+        "201",
+        &[],
+    ),
+    (
+        "/freeze",
+        "post",
+        "freezeSandbox",
+        "Let each run begin with its files as they are now, told by their digest",
+        "201",
+        &[],
+    ),
+    ("/thaw", "post", "thawSandbox", "Let its files be changed again", "204", &[]),
     ("/restore", "post", "restoreSnapshot", "Put its files back to {snapshot}; what runs ends", "200", &[]),
 ];
 

@@ -19,6 +19,7 @@ use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
 use mcp_server::name_of;
 use sandbox::runner::Limiting;
+use sandbox::workspace::templates::Template;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::Workspace;
@@ -55,6 +56,9 @@ pub fn routes() -> Router<Api> {
         .route(&one("/snapshots"), get(snapshots::list).post(snapshots::take))
         .route(&one("/snapshots/{snapshot}"), delete(snapshots::remove))
         .route(&one("/restore"), post(snapshots::restore))
+        .route(&one("/fork"), post(snapshots::fork))
+        .route(&one("/freeze"), post(snapshots::freeze))
+        .route(&one("/thaw"), post(snapshots::thaw))
 }
 
 /// The environment that a caller may use sandboxes in.
@@ -96,6 +100,15 @@ async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> R
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: Option<String>,
+    template: Option<String>,
+}
+
+/// A template, by its name.
+fn template(name: &str) -> Result<Template> {
+    let known = Template::ALL.map(Template::as_str).join(", ");
+    let wrong =
+        || Error::invalid("/template", "there is no such template").hint(format!("there are {known}"));
+    Template::from_name(name).ok_or_else(wrong)
 }
 
 async fn create(
@@ -108,7 +121,8 @@ async fn create(
         let wanted: Wanted = tool::decode(input.clone())?;
         let work = async {
             let env = environment(&api, &caller).await?;
-            let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref()).await?;
+            let template = wanted.template.as_deref().map(template).transpose()?;
+            let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref(), template).await?;
             let status = api.platform().hands.status(&made).await?;
             Ok(shown(&api, &made, &status))
         };
@@ -237,12 +251,19 @@ fn shown(api: &Api, workspace: &Workspace, status: &Status) -> Value {
     let limits = api.platform().hands.limits();
     let mut body = json!({
         "id": workspace.sandbox, "name": name_of(workspace), "env": workspace.env, "state": status.state.as_str(),
+        "template": workspace.template,
         "created_at": workspace.created.to_string(), "used_at": workspace.used.to_string(),
         "limits": {
             "memory_bytes": limits.memory_bytes, "cpu_millis": limits.cpu_millis, "pids": limits.pids,
             "tmp_bytes": limits.tmp_bytes, "disk_bytes": workspace.quota_bytes,
         },
     });
+    if let Some(snapshot) = workspace.frozen {
+        body["frozen"] = json!(snapshot);
+    }
+    if let Some(why) = workspace.ended {
+        body["ended"] = why.as_str().into();
+    }
     if let Some(AwakeStatus { isolation, limiting, usage, disk }) = &status.awake {
         body["isolation"] = json!(isolation);
         body["limits"]["enforced"] = (*limiting == Limiting::Enforced).into();

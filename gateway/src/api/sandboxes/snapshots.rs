@@ -12,7 +12,7 @@ use store::{Workspace, WorkspaceSnapshot};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, read, workspace};
+use super::{Api, environment, read, workspace};
 use crate::api::{answer, unbroken};
 
 /// The longest name, in characters.
@@ -48,14 +48,7 @@ pub async fn take(
         let (caller, headers, input) = read(&api, caller, request).await?;
         let Wanted { name } = tool::decode(input.clone())?;
         let work = async {
-            if let Some(name) = &name
-                && (name.is_empty() || name.chars().count() > NAME || name.chars().any(char::is_control))
-            {
-                return Err(Error::invalid(
-                    "/name",
-                    format!("a name has 1 to {NAME} characters on one line"),
-                ));
-            }
+            check_name(name.as_deref())?;
             let workspace = workspace(&api, &caller, &sandbox).await?;
             // A workspace has files from its first call on.
             drop(api.platform().hands.wake(&workspace).await?);
@@ -112,6 +105,90 @@ pub async fn restore(
     .await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fork {
+    name: String,
+    snapshot: Option<String>,
+}
+
+/// Makes one more sandbox with the files of this one, as they are or were.
+pub async fn fork(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, headers, input) = read(&api, caller, request).await?;
+        let Fork { name, snapshot } = tool::decode(input.clone())?;
+        let work = async {
+            let env = environment(&api, &caller).await?;
+            let (platform, source) = (api.platform(), workspace(&api, &caller, &sandbox).await?);
+            let snapshot = match snapshot {
+                Some(snapshot) => found(&api, &source, &snapshot).await?,
+                None => {
+                    drop(platform.hands.wake(&source).await?);
+                    platform.hands.snapshot(&source, None).await?
+                }
+            };
+            let made = platform.fork_sandbox(&env, &caller, snapshot.id, &name).await?;
+            Ok(super::shown(&api, &made, &platform.hands.status(&made).await?))
+        };
+        let body = api.act_once(&caller, &headers, "sandboxes.fork", &input, Value::clone, work).await?;
+        Ok(answer(StatusCode::CREATED, &body))
+    })
+    .await
+}
+
+/// Freezes the files as they are: each run after this begins with the same bytes.
+pub async fn freeze(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, headers, input) = read(&api, caller, request).await?;
+        let Wanted { name } = tool::decode(input.clone())?;
+        let work = async {
+            check_name(name.as_deref())?;
+            let workspace = workspace(&api, &caller, &sandbox).await?;
+            drop(api.platform().hands.wake(&workspace).await?);
+            Ok(shown(&api.platform().hands.freeze(&workspace, name).await?))
+        };
+        let body = api.act_once(&caller, &headers, "sandboxes.freeze", &input, Value::clone, work).await?;
+        Ok(answer(StatusCode::CREATED, &body))
+    })
+    .await
+}
+
+/// Lets the files be changed again.
+pub async fn thaw(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let work = async {
+            let workspace = workspace(&api, &caller, &sandbox).await?;
+            api.platform().hands.thaw(&workspace).await
+        };
+        api.act(&caller, "sandboxes.thaw", Effect::Idempotent, work).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+fn check_name(name: Option<&str>) -> Result<()> {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().count() <= NAME && !name.chars().any(char::is_control);
+    if name.is_none_or(is_name) {
+        return Ok(());
+    }
+    Err(Error::invalid("/name", format!("a name has 1 to {NAME} characters on one line")))
+}
+
 /// A snapshot of a workspace, by its id or its name.
 async fn found(api: &Api, workspace: &Workspace, id_or_name: &str) -> Result<WorkspaceSnapshot> {
     let id = id_or_name.parse::<WorkspaceSnapshotId>().ok();
@@ -125,5 +202,10 @@ async fn found(api: &Api, workspace: &Workspace, id_or_name: &str) -> Result<Wor
 }
 
 fn shown(snapshot: &WorkspaceSnapshot) -> Value {
-    json!({ "snapshot": snapshot.id, "name": snapshot.name, "created_at": snapshot.created.to_string() })
+    let WorkspaceSnapshot { id, name, created, digest, .. } = snapshot;
+    let mut body = json!({ "snapshot": id, "name": name, "created_at": created.to_string() });
+    if let Some(digest) = digest {
+        body["digest"] = digest.to_string().into();
+    }
+    body
 }
