@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hands::Demands;
 use kernel::{Networks, Secret};
+use sandbox::workspace::templates::Template;
 use url::Url;
 
 pub use error::{Error, Source};
@@ -223,6 +224,16 @@ pub struct Sandbox {
     pub freeze_after_s: u64,
     /// After how many it is ended; its files stay.
     pub park_after_s: u64,
+    /// After how many its files are archived; never where it is 0.
+    pub archive_after_s: u64,
+    /// What a new one has below `/usr/local`.
+    pub template: Template,
+    /// Where that is put together; below the data directory where it is not said.
+    pub templates_dir: Option<PathBuf>,
+    /// How long a run token is good for, in seconds.
+    pub token_s: u64,
+    /// What one may send and receive while it is awake, in bytes.
+    pub egress_bytes: u64,
     /// Where they may go.
     pub allow: Allowed,
     /// Of those, places whose addresses need not be public.
@@ -290,6 +301,11 @@ impl Default for Config {
                 workspace_bytes: 2 * 1024 * 1024 * 1024,
                 freeze_after_s: 30,
                 park_after_s: 300,
+                archive_after_s: 3 * 24 * 3_600,
+                template: Template::Blank,
+                templates_dir: None,
+                token_s: 900,
+                egress_bytes: 20 << 30,
                 allow: Allowed::default(),
                 origins: Vouched::default(),
                 isolation: Demands::default(),

@@ -7,13 +7,15 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hands::{Hands, HandsLimits, Journal};
+use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
-use sandbox::egress::Policy;
+use sandbox::egress::{self, Policy};
 use sandbox::local::privileges::connection;
 use sandbox::local::{Local, Parts, Settings, Starter, host_main, starter_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
+use sandbox::workspace::checkpoints::Checkpoints;
+use sandbox::workspace::templates::Templates;
 use store::Store;
 
 use crate::config::Config;
@@ -97,17 +99,27 @@ pub fn starter(config: &Config) -> Result<Starter> {
 
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
 pub fn local(directory: &Path) -> Local {
-    Local::new(|| Part::Host.command(), below(directory))
+    Local::new(|| Part::Host.command(), below(directory, directory.join("templates")))
 }
 
 fn settings(config: &Config) -> Result<Settings> {
-    let directory =
-        std::path::absolute(config.data_dir.join("sandboxes")).map_err(kernel::Error::internal)?;
-    Ok(below(&directory))
+    let directory = directory(config)?;
+    let templates = templates(config, &directory)?;
+    Ok(below(&directory, templates))
 }
 
-fn below(directory: &Path) -> Settings {
-    Settings { run_dir: directory.join("run"), trees: vec![directory.join("workspaces")] }
+fn directory(config: &Config) -> Result<PathBuf> {
+    std::path::absolute(config.data_dir.join("sandboxes")).map_err(kernel::Error::internal)
+}
+
+fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
+    let templates = config.sandbox.templates_dir.clone().unwrap_or_else(|| directory.join("templates"));
+    std::path::absolute(templates).map_err(kernel::Error::internal)
+}
+
+/// The first of the trees is where workspaces are.
+fn below(directory: &Path, templates: PathBuf) -> Settings {
+    Settings { run_dir: directory.join("run"), trees: vec![directory.join("workspaces"), templates] }
 }
 
 /// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one
@@ -115,15 +127,26 @@ fn below(directory: &Path) -> Settings {
 ///
 /// # Errors
 /// Of the kernel.
-pub fn hands(config: &Config, starter: Option<Starter>, store: Store, journal: Journal) -> Result<Hands> {
+pub fn hands(
+    config: &Config,
+    starter: Option<Starter>,
+    store: Store,
+    journal: Journal,
+    checkpoints: Checkpoints,
+) -> Result<Hands> {
+    let directory = directory(config)?;
+    let templates = templates(config, &directory)?;
+    std::fs::create_dir_all(&templates).map_err(kernel::Error::internal)?;
+    let keeping = Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates) };
     let local = match starter {
         Some(starter) => Local::started_by(starter)?,
         None => Local::new(|| Part::Host.command(), settings(config)?),
     };
     let wanted = &config.sandbox;
-    let egress = Policy {
+    let policy = Policy {
         allow: wanted.allow.0.clone(),
         origins: wanted.origins.0.clone(),
+        limits: egress::Limits { bytes: wanted.egress_bytes, ..egress::Limits::default() },
         advice: "the platform's operator adds a host to sandbox.allow in steading.toml".to_owned(),
         ..Policy::default()
     };
@@ -134,14 +157,17 @@ pub fn hands(config: &Config, starter: Option<Starter>, store: Store, journal: J
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),
+        archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
+        template: wanted.template,
+        token: Duration::from_secs(wanted.token_s),
         each: Limits {
             memory_bytes: wanted.memory_bytes,
             cpu_millis: wanted.cpu_millis,
             ..Limits::default()
         },
-        egress,
+        egress: policy,
         isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };
-    Hands::new(local, store, journal, limits)
+    Hands::new(local, store, journal, keeping, limits)
 }

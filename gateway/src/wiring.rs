@@ -27,12 +27,14 @@ use hands::Journal;
 use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
+use mcp_server::bridge::Bridge;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
 use sandbox::egress::Outcome;
 use sandbox::local::Starter;
 use sandbox::preview::Labels;
+use sandbox::workspace::checkpoints::Checkpoints;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
@@ -171,7 +173,8 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
-    let hands = sandboxes::hands(config, starter, control.store().clone(), egress_journal(&logs))?;
+    let (store, journal) = (control.store().clone(), egress_journal(&logs));
+    let hands = sandboxes::hands(config, starter, store, journal, checkpoints(config)?)?;
     tokio::spawn({
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
@@ -226,6 +229,7 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
     doors.guard = Guard::loopback().with_url(&listening.url.parse().map_err(Error::internal)?);
     doors.body_limit = config.mcp.body_limit;
     let doors = Arc::new(doors);
+    platform.hands.connect(Arc::new(Bridge::new(Arc::clone(&doors))));
     let options = McpOptions {
         sessions: if config.mcp.legacy_sessions { Sessions::Legacy } else { Sessions::None },
         stop: listening.stopping.clone(),
@@ -292,15 +296,23 @@ fn logs(config: &Config, environments_dir: &Path) -> Logs {
     Logs::with(environments_dir, rotation, Pace { per_second })
 }
 
-/// Notes in the environment's log what its sandboxes were refused.
+/// Notes in the environment's log where its sandboxes went, and what they were refused.
 fn egress_journal(logs: &Logs) -> Journal {
     let logs = logs.clone();
     Arc::new(move |env, event| {
-        if let Outcome::Refused(refusal) = &event.outcome {
-            let target = event.target.as_ref().map_or_else(|| "a host".to_owned(), ToString::to_string);
-            let message = format!("a sandbox was not let out to {target}: {refusal}");
-            logs.append(env, Entry::new(event.at, Level::Warn, Source::Sandbox, message));
-        }
+        let target = event.target.as_ref().map_or_else(|| "a host".to_owned(), ToString::to_string);
+        let (level, what) = match &event.outcome {
+            Outcome::Allowed => (Level::Debug, format!("a sandbox was connected to {target}")),
+            Outcome::Cut(cut) => (Level::Warn, format!("a sandbox was cut off from {target}: {cut}")),
+            Outcome::Refused(refusal) => {
+                (Level::Warn, format!("a sandbox was not let out to {target}: {refusal}"))
+            }
+        };
+        let used = match event.outcome {
+            Outcome::Refused(_) => String::new(),
+            _ => format!(" ({} bytes out, {} in, {} ms)", event.up, event.down, event.took.as_millis()),
+        };
+        logs.append(env, Entry::new(event.at, level, Source::Sandbox, format!("{what}{used}")));
     })
 }
 
@@ -325,6 +337,14 @@ fn attic(config: &Config) -> Result<Attic> {
     match s3(config) {
         Some(s3) => Ok(Attic::remote(s3.store()?)),
         None => Attic::local(&config.data_dir.join("archive")),
+    }
+}
+
+/// Where workspaces that nobody needs are archived.
+fn checkpoints(config: &Config) -> Result<Checkpoints> {
+    match s3(config) {
+        Some(s3) => Ok(Checkpoints::remote(s3.store()?)),
+        None => Checkpoints::local(&config.data_dir.join("checkpoints")),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod app_addresses;
 pub mod app_keys;
 pub mod auth;
+pub mod bridge;
 mod doors;
 pub mod extract;
 pub mod gate;

@@ -2,11 +2,13 @@
 
 mod calls;
 mod handler;
+pub(crate) mod messages;
 mod plain;
 mod sessions;
 mod skills;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +82,8 @@ pub enum Sessions {
 struct Visit {
     caller: Arc<Caller>,
     selection: Selection,
+    /// The tools that the caller is held to, where it is held to some.
+    tools: Option<Arc<BTreeSet<String>>>,
     id: CallId,
 }
 
@@ -206,7 +210,7 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if let Some(owners) = opens {
             owners.room_for(&caller, &sent).await?;
         }
-        parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, id });
+        parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, tools: None, id });
         let request = http::Request::from_parts(parts, Full::new(sent.clone()));
         let response = self.service.handle(request).await;
         if let Some(owners) = opens

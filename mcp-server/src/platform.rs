@@ -20,7 +20,7 @@ use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
 
 /// What the workspace of whoever runs the platform is called.
-const OPERATOR: &str = "operator";
+pub(crate) const OPERATOR: &str = "operator";
 
 /// The services that tools ask.
 pub struct Platform {

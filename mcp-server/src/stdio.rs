@@ -1,6 +1,6 @@
 //! MCP over stdio: a bridge that carries each line to the HTTP endpoint of a running platform, and its answers back.
 
-mod message;
+pub(crate) mod message;
 mod sse;
 
 use std::collections::HashMap;

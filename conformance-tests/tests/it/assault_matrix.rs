@@ -155,6 +155,14 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             })
             .flatten()
             .collect(),
+        ("get", "/v1/envs/{env}/egress") => {
+            [plain(&format!("/v1/envs/{}/egress", t.slug)), plain(&format!("/v1/envs/{}/egress", t.env))]
+                .concat()
+        }
+        ("put", "/v1/envs/{env}/egress") => [&t.slug, &t.env]
+            .into_iter()
+            .flat_map(|env| with(&format!("/v1/envs/{env}/egress"), json!({ "allow": [] })))
+            .collect(),
         ("get", "/v1/envs/{env}/export") => {
             [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
                 .concat()

@@ -37,7 +37,7 @@ pub use limits::Limits;
 pub use names::{DomainPlace, Place};
 pub use replays::Replays;
 pub use sealing::Sealing;
-pub use secrets::{SecretInfo, SecretKind, Secrets};
+pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
 pub use store::{Call, EnvState, Environment, EnvironmentFilter, Key, Location, Tenant, Usage};
 pub use tenants::Tenants;
 pub use tokens::{Minted, NewToken, Tokens};

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use landlock::is_there as landlock_is_there;
 pub use make::make;
 pub use privileges::{Confinement, become_first, confine};
-pub use spec::{Groups, JailSpec, Protection, Tree, Users};
+pub use spec::{Disks, Groups, JailSpec, Protection, Told, Tree, Users};
 
 /// The user that commands are, inside and on disk; the group has the same number.
 pub const USER: u32 = 1000;
@@ -76,6 +76,8 @@ pub enum Report {
         /// Its number where the maker was started.
         pid: u32,
     },
+    /// All is there but what lies on disks.
+    Waits,
     /// It does not work; whatever there was is gone when the process is.
     Failed {
         /// The step.

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
+use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
-use sandbox::workspace::Origin;
 use store::Workspace;
 use tokio::sync::MutexGuard;
 use tokio::task::JoinSet;
 
+use crate::runs::Run;
 use crate::{Hands, Inner, Journal};
 
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
@@ -24,7 +25,12 @@ pub(crate) struct Slot {
     state: tokio::sync::Mutex<Option<Arc<Awake>>>,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
+    /// When its files may be archived again after that has failed.
+    archive_from: Mutex<Option<Instant>>,
 }
+
+/// The shortest time between two attempts to archive one workspace.
+const NEXT_ARCHIVE: Duration = Duration::from_secs(60);
 
 /// What has a place.
 pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
@@ -37,6 +43,17 @@ impl Slot {
     /// Whoever does not wait for somebody else's work on it.
     pub fn try_lock(&self) -> Option<Held<'_>> {
         self.state.try_lock().ok()
+    }
+
+    pub fn may_be_archived(&self) -> bool {
+        let from = *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner);
+        from.is_none_or(|from| from <= Instant::now())
+    }
+
+    /// It could not be, after so long a time: what is hopeless is tried for no more than a share of the time.
+    pub fn archive_later(&self, took: Duration) {
+        let later = Instant::now() + NEXT_ARCHIVE.max(took * SHARE);
+        *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
     }
 
     pub fn tenant(&self) -> Option<TenantId> {
@@ -55,12 +72,15 @@ pub(crate) struct Awake {
     pub limiting: Limiting,
     pub calls: AtomicUsize,
     visits: AtomicUsize,
-    pub stopped: std::sync::atomic::AtomicBool,
+    pub stopped: Arc<AtomicBool>,
     used: Mutex<Used>,
+    /// How often the kernel has ended a process of it for want of memory.
+    oom_kills: AtomicU64,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
     session: Session,
-    /// Its way out, which ends with it.
+    pub run: Arc<Run>,
+    /// Its way out and its bridge, which end with it.
     _serving: JoinSet<()>,
 }
 
@@ -124,6 +144,11 @@ impl Awake {
             used.at = now;
         }
         (used.cpu, used.looked) = (cpu, now);
+    }
+
+    /// Whether memory has been short since this was asked last.
+    pub fn was_out_of_memory(&self, oom_kills: u64) -> bool {
+        self.oom_kills.swap(oom_kills, Ordering::SeqCst) < oom_kills
     }
 
     fn touch(&self) {
@@ -237,6 +262,9 @@ impl Hands {
             } else if awake.stopped.load(Ordering::SeqCst) {
                 let resumed = inner.local.resume(awake.sandbox).await;
                 awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
+                if resumed.is_ok() {
+                    awake.run.refresh().await;
+                }
                 resumed.is_ok()
             } else {
                 true
@@ -253,11 +281,11 @@ impl Hands {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
         }
-        // It may have been removed while this waited for its place.
-        if inner.store.workspaces().of_sandbox(workspace.sandbox).await?.is_none() {
+        // It may have been removed or archived while this waited for its place.
+        let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
             inner.slots().remove(&workspace.id);
             return Err(Error::not_found("such workspace (any more)"));
-        }
+        };
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
         slot.note(Some(workspace.tenant));
@@ -300,25 +328,24 @@ fn surroundings() -> BTreeMap<String, String> {
 }
 
 impl Inner {
-    async fn make(&self, workspace: &Workspace) -> Result<Arc<Awake>> {
-        let tree = match self.local.tree(workspace.id).await {
-            Err(error) if error.code() == Code::NotFound => {
-                self.local.create_workspace(workspace.id, Origin::Empty, workspace.quota_bytes).await?;
-                self.local.tree(workspace.id).await?
-            }
-            tree => tree?,
-        };
-        let limits = self.limits.each;
-        let spec = Spec { id: workspace.sandbox, workspace: tree, layers: Vec::new(), limits };
+    async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+        let tree = self.at_hand(workspace).await?;
+        let (tree, layers) = self.begin(workspace, tree).await?;
+        let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
         let started = self.local.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));
         let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
+        let run = Arc::new(Run::begin(self, workspace, &session, &egress, surroundings()).await?);
         let mut serving = JoinSet::new();
-        let way_out = egress.clone();
-        serving.spawn(async move { way_out.serve(started.egress).await });
-        session.activate(surroundings(), None).await?;
+        serving.spawn(async move { egress.serve(started.egress).await });
+        if let Some(platform) = run.platform() {
+            serving.spawn(bridge::serve(started.bridge, workspace.sandbox, platform));
+        }
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (keeping, asleep) = (Arc::clone(&run), Arc::clone(&stopped));
+        serving.spawn(async move { keeping.keep(asleep).await });
         let now = Instant::now();
         Ok(Arc::new(Awake {
             sandbox: workspace.sandbox,
@@ -326,17 +353,20 @@ impl Inner {
             limiting: started.limiting,
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
-            stopped: false.into(),
+            stopped,
+            oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
             session,
+            run,
             _serving: serving,
         }))
     }
 
     /// Ends the sandbox of a place.
     pub(crate) async fn end(&self, sandbox: SandboxId, held: &mut Held<'_>) -> Result<()> {
-        if held.take().is_some() {
+        if let Some(awake) = held.take() {
+            awake.run.end();
             self.local.destroy(sandbox).await?;
         }
         Ok(())

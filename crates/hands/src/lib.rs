@@ -5,26 +5,34 @@
 //! somebody calls, stopped where it is when nobody does, and ended a while later; the files stay. Nothing of all that is
 //! asked for: whoever calls again finds the files as they were.
 
+mod archiving;
 mod awake;
 mod crowd;
 mod demands;
+mod freezing;
+mod keeping;
 mod limits;
+mod runs;
 mod snapshots;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, WorkspaceId};
+use sandbox::bridge::Tokens;
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
-use store::{Store, Workspace};
+use sandbox::workspace::templates::Template;
+use store::{Kept, Store, Workspace};
 use tokio::sync::OnceCell;
 
 pub use awake::{Hand, Visit};
 pub use demands::Demands;
+pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
+pub use runs::{Lent, Platform, Reach};
 
 use awake::Slot;
 
@@ -41,9 +49,16 @@ struct Inner {
     outside: Arc<Outside>,
     journal: Journal,
     limits: HandsLimits,
+    keeping: Keeping,
     slots: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     /// Whether what earlier processes have left was looked after.
     tidy: OnceCell<()>,
+    /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
+    copying: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The tokens of what runs.
+    tokens: Arc<Tokens>,
+    /// Whose tools runs call.
+    platform: RwLock<Option<Arc<dyn Platform>>>,
 }
 
 impl Hands {
@@ -51,17 +66,45 @@ impl Hands {
     ///
     /// # Errors
     /// `internal` where TLS cannot be set up.
-    pub fn new(local: Local, store: Store, journal: Journal, limits: HandsLimits) -> Result<Self> {
+    pub fn new(
+        local: Local,
+        store: Store,
+        journal: Journal,
+        keeping: Keeping,
+        limits: HandsLimits,
+    ) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
-        let (slots, tidy) = (Mutex::default(), OnceCell::new());
-        Ok(Self(Arc::new(Inner { local, store, outside, journal, limits, slots, tidy })))
+        let (slots, tidy, copying) = (Mutex::default(), OnceCell::new(), Mutex::default());
+        let (tokens, platform) = (Arc::default(), RwLock::default());
+        Ok(Self(Arc::new(Inner {
+            local,
+            store,
+            outside,
+            journal,
+            limits,
+            keeping,
+            slots,
+            tidy,
+            copying,
+            tokens,
+            platform,
+        })))
     }
 
     /// The workspace of that name, made where there is none.
     ///
     /// # Errors
-    /// `quota_exceeded` where the environment has as many as it may; `not_found` where it is going.
+    /// As [`Hands::workspace_from`].
     pub async fn workspace(&self, env: &Env, name: &str) -> Result<Workspace> {
+        self.workspace_from(env, name, self.0.limits.template).await
+    }
+
+    /// The workspace of that name, made where there is none; its sandbox then has what `template` says below
+    /// `/usr/local`.
+    ///
+    /// # Errors
+    /// `quota_exceeded` where the environment has as many as it may; `not_found` where it is going.
+    pub async fn workspace_from(&self, env: &Env, name: &str, template: Template) -> Result<Workspace> {
         let records = self.0.store.workspaces();
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
@@ -75,14 +118,25 @@ impl Hands {
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
+            kept: Kept::Unsaid,
+            archive: None,
+            template: template.as_str().to_owned(),
+            frozen: None,
+            ended: None,
         };
+        self.insert(&new).await
+    }
+
+    /// Notes a workspace, unless there is one of that name.
+    async fn insert(&self, new: &Workspace) -> Result<Workspace> {
+        let records = self.0.store.workspaces();
         let most = self.0.limits.workspaces_of_env;
-        if let Some(made) = records.get_or_insert(&new, most).await? {
+        if let Some(made) = records.get_or_insert(new, most).await? {
             return Ok(made);
         }
-        let there = records.list(env.id()).await?.len();
+        let there = records.list(new.env).await?.len();
         if there == 0 {
-            return Err(Error::not_found(format!("environment \"{}\"", env.id())));
+            return Err(Error::not_found(format!("environment \"{}\"", new.env)));
         }
         Err(Error::new(
             Code::QuotaExceeded,
@@ -107,7 +161,7 @@ impl Hands {
         Ok(self.0.store.workspaces().of_sandbox(sandbox).await?)
     }
 
-    /// Removes a workspace with its files and its snapshots; its sandbox ends first.
+    /// Removes a workspace with its files, its snapshots and its archive; its sandbox ends first.
     ///
     /// # Errors
     /// Where the files cannot be removed; it is there then, without its sandbox.
@@ -119,6 +173,7 @@ impl Hands {
         for snapshot in self.0.store.workspaces().snapshots(workspace.id).await? {
             self.0.local.remove_snapshot(snapshot.id).await?;
         }
+        self.0.keeping.checkpoints.forget(workspace.id).await?;
         self.0.store.workspaces().remove(workspace.id).await?;
         self.0.slots().remove(&workspace.id);
         Ok(())
@@ -137,6 +192,8 @@ impl Hands {
 
     /// Ends every sandbox, and the process that makes them.
     pub async fn close(&self) {
+        // It has these in turn.
+        *self.0.platform.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.local.close().await;
     }
 }
@@ -148,6 +205,13 @@ impl Inner {
 
     fn slot(&self, workspace: WorkspaceId) -> Arc<Slot> {
         Arc::clone(self.slots().entry(workspace).or_default())
+    }
+
+    /// Whose turn it is to have files copied, among the calls of one tenant.
+    fn copying(&self, tenant: TenantId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(all.entry(tenant).or_default())
     }
 
     /// How many sandboxes are awake, of `tenant` and in all.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sandbox::egress::Policy;
 use sandbox::runner::Limits;
+use sandbox::workspace::templates::Template;
 
 use crate::Demands;
 
@@ -29,6 +30,12 @@ pub struct HandsLimits {
     pub freeze_after: Duration,
     /// After how long it is ended; its files stay.
     pub park_after: Duration,
+    /// After how long without use the files of a workspace go to the store of checkpoints; never where it is not said.
+    pub archive_after: Option<Duration>,
+    /// What a new workspace's sandbox has below `/usr/local`, where nobody says otherwise.
+    pub template: Template,
+    /// How long a run token is good for, a quarter of an hour at most; it is renewed while its run lives.
+    pub token: Duration,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
@@ -49,6 +56,9 @@ impl Default for HandsLimits {
             spare_bytes: 2 << 30,
             freeze_after: Duration::from_secs(30),
             park_after: Duration::from_secs(300),
+            archive_after: None,
+            template: Template::Blank,
+            token: Duration::from_secs(900),
             each: Limits::default(),
             egress: Policy::default(),
             isolation: Demands::default(),

@@ -8,6 +8,21 @@ use sandbox::workspace::Mounted;
 use store::{Workspace, WorkspaceSnapshot};
 
 use crate::Hands;
+use crate::awake::Held;
+
+/// Why a snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// To be able to return to it.
+    Plain,
+    /// For sandboxes to begin with.
+    Frozen,
+}
+
+fn frozen() -> Error {
+    Error::new(Code::Conflict, "the workspace is frozen")
+        .hint("its sandbox begins with the same files each time: thaw it before it is changed")
+}
 
 impl Hands {
     /// Keeps what a workspace holds at this moment. Whatever runs in it is stopped for that moment, and goes on. Where
@@ -16,12 +31,33 @@ impl Hands {
     /// # Errors
     /// `quota_exceeded` where the workspace holds more than it may.
     pub async fn snapshot(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
+        let (hands, workspace) = (self.clone(), workspace.clone());
+        // Who asked may not wait any more, and what was stopped for this has to go on.
+        let taking = tokio::spawn(async move {
+            let copying = hands.0.copying(workspace.tenant);
+            let _turn = copying.lock().await;
+            let slot = hands.0.slot(workspace.id);
+            let held = slot.lock().await;
+            hands.keep(&workspace, &held, name, How::Plain).await
+        });
+        taking.await.map_err(Error::internal)?
+    }
+
+    /// Keeps what a workspace holds, whose place the caller has.
+    pub(crate) async fn keep(
+        &self,
+        workspace: &Workspace,
+        held: &Held<'_>,
+        name: Option<String>,
+        how: How,
+    ) -> Result<WorkspaceSnapshot> {
         let inner = &self.0;
         let records = inner.store.workspaces();
-        let slot = inner.slot(workspace.id);
-        let held = slot.lock().await;
         let there = records.snapshots(workspace.id).await?;
         inner.tidy().await?;
+        if held.is_none() {
+            inner.at_hand(&self.now(workspace).await?).await?;
+        }
         let fullness = inner.local.fullness(workspace.id).await?;
         if fullness.bytes > fullness.quota_bytes {
             let message = format!(
@@ -30,11 +66,13 @@ impl Hands {
             );
             return Err(Error::new(Code::QuotaExceeded, message).hint("remove files first"));
         }
-        let snapshot = WorkspaceSnapshot {
+        let mut snapshot = WorkspaceSnapshot {
             id: WorkspaceSnapshotId::new(),
             workspace: workspace.id,
             name,
             created: Timestamp::now(),
+            digest: None,
+            layer: None,
         };
         match held.as_ref() {
             Some(awake) => {
@@ -49,12 +87,19 @@ impl Hands {
             }
             None => inner.local.snapshot(workspace.id, snapshot.id, Mounted::Nowhere).await?,
         }
-        if let Err(error) = records.insert_snapshot(&snapshot).await {
+        let noted = async {
+            if how == How::Frozen {
+                snapshot.digest = Some(inner.local.digest(snapshot.id).await?);
+                snapshot.layer = inner.layer(&workspace.template).await?;
+            }
+            Ok::<_, Error>(records.insert_snapshot(&snapshot).await?)
+        };
+        if let Err(error) = noted.await {
             inner.local.remove_snapshot(snapshot.id).await?;
-            return Err(error.into());
+            return Err(error);
         }
-        // The newest are kept; of the others those without a name go first.
-        let mut goes: Vec<_> = there.iter().rev().collect();
+        // The newest are kept; of the others those without a name go first, and those that were frozen never.
+        let mut goes: Vec<_> = there.iter().rev().filter(|it| it.digest.is_none()).collect();
         goes.sort_by_key(|it| it.name.is_some());
         for old in goes.iter().take((there.len() + 1).saturating_sub(inner.limits.snapshots.max(1))) {
             self.remove_snapshot(old).await?;
@@ -82,14 +127,27 @@ impl Hands {
         let inner = &self.0;
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
+        let workspace = &self.now(workspace).await?;
+        if workspace.frozen.is_some() {
+            return Err(frozen());
+        }
         let found = inner.store.workspaces().snapshots(workspace.id).await?;
         let found = found.into_iter().find(|it| it.id == snapshot);
         let found =
             found.ok_or_else(|| Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")))?;
         inner.end(workspace.sandbox, &mut held).await?;
         slot.note(None);
+        inner.tidy().await?;
+        inner.at_hand(workspace).await?;
+        inner.bring(workspace.id, snapshot).await?;
         inner.local.rollback(workspace.id, snapshot).await?;
         Ok(found)
+    }
+
+    /// The workspace as it is noted at this moment.
+    pub(crate) async fn now(&self, workspace: &Workspace) -> Result<Workspace> {
+        let found = self.0.store.workspaces().of_sandbox(workspace.sandbox).await?;
+        found.ok_or_else(|| Error::not_found("such workspace (any more)"))
     }
 
     /// Removes a snapshot; once more is no error.
@@ -98,6 +156,7 @@ impl Hands {
     /// Where its files cannot be removed.
     pub async fn remove_snapshot(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
         self.0.local.remove_snapshot(snapshot.id).await?;
+        self.0.keeping.checkpoints.remove(snapshot.workspace, snapshot.id).await?;
         Ok(self.0.store.workspaces().remove_snapshot(snapshot.id).await?)
     }
 }

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kernel::{Result, WorkspaceId};
+use kernel::{Code, Result, Timestamp, WorkspaceId};
 use sandbox::runner::Runner as _;
+use sandbox::workspace::Fullness;
+use store::Ended;
 use tokio_util::sync::CancellationToken;
 
 use crate::awake::Awake;
@@ -14,15 +16,25 @@ use crate::{Hands, Inner};
 /// A workspace may have as many files as it may have pieces of this many bytes.
 const BYTES_OF_A_FILE: u64 = 4096;
 
-/// How often it is looked who is not used.
+/// How often it is looked who is not used, at the least.
 const LOOK: Duration = Duration::from_secs(5);
 
 impl Hands {
     /// Looks after the sandboxes until `stop`.
     pub async fn tend(&self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-            self.rest().await;
-        }
+        let look = LOOK.min(self.0.limits.freeze_after.max(Duration::from_secs(1)));
+        let resting = async {
+            while stop.run_until_cancelled(tokio::time::sleep(look)).await.is_some() {
+                self.rest().await;
+            }
+        };
+        // What takes its time keeps nobody from being put to rest.
+        let storing = async {
+            while stop.run_until_cancelled(tokio::time::sleep(look)).await.is_some() {
+                self.store_away().await;
+            }
+        };
+        tokio::join!(resting, storing);
     }
 
     /// Stops and ends what has not been used for long enough.
@@ -34,24 +46,32 @@ impl Hands {
             let Some(mut held) = slot.try_lock() else { continue };
             let Some(awake) = held.clone() else { continue };
             let outcome = async {
+                let records = self.0.store.workspaces();
                 if awake.has_ended() {
                     self.0.end(awake.sandbox, &mut held).await?;
                     slot.note(None);
-                    return Ok(());
+                    return Ok(records.ended(workspace, Some(Ended::Crashed), Timestamp::now()).await?);
                 }
                 if !awake.stopped.load(Ordering::SeqCst) {
-                    awake.worked(self.0.local.usage(awake.sandbox).await?.cpu);
+                    let usage = self.0.local.usage(awake.sandbox).await?;
+                    awake.worked(usage.cpu);
+                    if awake.was_out_of_memory(usage.oom_kills) {
+                        records.ended(workspace, Some(Ended::OutOfMemory), Timestamp::now()).await?;
+                    }
                     if self.0.is_overfull(workspace, &awake).await? {
                         tracing::warn!(workspace.id = %workspace, "a sandbox is ended: its workspace is over its quota");
                         self.0.end(awake.sandbox, &mut held).await?;
                         slot.note(None);
-                        return Ok(());
+                        return Ok(records
+                            .ended(workspace, Some(Ended::OverQuota), Timestamp::now())
+                            .await?);
                     }
                 }
                 let idle = awake.idle();
                 if idle >= self.0.limits.park_after {
                     self.0.end(awake.sandbox, &mut held).await?;
                     slot.note(None);
+                    records.touch(workspace, Timestamp::now()).await?;
                 } else if idle >= self.0.limits.freeze_after && !awake.stopped.load(Ordering::SeqCst) {
                     self.0.local.pause(awake.sandbox).await?;
                     awake.stopped.store(true, Ordering::SeqCst);
@@ -75,11 +95,17 @@ impl Inner {
         if !awake.is_to_be_weighed() {
             return Ok(false);
         }
-        let fullness = self.local.fullness(workspace).await?;
-        awake.weighed(fullness.enforced);
+        let fullness = self.local.fullness(workspace).await;
+        awake.weighed(fullness.as_ref().is_ok_and(|fullness| fullness.enforced));
         // Files without bytes take of the disk, too.
-        let most = fullness.quota_bytes / BYTES_OF_A_FILE;
-        Ok(!fullness.enforced && (fullness.bytes > fullness.quota_bytes || fullness.files > most))
+        let is_past = |most: &Fullness| {
+            most.bytes > most.quota_bytes || most.files > most.quota_bytes / BYTES_OF_A_FILE
+        };
+        match fullness {
+            // What cannot be weighed within its bounds is past them.
+            Err(error) if error.code() == Code::TooLarge => Ok(true),
+            fullness => fullness.map(|it| !it.enforced && is_past(&it)),
+        }
     }
 
     /// Whether the disk that workspaces are on has room for more than what the platform itself needs.

@@ -108,6 +108,9 @@ typed_id!(
     /// What a workspace held at one moment.
     WorkspaceSnapshotId, "wss", "a workspace snapshot's id");
 typed_id!(
+    /// A directory of one machine where workspaces lie.
+    PlaceId, "plc", "a place's id");
+typed_id!(
     /// An end user of an app.
     UserId, "usr", "a user id");
 
@@ -181,6 +184,13 @@ impl TryFrom<String> for BlobHash {
 impl From<BlobHash> for String {
     fn from(hash: BlobHash) -> String {
         hash.to_string()
+    }
+}
+
+impl From<RunId> for KeyId {
+    /// What the calls of a run are counted and recorded under: the same digits.
+    fn from(run: RunId) -> Self {
+        Self(run.0)
     }
 }
 

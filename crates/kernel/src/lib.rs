@@ -14,8 +14,8 @@ mod time;
 pub use caller::{Caller, Principal, Surface};
 pub use error::{Code, Error, LimitInfo, Next, Result};
 pub use id::{
-    BlobHash, CallId, EnvId, IdError, KeyId, PlanId, RunId, SandboxId, SessionId, SnapshotId, TenantId,
-    UserId, WorkspaceId, WorkspaceSnapshotId,
+    BlobHash, CallId, EnvId, IdError, KeyId, PlaceId, PlanId, RunId, SandboxId, SessionId, SnapshotId,
+    TenantId, UserId, WorkspaceId, WorkspaceSnapshotId,
 };
 pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};

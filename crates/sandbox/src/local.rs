@@ -4,6 +4,7 @@
 //! process. When the socket closes it ends every sandbox and itself. [`starter_main`] is what starts it, so that the
 //! gateway need not have its privileges.
 
+mod carrying;
 mod client;
 mod directory;
 mod error;
@@ -12,6 +13,7 @@ mod host;
 mod jail;
 mod message;
 mod packets;
+mod pieces;
 pub mod privileges;
 mod probe;
 pub mod reach;

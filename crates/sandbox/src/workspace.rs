@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use hand::jail::Tree;
+pub use hand::jail::Tree;
 use kernel::{Result, WorkspaceId, WorkspaceSnapshotId};
 use serde::{Deserialize, Serialize};
 

@@ -15,7 +15,7 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Certificates, Domains, Environments, Error, Keys, Records, Replays, Result, Secrets, Settings,
+    Certificates, Domains, Egress, Environments, Error, Keys, Records, Replays, Result, Secrets, Settings,
     SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
@@ -119,6 +119,12 @@ impl Store {
     #[must_use]
     pub fn domains(&self) -> Domains<'_> {
         Domains(self)
+    }
+
+    /// Where sandboxes may go.
+    #[must_use]
+    pub fn egress(&self) -> Egress<'_> {
+        Egress(self)
     }
 
     /// The workspaces of sandboxes.

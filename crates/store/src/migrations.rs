@@ -12,6 +12,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_app_keys.sql"),
     include_str!("migrations/0003_domains.sql"),
     include_str!("migrations/0004_workspaces.sql"),
+    include_str!("migrations/0005_tiers.sql"),
+    include_str!("migrations/0006_egress.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

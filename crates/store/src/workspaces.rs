@@ -1,11 +1,11 @@
 //! The workspaces of environments' sandboxes, and the snapshots of them.
 
-use kernel::{EnvId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use kernel::{BlobHash, EnvId, PlaceId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use sqlx::Any;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row};
 
-use crate::rows::{number, parsed, text, time};
-use crate::{Result, Store};
+use crate::rows::{number, parsed, parsed_or_null, text, text_or_null, time};
+use crate::{Error, Result, Store};
 
 /// A workspace, and the sandbox that has it when it is awake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,77 @@ pub struct Workspace {
     pub created: Timestamp,
     /// When it was last awake.
     pub used: Timestamp,
+    /// Where its files are.
+    pub kept: Kept,
+    /// The checkpoint that was made of it last; all of it where it is archived.
+    pub archive: Option<WorkspaceSnapshotId>,
+    /// What lies below `/usr/local` in its sandbox, by the template's name.
+    pub template: String,
+    /// The snapshot that its sandbox begins with each time.
+    pub frozen: Option<WorkspaceSnapshotId>,
+    /// Why its sandbox ended the last time, unless that was for want of use.
+    pub ended: Option<Ended>,
+}
+
+/// Where the files of a workspace are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Nobody has noted it: where they were always, or nowhere yet.
+    Unsaid,
+    /// On that machine, in that directory, and nowhere else.
+    At(PlaceId),
+    /// In the store of checkpoints. What lies on a machine is of no use any more, or not yet.
+    Archived,
+}
+
+const ARCHIVED: &str = "archive";
+
+impl Kept {
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Unsaid => None,
+            Self::At(place) => Some(place.to_string()),
+            Self::Archived => Some(ARCHIVED.to_owned()),
+        }
+    }
+
+    fn read(row: &AnyRow) -> Result<Self> {
+        Ok(match text_or_null(row, "kept")?.as_deref() {
+            None => Self::Unsaid,
+            Some(ARCHIVED) => Self::Archived,
+            Some(_) => Self::At(parsed(row, "kept")?),
+        })
+    }
+}
+
+/// What ended a sandbox other than that nobody needed it. Its files are as they were at that moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its first process ended by itself, or with the process that makes sandboxes.
+    Crashed,
+    /// Its memory was full, and the kernel has ended a process of it.
+    OutOfMemory,
+    /// Its files took more than they may.
+    OverQuota,
+}
+
+impl Ended {
+    /// Its name, in texts and in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Crashed => "crashed",
+            Self::OutOfMemory => "out_of_memory",
+            Self::OverQuota => "over_quota",
+        }
+    }
+
+    fn read(row: &AnyRow) -> Result<Option<Self>> {
+        let Some(name) = text_or_null(row, "ended")? else { return Ok(None) };
+        let all = [Self::Crashed, Self::OutOfMemory, Self::OverQuota];
+        let known = all.into_iter().find(|it| it.as_str() == name);
+        known.map(Some).ok_or_else(|| Error::Unreadable { what: "ended", source: name.into() })
+    }
 }
 
 /// What a workspace held at one moment.
@@ -39,12 +110,17 @@ pub struct WorkspaceSnapshot {
     pub name: Option<String>,
     /// When it was taken.
     pub created: Timestamp,
+    /// The hash of all that it holds, of one that was frozen. Such a one stays until somebody removes it.
+    pub digest: Option<BlobHash>,
+    /// The layer of the template that it was frozen with, where that has one.
+    pub layer: Option<String>,
 }
 
 /// The workspaces.
 pub struct Workspaces<'a>(pub(crate) &'a Store);
 
-const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, quota, created, used FROM workspaces";
+const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, quota, created, used, kept, archive, template, \
+                       frozen, ended FROM workspaces";
 
 impl Workspaces<'_> {
     /// The workspace of that name, made as `new` says where there is none; none where the environment is no ready one
@@ -63,9 +139,9 @@ impl Workspaces<'_> {
             return Ok(None);
         }
         sqlx::query(
-            "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $7 \
-             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $8 ON CONFLICT DO NOTHING",
+            "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used, kept, template) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $7, $8, $9 \
+             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $10 ON CONFLICT DO NOTHING",
         )
         .bind(new.id.to_string())
         .bind(new.env.to_string())
@@ -74,6 +150,8 @@ impl Workspaces<'_> {
         .bind(new.sandbox.to_string())
         .bind(i64::try_from(new.quota_bytes).unwrap_or(i64::MAX))
         .bind(new.created.as_micros())
+        .bind(new.kept.text())
+        .bind(new.template.as_str())
         .bind(most)
         .execute(write.connection())
         .await?;
@@ -110,13 +188,16 @@ impl Workspaces<'_> {
         query.fetch_all(self.0.reader()).await?.iter().map(workspace).collect()
     }
 
-    /// Every workspace and every snapshot there is.
+    /// Every workspace and every snapshot whose files are not in the store of checkpoints alone.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn ids(&self) -> Result<(Vec<WorkspaceId>, Vec<WorkspaceSnapshotId>)> {
-        let workspaces = sqlx::query("SELECT id FROM workspaces").fetch_all(self.0.reader()).await?;
-        let snapshots = sqlx::query("SELECT id FROM workspace_snapshots").fetch_all(self.0.reader()).await?;
+        let workspaces = "SELECT id FROM workspaces WHERE kept IS NULL OR kept <> 'archive'";
+        let workspaces = sqlx::query(workspaces).fetch_all(self.0.reader()).await?;
+        let snapshots = "SELECT s.id AS id FROM workspace_snapshots s JOIN workspaces w ON w.id = s.workspace \
+                         WHERE w.kept IS NULL OR w.kept <> 'archive'";
+        let snapshots = sqlx::query(snapshots).fetch_all(self.0.reader()).await?;
         Ok((
             workspaces.iter().map(|row| parsed(row, "id")).collect::<Result<_>>()?,
             snapshots.iter().map(|row| parsed(row, "id")).collect::<Result<_>>()?,
@@ -135,6 +216,71 @@ impl Workspaces<'_> {
             .execute(write.connection())
             .await?;
         write.commit().await
+    }
+
+    /// Notes that a workspace was in use until now, and what ended that.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn ended(&self, id: WorkspaceId, why: Option<Ended>, now: Timestamp) -> Result<()> {
+        let mut write = self.0.begin_write().await?;
+        sqlx::query("UPDATE workspaces SET used = $2, ended = $3 WHERE id = $1")
+            .bind(id.to_string())
+            .bind(now.as_micros())
+            .bind(why.map(Ended::as_str))
+            .execute(write.connection())
+            .await?;
+        write.commit().await
+    }
+
+    /// Notes where the files of a workspace are from now on, and the checkpoint that goes with it, as long as they were
+    /// `before`; whether they were.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn keep(
+        &self,
+        id: WorkspaceId,
+        before: Kept,
+        now: Kept,
+        archive: Option<WorkspaceSnapshotId>,
+    ) -> Result<bool> {
+        let mut write = self.0.begin_write().await?;
+        let sql = "UPDATE workspaces SET kept = $2, archive = $3 \
+                   WHERE id = $1 AND COALESCE(kept, '') = COALESCE($4, '')";
+        let changed = sqlx::query(sql)
+            .bind(id.to_string())
+            .bind(now.text())
+            .bind(archive.map(|it| it.to_string()))
+            .bind(before.text())
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(changed.rows_affected() == 1)
+    }
+
+    /// Notes the snapshot that a workspace's sandbox begins with each time, or that there is none.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn freeze(&self, id: WorkspaceId, snapshot: Option<WorkspaceSnapshotId>) -> Result<()> {
+        let mut write = self.0.begin_write().await?;
+        sqlx::query("UPDATE workspaces SET frozen = $2 WHERE id = $1")
+            .bind(id.to_string())
+            .bind(snapshot.map(|it| it.to_string()))
+            .execute(write.connection())
+            .await?;
+        write.commit().await
+    }
+
+    /// Workspaces whose files are at `place` and that nobody has used since `before`, the longest unused first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn unused(&self, place: PlaceId, before: Timestamp, most: i64) -> Result<Vec<Workspace>> {
+        let sql = format!("{COLUMNS} WHERE kept = $1 AND used < $2 ORDER BY used, id LIMIT $3");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(place.to_string()).bind(before.as_micros());
+        query.bind(most).fetch_all(self.0.reader()).await?.iter().map(workspace).collect()
     }
 
     /// Forgets a workspace, with its snapshots.
@@ -157,11 +303,15 @@ impl Workspaces<'_> {
     /// Where the database fails, or the workspace is gone.
     pub async fn insert_snapshot(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
         let mut write = self.0.begin_write().await?;
-        sqlx::query("INSERT INTO workspace_snapshots (id, workspace, name, created) VALUES ($1, $2, $3, $4)")
+        let sql = "INSERT INTO workspace_snapshots (id, workspace, name, created, digest, layer) \
+                   VALUES ($1, $2, $3, $4, $5, $6)";
+        sqlx::query(sql)
             .bind(snapshot.id.to_string())
             .bind(snapshot.workspace.to_string())
             .bind(snapshot.name.clone())
             .bind(snapshot.created.as_micros())
+            .bind(snapshot.digest.map(|digest| digest.to_string()))
+            .bind(snapshot.layer.clone())
             .execute(write.connection())
             .await?;
         write.commit().await
@@ -172,18 +322,9 @@ impl Workspaces<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn snapshots(&self, workspace: WorkspaceId) -> Result<Vec<WorkspaceSnapshot>> {
-        let sql = "SELECT id, workspace, name, created FROM workspace_snapshots WHERE workspace = $1 \
-                   ORDER BY created DESC, id DESC";
-        let rows = sqlx::query(sql).bind(workspace.to_string()).fetch_all(self.0.reader()).await?;
-        let read = |row: &AnyRow| {
-            Ok(WorkspaceSnapshot {
-                id: parsed(row, "id")?,
-                workspace: parsed(row, "workspace")?,
-                name: row.try_get("name")?,
-                created: time(row, "created")?,
-            })
-        };
-        rows.iter().map(read).collect()
+        let sql = format!("{SNAPSHOT_COLUMNS} WHERE workspace = $1 ORDER BY created DESC, id DESC");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(workspace.to_string());
+        query.fetch_all(self.0.reader()).await?.iter().map(snapshot).collect()
     }
 
     /// Forgets a snapshot.
@@ -198,6 +339,19 @@ impl Workspaces<'_> {
             .await?;
         write.commit().await
     }
+}
+
+const SNAPSHOT_COLUMNS: &str = "SELECT id, workspace, name, created, digest, layer FROM workspace_snapshots";
+
+fn snapshot(row: &AnyRow) -> Result<WorkspaceSnapshot> {
+    Ok(WorkspaceSnapshot {
+        id: parsed(row, "id")?,
+        workspace: parsed(row, "workspace")?,
+        name: text_or_null(row, "name")?,
+        created: time(row, "created")?,
+        digest: parsed_or_null(row, "digest")?,
+        layer: text_or_null(row, "layer")?,
+    })
 }
 
 fn named(env: EnvId, name: &str) -> sqlx::query::Query<'_, Any, sqlx::any::AnyArguments> {
@@ -216,5 +370,10 @@ fn workspace(row: &AnyRow) -> Result<Workspace> {
         quota_bytes: u64::try_from(number(row, "quota")?).unwrap_or_default(),
         created: time(row, "created")?,
         used: time(row, "used")?,
+        kept: Kept::read(row)?,
+        archive: parsed_or_null(row, "archive")?,
+        template: text(row, "template")?,
+        frozen: parsed_or_null(row, "frozen")?,
+        ended: Ended::read(row)?,
     })
 }

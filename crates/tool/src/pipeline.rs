@@ -1,5 +1,6 @@
 //! The one road to a tool: find, authorize, limit, validate, replay, run, record, encode.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Call {
     pub input: Value,
     /// What the client asked to see; a tool outside it is `forbidden`.
     pub selection: Selection,
+    /// The tools that the caller is held to, whatever its scopes open; all of those where it is held to none.
+    pub tools: Option<Arc<BTreeSet<String>>>,
     /// How long it may run; as long as the tool says where it is not said, else 600 s at most.
     pub deadline: Option<Duration>,
     /// Fires when the caller has gone.
@@ -53,6 +56,7 @@ impl Call {
             tool: tool.into(),
             input,
             selection: Selection::Full,
+            tools: None,
             deadline: None,
             cancel: CancellationToken::new(),
             progress: Progress::default(),
@@ -141,6 +145,11 @@ async fn admitted<P: Host>(
 ) -> Result<Value> {
     platform.limiter().admit(&call.caller)?;
     (entry.authorize)(&call.caller, entry.doc.spec.scopes)?;
+    if let Some(tools) = call.tools.as_ref().filter(|tools| !tools.contains(entry.doc.name)) {
+        let message = format!("the credential is not for the tool {}", entry.doc.name);
+        let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+        return Err(Error::new(Code::Forbidden, message).hint(format!("its tools are {}", tools.join(", "))));
+    }
     if !call.selection.admits(entry.doc.spec.effect) {
         let message =
             format!("the tool {} is outside the selection this connection asked for", entry.doc.name);

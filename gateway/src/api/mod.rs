@@ -2,6 +2,7 @@
 
 mod archives;
 mod blobs;
+mod egress;
 mod environments;
 mod health;
 mod home;
@@ -49,6 +50,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/blobs/{sha256}", put(blobs::put).head(blobs::head))
         .route("/v1/envs", get(environments::list).post(environments::create))
         .route("/v1/envs/{env}", get(environments::show).delete(environments::delete))
+        .route("/v1/envs/{env}/egress", get(egress::show).put(egress::set))
         .route("/v1/envs/{env}/export", get(archives::export))
         .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/envs/{env}/backups", get(archives::backups).post(archives::back_up))

@@ -138,6 +138,13 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/v1/envs/{env}/egress",
+            json!({
+                "get": operation("showEgress", "The hosts its sandboxes are held to, null where all that the operator allows", "200"),
+                "put": operation("setEgress", "Hold its sandboxes to {\"allow\": [hosts]}, of those that the operator allows", "200"),
+            }),
+        ),
+        (
             "/v1/envs/{env}/export",
             json!({ "get": operation("exportEnvironment", "Everything in it as one tar, secrets' values left out", "200") }),
         ),

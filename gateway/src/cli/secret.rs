@@ -23,16 +23,23 @@ enum Command {
     Set {
         /// Its name
         name: String,
+        /// Only for what sandboxes send to this host, where they have a placeholder; may be given more than once
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
     },
 }
 
 impl Secret {
     /// Runs it.
     pub async fn run(self, context: Context) -> Result<(), Failure> {
-        let Command::Set { name } = self.command;
+        let Command::Set { name, hosts } = self.command;
         let value = value(&name)?;
         let mut client = Client::connect(&context).await?;
-        let answer = client.tool("secret_set", &json!({ "name": name, "value": value.expose() })).await;
+        let mut input = json!({ "name": name, "value": value.expose() });
+        if !hosts.is_empty() {
+            input["hosts"] = hosts.into();
+        }
+        let answer = client.tool("secret_set", &input).await;
         client.close().await;
         context.output.result(&answer?, |_| format!("{name} is set."));
         Ok(())

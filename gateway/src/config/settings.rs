@@ -148,6 +148,19 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.freeze_after_s" => sandbox.freeze_after_s;
     /// After how many seconds it is ended; its files stay.
     "sandbox.park_after_s" => sandbox.park_after_s;
+    /// After how many seconds without use the files of a workspace go to the bucket of [storage], or to the data
+    /// directory where there is none; the next call brings them back. 0: never.
+    "sandbox.archive_after_s" => sandbox.archive_after_s;
+    /// What a new workspace's sandbox has below /usr/local: "blank", "node" (Node.js and npm) or "python" (pip).
+    "sandbox.template" => sandbox.template;
+    /// Where templates are put together, once, with the npm and the Python of this machine; it can be brought along from
+    /// another machine of the same kind. Empty: below the data directory.
+    "sandbox.templates_dir" => sandbox.templates_dir;
+    /// How many seconds the token is good for by which what runs in a sandbox calls tools, 3 to 900; it is renewed while
+    /// the sandbox is awake.
+    "sandbox.token_s" => sandbox.token_s;
+    /// What one sandbox may send and receive while it is awake, in bytes.
+    "sandbox.egress_bytes" => sandbox.egress_bytes;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use kernel::{Networks, Secret};
 use sandbox::egress::{Pattern, Target};
+use sandbox::workspace::templates::Template;
 use url::Url;
 
 /// The TOML type of a setting.
@@ -389,6 +390,19 @@ impl Value for Hidden {
 
     fn show(&self) -> String {
         String::new()
+    }
+}
+
+impl Value for Template {
+    const KIND: Kind = Kind::Text;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::as_str).join(", ");
+        Self::from_name(text).ok_or_else(|| format!("must be one of {}", names()))
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

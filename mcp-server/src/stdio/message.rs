@@ -11,7 +11,7 @@ const MODERN: &str = "2026-07-28";
 
 /// What the bridge reads of a message; the rest is carried unread.
 #[derive(Deserialize)]
-pub(super) struct Head {
+pub(crate) struct Head {
     id: Option<Value>,
     method: Option<String>,
     #[serde(default)]
@@ -29,26 +29,26 @@ struct Params {
 }
 
 impl Head {
-    pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
+    pub(crate) fn of(line: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(line)
     }
 
-    pub(super) fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.method.as_deref().unwrap_or_default()
     }
 
     /// The id, where the message waits for an answer.
-    pub(super) fn request_id(&self) -> Option<&Value> {
+    pub(crate) fn request_id(&self) -> Option<&Value> {
         self.id.as_ref().filter(|_| self.method.is_some())
     }
 
     /// The request that this message cancels.
-    pub(super) fn cancels(&self) -> Option<&Value> {
+    pub(crate) fn cancels(&self) -> Option<&Value> {
         self.params.request_id.as_ref().filter(|_| self.method() == "notifications/cancelled")
     }
 
     /// Whether the message is of a revision without sessions.
-    pub(super) fn is_modern(&self) -> bool {
+    pub(crate) fn is_modern(&self) -> bool {
         self.own_version().is_some_and(|version| version >= MODERN)
     }
 
@@ -58,7 +58,7 @@ impl Head {
 
     /// The headers that repeat the body (MCP 2026-07-28, Streamable HTTP, Standard Headers); `agreed` is the
     /// version that `initialize` settled. No tool of the platform asks for headers of its own.
-    pub(super) fn headers(&self, agreed: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn headers(&self, agreed: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         let mut add = |name: &'static str, value: &str| {
             if let Ok(value) = header_value(value) {
@@ -94,7 +94,7 @@ fn header_value(text: &str) -> Result<HeaderValue, http::header::InvalidHeaderVa
 }
 
 /// Whether `message` is the answer to the request `id`.
-pub(super) fn answers(message: &[u8], id: &Value) -> bool {
+pub(crate) fn answers(message: &[u8], id: &Value) -> bool {
     #[derive(Deserialize)]
     struct Answer {
         id: Option<Value>,
@@ -105,7 +105,7 @@ pub(super) fn answers(message: &[u8], id: &Value) -> bool {
 }
 
 /// An error in answer to the request `id` (JSON-RPC 2.0 §5.1), with the problem document where there is one.
-pub(super) fn failure(id: &Value, code: i32, message: &str, problem: Option<&Value>) -> String {
+pub(crate) fn failure(id: &Value, code: i32, message: &str, problem: Option<&Value>) -> String {
     let mut error = json!({ "code": code, "message": message });
     if let Some(problem) = problem {
         error["data"] = problem.clone();
@@ -114,6 +114,6 @@ pub(super) fn failure(id: &Value, code: i32, message: &str, problem: Option<&Val
 }
 
 /// The message without line breaks, which JSON allows between its tokens.
-pub(super) fn one_line(message: &[u8]) -> Vec<u8> {
+pub(crate) fn one_line(message: &[u8]) -> Vec<u8> {
     message.iter().copied().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect()
 }

@@ -72,7 +72,11 @@ impl Tool<Platform> for ResourceDelete {
                 }
                 let subject = format!("{} secret {name}", env.id());
                 let effects = vec![format!("the value of {name} is deleted")];
-                let gone = async || platform.control.secrets().delete(env, name).await;
+                let gone = async || {
+                    platform.control.secrets().delete(env, name).await?;
+                    platform.hands.reach_changed(env).await;
+                    Ok(())
+                };
                 return confirmed(platform, &input, subject, effects, gone).await;
             }
             Kind::Domain => {

@@ -12,12 +12,11 @@ const VALUE: &str = "hunter2-hunter2-hunter2";
 async fn a_secret_is_set_revealed_and_removed() {
     let platform = Platform::new().await;
     let (secrets, env) = (platform.control.secrets(), proof(&platform.default));
-    let set =
-        async |name, value: &str| secrets.set(&env, name, SecretKind::Function, &Secret::new(value)).await;
+    let set = async |name, value: &str| secrets.set(&env, name, &Secret::new(value)).await;
     assert_eq!(set("API_KEY", "first").await.unwrap().version, 1);
     let info = set("API_KEY", VALUE).await.unwrap();
     assert_eq!((info.name.as_str(), info.kind, info.version), ("API_KEY", SecretKind::Function, 2));
-    secrets.set(&env, "_", SecretKind::Egress, &Secret::new("")).await.unwrap();
+    set("_", "").await.unwrap();
     let names: Vec<_> = secrets.names(&env).await.unwrap().into_iter().map(|s| (s.name, s.version)).collect();
     assert_eq!(names, [("API_KEY".to_owned(), 2), ("_".to_owned(), 1)]);
     assert_eq!(secrets.reveal(&env, "API_KEY").await.unwrap().expose(), VALUE);
@@ -34,9 +33,8 @@ async fn a_secret_is_set_revealed_and_removed() {
 async fn names_and_values_have_limits() {
     let platform = Platform::new().await;
     let (secrets, env) = (platform.control.secrets(), proof(&platform.default));
-    let set = async |name: &str, length: usize| {
-        secrets.set(&env, name, SecretKind::Function, &Secret::new("x".repeat(length))).await
-    };
+    let set =
+        async |name: &str, length: usize| secrets.set(&env, name, &Secret::new("x".repeat(length))).await;
     for bad in ["", "a", "1A", "A-B", "A B", "Ä", "A\0", &"A".repeat(65)] {
         let refused = set(bad, 1).await.unwrap_err();
         assert_eq!(refused.pointer(), Some("/name"), "{bad}");
@@ -47,7 +45,7 @@ async fn names_and_values_have_limits() {
         "too_large /value: the value has 65537 bytes, 65536 are allowed"
     );
     let gone = Env::for_upkeep(platform.default.tenant, EnvId::new());
-    let refused = secrets.set(&gone, "A", SecretKind::Function, &Secret::new("x")).await;
+    let refused = secrets.set(&gone, "A", &Secret::new("x")).await;
     assert_eq!(said(refused), format!("not_found there is no environment \"{}\"", gone.id()));
 }
 
@@ -56,7 +54,7 @@ async fn a_sealed_value_that_was_moved_or_changed_does_not_open() {
     let platform = Platform::new().await;
     let (secrets, env) = (platform.control.secrets(), proof(&platform.default));
     let other = proof(&platform.env(&platform.operator, "other").await);
-    secrets.set(&env, "A", SecretKind::Function, &Secret::new(VALUE)).await.unwrap();
+    secrets.set(&env, "A", &Secret::new(VALUE)).await.unwrap();
     let store = Store::open(&Location::Sqlite(platform.path().join("control.db"))).await.unwrap();
     let sealed = store.secrets().sealed(env.id(), "A").await.unwrap().unwrap();
     assert!(!sealed.sealed.contains(VALUE));
@@ -70,7 +68,8 @@ async fn a_sealed_value_that_was_moved_or_changed_does_not_open() {
     put(&other, sealed.clone()).await;
     assert_eq!(said(secrets.reveal(&other, "A").await), broken);
     put(&env, SealedSecret { kind: "egress".into(), ..sealed.clone() }).await;
-    assert_eq!(said(secrets.reveal(&env, "A").await), broken);
+    assert_eq!(said(secrets.reveal(&env, "A").await), "not_found there is no secret \"A\"");
+    assert_eq!(said(secrets.egress(&env).await.map(drop)), broken);
     let mut changed = sealed.sealed.clone();
     changed.replace_range(9..10, if &changed[9..10] == "A" { "B" } else { "A" });
     put(&env, SealedSecret { sealed: changed, ..sealed.clone() }).await;
@@ -83,8 +82,33 @@ async fn a_sealed_value_that_was_moved_or_changed_does_not_open() {
 async fn no_value_lies_on_disk_in_clear() {
     let platform = Platform::new().await;
     let (secrets, env) = (platform.control.secrets(), proof(&platform.default));
-    secrets.set(&env, "A", SecretKind::Function, &Secret::new(VALUE)).await.unwrap();
+    secrets.set(&env, "A", &Secret::new(VALUE)).await.unwrap();
     platform.control.close().await;
     let stored = std::fs::read(platform.path().join("control.db")).unwrap();
     assert!(!stored.windows(VALUE.len()).any(|window| window == VALUE.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_secret_for_hosts_is_for_nothing_else() {
+    let platform = Platform::new().await;
+    let (secrets, env) = (platform.control.secrets(), proof(&platform.default));
+    let hosts = vec!["a.example".to_owned(), "*.b.example:8443".to_owned()];
+    let info = secrets.set_egress(&env, "TOKEN", hosts.clone(), &Secret::new(VALUE)).await.unwrap();
+    assert_eq!((info.kind, info.version), (SecretKind::Egress, 1));
+    assert_eq!(said(secrets.reveal(&env, "TOKEN").await), "not_found there is no secret \"TOKEN\"");
+    let all = secrets.egress(&env).await.unwrap();
+    let all: Vec<_> = all.iter().map(|s| (s.name.as_str(), s.hosts.as_slice(), s.value.expose())).collect();
+    assert_eq!(all, [("TOKEN", hosts.as_slice(), VALUE)]);
+    let other = proof(&platform.env(&platform.operator, "other").await);
+    assert!(secrets.egress(&other).await.unwrap().is_empty());
+    // Set anew for functions, it is for those, and goes out no more.
+    secrets.set(&env, "TOKEN", &Secret::new("other")).await.unwrap();
+    assert!(secrets.egress(&env).await.unwrap().is_empty());
+    for n in 0..64 {
+        let name = format!("T{n}");
+        secrets.set_egress(&env, &name, hosts.clone(), &Secret::new(VALUE)).await.unwrap();
+    }
+    let refused = secrets.set_egress(&env, "ONE_MORE", hosts.clone(), &Secret::new(VALUE)).await;
+    assert!(said(refused.map(drop)).starts_with("quota_exceeded"));
+    assert!(secrets.set_egress(&env, "T5", hosts, &Secret::new(VALUE)).await.is_ok(), "it is there already");
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::namespaces::{self, Disk};
 use super::{
-    At, Error, JailSpec, Protection, Report, Step, Users, landlock, mounts, privileges, seccomp, sys, tree,
+    At, Disks, Error, JailSpec, Protection, Report, Step, Told, Users, landlock, mounts, privileges, seccomp,
+    sys, tree,
 };
 
 /// What every command finds in its environment. Requests leave by the proxy that the first process listens for.
@@ -31,8 +32,11 @@ const ENVIRONMENT: [&CStr; 14] = [
     c"no_proxy=localhost,127.0.0.1,::1",
 ];
 
-/// Largest description of a jail, in bytes.
-const MAX_SPEC: u64 = 1 << 20;
+/// Longest line that is read, in bytes.
+const MAX_LINE: u64 = 1 << 20;
+
+/// What whoever wants the jail says, a line each.
+type Words = BufReader<fs::File>;
 
 /// Reads a [`JailSpec`] from standard input, makes the jail, and runs `hand pid1` as its first process, a child of whoever
 /// started this. Standard output takes the [`Report`]s; standard error is the connection that the first process serves.
@@ -44,16 +48,18 @@ pub fn make() -> i32 {
         sys::close_others()?;
         let report = keep(io::stdout().as_fd())?;
         let stream = keep(io::stderr().as_fd())?;
+        let words = BufReader::new(fs::File::from(keep(io::stdin().as_fd())?));
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        Ok::<_, io::Error>((report, stream, null))
+        Ok::<_, io::Error>((report, stream, words))
     })();
-    let Ok((report, stream, null)) = moved else {
+    let Ok((report, stream, mut words)) = moved else {
         return 1;
     };
     let mut report = fs::File::from(report);
-    match read_spec(&null).and_then(|spec| begin(&spec, stream, &mut report)) {
+    match read_spec(&mut words).and_then(|spec| begin(spec, stream, words, &mut report)) {
         Ok(()) => 0,
         Err(error) => {
             let errno = error.source.raw_os_error().unwrap_or(0);
@@ -63,18 +69,21 @@ pub fn make() -> i32 {
     }
 }
 
-fn read_spec(null: &OwnedFd) -> Result<JailSpec, Error> {
-    let mut text = String::new();
-    io::stdin().take(MAX_SPEC).read_to_string(&mut text).at(Step::Spec, "standard input")?;
-    rustix::stdio::dup2_stdin(null).at(Step::Spec, "standard input")?;
-    let spec: JailSpec = serde_json::from_str(&text).at(Step::Spec, "JSON")?;
+fn read_spec(words: &mut Words) -> Result<JailSpec, Error> {
+    let spec: JailSpec = read(words)?;
     if !cfg!(feature = "weaken") && !spec.without.is_empty() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput)).at(Step::Spec, "without");
     }
     Ok(spec)
 }
 
-fn begin(spec: &JailSpec, stream: OwnedFd, report: &mut fs::File) -> Result<(), Error> {
+fn read<T: serde::de::DeserializeOwned>(words: &mut Words) -> Result<T, Error> {
+    let mut line = String::new();
+    words.take(MAX_LINE).read_line(&mut line).at(Step::Spec, "standard input")?;
+    serde_json::from_str(&line).at(Step::Spec, "JSON")
+}
+
+fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs::File) -> Result<(), Error> {
     let program = open(Path::new("/proc/self/exe"), OFlags::PATH).at(Step::Exec, "/proc/self/exe")?;
     for group in &spec.groups.hand {
         fs::write(group, "0").at(Step::Groups, group.display())?;
@@ -86,7 +95,7 @@ fn begin(spec: &JailSpec, stream: OwnedFd, report: &mut fs::File) -> Result<(), 
         namespaces::become_own_root()?;
     }
     let mut users = namespaces::make_users(spec.users, Disk::Translated)?;
-    let translated = spec.users != Users::Single && tree::translates(spec, users.as_fd())?;
+    let translated = spec.users != Users::Single && tree::translates(&spec, users.as_fd())?;
     if spec.users != Users::Single && !translated {
         users = namespaces::make_users(spec.users, Disk::Plain)?;
     }
@@ -99,16 +108,21 @@ fn begin(spec: &JailSpec, stream: OwnedFd, report: &mut fs::File) -> Result<(), 
         }
         sys::Side::Child => {
             let translation = translated.then(|| users.as_fd());
-            mounts::enter_root(spec, translation)?;
-            privileges::become_hand(spec, users.as_fd())?;
-            drop(users);
+            mounts::build_root(&spec)?;
+            if spec.disks == Told::Later {
+                say(report, &Report::Waits);
+                Disks { workspace: spec.workspace, layers: spec.layers } = read(&mut words)?;
+            }
+            mounts::enter_root(&spec, translation)?;
+            privileges::become_hand(&spec, users.as_fd())?;
+            drop((users, words));
             if spec.has(Protection::Landlock) {
                 landlock::restrict().at(Step::Landlock, "restrict")?;
             }
             if spec.has(Protection::Seccomp) {
                 seccomp::filter().at(Step::Seccomp, "filter")?;
             }
-            Err(exec(spec, &program, &stream, &groups)).at(Step::Exec, "hand pid1")
+            Err(exec(&spec, &program, &stream, &groups)).at(Step::Exec, "hand pid1")
         }
     }
 }

@@ -28,11 +28,11 @@ pub const INERT: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::
 /// What is only read, programs included.
 pub const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 
-/// Builds the root and moves into it. Called by the first process of the new namespaces.
+/// Builds the root, but for what lies on disks. Called by the first process of the new namespaces.
 ///
 /// # Errors
 /// The mount that failed.
-pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
+pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Mounts, "/")?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     file_system("tmpfs", &spec.scratch, flags, "mode=0755,size=1m,nr_inodes=512")?;
@@ -51,7 +51,14 @@ pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), E
     let inodes = (spec.tmp_bytes / 4096).clamp(1024, 1 << 20);
     let options = format!("mode=1777,size={},nr_inodes={inodes}", spec.tmp_bytes);
     file_system("tmpfs", Path::new("tmp"), flags, &options)?;
-    sockets(spec)?;
+    sockets(spec)
+}
+
+/// Mounts what lies on disks, and moves into the root.
+///
+/// # Errors
+/// The mount that failed.
+pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
     tree::workspace(spec, translation)?;
     tree::layers(spec, translation)?;
 
@@ -149,7 +156,7 @@ fn devices(spec: &JailSpec) -> Result<(), Error> {
 /// `/run/steading` belongs to the user, so that the first process can put the run token there as that user.
 fn sockets(spec: &JailSpec) -> Result<(), Error> {
     let owner = spec.users.commands();
-    let options = format!("mode=0755,size=256k,nr_inodes=64,uid={owner},gid={owner}");
+    let options = format!("mode=0755,size=2m,nr_inodes=64,uid={owner},gid={owner}");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let directory = Path::new("run/steading");
     file_system("tmpfs", directory, flags, &options)?;

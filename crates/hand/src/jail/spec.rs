@@ -93,6 +93,28 @@ pub enum Protection {
     Groups,
 }
 
+/// What of a jail lies on disks of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disks {
+    /// What is mounted at `/workspace`.
+    pub workspace: Tree,
+    /// Directories laid over `/usr/local`, only to be read, the topmost first.
+    pub layers: Vec<PathBuf>,
+}
+
+/// When it is said what lies on disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// With the rest.
+    #[default]
+    AtOnce,
+    /// By a line of JSON, [`Disks`], when all else is there, which [`super::Report::Waits`] says. Nothing runs before that.
+    /// What the description of the jail names only says on which file systems it will be.
+    Later,
+}
+
 /// A jail that is wanted. Every path is one of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,6 +141,9 @@ pub struct JailSpec {
     pub groups: Groups,
     /// Who the users are on the host.
     pub users: Users,
+    /// When `workspace` and `layers` are said.
+    #[serde(default)]
+    pub disks: Told,
     /// What to leave out, so that a test can see what it was good for. Refused unless the program was built for tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<Protection>,

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
 
-use hand::jail::{Groups, JailSpec, Protection, Report, Tree, Users};
+use hand::jail::{Disks, Groups, JailSpec, Protection, Report, Told, Tree, Users};
 use hand::wire::{self, MAX_HEAD_AND_TAIL};
 
 /// The host's number for user 0 of the jails of these tests.
@@ -85,6 +85,7 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
         scratch: at("scratch"),
         groups: Groups::default(),
         users: Users::Range { first: FIRST },
+        disks: Told::AtOnce,
         without: Vec::new(),
     };
     change(&mut spec);
@@ -102,11 +103,22 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
         Command::new(format!("/proc/self/fd/{}", program.as_raw_fd())).arg("jail"),
         inside.into(),
     );
-    maker.stdin.take().unwrap().write_all(&serde_json::to_vec(&spec).unwrap()).unwrap();
-    let reports: Vec<Report> = BufReader::new(maker.stdout.take().unwrap())
-        .lines()
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
+    let disks = Disks { workspace: spec.workspace.clone(), layers: spec.layers.clone() };
+    if spec.disks == Told::Later {
+        spec.workspace = Tree::Directory { path: directory.path().to_owned() };
+        spec.layers.clear();
+    }
+    let mut words = maker.stdin.take();
+    let mut tell =
+        |line: Vec<u8>| words.as_mut().unwrap().write_all(&[line, b"\n".to_vec()].concat()).unwrap();
+    tell(serde_json::to_vec(&spec).unwrap());
+    let mut reports = Vec::new();
+    for line in BufReader::new(maker.stdout.take().unwrap()).lines() {
+        match serde_json::from_str(&line.unwrap()).unwrap() {
+            Report::Waits => tell(serde_json::to_vec(&disks).unwrap()),
+            other => reports.push(other),
+        }
+    }
     maker.wait().unwrap();
     match reports.as_slice() {
         [Report::Made { pid }] => Ok(Cell {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use hand::jail::Tree;
+use hand::jail::{JailSpec, Report, Step, Told, Tree};
 
 use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, try_cell};
 
@@ -150,6 +150,28 @@ fn layers_lie_over_usr_local_and_are_only_read() {
         assert_eq!(cell.shell(&script), said.trim_end());
         assert!(cell.shell("touch /usr/local/bin/x").contains("Read-only file system"));
     }
+}
+
+#[test]
+fn a_jail_that_is_told_late_what_lies_on_disks_is_the_same_as_any() {
+    let said = "ls -A / /run /usr/local; cat /proc/mounts; id; echo x > file; stat -c %U file";
+    let layer = |spec: &mut JailSpec| {
+        let layer = spec.scratch.with_file_name("layer");
+        fs::create_dir_all(layer.join("bin")).unwrap();
+        spec.layers.push(layer);
+    };
+    let [mut now, mut later] = [Told::AtOnce, Told::Later].map(|disks| {
+        cell_with(|spec| {
+            layer(spec);
+            spec.disks = disks;
+        })
+    });
+    assert_eq!(now.shell(said), later.shell(said));
+    let missing = try_cell(|spec| {
+        spec.disks = Told::Later;
+        spec.workspace = Tree::Directory { path: "/nowhere/at/all".into() };
+    });
+    assert!(matches!(missing, Err(Report::Failed { step: Step::Workspace, .. })), "{:?}", missing.err());
 }
 
 #[test]

@@ -31,10 +31,7 @@ impl Tools for Echo {
             let pass = self.tokens.check(sandbox, token)?;
             let message = Value::from(message);
             self.asked.lock().unwrap().push(message.clone());
-            if message["method"] == "tools/call" {
-                let tool = message["params"]["name"].as_str().unwrap_or_default();
-                pass.permits(pass.grant().env, tool)?;
-            }
+            assert_eq!(pass.grant().sandbox, sandbox);
             let answer = |id: &Value| json!({ "jsonrpc": "2.0", "id": id, "result": message["params"] });
             Ok(message.get("id").map(answer))
         })
@@ -55,7 +52,7 @@ struct Sandbox {
 impl Sandbox {
     fn start(tools: &Arc<Echo>) -> Self {
         let (id, run) = (SandboxId::new(), RunId::new());
-        let tools_granted = BTreeSet::from(["db_query".to_owned()]);
+        let tools_granted = Arc::new(BTreeSet::from(["db_query".to_owned()]));
         let token = tools
             .tokens
             .begin(Grant { sandbox: id, run, env: EnvId::new(), tools: tools_granted, lasts: LONGEST })
@@ -131,9 +128,7 @@ async fn no_token_but_that_of_a_run_that_lives_here_opens_anything() {
     for token in [&there.token, &Secret::new("stead_run_made-up")] {
         assert_eq!(refused(&here.mcp(token, CALL).await), invalid);
     }
-    let other = here.mcp(&here.token, &CALL.replace("db_query", "db_execute")).await;
-    assert!(refused(&other).starts_with("the run token is not for the tool \"db_execute\""), "{other:?}");
-    assert_eq!(tools.asked.lock().unwrap().len(), 1);
+    assert_eq!(tools.asked.lock().unwrap().len(), 0);
 
     let renewed = tools.tokens.renew(here.run).unwrap();
     for token in [&here.token, &renewed] {

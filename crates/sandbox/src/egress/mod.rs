@@ -40,7 +40,8 @@ use wire::{Open, Rules, Wire};
 
 /// Variables that name programs a file of certificates to trust. In a sandbox each names one with those of the host and
 /// [`Egress::authority_pem`].
-pub const TRUST_VARIABLES: [&str; 7] = [
+pub const TRUST_VARIABLES: [&str; 8] = [
+    "CARGO_HTTP_CAINFO",
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
     "NODE_EXTRA_CA_CERTS",

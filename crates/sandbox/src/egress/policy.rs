@@ -16,6 +16,8 @@ use super::secrets::Bound;
 pub struct Policy {
     /// Hosts that may be asked.
     pub allow: Vec<Pattern>,
+    /// Where this is said, of those only these.
+    pub within: Option<Vec<Pattern>>,
     /// Of those, places whose addresses need not be public: the operator vouches for each, by exact host and port.
     pub origins: Vec<Target>,
     /// Secrets that go out in place of what the sandbox has of them.
@@ -30,6 +32,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             allow: Vec::new(),
+            within: None,
             origins: Vec::new(),
             secrets: Vec::new(),
             limits: Limits::default(),
@@ -266,7 +269,8 @@ impl Policy {
     /// Whether the place may be asked at all.
     #[must_use]
     pub fn allows(&self, target: &Target) -> bool {
-        self.allow.iter().any(|pattern| pattern.matches(target))
+        let names = |patterns: &Vec<Pattern>| patterns.iter().any(|pattern| pattern.matches(target));
+        names(&self.allow) && self.within.as_ref().is_none_or(names)
     }
 
     /// Whether its addresses need not be public.
@@ -374,6 +378,25 @@ mod tests {
         assert!(matches!("+a:+80".parse::<Target>(), Err(Unreadable::Port(_) | Unreadable::Host(_))));
         assert!("*.10.0.0.1".parse::<Pattern>().is_err());
         assert!("a.*.example.com".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn what_is_allowed_is_what_both_lists_name() {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let policy = |within: Option<&[&str]>| Policy {
+            allow: patterns(&["*.a.test", "b.test"]),
+            within: within.map(patterns),
+            ..Policy::default()
+        };
+        let allowed = |within| {
+            let policy = policy(within);
+            ["x.a.test:443", "y.a.test:443", "b.test:443", "c.test:443"]
+                .map(|text| policy.allows(&target(text)))
+        };
+        assert_eq!(allowed(None), [true, true, true, false]);
+        assert_eq!(allowed(Some(&["x.a.test", "c.test"])), [true, false, false, false]);
+        assert_eq!(allowed(Some(&["*"])), [true, true, true, false]);
+        assert_eq!(allowed(Some(&[])), [false; 4]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
-use super::policy::{Policy, Target};
+use super::policy::{Pattern, Policy, Target};
 use crate::relay::{self, Body};
 
 /// Carries a refusal's words where the body of an answer is not shown, as that to `CONNECT`.
@@ -116,9 +116,15 @@ impl Refusal {
         let mut text = format!("{self}\n");
         match self {
             Self::NotAllowed(_) | Self::Cut(_, Cut::Denied) => {
-                let allowed: Vec<String> = policy.allow.iter().take(50).map(ToString::to_string).collect();
-                let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
-                text.push_str(&format!("allowed hosts: {allowed}\n{}\n", policy.advice));
+                let listed = |patterns: &[Pattern]| match patterns {
+                    [] => "none".to_owned(),
+                    some => some.iter().take(50).map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                };
+                text.push_str(&format!("allowed hosts: {}\n", listed(&policy.allow)));
+                if let Some(within) = &policy.within {
+                    text.push_str(&format!("of those the environment allows: {}\n", listed(within)));
+                }
+                text.push_str(&format!("{}\n", policy.advice));
             }
             Self::Private(_) => {
                 text.push_str("only the platform's operator can open places of its own network\n")

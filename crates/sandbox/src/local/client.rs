@@ -198,7 +198,7 @@ impl Local {
         }
     }
 
-    async fn done(&self, call: Call) -> Result<()> {
+    pub(super) async fn done(&self, call: Call) -> Result<()> {
         match self.call(call).await? {
             (Answer::Done, _) => Ok(()),
             _ => Err(Error::Answer.into()),
@@ -206,8 +206,13 @@ impl Local {
     }
 
     async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+        self.call_with(call, Vec::new()).await
+    }
+
+    /// A call with files, which are closed here as soon as they are sent.
+    pub(super) async fn call_with(&self, call: Call, files: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>)> {
         let connection = self.connection().await?;
-        connection.call(call).await
+        connection.call(call, files).await
     }
 
     async fn connection(&self) -> Result<Arc<Connection>> {
@@ -216,7 +221,7 @@ impl Local {
             return Ok(connection.clone());
         }
         let connection = Arc::new(Connection::with(self.origin.start().await?, self.origin.starter())?);
-        connection.call(Call::Open).await?;
+        connection.call(Call::Open, Vec::new()).await?;
         *host = Some(connection.clone());
         Ok(connection)
     }
@@ -295,7 +300,7 @@ impl Connection {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+    async fn call(&self, call: Call, files: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>)> {
         let gone = || Error::Gone(io::ErrorKind::BrokenPipe.into());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
@@ -307,11 +312,13 @@ impl Connection {
             serde_json::to_vec(&Request { number, call }).map_err(|error| Error::Gone(error.into()))?;
         loop {
             let mut writable = self.socket.writable().await.map_err(Error::Gone)?;
-            match writable.try_io(|socket| packets::send(socket.as_fd(), &text, &[])) {
+            let along: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+            match writable.try_io(|socket| packets::send(socket.as_fd(), &text, &along)) {
                 Ok(sent) => break sent.map_err(Error::Gone)?,
                 Err(_) => continue,
             }
         }
+        drop(files);
         let packet = receiver.await.map_err(|_| gone())?;
         let response: Response =
             serde_json::from_slice(&packet.text).map_err(|error| Error::Gone(error.into()))?;

@@ -1,5 +1,6 @@
 //! The process that makes sandboxes: it holds the privileges for that, no credential, and no connection but one.
 
+mod archives;
 mod calls;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use super::error::Error;
 use super::groups::Layout;
 use super::jail::Program;
 use super::message::{Answer, Call, Refusal, Request, Response, Settings};
+use super::packets::Packet;
 use super::sandbox::{Sandbox, Workshop};
 use super::spawner::{self, Jobs};
 use super::{packets, privileges, reaper};
@@ -183,7 +185,7 @@ impl Host {
             for event in &events {
                 match event.data.u64() {
                     CONTROL => match packets::receive(self.control.as_fd()).map_err(Error::Gone)? {
-                        Some(packet) => self.take(&packet.text)?,
+                        Some(packet) => self.take(packet)?,
                         None => return Ok(()),
                     },
                     WAKE => jobs.work(),
@@ -194,11 +196,12 @@ impl Host {
     }
 
     /// Has a call worked on by a thread of its own.
-    fn take(self: &Arc<Self>, text: &[u8]) -> Result<(), Error> {
-        let request: Request = serde_json::from_slice(text).map_err(|error| Error::Gone(error.into()))?;
+    fn take(self: &Arc<Self>, packet: Packet) -> Result<(), Error> {
+        let Packet { text, files } = packet;
+        let request: Request = serde_json::from_slice(&text).map_err(|error| Error::Gone(error.into()))?;
         let number = request.number;
         let begun = self.begin(move |host| {
-            let (result, files) = match host.call(request.call) {
+            let (result, files) = match host.call(request.call, files) {
                 Ok((answer, files)) => (Ok(answer), files),
                 Err(error) => (Err(Refusal::from(error)), Vec::new()),
             };

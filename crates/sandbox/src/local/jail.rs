@@ -12,6 +12,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
+use serde::Serialize;
 
 use super::error::Error;
 use super::spawner::Spawner;
@@ -63,78 +64,112 @@ impl First {
 /// # Errors
 /// [`Error::Jail`] with the step that failed; then the jail's processes are gone.
 pub fn make(spawner: &Spawner, program: &Program, spec: &JailSpec, stream: OwnedFd) -> Result<First, Error> {
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()));
-    command.arg("jail").env_clear().current_dir("/");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stream);
-    let mut maker = spawner.spawn(command).map_err(|error| Error::Files("starting a jail's maker", error))?;
-    let told = serde_json::to_vec(spec).map_err(io::Error::from).and_then(|spec| {
-        let mut input = maker.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        input.write_all(&spec)
-    });
-    // A maker that does not listen says why, or ends.
-    let heard = told.and_then(|()| listen(&mut maker));
-    let _ = maker.kill();
-    let _ = maker.wait();
-    let Heard { reports, whole } = heard.unwrap_or_default();
-    let first = reports.iter().find_map(|report| match report {
-        Report::Made { pid } => adopt(*pid),
-        Report::Failed { .. } => None,
-    });
-    for report in &reports {
-        if let Report::Failed { step, at, errno } = report {
-            if let Some(first) = &first {
-                first.end();
-            }
-            let source = io::Error::from_raw_os_error(*errno);
-            return Err(Error::Jail { step: *step, at: at.clone(), source });
-        }
-    }
-    match first {
-        Some(first) if whole => Ok(first),
-        Some(first) => {
-            first.end();
-            Err(Error::Maker)
-        }
-        None => Err(Error::Maker),
+    let mut maker = Maker::start(spawner, program, stream)?;
+    maker.tell(spec);
+    maker.finish()
+}
+
+/// Whoever makes a jail, and what it says.
+#[derive(Debug)]
+struct Maker {
+    process: Child,
+    text: Vec<u8>,
+    reports: Vec<Report>,
+    deadline: Instant,
+    /// Nobody is left who could say more.
+    whole: bool,
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-/// What the maker of a jail has said.
-#[derive(Default)]
-struct Heard {
-    reports: Vec<Report>,
-    /// Nobody is left who could say more.
-    whole: bool,
+impl Maker {
+    fn start(spawner: &Spawner, program: &Program, stream: OwnedFd) -> Result<Self, Error> {
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()));
+        command.arg("jail").env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stream);
+        let started = spawner.spawn(command);
+        let process = started.map_err(|error| Error::Files("starting a jail's maker", error))?;
+        let deadline = Instant::now() + PATIENCE;
+        Ok(Self { process, text: Vec::new(), reports: Vec::new(), deadline, whole: false })
+    }
+
+    /// Says a line. Where nobody listens any more, what they have said says why.
+    fn tell(&mut self, words: &impl Serialize) {
+        self.deadline = Instant::now() + PATIENCE;
+        if let (Ok(mut line), Some(input)) = (serde_json::to_vec(words), self.process.stdin.as_mut()) {
+            line.push(b'\n');
+            let _ = input.write_all(&line);
+        }
+    }
+
+    /// Hears all that is said until it is enough, the first process runs or all have ended.
+    fn listen(&mut self, enough: impl Fn(&[Report]) -> bool) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        while !self.whole && !enough(&self.reports) {
+            let output = self.process.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(0),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut polled = [PollFd::new(&*output, PollFlags::IN)];
+            match poll(&mut polled, Some(&timeout)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match output.read(&mut buffer)? {
+                0 => self.whole = true,
+                read => self.text.extend_from_slice(&buffer[..read]),
+            }
+            while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                self.reports.push(serde_json::from_slice(&line)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first process, once it exists.
+    fn first(&self) -> Option<First> {
+        self.reports.iter().find_map(|report| match report {
+            Report::Made { pid } => adopt(*pid),
+            Report::Failed { .. } | Report::Waits => None,
+        })
+    }
+
+    /// Hears the rest, and returns what has come of it.
+    fn finish(mut self) -> Result<First, Error> {
+        self.process.stdin.take();
+        let heard = self.listen(|_| false);
+        let first = self.first();
+        let failed = self.reports.iter().find_map(|report| match report {
+            Report::Failed { step, at, errno } => {
+                let source = io::Error::from_raw_os_error(*errno);
+                Some(Error::Jail { step: *step, at: at.clone(), source })
+            }
+            Report::Made { .. } | Report::Waits => None,
+        });
+        match (first, failed) {
+            (Some(first), None) if heard.is_ok() && self.whole => Ok(first),
+            (first, failed) => {
+                if let Some(first) = first {
+                    first.end();
+                }
+                Err(failed.unwrap_or(Error::Maker))
+            }
+        }
+    }
 }
 
 /// The number is that of a child that nobody has waited for, so that it is nobody else's.
 fn adopt(pid: u32) -> Option<First> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     Some(First { pidfd: pidfd_open(pid, PidfdFlags::empty()).ok()? })
-}
-
-/// Everything that is said until the first process runs or all have ended.
-fn listen(maker: &mut Child) -> io::Result<Heard> {
-    let mut output = maker.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    let whole = loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout =
-            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(0), tv_nsec: left.subsec_nanos().into() };
-        let mut polled = [PollFd::new(&output, PollFlags::IN)];
-        match poll(&mut polled, Some(&timeout)) {
-            Ok(0) => break false,
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        match output.read(&mut buffer)? {
-            0 => break true,
-            read => text.extend_from_slice(&buffer[..read]),
-        }
-    };
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    Ok(Heard { reports: lines.map(serde_json::from_slice).collect::<Result<_, _>>()?, whole })
 }

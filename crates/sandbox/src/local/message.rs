@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hand::jail::Tree;
-use kernel::{Code, Error, SandboxId, WorkspaceId, WorkspaceSnapshotId};
+use kernel::{BlobHash, Code, Error, SandboxId, WorkspaceId, WorkspaceSnapshotId};
 use serde::{Deserialize, Serialize};
 
 use super::probe::Finding;
@@ -60,7 +60,9 @@ pub enum Call {
     Workspace(WorkspaceCall),
 }
 
-/// What is asked of the keeper of workspaces; each is the method of the port that has its name.
+/// What is asked of the keeper of workspaces; each is the method of the port that has its name. With `Archive` come two
+/// files, and a third one where there is a base: where the archive goes, where its manifest goes, and the base's manifest.
+/// With `Receive` come the manifest, and what its archives are read from.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum WorkspaceCall {
@@ -72,6 +74,9 @@ pub enum WorkspaceCall {
     RemoveSnapshot { snapshot: WorkspaceSnapshotId },
     Fullness { id: WorkspaceId },
     Ids,
+    Archive { snapshot: WorkspaceSnapshotId },
+    Receive { snapshot: WorkspaceSnapshotId },
+    Digest { snapshot: WorkspaceSnapshotId },
 }
 
 /// A call with the number that its answer carries.
@@ -112,6 +117,8 @@ pub enum Answer {
     Fullness(Fullness),
     /// Those that there are.
     Ids(Vec<WorkspaceId>, Vec<WorkspaceSnapshotId>),
+    /// Of what a snapshot holds.
+    Digest(BlobHash),
 }
 
 /// An error that crosses from one process to the other.

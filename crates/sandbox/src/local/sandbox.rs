@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use hand::jail::{JailSpec, Tree, Users};
+use hand::jail::{JailSpec, Told, Tree, Users};
 use kernel::SandboxId;
 
 use super::directory::{RunDir, SandboxDir};
@@ -105,6 +105,7 @@ impl Sandbox {
             scratch: directory.scratch(),
             groups: group.to_join(),
             users,
+            disks: Told::AtOnce,
             without: Vec::new(),
         };
         let (hand, inside) =

@@ -26,7 +26,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::Caps;
 use super::manifest::Manifest;
-use super::restoring::Open;
+use super::restoring::{self, Open};
 
 const ARCHIVES: &str = "archives";
 const MANIFESTS: &str = "manifests";
@@ -205,6 +205,16 @@ impl Checkpoints {
             restore(&manifest, &mut open)
         })
         .await
+    }
+
+    /// Reads everything that a checkpoint needs, as it is in the store, and holds it against the manifest.
+    ///
+    /// # Errors
+    /// `not_found`; `internal` where something is not what was written; `unavailable`.
+    pub async fn verify(&self, workspace: WorkspaceId, snapshot: WorkspaceSnapshotId) -> Result<()> {
+        let check =
+            |manifest: &Manifest, open: &mut Open<'_>| restoring::verify(manifest, open, &Caps::default());
+        self.bring(workspace, snapshot, check).await
     }
 
     /// Removes a checkpoint, and the archives that none of the others needs. Once more is no error.

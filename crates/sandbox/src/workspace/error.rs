@@ -37,6 +37,12 @@ pub enum Error {
         /// How much is allowed.
         most: u64,
     },
+    /// A tree takes too long to read.
+    #[error("the files could not be read within {seconds} seconds")]
+    TooSlow {
+        /// How long they may take.
+        seconds: u64,
+    },
     /// Something that is not taken along where it is.
     #[error("{path}: {what}")]
     Refused {
@@ -88,6 +94,9 @@ impl From<Error> for kernel::Error {
             Error::OverQuota { .. } => Self::new(Code::QuotaExceeded, text)
                 .hint("give the workspace a larger quota, or remove files"),
             Error::OverCap { .. } => Self::new(Code::TooLarge, text).hint("remove it from the workspace"),
+            Error::TooSlow { .. } => {
+                Self::new(Code::TooLarge, text).hint("remove files, above all directories deep within others")
+            }
             Error::Refused { .. } => Self::new(Code::InvalidInput, text),
             Error::Unavailable { hint, .. } => Self::new(Code::Unavailable, text).hint(hint),
             Error::Io(_, ref source) if full(source) => Self::new(Code::QuotaExceeded, text)

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
@@ -40,16 +41,20 @@ pub struct Caps {
     pub file_bytes: u64,
     /// The length of all files together, holes included.
     pub bytes: u64,
+    /// How long all of it may take, in seconds: whoever wrote the files chose how much work they are.
+    pub seconds: u64,
 }
 
 impl Default for Caps {
     fn default() -> Self {
         Self {
             entries: 1_000_000,
-            path_bytes: 16 << 10,
+            // More than that no program can open by its path.
+            path_bytes: 4 << 10,
             paths_bytes: 256 << 20,
             file_bytes: 16 << 30,
             bytes: 64 << 30,
+            seconds: 120,
         }
     }
 }
@@ -195,7 +200,9 @@ impl Files {
         let layers = self.descend(&roots, start)?;
         let mut waiting = vec![Waiting { place: None, layers }];
         let (mut entries, mut paths_bytes) = (0u64, 0u64);
+        let began = Instant::now();
         while let Some(directory) = waiting.pop() {
+            in_time(began, caps)?;
             let mut path = directory.place.as_deref().map(spell).unwrap_or_default();
             let whole = join(start, &path);
             let open = open_layers(&roots, &directory.layers, &whole)?;
@@ -234,6 +241,7 @@ impl Files {
                         path.truncate(depth);
                         continue;
                     }
+                    in_time(began, caps)?;
                     let parent = open[found.at].1.as_fd();
                     let seen = Seen { path: &path, name, kind: found.kind, stat: &found.stat, parent };
                     visit(&seen)?;
@@ -358,6 +366,14 @@ pub(super) fn held(path: &[u8], what: &'static str, count: u64, most: u64) -> Re
         return Err(Error::OverCap { path: format!("/{}", text(path)), what, most });
     }
     Ok(())
+}
+
+fn in_time(began: Instant, caps: &Caps) -> Result<(), Error> {
+    if began.elapsed().as_secs() < caps.seconds {
+        Ok(())
+    } else {
+        Err(Error::TooSlow { seconds: caps.seconds })
+    }
 }
 
 fn join(start: &[u8], path: &[u8]) -> Vec<u8> {

@@ -21,8 +21,29 @@ use super::{Caps, Error, beneath, copying};
 /// Gives the archive of a snapshot to read.
 pub type Open<'a> = dyn FnMut(WorkspaceSnapshotId) -> kernel::Result<Box<dyn Read>> + 'a;
 
+/// Takes one content, which is so long in its archive.
+type Take<'a> = dyn FnMut(&Entry, &mut dyn Read, u64) -> Result<(), Error> + 'a;
+
+/// Takes a piece of a content, which begins there.
+type TakeBlock<'a> = dyn FnMut(&[u8], u64) -> Result<(), Error> + 'a;
+
 /// What is read at once; blocks of it that are all zeros become holes.
 const BLOCK: usize = 64 << 10;
+
+/// Holds that the archives have everything that `manifest` describes, to the last byte.
+///
+/// # Errors
+/// As [`restore`].
+pub fn verify(manifest: &Manifest, open: &mut Open<'_>, caps: &Caps) -> kernel::Result<()> {
+    let mut block = vec![0; BLOCK];
+    for (number, archive) in manifest.archives.iter().enumerate() {
+        let input = open(archive.snapshot)?;
+        contents(manifest, number, archive.bytes, input, caps, &mut |entry, content, given| {
+            checked(entry, content, given, &mut block, &mut |_, _| Ok(()))
+        })?;
+    }
+    Ok(())
+}
 
 /// Makes the tree that `manifest` describes in the empty directory `to`.
 ///
@@ -33,10 +54,102 @@ pub fn restore(manifest: &Manifest, open: &mut Open<'_>, caps: &Caps, to: &Path)
     tree.directories()?;
     for (number, archive) in manifest.archives.iter().enumerate() {
         let input = open(archive.snapshot)?;
-        tree.contents(number, archive.bytes, input, caps)?;
+        contents(manifest, number, archive.bytes, input, caps, &mut |entry, content, given| {
+            tree.file(entry, content, given)
+        })?;
     }
     tree.links()?;
     Ok(tree.attributes()?)
+}
+
+/// Gives `take` what the manifest says is in one archive, each with how long it is there.
+fn contents(
+    manifest: &Manifest,
+    number: usize,
+    bytes: u64,
+    input: Box<dyn Read>,
+    caps: &Caps,
+    take: &mut Take<'_>,
+) -> Result<(), Error> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::FileTooLarge => spoilt(b"the archive", "it is longer than was written"),
+        _ => spoilt(b"the archive", "it cannot be read"),
+    };
+    let mut wanted: HashMap<&[u8], &Entry> = HashMap::new();
+    for entry in &manifest.entries {
+        if let What::File { archive, same_as: None, .. } = &entry.what
+            && *archive == number
+        {
+            wanted.insert(&entry.path, entry);
+        }
+    }
+    let mut input = zstd::Decoder::new(input).map_err(unreadable)?;
+    input.window_log_max(23).map_err(unreadable)?;
+    let mut archive = tar::Archive::new(Bounded { inner: input, left: bytes });
+    let mut long_name = None;
+    for entry in archive.entries().map_err(unreadable)?.raw(true) {
+        let mut entry = entry.map_err(unreadable)?;
+        let kind = entry.header().entry_type();
+        let size = entry.size();
+        if matches!(kind, EntryType::GNULongName | EntryType::GNULongLink) {
+            if size > caps.path_bytes + 1 {
+                return Err(spoilt(b"the archive", "a path in it is too long"));
+            }
+            let mut name = Vec::new();
+            entry.read_to_end(&mut name).map_err(unreadable)?;
+            if kind == EntryType::GNULongName {
+                name.pop_if(|byte| *byte == 0);
+                long_name = Some(name);
+            }
+            continue;
+        }
+        let name = long_name.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        match kind {
+            EntryType::Regular => {}
+            // They are made as the manifest says.
+            EntryType::Directory | EntryType::Symlink => continue,
+            _ => return Err(spoilt(&name, "it is neither a file nor a directory nor a link")),
+        }
+        // What was replaced or removed since is still in an archive that something else is needed from.
+        let Some(wanted) = wanted.remove(name.as_slice()) else { continue };
+        take(wanted, &mut entry, size)?;
+    }
+    match wanted.into_values().next() {
+        Some(missing) => Err(spoilt(&missing.path, "its content is missing")),
+        None => Ok(()),
+    }
+}
+
+/// Reads a content that is `given` bytes long and has to be what the manifest says, a block at a time.
+fn checked(
+    entry: &Entry,
+    content: &mut dyn Read,
+    given: u64,
+    block: &mut [u8],
+    take: &mut TakeBlock<'_>,
+) -> Result<(), Error> {
+    let What::File { size, hash, .. } = &entry.what else { return Ok(()) };
+    if *size != given {
+        return Err(spoilt(&entry.path, "its content has another length"));
+    }
+    let (mut sum, mut at) = (Sha256::new(), 0u64);
+    while at < given {
+        let most = usize::try_from(given - at).unwrap_or(block.len()).min(block.len());
+        let read = content.read(&mut block[..most]).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => spoilt(b"the archive", "it is longer than was written"),
+            _ => spoilt(&entry.path, "its content cannot be read"),
+        })?;
+        if read == 0 {
+            return Err(spoilt(&entry.path, "its content ends early"));
+        }
+        sum.update(&block[..read]);
+        take(&block[..read], at)?;
+        at += read as u64;
+    }
+    if BlobHash::from_bytes(sum.finalize().into()) != *hash {
+        return Err(spoilt(&entry.path, "its content is not what was written"));
+    }
+    Ok(())
 }
 
 struct Tree<'a> {
@@ -71,90 +184,16 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Takes from one archive what the manifest says is in it.
-    fn contents(
-        &mut self,
-        number: usize,
-        bytes: u64,
-        input: Box<dyn Read>,
-        caps: &Caps,
-    ) -> Result<(), Error> {
-        let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::FileTooLarge => spoilt(b"the archive", "it is longer than was written"),
-            _ => spoilt(b"the archive", "it cannot be read"),
-        };
-        let mut wanted: HashMap<&[u8], &Entry> = HashMap::new();
-        for entry in &self.manifest.entries {
-            if let What::File { archive, same_as: None, .. } = &entry.what
-                && *archive == number
-            {
-                wanted.insert(&entry.path, entry);
-            }
-        }
-        let mut input = zstd::Decoder::new(input).map_err(unreadable)?;
-        input.window_log_max(23).map_err(unreadable)?;
-        let mut archive = tar::Archive::new(Bounded { inner: input, left: bytes });
-        let mut long_name = None;
-        for entry in archive.entries().map_err(unreadable)?.raw(true) {
-            let mut entry = entry.map_err(unreadable)?;
-            let kind = entry.header().entry_type();
-            let size = entry.size();
-            if matches!(kind, EntryType::GNULongName | EntryType::GNULongLink) {
-                if size > caps.path_bytes + 1 {
-                    return Err(spoilt(b"the archive", "a path in it is too long"));
-                }
-                let mut name = Vec::new();
-                entry.read_to_end(&mut name).map_err(unreadable)?;
-                if kind == EntryType::GNULongName {
-                    name.pop_if(|byte| *byte == 0);
-                    long_name = Some(name);
-                }
-                continue;
-            }
-            let name = long_name.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
-            match kind {
-                EntryType::Regular => {}
-                // They are made as the manifest says.
-                EntryType::Directory | EntryType::Symlink => continue,
-                _ => return Err(spoilt(&name, "it is neither a file nor a directory nor a link")),
-            }
-            // What was replaced or removed since is still in an archive that something else is needed from.
-            let Some(wanted) = wanted.remove(name.as_slice()) else { continue };
-            self.file(wanted, &mut entry, size)?;
-        }
-        match wanted.into_values().next() {
-            Some(missing) => Err(spoilt(&missing.path, "its content is missing")),
-            None => Ok(()),
-        }
-    }
-
     fn file(&mut self, entry: &Entry, content: &mut dyn Read, given: u64) -> Result<(), Error> {
-        let What::File { size, hash, .. } = &entry.what else { return Ok(()) };
-        if *size != given {
-            return Err(spoilt(&entry.path, "its content has another length"));
-        }
         let (_, name) = beneath::split(&entry.path);
         let parent = self.parent(&entry.path)?;
         let file = File::from(beneath::new_file(parent, name).map_err(failed())?);
-        let (mut sum, mut at, mut block) = (Sha256::new(), 0u64, vec![0; BLOCK]);
-        while at < given {
-            let most = usize::try_from(given - at).unwrap_or(BLOCK).min(BLOCK);
-            let read = content.read(&mut block[..most]).map_err(|error| match error.kind() {
-                io::ErrorKind::FileTooLarge => spoilt(b"the archive", "it is longer than was written"),
-                _ => spoilt(&entry.path, "its content cannot be read"),
-            })?;
-            if read == 0 {
-                return Err(spoilt(&entry.path, "its content ends early"));
+        checked(entry, content, given, &mut vec![0; BLOCK], &mut |block, at| {
+            if block.iter().any(|byte| *byte != 0) {
+                file.write_all_at(block, at).map_err(Error::io(RESTORED))?;
             }
-            sum.update(&block[..read]);
-            if block[..read].iter().any(|byte| *byte != 0) {
-                file.write_all_at(&block[..read], at).map_err(Error::io(RESTORED))?;
-            }
-            at += read as u64;
-        }
-        if BlobHash::from_bytes(sum.finalize().into()) != *hash {
-            return Err(spoilt(&entry.path, "its content is not what was written"));
-        }
+            Ok(())
+        })?;
         file.set_len(given).map_err(Error::io(RESTORED))?;
         copying::own_open(file.as_fd())?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777)).map_err(failed())?;

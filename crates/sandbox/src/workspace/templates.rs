@@ -59,6 +59,12 @@ impl Template {
             Self::Python => "python",
         }
     }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|template| template.as_str() == name)
+    }
 }
 
 /// The layers of templates, in a directory that is theirs.
@@ -109,6 +115,23 @@ impl Templates {
                 vec![self.made(&key("python", &PYTHON, &python.place), &PYTHON, fill)?]
             }
         })
+    }
+
+    /// The layer of that name, which an earlier call has made, maybe of an earlier version.
+    ///
+    /// # Errors
+    /// `unavailable` where it is not here: nothing else is taken in its place.
+    pub fn made_before(&self, name: &str) -> kernel::Result<PathBuf> {
+        let place = self.cache.join(name);
+        let plain = Path::new(name).components().count() == 1 && !name.starts_with('.');
+        if plain && !name.contains("..") && is_made(&place) {
+            return Ok(place);
+        }
+        let error = Error::Unavailable {
+            what: format!("the template's layer {name} is not on this machine"),
+            hint: "bring the directory of the templates along".to_owned(),
+        };
+        Err(error.into())
     }
 
     /// The layer that `fill` has made once of exactly these files, by whichever process came first.
@@ -174,7 +197,8 @@ fn node(work: &Path, layer: &Path) -> Result<(), Error> {
     let mut ci = Command::new(npm()?);
     // The pinned packages carry their programs inside; what a script would fetch is not pinned.
     ci.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work);
-    install(&mut ci)?;
+    // Nothing is written beside the directory of the templates.
+    install(ci.env("npm_config_cache", work.join("fetched")))?;
     let modules = work.join("node_modules");
     for directory in ["bin", "lib/node_modules"] {
         std::fs::create_dir_all(layer.join(directory)).map_err(failed())?;
@@ -237,6 +261,7 @@ impl Python {
             "requirements.txt",
             "--target",
         ]);
+        pip.env("PIP_CACHE_DIR", work.join("fetched"));
         install(pip.arg(layer.join(&self.place)).current_dir(work))?;
         // What pip puts there begins with the Python of an environment that goes.
         match std::fs::remove_dir_all(layer.join(&self.place).join("bin")) {
@@ -385,6 +410,10 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+        assert_eq!(templates.made_before("t-1").unwrap(), cache.path().join("deep/cache/t-1"));
+        for none in ["t-2", "../cache/t-1", "..", ".", "", "t-1/whole"] {
+            assert!(templates.made_before(none).is_err(), "{none}");
+        }
         assert_eq!(templates.layers(Template::Blank).unwrap(), Vec::<PathBuf>::new());
     }
 }

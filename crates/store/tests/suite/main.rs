@@ -25,6 +25,7 @@ macro_rules! store_suite {
             races: many_programs_that_open_a_new_database_agree,
             workspaces: of_many_who_want_a_workspace_all_get_the_same,
             workspaces: a_workspace_is_found_used_and_goes_with_its_snapshots,
+            workspaces: files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once,
             lives: a_tenant_is_found_by_id_and_by_slug,
             lives: an_environment_lives_and_takes_its_keys_and_secrets_along,
             lives: environments_are_listed_by_page_tag_and_external_id,

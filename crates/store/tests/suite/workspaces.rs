@@ -1,7 +1,7 @@
 //! Workspaces: one of each name, no more than there may be, and all of them gone with their environment.
 
-use kernel::{EnvId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
-use store::{Workspace, WorkspaceSnapshot};
+use kernel::{BlobHash, EnvId, PlaceId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use store::{Ended, Kept, Workspace, WorkspaceSnapshot};
 
 use crate::place::{Place, now};
 
@@ -16,6 +16,11 @@ fn wanted(tenant: TenantId, env: EnvId, name: &str) -> Workspace {
         quota_bytes: 1 << 40,
         created,
         used: created,
+        kept: Kept::Unsaid,
+        archive: None,
+        template: "node".to_owned(),
+        frozen: None,
+        ended: None,
     }
 }
 
@@ -60,6 +65,8 @@ pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place
         workspace: made.id,
         name: name.map(str::to_owned),
         created: Timestamp::from_micros(made.created.as_micros() + after),
+        digest: name.map(|name| BlobHash::of(name.as_bytes())),
+        layer: name.map(|_| "node-1".to_owned()),
     };
     let (first, second) = (snapshot(Some("first"), 1), snapshot(None, 2));
     for it in [&first, &second] {
@@ -74,4 +81,52 @@ pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place
     records.remove(made.id).await.unwrap();
     assert_eq!(records.ids().await.unwrap(), (Vec::new(), Vec::new()));
     assert!(records.insert_snapshot(&second).await.is_err(), "of nothing");
+}
+
+pub async fn files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let records = store.workspaces();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
+    let (here, there) = (Kept::At(PlaceId::new()), Kept::At(PlaceId::new()));
+    let noting = [here, there].map(|to| {
+        let (store, id) = (store.clone(), made.id);
+        tokio::spawn(async move { store.workspaces().keep(id, Kept::Unsaid, to, None).await.unwrap() })
+    });
+    let mut won = Vec::new();
+    for noted in noting {
+        won.push(noted.await.unwrap());
+    }
+    won.sort_unstable();
+    assert_eq!(won, [false, true]);
+    let kept = records.find(env, "own").await.unwrap().unwrap().kept;
+    let Kept::At(at) = kept else { panic!("{kept:?}") };
+    let (before, after) = (made.used, Timestamp::from_micros(made.used.as_micros() + 1));
+    assert_eq!(records.unused(at, before, 9).await.unwrap(), []);
+    assert_eq!(records.unused(PlaceId::new(), after, 9).await.unwrap(), []);
+    assert_eq!(records.unused(at, after, 9).await.unwrap().len(), 1);
+    let snapshot = WorkspaceSnapshotId::new();
+    let kept_snapshot = WorkspaceSnapshot {
+        id: WorkspaceSnapshotId::new(),
+        workspace: made.id,
+        name: None,
+        created: made.created,
+        digest: None,
+        layer: None,
+    };
+    records.insert_snapshot(&kept_snapshot).await.unwrap();
+    assert!(records.keep(made.id, kept, Kept::Archived, Some(snapshot)).await.unwrap());
+    assert!(!records.keep(made.id, kept, Kept::Archived, None).await.unwrap(), "it is elsewhere by now");
+    // What is archived has nothing on this machine.
+    assert_eq!(records.ids().await.unwrap(), (Vec::new(), Vec::new()));
+    records.freeze(made.id, Some(snapshot)).await.unwrap();
+    records.ended(made.id, Some(Ended::OutOfMemory), after).await.unwrap();
+    let expected = Workspace {
+        kept: Kept::Archived,
+        archive: Some(snapshot),
+        frozen: Some(snapshot),
+        ended: Some(Ended::OutOfMemory),
+        used: after,
+        ..made
+    };
+    assert_eq!(records.find(env, "own").await.unwrap(), Some(expected));
 }

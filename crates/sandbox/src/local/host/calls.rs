@@ -9,15 +9,15 @@ use hand::jail::Tree;
 use kernel::{Result, SandboxId};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::{Error, Host, Place, Running};
+use super::{Error, Host, Place, Running, archives};
 use crate::local::message::{Answer, Call, WorkspaceCall};
 use crate::local::probe::{self, Finding};
 use crate::local::sandbox::{Ends, Sandbox, Workshop};
 use crate::runner::{Limiting, Limits, Spec};
 
 impl Host {
-    /// Does what is asked.
-    pub(super) fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+    /// Does what is asked, with the files that came along.
+    pub(super) fn call(&self, call: Call, files: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>)> {
         let answer = match call {
             Call::Open => return Err(Error::Order.into()),
             Call::Create(spec) => {
@@ -38,7 +38,7 @@ impl Host {
             }
             Call::Usage(id) => Answer::Usage(self.running(id)?.sandbox.usage()),
             Call::Probe => Answer::Findings(self.probe()),
-            Call::Workspace(call) => self.workspace(call)?,
+            Call::Workspace(call) => self.workspace(call, files)?,
         };
         Ok((answer, Vec::new()))
     }
@@ -94,7 +94,7 @@ impl Host {
         Ok(())
     }
 
-    fn workspace(&self, call: WorkspaceCall) -> Result<Answer> {
+    fn workspace(&self, call: WorkspaceCall, files: Vec<OwnedFd>) -> Result<Answer> {
         let keeper = &self.workspaces;
         match call {
             WorkspaceCall::Create { id, origin, quota_bytes } => keeper.create(id, origin, quota_bytes)?,
@@ -107,6 +107,11 @@ impl Host {
             WorkspaceCall::Ids => {
                 let (workspaces, snapshots) = keeper.ids()?;
                 return Ok(Answer::Ids(workspaces, snapshots));
+            }
+            WorkspaceCall::Archive { snapshot } => archives::write(&**keeper, snapshot, files)?,
+            WorkspaceCall::Receive { snapshot } => archives::receive(&**keeper, snapshot, files)?,
+            WorkspaceCall::Digest { snapshot } => {
+                return Ok(Answer::Digest(archives::digest(&**keeper, snapshot)?));
             }
         }
         Ok(Answer::Done)

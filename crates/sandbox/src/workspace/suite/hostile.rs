@@ -115,6 +115,7 @@ fn what_is_too_much_is_refused_by_name() {
         scanned(directory.path(), &Caps { bytes: 50, entries: 11, ..caps }).unwrap().entries.len(),
         11
     );
+    assert_eq!(said(Caps { seconds: 0, ..caps }), "the files could not be read within 0 seconds");
     let giant = std::fs::File::create(path("giant")).unwrap();
     giant.set_len(1 << 43).unwrap();
     assert_eq!(said(caps), "/giant: the file is too long, and at most 17179869184 can be kept");

@@ -270,7 +270,7 @@ fn directories_of_any_depth_come_and_go(ground: &Ground) {
         drop(beneath::new_file(&at, b"bottom").unwrap());
     };
     // What is this deep takes its time, and the way is the same for all.
-    let levels = if ground.driver == Driver::Copy { 4000 } else { 600 };
+    let levels = if ground.driver == Driver::Copy { 2000 } else { 600 };
     deep(levels, "d");
     workspaces.snapshot(id, snapshot, Mounted::Paused).unwrap();
     let mut bottom = 0;

@@ -1,0 +1,207 @@
+//! Workspaces that nobody has needed for long: their files go to the store of checkpoints, and come back with the next
+//! call, on this machine or on another one.
+//!
+//! One column says where the files are, and each way is a list of steps that can be begun anew after an end at any of
+//! them: what is new is made whole and read back first, then the column changes, then what is old goes.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kernel::{Code, Error, Result, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use sandbox::workspace::manifest::Manifest;
+use sandbox::workspace::restoring::Open;
+use sandbox::workspace::{Mounted, Origin, Tree};
+use store::{Kept, Workspace};
+use tokio::runtime::Handle;
+
+use crate::{Hands, Inner};
+
+/// How many workspaces are archived in one round.
+const ROUND: i64 = 8;
+
+impl Hands {
+    /// Archives workspaces that nobody has used for long enough.
+    pub async fn store_away(&self) {
+        let inner = &self.0;
+        let Some(after) = inner.limits.archive_after else { return };
+        let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(micros));
+        let unused = inner.store.workspaces().unused(inner.keeping.place, before, ROUND).await;
+        let unused = unused.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = kernel::Error::from(error).chain(),
+                "unused workspaces cannot be looked up"
+            );
+            Vec::new()
+        });
+        for workspace in unused {
+            let slot = inner.slot(workspace.id);
+            // Whose place is taken is in use.
+            let Some(held) = slot.try_lock() else { continue };
+            if held.is_some() || !slot.may_be_archived() {
+                continue;
+            }
+            let began = Instant::now();
+            if let Err(error) = inner.archive(&workspace, before).await {
+                slot.archive_later(began.elapsed());
+                tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "a workspace could not be archived");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Archives a workspace whose place the caller holds, with its snapshots, and removes it from this machine.
+    async fn archive(self: &Arc<Self>, workspace: &Workspace, before: Timestamp) -> Result<()> {
+        let records = self.store.workspaces();
+        self.tidy().await?;
+        // It may have been woken since it was listed.
+        let Some(workspace) = records.of_sandbox(workspace.sandbox).await? else { return Ok(()) };
+        let here = Kept::At(self.keeping.place);
+        if workspace.kept != here || workspace.used >= before {
+            return Ok(());
+        }
+        let checkpoints = &self.keeping.checkpoints;
+        let there = checkpoints.list(workspace.id).await?;
+        let is_there = |snapshot| there.iter().any(|checkpoint| checkpoint.snapshot == snapshot);
+        let snapshots = records.snapshots(workspace.id).await?;
+        let mut base = workspace.archive.filter(|archive| is_there(*archive));
+        for snapshot in snapshots.iter().rev() {
+            if !is_there(snapshot.id) {
+                self.checkpoint(workspace.id, snapshot.id, base).await?;
+            }
+            base = Some(snapshot.id);
+        }
+        let newest = WorkspaceSnapshotId::new();
+        self.local.snapshot(workspace.id, newest, Mounted::Nowhere).await?;
+        let kept = self.checkpoint(workspace.id, newest, base).await;
+        if kept.is_err() {
+            self.local.remove_snapshot(newest).await?;
+            return kept;
+        }
+        if records.keep(workspace.id, here, Kept::Archived, Some(newest)).await? {
+            // From here on the archive is what the workspace is; what is left behind goes at the next start.
+            self.local.remove_workspace(workspace.id).await?;
+            for snapshot in snapshots.iter().map(|snapshot| snapshot.id).chain([newest]) {
+                self.local.remove_snapshot(snapshot).await?;
+            }
+        }
+        for old in checkpoints.list(workspace.id).await? {
+            if old.snapshot != newest && !snapshots.iter().any(|snapshot| snapshot.id == old.snapshot) {
+                checkpoints.remove(workspace.id, old.snapshot).await?;
+            }
+        }
+        tracing::info!(workspace.id = %workspace.id, "a workspace is archived");
+        Ok(())
+    }
+
+    /// Makes a checkpoint of a snapshot, and holds that all that it needs can be read back.
+    async fn checkpoint(
+        self: &Arc<Self>,
+        workspace: WorkspaceId,
+        snapshot: WorkspaceSnapshotId,
+        base: Option<WorkspaceSnapshotId>,
+    ) -> Result<()> {
+        let (inner, runtime) = (Arc::clone(self), Handle::current());
+        let archive = move |base: Option<&Manifest>, out: &mut dyn Write| {
+            inner.local.archive(&runtime, snapshot, base, out)
+        };
+        self.keeping.checkpoints.keep(workspace, snapshot, base, archive).await?;
+        let verified = self.keeping.checkpoints.verify(workspace, snapshot).await;
+        if verified.is_err() {
+            self.keeping.checkpoints.remove(workspace, snapshot).await?;
+        }
+        verified
+    }
+
+    /// How the files of a workspace are mounted, which are brought here first where they are not. The caller holds its
+    /// place, and it has no sandbox.
+    pub(crate) async fn at_hand(self: &Arc<Self>, workspace: &Workspace) -> Result<Tree> {
+        let here = Kept::At(self.keeping.place);
+        match workspace.kept {
+            Kept::At(place) if place != self.keeping.place => {
+                let elsewhere = "the files of the workspace are on another machine";
+                return Err(Error::new(Code::Unavailable, elsewhere)
+                    .hint("call the platform that runs there, or let that one archive the workspace"));
+            }
+            Kept::At(_) => {}
+            Kept::Unsaid => {
+                if !self.is_here(workspace.id).await? {
+                    self.local.create_workspace(workspace.id, Origin::Empty, workspace.quota_bytes).await?;
+                }
+                self.note(workspace, here).await?;
+            }
+            Kept::Archived => self.unpack(workspace).await?,
+        }
+        match self.local.tree(workspace.id).await {
+            // Nobody gets an empty directory in place of what was lost.
+            Err(error) if error.code() == Code::NotFound => {
+                Err(Error::new(Code::Unavailable, "the files of the workspace are not where they were left")
+                    .hint("the operator has to bring the directory of the workspaces back"))
+            }
+            tree => tree,
+        }
+    }
+
+    async fn is_here(&self, workspace: WorkspaceId) -> Result<bool> {
+        match self.local.tree(workspace).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Code::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn note(&self, workspace: &Workspace, now: Kept) -> Result<()> {
+        let noted =
+            self.store.workspaces().keep(workspace.id, workspace.kept, now, workspace.archive).await?;
+        if noted {
+            return Ok(());
+        }
+        Err(Error::new(Code::Conflict, "another machine has taken the workspace").hint("call again"))
+    }
+
+    /// Brings an archived workspace back.
+    async fn unpack(self: &Arc<Self>, workspace: &Workspace) -> Result<()> {
+        let archive =
+            workspace.archive.ok_or_else(|| Error::internal("an archived workspace has no archive"))?;
+        // What lies here is of an earlier attempt, or older than the archive.
+        self.local.remove_workspace(workspace.id).await?;
+        self.bring(workspace.id, archive).await?;
+        let origin = Origin::Snapshot(archive);
+        match self.local.create_workspace(workspace.id, origin, workspace.quota_bytes).await {
+            // Each file system counts in its own way, and what was within its bounds there has to come back.
+            Err(error) if error.code() == Code::QuotaExceeded => {
+                let quota = workspace.quota_bytes.saturating_mul(2);
+                self.local.create_workspace(workspace.id, origin, quota).await?;
+            }
+            made => made?,
+        }
+        self.note(workspace, Kept::At(self.keeping.place)).await?;
+        let named = self.store.workspaces().snapshots(workspace.id).await?;
+        if !named.iter().any(|snapshot| snapshot.id == archive) {
+            self.local.remove_snapshot(archive).await?;
+        }
+        tracing::info!(workspace.id = %workspace.id, "a workspace is back from its archive");
+        Ok(())
+    }
+
+    /// Sees that a snapshot of a workspace is on this machine.
+    ///
+    /// # Errors
+    /// `not_found` where it is neither here nor in the store of checkpoints.
+    pub(crate) async fn bring(
+        self: &Arc<Self>,
+        workspace: WorkspaceId,
+        snapshot: WorkspaceSnapshotId,
+    ) -> Result<()> {
+        if self.local.ids().await?.1.contains(&snapshot) {
+            return Ok(());
+        }
+        let (inner, runtime) = (Arc::clone(self), Handle::current());
+        let receive = move |manifest: &Manifest, open: &mut Open<'_>| {
+            inner.local.receive(&runtime, snapshot, manifest, open)
+        };
+        self.keeping.checkpoints.bring(workspace, snapshot, receive).await
+    }
+}

@@ -1,0 +1,155 @@
+//! Frozen workspaces: their sandboxes begin with the same bytes each time, until somebody thaws them; and what sandboxes
+//! have below `/usr/local`.
+
+use std::path::PathBuf;
+
+use kernel::{BlobHash, Code, Env, Error, Result, SandboxId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use sandbox::workspace::templates::Template;
+use sandbox::workspace::{Origin, Tree};
+use store::{Kept, Workspace, WorkspaceSnapshot};
+
+use crate::snapshots::How;
+use crate::{Hands, Inner};
+
+impl Hands {
+    /// Freezes a workspace as it is at this moment, and ends its sandbox: each one after that begins with these files,
+    /// and what it changes is gone with it. The snapshot that is returned has the digest of all of them.
+    ///
+    /// # Errors
+    /// As [`Hands::snapshot`]; `quota_exceeded` where all snapshots of the workspace are frozen ones.
+    pub async fn freeze(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
+        let inner = &self.0;
+        let copying = inner.copying(workspace.tenant);
+        let _turn = copying.lock().await;
+        let slot = inner.slot(workspace.id);
+        let mut held = slot.lock().await;
+        let frozen = inner.store.workspaces().snapshots(workspace.id).await?;
+        let frozen = frozen.iter().filter(|snapshot| snapshot.digest.is_some()).count();
+        if frozen >= inner.limits.snapshots {
+            let message = format!("the workspace has {frozen} frozen snapshots, which is all it may");
+            return Err(Error::new(Code::QuotaExceeded, message).hint("remove one that nobody begins with"));
+        }
+        inner.end(workspace.sandbox, &mut held).await?;
+        slot.note(None);
+        let snapshot = self.keep(workspace, &held, name, How::Frozen).await?;
+        inner.store.workspaces().freeze(workspace.id, Some(snapshot.id)).await?;
+        Ok(snapshot)
+    }
+
+    /// Lets a frozen workspace be changed: its next sandbox goes on with the files of the last one.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn thaw(&self, workspace: &Workspace) -> Result<()> {
+        let slot = self.0.slot(workspace.id);
+        let _held = slot.lock().await;
+        Ok(self.0.store.workspaces().freeze(workspace.id, None).await?)
+    }
+
+    /// A new workspace of the environment, with what a snapshot of one of its workspaces holds.
+    ///
+    /// # Errors
+    /// `not_found` where the snapshot is none of this environment; `conflict` where there is a workspace of that name;
+    /// `quota_exceeded` as [`Hands::workspace_from`].
+    pub async fn fork(&self, env: &Env, snapshot: WorkspaceSnapshotId, name: &str) -> Result<Workspace> {
+        let inner = &self.0;
+        inner.tidy().await?;
+        let (source, snapshot) = self.snapshot_of(env, snapshot).await?;
+        let slot = inner.slot(source.id);
+        // Nobody archives or removes what it is made of meanwhile.
+        let _held = slot.lock().await;
+        inner.bring(source.id, snapshot.id).await?;
+        let id = WorkspaceId::new();
+        inner.local.create_workspace(id, Origin::Snapshot(snapshot.id), source.quota_bytes).await?;
+        let new = Workspace {
+            id,
+            env: env.id(),
+            tenant: env.tenant(),
+            name: name.to_owned(),
+            sandbox: SandboxId::new(),
+            quota_bytes: source.quota_bytes,
+            created: Timestamp::now(),
+            used: Timestamp::now(),
+            kept: Kept::At(inner.keeping.place),
+            archive: None,
+            template: source.template.clone(),
+            frozen: None,
+            ended: None,
+        };
+        let made = match self.insert(&new).await {
+            Ok(made) if made.id == id => return Ok(made),
+            Ok(_) => Err(Error::new(Code::Conflict, format!("there is a workspace \"{name}\" already"))
+                .hint("give another name")),
+            Err(error) => Err(error),
+        };
+        inner.local.remove_workspace(id).await?;
+        made
+    }
+
+    /// A snapshot of any workspace of the environment, with its workspace.
+    async fn snapshot_of(
+        &self,
+        env: &Env,
+        snapshot: WorkspaceSnapshotId,
+    ) -> Result<(Workspace, WorkspaceSnapshot)> {
+        for workspace in self.workspaces(env).await? {
+            let all = self.snapshots(&workspace).await?;
+            if let Some(found) = all.into_iter().find(|it| it.id == snapshot) {
+                return Ok((workspace, found));
+            }
+        }
+        Err(Error::not_found(format!("snapshot \"{snapshot}\" in this environment")))
+    }
+
+    /// The digest of what a workspace's sandboxes begin with; none where it is not frozen.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn frozen(&self, workspace: &Workspace) -> Result<Option<BlobHash>> {
+        let workspace = self.now(workspace).await?;
+        let all = self.snapshots(&workspace).await?;
+        Ok(all.into_iter().find(|it| Some(it.id) == workspace.frozen).and_then(|it| it.digest))
+    }
+}
+
+impl Inner {
+    /// What a sandbox of the workspace begins with, whose files are here: its tree, and its layers.
+    pub(crate) async fn begin(
+        self: &std::sync::Arc<Self>,
+        workspace: &Workspace,
+        tree: Tree,
+    ) -> Result<(Tree, Vec<PathBuf>)> {
+        let Some(frozen) = workspace.frozen else {
+            return Ok((tree, self.layers(&workspace.template).await?));
+        };
+        let snapshots = self.store.workspaces().snapshots(workspace.id).await?;
+        let snapshot = snapshots.into_iter().find(|it| it.id == frozen);
+        let snapshot = snapshot.ok_or_else(|| Error::internal("a frozen workspace has lost its snapshot"))?;
+        self.bring(workspace.id, frozen).await?;
+        self.local.rollback(workspace.id, frozen).await?;
+        let layers = match snapshot.layer {
+            Some(layer) => vec![self.keeping.templates.made_before(&layer)?],
+            None => Vec::new(),
+        };
+        Ok((self.local.tree(workspace.id).await?, layers))
+    }
+
+    /// The directories that a template lays over `/usr/local`, made here where they are not.
+    async fn layers(&self, template: &str) -> Result<Vec<PathBuf>> {
+        let Some(template) = Template::from_name(template) else {
+            return Err(Error::new(
+                Code::Unavailable,
+                format!("this version has no template \"{template}\""),
+            )
+            .hint("start the version of Steading that the workspace was made with"));
+        };
+        let templates = self.keeping.templates.clone();
+        tokio::task::spawn_blocking(move || templates.layers(template)).await.map_err(Error::internal)?
+    }
+
+    /// The name of the template's layer, which says what is in it; none where it has none.
+    pub(crate) async fn layer(&self, template: &str) -> Result<Option<String>> {
+        let layers = self.layers(template).await?;
+        Ok(layers.first().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()))
+    }
+}

@@ -1,0 +1,281 @@
+//! Runs: from when a sandbox wakes until it ends, what is in it may call tools, and uses secrets that it does not have.
+//!
+//! Both are renewed while the run lives: its token before it expires, and where it may go, with which secrets, also when
+//! that has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use kernel::{Env, Error, Result, RunId, SandboxId, Secret};
+use sandbox::bridge::{self, Grant, Pass, Refused, Tokens};
+use sandbox::egress::{Bound, Egress, Pattern, Places, Policy, TRUST_VARIABLES, placeholder};
+use sandbox::session::{Session, Write};
+use store::Workspace;
+
+use crate::{Hands, Inner};
+
+/// The least that a token is good for.
+const SHORTEST: Duration = Duration::from_secs(3);
+
+/// How long the hand inside may take to write down what it is told.
+const WRITING: Duration = Duration::from_secs(20);
+
+/// Where the host keeps the certificates that it trusts.
+const HOST_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where what is inside finds those, and that of its way out.
+const CERTIFICATES: &str = "/run/steading/certificates.pem";
+
+/// Variables that a secret's text never takes the place of.
+const RESERVED: [&str; 4] = ["HOME", "LANG", "PATH", "TERM"];
+
+/// What sandboxes need of the platform above them.
+pub trait Platform: bridge::Tools {
+    /// The tools of a run.
+    fn tools(&self) -> Arc<BTreeSet<String>>;
+
+    /// How the ways out of an environment's sandboxes differ from what the operator allows to all.
+    ///
+    /// # Errors
+    /// Where that cannot be known.
+    fn reach<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, Result<Reach>>;
+}
+
+/// How an environment's ways out differ from what the operator allows to all.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Where this is said, only these hosts.
+    pub within: Option<Vec<Pattern>>,
+    /// Secrets that go to their hosts.
+    pub secrets: Vec<Lent>,
+}
+
+/// A secret that commands use by its name, as a variable whose text is none of it.
+#[derive(Debug, Clone)]
+pub struct Lent {
+    /// The variable.
+    pub name: String,
+    /// The value.
+    pub value: Secret,
+    /// The hosts that get the value.
+    pub hosts: Vec<Pattern>,
+}
+
+impl Hands {
+    /// Lets what runs in sandboxes that wake from here on call the tools of `platform`.
+    pub fn connect(&self, platform: Arc<dyn Platform>) {
+        *self.0.platform.write().unwrap_or_else(PoisonError::into_inner) = Some(platform);
+    }
+
+    /// What a token opens that came over the bridge of `sandbox`.
+    ///
+    /// # Errors
+    /// Why it opens nothing.
+    pub fn pass(&self, sandbox: SandboxId, token: &str) -> Result<Pass, Refused> {
+        self.0.tokens.check(sandbox, token)
+    }
+
+    /// To be called when the reach of an environment has changed: when this returns, its sandboxes have the new one.
+    pub async fn reach_changed(&self, env: &Env) {
+        let slots: Vec<_> = self.0.slots().values().cloned().collect();
+        for slot in slots.into_iter().filter(|slot| slot.tenant() == Some(env.tenant())) {
+            let awake = slot.lock().await.clone();
+            if let Some(awake) = awake.filter(|awake| awake.run.env == *env) {
+                awake.run.change(&awake.stopped).await;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The platform, once it is there.
+    fn platform(&self) -> Option<Arc<dyn Platform>> {
+        self.platform.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One run. It ends with this value at the latest.
+pub(crate) struct Run {
+    id: RunId,
+    env: Env,
+    tokens: Arc<Tokens>,
+    session: Session,
+    egress: Egress,
+    /// What every sandbox may.
+    policy: Policy,
+    /// What commands see in any case.
+    surroundings: BTreeMap<String, String>,
+    platform: Option<Arc<dyn Platform>>,
+    /// After how long its token is renewed.
+    every: Duration,
+    told: tokio::sync::Mutex<Told>,
+}
+
+/// What the hand inside was told.
+#[derive(Default)]
+struct Told {
+    /// When, as far as it still holds.
+    at: Option<Instant>,
+    /// The texts in place of secrets, by name.
+    placeholders: BTreeMap<String, String>,
+    /// Whether the certificates are there.
+    certificates: bool,
+}
+
+impl Run {
+    /// Begins one in a sandbox that has just been made, whose commands see `surroundings`; without a platform it can call
+    /// nothing.
+    pub async fn begin(
+        inner: &Inner,
+        workspace: &Workspace,
+        session: &Session,
+        egress: &Egress,
+        surroundings: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let lasts = inner.limits.token.clamp(SHORTEST, bridge::LONGEST);
+        let run = Self {
+            id: RunId::new(),
+            env: Env::for_upkeep(workspace.tenant, workspace.env),
+            tokens: Arc::clone(&inner.tokens),
+            session: session.clone(),
+            egress: egress.clone(),
+            policy: inner.limits.egress.clone(),
+            surroundings,
+            platform: inner.platform(),
+            every: lasts / 3,
+            told: tokio::sync::Mutex::default(),
+        };
+        let mut told = run.told.lock().await;
+        run.look(&mut told).await?;
+        let token = match &run.platform {
+            None => None,
+            Some(platform) => {
+                let (sandbox, env, tools) = (workspace.sandbox, workspace.env, platform.tools());
+                tracing::info!(
+                    run.id = %run.id, env.id = %env, sandbox.id = %sandbox, workspace.name, "a run has begun"
+                );
+                Some(run.tokens.begin(Grant { sandbox, run: run.id, env, tools, lasts })?)
+            }
+        };
+        run.tell(&mut told, token.as_ref()).await?;
+        drop(told);
+        Ok(run)
+    }
+
+    /// Who answers its calls.
+    pub fn platform(&self) -> Option<Arc<dyn Platform>> {
+        self.platform.clone()
+    }
+
+    /// Sees that the token goes on being good until this future is dropped, but for when the sandbox is `stopped`.
+    pub async fn keep(&self, stopped: Arc<AtomicBool>) {
+        loop {
+            tokio::time::sleep(self.every).await;
+            if !stopped.load(Ordering::SeqCst) {
+                self.refresh().await;
+            }
+        }
+    }
+
+    /// Renews what is due: whoever wakes what was stopped does not find a token that has expired.
+    pub async fn refresh(&self) {
+        let mut told = self.told.lock().await;
+        if told.at.is_some_and(|at| at.elapsed() < self.every) {
+            return;
+        }
+        if let Err(error) = self.look(&mut told).await {
+            tracing::warn!(run.id = %self.id, error = error.chain(), "the reach of a sandbox could not be looked up");
+        }
+        self.renew(&mut told).await;
+    }
+
+    /// Ends it: none of its tokens opens anything any more.
+    pub fn end(&self) {
+        self.tokens.end(self.id);
+    }
+
+    /// Takes the new reach; where that cannot be known, there is none.
+    async fn change(&self, stopped: &AtomicBool) {
+        let mut told = self.told.lock().await;
+        told.at = None;
+        if let Err(error) = self.look(&mut told).await {
+            tracing::warn!(run.id = %self.id, error = error.chain(), "a sandbox has no way out until its reach is known");
+            self.egress.update(Policy { allow: Vec::new(), ..self.policy.clone() });
+        }
+        // It is told when it wakes.
+        if !stopped.load(Ordering::SeqCst) {
+            self.renew(&mut told).await;
+        }
+    }
+
+    /// Has its way out follow the environment's reach.
+    async fn look(&self, told: &mut Told) -> Result<()> {
+        let Some(platform) = &self.platform else { return Ok(()) };
+        let Reach { within, secrets } = platform.reach(&self.env).await?;
+        let mut policy = Policy { within, ..self.policy.clone() };
+        let mut placeholders = BTreeMap::new();
+        for Lent { name, value, hosts } in secrets {
+            let text = match told.placeholders.remove(&name) {
+                Some(text) => text,
+                None => placeholder(&name)?,
+            };
+            match Bound::new(&name, text.as_str(), value, hosts, Places::Headers) {
+                Ok(bound) => policy.secrets.push(bound),
+                Err(error) => tracing::warn!(run.id = %self.id, %error, "a secret cannot go out"),
+            }
+            placeholders.insert(name, text);
+        }
+        told.placeholders = placeholders;
+        self.egress.update(policy);
+        Ok(())
+    }
+
+    async fn renew(&self, told: &mut Told) {
+        // It has ended, or there never was one.
+        let Ok(token) = self.tokens.renew(self.id) else { return };
+        if let Err(error) = self.tell(told, Some(&token)).await {
+            tracing::warn!(run.id = %self.id, error = error.chain(), "what is in a sandbox was not told what is new");
+        }
+    }
+
+    /// Tells the hand inside what commands see, and the token.
+    async fn tell(&self, told: &mut Told, token: Option<&Secret>) -> Result<()> {
+        let telling = async {
+            let mut variables = told.placeholders.clone();
+            variables.retain(|name, _| !RESERVED.contains(&name.as_str()));
+            if !told.placeholders.is_empty() && !told.certificates {
+                self.certify().await?;
+                told.certificates = true;
+            }
+            if told.certificates {
+                let trust = TRUST_VARIABLES.iter().map(|name| ((*name).to_owned(), CERTIFICATES.to_owned()));
+                variables.extend(trust);
+            }
+            variables.extend(self.surroundings.clone());
+            self.session.activate(variables, token).await?;
+            Ok::<(), Error>(())
+        };
+        let slow = |_| Error::internal("the hand does not write down what it is told");
+        tokio::time::timeout(WRITING, telling).await.map_err(slow)??;
+        told.at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Puts the certificates inside that programs there have to trust.
+    async fn certify(&self) -> Result<()> {
+        // A machine without any trusts nobody, and neither does what is inside.
+        let mut all = tokio::fs::read(HOST_CERTIFICATES).await.unwrap_or_default();
+        all.extend_from_slice(self.egress.authority_pem().as_bytes());
+        let how = Write { mode: Some(0o444), ..Write::default() };
+        Ok(self.session.files().write(CERTIFICATES, all.as_slice(), all.len() as u64, how).await?)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,4 @@
+CREATE TABLE egress (
+    env TEXT PRIMARY KEY REFERENCES environments (id) ON DELETE CASCADE,
+    allow TEXT NOT NULL
+);
