@@ -33,8 +33,10 @@ impl Groundwork {
     /// Nothing is changed on disk where the ports or the data directory cannot be had.
     pub fn lay(config: &Config, if_taken: IfTaken) -> Result<Self, Error> {
         let Self { ports, .. } = Self::ports(config, if_taken)?;
-        // Who starts it may be allowed to make it here; what cannot be made is told by whoever needs it.
-        let _ = DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+        // Who starts it may be allowed to make them here; what cannot be made is told by whoever needs it.
+        for path in std::iter::once(&config.data_dir).chain(&config.sandbox.templates_dir) {
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        }
         let starter = sandboxes::starter(config)?;
         privileges::give_up().map_err(|error| {
             kernel::Error::new(Code::Unavailable, "the privileges of this process cannot be given up")
@@ -42,7 +44,7 @@ impl Groundwork {
                 .source(error)
         })?;
         usable(&config.data_dir)?;
-        stay_in(&config.data_dir).map_err(kernel::Error::internal)?;
+        stay_in(config).map_err(kernel::Error::internal)?;
         Ok(Self { ports, starter: Some(starter) })
     }
 
@@ -58,14 +60,16 @@ impl Groundwork {
     }
 }
 
-/// Leaves the data directory and temporary files to write to, where this is root: who owns the machine's files needs no
-/// capability to change them.
-fn stay_in(dir: &Path) -> io::Result<()> {
+/// Leaves the data directory, templates and temporary files to write to, where this is root: who owns the machine's files
+/// needs no capability to change them.
+fn stay_in(config: &Config) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let temporary = std::env::temp_dir();
-    reach::write_only_below(&[dir, &temporary, Path::new("/tmp"), Path::new("/var/tmp")])
+    let mut written = vec![&*config.data_dir, &*temporary, Path::new("/tmp"), Path::new("/var/tmp")];
+    written.extend(config.sandbox.templates_dir.as_deref());
+    reach::write_only_below(&written)
 }
 
 /// Holds that root can use the data directory as any other user would: what is another's it cannot.

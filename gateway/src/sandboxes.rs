@@ -20,6 +20,9 @@ use store::Store;
 
 use crate::config::Config;
 
+/// Where templates are, unless the configuration says where.
+const TEMPLATES: &str = "templates";
+
 /// What this program is when it is not the gateway. Nobody else starts it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -97,9 +100,17 @@ pub fn starter(config: &Config) -> Result<Starter> {
     Starter::start(Part::Starter.command(), &settings(config)?)
 }
 
+/// Makes what [`local`] needs in `directory`.
+///
+/// # Errors
+/// Of the file system.
+pub fn furnish(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(directory.join(TEMPLATES))
+}
+
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
 pub fn local(directory: &Path) -> Local {
-    Local::new(|| Part::Host.command(), below(directory, directory.join("templates"), Spares::default()))
+    Local::new(|| Part::Host.command(), below(directory, directory.join(TEMPLATES), Spares::default()))
 }
 
 fn settings(config: &Config) -> Result<Settings> {
@@ -120,7 +131,7 @@ fn directory(config: &Config) -> Result<PathBuf> {
 }
 
 fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
-    let templates = config.sandbox.templates_dir.clone().unwrap_or_else(|| directory.join("templates"));
+    let templates = config.sandbox.templates_dir.clone().unwrap_or_else(|| directory.join(TEMPLATES));
     std::path::absolute(templates).map_err(kernel::Error::internal)
 }
 

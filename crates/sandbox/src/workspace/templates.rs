@@ -197,7 +197,8 @@ fn node(work: &Path, layer: &Path) -> Result<(), Error> {
     let mut ci = Command::new(npm()?);
     // The pinned packages carry their programs inside; what a script would fetch is not pinned.
     ci.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work);
-    install(&mut ci)?;
+    // Nothing is written beside the directory of the templates.
+    install(ci.env("npm_config_cache", work.join("fetched")))?;
     let modules = work.join("node_modules");
     for directory in ["bin", "lib/node_modules"] {
         std::fs::create_dir_all(layer.join(directory)).map_err(failed())?;
@@ -260,6 +261,7 @@ impl Python {
             "requirements.txt",
             "--target",
         ]);
+        pip.env("PIP_CACHE_DIR", work.join("fetched"));
         install(pip.arg(layer.join(&self.place)).current_dir(work))?;
         // What pip puts there begins with the Python of an environment that goes.
         match std::fs::remove_dir_all(layer.join(&self.place).join("bin")) {

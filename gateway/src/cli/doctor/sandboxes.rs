@@ -87,7 +87,9 @@ impl Place {
         let above = if data_dir.is_dir() { std::path::absolute(data_dir)? } else { std::env::temp_dir() };
         let path = above.join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
+        let place = Self(path);
+        sandboxes::furnish(&place.0)?;
+        Ok(place)
     }
 }
 
