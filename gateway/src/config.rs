@@ -228,6 +228,8 @@ pub struct Sandbox {
     pub archive_after_s: u64,
     /// What a new one has below `/usr/local`.
     pub template: Template,
+    /// How many are made before anybody asks.
+    pub spares: usize,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
     /// How long a run token is good for, in seconds.
@@ -303,6 +305,7 @@ impl Default for Config {
                 park_after_s: 300,
                 archive_after_s: 3 * 24 * 3_600,
                 template: Template::Blank,
+                spares: 2,
                 templates_dir: None,
                 token_s: 900,
                 egress_bytes: 20 << 30,

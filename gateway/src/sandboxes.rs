@@ -11,7 +11,7 @@ use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
 use sandbox::egress::{self, Policy};
 use sandbox::local::privileges::connection;
-use sandbox::local::{Local, Parts, Settings, Starter, host_main, starter_main};
+use sandbox::local::{Local, Parts, Settings, Spares, Starter, host_main, starter_main};
 use sandbox::runner::Limits;
 use sandbox::workspace;
 use sandbox::workspace::checkpoints::Checkpoints;
@@ -110,13 +110,20 @@ pub fn furnish(directory: &Path) -> std::io::Result<()> {
 
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
 pub fn local(directory: &Path) -> Local {
-    Local::new(|| Part::Host.command(), below(directory, directory.join(TEMPLATES)))
+    Local::new(|| Part::Host.command(), below(directory, directory.join(TEMPLATES), Spares::default()))
 }
 
 fn settings(config: &Config) -> Result<Settings> {
     let directory = directory(config)?;
     let templates = templates(config, &directory)?;
-    Ok(below(&directory, templates))
+    let count = config.sandbox.spares.min(config.sandbox.awake);
+    Ok(below(&directory, templates, Spares { count, limits: each(config) }))
+}
+
+/// What one sandbox may use.
+fn each(config: &Config) -> Limits {
+    let wanted = &config.sandbox;
+    Limits { memory_bytes: wanted.memory_bytes, cpu_millis: wanted.cpu_millis, ..Limits::default() }
 }
 
 fn directory(config: &Config) -> Result<PathBuf> {
@@ -129,8 +136,9 @@ fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
 }
 
 /// The first of the trees is where workspaces are.
-fn below(directory: &Path, templates: PathBuf) -> Settings {
-    Settings { run_dir: directory.join("run"), trees: vec![directory.join("workspaces"), templates] }
+fn below(directory: &Path, templates: PathBuf, spares: Spares) -> Settings {
+    let trees = vec![directory.join("workspaces"), templates];
+    Settings { run_dir: directory.join("run"), trees, spares }
 }
 
 /// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one
@@ -171,11 +179,11 @@ pub fn hands(
         archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
         token: Duration::from_secs(wanted.token_s),
-        each: Limits {
-            memory_bytes: wanted.memory_bytes,
-            cpu_millis: wanted.cpu_millis,
-            ..Limits::default()
-        },
+        preview_domain: config
+            .preview_domain
+            .as_deref()
+            .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
+        each: each(config),
         egress: policy,
         isolation: wanted.isolation.clone(),
         ..HandsLimits::default()

@@ -11,6 +11,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod platform;
+mod sandboxes;
 pub mod seal;
 pub mod skills;
 pub mod stdio;
@@ -18,6 +19,7 @@ pub mod tools;
 
 pub use doors::{BODY_LIMIT, Doors};
 pub use guard::Guard;
+pub use sandboxes::name_of;
 
 use std::sync::Arc;
 

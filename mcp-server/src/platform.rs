@@ -115,25 +115,29 @@ impl Platform {
     /// # Errors
     /// As [`Hands::workspace`].
     pub async fn workspace(&self, env: &Env, caller: &Caller) -> Result<Workspace> {
-        // The operator's key may be replaced; who it is stays.
-        let name = match caller.principal {
-            Principal::Operator => OPERATOR.to_owned(),
-            _ => caller.credential.to_string(),
-        };
+        let name = owner(caller);
         match self.hands.workspace(env, &name).await {
             Err(full) if full.code() == Code::QuotaExceeded => {
-                let mut there = self.hands.workspaces(env).await?;
-                there.sort_by_key(|workspace| workspace.used);
-                for left in &there {
-                    if !self.has_owner(left).await? {
-                        self.hands.remove(left).await?;
-                        return self.hands.workspace(env, &name).await;
-                    }
-                }
-                Err(full)
+                self.make_room(env, full).await?;
+                self.hands.workspace(env, &name).await
             }
             outcome => outcome,
         }
+    }
+
+    /// Removes the workspace of a credential that lives no more, of those the one that was not used for the longest time.
+    ///
+    /// # Errors
+    /// `full` where there is none.
+    pub(crate) async fn make_room(&self, env: &Env, full: Error) -> Result<()> {
+        let mut there = self.hands.workspaces(env).await?;
+        there.sort_by_key(|workspace| workspace.used);
+        for left in &there {
+            if !self.has_owner(left).await? {
+                return self.hands.remove(left).await;
+            }
+        }
+        Err(full)
     }
 
     /// Whether the credential whose workspace it is lives.
@@ -141,7 +145,8 @@ impl Platform {
     /// # Errors
     /// Where the control plane fails.
     pub async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
-        let Ok(id) = workspace.name.parse::<KeyId>() else { return Ok(workspace.name == OPERATOR) };
+        let owner = workspace.name.split('/').next().unwrap_or_default();
+        let Ok(id) = owner.parse::<KeyId>() else { return Ok(owner == OPERATOR) };
         let key = self.control.store().keys().get(id).await?;
         Ok(key.is_some_and(|key| key.is_live(Timestamp::now())))
     }
@@ -304,6 +309,14 @@ impl Platform {
             }
         }
         Ok(())
+    }
+}
+
+/// Who has the workspaces of a caller. The operator's key may be replaced; who it is stays.
+pub(crate) fn owner(caller: &Caller) -> String {
+    match caller.principal {
+        Principal::Operator => OPERATOR.to_owned(),
+        _ => caller.credential.to_string(),
     }
 }
 

@@ -267,3 +267,39 @@ fn a_workspace_past_its_quota_ends_what_writes_and_can_be_emptied() {
     assert_eq!(ran["stdout"], "empty\n");
     client.output("workspace_snapshot", &json!({})).unwrap();
 }
+
+#[test]
+fn a_long_command_says_what_it_does_to_whoever_listens() {
+    let sandbox = Sandbox::new("sandbox-progress");
+    let command =
+        "for i in $(seq 1 8); do printf '\\033[1mstep %s\\033[0m\\n' $i; sleep 1; done; echo bad >&2; exit 3";
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "shell_run", "arguments": { "command": command }, "_meta": { "progressToken": "p" } },
+    });
+    let path = format!("/mcp/{}", sandbox.0.slug);
+    let operator = sandbox.0.steading.client().without_env();
+    let accept = "application/json, text/event-stream";
+    let answer = operator.request("POST", &path).header("accept", accept).json(&call).send().unwrap();
+    let told: Vec<Value> = answer
+        .text()
+        .unwrap()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        .collect();
+    let steps: Vec<_> = told.iter().filter(|it| it["method"] == "notifications/progress").collect();
+    assert!(!steps.is_empty(), "{answer:?}");
+    for step in &steps {
+        let (params, message) = (&step["params"], step["params"]["message"].as_str().unwrap());
+        assert!(params["progressToken"] == "p" && params["total"] == 600.0, "{step}");
+        assert!(
+            message.starts_with("runs for ") && message.contains("\nstep ") && !message.contains('\u{1b}'),
+            "{step}"
+        );
+        assert!(message.lines().count() <= 4, "{step}");
+    }
+    let result = told.iter().find(|it| it["id"] == 1).unwrap();
+    let output = &result["result"]["structuredContent"];
+    assert_eq!((&output["exit_code"], &output["stderr"]), (&json!(3), &json!("bad\n")), "{result}");
+    assert_eq!(output["stdout"].as_str().unwrap().lines().count(), 8);
+}

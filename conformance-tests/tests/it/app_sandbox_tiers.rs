@@ -235,3 +235,33 @@ fn what_one_machine_has_archived_runs_on_another_with_the_same_files() {
     drop(two);
     assert_eq!(listed(&one.restart().unwrap().client()), after);
 }
+
+#[test]
+fn a_new_workspace_has_below_usr_local_what_its_template_says() {
+    // One directory for all tests of this user, as an operator brings one along.
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let templates = home.join(".cache/steading/templates");
+    let [node, python] = ["node", "python"].map(|template| {
+        let launch = quick().env("STEADING_SANDBOX_TEMPLATE", template);
+        require(launch.env("STEADING_SANDBOX_TEMPLATES_DIR", &templates).start())
+    });
+    assert_eq!(
+        run(&node.client(), "command -v node npm npx"),
+        "/usr/local/bin/node\n/usr/local/bin/npm\n/usr/local/bin/npx\n"
+    );
+    assert_eq!(run(&node.client(), "node -e 'console.log(6 * 7)'"), "42\n");
+    assert_eq!(
+        run(&python.client(), "command -v pip; pip --version | cut -d' ' -f1"),
+        "/usr/local/bin/pip\npip\n"
+    );
+    // Nobody writes there, whoever they are inside.
+    let refused =
+        "touch /usr/local/bin/x 2>&1; rm -f /usr/local/bin/node 2>&1; echo x > /usr/local/bin/node; true";
+    assert!(run(&node.client(), refused).lines().count() >= 2);
+    assert_eq!(run(&node.client(), "node -e 'console.log(6 * 7)'"), "42\n");
+    // It is the same template after the way through the archive.
+    archived(&node);
+    assert_eq!(run(&node.client(), "node -e 'console.log(7 * 7)'"), "49\n");
+    let wrong = Steading::launch().env("STEADING_SANDBOX_TEMPLATE", "nodejs").start();
+    assert!(format!("{wrong:?}").contains("must be one of blank, node, python"), "{wrong:?}");
+}

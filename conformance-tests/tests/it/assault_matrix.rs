@@ -93,7 +93,7 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         "workspace_restore" => vec![json!({ "snapshot": t.snapshot, "dry_run": true })],
         // The same for everybody.
         "skill_read" => vec![json!({ "name": "start-here" })],
-        "site_deploy" => vec![blob],
+        "site_deploy" => vec![blob, json!({ "workspace_path": t.env })],
         // A name of theirs is free for us: see `names_are_each_environments_own`.
         "secret_set" => vec![json!({ "name": t.slug, "value": "not a secret's name" })],
         "resource_delete" => vec![
@@ -183,6 +183,37 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ]
         .concat(),
         ("delete", "/v1/keys/{key}") => plain(&format!("/v1/keys/{}", t.key_id)),
+        ("get", "/v1/sandboxes") => plain(route),
+        // No sandbox is made by a name that is none.
+        ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
+        (_, route) if route.starts_with("/v1/sandboxes/{sandbox}") => {
+            let rest = route.trim_start_matches("/v1/sandboxes/{sandbox}");
+            let rest = rest.replace("{process}", "1").replace("{snapshot}", &t.snapshot);
+            let path = format!("/v1/sandboxes/{}{rest}", t.sandbox);
+            match (method, rest.as_str()) {
+                ("post", "/exec" | "/processes") => with(&path, json!({ "command": "true" })),
+                ("post", "/previews") => with(&path, json!({ "port": 1 })),
+                ("post", "/processes/1/signal") => with(&path, json!({ "signal": 9 })),
+                ("post", "/files/mkdir") => with(&path, json!({ "path": "a" })),
+                ("post", "/files/move") => with(&path, json!({ "from": "a", "to": "b" })),
+                ("post", "/files/search") => with(&path, json!({ "name": "*" })),
+                ("post", "/snapshots" | "/freeze") => with(&path, json!({})),
+                ("post", "/fork") => with(&path, json!({ "name": "b", "snapshot": t.snapshot })),
+                ("post", "/restore") => with(&path, json!({ "snapshot": t.snapshot })),
+                ("post", "/pause" | "/resume" | "/thaw") => plain(&path),
+                ("put", "/files") => {
+                    plain(&format!("{path}?path=a")).into_iter().map(|request| request.body("a")).collect()
+                }
+                ("get" | "delete", "/files") => plain(&format!("{path}?path=a")),
+                ("get", "/files/stat" | "/files/watch" | "/files/list") => plain(&path),
+                (
+                    "get" | "delete",
+                    "" | "/ports" | "/exec" | "/processes" | "/processes/1" | "/snapshots",
+                ) => plain(&path),
+                ("delete", rest) if rest.starts_with("/snapshots/") => plain(&path),
+                _ => return None,
+            }
+        }
         ("get", "/v1/tenants") => plain(&format!("/v1/tenants?cursor={}", t.tenant_id)),
         ("post", "/v1/tenants") => with(route, json!({ "slug": t.tenant })),
         _ => return None,

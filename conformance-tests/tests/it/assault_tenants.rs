@@ -27,6 +27,7 @@ pub struct Things {
     pub release: String,
     pub user: String,
     pub email: String,
+    pub sandbox: String,
 }
 
 /// A tenant's credentials.
@@ -35,11 +36,17 @@ pub struct Keys {
     pub wide: String,
     pub bound: String,
     pub readonly: String,
+    pub hands: String,
 }
 
 impl Keys {
-    pub fn each(&self) -> [(&'static str, &str); 3] {
-        [("tenant-wide", &self.wide), ("bound", &self.bound), ("read-only", &self.readonly)]
+    pub fn each(&self) -> [(&'static str, &str); 4] {
+        [
+            ("tenant-wide", &self.wide),
+            ("bound", &self.bound),
+            ("read-only", &self.readonly),
+            ("sandbox", &self.hands),
+        ]
     }
 }
 
@@ -75,6 +82,7 @@ impl Village {
     pub fn their_state(&self) -> Value {
         let client = self.client(&self.their_keys.wide);
         let app = client.clone().in_env(&self.theirs.slug);
+        let hands = self.client(&self.their_keys.hands).in_env(&self.theirs.slug);
         let get = |path: &str| client.request("GET", path).send().unwrap().json().unwrap();
         let rows = json!({ "sql": format!("SELECT * FROM {}", self.theirs.table) });
         let port = self.steading.authority().rsplit(':').next().unwrap();
@@ -89,6 +97,7 @@ impl Village {
             "envs": get("/v1/envs"),
             "env": get(&format!("/v1/envs/{}", self.theirs.slug)),
             "keys": keys,
+            "sandboxes": hands.request("GET", "/v1/sandboxes").send().unwrap().json().unwrap(),
             "site": site.text().unwrap(),
         })
     }
@@ -125,6 +134,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     let keys = Keys {
         bound: text(&new_key(json!({ "name": "bound", "env": slug }))["key"]),
         readonly: text(&new_key(json!({ "name": "reader", "scopes": readonly }))["key"]),
+        hands: text(&new_key(json!({ "name": "hands", "scopes": ["sandbox:use", "site:write"] }))["key"]),
         wide: key,
     };
     let table = format!("{name}_wares");
@@ -153,6 +163,8 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     let request = app.request("POST", "/v1/tools/app_describe").json(&json!({})).send().unwrap();
     let email = format!("{name}@example.org");
     let user = app.output("auth_user_set", &json!({ "user": email, "password": "correct horse" })).unwrap();
+    let hands = Client::new(&steading.ready().url).with_key(&keys.hands).in_env(&slug);
+    let sandbox = post(&hands, None, "/v1/sandboxes", &json!({ "name": "kiln" }));
     let things = Things {
         tenant: name.to_owned(),
         tenant_id: text(&tenant["tenant"]),
@@ -172,6 +184,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
         release: releases.to_string(),
         user: text(&user["user"]["id"]),
         email,
+        sandbox: text(&sandbox["id"]),
     };
     (things, keys)
 }
@@ -220,13 +233,14 @@ impl Things {
             release: "9".to_owned(),
             user: other(&self.user),
             email: "fletcher@example.org".to_owned(),
+            sandbox: other(&self.sandbox),
         }
     }
 
     fn names(&self) -> Vec<&str> {
         let Self { tenant, tenant_id, slug, env, plan, snapshot, confirm, blob, .. } = self;
         let Self { content, secret, table, migration, external_id, request, key_id, release, .. } = self;
-        let Self { user, email, .. } = self;
+        let Self { user, email, sandbox, .. } = self;
         let mut names = vec![
             tenant_id.as_str(),
             slug,
@@ -244,6 +258,7 @@ impl Things {
             key_id,
             user,
             email,
+            sandbox,
             tenant,
             release,
         ];

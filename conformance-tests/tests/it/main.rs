@@ -85,5 +85,7 @@ mod outsiders;
 mod sandbox_agent;
 mod sandbox_bridge;
 mod sandbox_egress;
+mod sandbox_routes;
+mod sandbox_site;
 mod sdk_client;
 mod skills_hold;

@@ -5,6 +5,7 @@ mod failure;
 mod list;
 mod look;
 mod search;
+mod tree;
 mod watch;
 
 use std::io::{self, Write};
@@ -43,6 +44,7 @@ fn serve(request: &FileRequest) -> Result<()> {
         FileRequest::Search { path, name, line, among, limit } => {
             search::search(path, name.as_deref(), line.as_deref(), *among, *limit)
         }
+        FileRequest::Tree { path, caps } => tree::tree(path, *caps),
         FileRequest::Watch { path } => watch::watch(path),
     }
 }

@@ -16,7 +16,7 @@ const SOCKET: &str = "/run/steading/bridge.sock";
 const TOKEN: &str = "/run/steading/token";
 
 /// The most bytes of one message to the bridge.
-const MESSAGE: usize = 4 << 20;
+const MESSAGE: usize = 1 << 20;
 /// The most bytes of an answer.
 const ANSWER: u64 = 64 << 20;
 

@@ -11,10 +11,10 @@ mod message;
 
 pub use files::{
     Among, Change, Completeness, Contents, Entry, Existing, FileKind, FileRequest, Found, Listed, MAX_LINE,
-    MAX_RESULTS,
+    MAX_RESULTS, TreeCaps,
 };
 pub use frame::{Bad, Decoder, Frame, HEADER, Kind, MAX_PAYLOAD, WINDOW, encode};
 pub use message::{
-    Cause, Event, Exec, Exit, Failure, Hello, Kept, Listening, MAX_HEAD_AND_TAIL, Mode, Outcome, Output,
-    Program, Reply, Request, Running, Size, State, Stats, Stdin, Tell, Terminal, VERSION,
+    Cause, Event, Exec, Exit, Failure, Hello, Kept, Listening, MAX_HEAD_AND_TAIL, MAX_LAST, Mode, Outcome,
+    Output, Program, Reply, Request, Running, Size, State, Stats, Stdin, Tell, Terminal, VERSION,
 };

@@ -1,6 +1,5 @@
 //! Sandboxes that are awake: made by the first call, and there for the next.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +11,13 @@ use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
 use sandbox::session::Session;
+use sandbox::workspace::Fullness;
 use store::Workspace;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::runs::Run;
+use crate::surroundings::surroundings;
 use crate::{Hands, Inner, Journal};
 
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
@@ -78,8 +79,10 @@ pub(crate) struct Awake {
     oom_kills: AtomicU64,
     /// Whether, and when, its files are weighed next.
     weigh: Mutex<Weigh>,
+    fullness: Mutex<Option<Fullness>>,
     session: Session,
     pub run: Arc<Run>,
+    contents: Semaphore,
     /// Its way out and its bridge, which end with it.
     _serving: JoinSet<()>,
 }
@@ -118,12 +121,21 @@ impl Awake {
         }
     }
 
+    /// How full its workspace was when it was weighed last.
+    pub fn fullness(&self) -> Option<Fullness> {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// They were: what takes long is done less often.
-    pub fn weighed(&self, enforced: bool) {
+    pub fn weighed(&self, fullness: Fullness) {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = Some(fullness);
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
         if let Weigh::From(began) = *weigh {
-            *weigh =
-                if enforced { Weigh::Never } else { Weigh::From(Instant::now() + began.elapsed() * SHARE) };
+            *weigh = if fullness.enforced {
+                Weigh::Never
+            } else {
+                Weigh::From(Instant::now() + began.elapsed() * SHARE)
+            };
         }
     }
 
@@ -188,6 +200,20 @@ impl Hand {
     #[must_use]
     pub fn sandbox(&self) -> SandboxId {
         self.0.sandbox
+    }
+}
+
+/// Contents of files of one sandbox that are held in memory at once, to be read or deployed whole.
+const CONTENTS: usize = 2;
+
+impl Hand {
+    /// A turn to hold the whole content of a file in memory: what is inside says how large files are, and how slowly they
+    /// come.
+    ///
+    /// # Errors
+    /// Never: turns are not ended.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.0.contents.acquire().await.map_err(Error::internal)
     }
 }
 
@@ -263,7 +289,7 @@ impl Hands {
                 let resumed = inner.local.resume(awake.sandbox).await;
                 awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
                 if resumed.is_ok() {
-                    awake.run.refresh().await;
+                    awake.run.goes_on().await;
                 }
                 resumed.is_ok()
             } else {
@@ -308,25 +334,6 @@ impl Hands {
     }
 }
 
-/// Where the way out is, in the words of programs that look for one.
-fn surroundings() -> BTreeMap<String, String> {
-    const PROXY: &str = "http://127.0.0.1:3128";
-    const NEAR: &str = "localhost,127.0.0.1,::1";
-    let variables = [
-        ("HTTP_PROXY", PROXY),
-        ("HTTPS_PROXY", PROXY),
-        ("http_proxy", PROXY),
-        ("https_proxy", PROXY),
-        ("npm_config_proxy", PROXY),
-        ("npm_config_https_proxy", PROXY),
-        ("PIP_PROXY", PROXY),
-        ("NO_PROXY", NEAR),
-        ("no_proxy", NEAR),
-        ("NODE_USE_ENV_PROXY", "1"),
-    ];
-    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
 impl Inner {
     async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
         let tree = self.at_hand(workspace).await?;
@@ -337,7 +344,16 @@ impl Inner {
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));
         let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
-        let run = Arc::new(Run::begin(self, workspace, &session, &egress, surroundings()).await?);
+        let run = Arc::new(
+            Run::begin(
+                self,
+                workspace,
+                &session,
+                &egress,
+                surroundings(self.limits.preview_domain.as_deref()),
+            )
+            .await?,
+        );
         let mut serving = JoinSet::new();
         serving.spawn(async move { egress.serve(started.egress).await });
         if let Some(platform) = run.platform() {
@@ -357,8 +373,10 @@ impl Inner {
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
+            fullness: Mutex::default(),
             session,
             run,
+            contents: Semaphore::new(CONTENTS),
             _serving: serving,
         }))
     }

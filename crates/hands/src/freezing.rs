@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use kernel::{BlobHash, Code, Env, Error, Result, SandboxId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
+use kernel::{BlobHash, Code, Env, Error, Result, WorkspaceSnapshotId};
 use sandbox::workspace::templates::Template;
 use sandbox::workspace::{Origin, Tree};
 use store::{Kept, Workspace, WorkspaceSnapshot};
@@ -59,23 +59,13 @@ impl Hands {
         // Nobody archives or removes what it is made of meanwhile.
         let _held = slot.lock().await;
         inner.bring(source.id, snapshot.id).await?;
-        let id = WorkspaceId::new();
-        inner.local.create_workspace(id, Origin::Snapshot(snapshot.id), source.quota_bytes).await?;
         let new = Workspace {
-            id,
-            env: env.id(),
-            tenant: env.tenant(),
-            name: name.to_owned(),
-            sandbox: SandboxId::new(),
             quota_bytes: source.quota_bytes,
-            created: Timestamp::now(),
-            used: Timestamp::now(),
             kept: Kept::At(inner.keeping.place),
-            archive: None,
-            template: source.template.clone(),
-            frozen: None,
-            ended: None,
+            ..self.new_workspace(env, name.to_owned(), &source.template)
         };
+        let id = new.id;
+        inner.local.create_workspace(id, Origin::Snapshot(snapshot.id), source.quota_bytes).await?;
         let made = match self.insert(&new).await {
             Ok(made) if made.id == id => return Ok(made),
             Ok(_) => Err(Error::new(Code::Conflict, format!("there is a workspace \"{name}\" already"))

@@ -14,6 +14,8 @@ mod keeping;
 mod limits;
 mod runs;
 mod snapshots;
+mod status;
+mod surroundings;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -33,6 +35,7 @@ pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
+pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
 
@@ -109,22 +112,27 @@ impl Hands {
         if let Some(found) = records.find(env.id(), name).await? {
             return Ok(found);
         }
-        let new = Workspace {
+        let new = self.new_workspace(env, name.to_owned(), template.as_str());
+        self.insert(&new).await
+    }
+
+    /// A workspace that is in no list yet.
+    pub(crate) fn new_workspace(&self, env: &Env, name: String, template: &str) -> Workspace {
+        Workspace {
             id: WorkspaceId::new(),
             env: env.id(),
             tenant: env.tenant(),
-            name: name.to_owned(),
+            name,
             sandbox: SandboxId::new(),
             quota_bytes: self.0.limits.quota_bytes.unwrap_or(DEFAULT_QUOTA),
             created: Timestamp::now(),
             used: Timestamp::now(),
             kept: Kept::Unsaid,
             archive: None,
-            template: template.as_str().to_owned(),
+            template: template.to_owned(),
             frozen: None,
             ended: None,
-        };
-        self.insert(&new).await
+        }
     }
 
     /// Notes a workspace, unless there is one of that name.

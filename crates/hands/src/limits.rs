@@ -36,6 +36,8 @@ pub struct HandsLimits {
     pub template: Template,
     /// How long a run token is good for, a quarter of an hour at most; it is renewed while its run lives.
     pub token: Duration,
+    /// The domain that previews are shown below, without a port.
+    pub preview_domain: Option<String>,
     /// What one sandbox may use.
     pub each: Limits,
     /// Where sandboxes may go.
@@ -59,6 +61,7 @@ impl Default for HandsLimits {
             archive_after: None,
             template: Template::Blank,
             token: Duration::from_secs(900),
+            preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
             isolation: Demands::default(),

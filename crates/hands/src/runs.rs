@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use kernel::{Env, Error, Result, RunId, SandboxId, Secret};
 use sandbox::bridge::{self, Grant, Pass, Refused, Tokens};
 use sandbox::egress::{Bound, Egress, Pattern, Places, Policy, TRUST_VARIABLES, placeholder};
 use sandbox::session::{Session, Write};
 use store::Workspace;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::{Hands, Inner};
 
@@ -22,6 +25,9 @@ const SHORTEST: Duration = Duration::from_secs(3);
 
 /// How long the hand inside may take to write down what it is told.
 const WRITING: Duration = Duration::from_secs(20);
+
+/// How long somebody else waits for that.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the host keeps the certificates that it trusts.
 const HOST_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -78,15 +84,22 @@ impl Hands {
         self.0.tokens.check(sandbox, token)
     }
 
-    /// To be called when the reach of an environment has changed: when this returns, its sandboxes have the new one.
+    /// To be called when the reach of an environment has changed: when this returns, its sandboxes go by the new one, and
+    /// what is in them has been told, unless it is slow to take it.
     pub async fn reach_changed(&self, env: &Env) {
         let slots: Vec<_> = self.0.slots().values().cloned().collect();
+        let mut telling = Vec::new();
         for slot in slots.into_iter().filter(|slot| slot.tenant() == Some(env.tenant())) {
             let awake = slot.lock().await.clone();
             if let Some(awake) = awake.filter(|awake| awake.run.env == *env) {
-                awake.run.change(&awake.stopped).await;
+                awake.run.change().await;
+                // It is told when it wakes.
+                if !awake.stopped.load(Ordering::SeqCst) {
+                    telling.push(awake.run.telling());
+                }
             }
         }
+        drop(timeout(PATIENCE, join_all(telling)).await);
     }
 }
 
@@ -111,16 +124,18 @@ pub(crate) struct Run {
     platform: Option<Arc<dyn Platform>>,
     /// After how long its token is renewed.
     every: Duration,
-    told: tokio::sync::Mutex<Told>,
+    /// The texts in place of secrets, by name. Who has it looks alone: what was read earlier never comes later.
+    placeholders: Mutex<BTreeMap<String, String>>,
+    told: Mutex<Told>,
+    /// Whether what was told does not hold any more.
+    stale: AtomicBool,
 }
 
 /// What the hand inside was told.
 #[derive(Default)]
 struct Told {
-    /// When, as far as it still holds.
+    /// When.
     at: Option<Instant>,
-    /// The texts in place of secrets, by name.
-    placeholders: BTreeMap<String, String>,
     /// Whether the certificates are there.
     certificates: bool,
 }
@@ -146,10 +161,11 @@ impl Run {
             surroundings,
             platform: inner.platform(),
             every: lasts / 3,
-            told: tokio::sync::Mutex::default(),
+            placeholders: Mutex::default(),
+            told: Mutex::default(),
+            stale: AtomicBool::new(false),
         };
-        let mut told = run.told.lock().await;
-        run.look(&mut told).await?;
+        run.look().await?;
         let token = match &run.platform {
             None => None,
             Some(platform) => {
@@ -160,8 +176,7 @@ impl Run {
                 Some(run.tokens.begin(Grant { sandbox, run: run.id, env, tools, lasts })?)
             }
         };
-        run.tell(&mut told, token.as_ref()).await?;
-        drop(told);
+        run.tell(&mut *run.told.lock().await, token.as_ref()).await?;
         Ok(run)
     }
 
@@ -174,22 +189,26 @@ impl Run {
     pub async fn keep(&self, stopped: Arc<AtomicBool>) {
         loop {
             tokio::time::sleep(self.every).await;
-            if !stopped.load(Ordering::SeqCst) {
-                self.refresh().await;
+            if stopped.load(Ordering::SeqCst) {
+                continue;
             }
+            if let Err(error) = self.look().await {
+                tracing::warn!(run.id = %self.id, error = error.chain(), "the reach of a sandbox could not be looked up");
+            }
+            self.renew().await;
         }
     }
 
-    /// Renews what is due: whoever wakes what was stopped does not find a token that has expired.
-    pub async fn refresh(&self) {
-        let mut told = self.told.lock().await;
-        if told.at.is_some_and(|at| at.elapsed() < self.every) {
-            return;
-        }
-        if let Err(error) = self.look(&mut told).await {
-            tracing::warn!(run.id = %self.id, error = error.chain(), "the reach of a sandbox could not be looked up");
-        }
-        self.renew(&mut told).await;
+    /// To be called when the sandbox goes on after it was stopped: renews what is due, so that what is in it does not find
+    /// a token that has expired. One that is slow to take it is not waited for.
+    pub async fn goes_on(self: &Arc<Self>) {
+        drop(timeout(PATIENCE, self.telling()).await);
+    }
+
+    /// Renews what is due, to its end also where nobody waits for it.
+    fn telling(self: &Arc<Self>) -> JoinHandle<()> {
+        let run = Arc::clone(self);
+        tokio::spawn(async move { run.renew().await })
     }
 
     /// Ends it: none of its tokens opens anything any more.
@@ -198,58 +217,58 @@ impl Run {
     }
 
     /// Takes the new reach; where that cannot be known, there is none.
-    async fn change(&self, stopped: &AtomicBool) {
-        let mut told = self.told.lock().await;
-        told.at = None;
-        if let Err(error) = self.look(&mut told).await {
+    async fn change(&self) {
+        if let Err(error) = self.look().await {
             tracing::warn!(run.id = %self.id, error = error.chain(), "a sandbox has no way out until its reach is known");
             self.egress.update(Policy { allow: Vec::new(), ..self.policy.clone() });
         }
-        // It is told when it wakes.
-        if !stopped.load(Ordering::SeqCst) {
-            self.renew(&mut told).await;
-        }
+        self.stale.store(true, Ordering::SeqCst);
     }
 
     /// Has its way out follow the environment's reach.
-    async fn look(&self, told: &mut Told) -> Result<()> {
+    async fn look(&self) -> Result<()> {
         let Some(platform) = &self.platform else { return Ok(()) };
+        let mut before = self.placeholders.lock().await;
         let Reach { within, secrets } = platform.reach(&self.env).await?;
         let mut policy = Policy { within, ..self.policy.clone() };
         let mut placeholders = BTreeMap::new();
         for Lent { name, value, hosts } in secrets {
-            let text = match told.placeholders.remove(&name) {
-                Some(text) => text,
-                None => placeholder(&name)?,
-            };
+            let text = before.get(&name).map_or_else(|| placeholder(&name), |text| Ok(text.clone()))?;
             match Bound::new(&name, text.as_str(), value, hosts, Places::Headers) {
                 Ok(bound) => policy.secrets.push(bound),
                 Err(error) => tracing::warn!(run.id = %self.id, %error, "a secret cannot go out"),
             }
             placeholders.insert(name, text);
         }
-        told.placeholders = placeholders;
+        *before = placeholders;
         self.egress.update(policy);
         Ok(())
     }
 
-    async fn renew(&self, told: &mut Told) {
+    /// Tells what is in it what is due: a token before the last one expires, and what has changed.
+    async fn renew(&self) {
+        let mut told = self.told.lock().await;
+        let stale = self.stale.swap(false, Ordering::SeqCst);
+        if !stale && told.at.is_some_and(|at| at.elapsed() < self.every) {
+            return;
+        }
         // It has ended, or there never was one.
         let Ok(token) = self.tokens.renew(self.id) else { return };
-        if let Err(error) = self.tell(told, Some(&token)).await {
+        if let Err(error) = self.tell(&mut told, Some(&token)).await {
+            self.stale.store(true, Ordering::SeqCst);
             tracing::warn!(run.id = %self.id, error = error.chain(), "what is in a sandbox was not told what is new");
         }
     }
 
     /// Tells the hand inside what commands see, and the token.
     async fn tell(&self, told: &mut Told, token: Option<&Secret>) -> Result<()> {
+        let mut variables = self.placeholders.lock().await.clone();
         let telling = async {
-            let mut variables = told.placeholders.clone();
-            variables.retain(|name, _| !RESERVED.contains(&name.as_str()));
-            if !told.placeholders.is_empty() && !told.certificates {
+            if !variables.is_empty() && !told.certificates {
                 self.certify().await?;
                 told.certificates = true;
             }
+            variables.retain(|name, _| !RESERVED.contains(&name.as_str()));
             if told.certificates {
                 let trust = TRUST_VARIABLES.iter().map(|name| ((*name).to_owned(), CERTIFICATES.to_owned()));
                 variables.extend(trust);
@@ -259,7 +278,7 @@ impl Run {
             Ok::<(), Error>(())
         };
         let slow = |_| Error::internal("the hand does not write down what it is told");
-        tokio::time::timeout(WRITING, telling).await.map_err(slow)??;
+        timeout(WRITING, telling).await.map_err(slow)??;
         told.at = Some(Instant::now());
         Ok(())
     }

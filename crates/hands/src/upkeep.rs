@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use kernel::{Code, Result, Timestamp, WorkspaceId};
 use sandbox::runner::Runner as _;
-use sandbox::workspace::Fullness;
 use store::Ended;
 use tokio_util::sync::CancellationToken;
 
@@ -95,17 +94,15 @@ impl Inner {
         if !awake.is_to_be_weighed() {
             return Ok(false);
         }
-        let fullness = self.local.fullness(workspace).await;
-        awake.weighed(fullness.as_ref().is_ok_and(|fullness| fullness.enforced));
-        // Files without bytes take of the disk, too.
-        let is_past = |most: &Fullness| {
-            most.bytes > most.quota_bytes || most.files > most.quota_bytes / BYTES_OF_A_FILE
-        };
-        match fullness {
+        let fullness = match self.local.fullness(workspace).await {
             // What cannot be weighed within its bounds is past them.
-            Err(error) if error.code() == Code::TooLarge => Ok(true),
-            fullness => fullness.map(|it| !it.enforced && is_past(&it)),
-        }
+            Err(error) if error.code() == Code::TooLarge => return Ok(true),
+            fullness => fullness?,
+        };
+        awake.weighed(fullness);
+        // Files without bytes take of the disk, too.
+        let most = fullness.quota_bytes / BYTES_OF_A_FILE;
+        Ok(!fullness.enforced && (fullness.bytes > fullness.quota_bytes || fullness.files > most))
     }
 
     /// Whether the disk that workspaces are on has room for more than what the platform itself needs.

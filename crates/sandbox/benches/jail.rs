@@ -7,11 +7,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hand::jail::Tree;
 use kernel::SandboxId;
-use sandbox::local::{Local, Settings};
+use sandbox::local::{Local, Settings, Spares};
 use sandbox::runner::{Limits, Runner, Spec, Started};
 use sandbox::session::{Exec, Run, Session};
 use serde_json::{Value, json};
@@ -82,20 +82,27 @@ async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let workspaces = directory.path().join("workspaces");
     fs::create_dir(&workspaces).unwrap();
-    let settings = Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()] };
-    let kept = directory.path().join("kept");
-    let program = Path::new(env!("CARGO_BIN_EXE_sandbox-host"));
-    let start = move || {
-        let mut command = Command::new(program);
-        command.arg(&kept);
-        command
+    let host = |name: &str, spares: Spares| {
+        let trees = vec![workspaces.clone()];
+        let settings = Settings { run_dir: directory.path().join(name), trees, spares };
+        let kept = directory.path().join(format!("{name}-kept"));
+        let start = move || {
+            let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_sandbox-host")));
+            command.arg(&kept);
+            command
+        };
+        Bench { local: Local::new(start, settings), workspaces: workspaces.clone() }
     };
-    let bench = Bench { local: Local::new(start, settings), workspaces };
-    let (first, _) = bench.create().await;
-    bench.local.destroy(first).await.unwrap();
+    let bench = host("cold", Spares::default());
+    let warm = host("warm", Spares { count: 2, limits: Limits::default() });
+    for bench in [&bench, &warm] {
+        let (first, _) = bench.create().await;
+        bench.local.destroy(first).await.unwrap();
+    }
 
     let [mut process, mut bubblewrap, mut create, mut first, mut exec, mut pause, mut resume, mut destroy] =
         std::array::from_fn(|_| Times::default());
+    let [mut given, mut given_and_first] = std::array::from_fn(|_| Times::default());
     let has_bubblewrap = Command::new("bwrap").arg("--version").output().is_ok();
     let (resident, session) = bench.create().await;
     for _ in 0..ROUNDS {
@@ -127,7 +134,16 @@ async fn main() {
         let begun = Instant::now();
         bench.local.destroy(id).await.unwrap();
         destroy.add(begun);
+        let begun = Instant::now();
+        let (id, session) = warm.create().await;
+        given.add(begun);
+        session.run(nothing()).await.unwrap();
+        given_and_first.add(begun);
+        warm.local.destroy(id).await.unwrap();
+        // The next is made while nobody waits for it.
+        tokio::time::sleep(Duration::from_millis(60)).await;
     }
+    warm.local.close().await;
     let before = memory_available_kib();
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
@@ -148,6 +164,9 @@ async fn main() {
         "create": create.both(),
         "create_ratio": ratio(&create),
         "create_and_first_exec": first.both(),
+        "warm": given.both(),
+        "warm_ratio": ratio(&given),
+        "warm_and_first_exec": given_and_first.both(),
         "exec": exec.both(),
         "exec_ratio": ratio(&exec),
         "exec_in_crowd": in_crowd.both(),

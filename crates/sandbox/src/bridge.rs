@@ -6,8 +6,8 @@
 mod tokens;
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -23,15 +23,21 @@ use serde_json::{Map, Value};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use tokens::{Grant, LONGEST, Pass, Refused, Tokens};
 
 /// The most bytes of one message.
-pub const MESSAGE: usize = 4 << 20;
+pub const MESSAGE: usize = 1 << 20;
+
+/// How many values a message has at most: each takes many times its bytes once it is read.
+const VALUES: usize = 50_000;
 
 /// How many calls a sandbox makes at once; one more waits.
-const CALLS: usize = 16;
+const CALLS: usize = 8;
+/// How often it connects or asks without waiting, and how much later each one more is.
+const AT_ONCE: u32 = 600;
+const EACH: Duration = Duration::from_millis(10);
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long its body may take.
@@ -51,34 +57,58 @@ pub trait Tools: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Value>>>;
 }
 
+/// Spreads what a sandbox asks for over time, whatever comes of it: work that is done for it out here is not counted as
+/// its own by the kernel.
+struct Pace(Mutex<Instant>);
+
+impl Pace {
+    fn wait(&self, now: Instant) -> Duration {
+        let mut paid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *paid = now.max(*paid) + EACH;
+        paid.duration_since(now).saturating_sub(EACH * AT_ONCE)
+    }
+
+    async fn turn(&self) {
+        let wait = self.wait(Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+    }
+}
+
 /// Serves the bridge of `sandbox` until the future is dropped, and with it every call.
 pub async fn serve(listener: UnixListener, sandbox: SandboxId, tools: Arc<dyn Tools>) {
     let places = Arc::new(Semaphore::new(CALLS));
+    let pace = Arc::new(Pace(Mutex::new(Instant::now())));
     let mut calls = JoinSet::new();
     loop {
         while calls.try_join_next().is_some() {}
+        pace.turn().await;
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let tools = Arc::clone(&tools);
+                let (tools, pace) = (Arc::clone(&tools), Arc::clone(&pace));
                 calls.spawn(async move {
-                    connection(stream, sandbox, tools).await;
+                    connection(stream, sandbox, tools, pace).await;
                     drop(place);
                 });
             }
             // No descriptors are left: one that ends gives its own back.
             Err(error) => {
                 tracing::warn!(%error, %sandbox, "a call of a sandbox was not accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn connection(stream: UnixStream, sandbox: SandboxId, tools: Arc<dyn Tools>) {
+async fn connection(stream: UnixStream, sandbox: SandboxId, tools: Arc<dyn Tools>, pace: Arc<Pace>) {
     let answers = service_fn(move |request| {
-        let tools = Arc::clone(&tools);
-        async move { Ok::<_, Infallible>(respond(request, sandbox, tools.as_ref()).await) }
+        let (tools, pace) = (Arc::clone(&tools), Arc::clone(&pace));
+        async move {
+            pace.turn().await;
+            Ok::<_, Infallible>(respond(request, sandbox, tools.as_ref()).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -173,10 +203,31 @@ async fn message(headers: &HeaderMap, body: Incoming) -> Result<Map<String, Valu
         }
         Err(_) => return Err(Error::new(Code::InvalidInput, "the body broke off before its end")),
     };
+    if values(&bytes) > VALUES {
+        let message = format!("the message has more than {VALUES} values");
+        return Err(
+            Error::new(Code::TooLarge, message).hint("send fewer at once; db_load takes many as one text")
+        );
+    }
     serde_json::from_slice(&bytes).map_err(|error| {
         Error::new(Code::InvalidInput, format!("the body is no JSON-RPC message: {error}"))
             .hint("send one JSON object; batches are not part of MCP any more")
     })
+}
+
+/// How many values a JSON text has, more or less: what stands between them, outside of strings.
+fn values(text: &[u8]) -> usize {
+    let (mut count, mut inside, mut escaped) = (0, false, false);
+    for byte in text {
+        match (inside, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => inside = !inside,
+            (false, b',' | b':' | b'[' | b'{') => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 fn json(status: StatusCode, kind: &'static str, value: &Value) -> Response<Full<Bytes>> {

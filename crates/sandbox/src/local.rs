@@ -25,6 +25,6 @@ mod starter;
 pub use client::Local;
 pub use error::Error;
 pub use host::{Keeper, Parts, host_main};
-pub use message::Settings;
+pub use message::{Settings, Spares};
 pub use probe::{Finding, Verdict};
 pub use starter::{Starter, starter_main};

@@ -23,13 +23,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use background::Attachment;
 pub use dial::Connection;
 pub use error::{Error, Result};
-pub use files::{Content, Files, Search, Searched, Watch, Write};
+pub use files::{Content, Files, Search, Searched, Tree, Watch, Write};
 pub use hand::wire::{
     Among, Change, Completeness, Contents, Entry, Existing, Exit, FileKind, Found, Listening, Outcome,
-    Output, Program, Running, Size, State, Stats, Stdin, Terminal,
+    Output, Program, Running, Size, State, Stats, Stdin, Terminal, TreeCaps,
 };
 pub use process::Process;
-pub use run::{Ran, Run, Text};
+pub use run::{Ran, Run, Text, Watched};
 pub use stream::{Reader, Writer};
 
 /// A connection to the hand in one sandbox. Clones are the same connection; it closes with the last of them and of all

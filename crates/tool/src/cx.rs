@@ -49,6 +49,12 @@ impl<P, L> Cx<'_, P, L> {
         self.cancel
     }
 
+    /// Whether somebody listens to how far the call has come.
+    #[must_use]
+    pub fn is_listened_to(&self) -> bool {
+        self.progress.0.is_some()
+    }
+
     /// Says how far the call has come, to callers who listen.
     pub fn progress(&self, done: u32, total: u32, message: impl Into<String>) {
         self.progress.say(Step { done, total, message: message.into() });

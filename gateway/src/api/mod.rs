@@ -8,6 +8,7 @@ mod health;
 mod home;
 mod keys;
 mod openapi;
+mod sandboxes;
 mod tenants;
 
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/schemas/manifest", get(openapi::manifest))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/oauth/jwks.json", get(keys::jwks))
+        .merge(sandboxes::routes())
         .method_not_allowed_fallback(unknown_method)
         .route_layer(middleware::from_fn_with_state(api.clone(), guard));
     guarded.route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(api)

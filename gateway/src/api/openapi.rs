@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use tool::{Doc, Effect};
 
-use super::{Api, answer};
+use super::{Api, answer, sandboxes};
 
 pub async fn document(State(api): State<Api>) -> Response {
     answer(StatusCode::OK, &openapi(api.0.registry.docs()))
@@ -26,8 +26,10 @@ pub fn openapi<'a>(docs: impl Iterator<Item = &'a Doc>) -> Value {
     for doc in docs {
         paths.insert(format!("/v1/tools/{}", doc.name), json!({ "post": tool(doc) }));
     }
-    for (path, methods) in routes() {
-        paths.insert(path.to_owned(), with_parameters(path, methods));
+    let own = routes().into_iter().map(|(path, methods)| (path.to_owned(), methods));
+    for (path, methods) in own.chain(sandboxes::described(operation)) {
+        let methods = with_parameters(&path, methods);
+        paths.insert(path, methods);
     }
     json!({
         "openapi": "3.1.0",
@@ -74,7 +76,9 @@ fn with_parameters(path: &str, mut methods: Value) -> Value {
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
     for operation in methods.as_object_mut().into_iter().flat_map(|methods| methods.values_mut()) {
-        if !parameters.is_empty() {
+        if let Some(query) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            query.splice(0..0, parameters.iter().cloned());
+        } else if !parameters.is_empty() {
             operation["parameters"] = parameters.clone().into();
         }
     }
@@ -101,13 +105,14 @@ fn tool(doc: &Doc) -> Value {
     })
 }
 
+fn operation(id: &str, summary: &str, status: &str) -> Value {
+    json!({
+        "operationId": id, "summary": summary,
+        "responses": { status: { "description": "Done." }, "default": { "$ref": "#/components/responses/problem" } },
+    })
+}
+
 fn routes() -> Vec<(&'static str, Value)> {
-    let operation = |id: &str, summary: &str, status: &str| {
-        json!({
-            "operationId": id, "summary": summary,
-            "responses": { status: { "description": "Done." }, "default": { "$ref": "#/components/responses/problem" } },
-        })
-    };
     let open = |mut operation: Value| {
         operation["security"] = json!([]);
         operation

@@ -161,6 +161,8 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.token_s" => sandbox.token_s;
     /// What one sandbox may send and receive while it is awake, in bytes.
     "sandbox.egress_bytes" => sandbox.egress_bytes;
+    /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
+    "sandbox.spares" => sandbox.spares;
     /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].

@@ -1,9 +1,9 @@
 //! `shell_run`: runs a command in the caller's sandbox.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::{Code, Env, Error, Result, Scope};
-use sandbox::session::{Exec, Outcome, Run, Text};
+use sandbox::session::{Exec, Outcome, Run, Text, Watched};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
@@ -48,8 +48,12 @@ const MOST: u64 = 3_600;
 const HEAD: u32 = 2_500;
 const TAIL: u32 = 3_500;
 
-/// How often is said that a command still runs.
-const TICK: Duration = Duration::from_secs(10);
+/// How often is said what a command does that still runs.
+const TICK: Duration = Duration::from_secs(3);
+
+/// The last lines of each channel that are said, and characters of one.
+const LINES: usize = 3;
+const LINE: usize = 200;
 
 impl Tool<Platform> for ShellRun {
     type Proof = Env;
@@ -78,23 +82,23 @@ impl Tool<Platform> for ShellRun {
         let mut exec = Exec::command(input.command);
         exec.cwd = input.cwd;
         exec.timeout = Some(Duration::from_secs(seconds));
-        let run = hand.run(Run { exec, stdin: Vec::new(), head: HEAD, tail: TAIL });
-        tokio::pin!(run);
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.tick().await;
-        let mut passed = 0;
+        let run = Run { exec, stdin: Vec::new(), head: HEAD, tail: TAIL };
+        let began = Instant::now();
+        let total = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let mut say = |stdout: &str, stderr: &str| {
+            let passed = u32::try_from(began.elapsed().as_secs()).unwrap_or(total).min(total);
+            cx.progress(
+                passed,
+                total,
+                format!("runs for {passed} s{}{}", last_lines(stdout), last_lines(stderr)),
+            );
+        };
+        let watched = cx.is_listened_to().then_some(Watched { every: TICK, say: &mut say });
         // Given up, the command ends with what it has begun.
-        let ran = loop {
-            tokio::select! {
-                ran = &mut run => break ran?,
-                () = cx.cancel().cancelled() => {
-                    return Err(Error::new(Code::Timeout, "the call was given up, and its command ended"));
-                }
-                _ = ticks.tick() => {
-                    passed += TICK.as_secs();
-                    let total = u32::try_from(seconds).unwrap_or(u32::MAX);
-                    cx.progress(u32::try_from(passed).unwrap_or(total).min(total), total, format!("runs for {passed} s"));
-                }
+        let ran = tokio::select! {
+            ran = hand.run_watched(run, watched) => ran?,
+            () = cx.cancel().cancelled() => {
+                return Err(Error::new(Code::Timeout, "the call was given up, and its command ended"));
             }
         };
         let (exit_code, ended) = match ran.outcome {
@@ -107,6 +111,29 @@ impl Tool<Platform> for ShellRun {
     }
 }
 
+/// The last lines of what was written so far, each after a line break. What moves a terminal's cursor is left out, and of
+/// a line that was written over only the last writing counts.
+fn last_lines(output: &str) -> String {
+    let visible = |line: &str| -> String {
+        let line = line.trim_end_matches('\r');
+        let line = line.rsplit('\r').next().unwrap_or(line);
+        let mut shown = String::new();
+        let mut rest = line.chars().peekable();
+        while let Some(character) = rest.next() {
+            if character == '\u{1b}' && rest.next_if_eq(&'[').is_some() {
+                // A control sequence (ECMA-48 §5.4) goes on to its final byte.
+                while rest.next_if(|it| !('@'..='~').contains(it)).is_some() {}
+                rest.next();
+            } else if !character.is_control() {
+                shown.push(character);
+            }
+        }
+        shown.trim_end().chars().take(LINE).collect()
+    };
+    let lines: Vec<_> = output.lines().map(visible).filter(|line| !line.is_empty()).collect();
+    lines.iter().skip(lines.len().saturating_sub(LINES)).flat_map(|line| ["\n", line]).collect()
+}
+
 /// Output with a note of what is left out, and where it is.
 fn shown(text: Text) -> String {
     if text.omitted == 0 {
@@ -117,4 +144,17 @@ fn shown(text: Text) -> String {
         None => "there was no room to keep it".to_owned(),
     };
     format!("{}\n[… {} bytes are left out; {place} …]\n{}", text.head, text.omitted, text.tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_are_what_a_reader_of_a_terminal_would_see() {
+        let written = "one\ntwo\n\n10%\r55%\r\n\u{1b}[1;32mgreen\u{1b}[0m \u{7}\n\u{1b}[\n";
+        assert_eq!(last_lines(written), "\ntwo\n55%\ngreen");
+        assert_eq!((last_lines(""), last_lines("\n\r\n")), (String::new(), String::new()));
+        assert_eq!(last_lines(&"x".repeat(1_000)).len(), 201);
+    }
 }

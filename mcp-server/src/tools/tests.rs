@@ -20,10 +20,12 @@ use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
-use hands::{Hands, HandsLimits};
+use hands::{Hands, HandsLimits, Keeping, place_of};
 use kernel::{Caller, Env, Principal, Proof as _, Result, Scope, Scopes, Surface, Timestamp};
 use sandbox::local::{self, Local};
 use sandbox::preview::Labels;
+use sandbox::workspace::checkpoints::Checkpoints;
+use sandbox::workspace::templates::Templates;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tool::{Call, Effect, Selection};
@@ -107,10 +109,17 @@ impl Ground {
             Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         // Nothing here runs code: the process that would make sandboxes is none.
-        let settings = local::Settings { run_dir: dir.path().join("run"), trees: Vec::new() };
+        let spares = local::Spares::default();
+        let settings = local::Settings { run_dir: dir.path().join("run"), trees: Vec::new(), spares };
         let none = Local::new(|| std::process::Command::new("false"), settings);
         let journal: hands::Journal = Arc::new(|_, _| {});
-        let hands = Hands::new(none, control.store().clone(), journal, HandsLimits::default()).unwrap();
+        let keeping = Keeping {
+            place: place_of(&dir.path().join("sandboxes")).unwrap(),
+            checkpoints: Checkpoints::local(&dir.path().join("checkpoints")).unwrap(),
+            templates: Templates::new(dir.path().join("templates")),
+        };
+        let hands =
+            Hands::new(none, control.store().clone(), journal, keeping, HandsLimits::default()).unwrap();
         let previews = Labels::new(control.preview_key());
         let platform = Platform {
             hands,

@@ -11,6 +11,7 @@ const MOST: u32 = 8 << 20;
 /// # Errors
 /// `not_found`; `too_large`; `invalid_input` at `/path` where it is no text.
 pub async fn whole_text(hand: &Hand, path: &str) -> Result<String> {
+    let _turn = hand.turn().await?;
     let (entry, bytes) = hand.files().read(path, 0, MOST).await?;
     if entry.size > u64::from(MOST) {
         let message = format!("the file has {} bytes, of at most {MOST}", entry.size);

@@ -12,7 +12,7 @@ use super::link::Link;
 use super::log::Log;
 use super::spawn::{Report, next_report};
 use super::tree;
-use crate::wire::{Exit, Kept, Kind, Outcome, Size, State, WINDOW};
+use crate::wire::{Exit, Kept, Kind, MAX_LAST, Outcome, Size, State, WINDOW};
 
 /// Bytes taken from a command in one go.
 const CHUNK: usize = 64 << 10;
@@ -392,6 +392,17 @@ impl Outlet {
             if !rest.is_empty() {
                 link.send(stream, self.kind, &rest);
             }
+        }
+    }
+
+    /// The last of what is kept, as text.
+    pub fn last(&self) -> String {
+        match &self.sink {
+            Sink::Capped { log, .. } | Sink::Log(log) => {
+                let from = log.total().saturating_sub(MAX_LAST as u64);
+                String::from_utf8_lossy(&log.read(from, MAX_LAST)).into_owned()
+            }
+            Sink::Stream { .. } | Sink::Nowhere(_) => String::new(),
         }
     }
 

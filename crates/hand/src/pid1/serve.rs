@@ -19,7 +19,7 @@ use super::poll;
 use super::process::{Process, Stage};
 use super::relay::{Part, Relay};
 use crate::jail::Confinement;
-use crate::wire::{Bad, Cause, Frame, Hello, Kind, Outcome, Reply, Request, State, Tell, VERSION};
+use crate::wire::{Bad, Cause, Event, Frame, Hello, Kind, Outcome, Reply, Request, State, Tell, VERSION};
 
 /// Streams that may be open at once.
 pub const MAX_STREAMS: usize = 512;
@@ -331,6 +331,10 @@ impl Server {
                 }
             }
             Tell::Resize(size) => process.resize(size),
+            Tell::Last => {
+                let (stdout, stderr) = (process.stdout.last(), process.stderr.last());
+                self.link.say(stream, Kind::Event, &Event::Last { stdout, stderr });
+            }
         }
     }
 

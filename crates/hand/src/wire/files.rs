@@ -81,11 +81,31 @@ pub enum FileRequest {
         /// The most results, at most [`MAX_RESULTS`].
         limit: u32,
     },
+    /// Every file below a directory, in an order that is always the same: an [`Entry`] in a line, and then exactly as many
+    /// bytes as it says. A link, and what is no file, is refused.
+    Tree {
+        /// The directory.
+        path: String,
+        /// How much is read before it is refused.
+        caps: TreeCaps,
+    },
     /// [`Change`] lines, until the process is ended. `.git` and `node_modules` are not watched.
     Watch {
         /// The directory.
         path: String,
     },
+}
+
+/// How much of a tree is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeCaps {
+    /// Files.
+    pub files: u64,
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
 }
 
 /// Whether something may be there already.

@@ -12,6 +12,9 @@ pub const VERSION: u32 = 1;
 /// `head` and `tail` of [`Output::Capped`], together at most: what the first window holds.
 pub const MAX_HEAD_AND_TAIL: u32 = WINDOW;
 
+/// The most bytes of a channel that [`Event::Last`] says.
+pub const MAX_LAST: usize = 1_024;
+
 /// The hand's first words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,10 +165,12 @@ pub enum Tell {
     Signal(i32),
     /// The terminal has another size.
     Resize(Size),
+    /// Say what the last of the output is, with [`Event::Last`].
+    Last,
 }
 
 /// What happens before a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// The program runs.
@@ -180,6 +185,13 @@ pub enum Event {
     },
     /// The connection stands.
     Connected,
+    /// The last of the output that is kept, at most [`MAX_LAST`] bytes of each channel. What is no UTF-8 is replaced.
+    Last {
+        /// Of standard output.
+        stdout: String,
+        /// Of standard error.
+        stderr: String,
+    },
 }
 
 /// A stream's good end.

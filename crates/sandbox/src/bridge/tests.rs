@@ -170,6 +170,8 @@ async fn the_door_takes_messages_and_nothing_else() {
         (400, "POST /mcp", &good, "{"),
         (400, "POST /mcp", &good, &format!("{{\"x\":{}", "[".repeat(10_000))),
         (413, "POST /mcp", &good, &large),
+        (413, "POST /mcp", &good, &format!("{{\"x\":[{}0]}}", "0,".repeat(VALUES))),
+        (200, "POST /mcp", &good, &format!("{{\"id\":1,\"x\":\"{}\\\"\"}}", "[,".repeat(VALUES))),
     ] {
         let answer = sandbox.send(request(line, headers, body).as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line} {headers}: {answer}");
@@ -177,4 +179,16 @@ async fn the_door_takes_messages_and_nothing_else() {
     }
     assert!(sandbox.send(b"\0\0\0\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
     assert_eq!(sandbox.mcp(&sandbox.token, CALL).await.len(), 1);
+}
+
+#[test]
+fn what_a_sandbox_asks_for_too_often_comes_later_and_is_not_owed_for_ever() {
+    let start = Instant::now();
+    let pace = Pace(Mutex::new(start));
+    for _ in 0..AT_ONCE {
+        assert_eq!(pace.wait(start), Duration::ZERO);
+    }
+    assert_eq!([pace.wait(start), pace.wait(start)], [EACH, EACH * 2]);
+    let later = start + EACH * (AT_ONCE + 2);
+    assert_eq!(pace.wait(later), Duration::ZERO);
 }

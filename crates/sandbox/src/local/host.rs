@@ -2,12 +2,13 @@
 
 mod archives;
 mod calls;
+mod spares;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use super::groups::Layout;
 use super::jail::Program;
 use super::message::{Answer, Call, Refusal, Request, Response, Settings};
 use super::packets::Packet;
-use super::sandbox::{Sandbox, Workshop};
+use super::sandbox::{Sandbox, Spare, Workshop};
 use super::spawner::{self, Jobs};
 use super::{packets, privileges, reaper};
 use crate::workspace::Workspaces;
@@ -61,6 +62,10 @@ struct Host {
     events: OwnedFd,
     next_event: AtomicU64,
     calls: AtomicUsize,
+    settings: Settings,
+    spares: Mutex<Vec<Spare>>,
+    /// Whether somebody sees to the spare ones.
+    refilling: AtomicBool,
 }
 
 /// A sandbox, or one that is being made.
@@ -104,6 +109,7 @@ pub fn host_main(parts: Parts) -> Result<(), Error> {
     match open(control, hand, &settings, workspaces) {
         Ok((host, jobs)) => {
             answer(host.control.as_fd(), request.number, Ok(Answer::Done), &[])?;
+            host.refill();
             let served = host.serve(&jobs);
             host.end_all(&jobs);
             served
@@ -150,6 +156,9 @@ fn open(
                 events,
                 next_event: AtomicU64::new(SANDBOXES),
                 calls: AtomicUsize::new(0),
+                settings: settings.clone(),
+                spares: Mutex::default(),
+                refilling: AtomicBool::new(false),
             };
             Ok((Arc::new(host), jobs))
         }
@@ -208,6 +217,7 @@ impl Host {
             let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             // Without a gateway there is nobody to tell, and the loop ends.
             let _ = answer(host.control.as_fd(), number, result, &files);
+            host.refill();
         });
         match begun {
             Ok(()) => Ok(()),
@@ -282,6 +292,7 @@ impl Host {
             jobs.work();
             thread::sleep(Duration::from_millis(1));
         }
+        self.end_spares();
         let all: Vec<_> = self.places().drain().map(|(_, place)| place).collect();
         for place in all {
             if let Place::Runs(running) = place {

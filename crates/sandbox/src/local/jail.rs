@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hand::jail::{JailSpec, Report};
+use hand::jail::{Disks, JailSpec, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{
@@ -67,6 +67,44 @@ pub fn make(spawner: &Spawner, program: &Program, spec: &JailSpec, stream: Owned
     let mut maker = Maker::start(spawner, program, stream)?;
     maker.tell(spec);
     maker.finish()
+}
+
+/// A jail that has everything but what lies on disks.
+#[derive(Debug)]
+pub struct Half {
+    maker: Maker,
+    first: First,
+}
+
+/// Makes as much of a jail as needs no disk; `spec` says that the rest comes later.
+///
+/// # Errors
+/// As [`make`].
+pub fn begin(spawner: &Spawner, program: &Program, spec: &JailSpec, stream: OwnedFd) -> Result<Half, Error> {
+    let mut maker = Maker::start(spawner, program, stream)?;
+    maker.tell(spec);
+    // A maker that does not listen says why, or ends.
+    let heard = maker.listen(|reports| reports.contains(&Report::Waits));
+    match (heard, maker.first()) {
+        (Ok(()), Some(first)) if maker.reports.contains(&Report::Waits) => Ok(Half { maker, first }),
+        _ => Err(maker.finish().err().unwrap_or(Error::Maker)),
+    }
+}
+
+impl Half {
+    /// Tells it the rest.
+    ///
+    /// # Errors
+    /// As [`make`].
+    pub fn finish(mut self, disks: &Disks) -> Result<First, Error> {
+        self.maker.tell(disks);
+        self.maker.finish()
+    }
+
+    /// Ends it.
+    pub fn end(self) {
+        self.first.end();
+    }
 }
 
 /// Whoever makes a jail, and what it says.

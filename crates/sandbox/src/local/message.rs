@@ -7,7 +7,7 @@ use kernel::{BlobHash, Code, Error, SandboxId, WorkspaceId, WorkspaceSnapshotId}
 use serde::{Deserialize, Serialize};
 
 use super::probe::Finding;
-use crate::runner::{Limiting, Spec, Usage};
+use crate::runner::{Limiting, Limits, Spec, Usage};
 use crate::workspace::{Fullness, Mounted, Origin};
 
 /// Where things are. The process that makes sandboxes is started with it as its last argument.
@@ -18,6 +18,19 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Directories below which everything lies that may be mounted into a sandbox.
     pub trees: Vec<PathBuf>,
+    /// Sandboxes that are made before anybody asks for them.
+    #[serde(default)]
+    pub spares: Spares,
+}
+
+/// Sandboxes that wait for whose they are to be. Whoever asks for other limits than theirs gets one that is made anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spares {
+    /// How many there are.
+    pub count: usize,
+    /// What each may use.
+    pub limits: Limits,
 }
 
 impl Settings {

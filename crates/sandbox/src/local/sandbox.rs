@@ -6,15 +6,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use hand::jail::{JailSpec, Told, Tree, Users};
+use hand::jail::{Disks, JailSpec, Told, Tree, Users};
 use kernel::SandboxId;
 
 use super::directory::{RunDir, SandboxDir};
 use super::error::Error;
 use super::groups::{Group, Layout};
-use super::jail::{self, First, Program};
+use super::jail::{self, First, Half, Program};
 use super::spawner::Spawner;
-use crate::runner::{Spec, Usage};
+use crate::runner::{Limits, Spec, Usage};
 
 /// What every sandbox is made with.
 pub struct Workshop {
@@ -49,70 +49,170 @@ pub struct Sandbox {
     ended: Mutex<bool>,
 }
 
+/// A sandbox that waits for whose it is to be: everything of it is there but its files.
+#[derive(Debug)]
+pub struct Spare {
+    half: Half,
+    group: Group,
+    directory: SandboxDir,
+    hand: UnixStream,
+    sockets: [UnixListener; 2],
+    limits: Limits,
+    /// Whose numbers it has.
+    pub users: Users,
+}
+
+impl Spare {
+    /// Makes one under a name of its own.
+    ///
+    /// # Errors
+    /// As [`Sandbox::make`].
+    pub fn make(workshop: &Workshop, limits: Limits, users: Users) -> Result<Self, Error> {
+        let id = SandboxId::new();
+        let mut like = workshop.trees.iter().filter(|tree| tree.is_dir()).cloned();
+        let path = like.next().ok_or_else(|| Error::Outside("nothing".to_owned()))?;
+        let disks = Disks { workspace: Tree::Directory { path }, layers: like.collect() };
+        furnished(workshop, id, limits, users, |outfit| {
+            let Outfit { group, directory, hand, inside, sockets } = outfit;
+            let jail = jail_spec(workshop, &group, &directory, limits, users, (disks, Told::Later));
+            let half = jail::begin(&workshop.spawner, &workshop.program, &jail, inside.into())?;
+            Ok(Self { half, group, directory, hand, sockets, limits, users })
+        })
+    }
+
+    /// Whether a sandbox with these limits is the same.
+    #[must_use]
+    pub fn fits(&self, limits: &Limits) -> bool {
+        self.limits == *limits
+    }
+
+    /// Makes it the sandbox that `spec` describes.
+    ///
+    /// # Errors
+    /// As [`Sandbox::make`]; nothing is left behind.
+    pub fn give(self, workshop: &Workshop, spec: &Spec) -> Result<(Sandbox, Ends), Error> {
+        let Self { half, group, directory, hand, sockets, .. } = self;
+        let first = match disks(workshop, spec) {
+            Ok(disks) => half.finish(&disks),
+            Err(error) => {
+                half.end();
+                Err(error)
+            }
+        };
+        match first {
+            Ok(first) => {
+                Ok((Sandbox { first, group, directory, ended: Mutex::new(false) }, Ends { hand, sockets }))
+            }
+            Err(error) => {
+                let _ = group.destroy();
+                let _ = directory.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends it and removes all of it.
+    pub fn end(self) {
+        self.half.end();
+        // What stays is found by the next process.
+        let _ = self.group.destroy();
+        let _ = self.directory.remove();
+    }
+}
+
+/// What a sandbox has before it is a jail.
+struct Outfit {
+    group: Group,
+    directory: SandboxDir,
+    /// The connection to its hand, and the end that the hand has.
+    hand: UnixStream,
+    inside: UnixStream,
+    sockets: [UnixListener; 2],
+}
+
+/// Prepares what is on the host, and removes it where `make` fails.
+fn furnished<T>(
+    workshop: &Workshop,
+    id: SandboxId,
+    limits: Limits,
+    users: Users,
+    make: impl FnOnce(Outfit) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let directory = workshop.directory.of(id);
+    directory.make()?;
+    let outfit = || {
+        let owner = match users {
+            Users::Range { first } => Some(first + hand::jail::USER),
+            Users::Single => None,
+        };
+        let sockets = directory.listen(owner)?;
+        let group = Group::create(&workshop.layout, &id.to_string(), &limits).map_err(Error::Groups)?;
+        let (hand, inside) =
+            UnixStream::pair().map_err(|error| Error::Files("making a connection", error))?;
+        Ok(Outfit { group, directory: directory.clone(), hand, inside, sockets })
+    };
+    let made = outfit().and_then(make);
+    if made.is_err() {
+        // Why it could not be made says more than why it could not be removed, which the next start does.
+        let _ = Group::named(&workshop.layout, &id.to_string()).destroy();
+        let _ = directory.remove();
+    }
+    made
+}
+
+fn jail_spec(
+    workshop: &Workshop,
+    group: &Group,
+    directory: &SandboxDir,
+    limits: Limits,
+    users: Users,
+    (disks, told): (Disks, Told),
+) -> JailSpec {
+    let [egress, bridge] = directory.sockets();
+    JailSpec {
+        workspace: disks.workspace,
+        layers: disks.layers,
+        tmp_bytes: limits.tmp_bytes,
+        memory_bytes: limits.memory_bytes,
+        pids: limits.pids,
+        egress,
+        bridge,
+        hand: workshop.hand.clone(),
+        scratch: directory.scratch(),
+        groups: group.to_join(),
+        users,
+        disks: told,
+        without: Vec::new(),
+    }
+}
+
+/// What is mounted, which lies where it may.
+fn disks(workshop: &Workshop, spec: &Spec) -> Result<Disks, Error> {
+    let inside = |path: &PathBuf| inside(&workshop.trees, path);
+    let workspace = match &spec.workspace {
+        Tree::Directory { path } => Tree::Directory { path: inside(path)? },
+        Tree::Overlay { lowers, upper, work } => Tree::Overlay {
+            lowers: lowers.iter().map(inside).collect::<Result<_, _>>()?,
+            upper: inside(upper)?,
+            work: inside(work)?,
+        },
+    };
+    Ok(Disks { workspace, layers: spec.layers.iter().map(inside).collect::<Result<_, _>>()? })
+}
+
 impl Sandbox {
     /// Makes it. Its users are nobody else's on this machine as long as nobody else is given `users`.
     ///
     /// # Errors
     /// [`Error::Outside`], [`Error::Taken`], [`Error::Jail`]; nothing is left behind.
     pub fn make(workshop: &Workshop, spec: &Spec, users: Users) -> Result<(Self, Ends), Error> {
-        let inside = |path: &PathBuf| inside(&workshop.trees, path);
-        let workspace = match &spec.workspace {
-            Tree::Directory { path } => Tree::Directory { path: inside(path)? },
-            Tree::Overlay { lowers, upper, work } => Tree::Overlay {
-                lowers: lowers.iter().map(inside).collect::<Result<_, _>>()?,
-                upper: inside(upper)?,
-                work: inside(work)?,
-            },
-        };
-        let layers = spec.layers.iter().map(inside).collect::<Result<_, _>>()?;
-
-        let directory = workshop.directory.of(spec.id);
-        directory.make()?;
-        let made = Self::furnish(workshop, spec, users, workspace, layers, &directory);
-        if made.is_err() {
-            // Why it could not be made says more than why it could not be removed, which the next start does.
-            let _ = Group::named(&workshop.layout, &spec.id.to_string()).destroy();
-            let _ = directory.remove();
-        }
-        made
-    }
-
-    fn furnish(
-        workshop: &Workshop,
-        spec: &Spec,
-        users: Users,
-        workspace: Tree,
-        layers: Vec<PathBuf>,
-        directory: &SandboxDir,
-    ) -> Result<(Self, Ends), Error> {
-        let owner = match users {
-            Users::Range { first } => Some(first + hand::jail::USER),
-            Users::Single => None,
-        };
-        let sockets = directory.listen(owner)?;
-        let group =
-            Group::create(&workshop.layout, &spec.id.to_string(), &spec.limits).map_err(Error::Groups)?;
-        let [egress, bridge] = directory.sockets();
-        let jail = JailSpec {
-            workspace,
-            layers,
-            tmp_bytes: spec.limits.tmp_bytes,
-            memory_bytes: spec.limits.memory_bytes,
-            pids: spec.limits.pids,
-            egress,
-            bridge,
-            hand: workshop.hand.clone(),
-            scratch: directory.scratch(),
-            groups: group.to_join(),
-            users,
-            disks: Told::AtOnce,
-            without: Vec::new(),
-        };
-        let (hand, inside) =
-            UnixStream::pair().map_err(|error| Error::Files("making a connection", error))?;
-        let first = jail::make(&workshop.spawner, &workshop.program, &jail, inside.into())?;
-        let sandbox = Self { first, group, directory: directory.clone(), ended: Mutex::new(false) };
-        Ok((sandbox, Ends { hand, sockets }))
+        let disks = disks(workshop, spec)?;
+        furnished(workshop, spec.id, spec.limits, users, |outfit| {
+            let Outfit { group, directory, hand, inside, sockets } = outfit;
+            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, (disks, Told::AtOnce));
+            let first = jail::make(&workshop.spawner, &workshop.program, &jail, inside.into())?;
+            Ok((Self { first, group, directory, ended: Mutex::new(false) }, Ends { hand, sockets }))
+        })
     }
 
     /// Readable when its first process has ended.

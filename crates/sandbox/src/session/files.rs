@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use hand::wire::{Among, Change, Completeness, Contents, Entry, Existing, FileRequest, Found, Listed, Stdin};
+use bytes::{Bytes, BytesMut};
+use hand::wire::{
+    Among, Change, Completeness, Contents, Entry, Existing, FileRequest, Found, Listed, Stdin, TreeCaps,
+};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -213,6 +215,16 @@ impl Files<'_> {
         Ok(Searched { found, completeness, files, skipped })
     }
 
+    /// Opens all files below a directory for reading, in an order that is always the same.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`; `Invalid` where it is no directory, for a link or something else that is no file, and for more
+    /// than `caps` let through; some of them only with a later file.
+    pub async fn tree(&self, path: &str, caps: TreeCaps) -> Result<Tree> {
+        let request = FileRequest::Tree { path: path.to_owned(), caps };
+        Ok(Tree { work: self.begin(request, Stdin::Empty, Some(CONTENT)).await?, caps })
+    }
+
     /// Begins to watch a directory and all below it, without `.git` and `node_modules`. What changes after this has
     /// returned is told.
     ///
@@ -285,6 +297,39 @@ impl Content {
     /// Where the file could not be read to its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         self.work.bytes().await
+    }
+}
+
+/// Files on their way out, with their content. Dropped they are given up.
+#[derive(Debug)]
+pub struct Tree {
+    work: Work,
+    /// What may still come.
+    caps: TreeCaps,
+}
+
+impl Tree {
+    /// The next file: its path below the directory, and its content; `None` where there is no more.
+    ///
+    /// # Errors
+    /// As [`Files::tree`].
+    pub async fn file(&mut self) -> Result<Option<(String, Bytes)>> {
+        let Some(Entry { path, size, .. }) = self.work.line().await? else { return Ok(None) };
+        let caps = &mut self.caps;
+        let left = (caps.files.checked_sub(1), caps.bytes.checked_sub(size));
+        let (Some(files), Some(bytes), true) = (left.0, left.1, size <= caps.file_bytes) else {
+            return Err(Error::Protocol("it reads more than it was asked to"));
+        };
+        (caps.files, caps.bytes) = (files, bytes);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut content = BytesMut::new();
+        while content.len() < size {
+            match self.work.some(size - content.len()).await? {
+                Some(bytes) => content.extend_from_slice(&bytes),
+                None => return Err(Error::Protocol("it sends half a file")),
+            }
+        }
+        Ok(Some((path, content.freeze())))
     }
 }
 

@@ -72,6 +72,19 @@ impl Process {
         self.stream.tell(Tell::Resize(size))
     }
 
+    /// The last of its output and of its standard error, where they are kept: of a command whose output is capped.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub async fn last(&mut self) -> Result<(String, String)> {
+        self.stream.tell(Tell::Last)?;
+        match self.stream.event().await {
+            Ok(Event::Last { stdout, stderr }) => Ok((stdout, stderr)),
+            Ok(_) => Err(Error::Protocol("it does not say what the last of the output is")),
+            Err(_) => Err(Error::Closed),
+        }
+    }
+
     /// Waits for its end. Output that nobody has taken by then is thrown away.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! A whole command at once: what went in, what came out, cut to what somebody can read.
 
+use std::time::Duration;
+
 use hand::wire::{Exit, Kept, Outcome, Output, Stdin};
 use tokio::io::AsyncWriteExt;
 
@@ -16,6 +18,14 @@ pub struct Run {
     pub head: u32,
     /// Bytes that are kept from its end; together at most [`hand::wire::MAX_HEAD_AND_TAIL`].
     pub tail: u32,
+}
+
+/// Who is told of a command while it runs.
+pub struct Watched<'a> {
+    /// How often.
+    pub every: Duration,
+    /// Takes the last of standard output and of standard error, at most [`hand::wire::MAX_LAST`] bytes of each.
+    pub say: &'a mut (dyn FnMut(&str, &str) + Send),
 }
 
 /// How a command went.
@@ -50,6 +60,14 @@ impl Session {
     /// # Errors
     /// As [`Session::exec`]. A command that fails, or is ended because its time is over, is no error.
     pub async fn run(&self, run: Run) -> Result<Ran> {
+        self.run_watched(run, None).await
+    }
+
+    /// Runs a command to its end, and says the last of what it writes meanwhile.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn run_watched(&self, run: Run, mut watched: Option<Watched<'_>>) -> Result<Ran> {
         let Run { mut exec, stdin, head, tail } = run;
         exec.output = Output::Capped { head, tail };
         exec.stdin = if stdin.is_empty() { Stdin::Empty } else { Stdin::Stream };
@@ -68,7 +86,22 @@ impl Session {
             let _ = writer.write_all(&stdin).await;
             let _ = writer.shutdown().await;
         };
-        let (stdout, stderr, (), exit) = tokio::join!(read(stdout), read(stderr), write, process.end());
+        let end = async {
+            let Some(Watched { every, say }) = &mut watched else { return process.end().await };
+            let mut ticks = tokio::time::interval(*every);
+            ticks.tick().await;
+            loop {
+                tokio::select! {
+                    end = process.end() => return end,
+                    _ = ticks.tick() => {}
+                }
+                // Where it has ended meanwhile, there is no more to say.
+                if let Ok((stdout, stderr)) = process.last().await {
+                    say(&stdout, &stderr);
+                }
+            }
+        };
+        let (stdout, stderr, (), exit) = tokio::join!(read(stdout), read(stderr), write, end);
         let Exit { outcome, stdout: all_stdout, stderr: all_stderr } = exit?;
         let text = |bytes: Vec<u8>, kept| Text::new(&bytes, head as usize, kept);
         Ok(Ran { outcome, stdout: text(stdout, all_stdout), stderr: text(stderr, all_stderr) })

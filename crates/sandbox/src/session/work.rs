@@ -80,6 +80,15 @@ impl Work {
         Ok(line)
     }
 
+    /// At most `most` of the next bytes; `None` where the work is done.
+    pub async fn some(&mut self, most: usize) -> Result<Option<Bytes>> {
+        let Some(mut bytes) = self.bytes().await? else { return Ok(None) };
+        if bytes.len() > most {
+            self.rest.extend_from_slice(&bytes.split_off(most));
+        }
+        Ok(Some(bytes))
+    }
+
     /// The next bytes; `None` where the work is done.
     pub async fn bytes(&mut self) -> Result<Option<Bytes>> {
         if !self.rest.is_empty() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hand::jail::Tree;
 use kernel::SandboxId;
-use sandbox::local::{Local, Settings};
+use sandbox::local::{Local, Settings, Spares};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner, Spec, Started};
 use sandbox::session::{self, Exec, Outcome, Run, Session};
 use tokio::net::UnixListener;
@@ -35,7 +35,11 @@ pub fn rig_in(
 ) -> Rig {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir_all(&workspaces).unwrap();
-    let settings = Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()] };
+    let settings = Settings {
+        run_dir: directory.path().join("run"),
+        trees: vec![workspaces.clone()],
+        spares: Spares { count: 1, limits: Limits::default() },
+    };
     let arguments = [workspaces];
     let program = Path::new(env!("CARGO_BIN_EXE_sandbox-host"));
     Rig {

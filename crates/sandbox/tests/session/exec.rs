@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hand::wire::{Cause, Failure};
-use sandbox::session::{Error, Exec, Outcome, Process, Ran, Run, Stdin, Text};
+use sandbox::session::{Error, Exec, Outcome, Process, Ran, Run, Stdin, Text, Watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::inside::{Inside, LONG, eventually, lives};
@@ -255,4 +255,25 @@ async fn files_of_output_make_way_for_later_ones() {
     let there: Vec<bool> = files.iter().map(|file| std::path::Path::new(file).exists()).collect();
     assert_eq!(there[..7], [false; 7]);
     assert_eq!(there[8..], [true; 32]);
+}
+
+#[tokio::test]
+async fn whoever_watches_a_command_is_told_the_last_of_what_it_writes() {
+    let inside = Inside::start().await;
+    let go = inside.home().join("go");
+    let line = "seq 1 100000; echo last; echo wrong >&2; until [ -e go ]; do sleep 0.01; done; echo over";
+    let run = Run { exec: Exec::command(line), stdin: Vec::new(), head: 100, tail: 100 };
+    let mut longest = 0;
+    let mut say = |stdout: &str, stderr: &str| {
+        longest = longest.max(stdout.len()).max(stderr.len());
+        if stdout.ends_with("100000\nlast\n") && stderr == "wrong\n" {
+            std::fs::write(&go, "").expect("a file");
+        }
+    };
+    let watched = Watched { every: Duration::from_millis(20), say: &mut say };
+    let ran = tokio::time::timeout(LONG, inside.session.run_watched(run, Some(watched)));
+    let ran = ran.await.expect("in time").expect("it runs");
+    assert_eq!(ran.outcome, Outcome::Code(0));
+    assert!(ran.stdout.tail.ends_with("last\nover\n"), "{ran:?}");
+    assert!(longest <= hand::wire::MAX_LAST, "{longest}");
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use hand::wire::{Cause, Failure};
 use rustix::fs::{Mode, OFlags};
 use sandbox::session::{
-    Among, Change, Completeness, Contents, Entry, Error, Existing, FileKind, Found, Search, Searched, Write,
+    Among, Change, Completeness, Contents, Entry, Error, Existing, FileKind, Found, Search, Searched,
+    TreeCaps, Write,
 };
 
 use crate::inside::{Inside, LONG, eventually};
@@ -356,4 +357,54 @@ async fn work_is_done_as_the_user_of_commands_and_what_that_one_may_not_is_said(
     assert_eq!(cause(files.remove("/etc/passwd", Contents::Remove).await), Cause::Denied);
     assert_eq!(cause(files.make_directory("/etc/new").await), Cause::Denied);
     assert_eq!(cause(files.list("/root", 1, 10).await), Cause::Denied);
+}
+
+/// All files below a directory.
+async fn tree(inside: &Inside, path: &str, caps: TreeCaps) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut tree = inside.session.files().tree(path, caps).await?;
+    let mut all = Vec::new();
+    while let Some((path, content)) = tree.file().await? {
+        all.push((path, content.to_vec()));
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn a_tree_is_read_whole_in_its_order_or_refused_before_any_of_it_comes() {
+    let inside = Inside::start().await;
+    let large: Vec<u8> = (0..=255).cycle().take(500_000).collect();
+    let files: [(&str, &[u8]); 6] = [
+        ("b", b"two"),
+        ("a.txt", b""),
+        ("d/large", &large),
+        ("d/line\nbreak", b"\n{}\n"),
+        ("c/x", b"x"),
+        ("d/e/f", b"f"),
+    ];
+    for (path, content) in files {
+        write(&inside, &format!("site/{path}"), content).await.expect("a file");
+    }
+    std::fs::create_dir(inside.home().join("site/empty")).expect("a directory");
+    let caps = TreeCaps { files: 6, file_bytes: 500_000, bytes: 500_009 };
+    let all = in_time(tree(&inside, "site", caps)).await.expect("a tree");
+    let order = ["a.txt", "b", "c/x", "d/large", "d/line\nbreak", "d/e/f"];
+    assert_eq!(all.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), order);
+    for (path, content) in files {
+        assert!(all.iter().any(|(it, found)| it == path && found == content), "{path}");
+    }
+    for caps in [
+        TreeCaps { files: 5, ..caps },
+        TreeCaps { file_bytes: 499_999, ..caps },
+        TreeCaps { bytes: 500_008, ..caps },
+    ] {
+        let (cause, message) = refused(in_time(tree(&inside, "site", caps)).await);
+        assert!(cause == Cause::Invalid && message.contains("at most"), "{message}");
+    }
+    assert_eq!(cause(in_time(tree(&inside, "none", caps)).await), Cause::NotFound);
+    assert_eq!(cause(in_time(tree(&inside, "site/b", caps)).await), Cause::Invalid);
+    symlink("/etc/passwd", inside.home().join("site/z")).expect("a link");
+    assert!(refused(in_time(tree(&inside, "site", caps)).await).1.contains("it is a link"));
+    std::fs::remove_file(inside.home().join("site/z")).expect("removed");
+    pipe(&inside, "site/z");
+    assert!(refused(in_time(tree(&inside, "site", caps)).await).1.contains("it is no file"));
 }

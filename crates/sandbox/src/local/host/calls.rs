@@ -12,7 +12,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::{Error, Host, Place, Running, archives};
 use crate::local::message::{Answer, Call, WorkspaceCall};
 use crate::local::probe::{self, Finding};
-use crate::local::sandbox::{Ends, Sandbox, Workshop};
+use crate::local::sandbox::Ends;
 use crate::runner::{Limiting, Limits, Spec};
 
 impl Host {
@@ -21,7 +21,7 @@ impl Host {
         let answer = match call {
             Call::Open => return Err(Error::Order.into()),
             Call::Create(spec) => {
-                let ends = self.create(&self.workshop, &spec)?;
+                let ends = self.create(&spec)?;
                 return Ok((Answer::Created(Limiting::from(&self.workshop.layout)), ends.files()));
             }
             Call::Pause(id) => {
@@ -43,7 +43,7 @@ impl Host {
         Ok((answer, Vec::new()))
     }
 
-    fn create(&self, workshop: &Workshop, spec: &Spec) -> Result<Ends, Error> {
+    fn create(&self, spec: &Spec) -> Result<Ends, Error> {
         {
             let mut places = self.places();
             if places.contains_key(&spec.id) {
@@ -51,9 +51,8 @@ impl Host {
             }
             places.insert(spec.id, Place::Making);
         }
-        let users = self.users(spec.id);
-        match Sandbox::make(workshop, spec, users) {
-            Ok((sandbox, ends)) => {
+        match self.sandbox(spec) {
+            Ok((sandbox, ends, users)) => {
                 let running = Running {
                     sandbox: Arc::new(sandbox),
                     users,
@@ -67,7 +66,6 @@ impl Host {
             }
             Err(error) => {
                 self.places().remove(&spec.id);
-                self.return_users(users);
                 Err(error)
             }
         }
@@ -163,7 +161,7 @@ impl Host {
             layers: Vec::new(),
             limits: Limits::default(),
         };
-        let ends = self.create(&self.workshop, &spec)?;
+        let ends = self.create(&spec)?;
         drop(ends);
         self.destroy(spec.id)
     }

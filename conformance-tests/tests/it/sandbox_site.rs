@@ -1,0 +1,175 @@
+//! What is built in a sandbox becomes the site: directories that are deployed, and a whole front end from its first file
+//! to its live page.
+
+use std::process::Command;
+use std::time::Duration;
+
+use conformance_tests::{Place, browser};
+use serde_json::{Value, json};
+use testkit::http::Request;
+use testkit::{Client, Steading, eventually, require};
+
+/// How long is waited for what a page is to show.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn run(client: &Client, command: &str) -> String {
+    let ran = client.output("shell_run", &json!({ "command": command, "timeout_s": 600 })).unwrap();
+    assert_eq!(ran["exit_code"], 0, "{command}: {ran:#}");
+    ran["stdout"].as_str().unwrap().to_owned()
+}
+
+fn refused(client: &Client, input: &Value, status: u16, code: &str) -> Value {
+    let answer = client.call("site_deploy", input).unwrap();
+    assert_eq!((answer.status, answer.code()), (status, code), "{input}: {answer:?}");
+    answer.body
+}
+
+#[test]
+fn a_directory_of_the_workspace_becomes_the_site_whole_or_not_at_all() {
+    let place = Place::new("sandbox-deploy").unwrap();
+    let client = &place.client;
+    run(
+        client,
+        "mkdir -p out/assets/deep empty && echo '<h1>Built inside</h1>' > out/index.html && \
+         printf '\\x00\\xff\\x01' > out/assets/raw.bin && : > out/assets/none.txt && \
+         head -c 3000000 /dev/zero > out/assets/deep/large.bin",
+    );
+    let deployed = client.output("site_deploy", &json!({ "workspace_path": "out" })).unwrap();
+    assert_eq!((&deployed["release"], &deployed["changed"]), (&json!(1), &json!(true)));
+    let get = |path: &str| Request::get(&format!("{}{path}", place.url)).send().unwrap();
+    assert_eq!(get("/").text().unwrap(), "<h1>Built inside</h1>\n");
+    assert_eq!(get("/assets/raw.bin").body, [0, 0xFF, 1]);
+    assert_eq!(get("/assets/none.txt").body, b"");
+    assert_eq!(get("/assets/deep/large.bin").body, vec![0; 3_000_000]);
+    // The same bytes again, by another name of the directory, are no new release.
+    let again = client.output("site_deploy", &json!({ "workspace_path": "/workspace/./out/" })).unwrap();
+    assert_eq!((&again["release"], &again["changed"]), (&json!(1), &json!(false)));
+    // What is no directory with files is refused, and the site stays.
+    for (path, status, code) in [
+        ("none", 404, "not_found"),
+        ("out/index.html", 400, "invalid_input"),
+        ("empty", 400, "invalid_input"),
+    ] {
+        let told = refused(client, &json!({ "workspace_path": path }), status, code);
+        assert_eq!(told["field"], "/workspace_path", "{told}");
+    }
+    refused(client, &json!({}), 400, "invalid_input");
+    refused(client, &json!({ "workspace_path": "out", "files": {} }), 400, "invalid_input");
+    // Nor does anything get out that is no file of it: links, pipes, names that are no text, what is too large.
+    for (make, says) in [
+        ("ln -s /etc/passwd out/passwd", "it is a link"),
+        ("ln -s /run/steading/token out/assets/token", "it is a link"),
+        ("ln -s / out/root", "it is a link"),
+        ("mkfifo out/pipe", "it is no file"),
+        ("touch out/$(printf 'a\\xff')", "no text"),
+        ("truncate -s 26M out/sparse", "at most"),
+        ("for i in $(seq 1 21); do truncate -s 25M out/sparse$i; done", "at most"),
+        ("touch $(seq -f out/%g 1 10001)", "at most"),
+    ] {
+        run(client, &format!("cp -r out good && {make}"));
+        let told = refused(client, &json!({ "workspace_path": "out" }), 400, "invalid_input");
+        assert!(told["message"].as_str().unwrap().contains(says), "{make}: {told}");
+        run(client, "rm -rf out && mv good out");
+    }
+    assert_eq!(get("/").text().unwrap(), "<h1>Built inside</h1>\n");
+    // The files are the sandbox's, and so is the scope that opens it.
+    let wanted = json!({ "name": "sites", "env": place.slug, "scopes": ["site:write"] });
+    let operator = place.steading.client().without_env();
+    let made = operator.request("POST", "/v1/keys").json(&wanted).send().unwrap().json().unwrap();
+    let other = Client::new(&place.steading.ready().url).with_key(made["key"].as_str().unwrap());
+    let told = refused(&other, &json!({ "workspace_path": "out" }), 403, "forbidden");
+    assert!(told["message"].as_str().unwrap().contains("sandbox:use"), "{told}");
+}
+
+const PACKAGE: &str = r#"{
+  "name": "counter", "private": true, "type": "module",
+  "scripts": { "dev": "vite", "build": "vite build" },
+  "dependencies": { "react": "19.3.1", "react-dom": "19.3.1" },
+  "devDependencies": { "@vitejs/plugin-react": "6.3.0", "vite": "8.3.8" }
+}
+"#;
+
+const PROJECT: [(&str, &str); 5] = [
+    ("package.json", PACKAGE),
+    (
+        "vite.config.js",
+        "import react from \"@vitejs/plugin-react\";\n\nexport default { plugins: [react()] };\n",
+    ),
+    (
+        "index.html",
+        "<!doctype html>\n<link rel=\"icon\" href=\"data:,\">\n<title>Counter</title>\n<div id=\"root\"></div>\n<script type=\"module\" src=\"/src/main.jsx\"></script>\n",
+    ),
+    (
+        "src/main.jsx",
+        "import { createRoot } from \"react-dom/client\";\nimport App from \"./App.jsx\";\n\ncreateRoot(document.getElementById(\"root\")).render(<App />);\n",
+    ),
+    (
+        "src/App.jsx",
+        "import { useState } from \"react\";\n\nexport default function App() {\n  const [count, setCount] = useState(0);\n  return <main>\n    <h1>Hello</h1>\n    <button onClick={() => setCount(count + 1)}>{count}</button>\n  </main>;\n}\n",
+    ),
+];
+
+/// A setting of this machine's npm; none where it has none.
+fn npm(setting: &str) -> Option<String> {
+    let asked = Command::new("npm").args(["config", "get", setting]).output().unwrap();
+    let text = String::from_utf8(asked.stdout).unwrap().trim().to_owned();
+    Some(text).filter(|text| !text.is_empty() && text != "null" && text != "undefined")
+}
+
+#[test]
+fn a_front_end_is_written_installed_changed_while_it_is_watched_built_and_deployed() {
+    // Packages come from where this machine's come from, whose address its operator vouches for.
+    let registry = npm("registry").unwrap();
+    let (scheme, rest) = registry.split_once("://").unwrap();
+    let authority = rest.split('/').next().unwrap();
+    let port = if scheme == "http" { "80" } else { "443" };
+    let target = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:{port}") };
+    let server = require(
+        Steading::launch()
+            .env("STEADING_SANDBOX_ALLOW", &target)
+            .env("STEADING_SANDBOX_ORIGINS", &target)
+            .start(),
+    );
+    let client = server.client().in_env("default");
+    for (path, text) in PROJECT {
+        client.output("file_write", &json!({ "path": format!("app/{path}"), "text": text })).unwrap();
+    }
+    let cafile = npm("cafile").map(|path| format!(" --cafile={path}")).unwrap_or_default();
+    run(&client, &format!("cd app && npm install --no-audit --no-fund --registry={registry}{cafile} 2>&1"));
+    run(&client, "cd app && (npm run dev > dev.log 2>&1 &)");
+    let shown = client.output("preview_open", &json!({ "port": 5173 })).unwrap();
+    let url = shown["url"].as_str().unwrap();
+    browser(|page| {
+        page.goto(url)?;
+        assert_eq!(page.text("h1")?, "Hello");
+        page.click("button")?;
+        page.click("button")?;
+        assert_eq!(page.text("button")?, "2");
+        page.evaluate("window.same = true")?;
+        // A change is seen without the page being loaded again, and what was counted stays.
+        let edit = json!({ "path": "app/src/App.jsx", "old": "Hello", "new": "Changed" });
+        client.output("file_edit", &edit).unwrap();
+        let seen = eventually(PATIENCE, || page.text("h1").ok().filter(|text| text == "Changed"));
+        let log = || run(&client, "cat app/dev.log");
+        assert!(seen.is_some(), "{:?}\n{}", page.console(), log());
+        assert_eq!(
+            (page.text("button")?, page.evaluate("return window.same === true")?),
+            ("2".into(), json!(true))
+        );
+        Ok(())
+    })
+    .unwrap();
+    run(&client, "cd app && npm run build 2>&1");
+    let deployed =
+        client.output("site_deploy", &json!({ "workspace_path": "app/dist", "spa": true })).unwrap();
+    browser(|page| {
+        page.goto(deployed["url"].as_str().unwrap())?;
+        assert_eq!(page.text("h1")?, "Changed");
+        page.click("button")?;
+        assert_eq!(page.text("button")?, "1");
+        let console = page.console()?;
+        assert!(console.is_empty(), "{console:?}");
+        Ok(())
+    })
+    .unwrap();
+}

@@ -1,0 +1,124 @@
+//! What a sandbox does, and what its owner tells it to do.
+
+use std::sync::atomic::Ordering;
+
+use kernel::{Code, Env, Error, Result};
+use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
+use sandbox::workspace::Fullness;
+use sandbox::workspace::templates::Template;
+use store::{Kept, Workspace};
+
+use crate::Hands;
+
+/// How far a sandbox is from being at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its processes run.
+    Running,
+    /// They are stopped where they are.
+    Paused,
+    /// There are none; its files are as they were.
+    Parked,
+    /// Its files are in the store of checkpoints, and come back with the next call.
+    Archived,
+}
+
+impl State {
+    /// Its name, in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Parked => "parked",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+/// What is known of a sandbox without waking it.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// How far it is from being at work.
+    pub state: State,
+    /// What there is where it has processes.
+    pub awake: Option<AwakeStatus>,
+}
+
+/// What is known of a sandbox that has processes.
+#[derive(Debug, Clone)]
+pub struct AwakeStatus {
+    /// How strongly it is kept from its host.
+    pub isolation: Isolation,
+    /// Whether its limits are held.
+    pub limiting: Limiting,
+    /// What it uses.
+    pub usage: Usage,
+    /// How full its workspace was when that was looked at last.
+    pub disk: Option<Fullness>,
+}
+
+impl Hands {
+    /// What one sandbox may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.limits.each
+    }
+
+    /// Makes one more workspace of `owner`, whose own has no name after its own.
+    ///
+    /// # Errors
+    /// `conflict` where it has one of that name; as [`Hands::workspace`].
+    pub async fn create(
+        &self,
+        env: &Env,
+        owner: &str,
+        name: Option<&str>,
+        template: Option<Template>,
+    ) -> Result<Workspace> {
+        let template = template.unwrap_or(self.0.limits.template);
+        let mut new = self.new_workspace(env, String::new(), template.as_str());
+        let name = name.map_or_else(|| new.sandbox.to_string(), str::to_owned);
+        new.name = format!("{owner}/{name}");
+        let made = self.insert(&new).await?;
+        if made.id != new.id {
+            return Err(Error::new(Code::Conflict, format!("there is a sandbox {name:?}"))
+                .field("/name")
+                .hint("use that one, or choose another name"));
+        }
+        Ok(made)
+    }
+
+    /// What is known of the workspace's sandbox.
+    ///
+    /// # Errors
+    /// Where the process that makes sandboxes fails.
+    pub async fn status(&self, workspace: &Workspace) -> Result<Status> {
+        let state = if workspace.kept == Kept::Archived { State::Archived } else { State::Parked };
+        let parked = Status { state, awake: None };
+        let Some(slot) = self.0.slots().get(&workspace.id).cloned() else { return Ok(parked) };
+        let held = slot.lock().await;
+        let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) else { return Ok(parked) };
+        let state = if awake.stopped.load(Ordering::SeqCst) { State::Paused } else { State::Running };
+        let usage = self.0.local.usage(awake.sandbox).await?;
+        let (isolation, limiting, disk) = (awake.isolation, awake.limiting, awake.fullness());
+        Ok(Status { state, awake: Some(AwakeStatus { isolation, limiting, usage, disk }) })
+    }
+
+    /// Stops whatever runs in the workspace's sandbox where it is, until the next call. Where nothing runs there is
+    /// nothing to stop.
+    ///
+    /// # Errors
+    /// Where it cannot be stopped.
+    pub async fn pause(&self, workspace: &Workspace) -> Result<()> {
+        let Some(slot) = self.0.slots().get(&workspace.id).cloned() else { return Ok(()) };
+        let held = slot.lock().await;
+        if let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended())
+            && !awake.stopped.load(Ordering::SeqCst)
+        {
+            self.0.local.pause(awake.sandbox).await?;
+            awake.stopped.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Sandboxes that are there before anybody asks: a jail costs what it costs while nobody waits for it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use super::{Error, Host};
+use crate::local::sandbox::{Ends, Sandbox, Spare};
+use crate::runner::Spec;
+use hand::jail::Users;
+
+impl Host {
+    /// Makes as many as there are to be, on a thread of its own; whoever does so already goes on.
+    pub(super) fn refill(self: &Arc<Self>) {
+        if !self.lacks_spares() || self.refilling.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let begun = self.begin(|host| {
+            loop {
+                let mut works = true;
+                while works && host.lacks_spares() {
+                    works = host.add_spare().is_ok();
+                }
+                host.refilling.store(false, Ordering::SeqCst);
+                // One may have been taken since the last look, by somebody who saw that it is being looked after.
+                if !works || !host.lacks_spares() || host.refilling.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        if begun.is_err() {
+            self.refilling.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn lacks_spares(&self) -> bool {
+        self.spares().len() < self.settings.spares.count
+    }
+
+    fn spares(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_spare(&self) -> Result<(), Error> {
+        let users = self.users(kernel::SandboxId::new());
+        match Spare::make(&self.workshop, self.settings.spares.limits, users) {
+            Ok(spare) => {
+                self.spares().push(spare);
+                Ok(())
+            }
+            Err(error) => {
+                self.return_users(users);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the sandbox that `spec` describes: of a spare one where there is one that does, else anew.
+    pub(super) fn sandbox(&self, spec: &Spec) -> Result<(Sandbox, Ends, Users), Error> {
+        let spare = {
+            let mut spares = self.spares();
+            let fits = spares.iter().position(|spare| spare.fits(&spec.limits));
+            fits.map(|at| spares.swap_remove(at))
+        };
+        if let Some(spare) = spare {
+            let users = spare.users;
+            // What does not work with one that was made before may with one that is made for it.
+            match spare.give(&self.workshop, spec) {
+                Ok((sandbox, ends)) => return Ok((sandbox, ends, users)),
+                Err(_) => self.return_users(users),
+            }
+        }
+        let users = self.users(spec.id);
+        match Sandbox::make(&self.workshop, spec, users) {
+            Ok((sandbox, ends)) => Ok((sandbox, ends, users)),
+            Err(error) => {
+                self.return_users(users);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends those that nobody was given.
+    pub(super) fn end_spares(&self) {
+        let all: Vec<_> = self.spares().drain(..).collect();
+        all.into_iter().for_each(Spare::end);
+    }
+}

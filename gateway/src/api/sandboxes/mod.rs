@@ -1,0 +1,280 @@
+//! `/v1/sandboxes`: the caller's sandboxes, by id or name: what there is, what each does, and an end to it.
+
+mod described;
+mod exec;
+mod files;
+mod lines;
+mod processes;
+mod snapshots;
+mod terminal;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use hands::{AwakeStatus, Hand, Status};
+use http::StatusCode;
+use kernel::{Caller, Code, Env, Error, Proof as _, Result, Scope};
+use mcp_server::auth::Authenticated;
+use mcp_server::extract::Path;
+use mcp_server::name_of;
+use sandbox::runner::Limiting;
+use sandbox::workspace::templates::Template;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::Workspace;
+use tool::Effect;
+use web::problem::Problem;
+
+use super::{Api, answer, read, unbroken};
+
+/// What a credential must carry for all of it.
+const SCOPES: &[Scope] = &[Scope::SandboxUse];
+
+pub use described::described;
+
+pub fn routes() -> Router<Api> {
+    let one = |rest: &str| format!("/v1/sandboxes/{{sandbox}}{rest}");
+    Router::new()
+        .route("/v1/sandboxes", get(list).post(create))
+        .route(&one(""), get(show).delete(destroy))
+        .route(&one("/pause"), post(pause))
+        .route(&one("/resume"), post(resume))
+        .route(&one("/ports"), get(ports))
+        .route(&one("/previews"), post(preview))
+        .route(&one("/exec"), get(terminal::open).post(exec::exec))
+        .route(&one("/processes"), get(processes::list).post(processes::spawn))
+        .route(&one("/processes/{process}"), get(processes::output).delete(processes::end))
+        .route(&one("/processes/{process}/signal"), post(processes::signal))
+        .route(&one("/files"), get(files::read_file).put(files::write).delete(files::remove))
+        .route(&one("/files/list"), get(files::list))
+        .route(&one("/files/stat"), get(files::stat))
+        .route(&one("/files/watch"), get(files::watch))
+        .route(&one("/files/mkdir"), post(files::make_directory))
+        .route(&one("/files/move"), post(files::rename))
+        .route(&one("/files/search"), post(files::search))
+        .route(&one("/snapshots"), get(snapshots::list).post(snapshots::take))
+        .route(&one("/snapshots/{snapshot}"), delete(snapshots::remove))
+        .route(&one("/restore"), post(snapshots::restore))
+        .route(&one("/fork"), post(snapshots::fork))
+        .route(&one("/freeze"), post(snapshots::freeze))
+        .route(&one("/thaw"), post(snapshots::thaw))
+}
+
+/// The environment that a caller may use sandboxes in.
+async fn environment(api: &Api, caller: &Caller) -> Result<Env> {
+    match Env::authorize(caller, SCOPES) {
+        Err(error) if caller.env.is_none() && error.code() == Code::InvalidInput => {
+            Err(api.0.gate.missing_env(caller).await)
+        }
+        outcome => outcome,
+    }
+}
+
+/// One of the caller's workspaces.
+async fn workspace(api: &Api, caller: &Caller, sandbox: &str) -> Result<Workspace> {
+    let env = environment(api, caller).await?;
+    api.platform().sandbox(&env, caller, sandbox).await
+}
+
+/// One of the caller's sandboxes, awake.
+async fn woken(api: &Api, caller: &Caller, sandbox: &str) -> Result<Hand> {
+    api.platform().hands.wake(&workspace(api, caller, sandbox).await?).await
+}
+
+async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> Result<Response, Problem> {
+    let work = async {
+        let env = environment(&api, &caller).await?;
+        let mut all = Vec::new();
+        for workspace in api.platform().sandboxes(&env, &caller).await? {
+            let status = api.platform().hands.status(&workspace).await?;
+            all.push(shown(&api, &workspace, &status));
+        }
+        Ok(all)
+    };
+    let all = api.act(&caller, "sandboxes.list", Effect::Read, work).await?;
+    Ok(answer(StatusCode::OK, &json!({ "sandboxes": all })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    name: Option<String>,
+    template: Option<String>,
+}
+
+/// A template, by its name.
+fn template(name: &str) -> Result<Template> {
+    let known = Template::ALL.map(Template::as_str).join(", ");
+    let wrong =
+        || Error::invalid("/template", "there is no such template").hint(format!("there are {known}"));
+    Template::from_name(name).ok_or_else(wrong)
+}
+
+async fn create(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, headers, input) = read(&api, caller, request).await?;
+        let wanted: Wanted = tool::decode(input.clone())?;
+        let work = async {
+            let env = environment(&api, &caller).await?;
+            let template = wanted.template.as_deref().map(template).transpose()?;
+            let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref(), template).await?;
+            let status = api.platform().hands.status(&made).await?;
+            Ok(shown(&api, &made, &status))
+        };
+        let made = api.act_once(&caller, &headers, "sandboxes.create", &input, Value::clone, work).await?;
+        Ok(answer(StatusCode::CREATED, &made))
+    })
+    .await
+}
+
+async fn show(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    let work = async {
+        let workspace = workspace(&api, &caller, &sandbox).await?;
+        let status = api.platform().hands.status(&workspace).await?;
+        Ok(shown(&api, &workspace, &status))
+    };
+    let body = api.act(&caller, "sandboxes.show", Effect::Read, work).await?;
+    Ok(answer(StatusCode::OK, &body))
+}
+
+async fn pause(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let work = async {
+            let workspace = workspace(&api, &caller, &sandbox).await?;
+            api.platform().hands.pause(&workspace).await?;
+            let status = api.platform().hands.status(&workspace).await?;
+            Ok(shown(&api, &workspace, &status))
+        };
+        let body = api.act(&caller, "sandboxes.pause", Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &body))
+    })
+    .await
+}
+
+async fn resume(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let work = async {
+            let workspace = workspace(&api, &caller, &sandbox).await?;
+            let _hand = api.platform().hands.wake(&workspace).await?;
+            let status = api.platform().hands.status(&workspace).await?;
+            Ok(shown(&api, &workspace, &status))
+        };
+        let body = api.act(&caller, "sandboxes.resume", Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &body))
+    })
+    .await
+}
+
+/// Ends a sandbox, and removes its files and their snapshots.
+async fn destroy(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let work = async {
+            let workspace = workspace(&api, &caller, &sandbox).await?;
+            api.platform().hands.remove(&workspace).await
+        };
+        api.act(&caller, "sandboxes.destroy", Effect::Destroy, work).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+/// The ports that are listened on inside, with the address that each is shown at.
+async fn ports(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+) -> Result<Response, Problem> {
+    let work = async {
+        let workspace = workspace(&api, &caller, &sandbox).await?;
+        let hand = api.platform().hands.wake(&workspace).await?;
+        let ports = hand.ports().await?;
+        Ok(ports.iter().map(|it| shown_port(&api, &workspace, it.port)).collect::<Vec<_>>())
+    };
+    let ports = api.act(&caller, "sandboxes.ports", Effect::Read, work).await?;
+    Ok(answer(StatusCode::OK, &json!({ "ports": ports })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Port {
+    port: u16,
+}
+
+/// The address that a port is shown at, whether something listens there already or not.
+async fn preview(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(sandbox): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (caller, _, input) = read(&api, caller, request).await?;
+    let work = async {
+        let Port { port } = tool::decode(input)?;
+        if port == 0 {
+            return Err(Error::invalid("/port", "0 is no port"));
+        }
+        let workspace = workspace(&api, &caller, &sandbox).await?;
+        Ok(shown_port(&api, &workspace, port))
+    };
+    let body = api.act(&caller, "sandboxes.preview", Effect::Idempotent, work).await?;
+    Ok(answer(StatusCode::OK, &body))
+}
+
+fn shown_port(api: &Api, workspace: &Workspace, port: u16) -> Value {
+    let platform = api.platform();
+    let url = platform.urls.preview(&platform.previews.label(workspace.sandbox, port));
+    json!({ "port": port, "url": url })
+}
+
+fn shown(api: &Api, workspace: &Workspace, status: &Status) -> Value {
+    let limits = api.platform().hands.limits();
+    let mut body = json!({
+        "id": workspace.sandbox, "name": name_of(workspace), "env": workspace.env, "state": status.state.as_str(),
+        "template": workspace.template,
+        "created_at": workspace.created.to_string(), "used_at": workspace.used.to_string(),
+        "limits": {
+            "memory_bytes": limits.memory_bytes, "cpu_millis": limits.cpu_millis, "pids": limits.pids,
+            "tmp_bytes": limits.tmp_bytes, "disk_bytes": workspace.quota_bytes,
+        },
+    });
+    if let Some(snapshot) = workspace.frozen {
+        body["frozen"] = json!(snapshot);
+    }
+    if let Some(why) = workspace.ended {
+        body["ended"] = why.as_str().into();
+    }
+    if let Some(AwakeStatus { isolation, limiting, usage, disk }) = &status.awake {
+        body["isolation"] = json!(isolation);
+        body["limits"]["enforced"] = (*limiting == Limiting::Enforced).into();
+        body["usage"] = json!({
+            "memory_bytes": usage.memory_bytes, "cpu_ms": usage.cpu.as_millis() as u64, "pids": usage.pids,
+            "oom_kills": usage.oom_kills,
+        });
+        if let Some(disk) = disk {
+            body["usage"]["disk_bytes"] = disk.bytes.into();
+            body["usage"]["files"] = disk.files.into();
+        }
+    }
+    body
+}

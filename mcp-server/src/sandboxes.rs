@@ -1,0 +1,155 @@
+//! The sandboxes of a credential: its own, which tools use, and those that it has made by name.
+
+use kernel::{Caller, Code, Env, Error, Result, SandboxId, WorkspaceSnapshotId};
+use sandbox::workspace::templates::Template;
+use store::Workspace;
+
+use crate::platform::{Platform, owner};
+
+/// What a credential's own sandbox is called.
+const OWN: &str = "default";
+
+/// The most sandboxes that a credential has in an environment beside its own.
+const MOST: usize = 8;
+
+/// The longest name, in bytes.
+const NAME: usize = 40;
+
+/// What its owner calls the sandbox of a workspace.
+#[must_use]
+pub fn name_of(workspace: &Workspace) -> &str {
+    workspace.name.split_once('/').map_or(OWN, |(_, name)| name)
+}
+
+impl Platform {
+    /// The sandboxes that a caller has, its own first.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn sandboxes(&self, env: &Env, caller: &Caller) -> Result<Vec<Workspace>> {
+        let owner = owner(caller);
+        let mut there = self.hands.workspaces(env).await?;
+        there.retain(|it| it.name.split('/').next() == Some(owner.as_str()));
+        there.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(there)
+    }
+
+    /// One of them, by its id or its name. A credential's own is made where it is not there yet.
+    ///
+    /// # Errors
+    /// `not_found`, also for anybody else's.
+    pub async fn sandbox(&self, env: &Env, caller: &Caller, id_or_name: &str) -> Result<Workspace> {
+        if id_or_name == OWN {
+            return self.workspace(env, caller).await;
+        }
+        let id = id_or_name.parse::<SandboxId>().ok();
+        let there = self.sandboxes(env, caller).await?;
+        let found = there.into_iter().find(|it| Some(it.sandbox) == id || name_of(it) == id_or_name);
+        found.ok_or_else(|| {
+            let wanted: String = id_or_name.chars().take(64).collect();
+            Error::not_found(format!("sandbox {wanted:?} of this credential"))
+                .hint("GET /v1/sandboxes lists those that it has")
+        })
+    }
+
+    /// Makes one more.
+    ///
+    /// # Errors
+    /// `invalid_input`, `conflict` at `/name`; `quota_exceeded`.
+    pub async fn create_sandbox(
+        &self,
+        env: &Env,
+        caller: &Caller,
+        name: Option<&str>,
+        template: Option<Template>,
+    ) -> Result<Workspace> {
+        if let Some(name) = name {
+            check_name(name)?;
+        }
+        self.may_have_more(env, caller).await?;
+        let owner = owner(caller);
+        match self.hands.create(env, &owner, name, template).await {
+            Err(full) if full.code() == Code::QuotaExceeded => {
+                self.make_room(env, full).await?;
+                self.hands.create(env, &owner, name, template).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes one more with what a snapshot holds, which is one of the caller's.
+    ///
+    /// # Errors
+    /// As [`Platform::create_sandbox`].
+    pub async fn fork_sandbox(
+        &self,
+        env: &Env,
+        caller: &Caller,
+        snapshot: WorkspaceSnapshotId,
+        name: &str,
+    ) -> Result<Workspace> {
+        check_name(name)?;
+        self.may_have_more(env, caller).await?;
+        let name = format!("{}/{name}", owner(caller));
+        let outcome = match self.hands.fork(env, snapshot, &name).await {
+            Err(full) if full.code() == Code::QuotaExceeded => {
+                self.make_room(env, full).await?;
+                self.hands.fork(env, snapshot, &name).await
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|error| match error.code() {
+            Code::Conflict => taken().field("/name"),
+            _ => error,
+        })
+    }
+
+    /// Sees that a caller may make one more.
+    async fn may_have_more(&self, env: &Env, caller: &Caller) -> Result<()> {
+        let there = self.sandboxes(env, caller).await?;
+        if there.iter().filter(|it| name_of(it) != OWN).count() >= MOST {
+            return Err(Error::new(
+                Code::QuotaExceeded,
+                format!("this credential has {MOST} sandboxes beside its own"),
+            )
+            .hint("remove one that is not needed: DELETE /v1/sandboxes/{sandbox}"));
+        }
+        Ok(())
+    }
+}
+
+fn taken() -> Error {
+    Error::new(Code::Conflict, "there is a sandbox of that name").hint("use that one, or choose another name")
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = name.len() <= NAME
+        && !name.is_empty()
+        && name.split('-').all(|part| !part.is_empty() && part.bytes().all(good));
+    match (is_name, name) {
+        (true, OWN) => Err(Error::invalid("/name", format!("{OWN:?} is the one that there always is"))),
+        (true, _) => Ok(()),
+        (false, _) => {
+            Err(Error::invalid("/name", format!("a name has 1 to {NAME} of a-z, 0-9 and single -"))
+                .hint("write it like \"build-2\""))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_small_letters_digits_and_single_hyphens() {
+        for good in ["a", "build", "build-2", "0", &"x".repeat(NAME)] {
+            check_name(good).unwrap();
+        }
+        for bad in
+            ["", "-", "a-", "-a", "a--b", "A", "a_b", "a/b", "ä", "default", "a b", &"x".repeat(NAME + 1)]
+        {
+            assert_eq!(check_name(bad).unwrap_err().pointer(), Some("/name"), "{bad:?}");
+        }
+    }
+}
