@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::doors::Doors;
 use crate::mcp::messages::Messages;
-use crate::platform::{OPERATOR, Platform};
+use crate::platform::{OPERATOR, Platform, owner_of};
 
 /// The tools of a run: rows, files, logs, and what the app is. Nothing that hands out access, takes a whole thing away, or
 /// reaches beyond the environment. A link that `storage_sign` makes would outlive the run.
@@ -65,10 +65,11 @@ impl Bridge {
         };
         let workspace = self.platform.hands.of_sandbox(grant.sandbox).await?;
         let workspace = workspace.filter(|workspace| workspace.env == grant.env).ok_or_else(gone)?;
-        let own = if workspace.name == OPERATOR {
+        let owner = owner_of(&workspace);
+        let own = if owner == OPERATOR {
             Scopes::of_environment()
         } else {
-            let id: KeyId = workspace.name.parse().map_err(|_| gone())?;
+            let id: KeyId = owner.parse().map_err(|_| gone())?;
             let key = self.platform.control.store().keys().get(id).await?;
             let key = key.filter(|key| {
                 key.is_live(Timestamp::now())

@@ -145,7 +145,7 @@ impl Platform {
     /// # Errors
     /// Where the control plane fails.
     pub async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
-        let owner = workspace.name.split('/').next().unwrap_or_default();
+        let owner = owner_of(workspace);
         let Ok(id) = owner.parse::<KeyId>() else { return Ok(owner == OPERATOR) };
         let key = self.control.store().keys().get(id).await?;
         Ok(key.is_some_and(|key| key.is_live(Timestamp::now())))
@@ -310,6 +310,11 @@ impl Platform {
         }
         Ok(())
     }
+}
+
+/// Whose a workspace is: what stands before its own name.
+pub(crate) fn owner_of(workspace: &Workspace) -> &str {
+    workspace.name.split('/').next().unwrap_or_default()
 }
 
 /// Who has the workspaces of a caller. The operator's key may be replaced; who it is stays.

@@ -371,3 +371,26 @@ time.sleep(3600)
     let healed = eventually(LIMIT, || (flooder.post(&query, None).0 == 200).then_some(()));
     assert!(healed.is_some(), "its bridge stays shut");
 }
+
+#[test]
+fn a_sandbox_that_was_made_by_name_has_a_run_of_its_own() {
+    let ground = Ground::start(&[]);
+    let own = ground.sandbox("default", &DATA);
+    let made = own.client.request("POST", "/v1/sandboxes").json(&json!({ "name": "build" })).send().unwrap();
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.json().unwrap()["id"].as_str().unwrap().to_owned();
+    let ask = |token: &str| {
+        let query = call("db_query", &json!({ "sql": "SELECT 7" }));
+        let command = format!(
+            "curl -sS --unix-socket /run/steading/bridge.sock -H \"authorization: Bearer {token}\" \
+             -H 'content-type: application/json' http://bridge/mcp -d '{query}'"
+        );
+        let exec = own.client.request("POST", &format!("/v1/sandboxes/{id}/exec"));
+        let ran = exec.json(&json!({ "command": command })).send().unwrap();
+        String::from_utf8(ran.body).unwrap()
+    };
+    let answered = ask("$(cat /run/steading/token)");
+    assert!(answered.contains("[[7]]"), "{answered}");
+    // What two sandboxes of one credential have is not each other's.
+    assert!(ask(&own.token()).contains("the run token is not valid"));
+}

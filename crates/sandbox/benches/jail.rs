@@ -1,7 +1,7 @@
 //! What a sandbox costs: made, used, paused, ended and idle, beside making a process in the same run.
 //!
 //! Times are milliseconds, `[p50, p99]`; `ratio` is the p50 by that of fork and exec. Bubblewrap is measured with the
-//! same namespaces where it is installed. `cargo bench -p sandbox --bench jail` prints one line of JSON; it needs root.
+//! same namespaces where it is installed. `cargo xtask bench sandbox` prints one line of JSON; it needs root.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
 use std::fs;
@@ -102,10 +102,18 @@ async fn main() {
 
     let [mut process, mut bubblewrap, mut create, mut first, mut exec, mut pause, mut resume, mut destroy] =
         std::array::from_fn(|_| Times::default());
-    let [mut given, mut given_and_first] = std::array::from_fn(|_| Times::default());
+    let [mut given, mut given_and_first, mut swap] = std::array::from_fn(|_| Times::default());
+    let version = |number: u32| format!("#!/bin/sh\n# {number}\n");
+    let mut runners = Vec::new();
+    for number in 0..2 {
+        runners.push(bench.local.add_runner(&[("hand", version(number).as_bytes())]).await.unwrap());
+    }
     let has_bubblewrap = Command::new("bwrap").arg("--version").output().is_ok();
     let (resident, session) = bench.create().await;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        bench.local.swap_runner(resident, &session, runners[round % 2]).await.unwrap();
+        swap.add(begun);
         let begun = Instant::now();
         run("/bin/true", &[]);
         process.add(begun);
@@ -167,6 +175,7 @@ async fn main() {
         "warm": given.both(),
         "warm_ratio": ratio(&given),
         "warm_and_first_exec": given_and_first.both(),
+        "runner_swap": swap.both(),
         "exec": exec.both(),
         "exec_ratio": ratio(&exec),
         "exec_in_crowd": in_crowd.both(),

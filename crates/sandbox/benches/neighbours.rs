@@ -2,7 +2,7 @@
 //! the attacks.
 //!
 //! Times are milliseconds, `[p50, p99]`; `ratio` is the p50 by that of the quiet rounds before and after the attack.
-//! `cargo bench -p sandbox --bench neighbours` prints one line of JSON; it needs root.
+//! `cargo xtask bench sandbox` prints one line of JSON; it needs root.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use hand::jail::Tree;
 use kernel::SandboxId;
-use sandbox::local::{Local, Settings};
+use sandbox::local::{Local, Settings, Spares};
 use sandbox::runner::{Limits, Runner, Spec, Started};
 use sandbox::session::{Exec, Run, Session};
 use serde_json::{Map, Value, json};
@@ -81,7 +81,8 @@ async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let workspaces = directory.path().join("workspaces");
     fs::create_dir(&workspaces).unwrap();
-    let settings = Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()] };
+    let trees = vec![workspaces.clone()];
+    let settings = Settings { run_dir: directory.path().join("run"), trees, spares: Spares::default() };
     let kept: PathBuf = directory.path().join("kept");
     let start = move || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-host"));

@@ -1,5 +1,5 @@
 //! What a command costs through a session, beside fork and exec by the standard library in the same run. The hand runs
-//! unjailed. `cargo bench -p sandbox --bench session`.
+//! unjailed. `cargo xtask bench sandbox`.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program that measures and says so")]
 

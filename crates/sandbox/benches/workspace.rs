@@ -1,6 +1,6 @@
 //! What it costs to snapshot, fork, archive and restore a workspace of 30,000 files, held against its targets.
 //!
-//! `cargo xtask bench workspace` runs it, as root. Each time stands beside how often a walk over all of the files, measured
+//! `cargo xtask bench sandbox` runs it, as root. Each time stands beside how often a walk over all of the files, measured
 //! in the same run, would fit into it: that is what machines can be compared by.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
 

@@ -18,6 +18,7 @@ pub mod privileges;
 mod probe;
 pub mod reach;
 mod reaper;
+mod runners;
 mod sandbox;
 mod spawner;
 mod starter;

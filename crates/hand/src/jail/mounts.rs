@@ -163,5 +163,7 @@ fn sockets(spec: &JailSpec) -> Result<(), Error> {
     for (source, name) in [(&spec.egress, "egress.sock"), (&spec.bridge, "bridge.sock")] {
         show_new(source, &directory.join(name), READ_ONLY | INERT)?;
     }
+    show_new(&spec.runners, &directory.join("runners"), READ_ONLY)?;
+    show_new(&spec.runner, &directory.join("runner"), READ_ONLY)?;
     show_new(&spec.hand, &directory.join("hand"), READ_ONLY)
 }

@@ -135,6 +135,11 @@ pub struct JailSpec {
     pub bridge: PathBuf,
     /// The program that becomes `/run/steading/hand`.
     pub hand: PathBuf,
+    /// The directory that becomes `/run/steading/runners`, only to be read: each version of the platform's own programs
+    /// under its digest.
+    pub runners: PathBuf,
+    /// The directory that becomes `/run/steading/runner`, only to be read: `current` in it leads to one of those.
+    pub runner: PathBuf,
     /// An empty directory in which the root is put together; nothing of it is seen outside the jail.
     pub scratch: PathBuf,
     /// The control groups.

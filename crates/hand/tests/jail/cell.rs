@@ -64,7 +64,7 @@ pub fn cell_of_nobody() -> Cell {
 fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, Report> {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    for name in ["workspace", "scratch"] {
+    for name in ["workspace", "scratch", "runners", "runner"] {
         fs::create_dir(at(name)).unwrap();
     }
     chown(at("workspace"), Some(1000), Some(1000)).unwrap();
@@ -82,6 +82,8 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
         egress: at("egress"),
         bridge: at("bridge"),
         hand: env!("CARGO_BIN_EXE_hand").into(),
+        runners: at("runners"),
+        runner: at("runner"),
         scratch: at("scratch"),
         groups: Groups::default(),
         users: Users::Range { first: FIRST },

@@ -17,6 +17,7 @@ use super::groups::Layout;
 const EGRESS: &str = "egress.sock";
 const BRIDGE: &str = "bridge.sock";
 const SCRATCH: &str = "scratch";
+const RUNNER: &str = "runner";
 
 /// The run directory, held by this process alone.
 #[derive(Debug)]
@@ -80,6 +81,12 @@ impl RunDir {
         Ok(self.path.join("hand"))
     }
 
+    /// Where versions of the runner are.
+    #[must_use]
+    pub fn runners(&self) -> PathBuf {
+        self.path.join("runners")
+    }
+
     fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
         let fresh = self.path.join(format!("{name}.new"));
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&fresh)?;
@@ -120,10 +127,13 @@ impl SandboxDir {
     /// [`Error::Taken`]; of the file system.
     pub fn make(&self) -> Result<(), Error> {
         let make = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        make(&self.0).and_then(|()| make(&self.scratch())).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::Taken,
-            _ => Error::Files("making a sandbox's directory", error),
-        })
+        let public = || DirBuilder::new().mode(0o755).create(self.runner());
+        make(&self.0).and_then(|()| make(&self.scratch())).and_then(|()| public()).map_err(
+            |error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Error::Taken,
+                _ => Error::Files("making a sandbox's directory", error),
+            },
+        )
     }
 
     /// Listens at the two sockets, to which only the user `owner` can connect.
@@ -159,6 +169,12 @@ impl SandboxDir {
         self.0.join(SCRATCH)
     }
 
+    /// Where it is said which runner the sandbox has.
+    #[must_use]
+    pub fn runner(&self) -> PathBuf {
+        self.0.join(RUNNER)
+    }
+
     /// Removes it. What is not there is no error; what does not belong there stays, and is one: a mount must not be
     /// emptied.
     ///
@@ -173,6 +189,7 @@ impl SandboxDir {
         there(fs::remove_file(egress))
             .and_then(|()| there(fs::remove_file(bridge)))
             .and_then(|()| there(fs::remove_dir(self.scratch())))
+            .and_then(|()| there(fs::remove_dir_all(self.runner())))
             .and_then(|()| there(fs::remove_dir(&self.0)))
             .map_err(|error| Error::Files("removing a sandbox's directory", error))
     }

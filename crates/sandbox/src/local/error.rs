@@ -16,6 +16,9 @@ pub enum Error {
     /// There is one with this id.
     #[error("there is a sandbox with this id")]
     Taken,
+    /// A version of the runner that is not here.
+    #[error("there is no such version of the runner")]
+    Runner,
     /// A path that is not below any directory that sandboxes may see.
     #[error("{0} may not be mounted into a sandbox")]
     Outside(String),
@@ -74,6 +77,7 @@ impl From<Error> for kernel::Error {
         match &error {
             Error::Unknown => kernel::Error::not_found("sandbox"),
             Error::Taken => kernel::Error::new(Code::Conflict, text),
+            Error::Runner => kernel::Error::not_found("such version of the runner"),
             Error::Freezer => kernel::Error::new(Code::Unavailable, text)
                 .hint("let this process write a control group with a freezer; `doctor` says how"),
             Error::Jail { step, source, .. } => {

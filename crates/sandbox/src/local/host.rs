@@ -23,6 +23,7 @@ use super::groups::Layout;
 use super::jail::Program;
 use super::message::{Answer, Call, Refusal, Request, Response, Settings};
 use super::packets::Packet;
+use super::runners::Runners;
 use super::sandbox::{Sandbox, Spare, Workshop};
 use super::spawner::{self, Jobs};
 use super::{packets, privileges, reaper};
@@ -140,8 +141,10 @@ fn open(
         let (spawner, jobs) = spawner::spawner().map_err(failed)?;
         let events = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let program = Program::new(hand).map_err(failed)?;
+        let runners = Runners::open(directory.runners())?;
+        let runner = Mutex::new(runners.add(&[("hand".to_owned(), hand.to_vec())])?);
         let hand = directory.place_hand(hand)?;
-        let workshop = Workshop { directory, layout, program, hand, trees, spawner };
+        let workshop = Workshop { directory, layout, program, hand, runners, runner, trees, spawner };
         Ok((workshop, workspaces, privileged, events, jobs))
     };
     match prepare() {

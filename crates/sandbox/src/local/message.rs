@@ -67,6 +67,12 @@ pub enum Call {
     Destroy(SandboxId),
     /// As the runner's.
     Usage(SandboxId),
+    /// Adds a version of the runner: the names of its files, which come along.
+    AddRunner(Vec<String>),
+    /// Has new sandboxes use a version.
+    UseRunner(BlobHash),
+    /// Has one that runs use a version.
+    SwapRunner(SandboxId, BlobHash),
     /// What works here, found out by doing it.
     Probe,
     /// Of workspaces.
@@ -132,6 +138,8 @@ pub enum Answer {
     Ids(Vec<WorkspaceId>, Vec<WorkspaceSnapshotId>),
     /// Of what a snapshot holds.
     Digest(BlobHash),
+    /// The version that was added, or the one that was used until then.
+    Runner(BlobHash),
 }
 
 /// An error that crosses from one process to the other.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use hand::jail::{Disks, JailSpec, Told, Tree, Users};
-use kernel::SandboxId;
+use kernel::{BlobHash, SandboxId};
 
 use super::directory::{RunDir, SandboxDir};
 use super::error::Error;
 use super::groups::{Group, Layout};
 use super::jail::{self, First, Half, Program};
+use super::runners::Runners;
 use super::spawner::Spawner;
 use crate::runner::{Limits, Spec, Usage};
 
@@ -26,10 +27,34 @@ pub struct Workshop {
     pub program: Program,
     /// The hand, to be mounted.
     pub hand: PathBuf,
+    /// Versions of the platform's own programs in sandboxes.
+    pub runners: Runners,
+    /// The one that new sandboxes have.
+    pub runner: Mutex<BlobHash>,
     /// Below which everything lies that may be mounted.
     pub trees: Vec<PathBuf>,
     /// Makes processes.
     pub spawner: Spawner,
+}
+
+impl Workshop {
+    /// The version that new sandboxes have.
+    pub fn newest_runner(&self) -> BlobHash {
+        *self.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes it; those that wait for whose they are to be have it, too.
+    ///
+    /// # Errors
+    /// [`Error::Runner`].
+    pub fn use_runner(&self, runner: BlobHash, spares: &[Spare]) -> Result<(), Error> {
+        self.runners.known(runner)?;
+        *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner;
+        for spare in spares {
+            self.runners.point(&spare.directory.runner(), runner)?;
+        }
+        Ok(())
+    }
 }
 
 /// What the gateway gets of a sandbox.
@@ -146,6 +171,7 @@ fn furnished<T>(
             Users::Single => None,
         };
         let sockets = directory.listen(owner)?;
+        workshop.runners.point(&directory.runner(), workshop.newest_runner())?;
         let group = Group::create(&workshop.layout, &id.to_string(), &limits).map_err(Error::Groups)?;
         let (hand, inside) =
             UnixStream::pair().map_err(|error| Error::Files("making a connection", error))?;
@@ -178,6 +204,8 @@ fn jail_spec(
         egress,
         bridge,
         hand: workshop.hand.clone(),
+        runners: workshop.runners.path().to_owned(),
+        runner: directory.runner(),
         scratch: directory.scratch(),
         groups: group.to_join(),
         users,
@@ -219,6 +247,14 @@ impl Sandbox {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.first.pidfd().as_fd()
+    }
+
+    /// Has what starts in it from here on use this version of the runner, and returns the one before.
+    ///
+    /// # Errors
+    /// [`Error::Runner`]; of the file system.
+    pub fn use_runner(&self, workshop: &Workshop, runner: BlobHash) -> Result<BlobHash, Error> {
+        Ok(workshop.runners.point(&self.directory.runner(), runner)?.unwrap_or(runner))
     }
 
     /// Stops every process where it is.

@@ -233,12 +233,13 @@ fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
 mod tests {
     use std::thread::{self, JoinHandle};
 
+    use super::super::message::Spares;
     use super::*;
 
     /// A starter of processes that end when their connection does, in a thread of this one.
     fn starter() -> (OwnedFd, JoinHandle<Result<(), Error>>) {
         let (ours, theirs) = packets::pair().unwrap();
-        let settings = Settings { run_dir: "/nowhere".into(), trees: Vec::new() };
+        let settings = Settings { run_dir: "/nowhere".into(), trees: Vec::new(), spares: Spares::default() };
         let host = || {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", "exec cat"]);

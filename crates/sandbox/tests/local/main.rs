@@ -5,4 +5,6 @@
 mod life;
 mod limits;
 mod rig;
+mod spares;
 mod unprivileged;
+mod versions;

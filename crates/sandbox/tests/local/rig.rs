@@ -33,13 +33,23 @@ pub fn rig_in(
     directory: tempfile::TempDir,
     start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
+    rig_with(directory, Spares::default(), start)
+}
+
+/// A rig with sandboxes that are made before they are asked for.
+pub fn rig_with_spares(count: usize) -> Rig {
+    rig_with(tempfile::tempdir().unwrap(), Spares { count, limits: Limits::default() }, plainly)
+}
+
+fn rig_with(
+    directory: tempfile::TempDir,
+    spares: Spares,
+    start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
+) -> Rig {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir_all(&workspaces).unwrap();
-    let settings = Settings {
-        run_dir: directory.path().join("run"),
-        trees: vec![workspaces.clone()],
-        spares: Spares { count: 1, limits: Limits::default() },
-    };
+    let settings =
+        Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()], spares };
     let arguments = [workspaces];
     let program = Path::new(env!("CARGO_BIN_EXE_sandbox-host"));
     Rig {

@@ -1,12 +1,13 @@
 //! What the process that makes sandboxes does when it is asked.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hand::jail::Tree;
-use kernel::{Result, SandboxId};
+use kernel::{BlobHash, Result, SandboxId};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{Error, Host, Place, Running, archives};
@@ -36,11 +37,31 @@ impl Host {
                 self.destroy(id)?;
                 Answer::Done
             }
+            Call::AddRunner(names) => Answer::Runner(self.add_runner(names, files)?),
+            Call::UseRunner(runner) => {
+                self.use_runner(runner)?;
+                Answer::Done
+            }
+            Call::SwapRunner(id, runner) => {
+                Answer::Runner(self.running(id)?.sandbox.use_runner(&self.workshop, runner)?)
+            }
             Call::Usage(id) => Answer::Usage(self.running(id)?.sandbox.usage()),
             Call::Probe => Answer::Findings(self.probe()),
             Call::Workspace(call) => self.workspace(call, files)?,
         };
         Ok((answer, Vec::new()))
+    }
+
+    fn add_runner(&self, names: Vec<String>, files: Vec<OwnedFd>) -> Result<BlobHash, Error> {
+        if names.len() != files.len() || names.is_empty() {
+            return Err(Error::Order);
+        }
+        let read = |(name, file): (String, OwnedFd)| {
+            let mut bytes = Vec::new();
+            fs::File::from(file).read_to_end(&mut bytes).map(|_| (name, bytes))
+        };
+        let files = names.into_iter().zip(files).map(read).collect::<std::io::Result<Vec<_>>>();
+        self.workshop.runners.add(&files.map_err(|error| Error::Files("reading a runner", error))?)
     }
 
     fn create(&self, spec: &Spec) -> Result<Ends, Error> {

@@ -79,6 +79,11 @@ impl Host {
         }
     }
 
+    /// Has new sandboxes use this version of the runner.
+    pub(super) fn use_runner(&self, runner: kernel::BlobHash) -> Result<(), Error> {
+        self.workshop.use_runner(runner, &self.spares())
+    }
+
     /// Ends those that nobody was given.
     pub(super) fn end_spares(&self) {
         let all: Vec<_> = self.spares().drain(..).collect();
