@@ -237,6 +237,7 @@ fn what_one_machine_has_archived_runs_on_another_with_the_same_files() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "where this user's caches are")]
 fn a_new_workspace_has_below_usr_local_what_its_template_says() {
     // One directory for all tests of this user, as an operator brings one along.
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();

@@ -77,7 +77,7 @@ def speak(place, family, address):
     for words in [b"", b"GET / HTTP/1.0\r\n\r\n", b"tools/list\n"]:
         try:
             with socket.socket(family, socket.SOCK_STREAM) as stream:
-                stream.settimeout(1)
+                stream.settimeout(4)
                 stream.connect(address)
                 stream.sendall(words)
                 stream.shutdown(socket.SHUT_WR)

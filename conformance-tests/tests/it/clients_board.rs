@@ -141,9 +141,7 @@ fn who_attacks_the_board_moves_cards_and_does_nothing_else() {
     let mut socket = visitor.socket().unwrap();
     socket.say(&json!({ "type": "join", "channel": "board" })).unwrap();
     assert_eq!(socket.hear().unwrap()["code"], "forbidden");
-    socket
-        .say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "payload": {} }))
-        .unwrap();
+    socket.say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "data": {} })).unwrap();
     assert_eq!(socket.hear().unwrap()["type"], "error");
     // Nobody speaks as somebody else.
     let mut of_ada = ada.socket().unwrap();
@@ -153,7 +151,7 @@ fn who_attacks_the_board_moves_cards_and_does_nothing_else() {
     of_mallory.say(&json!({ "type": "join", "channel": "board" })).unwrap();
     assert_eq!(of_mallory.hear().unwrap()["type"], "joined");
     of_mallory
-        .say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "payload": { "user": ada.id() } }))
+        .say(&json!({ "type": "broadcast", "channel": "board", "event": "pointer", "data": { "user": ada.id() } }))
         .unwrap();
     let told = loop {
         let told = of_ada.hear().unwrap();

@@ -19,7 +19,6 @@ mod opening;
 mod overlay;
 mod plain;
 pub mod pool;
-mod reading;
 mod removal;
 pub mod restoring;
 mod shelf;
@@ -32,7 +31,6 @@ pub use error::Error;
 pub use files::{Caps, Files, Kind, Seen};
 pub use opening::{best, open, open_as, used};
 pub use overlay::Overlay;
-pub use reading::{Found, read_tree};
 pub use trees::Trees;
 
 /// What a workspace may hold where nobody says otherwise.

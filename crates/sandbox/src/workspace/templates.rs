@@ -298,8 +298,15 @@ fn npm() -> Result<&'static OsStr, Error> {
     })
 }
 
-/// Runs an installer. It keeps the machine's environment, for that is where a user says where packages come from.
+/// What the names of our own settings begin with.
+const OURS: &[u8] = b"STEADING_";
+
+/// Runs an installer. It keeps the machine's environment, for that is where a user says where packages come from, but for
+/// our own settings, which may be secret.
 fn install(command: &mut Command) -> Result<(), Error> {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OURS)) {
+        command.env_remove(name);
+    }
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(Error::io("an installer cannot be started"))?;
     if output.status.success() {
