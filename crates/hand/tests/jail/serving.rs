@@ -53,7 +53,7 @@ fn the_run_token_is_the_users_to_read_and_is_renewed() {
             let seen = cell.shell(
                 "cat /run/steading/token; stat -c ' %u %a' /run/steading/token; ls /run/steading | wc -l",
             );
-            assert_eq!(seen, format!("{token} 1000 400\n4"));
+            assert_eq!(seen, format!("{token} 1000 400\n6"));
         }
         // Links that the user puts in the way are replaced, not followed.
         cell.shell("rm -f /run/steading/token; ln -s /workspace/caught /run/steading/token; ln -s /workspace/caught /run/steading/token.new");

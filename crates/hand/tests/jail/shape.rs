@@ -56,7 +56,8 @@ fn the_root_is_made_up_and_only_read() {
         cell.shell("ls -A / | grep -v -E '^(lib|bin|sbin)' | tr '\\n' ' '"),
         "dev etc home opt proc run tmp usr var workspace"
     );
-    for place in ["/", "/usr", "/usr/local", "/etc", "/opt", "/home", "/run", "/dev", "/proc/sys/kernel"] {
+    let places = ["/", "/usr", "/usr/local", "/etc", "/opt", "/home", "/run", "/dev", "/proc/sys/kernel"];
+    for place in places.into_iter().chain(["/run/steading/runner", "/run/steading/runners"]) {
         let said = cell.shell(&format!("echo x > {place}/x"));
         assert!(
             said.contains("Read-only") || said.contains("denied") || said.contains("No such"),
@@ -70,7 +71,7 @@ fn the_root_is_made_up_and_only_read() {
     );
     assert_eq!(
         cell.shell("ls -A /run /run/steading | tr '\\n' ' '"),
-        "/run: steading  /run/steading: bridge.sock egress.sock hand"
+        "/run: steading  /run/steading: bridge.sock egress.sock hand runner runners"
     );
     assert_eq!(
         cell.shell("cat /etc/resolv.conf; ls /sys"),
