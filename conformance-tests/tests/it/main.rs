@@ -33,6 +33,7 @@ mod app_phone;
 mod app_races;
 mod app_random;
 mod app_random_events;
+mod app_random_files;
 mod app_random_rich;
 mod app_realtime;
 mod app_realtime_load;
