@@ -419,6 +419,24 @@ fn files_are_written_read_found_moved_watched_and_removed() {
 }
 
 #[test]
+fn an_idempotency_key_is_of_one_sandbox() {
+    let here = Sandboxes::new("routes-once");
+    for name in ["one", "two"] {
+        here.ok("POST", "", Some(&json!({ "name": name })), 201);
+    }
+    let keep = |sandbox: &str| {
+        let request = here.client.request("POST", &format!("/v1/sandboxes/{sandbox}/snapshots"));
+        request.header("idempotency-key", "k1").json(&json!({ "name": "same" })).send().unwrap()
+    };
+    let (first, again) = (keep("one"), keep("one"));
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.json().unwrap(), again.json().unwrap());
+    let other = keep("two");
+    assert_eq!(other.status, 422, "{:?}", other.text());
+    assert_eq!(here.ok("GET", "/two/snapshots", None, 200)["snapshots"], json!([]));
+}
+
+#[test]
 fn every_request_of_the_document_works_in_its_order() {
     let here = Sandboxes::new("routes-document");
     let document = include_str!("../../../docs/sandboxes.md");

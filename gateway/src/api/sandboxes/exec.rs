@@ -3,24 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hands::Hand;
 use kernel::{Error, Result};
-use mcp_server::auth::Authenticated;
-use mcp_server::extract::Path;
 use sandbox::session::{Exec, Process, Program, Reader, Size, Stdin, Terminal, Writer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tool::Effect;
-use web::problem::Problem;
 
+use super::asked::{Answer, Asked};
 use super::lines::{self, Source, Still, Texts};
-use super::{Api, read, woken};
 
 /// How long a command may run, in seconds.
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=3_600;
@@ -80,21 +76,16 @@ impl Wanted {
     }
 }
 
-pub async fn exec(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, headers, input) = read(&api, caller, request).await?;
+pub async fn exec(mut asked: Asked, request: Request) -> Answer {
+    let (headers, input) = asked.input(request).await?;
     let work = async {
         let (exec, input) = tool::decode::<Wanted>(input)?.exec()?;
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         let process = hand.exec(exec).await?;
         Ok(Running::new(hand, process, input))
     };
-    let running = api.act(&caller, "sandboxes.exec", Effect::Write, work).await?;
-    Ok(lines::answer(running, Still::new(&api, headers)))
+    let running = asked.act("sandboxes.exec", Effect::Write, work).await?;
+    Ok(lines::answer(running, Still::new(&asked.api, headers)))
 }
 
 /// A command that is told of. Dropped it ends.

@@ -3,16 +3,15 @@
 use std::io;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use hands::Hand;
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode};
 use kernel::{Code, Error, Result};
-use mcp_server::auth::Authenticated;
-use mcp_server::extract::{Path, Query};
+use mcp_server::extract::Query;
 use sandbox::session::{
     Among, Change, Completeness, Content, Contents, Entry, Existing, FileKind, Found, Search, Watch, Write,
 };
@@ -21,11 +20,9 @@ use serde_json::{Value, json};
 use tokio_util::io::StreamReader;
 use tool::Effect;
 use web::body::chunks;
-use web::problem::Problem;
 
+use super::asked::{Answer, Asked};
 use super::lines::{self, Source, Still};
-use super::{Api, read, woken};
-use crate::api::answer;
 
 /// How many entries are listed where nobody says, and at most.
 const USUAL: u32 = 1_000;
@@ -48,20 +45,18 @@ pub struct Part {
 
 /// A file's bytes, or some of them.
 pub async fn read_file(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
+    asked: Asked,
     Query(Part { path, offset, limit }): Query<Part>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Answer {
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         let content = hand.files().open(&path, offset, limit).await?;
         Ok((hand, content))
     };
-    let (hand, content) = api.act(&caller, "sandboxes.read", Effect::Read, work).await?;
+    let (hand, content) = asked.act("sandboxes.read", Effect::Read, work).await?;
     let length = content.entry().size.saturating_sub(offset).min(limit.unwrap_or(u64::MAX));
-    let reading = Reading { content, left: length, still: Still::new(&api, headers), _hand: hand };
+    let reading = Reading { content, left: length, still: Still::new(&asked.api, headers), _hand: hand };
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
         // Never a page of the platform's own.
@@ -136,13 +131,11 @@ impl From<Overwriting> for Existing {
 
 /// Makes a file of the body.
 pub async fn write(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
+    asked: Asked,
     Query(Target { path, mode, existing }): Query<Target>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Problem> {
+) -> Answer {
     let work = async {
         let size = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let size = size.filter(|size| *size <= LARGEST).ok_or_else(|| {
@@ -157,9 +150,9 @@ pub async fn write(
             }
             Some(_) => return Err(Error::invalid("/mode", "a mode is three octal digits")),
         };
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         // A file takes its time: whoever sends its end must still be let in.
-        let still = Still::new(&api, headers.clone());
+        let still = Still::new(&asked.api, headers.clone());
         let parts = (chunks(body), size, still);
         let content = stream::try_unfold(parts, |(mut chunks, left, still)| async move {
             let Some(chunk) = chunks.try_next().await.map_err(gone)? else { return Ok(None) };
@@ -172,10 +165,9 @@ pub async fn write(
         let content = StreamReader::new(Box::pin(content));
         let how = Write { mode, existing: existing.into() };
         hand.files().write(&path, content, size, how).await?;
-        Ok(size)
+        Ok(json!({ "bytes": size }))
     };
-    let size = api.act(&caller, "sandboxes.write", Effect::Write, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "bytes": size })))
+    asked.told("sandboxes.write", Effect::Write, work).await
 }
 
 #[derive(Deserialize)]
@@ -186,19 +178,13 @@ pub struct Doomed {
     recursive: bool,
 }
 
-pub async fn remove(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    Query(Doomed { path, recursive }): Query<Doomed>,
-) -> Result<Response, Problem> {
+pub async fn remove(asked: Asked, Query(Doomed { path, recursive }): Query<Doomed>) -> Answer {
     let contents = if recursive { Contents::Remove } else { Contents::Refuse };
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         Ok(hand.files().remove(&path, contents).await?)
     };
-    api.act(&caller, "sandboxes.remove", Effect::Destroy, work).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    asked.done("sandboxes.remove", Effect::Destroy, work).await
 }
 
 #[derive(Deserialize)]
@@ -215,26 +201,20 @@ fn home() -> String {
     "/workspace".to_owned()
 }
 
-pub async fn list(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    Query(Listing { path, depth, limit }): Query<Listing>,
-) -> Result<Response, Problem> {
+pub async fn list(asked: Asked, Query(Listing { path, depth, limit }): Query<Listing>) -> Answer {
     let work = async {
         let depth = depth.unwrap_or(1);
         if !(1..=DEEP).contains(&depth) {
             return Err(Error::invalid("/depth", format!("{depth} is not from 1 to {DEEP}")));
         }
         let limit = bounded(limit)?;
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         let _turn = hand.turn().await?;
         let (entries, completeness) = hand.files().list(&path, depth, limit).await?;
         let entries: Vec<_> = entries.into_iter().map(shown).collect();
         Ok(json!({ "files": entries, "more": completeness == Completeness::More }))
     };
-    let body = api.act(&caller, "sandboxes.files", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &body))
+    asked.told("sandboxes.files", Effect::Read, work).await
 }
 
 fn bounded(limit: Option<u32>) -> Result<u32> {
@@ -253,34 +233,22 @@ pub struct One {
 }
 
 /// What is known of a file; a link is told of as a link.
-pub async fn stat(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    Query(One { path }): Query<One>,
-) -> Result<Response, Problem> {
+pub async fn stat(asked: Asked, Query(One { path }): Query<One>) -> Answer {
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         Ok(shown(hand.files().stat(&path).await?))
     };
-    let body = api.act(&caller, "sandboxes.stat", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &body))
+    asked.told("sandboxes.stat", Effect::Read, work).await
 }
 
-pub async fn make_directory(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
+pub async fn make_directory(mut asked: Asked, request: Request) -> Answer {
+    let (_, input) = asked.input(request).await?;
     let work = async {
         let One { path } = tool::decode(input)?;
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         Ok(hand.files().make_directory(&path).await?)
     };
-    api.act(&caller, "sandboxes.mkdir", Effect::Idempotent, work).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    asked.done("sandboxes.mkdir", Effect::Idempotent, work).await
 }
 
 #[derive(Deserialize)]
@@ -292,20 +260,14 @@ struct Moving {
     existing: Overwriting,
 }
 
-pub async fn rename(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
+pub async fn rename(mut asked: Asked, request: Request) -> Answer {
+    let (_, input) = asked.input(request).await?;
     let work = async {
         let Moving { from, to, existing } = tool::decode(input)?;
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         Ok(hand.files().rename(&from, &to, existing.into()).await?)
     };
-    api.act(&caller, "sandboxes.move", Effect::Write, work).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    asked.done("sandboxes.move", Effect::Write, work).await
 }
 
 #[derive(Deserialize)]
@@ -322,18 +284,13 @@ struct Wanted {
 }
 
 /// Files by their names, or lines of them.
-pub async fn search(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
+pub async fn search(mut asked: Asked, request: Request) -> Answer {
+    let (_, input) = asked.input(request).await?;
     let work = async {
         let Wanted { path, name, line, all, limit } = tool::decode(input)?;
         let among = if all { Among::All } else { Among::Tracked };
         let search = Search { path, name, line, among, limit: bounded(limit)? };
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         let _turn = hand.turn().await?;
         let searched = hand.files().search(search).await?;
         let found: Vec<_> = searched
@@ -352,25 +309,18 @@ pub async fn search(
             "files": searched.files, "skipped": searched.skipped,
         }))
     };
-    let body = api.act(&caller, "sandboxes.search", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &body))
+    asked.told("sandboxes.search", Effect::Read, work).await
 }
 
 /// Changes below a directory, as they happen.
-pub async fn watch(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    Query(One { path }): Query<One>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn watch(asked: Asked, Query(One { path }): Query<One>, headers: HeaderMap) -> Answer {
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
+        let hand = asked.hand().await?;
         let watch = hand.files().watch(&path).await?;
         Ok(Watching { watch: Some(watch), begun: false, _hand: hand })
     };
-    let watching = api.act(&caller, "sandboxes.watch", Effect::Read, work).await?;
-    Ok(lines::answer(watching, Still::new(&api, headers)))
+    let watching = asked.act("sandboxes.watch", Effect::Read, work).await?;
+    Ok(lines::answer(watching, Still::new(&asked.api, headers)))
 }
 
 /// A directory that is told of.

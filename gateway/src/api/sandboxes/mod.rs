@@ -1,5 +1,6 @@
 //! `/v1/sandboxes`: the caller's sandboxes, by id or name: what there is, what each does, and an end to it.
 
+mod asked;
 mod described;
 mod exec;
 mod files;
@@ -10,13 +11,11 @@ mod terminal;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use hands::{AwakeStatus, Hand, Status};
+use hands::AwakeStatus;
 use http::StatusCode;
 use kernel::{Caller, Code, Env, Error, Proof as _, Result, Scope};
 use mcp_server::auth::Authenticated;
-use mcp_server::extract::Path;
 use mcp_server::name_of;
 use sandbox::runner::Limiting;
 use sandbox::workspace::templates::Template;
@@ -24,9 +23,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::Workspace;
 use tool::Effect;
-use web::problem::Problem;
 
 use super::{Api, answer, read, unbroken};
+use asked::{Answer, Asked};
 
 /// What a credential must carry for all of it.
 const SCOPES: &[Scope] = &[Scope::SandboxUse];
@@ -71,24 +70,12 @@ async fn environment(api: &Api, caller: &Caller) -> Result<Env> {
     }
 }
 
-/// One of the caller's workspaces.
-async fn workspace(api: &Api, caller: &Caller, sandbox: &str) -> Result<Workspace> {
-    let env = environment(api, caller).await?;
-    api.platform().sandbox(&env, caller, sandbox).await
-}
-
-/// One of the caller's sandboxes, awake.
-async fn woken(api: &Api, caller: &Caller, sandbox: &str) -> Result<Hand> {
-    api.platform().hands.wake(&workspace(api, caller, sandbox).await?).await
-}
-
-async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> Result<Response, Problem> {
+async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> Answer {
     let work = async {
         let env = environment(&api, &caller).await?;
         let mut all = Vec::new();
         for workspace in api.platform().sandboxes(&env, &caller).await? {
-            let status = api.platform().hands.status(&workspace).await?;
-            all.push(shown(&api, &workspace, &status));
+            all.push(shown(&api, &workspace).await?);
         }
         Ok(all)
     };
@@ -111,11 +98,7 @@ fn template(name: &str) -> Result<Template> {
     Template::from_name(name).ok_or_else(wrong)
 }
 
-async fn create(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn create(State(api): State<Api>, Authenticated(caller): Authenticated, request: Request) -> Answer {
     unbroken(async move {
         let (caller, headers, input) = read(&api, caller, request).await?;
         let wanted: Wanted = tool::decode(input.clone())?;
@@ -123,8 +106,7 @@ async fn create(
             let env = environment(&api, &caller).await?;
             let template = wanted.template.as_deref().map(template).transpose()?;
             let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref(), template).await?;
-            let status = api.platform().hands.status(&made).await?;
-            Ok(shown(&api, &made, &status))
+            shown(&api, &made).await
         };
         let made = api.act_once(&caller, &headers, "sandboxes.create", &input, Value::clone, work).await?;
         Ok(answer(StatusCode::CREATED, &made))
@@ -132,87 +114,54 @@ async fn create(
     .await
 }
 
-async fn show(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
-    let work = async {
-        let workspace = workspace(&api, &caller, &sandbox).await?;
-        let status = api.platform().hands.status(&workspace).await?;
-        Ok(shown(&api, &workspace, &status))
-    };
-    let body = api.act(&caller, "sandboxes.show", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &body))
+async fn show(asked: Asked) -> Answer {
+    let work = async { shown(&asked.api, &asked.workspace().await?).await };
+    asked.told("sandboxes.show", Effect::Read, work).await
 }
 
-async fn pause(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+async fn pause(asked: Asked) -> Answer {
     unbroken(async move {
         let work = async {
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            api.platform().hands.pause(&workspace).await?;
-            let status = api.platform().hands.status(&workspace).await?;
-            Ok(shown(&api, &workspace, &status))
+            let workspace = asked.workspace().await?;
+            asked.platform().hands.pause(&workspace).await?;
+            shown(&asked.api, &workspace).await
         };
-        let body = api.act(&caller, "sandboxes.pause", Effect::Idempotent, work).await?;
-        Ok(answer(StatusCode::OK, &body))
+        asked.told("sandboxes.pause", Effect::Idempotent, work).await
     })
     .await
 }
 
-async fn resume(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+async fn resume(asked: Asked) -> Answer {
     unbroken(async move {
         let work = async {
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            let _hand = api.platform().hands.wake(&workspace).await?;
-            let status = api.platform().hands.status(&workspace).await?;
-            Ok(shown(&api, &workspace, &status))
+            let workspace = asked.workspace().await?;
+            let _hand = asked.platform().hands.wake(&workspace).await?;
+            shown(&asked.api, &workspace).await
         };
-        let body = api.act(&caller, "sandboxes.resume", Effect::Idempotent, work).await?;
-        Ok(answer(StatusCode::OK, &body))
+        asked.told("sandboxes.resume", Effect::Idempotent, work).await
     })
     .await
 }
 
 /// Ends a sandbox, and removes its files and their snapshots.
-async fn destroy(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+async fn destroy(asked: Asked) -> Answer {
     unbroken(async move {
-        let work = async {
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            api.platform().hands.remove(&workspace).await
-        };
-        api.act(&caller, "sandboxes.destroy", Effect::Destroy, work).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        let work = async { asked.platform().hands.remove(&asked.workspace().await?).await };
+        asked.done("sandboxes.destroy", Effect::Destroy, work).await
     })
     .await
 }
 
 /// The ports that are listened on inside, with the address that each is shown at.
-async fn ports(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+async fn ports(asked: Asked) -> Answer {
     let work = async {
-        let workspace = workspace(&api, &caller, &sandbox).await?;
-        let hand = api.platform().hands.wake(&workspace).await?;
+        let workspace = asked.workspace().await?;
+        let hand = asked.platform().hands.wake(&workspace).await?;
         let ports = hand.ports().await?;
-        Ok(ports.iter().map(|it| shown_port(&api, &workspace, it.port)).collect::<Vec<_>>())
+        let ports: Vec<_> = ports.iter().map(|it| shown_port(&asked, &workspace, it.port)).collect();
+        Ok(json!({ "ports": ports }))
     };
-    let ports = api.act(&caller, "sandboxes.ports", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "ports": ports })))
+    asked.told("sandboxes.ports", Effect::Read, work).await
 }
 
 #[derive(Deserialize)]
@@ -222,33 +171,28 @@ struct Port {
 }
 
 /// The address that a port is shown at, whether something listens there already or not.
-async fn preview(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
+async fn preview(mut asked: Asked, request: Request) -> Answer {
+    let (_, input) = asked.input(request).await?;
     let work = async {
         let Port { port } = tool::decode(input)?;
         if port == 0 {
             return Err(Error::invalid("/port", "0 is no port"));
         }
-        let workspace = workspace(&api, &caller, &sandbox).await?;
-        Ok(shown_port(&api, &workspace, port))
+        Ok(shown_port(&asked, &asked.workspace().await?, port))
     };
-    let body = api.act(&caller, "sandboxes.preview", Effect::Idempotent, work).await?;
-    Ok(answer(StatusCode::OK, &body))
+    asked.told("sandboxes.preview", Effect::Idempotent, work).await
 }
 
-fn shown_port(api: &Api, workspace: &Workspace, port: u16) -> Value {
-    let platform = api.platform();
+fn shown_port(asked: &Asked, workspace: &Workspace, port: u16) -> Value {
+    let platform = asked.platform();
     let url = platform.urls.preview(&platform.previews.label(workspace.sandbox, port));
     json!({ "port": port, "url": url })
 }
 
-fn shown(api: &Api, workspace: &Workspace, status: &Status) -> Value {
-    let limits = api.platform().hands.limits();
+/// A sandbox as it is.
+async fn shown(api: &Api, workspace: &Workspace) -> Result<Value> {
+    let hands = &api.platform().hands;
+    let (limits, status) = (hands.limits(), hands.status(workspace).await?);
     let mut body = json!({
         "id": workspace.sandbox, "name": name_of(workspace), "env": workspace.env, "state": status.state.as_str(),
         "template": workspace.template,
@@ -276,5 +220,5 @@ fn shown(api: &Api, workspace: &Workspace, status: &Status) -> Value {
             body["usage"]["files"] = disk.files.into();
         }
     }
-    body
+    Ok(body)
 }

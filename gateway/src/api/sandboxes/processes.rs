@@ -3,62 +3,50 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use hands::Hand;
 use http::{HeaderMap, StatusCode};
 use kernel::{Code, Error, Result};
-use mcp_server::auth::Authenticated;
-use mcp_server::extract::{Path, Query};
+use mcp_server::extract::Query;
 use sandbox::session::{Attachment, Outcome, Reader, Running, State as Life};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool::Effect;
-use web::problem::Problem;
 
+use super::asked::{Answer, Asked};
 use super::exec::Wanted;
 use super::lines::{self, Source, Still, Texts};
-use super::{Api, read, woken};
 use crate::api::{answer, unbroken};
 
 /// How long the end of a command is waited for that was killed.
 const ENDING: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(20);
 
-pub async fn spawn(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn spawn(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (caller, _, input) = read(&api, caller, request).await?;
+        let (_, input) = asked.input(request).await?;
         let work = async {
             let (exec, input) = tool::decode::<Wanted>(input)?.exec()?;
             if input.is_some() {
                 return Err(Error::invalid("/stdin", "a command in the background has none")
                     .hint("let it read a file: PUT /v1/sandboxes/{sandbox}/files"));
             }
-            let hand = woken(&api, &caller, &sandbox).await?;
+            let hand = asked.hand().await?;
             Ok(hand.spawn(exec).await?)
         };
-        let process = api.act(&caller, "sandboxes.spawn", Effect::Write, work).await?;
+        let process = asked.act("sandboxes.spawn", Effect::Write, work).await?;
         Ok(answer(StatusCode::CREATED, &json!({ "process": process })))
     })
     .await
 }
 
-pub async fn list(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn list(asked: Asked) -> Answer {
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
-        Ok(hand.processes().await?.into_iter().map(shown).collect::<Vec<_>>())
+        let hand = asked.hand().await?;
+        let all: Vec<_> = hand.processes().await?.into_iter().map(shown).collect();
+        Ok(json!({ "processes": all }))
     };
-    let all = api.act(&caller, "sandboxes.processes", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "processes": all })))
+    asked.told("sandboxes.processes", Effect::Read, work).await
 }
 
 #[derive(Deserialize)]
@@ -68,22 +56,16 @@ pub struct From {
 }
 
 /// What one has written from a byte on, and writes, until its end.
-pub async fn output(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path((sandbox, process)): Path<(String, String)>,
-    Query(From { from }): Query<From>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn output(asked: Asked, Query(From { from }): Query<From>, headers: HeaderMap) -> Answer {
     let work = async {
-        let hand = woken(&api, &caller, &sandbox).await?;
-        let mut attachment = hand.attach(handle(&process)?, from.unwrap_or_default()).await?;
+        let hand = asked.hand().await?;
+        let mut attachment = hand.attach(handle(asked.part("process"))?, from.unwrap_or_default()).await?;
         let told = [json!({ "type": "attached", "from": attachment.from() })].into();
         let output = attachment.output();
         Ok(Attached { attachment, output, texts: Texts::default(), told, ended: false, _hand: hand })
     };
-    let attached = api.act(&caller, "sandboxes.attach", Effect::Read, work).await?;
-    Ok(lines::answer(attached, Still::new(&api, headers)))
+    let attached = asked.act("sandboxes.attach", Effect::Read, work).await?;
+    Ok(lines::answer(attached, Still::new(&asked.api, headers)))
 }
 
 /// A command in the background that is told of.
@@ -133,32 +115,22 @@ struct Signal {
 }
 
 /// Sends a signal to one and to all it has begun.
-pub async fn signal(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path((sandbox, process)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
+pub async fn signal(mut asked: Asked, request: Request) -> Answer {
+    let (_, input) = asked.input(request).await?;
     let work = async {
         let Signal { signal } = tool::decode(input)?;
-        let hand = woken(&api, &caller, &sandbox).await?;
-        Ok(hand.kill(handle(&process)?, signal).await?)
+        let hand = asked.hand().await?;
+        Ok(hand.kill(handle(asked.part("process"))?, signal).await?)
     };
-    api.act(&caller, "sandboxes.signal", Effect::Write, work).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    asked.done("sandboxes.signal", Effect::Write, work).await
 }
 
 /// Ends one with all it has begun, and forgets it.
-pub async fn end(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path((sandbox, process)): Path<(String, String)>,
-) -> Result<Response, Problem> {
+pub async fn end(asked: Asked) -> Answer {
     unbroken(async move {
         let work = async {
-            let hand = woken(&api, &caller, &sandbox).await?;
-            let handle = handle(&process)?;
+            let hand = asked.hand().await?;
+            let handle = handle(asked.part("process"))?;
             hand.kill(handle, KILL).await?;
             let gone = async {
                 while let Err(error) = hand.forget(handle).await.map_err(Error::from) {
@@ -172,8 +144,7 @@ pub async fn end(
             let gone = tokio::time::timeout(ENDING, gone).await;
             gone.map_err(|_| Error::new(Code::Timeout, "it is told to end, and has not ended yet"))?
         };
-        api.act(&caller, "sandboxes.end", Effect::Destroy, work).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        asked.done("sandboxes.end", Effect::Destroy, work).await
     })
     .await
 }

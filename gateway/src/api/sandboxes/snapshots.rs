@@ -1,34 +1,26 @@
 //! What a sandbox's files were at earlier moments, and the way back to it.
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use axum::extract::Request;
 use kernel::{Error, Result, WorkspaceSnapshotId};
-use mcp_server::auth::Authenticated;
-use mcp_server::extract::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Workspace, WorkspaceSnapshot};
 use tool::Effect;
-use web::problem::Problem;
 
-use super::{Api, environment, read, workspace};
-use crate::api::{answer, unbroken};
+use super::asked::{Answer, Asked};
+use super::environment;
+use crate::api::unbroken;
 
 /// The longest name, in characters.
 const NAME: usize = 64;
 
-pub async fn list(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn list(asked: Asked) -> Answer {
     let work = async {
-        let workspace = workspace(&api, &caller, &sandbox).await?;
-        api.platform().hands.snapshots(&workspace).await
+        let workspace = asked.workspace().await?;
+        let all = asked.platform().hands.snapshots(&workspace).await?;
+        Ok(json!({ "snapshots": all.iter().map(shown).collect::<Vec<_>>() }))
     };
-    let all = api.act(&caller, "sandboxes.snapshots", Effect::Read, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "snapshots": all.iter().map(shown).collect::<Vec<_>>() })))
+    asked.told("sandboxes.snapshots", Effect::Read, work).await
 }
 
 #[derive(Deserialize)]
@@ -38,42 +30,31 @@ struct Wanted {
 }
 
 /// Keeps the files as they are now.
-pub async fn take(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn take(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (caller, headers, input) = read(&api, caller, request).await?;
+        let (headers, input) = asked.input(request).await?;
         let Wanted { name } = tool::decode(input.clone())?;
         let work = async {
             check_name(name.as_deref())?;
-            let workspace = workspace(&api, &caller, &sandbox).await?;
+            let workspace = asked.workspace().await?;
             // A workspace has files from its first call on.
-            drop(api.platform().hands.wake(&workspace).await?);
-            let snapshot = api.platform().hands.snapshot(&workspace, name).await?;
+            drop(asked.platform().hands.wake(&workspace).await?);
+            let snapshot = asked.platform().hands.snapshot(&workspace, name).await?;
             Ok(shown(&snapshot))
         };
-        let body = api.act_once(&caller, &headers, "sandboxes.snapshot", &input, Value::clone, work).await?;
-        Ok(answer(StatusCode::CREATED, &body))
+        asked.made(&headers, "sandboxes.snapshot", &input, work).await
     })
     .await
 }
 
-pub async fn remove(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path((sandbox, snapshot)): Path<(String, String)>,
-) -> Result<Response, Problem> {
+pub async fn remove(asked: Asked) -> Answer {
     unbroken(async move {
         let work = async {
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            let found = found(&api, &workspace, &snapshot).await?;
-            api.platform().hands.remove_snapshot(&found).await
+            let workspace = asked.workspace().await?;
+            let found = found(&asked, &workspace, asked.part("snapshot")).await?;
+            asked.platform().hands.remove_snapshot(&found).await
         };
-        api.act(&caller, "sandboxes.forget", Effect::Destroy, work).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        asked.done("sandboxes.forget", Effect::Destroy, work).await
     })
     .await
 }
@@ -85,22 +66,16 @@ struct Return {
 }
 
 /// Puts the files back; whatever runs ends.
-pub async fn restore(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn restore(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (caller, _, input) = read(&api, caller, request).await?;
+        let (_, input) = asked.input(request).await?;
         let work = async {
             let Return { snapshot } = tool::decode(input)?;
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            let found = found(&api, &workspace, &snapshot).await?;
-            api.platform().hands.restore(&workspace, found.id).await
+            let workspace = asked.workspace().await?;
+            let found = found(&asked, &workspace, &snapshot).await?;
+            Ok(shown(&asked.platform().hands.restore(&workspace, found.id).await?))
         };
-        let restored = api.act(&caller, "sandboxes.restore", Effect::Destroy, work).await?;
-        Ok(answer(StatusCode::OK, &shown(&restored)))
+        asked.told("sandboxes.restore", Effect::Destroy, work).await
     })
     .await
 }
@@ -113,69 +88,49 @@ struct Fork {
 }
 
 /// Makes one more sandbox with the files of this one, as they are or were.
-pub async fn fork(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn fork(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (caller, headers, input) = read(&api, caller, request).await?;
+        let (headers, input) = asked.input(request).await?;
         let Fork { name, snapshot } = tool::decode(input.clone())?;
         let work = async {
-            let env = environment(&api, &caller).await?;
-            let (platform, source) = (api.platform(), workspace(&api, &caller, &sandbox).await?);
+            let env = environment(&asked.api, &asked.caller).await?;
+            let (platform, source) = (asked.platform(), asked.workspace().await?);
             let snapshot = match snapshot {
-                Some(snapshot) => found(&api, &source, &snapshot).await?,
+                Some(snapshot) => found(&asked, &source, &snapshot).await?,
                 None => {
                     drop(platform.hands.wake(&source).await?);
                     platform.hands.snapshot(&source, None).await?
                 }
             };
-            let made = platform.fork_sandbox(&env, &caller, snapshot.id, &name).await?;
-            Ok(super::shown(&api, &made, &platform.hands.status(&made).await?))
+            let made = platform.fork_sandbox(&env, &asked.caller, snapshot.id, &name).await?;
+            super::shown(&asked.api, &made).await
         };
-        let body = api.act_once(&caller, &headers, "sandboxes.fork", &input, Value::clone, work).await?;
-        Ok(answer(StatusCode::CREATED, &body))
+        asked.made(&headers, "sandboxes.fork", &input, work).await
     })
     .await
 }
 
 /// Freezes the files as they are: each run after this begins with the same bytes.
-pub async fn freeze(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn freeze(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (caller, headers, input) = read(&api, caller, request).await?;
+        let (headers, input) = asked.input(request).await?;
         let Wanted { name } = tool::decode(input.clone())?;
         let work = async {
             check_name(name.as_deref())?;
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            drop(api.platform().hands.wake(&workspace).await?);
-            Ok(shown(&api.platform().hands.freeze(&workspace, name).await?))
+            let workspace = asked.workspace().await?;
+            drop(asked.platform().hands.wake(&workspace).await?);
+            Ok(shown(&asked.platform().hands.freeze(&workspace, name).await?))
         };
-        let body = api.act_once(&caller, &headers, "sandboxes.freeze", &input, Value::clone, work).await?;
-        Ok(answer(StatusCode::CREATED, &body))
+        asked.made(&headers, "sandboxes.freeze", &input, work).await
     })
     .await
 }
 
 /// Lets the files be changed again.
-pub async fn thaw(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn thaw(asked: Asked) -> Answer {
     unbroken(async move {
-        let work = async {
-            let workspace = workspace(&api, &caller, &sandbox).await?;
-            api.platform().hands.thaw(&workspace).await
-        };
-        api.act(&caller, "sandboxes.thaw", Effect::Idempotent, work).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
+        let work = async { asked.platform().hands.thaw(&asked.workspace().await?).await };
+        asked.done("sandboxes.thaw", Effect::Idempotent, work).await
     })
     .await
 }
@@ -190,9 +145,9 @@ fn check_name(name: Option<&str>) -> Result<()> {
 }
 
 /// A snapshot of a workspace, by its id or its name.
-async fn found(api: &Api, workspace: &Workspace, id_or_name: &str) -> Result<WorkspaceSnapshot> {
+async fn found(asked: &Asked, workspace: &Workspace, id_or_name: &str) -> Result<WorkspaceSnapshot> {
     let id = id_or_name.parse::<WorkspaceSnapshotId>().ok();
-    let there = api.platform().hands.snapshots(workspace).await?;
+    let there = asked.platform().hands.snapshots(workspace).await?;
     let found = there.into_iter().find(|it| Some(it.id) == id || it.name.as_deref() == Some(id_or_name));
     found.ok_or_else(|| {
         let wanted: String = id_or_name.chars().take(64).collect();

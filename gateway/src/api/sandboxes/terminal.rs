@@ -4,19 +4,15 @@
 //! are standard output, and texts are JSON: signals, sizes and the end of input one way, standard error and the end of the
 //! command the other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{FromRequestParts as _, Request, State};
-use axum::response::Response;
+use axum::extract::{FromRequestParts as _, Request};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use hands::Hand;
-use kernel::{Caller, Code, Error, Result};
-use mcp_server::auth::Authenticated;
-use mcp_server::extract::Path;
+use kernel::{Code, Error, Result};
 use sandbox::session::{Process, Reader, Size, Stdin};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,11 +20,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tool::Effect;
-use web::problem::Problem;
 
+use super::asked::{Answer, Asked};
+use super::environment;
 use super::exec::Wanted;
 use super::lines::{self, Still, Texts};
-use super::{Api, environment, woken};
 
 /// The longest message, in bytes.
 const MESSAGE: usize = 1 << 20;
@@ -43,23 +39,18 @@ const TOLD: usize = 16;
 type Out = SplitSink<WebSocket, Message>;
 type In = SplitStream<WebSocket>;
 
-pub async fn open(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-    Path(sandbox): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+pub async fn open(asked: Asked, request: Request) -> Answer {
     let (mut parts, _) = request.into_parts();
-    environment(&api, &caller).await?;
+    environment(&asked.api, &asked.caller).await?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let upgrade = upgrade.map_err(|rejection| {
         Error::new(Code::InvalidInput, format!("this is no WebSocket: {rejection}"))
             .hint("POST runs a command without one")
     })?;
-    let still = Still::new(&api, parts.headers);
+    let still = Still::new(&asked.api, parts.headers);
     Ok(upgrade.max_message_size(MESSAGE).max_frame_size(MESSAGE).on_upgrade(move |socket| async move {
         let (mut out, mut into) = socket.split();
-        let began = begin(&api, caller, &sandbox, &mut into).await;
+        let began = begin(&asked, &mut into).await;
         let reason = match began {
             Ok((hand, process)) => talk(process, &mut out, &mut into, still).await.map(|()| drop(hand)),
             Err(error) => Err(error),
@@ -76,7 +67,7 @@ pub async fn open(
 }
 
 /// Runs what the first message asks for.
-async fn begin(api: &Api, caller: Arc<Caller>, sandbox: &str, into: &mut In) -> Result<(Hand, Process)> {
+async fn begin(asked: &Asked, into: &mut In) -> Result<(Hand, Process)> {
     let work = async {
         let first = timeout(FIRST, into.next()).await;
         let Ok(Some(Ok(Message::Text(text)))) = first else {
@@ -90,11 +81,11 @@ async fn begin(api: &Api, caller: Arc<Caller>, sandbox: &str, into: &mut In) -> 
             return Err(Error::invalid("/stdin", "standard input is what comes in messages of bytes"));
         }
         exec.stdin = Stdin::Stream;
-        let hand = woken(api, &caller, sandbox).await?;
+        let hand = asked.hand().await?;
         let process = hand.exec(exec).await?;
         Ok((hand, process))
     };
-    api.act(&caller, "sandboxes.exec", Effect::Write, work).await
+    asked.act("sandboxes.exec", Effect::Write, work).await
 }
 
 /// What a client tells beside what is typed.
