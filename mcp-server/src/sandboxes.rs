@@ -77,24 +77,25 @@ impl Platform {
         }
     }
 
-    /// Makes one more with what a snapshot holds, which is one of the caller's.
+    /// Makes one more with what one of the caller's holds: now, or in that snapshot of it.
     ///
     /// # Errors
-    /// As [`Platform::create_sandbox`].
+    /// As [`Platform::create_sandbox`]; as [`hands::Hands::fork`].
     pub async fn fork_sandbox(
         &self,
         env: &Env,
         caller: &Caller,
-        snapshot: WorkspaceSnapshotId,
+        source: &Workspace,
+        snapshot: Option<WorkspaceSnapshotId>,
         name: &str,
     ) -> Result<Workspace> {
         check_name(name)?;
         self.may_have_more(env, caller).await?;
         let name = format!("{}/{name}", owner(caller));
-        let outcome = match self.hands.fork(env, snapshot, &name).await {
+        let outcome = match self.hands.fork(env, source, snapshot, &name).await {
             Err(full) if full.code() == Code::QuotaExceeded => {
                 self.make_room(env, full).await?;
-                self.hands.fork(env, snapshot, &name).await
+                self.hands.fork(env, source, snapshot, &name).await
             }
             outcome => outcome,
         };

@@ -168,6 +168,8 @@ fn sandboxes_are_made_by_name_told_of_paused_and_removed() {
     assert_eq!(frozen["digest"].as_str().unwrap().len(), 64);
     assert_eq!(here.ok("GET", "/now", None, 200)["frozen"], frozen["snapshot"]);
     here.refused("POST", "/now/restore", Some(&json!({ "snapshot": "first" })), 409, "conflict");
+    let first = frozen["snapshot"].as_str().unwrap();
+    here.refused("DELETE", &format!("/now/snapshots/{first}"), None, 409, "conflict");
     here.ok("POST", "/now/thaw", None, 204);
     assert_eq!(here.ok("GET", "/now", None, 200)["frozen"], Value::Null);
     for name in ["copy", "now"] {
@@ -434,6 +436,35 @@ fn an_idempotency_key_is_of_one_sandbox() {
     let other = keep("two");
     assert_eq!(other.status, 422, "{:?}", other.text());
     assert_eq!(here.ok("GET", "/two/snapshots", None, 200)["snapshots"], json!([]));
+    // Every environment has a sandbox of that name.
+    let operator = here.place.steading.client().without_env();
+    let made = operator.request("POST", "/v1/tools/env_create").json(&json!({ "name": "Elsewhere" }));
+    let made = made.send().unwrap().json().unwrap();
+    let in_env = |env: &str| {
+        let request = operator.request("POST", "/v1/sandboxes/default/snapshots").header("steading-env", env);
+        request.header("idempotency-key", "k2").json(&json!({ "name": "same" })).send().unwrap().status
+    };
+    assert_eq!((in_env(&here.place.slug), in_env(made["slug"].as_str().unwrap())), (201, 422));
+}
+
+#[test]
+fn a_fork_takes_nothing_from_what_is_kept() {
+    let here = Sandboxes::new("routes-kept");
+    here.ok("POST", "", Some(&json!({ "name": "from" })), 201);
+    for name in 0..20 {
+        here.ok("POST", "/from/snapshots", Some(&json!({ "name": format!("n{name}") })), 201);
+    }
+    let names = || {
+        let there = here.ok("GET", "/from/snapshots", None, 200);
+        let there = there["snapshots"].as_array().unwrap().iter();
+        there.map(|it| it["name"].as_str().unwrap_or("none").to_owned()).collect::<Vec<_>>()
+    };
+    let before = names();
+    assert_eq!(before.len(), 20);
+    here.refused("POST", "/from/fork", Some(&json!({ "name": "No Name" })), 400, "invalid_input");
+    here.refused("POST", "/from/fork", Some(&json!({ "name": "from" })), 409, "conflict");
+    here.ok("POST", "/from/fork", Some(&json!({ "name": "to" })), 201);
+    assert_eq!(names(), before);
 }
 
 #[test]

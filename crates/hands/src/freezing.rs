@@ -46,49 +46,65 @@ impl Hands {
         Ok(self.0.store.workspaces().freeze(workspace.id, None).await?)
     }
 
-    /// A new workspace of the environment, with what a snapshot of one of its workspaces holds.
+    /// A new workspace of the environment, with what another of its workspaces holds: now, or in that snapshot.
     ///
     /// # Errors
-    /// `not_found` where the snapshot is none of this environment; `conflict` where there is a workspace of that name;
-    /// `quota_exceeded` as [`Hands::workspace_from`].
-    pub async fn fork(&self, env: &Env, snapshot: WorkspaceSnapshotId, name: &str) -> Result<Workspace> {
+    /// `not_found` where the snapshot is none of the source; `conflict` where there is a workspace of that name;
+    /// `quota_exceeded` as [`Hands::workspace_from`] and [`Hands::snapshot`].
+    pub async fn fork(
+        &self,
+        env: &Env,
+        source: &Workspace,
+        snapshot: Option<WorkspaceSnapshotId>,
+        name: &str,
+    ) -> Result<Workspace> {
         let inner = &self.0;
         inner.tidy().await?;
-        let (source, snapshot) = self.snapshot_of(env, snapshot).await?;
+        if self.workspaces(env).await?.iter().any(|there| there.name == name) {
+            return Err(taken(name));
+        }
+        let copying = inner.copying(source.tenant);
+        let _turn = copying.lock().await;
         let slot = inner.slot(source.id);
         // Nobody archives or removes what it is made of meanwhile.
-        let _held = slot.lock().await;
-        inner.bring(source.id, snapshot.id).await?;
+        let held = slot.lock().await;
+        let source = self.now(source).await?;
+        let Some(snapshot) = snapshot else {
+            let copy = self.copied(&source, &held).await?;
+            let made = self.fork_of(env, &source, copy, name).await;
+            inner.local.remove_snapshot(copy).await?;
+            return made;
+        };
+        if !self.snapshots(&source).await?.iter().any(|it| it.id == snapshot) {
+            return Err(Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")));
+        }
+        inner.bring(source.id, snapshot).await?;
+        self.fork_of(env, &source, snapshot, name).await
+    }
+
+    /// A new workspace with what a snapshot holds that is here.
+    async fn fork_of(
+        &self,
+        env: &Env,
+        source: &Workspace,
+        snapshot: WorkspaceSnapshotId,
+        name: &str,
+    ) -> Result<Workspace> {
+        let inner = &self.0;
         let new = Workspace {
             quota_bytes: source.quota_bytes,
             kept: Kept::At(inner.keeping.place),
             ..self.new_workspace(env, name.to_owned(), &source.template)
         };
         let id = new.id;
-        inner.local.create_workspace(id, Origin::Snapshot(snapshot.id), source.quota_bytes).await?;
+        inner.local.create_workspace(id, Origin::Snapshot(snapshot), source.quota_bytes).await?;
         let made = match self.insert(&new).await {
             Ok(made) if made.id == id => return Ok(made),
-            Ok(_) => Err(Error::new(Code::Conflict, format!("there is a workspace \"{name}\" already"))
-                .hint("give another name")),
+            Ok(_) => Err(taken(name)),
             Err(error) => Err(error),
         };
         inner.local.remove_workspace(id).await?;
         made
-    }
-
-    /// A snapshot of any workspace of the environment, with its workspace.
-    async fn snapshot_of(
-        &self,
-        env: &Env,
-        snapshot: WorkspaceSnapshotId,
-    ) -> Result<(Workspace, WorkspaceSnapshot)> {
-        for workspace in self.workspaces(env).await? {
-            let all = self.snapshots(&workspace).await?;
-            if let Some(found) = all.into_iter().find(|it| it.id == snapshot) {
-                return Ok((workspace, found));
-            }
-        }
-        Err(Error::not_found(format!("snapshot \"{snapshot}\" in this environment")))
     }
 
     /// The digest of what a workspace's sandboxes begin with; none where it is not frozen.
@@ -100,6 +116,10 @@ impl Hands {
         let all = self.snapshots(&workspace).await?;
         Ok(all.into_iter().find(|it| Some(it.id) == workspace.frozen).and_then(|it| it.digest))
     }
+}
+
+fn taken(name: &str) -> Error {
+    Error::new(Code::Conflict, format!("there is a workspace \"{name}\" already")).hint("give another name")
 }
 
 impl Inner {

@@ -7,8 +7,8 @@ use sandbox::runner::Runner as _;
 use sandbox::workspace::Mounted;
 use store::{Workspace, WorkspaceSnapshot};
 
-use crate::Hands;
 use crate::awake::Held;
+use crate::{Hands, Inner};
 
 /// Why a snapshot is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,39 +54,14 @@ impl Hands {
         let inner = &self.0;
         let records = inner.store.workspaces();
         let there = records.snapshots(workspace.id).await?;
-        inner.tidy().await?;
-        if held.is_none() {
-            inner.at_hand(&self.now(workspace).await?).await?;
-        }
-        let fullness = inner.local.fullness(workspace.id).await?;
-        if fullness.bytes > fullness.quota_bytes {
-            let message = format!(
-                "the workspace has {} bytes, of {} that it may",
-                fullness.bytes, fullness.quota_bytes
-            );
-            return Err(Error::new(Code::QuotaExceeded, message).hint("remove files first"));
-        }
         let mut snapshot = WorkspaceSnapshot {
-            id: WorkspaceSnapshotId::new(),
+            id: self.copied(workspace, held).await?,
             workspace: workspace.id,
             name,
             created: Timestamp::now(),
             digest: None,
             layer: None,
         };
-        match held.as_ref() {
-            Some(awake) => {
-                if !awake.stopped.load(Ordering::SeqCst) {
-                    inner.local.pause(awake.sandbox).await?;
-                }
-                let kept = inner.local.snapshot(workspace.id, snapshot.id, Mounted::Paused).await;
-                if !awake.stopped.load(Ordering::SeqCst) {
-                    inner.local.resume(awake.sandbox).await?;
-                }
-                kept?;
-            }
-            None => inner.local.snapshot(workspace.id, snapshot.id, Mounted::Nowhere).await?,
-        }
         let noted = async {
             if how == How::Frozen {
                 snapshot.digest = Some(inner.local.digest(snapshot.id).await?);
@@ -102,7 +77,39 @@ impl Hands {
         let mut goes: Vec<_> = there.iter().rev().filter(|it| it.digest.is_none()).collect();
         goes.sort_by_key(|it| it.name.is_some());
         for old in goes.iter().take((there.len() + 1).saturating_sub(inner.limits.snapshots.max(1))) {
-            self.remove_snapshot(old).await?;
+            inner.forget(old).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// A copy of what a workspace holds, whose place the caller has; no row names it yet.
+    pub(crate) async fn copied(&self, workspace: &Workspace, held: &Held<'_>) -> Result<WorkspaceSnapshotId> {
+        let inner = &self.0;
+        inner.tidy().await?;
+        if held.is_none() {
+            inner.at_hand(&self.now(workspace).await?).await?;
+        }
+        let fullness = inner.local.fullness(workspace.id).await?;
+        if fullness.bytes > fullness.quota_bytes {
+            let message = format!(
+                "the workspace has {} bytes, of {} that it may",
+                fullness.bytes, fullness.quota_bytes
+            );
+            return Err(Error::new(Code::QuotaExceeded, message).hint("remove files first"));
+        }
+        let snapshot = WorkspaceSnapshotId::new();
+        match held.as_ref() {
+            Some(awake) => {
+                if !awake.stopped.load(Ordering::SeqCst) {
+                    inner.local.pause(awake.sandbox).await?;
+                }
+                let kept = inner.local.snapshot(workspace.id, snapshot, Mounted::Paused).await;
+                if !awake.stopped.load(Ordering::SeqCst) {
+                    inner.local.resume(awake.sandbox).await?;
+                }
+                kept?;
+            }
+            None => inner.local.snapshot(workspace.id, snapshot, Mounted::Nowhere).await?,
         }
         Ok(snapshot)
     }
@@ -150,13 +157,26 @@ impl Hands {
         found.ok_or_else(|| Error::not_found("such workspace (any more)"))
     }
 
-    /// Removes a snapshot; once more is no error.
+    /// Removes a snapshot of the workspace; once more is no error.
     ///
     /// # Errors
-    /// Where its files cannot be removed.
-    pub async fn remove_snapshot(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
-        self.0.local.remove_snapshot(snapshot.id).await?;
-        self.0.keeping.checkpoints.remove(snapshot.workspace, snapshot.id).await?;
-        Ok(self.0.store.workspaces().remove_snapshot(snapshot.id).await?)
+    /// `conflict` where the workspace is frozen with it; where its files cannot be removed.
+    pub async fn remove_snapshot(&self, workspace: &Workspace, snapshot: &WorkspaceSnapshot) -> Result<()> {
+        let slot = self.0.slot(workspace.id);
+        let _held = slot.lock().await;
+        if self.now(workspace).await?.frozen == Some(snapshot.id) {
+            return Err(Error::new(Code::Conflict, "the frozen sandbox begins with this snapshot")
+                .hint("thaw it first"));
+        }
+        self.0.forget(snapshot).await
+    }
+}
+
+impl Inner {
+    /// Removes a snapshot whose workspace's place the caller has.
+    async fn forget(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
+        self.local.remove_snapshot(snapshot.id).await?;
+        self.keeping.checkpoints.remove(snapshot.workspace, snapshot.id).await?;
+        Ok(self.store.workspaces().remove_snapshot(snapshot.id).await?)
     }
 }

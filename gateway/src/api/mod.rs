@@ -108,8 +108,9 @@ impl Api {
             return self.act(caller, action, Effect::Write, work).await;
         };
         let (tenant, credential) = (caller.tenant, caller.credential);
-        let keyed =
-            [self.platform().digest_key(), action.as_bytes(), b"\0", input.to_string().as_bytes()].concat();
+        let env = caller.env.map(|env| env.to_string()).unwrap_or_default();
+        let (secret, input) = (self.platform().digest_key(), input.to_string());
+        let keyed = [secret, action.as_bytes(), b"\0", env.as_bytes(), b"\0", input.as_bytes()].concat();
         let digest = BlobHash::of(&keyed).to_bytes();
         let key = ReplayKey { tenant, credential, key, digest };
         let replays = self.platform().replays();
@@ -126,8 +127,11 @@ impl Api {
                 Attempt::First => {}
             }
             let outcome = work.await;
-            let remembered = outcome.as_ref().ok().map(lasting);
-            replays.finish(&key, remembered.as_ref()).await?;
+            // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
+            if !outcome.as_ref().is_err_and(|error| error.code() == Code::Internal) {
+                let remembered = outcome.as_ref().ok().map(lasting);
+                replays.finish(&key, remembered.as_ref()).await?;
+            }
             outcome
         };
         self.act(caller, action, Effect::Write, work).await

@@ -7,6 +7,7 @@ use kernel::Timestamp;
 use serde_json::{Map, Value};
 
 use super::expr::{Auth, ColumnRef, Expr, Kind, Op, Source};
+use super::json::path;
 use super::lookup::INNER;
 use super::subject::Subject;
 use crate::database::quoted;
@@ -86,7 +87,7 @@ pub(super) enum Class {
 
 impl Class {
     /// The names that JSON's values of this class have for the engine.
-    const fn json_types(self) -> &'static str {
+    pub(super) const fn json_types(self) -> &'static str {
         match self {
             Class::Bool => "('true', 'false')",
             Class::Number => "('integer', 'real')",
@@ -105,7 +106,7 @@ const fn collation(class: Option<Class>) -> &'static str {
 
 /// A time in any form that the engine reads, in the form that columns hold; null for what is no time. The engine would
 /// also read numbers, and "now".
-fn as_time(sql: &mut Sql, text: impl Fn(&mut Sql)) {
+pub(super) fn as_time(sql: &mut Sql, text: impl Fn(&mut Sql)) {
     sql.push("CASE WHEN ");
     text(sql);
     sql.push(" GLOB '[0-9][0-9][0-9][0-9]-[0-9]*' THEN strftime('%Y-%m-%dT%H:%M:%fZ', ");
@@ -306,41 +307,6 @@ impl Compiler<'_> {
         }
     }
 
-    /// A part of a JSON column, null where it is not of the class that is wanted.
-    fn part(&self, column: &ColumnRef, want: Option<Class>, sql: &mut Sql) {
-        let Some(want) = want else { return sql.push("NULL") };
-        if want == Class::Time {
-            return as_time(sql, |sql| self.part(column, Some(Class::Text), sql));
-        }
-        sql.push("CASE WHEN json_type(");
-        self.value(column, sql);
-        let _ = write!(sql.text, ", {}) IN {} THEN json_extract(", path(column), want.json_types());
-        self.value(column, sql);
-        let _ = write!(sql.text, ", {}) END", path(column));
-    }
-
-    /// Whether two parts of JSON columns are the same. Unknown where one of them is no truth value, number or text.
-    fn parts(&self, op: Op, left: &ColumnRef, right: &ColumnRef, sql: &mut Sql) {
-        let asked = |name: &str, column: &ColumnRef, sql: &mut Sql| {
-            sql.push(name);
-            self.value(column, sql);
-            let _ = write!(sql.text, ", {})", path(column));
-        };
-        sql.push("(CASE WHEN ");
-        asked("json_type(", left, sql);
-        sql.push(" IN ('true', 'false', 'integer', 'real', 'text') AND ");
-        asked("json_type(", right, sql);
-        sql.push(" IN ('true', 'false', 'integer', 'real', 'text') THEN ((");
-        asked("json_type(", left, sql);
-        sql.push(" IN ('true', 'false')) = (");
-        asked("json_type(", right, sql);
-        sql.push(" IN ('true', 'false')) AND ");
-        asked("json_extract(", left, sql);
-        sql.push(" = ");
-        asked("json_extract(", right, sql);
-        sql.push(if op == Op::Eq { ") END)" } else { ") = 0 END)" });
-    }
-
     /// `of in list`. Unknown where there is no list or nothing to look for, also where the list is empty.
     fn within_list(&self, of: &Expr, list: &Expr, sql: &mut Sql) {
         sql.push("(CASE WHEN ");
@@ -487,10 +453,4 @@ fn stored_form(kind: Type, value: &Value) -> Value {
         (Type::Timestamp, Value::String(_)) => fitting(value, Some(Class::Time)),
         _ => Value::Null,
     }
-}
-
-/// The way into a column's JSON, as an SQL literal. The parser lets nothing into it that needs care.
-pub(super) fn path(column: &ColumnRef) -> String {
-    let keys = column.path.iter().map(|key| format!(".\"{key}\""));
-    format!("'${}'", keys.collect::<String>())
 }

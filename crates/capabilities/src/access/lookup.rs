@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::compile::{Class, Compiler, Sql, path};
+use super::compile::{Class, Compiler, Sql};
 use super::expr::{Expr, Lookup, Source};
+use super::json::path;
 use crate::database::quoted;
 
 /// What the table is called that is looked into. No table of a manifest is, so that the rule's own row can be told from
@@ -51,6 +52,21 @@ impl Compiler<'_> {
                 parts.iter().for_each(|part| self.asked(part, Some(Class::Bool), to));
             }
             Expr::Compare(_, left, right) if **left != Expr::Null && **right != Expr::Null => {
+                if let (Expr::Column(left), Expr::Column(right)) = (&**left, &**right)
+                    && !left.path.is_empty()
+                    && !right.path.is_empty()
+                {
+                    to.extend([left, right].into_iter().filter(|part| part.of != Source::Inner).map(
+                        |part| {
+                            let mut sql = Sql::default();
+                            sql.push("CASE WHEN ");
+                            self.is_scalar(part, &mut sql);
+                            sql.push(" THEN 1 END");
+                            sql
+                        },
+                    ));
+                    return;
+                }
                 let (of_left, of_right) = (self.class(left), self.class(right));
                 self.asked(left, of_right, to);
                 self.asked(right, of_left, to);

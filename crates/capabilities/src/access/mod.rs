@@ -5,6 +5,7 @@ mod check;
 mod compile;
 mod explain;
 mod expr;
+mod json;
 mod lexer;
 mod lint;
 mod lookup;

@@ -52,7 +52,7 @@ pub async fn remove(asked: Asked) -> Answer {
         let work = async {
             let workspace = asked.workspace().await?;
             let found = found(&asked, &workspace, asked.part("snapshot")).await?;
-            asked.platform().hands.remove_snapshot(&found).await
+            asked.platform().hands.remove_snapshot(&workspace, &found).await
         };
         asked.done("sandboxes.forget", Effect::Destroy, work).await
     })
@@ -96,13 +96,10 @@ pub async fn fork(mut asked: Asked, request: Request) -> Answer {
             let env = environment(&asked.api, &asked.caller).await?;
             let (platform, source) = (asked.platform(), asked.workspace().await?);
             let snapshot = match snapshot {
-                Some(snapshot) => found(&asked, &source, &snapshot).await?,
-                None => {
-                    drop(platform.hands.wake(&source).await?);
-                    platform.hands.snapshot(&source, None).await?
-                }
+                Some(snapshot) => Some(found(&asked, &source, &snapshot).await?.id),
+                None => None,
             };
-            let made = platform.fork_sandbox(&env, &asked.caller, snapshot.id, &name).await?;
+            let made = platform.fork_sandbox(&env, &asked.caller, &source, snapshot, &name).await?;
             super::shown(&asked.api, &made).await
         };
         asked.made(&headers, "sandboxes.fork", &input, work).await

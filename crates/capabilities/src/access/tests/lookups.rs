@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::oracle::Case;
+use super::oracle::{Case, class};
 use super::wild::{any_of, claims, column, flat, operand, size};
 use super::*;
 use crate::access::expr::{Auth, Kind, Lookup, Op, Source};
@@ -28,6 +28,8 @@ fn rows() -> Vec<Map<String, Value>> {
             Some("admin"),
             json!({ "level": -1, "active": true, "until": "someday", "tags": [] }),
         ),
+        row("e", None, None, json!({ "tags": { "n": 5, "t": "a", "b": true, "none": null } })),
+        row("f", None, None, json!({ "tags": { "n": "5", "t": "A", "b": false, "none": [1] } })),
     ]
 }
 
@@ -77,6 +79,10 @@ impl Case<'_> {
             Expr::Not(of) => self.asks_in_vain(of, Some(Kind::Bool)),
             Expr::All(parts) | Expr::Any(parts) => {
                 parts.iter().any(|part| self.asks_in_vain(part, Some(Kind::Bool)))
+            }
+            Expr::Compare(_, left, right) if left.kind() == Kind::Part && right.kind() == Kind::Part => {
+                let outer = |part: &&Expr| part.columns().iter().all(|column| column.of != Source::Inner);
+                [&**left, right].into_iter().filter(outer).any(|part| class(&self.raw(part)).is_none())
             }
             Expr::Compare(_, left, right) if **left != Expr::Null && **right != Expr::Null => {
                 let (of_left, of_right) = (self.kind(left), self.kind(right));
@@ -129,6 +135,14 @@ pub(super) fn lookup(of: &'static [Source]) -> BoxedStrategy<Expr> {
             Expr::Compare(op, Box::new(left), Box::new(right))
         })
     });
+    let names = &["tags.n", "tags.t", "tags.b", "tags.none"];
+    let part = column(of, &["data.n", "data.t", "data.b", "data.list", "data.when", "data.none"]);
+    let part = prop_oneof![3 => part, 1 => column(INNER, names)];
+    let parts =
+        (any::<bool>(), column(INNER, names), part, any::<bool>()).prop_map(|(is, inner, other, turned)| {
+            let (left, right) = if turned { (other, inner) } else { (inner, other) };
+            Expr::Compare(if is { Op::Eq } else { Op::Ne }, Box::new(left), Box::new(right))
+        });
     let null = (any::<bool>(), column(INNER, &["user", "tags", "until"])).prop_map(|(is, of)| {
         Expr::Compare(if is { Op::Eq } else { Op::Ne }, Box::new(of), Box::new(Expr::Null))
     });
@@ -143,7 +157,7 @@ pub(super) fn lookup(of: &'static [Source]) -> BoxedStrategy<Expr> {
         .prop_map(|(text, start)| Expr::StartsWith(Box::new(text), Box::new(start)));
     let who = any_of(&[Auth::Uid, Auth::Email])
         .prop_map(|auth| Expr::Compare(Op::Ne, Box::new(Expr::Auth(auth)), Box::new(Expr::Null)));
-    let leaf = prop_oneof![6 => compare, 1 => null, 1 => within, 1 => listed, 1 => starts, 1 => who,
+    let leaf = prop_oneof![6 => compare, 2 => parts, 1 => null, 1 => within, 1 => listed, 1 => starts, 1 => who,
         1 => inner(Kind::Bool), 1 => claims()];
     let tree = leaf.prop_recursive(2, 6, 3, |inner| {
         let many = || prop::collection::vec(inner.clone(), 2..4);

@@ -34,7 +34,7 @@ fn time(text: &str) -> Value {
     Timestamp::parse(text).or_else(|| Timestamp::parse(&spaced)).and_then(time_text).into()
 }
 
-fn class(value: &Value) -> Option<Kind> {
+pub(super) fn class(value: &Value) -> Option<Kind> {
     match value {
         Value::Bool(_) => Some(Kind::Bool),
         Value::Number(_) => Some(Kind::Number),
