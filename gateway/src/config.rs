@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hands::Demands;
 use kernel::{Networks, Secret};
+use sandbox::workspace::LEAST_QUOTA;
 use sandbox::workspace::templates::Template;
 use url::Url;
 
@@ -220,6 +221,8 @@ pub struct Sandbox {
     pub cpu_millis: u32,
     /// The most bytes that a new workspace may hold.
     pub workspace_bytes: u64,
+    /// The most bytes that the snapshots of a tenant's workspaces hold.
+    pub snapshot_bytes_of_tenant: u64,
     /// After how many seconds without use one is stopped where it is.
     pub freeze_after_s: u64,
     /// After how many it is ended; its files stay.
@@ -301,6 +304,7 @@ impl Default for Config {
                 memory_bytes: 1024 * 1024 * 1024,
                 cpu_millis: 1_000,
                 workspace_bytes: 2 * 1024 * 1024 * 1024,
+                snapshot_bytes_of_tenant: 20 << 30,
                 freeze_after_s: 30,
                 park_after_s: 300,
                 archive_after_s: 3 * 24 * 3_600,
@@ -420,6 +424,14 @@ impl Config {
             return Err(Error::Alone { key, needs });
         }
         self.storage.check()?;
+        let sandbox = &self.sandbox;
+        if sandbox.workspace_bytes < LEAST_QUOTA {
+            return Err(Error::Least { key: "sandbox.workspace_bytes", least: LEAST_QUOTA, of: "" });
+        }
+        if sandbox.park_after_s < sandbox.freeze_after_s {
+            let (least, of) = (sandbox.freeze_after_s, ", which is sandbox.freeze_after_s");
+            return Err(Error::Least { key: "sandbox.park_after_s", least, of });
+        }
         if self.allow_insecure_http {
             return Ok(());
         }

@@ -95,13 +95,12 @@ async fn answer(platform: &Platform, label: &str, request: Request) -> Result<Re
     if !platform.has_owner(&workspace).await? {
         return Err(nothing());
     }
-    let hands = platform.hands.clone();
     // It goes on waking when its visitor is told to wait.
-    let waking = tokio::spawn(async move { hands.wake(&workspace).await });
+    let waking = platform.hands.wake_for_visitor(&workspace);
     let Ok(woken) = tokio::time::timeout(WAKING, waking).await else {
         return Ok(preview::waking(request.method(), request.headers()).map(Body::new));
     };
-    let hand = woken.map_err(kernel::Error::internal)??;
+    let hand = woken?;
     let Some(ConnectInfo(client)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() else {
         return Err(kernel::Error::internal("a request from nowhere"));
     };

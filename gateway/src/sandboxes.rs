@@ -173,6 +173,7 @@ pub fn hands(
         awake: wanted.awake,
         awake_of_tenant: wanted.awake_of_tenant,
         directory: config.data_dir.clone(),
+        snapshot_bytes_of_tenant: wanted.snapshot_bytes_of_tenant,
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),

@@ -11,7 +11,7 @@ mod guard;
 pub mod http;
 pub mod mcp;
 pub mod platform;
-mod sandboxes;
+pub mod sandboxes;
 pub mod seal;
 pub mod skills;
 pub mod stdio;

@@ -138,6 +138,25 @@ fn check_name(name: &str) -> Result<()> {
     }
 }
 
+/// The longest name of a snapshot, in characters.
+const SNAPSHOT_NAME: usize = 64;
+
+/// Refuses a name that a snapshot cannot have.
+///
+/// # Errors
+/// `invalid_input` at `/name`.
+pub fn check_snapshot_name(name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    if name.is_empty() || name.chars().count() > SNAPSHOT_NAME || name.chars().any(char::is_control) {
+        let message = format!("a name has 1 to {SNAPSHOT_NAME} characters on one line");
+        return Err(Error::invalid("/name", message));
+    }
+    match name.parse::<WorkspaceSnapshotId>() {
+        Ok(_) => Err(Error::invalid("/name", "a name is nothing that could be an id")),
+        Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

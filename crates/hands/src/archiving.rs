@@ -4,7 +4,7 @@
 //! One column says where the files are, and each way is a list of steps that can be begun anew after an end at any of
 //! them: what is new is made whole and read back first, then the column changes, then what is old goes.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,27 @@ use sandbox::workspace::{Mounted, Origin, Tree};
 use store::{Kept, Workspace};
 use tokio::runtime::Handle;
 
+use crate::awake::Slot;
 use crate::{Hands, Inner};
+
+/// Why an archive was not made to its end.
+const WANTED: &str = "somebody calls who needs the workspace";
+
+/// Writes on until somebody needs the workspace.
+struct UntilWanted<'a>(&'a mut dyn Write, &'a Slot);
+
+impl Write for UntilWanted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.1.is_wanted() {
+            return Err(io::Error::other(WANTED));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// How many workspaces are archived in one round.
 const ROUND: i64 = 8;
@@ -43,8 +63,11 @@ impl Hands {
                 continue;
             }
             let began = Instant::now();
-            if let Err(error) = inner.archive(&workspace, before).await {
+            if let Err(error) = inner.archive(&workspace, before, &slot).await {
                 slot.archive_later(began.elapsed());
+                if slot.is_wanted() {
+                    continue;
+                }
                 tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "a workspace could not be archived");
             }
         }
@@ -53,7 +76,12 @@ impl Hands {
 
 impl Inner {
     /// Archives a workspace whose place the caller holds, with its snapshots, and removes it from this machine.
-    async fn archive(self: &Arc<Self>, workspace: &Workspace, before: Timestamp) -> Result<()> {
+    async fn archive(
+        self: &Arc<Self>,
+        workspace: &Workspace,
+        before: Timestamp,
+        slot: &Arc<Slot>,
+    ) -> Result<()> {
         let records = self.store.workspaces();
         self.tidy().await?;
         // It may have been woken since it was listed.
@@ -68,14 +96,17 @@ impl Inner {
         let snapshots = records.snapshots(workspace.id).await?;
         let mut base = workspace.archive.filter(|archive| is_there(*archive));
         for snapshot in snapshots.iter().rev() {
-            if !is_there(snapshot.id) {
-                self.checkpoint(workspace.id, snapshot.id, base).await?;
+            if is_there(snapshot.id) {
+                // It may have been made long ago.
+                self.verify(workspace.id, snapshot.id, slot).await?;
+            } else {
+                self.checkpoint(workspace.id, snapshot.id, base, slot).await?;
             }
             base = Some(snapshot.id);
         }
         let newest = WorkspaceSnapshotId::new();
         self.local.snapshot(workspace.id, newest, Mounted::Nowhere).await?;
-        let kept = self.checkpoint(workspace.id, newest, base).await;
+        let kept = self.checkpoint(workspace.id, newest, base, slot).await;
         if kept.is_err() {
             self.local.remove_snapshot(newest).await?;
             return kept;
@@ -102,12 +133,21 @@ impl Inner {
         workspace: WorkspaceId,
         snapshot: WorkspaceSnapshotId,
         base: Option<WorkspaceSnapshotId>,
+        slot: &Arc<Slot>,
     ) -> Result<()> {
-        let (inner, runtime) = (Arc::clone(self), Handle::current());
+        let (inner, runtime, asked) = (Arc::clone(self), Handle::current(), Arc::clone(slot));
         let archive = move |base: Option<&Manifest>, out: &mut dyn Write| {
-            inner.local.archive(&runtime, snapshot, base, out)
+            inner.local.archive(&runtime, snapshot, base, &mut UntilWanted(out, &asked))
         };
         self.keeping.checkpoints.keep(workspace, snapshot, base, archive).await?;
+        self.verify(workspace, snapshot, slot).await
+    }
+
+    /// Holds that all that a checkpoint needs can be read back; one that cannot is none.
+    async fn verify(&self, workspace: WorkspaceId, snapshot: WorkspaceSnapshotId, slot: &Slot) -> Result<()> {
+        if slot.is_wanted() {
+            return Err(Error::new(Code::Unavailable, WANTED));
+        }
         let verified = self.keeping.checkpoints.verify(workspace, snapshot).await;
         if verified.is_err() {
             self.keeping.checkpoints.remove(workspace, snapshot).await?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
+use kernel::{Env, Error, Result, SandboxId, TenantId};
 use sandbox::bridge;
 use sandbox::egress::Egress;
 use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
@@ -18,16 +18,36 @@ use tokio::task::JoinSet;
 
 use crate::runs::Run;
 use crate::surroundings::surroundings;
-use crate::{Hands, Inner, Journal};
+use crate::{Inner, Journal};
 
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
 #[derive(Default)]
 pub(crate) struct Slot {
     state: tokio::sync::Mutex<Option<Arc<Awake>>>,
+    /// How many wait for it.
+    waiting: AtomicUsize,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
     /// When its files may be archived again after that has failed.
     archive_from: Mutex<Option<Instant>>,
+    /// Which of its visitors wakes it, and when the last one has failed to.
+    pub visited: Arc<tokio::sync::Mutex<Option<Instant>>>,
+}
+
+/// Somebody who waits, until this goes.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The shortest time between two attempts to archive one workspace.
@@ -38,7 +58,16 @@ pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
 
 impl Slot {
     pub async fn lock(&self) -> Held<'_> {
+        if let Some(held) = self.try_lock() {
+            return held;
+        }
+        let _waits = Waits::new(&self.waiting);
         self.state.lock().await
+    }
+
+    /// Whether somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// Whoever does not wait for somebody else's work on it.
@@ -74,6 +103,8 @@ pub(crate) struct Awake {
     pub calls: AtomicUsize,
     visits: AtomicUsize,
     pub stopped: Arc<AtomicBool>,
+    /// Whether it was told to end, and may be there all the same.
+    pub ending: AtomicBool,
     used: Mutex<Used>,
     /// How often the kernel has ended a process of it for want of memory.
     oom_kills: AtomicU64,
@@ -103,22 +134,23 @@ enum Weigh {
     Never,
     /// From then on.
     From(Instant),
+    /// They are, since then.
+    Since(Instant),
 }
 
 /// A workspace is weighed for no more than this share of the time.
 const SHARE: u32 = 10;
 
 impl Awake {
-    /// Whether its files are to be weighed now.
-    pub fn is_to_be_weighed(&self) -> bool {
+    /// Whether its files are to be weighed now, also before their time where it is `urgent`. Who is told so weighs them.
+    pub fn is_to_be_weighed(&self, urgent: bool) -> bool {
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
-        match *weigh {
-            Weigh::From(at) if at <= Instant::now() => {
-                *weigh = Weigh::From(Instant::now());
-                true
-            }
-            _ => false,
+        let now = Instant::now();
+        let due = matches!(*weigh, Weigh::From(at) if urgent || at <= now);
+        if due {
+            *weigh = Weigh::Since(now);
         }
+        due
     }
 
     /// How full its workspace was when it was weighed last.
@@ -126,17 +158,19 @@ impl Awake {
         *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// They were: what takes long is done less often.
-    pub fn weighed(&self, fullness: Fullness) {
-        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = Some(fullness);
+    /// They were, or could not be: what takes long is done less often. By how many bytes they have grown since the last
+    /// time.
+    pub fn weighed(&self, fullness: Option<Fullness>) -> u64 {
         let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Weigh::From(began) = *weigh {
-            *weigh = if fullness.enforced {
-                Weigh::Never
-            } else {
-                Weigh::From(Instant::now() + began.elapsed() * SHARE)
+        if let Weigh::Since(began) = *weigh {
+            *weigh = match fullness {
+                Some(fullness) if fullness.enforced => Weigh::Never,
+                _ => Weigh::From(Instant::now() + began.elapsed() * SHARE),
             };
         }
+        let Some(now) = fullness else { return 0 };
+        let before = self.fullness.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        now.bytes.saturating_sub(before.map_or(0, |before| before.bytes))
     }
 
     /// For how long nobody has called and it has done nothing to speak of.
@@ -167,10 +201,28 @@ impl Awake {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
 
+    /// Whether nothing can be done in it any more.
     pub fn has_ended(&self) -> bool {
-        self.session.closed().now_or_never().is_some()
+        self.ending.load(Ordering::SeqCst) || self.session.closed().now_or_never().is_some()
+    }
+
+    /// Whether nothing runs in it.
+    pub async fn is_empty(&self) -> bool {
+        let stats = tokio::time::timeout(ANSWER, self.session.stats()).await;
+        stats.is_ok_and(|stats| stats.is_ok_and(|stats| stats.processes <= OWN))
+    }
+
+    /// Whether it is stopped where it is.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
     }
 }
+
+/// The processes of a sandbox in which nothing runs: its first.
+const OWN: u32 = 1;
+
+/// How long the hand inside has to say what runs there.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// The share of a core from which on a sandbox is at work.
 const BUSY: f64 = 0.02;
@@ -179,7 +231,7 @@ const BUSY: f64 = 0.02;
 pub struct Hand(Arc<Awake>);
 
 impl Hand {
-    fn new(awake: &Arc<Awake>) -> Self {
+    pub(crate) fn new(awake: &Arc<Awake>) -> Self {
         awake.calls.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(awake))
     }
@@ -273,69 +325,8 @@ impl sandbox::egress::Journal for Told {
     }
 }
 
-impl Hands {
-    /// The workspace's sandbox, woken where it sleeps.
-    ///
-    /// # Errors
-    /// `unavailable` where this machine makes no sandboxes, or all places are taken, with what is to be done.
-    pub async fn wake(&self, workspace: &Workspace) -> Result<Hand> {
-        let inner = &self.0;
-        let slot = inner.slot(workspace.id);
-        let mut held = slot.lock().await;
-        if let Some(awake) = held.as_ref() {
-            let goes_on = if awake.has_ended() {
-                false
-            } else if awake.stopped.load(Ordering::SeqCst) {
-                let resumed = inner.local.resume(awake.sandbox).await;
-                awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
-                if resumed.is_ok() {
-                    awake.run.goes_on().await;
-                }
-                resumed.is_ok()
-            } else {
-                true
-            };
-            if goes_on {
-                return Ok(Hand::new(awake));
-            }
-            // It is made anew: its files are what counts.
-            inner.end(workspace.sandbox, &mut held).await?;
-            slot.note(None);
-        }
-        inner.limits.isolation.hold(workspace.tenant, inner.local.isolation())?;
-        if !inner.has_room() {
-            return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
-                .hint("the operator has to free space on the disk; nothing was changed"));
-        }
-        // It may have been removed or archived while this waited for its place.
-        let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
-            inner.slots().remove(&workspace.id);
-            return Err(Error::not_found("such workspace (any more)"));
-        };
-        inner.tidy().await?;
-        inner.make_room(workspace.tenant).await?;
-        slot.note(Some(workspace.tenant));
-        match inner.make(workspace).await {
-            Ok(awake) => {
-                let hand = Hand::new(&awake);
-                *held = Some(awake);
-                inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
-                Ok(hand)
-            }
-            Err(error) => {
-                slot.note(None);
-                // Whatever there is of it is nobody's.
-                if let Err(error) = inner.local.destroy(workspace.sandbox).await {
-                    tracing::warn!(sandbox.id = %workspace.sandbox, error = error.chain(), "a sandbox is left half made");
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
 impl Inner {
-    async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+    pub(crate) async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
         let tree = self.at_hand(workspace).await?;
         let (tree, layers) = self.begin(workspace, tree).await?;
         let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
@@ -370,6 +361,7 @@ impl Inner {
             calls: AtomicUsize::new(0),
             visits: AtomicUsize::new(0),
             stopped,
+            ending: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
             weigh: Mutex::new(Weigh::From(now)),
@@ -379,65 +371,5 @@ impl Inner {
             contents: Semaphore::new(CONTENTS),
             _serving: serving,
         }))
-    }
-
-    /// Ends the sandbox of a place.
-    pub(crate) async fn end(&self, sandbox: SandboxId, held: &mut Held<'_>) -> Result<()> {
-        if let Some(awake) = held.take() {
-            awake.run.end();
-            self.local.destroy(sandbox).await?;
-        }
-        Ok(())
-    }
-
-    /// Sees that one more may be awake: of those that nobody uses the one that has waited longest is ended.
-    async fn make_room(&self, tenant: TenantId) -> Result<()> {
-        loop {
-            let (own, all) = self.awake(tenant);
-            let (of_tenant, limit) = (own >= self.limits.awake_of_tenant, all >= self.limits.awake);
-            if !of_tenant && !limit {
-                return Ok(());
-            }
-            if !self.end_longest_idle(of_tenant.then_some(tenant)).await? {
-                let (name, most) = if of_tenant {
-                    ("of the tenant", self.limits.awake_of_tenant)
-                } else {
-                    ("of the platform", self.limits.awake)
-                };
-                return Err(Error::new(
-                    Code::Unavailable,
-                    format!("all {most} sandboxes {name} are at work"),
-                )
-                .retry_after(Duration::from_secs(5))
-                .hint("wait until a command has ended, or have sandbox.awake raised"));
-            }
-        }
-    }
-
-    /// Ends the sandbox that nobody has used for the longest time, of `tenant` or of all; whether there was one.
-    async fn end_longest_idle(&self, tenant: Option<TenantId>) -> Result<bool> {
-        let slots: Vec<_> = self.slots().values().cloned().collect();
-        let mut longest: Option<(Duration, Arc<crate::Slot>)> = None;
-        for slot in slots {
-            if slot.tenant().is_none() || tenant.is_some() && slot.tenant() != tenant {
-                continue;
-            }
-            let Some(held) = slot.try_lock() else { continue };
-            let idle = held.as_ref().map(|awake| awake.idle()).filter(|idle| !idle.is_zero());
-            drop(held);
-            if let Some(idle) = idle
-                && longest.as_ref().is_none_or(|(most, _)| idle > *most)
-            {
-                longest = Some((idle, slot));
-            }
-        }
-        let Some((_, slot)) = longest else { return Ok(false) };
-        let mut held = slot.lock().await;
-        if let Some(awake) = held.as_ref().filter(|awake| !awake.idle().is_zero()) {
-            let sandbox = awake.sandbox;
-            self.end(sandbox, &mut held).await?;
-            slot.note(None);
-        }
-        Ok(true)
     }
 }

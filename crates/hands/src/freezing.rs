@@ -23,15 +23,15 @@ impl Hands {
         let _turn = copying.lock().await;
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
+        let workspace = &self.now(workspace).await?;
         let frozen = inner.store.workspaces().snapshots(workspace.id).await?;
         let frozen = frozen.iter().filter(|snapshot| snapshot.digest.is_some()).count();
         if frozen >= inner.limits.snapshots {
             let message = format!("the workspace has {frozen} frozen snapshots, which is all it may");
             return Err(Error::new(Code::QuotaExceeded, message).hint("remove one that nobody begins with"));
         }
-        inner.end(workspace.sandbox, &mut held).await?;
-        slot.note(None);
-        let snapshot = self.keep(workspace, &held, name, How::Frozen).await?;
+        inner.end(&slot, &mut held).await?;
+        let snapshot = self.keep(workspace, &slot, &mut held, name, How::Frozen).await?;
         inner.store.workspaces().freeze(workspace.id, Some(snapshot.id)).await?;
         Ok(snapshot)
     }
@@ -67,10 +67,10 @@ impl Hands {
         let _turn = copying.lock().await;
         let slot = inner.slot(source.id);
         // Nobody archives or removes what it is made of meanwhile.
-        let held = slot.lock().await;
+        let mut held = slot.lock().await;
         let source = self.now(source).await?;
         let Some(snapshot) = snapshot else {
-            let copy = self.copied(&source, &held).await?;
+            let (copy, _) = self.copied(&source, &slot, &mut held).await?;
             let made = self.fork_of(env, &source, copy, name).await;
             inner.local.remove_snapshot(copy).await?;
             return made;
@@ -78,6 +78,7 @@ impl Hands {
         if !self.snapshots(&source).await?.iter().any(|it| it.id == snapshot) {
             return Err(Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")));
         }
+        inner.hold_room(0)?;
         inner.bring(source.id, snapshot).await?;
         self.fork_of(env, &source, snapshot, name).await
     }

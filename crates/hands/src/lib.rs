@@ -17,6 +17,7 @@ mod snapshots;
 mod status;
 mod surroundings;
 mod upkeep;
+mod waking;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -28,7 +29,8 @@ use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
 use sandbox::workspace::templates::Template;
 use store::{Kept, Store, Workspace};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
+use tracing::Instrument as _;
 
 pub use awake::{Hand, Visit};
 pub use demands::Demands;
@@ -38,6 +40,9 @@ pub use runs::{Lent, Platform, Reach};
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
+
+/// How many workspaces are weighed at once.
+const WEIGHED: usize = 2;
 
 /// Is told what becomes of a sandbox's connections. It must not block.
 pub type Journal = Arc<dyn Fn(&Env, Event) + Send + Sync>;
@@ -54,6 +59,8 @@ struct Inner {
     limits: HandsLimits,
     keeping: Keeping,
     slots: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
+    /// Whose files are weighed: that reads all of them, and is no reason to keep the machine busy.
+    weighing: Semaphore,
     /// Whether what earlier processes have left was looked after.
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
@@ -87,6 +94,7 @@ impl Hands {
             limits,
             keeping,
             slots,
+            weighing: Semaphore::new(WEIGHED),
             tidy,
             copying,
             tokens,
@@ -169,19 +177,30 @@ impl Hands {
         Ok(self.0.store.workspaces().of_sandbox(sandbox).await?)
     }
 
+    /// Does work to its end, also where whoever asked for it does not wait any more: nobody comes back to what is half
+    /// done.
+    async fn to_its_end<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        tokio::spawn(work(self.clone()).in_current_span()).await.map_err(Error::internal)?
+    }
+
     /// Removes a workspace with its files, its snapshots and its archive; its sandbox ends first.
     ///
     /// # Errors
     /// Where the files cannot be removed; it is there then, without its sandbox.
     pub async fn remove(&self, workspace: &Workspace) -> Result<()> {
         let slot = self.0.slot(workspace.id);
-        let mut awake = slot.lock().await;
-        self.0.end(workspace.sandbox, &mut awake).await?;
+        let mut held = slot.lock().await;
+        self.0.end(&slot, &mut held).await?;
+        // What may not answer goes first: until it does nothing else is gone.
+        self.0.keeping.checkpoints.forget(workspace.id).await?;
         self.0.local.remove_workspace(workspace.id).await?;
         for snapshot in self.0.store.workspaces().snapshots(workspace.id).await? {
             self.0.local.remove_snapshot(snapshot.id).await?;
         }
-        self.0.keeping.checkpoints.forget(workspace.id).await?;
         self.0.store.workspaces().remove(workspace.id).await?;
         self.0.slots().remove(&workspace.id);
         Ok(())
@@ -220,12 +239,5 @@ impl Inner {
         let mut all = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(all.entry(tenant).or_default())
-    }
-
-    /// How many sandboxes are awake, of `tenant` and in all.
-    fn awake(&self, tenant: TenantId) -> (usize, usize) {
-        let slots: Vec<_> = self.slots().values().cloned().collect();
-        let awake: Vec<_> = slots.iter().filter_map(|slot| slot.tenant()).collect();
-        (awake.iter().filter(|it| **it == tenant).count(), awake.len())
     }
 }

@@ -20,6 +20,8 @@ pub struct HandsLimits {
     pub workspaces_of_env: i64,
     /// Snapshots of one workspace.
     pub snapshots: usize,
+    /// The most bytes that all snapshots of a tenant's workspaces hold.
+    pub snapshot_bytes_of_tenant: u64,
     /// The most bytes that a new workspace may hold; the keeper's own default where it is not said.
     pub quota_bytes: Option<u64>,
     /// A directory on the disk that workspaces are on.
@@ -53,6 +55,7 @@ impl Default for HandsLimits {
             awake_of_tenant: 8,
             workspaces_of_env: 20,
             snapshots: 20,
+            snapshot_bytes_of_tenant: 20 << 30,
             quota_bytes: None,
             directory: PathBuf::from("."),
             spare_bytes: 2 << 30,

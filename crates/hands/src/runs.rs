@@ -88,17 +88,15 @@ impl Hands {
     /// what is in them has been told, unless it is slow to take it.
     pub async fn reach_changed(&self, env: &Env) {
         let slots: Vec<_> = self.0.slots().values().cloned().collect();
-        let mut telling = Vec::new();
-        for slot in slots.into_iter().filter(|slot| slot.tenant() == Some(env.tenant())) {
-            let awake = slot.lock().await.clone();
-            if let Some(awake) = awake.filter(|awake| awake.run.env == *env) {
-                awake.run.change().await;
-                // It is told when it wakes.
-                if !awake.stopped.load(Ordering::SeqCst) {
-                    telling.push(awake.run.telling());
-                }
-            }
-        }
+        let of_tenant = slots.into_iter().filter(|slot| slot.tenant() == Some(env.tenant()));
+        // None of them waits for another.
+        let telling = join_all(of_tenant.map(|slot| async move {
+            let awake = slot.lock().await.clone().filter(|awake| awake.run.env == *env)?;
+            awake.run.change().await;
+            // It is told when it wakes.
+            (!awake.is_stopped()).then(|| awake.run.telling())
+        }));
+        let telling = telling.await.into_iter().flatten();
         drop(timeout(PATIENCE, join_all(telling)).await);
     }
 }
@@ -192,9 +190,7 @@ impl Run {
             if stopped.load(Ordering::SeqCst) {
                 continue;
             }
-            if let Err(error) = self.look().await {
-                tracing::warn!(run.id = %self.id, error = error.chain(), "the reach of a sandbox could not be looked up");
-            }
+            self.follow().await;
             self.renew().await;
         }
     }
@@ -202,7 +198,15 @@ impl Run {
     /// To be called when the sandbox goes on after it was stopped: renews what is due, so that what is in it does not find
     /// a token that has expired. One that is slow to take it is not waited for.
     pub async fn goes_on(self: &Arc<Self>) {
+        self.follow().await;
         drop(timeout(PATIENCE, self.telling()).await);
+    }
+
+    /// Has its way out follow the environment's reach, which may have changed elsewhere.
+    async fn follow(&self) {
+        if let Err(error) = self.look().await {
+            tracing::warn!(run.id = %self.id, error = error.chain(), "the reach of a sandbox could not be looked up");
+        }
     }
 
     /// Renews what is due, to its end also where nobody waits for it.

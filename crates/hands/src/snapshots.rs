@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use kernel::{Code, Error, Result, Timestamp, WorkspaceSnapshotId};
-use sandbox::runner::Runner as _;
+use kernel::{Code, Error, Result, SandboxId, Timestamp, WorkspaceSnapshotId};
+use sandbox::runner::{Limiting, Runner as _};
 use sandbox::workspace::Mounted;
-use store::{Workspace, WorkspaceSnapshot};
+use store::{Ended, Workspace, WorkspaceSnapshot};
 
-use crate::awake::Held;
+use crate::awake::{Held, Slot};
 use crate::{Hands, Inner};
 
 /// Why a snapshot is taken.
@@ -31,41 +31,73 @@ impl Hands {
     /// # Errors
     /// `quota_exceeded` where the workspace holds more than it may.
     pub async fn snapshot(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
-        let (hands, workspace) = (self.clone(), workspace.clone());
-        // Who asked may not wait any more, and what was stopped for this has to go on.
-        let taking = tokio::spawn(async move {
+        let workspace = workspace.clone();
+        // What was stopped for this has to go on.
+        self.to_its_end(|hands| async move {
             let copying = hands.0.copying(workspace.tenant);
             let _turn = copying.lock().await;
             let slot = hands.0.slot(workspace.id);
-            let held = slot.lock().await;
-            hands.keep(&workspace, &held, name, How::Plain).await
-        });
-        taking.await.map_err(Error::internal)?
+            let mut held = slot.lock().await;
+            hands.keep(&workspace, &slot, &mut held, name, How::Plain).await
+        })
+        .await
+    }
+
+    /// Keeps what a workspace holds after something went wrong in its sandbox, under a name that says so. What was kept
+    /// under that name goes; where there is no room for one more nothing is kept.
+    pub(crate) async fn keep_after(&self, sandbox: SandboxId, why: Ended) -> Result<()> {
+        let inner = &self.0;
+        let Some(workspace) = inner.store.workspaces().of_sandbox(sandbox).await? else { return Ok(()) };
+        if workspace.frozen.is_some() {
+            return Ok(());
+        }
+        let copying = inner.copying(workspace.tenant);
+        let _turn = copying.lock().await;
+        let slot = inner.slot(workspace.id);
+        let mut held = slot.lock().await;
+        let there = self.snapshots(&workspace).await?;
+        let (before, others): (Vec<_>, Vec<_>) =
+            there.iter().partition(|it| it.name.as_deref() == Some(why.as_str()));
+        if others.len() >= inner.limits.snapshots {
+            return Ok(());
+        }
+        for before in before {
+            inner.forget(before).await?;
+        }
+        self.keep(&workspace, &slot, &mut held, Some(why.as_str().to_owned()), How::Plain).await.map(drop)
     }
 
     /// Keeps what a workspace holds, whose place the caller has.
     pub(crate) async fn keep(
         &self,
         workspace: &Workspace,
-        held: &Held<'_>,
+        slot: &Slot,
+        held: &mut Held<'_>,
         name: Option<String>,
         how: How,
     ) -> Result<WorkspaceSnapshot> {
         let inner = &self.0;
         let records = inner.store.workspaces();
         let there = records.snapshots(workspace.id).await?;
+        let (id, bytes) = self.copied(workspace, slot, held).await?;
         let mut snapshot = WorkspaceSnapshot {
-            id: self.copied(workspace, held).await?,
+            id,
             workspace: workspace.id,
             name,
             created: Timestamp::now(),
             digest: None,
             layer: None,
+            bytes,
         };
         let noted = async {
             if how == How::Frozen {
                 snapshot.digest = Some(inner.local.digest(snapshot.id).await?);
-                snapshot.layer = inner.layer(&workspace.template).await?;
+                // One that is frozen again keeps what it ran with.
+                let before = there.iter().find(|it| Some(it.id) == workspace.frozen);
+                snapshot.layer = match before {
+                    Some(before) => before.layer.clone(),
+                    None => inner.layer(&workspace.template).await?,
+                };
             }
             Ok::<_, Error>(records.insert_snapshot(&snapshot).await?)
         };
@@ -82,8 +114,14 @@ impl Hands {
         Ok(snapshot)
     }
 
-    /// A copy of what a workspace holds, whose place the caller has; no row names it yet.
-    pub(crate) async fn copied(&self, workspace: &Workspace, held: &Held<'_>) -> Result<WorkspaceSnapshotId> {
+    /// A copy of what a workspace holds, whose place the caller has, and its bytes; no row names it yet. What runs is
+    /// stopped meanwhile, or ended where this machine cannot stop it.
+    pub(crate) async fn copied(
+        &self,
+        workspace: &Workspace,
+        slot: &Slot,
+        held: &mut Held<'_>,
+    ) -> Result<(WorkspaceSnapshotId, u64)> {
         let inner = &self.0;
         inner.tidy().await?;
         if held.is_none() {
@@ -97,21 +135,40 @@ impl Hands {
             );
             return Err(Error::new(Code::QuotaExceeded, message).hint("remove files first"));
         }
+        // A file system with quotas copies nothing.
+        inner.hold_room(if fullness.enforced { 0 } else { fullness.bytes })?;
+        let kept = inner.store.workspaces().snapshot_bytes(workspace.tenant).await?;
+        let most = inner.limits.snapshot_bytes_of_tenant;
+        if kept.saturating_add(fullness.bytes) > most {
+            let message = format!(
+                "the tenant's snapshots hold {kept} of the {most} bytes that they may, and this one has {} more",
+                fullness.bytes
+            );
+            return Err(Error::new(Code::QuotaExceeded, message).hint(
+                "remove snapshots that are not needed, or have sandbox.snapshot_bytes_of_tenant raised",
+            ));
+        }
+        if held.as_ref().is_some_and(|awake| awake.limiting == Limiting::Degraded) {
+            inner.end(slot, held).await?;
+        }
         let snapshot = WorkspaceSnapshotId::new();
         match held.as_ref() {
             Some(awake) => {
-                if !awake.stopped.load(Ordering::SeqCst) {
+                let was_stopped = awake.is_stopped();
+                if !was_stopped {
                     inner.local.pause(awake.sandbox).await?;
+                    awake.stopped.store(true, Ordering::SeqCst);
                 }
                 let kept = inner.local.snapshot(workspace.id, snapshot, Mounted::Paused).await;
-                if !awake.stopped.load(Ordering::SeqCst) {
-                    inner.local.resume(awake.sandbox).await?;
+                // One that does not go on is stopped for whoever calls next.
+                if !was_stopped && inner.local.resume(awake.sandbox).await.is_ok() {
+                    awake.stopped.store(false, Ordering::SeqCst);
                 }
                 kept?;
             }
             None => inner.local.snapshot(workspace.id, snapshot, Mounted::Nowhere).await?,
         }
-        Ok(snapshot)
+        Ok((snapshot, fullness.bytes))
     }
 
     /// The snapshots of a workspace, newest first.
@@ -142,9 +199,9 @@ impl Hands {
         let found = found.into_iter().find(|it| it.id == snapshot);
         let found =
             found.ok_or_else(|| Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")))?;
-        inner.end(workspace.sandbox, &mut held).await?;
-        slot.note(None);
+        inner.end(&slot, &mut held).await?;
         inner.tidy().await?;
+        inner.hold_room(0)?;
         inner.at_hand(workspace).await?;
         inner.bring(workspace.id, snapshot).await?;
         inner.local.rollback(workspace.id, snapshot).await?;

@@ -1,19 +1,24 @@
 //! What becomes of sandboxes that nobody uses: they are stopped where they are, then ended. Their files stay.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kernel::{Code, Result, Timestamp, WorkspaceId};
-use sandbox::runner::Runner as _;
+use kernel::{Code, Result, SandboxId, Timestamp, WorkspaceId};
+use sandbox::runner::{Limiting, Runner as _};
 use store::Ended;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use crate::awake::Awake;
+use crate::awake::{Awake, Held, Slot};
 use crate::{Hands, Inner};
 
 /// A workspace may have as many files as it may have pieces of this many bytes.
 const BYTES_OF_A_FILE: u64 = 4096;
+
+/// What a workspace grows by while the disk has no room, in bytes, is that nobody has room: whoever does so is ended.
+const GROWTH: u64 = 1 << 20;
 
 /// How often it is looked who is not used, at the least.
 const LOOK: Duration = Duration::from_secs(5);
@@ -38,77 +43,123 @@ impl Hands {
 
     /// Stops and ends what has not been used for long enough.
     pub async fn rest(&self) {
-        let slots: Vec<_> =
-            self.0.slots().iter().map(|(id, slot)| (*id, std::sync::Arc::clone(slot))).collect();
+        let slots: Vec<_> = self.0.slots().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
         for (workspace, slot) in slots {
             // Whose place is taken is in use.
-            let Some(mut held) = slot.try_lock() else { continue };
-            let Some(awake) = held.clone() else { continue };
-            let outcome = async {
-                let records = self.0.store.workspaces();
-                if awake.has_ended() {
-                    self.0.end(awake.sandbox, &mut held).await?;
-                    slot.note(None);
-                    return Ok(records.ended(workspace, Some(Ended::Crashed), Timestamp::now()).await?);
-                }
-                if !awake.stopped.load(Ordering::SeqCst) {
-                    let usage = self.0.local.usage(awake.sandbox).await?;
-                    awake.worked(usage.cpu);
-                    if awake.was_out_of_memory(usage.oom_kills) {
-                        records.ended(workspace, Some(Ended::OutOfMemory), Timestamp::now()).await?;
-                    }
-                    if self.0.is_overfull(workspace, &awake).await? {
-                        tracing::warn!(workspace.id = %workspace, "a sandbox is ended: its workspace is over its quota");
-                        self.0.end(awake.sandbox, &mut held).await?;
-                        slot.note(None);
-                        return Ok(records
-                            .ended(workspace, Some(Ended::OverQuota), Timestamp::now())
-                            .await?);
-                    }
-                }
-                let idle = awake.idle();
-                if idle >= self.0.limits.park_after {
-                    self.0.end(awake.sandbox, &mut held).await?;
-                    slot.note(None);
-                    records.touch(workspace, Timestamp::now()).await?;
-                } else if idle >= self.0.limits.freeze_after && !awake.stopped.load(Ordering::SeqCst) {
-                    self.0.local.pause(awake.sandbox).await?;
-                    awake.stopped.store(true, Ordering::SeqCst);
-                }
-                Ok::<(), kernel::Error>(())
-            };
-            if let Err(error) = outcome.await {
+            let Some(held) = slot.try_lock() else { continue };
+            if let Err(error) = self.look_after(workspace, &slot, held).await {
                 tracing::warn!(workspace.id = %workspace, error = error.chain(), "a sandbox could not be put to rest");
             }
+        }
+    }
+
+    async fn look_after(&self, workspace: WorkspaceId, slot: &Arc<Slot>, mut held: Held<'_>) -> Result<()> {
+        let Some(awake) = held.clone() else { return Ok(()) };
+        let (inner, records) = (&self.0, self.0.store.workspaces());
+        if awake.has_ended() {
+            inner.end(slot, &mut held).await?;
+            inner.ended(workspace, Ended::Crashed).await?;
+            self.checkpoint_of(awake.sandbox, Ended::Crashed);
+            return Ok(());
+        }
+        if !awake.is_stopped() {
+            let usage = inner.local.usage(awake.sandbox).await?;
+            awake.worked(usage.cpu);
+            if awake.was_out_of_memory(usage.oom_kills) {
+                inner.ended(workspace, Ended::OutOfMemory).await?;
+                self.checkpoint_of(awake.sandbox, Ended::OutOfMemory);
+            }
+            if awake.is_to_be_weighed(!inner.has_room(0)) {
+                let (hands, slot) = (self.clone(), Arc::clone(slot));
+                let awake = Arc::clone(&awake);
+                tokio::spawn(async move { hands.weigh(workspace, &slot, &awake).await }.in_current_span());
+            }
+        }
+        let idle = awake.idle();
+        if idle >= inner.limits.park_after {
+            inner.end(slot, &mut held).await?;
+            records.ended(workspace, None, Timestamp::now()).await?;
+        } else if idle >= inner.limits.freeze_after
+            && !awake.is_stopped()
+            && awake.limiting == Limiting::Enforced
+        {
+            inner.local.pause(awake.sandbox).await?;
+            awake.stopped.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Keeps what was there when something went wrong in a sandbox, in place of what was kept the last time that it did.
+    fn checkpoint_of(&self, sandbox: SandboxId, why: Ended) {
+        let hands = self.clone();
+        let work = async move {
+            if let Err(error) = hands.keep_after(sandbox, why).await {
+                tracing::warn!(sandbox.id = %sandbox, error = error.chain(), "what a sandbox left was not kept");
+            }
+        };
+        tokio::spawn(work.in_current_span());
+    }
+
+    /// Weighs the files of a sandbox that is awake, and ends it where they take more than they may, or more than before
+    /// on a disk that has no room. What writes is ended then; what removes is quicker than the next look.
+    async fn weigh(&self, workspace: WorkspaceId, slot: &Slot, awake: &Arc<Awake>) {
+        let outcome = async {
+            let inner = &self.0;
+            let _turn = inner.weighing.acquire().await.map_err(kernel::Error::internal)?;
+            let fullness = match inner.local.fullness(workspace).await {
+                Ok(fullness) => Some(fullness),
+                // What cannot be weighed within its bounds is past them.
+                Err(error) if error.code() == Code::TooLarge => None,
+                Err(error) => {
+                    awake.weighed(awake.fullness());
+                    return Err(error);
+                }
+            };
+            let grown = awake.weighed(fullness);
+            let is_overfull = fullness.is_none_or(|it| {
+                // Files without bytes take of the disk, too.
+                let most = it.quota_bytes / BYTES_OF_A_FILE;
+                !it.enforced && (it.bytes > it.quota_bytes || it.files > most)
+            });
+            let why = match (is_overfull, inner.has_room(0)) {
+                (true, _) => Ended::OverQuota,
+                (false, false) if grown > GROWTH => Ended::DiskFull,
+                _ => return Ok(()),
+            };
+            let mut held = slot.lock().await;
+            if held.as_ref().is_some_and(|now| Arc::ptr_eq(now, awake)) {
+                tracing::warn!(workspace.id = %workspace, why = why.as_str(), "a sandbox is ended for what it has written");
+                inner.end(slot, &mut held).await?;
+                inner.ended(workspace, why).await?;
+            }
+            Ok::<(), kernel::Error>(())
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(workspace.id = %workspace, error = error.chain(), "a workspace could not be weighed");
         }
     }
 }
 
 impl Inner {
-    /// Whether a workspace is past its quota, where its file system does not hold it to that, or the disk has no room
-    /// for anybody. What writes is ended then; what removes is quicker than the next look.
-    async fn is_overfull(&self, workspace: WorkspaceId, awake: &Awake) -> Result<bool> {
-        if !self.has_room() {
-            return Ok(true);
-        }
-        if !awake.is_to_be_weighed() {
-            return Ok(false);
-        }
-        let fullness = match self.local.fullness(workspace).await {
-            // What cannot be weighed within its bounds is past them.
-            Err(error) if error.code() == Code::TooLarge => return Ok(true),
-            fullness => fullness?,
-        };
-        awake.weighed(fullness);
-        // Files without bytes take of the disk, too.
-        let most = fullness.quota_bytes / BYTES_OF_A_FILE;
-        Ok(!fullness.enforced && (fullness.bytes > fullness.quota_bytes || fullness.files > most))
+    /// Notes why a sandbox has ended, or would have.
+    pub(crate) async fn ended(&self, workspace: WorkspaceId, why: Ended) -> Result<()> {
+        Ok(self.store.workspaces().ended(workspace, Some(why), Timestamp::now()).await?)
     }
 
-    /// Whether the disk that workspaces are on has room for more than what the platform itself needs.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether the disk that workspaces are on has room for that many bytes more than what the platform itself needs.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let needed = self.limits.spare_bytes.saturating_add(bytes);
         rustix::fs::statvfs(&self.limits.directory)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) > self.limits.spare_bytes)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) > needed)
+    }
+
+    /// Refuses what would take that many bytes of a disk that does not have them.
+    pub(crate) fn hold_room(&self, bytes: u64) -> Result<()> {
+        if self.has_room(bytes) {
+            return Ok(());
+        }
+        Err(kernel::Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
+            .hint("the operator has to free space on the disk; nothing was changed"))
     }
 
     /// Removes workspaces and snapshots that no row names: their rows went, or never came, in an earlier process.

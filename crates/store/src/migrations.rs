@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_workspaces.sql"),
     include_str!("migrations/0005_tiers.sql"),
     include_str!("migrations/0006_egress.sql"),
+    include_str!("migrations/0007_snapshot_sizes.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

@@ -78,6 +78,8 @@ pub enum Ended {
     OutOfMemory,
     /// Its files took more than they may.
     OverQuota,
+    /// Its files took more and more of a disk that had no room.
+    DiskFull,
 }
 
 impl Ended {
@@ -88,12 +90,13 @@ impl Ended {
             Self::Crashed => "crashed",
             Self::OutOfMemory => "out_of_memory",
             Self::OverQuota => "over_quota",
+            Self::DiskFull => "disk_full",
         }
     }
 
     fn read(row: &AnyRow) -> Result<Option<Self>> {
         let Some(name) = text_or_null(row, "ended")? else { return Ok(None) };
-        let all = [Self::Crashed, Self::OutOfMemory, Self::OverQuota];
+        let all = [Self::Crashed, Self::OutOfMemory, Self::OverQuota, Self::DiskFull];
         let known = all.into_iter().find(|it| it.as_str() == name);
         known.map(Some).ok_or_else(|| Error::Unreadable { what: "ended", source: name.into() })
     }
@@ -114,6 +117,19 @@ pub struct WorkspaceSnapshot {
     pub digest: Option<BlobHash>,
     /// The layer of the template that it was frozen with, where that has one.
     pub layer: Option<String>,
+    /// How much the workspace held then.
+    pub bytes: u64,
+}
+
+impl WorkspaceSnapshot {
+    /// Whether it is the one of that id or name. No name could be an id.
+    #[must_use]
+    pub fn is(&self, id_or_name: &str) -> bool {
+        match id_or_name.parse::<WorkspaceSnapshotId>() {
+            Ok(id) => self.id == id,
+            Err(_) => self.name.as_deref() == Some(id_or_name),
+        }
+    }
 }
 
 /// The workspaces.
@@ -303,8 +319,8 @@ impl Workspaces<'_> {
     /// Where the database fails, or the workspace is gone.
     pub async fn insert_snapshot(&self, snapshot: &WorkspaceSnapshot) -> Result<()> {
         let mut write = self.0.begin_write().await?;
-        let sql = "INSERT INTO workspace_snapshots (id, workspace, name, created, digest, layer) \
-                   VALUES ($1, $2, $3, $4, $5, $6)";
+        let sql = "INSERT INTO workspace_snapshots (id, workspace, name, created, digest, layer, bytes) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
         sqlx::query(sql)
             .bind(snapshot.id.to_string())
             .bind(snapshot.workspace.to_string())
@@ -312,6 +328,7 @@ impl Workspaces<'_> {
             .bind(snapshot.created.as_micros())
             .bind(snapshot.digest.map(|digest| digest.to_string()))
             .bind(snapshot.layer.clone())
+            .bind(i64::try_from(snapshot.bytes).unwrap_or(i64::MAX))
             .execute(write.connection())
             .await?;
         write.commit().await
@@ -325,6 +342,17 @@ impl Workspaces<'_> {
         let sql = format!("{SNAPSHOT_COLUMNS} WHERE workspace = $1 ORDER BY created DESC, id DESC");
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(workspace.to_string());
         query.fetch_all(self.0.reader()).await?.iter().map(snapshot).collect()
+    }
+
+    /// How many bytes the snapshots of a tenant's workspaces held when they were taken, in all.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn snapshot_bytes(&self, tenant: TenantId) -> Result<u64> {
+        let sql = "SELECT CAST(COALESCE(SUM(s.bytes), 0) AS BIGINT) AS bytes FROM workspace_snapshots s \
+                   JOIN workspaces w ON w.id = s.workspace WHERE w.tenant = $1";
+        let row = sqlx::query(sql).bind(tenant.to_string()).fetch_one(self.0.reader()).await?;
+        Ok(u64::try_from(number(&row, "bytes")?).unwrap_or_default())
     }
 
     /// Forgets a snapshot.
@@ -341,7 +369,8 @@ impl Workspaces<'_> {
     }
 }
 
-const SNAPSHOT_COLUMNS: &str = "SELECT id, workspace, name, created, digest, layer FROM workspace_snapshots";
+const SNAPSHOT_COLUMNS: &str =
+    "SELECT id, workspace, name, created, digest, layer, bytes FROM workspace_snapshots";
 
 fn snapshot(row: &AnyRow) -> Result<WorkspaceSnapshot> {
     Ok(WorkspaceSnapshot {
@@ -351,6 +380,7 @@ fn snapshot(row: &AnyRow) -> Result<WorkspaceSnapshot> {
         created: time(row, "created")?,
         digest: parsed_or_null(row, "digest")?,
         layer: text_or_null(row, "layer")?,
+        bytes: u64::try_from(number(row, "bytes")?).unwrap_or_default(),
     })
 }
 

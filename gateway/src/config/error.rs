@@ -80,6 +80,16 @@ pub enum Error {
     /// A public address that no browser would treat as secure.
     #[error("the public_url is plain HTTP on a host that is not loopback, which sends keys in the clear")]
     InsecurePublicUrl,
+    /// A setting that is too small.
+    #[error("{key} must be {least} at least{of}")]
+    Least {
+        /// Which.
+        key: &'static str,
+        /// How much it must be.
+        least: u64,
+        /// Where that comes from.
+        of: &'static str,
+    },
     /// A bucket whose service is not said.
     #[error("storage.s3_bucket is set, and {0} is not")]
     Bucket(&'static str),
@@ -107,7 +117,9 @@ impl Error {
             Error::Bucket(missing) => Some(format!(
                 "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
             )),
-            Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } => None,
+            Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } | Error::Least { .. } => {
+                None
+            }
         }
     }
 }

@@ -144,6 +144,8 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.cpu_millis" => sandbox.cpu_millis;
     /// What a new workspace may hold, in bytes; 512 MiB at least.
     "sandbox.workspace_bytes" => sandbox.workspace_bytes;
+    /// What the snapshots of all workspaces of one tenant may hold, in bytes.
+    "sandbox.snapshot_bytes_of_tenant" => sandbox.snapshot_bytes_of_tenant;
     /// After how many seconds without a call and without work a sandbox is stopped where it is.
     "sandbox.freeze_after_s" => sandbox.freeze_after_s;
     /// After how many seconds it is ended; its files stay.

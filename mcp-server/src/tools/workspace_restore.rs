@@ -48,10 +48,7 @@ impl Tool<Platform> for WorkspaceRestore {
         let platform = cx.platform();
         let workspace = platform.workspace(cx.env(), cx.caller()).await?;
         let there = platform.hands.snapshots(&workspace).await?;
-        let named = |it: &&store::WorkspaceSnapshot| {
-            it.id.to_string() == input.snapshot || it.name.as_ref() == Some(&input.snapshot)
-        };
-        let Some(snapshot) = there.iter().find(named) else {
+        let Some(snapshot) = there.iter().find(|it| it.is(&input.snapshot)) else {
             let shown: Vec<_> =
                 there.iter().take(20).map(|it| it.name.clone().unwrap_or(it.id.to_string())).collect();
             let wanted: String = input.snapshot.chars().take(64).collect();

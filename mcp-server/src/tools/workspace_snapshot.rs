@@ -1,11 +1,12 @@
 //! `workspace_snapshot`: keeps the files of the caller's sandbox as they are.
 
-use kernel::{Env, Error, Result, Scope, WorkspaceSnapshotId};
+use kernel::{Env, Result, Scope, WorkspaceSnapshotId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use crate::platform::Platform;
+use crate::sandboxes::check_snapshot_name;
 
 pub struct WorkspaceSnapshot;
 
@@ -23,9 +24,6 @@ pub struct Output {
     snapshot: WorkspaceSnapshotId,
 }
 
-/// The longest name, in characters.
-const NAME: usize = 64;
-
 impl Tool<Platform> for WorkspaceSnapshot {
     type Proof = Env;
     type Input = Input;
@@ -40,14 +38,8 @@ impl Tool<Platform> for WorkspaceSnapshot {
     };
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
-        if let Some(name) = &input.name
-            && (name.is_empty() || name.chars().count() > NAME || name.chars().any(char::is_control))
-        {
-            return Err(Error::invalid("/name", format!("a name has 1 to {NAME} characters on one line")));
-        }
+        check_snapshot_name(input.name.as_deref())?;
         let workspace = cx.platform().workspace(cx.env(), cx.caller()).await?;
-        // A workspace has files from its first call on.
-        drop(cx.platform().hands.wake(&workspace).await?);
         let snapshot = cx.platform().hands.snapshot(&workspace, input.name).await?;
         Ok(Output { snapshot: snapshot.id })
     }

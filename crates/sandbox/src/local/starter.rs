@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -98,6 +98,8 @@ pub(super) struct Asked {
     socket: AsyncFd<OwnedFd>,
     pidfd: AsyncFd<OwnedFd>,
     child: Mutex<Child>,
+    /// Whoever asks, and waits for the answer.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Asked {
@@ -113,11 +115,21 @@ impl Asked {
         let (socket, pidfd) = unsafe { (AsyncFd::register(socket), AsyncFd::register(pidfd)) };
         let gone = |error: io::Error| Error::Gone(error);
         let (socket, pidfd) = (socket.map_err(|e| gone(e.into()))?, pidfd.map_err(|e| gone(e.into()))?);
-        Ok(Self { socket, pidfd, child: Mutex::new(child) })
+        Ok(Self { socket, pidfd, child: Mutex::new(child), turn: tokio::sync::Mutex::default() })
     }
 
-    /// Has a process started. The last one, if there is one, has ended by then.
-    pub async fn start(&self) -> Result<Process, Error> {
+    /// Has a process started. The last one, if there is one, has ended by then. Each answer is waited for by who has asked:
+    /// where nobody wants the process any more, its connection is closed here.
+    pub async fn start(self: &Arc<Self>) -> Result<Process, Error> {
+        let asked = Arc::clone(self);
+        let asking = tokio::spawn(async move {
+            let _turn = asked.turn.lock().await;
+            asked.ask().await
+        });
+        asking.await.map_err(|_| Error::Starter)?
+    }
+
+    async fn ask(&self) -> Result<Process, Error> {
         let send = |socket: &OwnedFd| packets::send(socket.as_fd(), START, &[]);
         self.socket.async_io(Interest::WRITABLE, send).await.map_err(|_| Error::Starter)?;
         let receive = |socket: &OwnedFd| packets::receive(socket.as_fd());
@@ -274,6 +286,31 @@ mod tests {
         drop((control, connection));
         starter.join().unwrap().unwrap();
         assert!(ended(&third, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waits_for_is_nobody_elses() {
+        let (control, starter) = starter();
+        let child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+        let asked = Arc::new(Asked::new(Starter { socket: control, child }).unwrap());
+        for _ in 0..20 {
+            // Given up after it has asked.
+            let mut given_up = Box::pin(asked.start());
+            assert!(futures::poll!(&mut given_up).is_pending());
+            tokio::task::yield_now().await;
+            drop(given_up);
+        }
+        let process = asked.start().await.unwrap();
+        let End::Others(pidfd) = &process.end else { panic!("{process:?}") };
+        // The starter has not begun another one since, and so does not wait for the end of this one.
+        assert!(!ended(pidfd, Duration::from_millis(100)));
+        drop(process.control);
+        let next = asked.start().await.unwrap();
+        let End::Others(next_pidfd) = &next.end else { panic!("{next:?}") };
+        assert!(ended(pidfd, Duration::ZERO) && !ended(next_pidfd, Duration::ZERO));
+        asked.child.lock().unwrap().kill().unwrap();
+        drop((next.control, asked));
+        starter.join().unwrap().unwrap();
     }
 
     #[test]

@@ -4,8 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -301,14 +305,30 @@ fn npm() -> Result<&'static OsStr, Error> {
 /// What the names of our own settings begin with.
 const OURS: &[u8] = b"STEADING_";
 
+/// How long an installer may take.
+const INSTALLING: Duration = Duration::from_secs(300);
+
 /// Runs an installer. It keeps the machine's environment, for that is where a user says where packages come from, but for
 /// our own settings, which may be secret.
 fn install(command: &mut Command) -> Result<(), Error> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OURS)) {
         command.env_remove(name);
     }
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(Error::io("an installer cannot be started"))?;
+    let started =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+    let child = started.map_err(Error::io("an installer cannot be started"))?;
+    let group = rustix::process::Pid::from_child(&child);
+    let (ended, end) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        // A registry that never answers keeps nobody for ever.
+        if end.recv_timeout(INSTALLING) == Err(RecvTimeoutError::Timeout) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output();
+    drop(ended);
+    let _ = watch.join();
+    let output = output.map_err(Error::io("an installer cannot be waited for"))?;
     if output.status.success() {
         return Ok(());
     }

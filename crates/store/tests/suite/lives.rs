@@ -234,6 +234,6 @@ pub async fn a_database_of_a_later_program_is_refused(place: &Place) {
     assert!(matches!(refused, Error::Newer { found: 99, known: 6 }), "{refused:?}");
     assert_eq!(
         refused.to_string(),
-        "the control database has schema version 99, this program knows 6: use a newer program"
+        "the control database has schema version 99, this program knows 7: use a newer program"
     );
 }

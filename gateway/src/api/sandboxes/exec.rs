@@ -17,6 +17,7 @@ use tool::Effect;
 
 use super::asked::{Answer, Asked};
 use super::lines::{self, Source, Still, Texts};
+use crate::api::unbroken;
 
 /// How long a command may run, in seconds.
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=3_600;
@@ -77,15 +78,18 @@ impl Wanted {
 }
 
 pub async fn exec(mut asked: Asked, request: Request) -> Answer {
-    let (headers, input) = asked.input(request).await?;
-    let work = async {
-        let (exec, input) = tool::decode::<Wanted>(input)?.exec()?;
-        let hand = asked.hand().await?;
-        let process = hand.exec(exec).await?;
-        Ok(Running::new(hand, process, input))
-    };
-    let running = asked.act("sandboxes.exec", Effect::Write, work).await?;
-    Ok(lines::answer(running, Still::new(&asked.api, headers)))
+    unbroken(async move {
+        let (headers, input) = asked.input(request).await?;
+        let work = async {
+            let (exec, input) = tool::decode::<Wanted>(input)?.exec()?;
+            let hand = asked.hand().await?;
+            let process = hand.exec(exec).await?;
+            Ok(Running::new(hand, process, input))
+        };
+        let running = asked.act("sandboxes.exec", Effect::Write, work).await?;
+        Ok(lines::answer(running, Still::new(&asked.api, headers)))
+    })
+    .await
 }
 
 /// A command that is told of. Dropped it ends.

@@ -23,6 +23,7 @@ use web::body::chunks;
 
 use super::asked::{Answer, Asked};
 use super::lines::{self, Source, Still};
+use crate::api::unbroken;
 
 /// How many entries are listed where nobody says, and at most.
 const USUAL: u32 = 1_000;
@@ -136,38 +137,42 @@ pub async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let work = async {
-        let size = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let size = size.filter(|size| *size <= LARGEST).ok_or_else(|| {
-            Error::new(Code::InvalidInput, "the length of the file is not known")
-                .hint("send the header Content-Length")
-        })?;
-        let mode = match mode {
-            None => None,
-            Some(digits) if digits.len() == 3 => {
-                let mode = u32::from_str_radix(&digits, 8);
-                Some(mode.map_err(|_| Error::invalid("/mode", "a mode is three octal digits"))?)
-            }
-            Some(_) => return Err(Error::invalid("/mode", "a mode is three octal digits")),
+    unbroken(async move {
+        let work = async {
+            let size =
+                headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+            let size = size.filter(|size| *size <= LARGEST).ok_or_else(|| {
+                Error::new(Code::InvalidInput, "the length of the file is not known")
+                    .hint("send the header Content-Length")
+            })?;
+            let mode = match mode {
+                None => None,
+                Some(digits) if digits.len() == 3 => {
+                    let mode = u32::from_str_radix(&digits, 8);
+                    Some(mode.map_err(|_| Error::invalid("/mode", "a mode is three octal digits"))?)
+                }
+                Some(_) => return Err(Error::invalid("/mode", "a mode is three octal digits")),
+            };
+            let hand = asked.hand().await?;
+            // A file takes its time: whoever sends its end must still be let in.
+            let still = Still::new(&asked.api, headers.clone());
+            let parts = (chunks(body), size, still);
+            let content = stream::try_unfold(parts, |(mut chunks, left, still)| async move {
+                let Some(chunk) = chunks.try_next().await.map_err(gone)? else { return Ok(None) };
+                let left = left.saturating_sub(chunk.len() as u64);
+                if left == 0 {
+                    still.holds().await.map_err(gone)?;
+                }
+                Ok::<_, io::Error>(Some((chunk, (chunks, left, still))))
+            });
+            let content = StreamReader::new(Box::pin(content));
+            let how = Write { mode, existing: existing.into() };
+            hand.files().write(&path, content, size, how).await?;
+            Ok(json!({ "bytes": size }))
         };
-        let hand = asked.hand().await?;
-        // A file takes its time: whoever sends its end must still be let in.
-        let still = Still::new(&asked.api, headers.clone());
-        let parts = (chunks(body), size, still);
-        let content = stream::try_unfold(parts, |(mut chunks, left, still)| async move {
-            let Some(chunk) = chunks.try_next().await.map_err(gone)? else { return Ok(None) };
-            let left = left.saturating_sub(chunk.len() as u64);
-            if left == 0 {
-                still.holds().await.map_err(gone)?;
-            }
-            Ok::<_, io::Error>(Some((chunk, (chunks, left, still))))
-        });
-        let content = StreamReader::new(Box::pin(content));
-        let how = Write { mode, existing: existing.into() };
-        hand.files().write(&path, content, size, how).await?;
-        Ok(json!({ "bytes": size }))
-    };
-    asked.told("sandboxes.write", Effect::Write, work).await
+        asked.told("sandboxes.write", Effect::Write, work).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -179,12 +184,15 @@ pub struct Doomed {
 }
 
 pub async fn remove(asked: Asked, Query(Doomed { path, recursive }): Query<Doomed>) -> Answer {
-    let contents = if recursive { Contents::Remove } else { Contents::Refuse };
-    let work = async {
-        let hand = asked.hand().await?;
-        Ok(hand.files().remove(&path, contents).await?)
-    };
-    asked.done("sandboxes.remove", Effect::Destroy, work).await
+    unbroken(async move {
+        let contents = if recursive { Contents::Remove } else { Contents::Refuse };
+        let work = async {
+            let hand = asked.hand().await?;
+            Ok(hand.files().remove(&path, contents).await?)
+        };
+        asked.done("sandboxes.remove", Effect::Destroy, work).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -242,13 +250,16 @@ pub async fn stat(asked: Asked, Query(One { path }): Query<One>) -> Answer {
 }
 
 pub async fn make_directory(mut asked: Asked, request: Request) -> Answer {
-    let (_, input) = asked.input(request).await?;
-    let work = async {
-        let One { path } = tool::decode(input)?;
-        let hand = asked.hand().await?;
-        Ok(hand.files().make_directory(&path).await?)
-    };
-    asked.done("sandboxes.mkdir", Effect::Idempotent, work).await
+    unbroken(async move {
+        let (_, input) = asked.input(request).await?;
+        let work = async {
+            let One { path } = tool::decode(input)?;
+            let hand = asked.hand().await?;
+            Ok(hand.files().make_directory(&path).await?)
+        };
+        asked.done("sandboxes.mkdir", Effect::Idempotent, work).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -261,13 +272,16 @@ struct Moving {
 }
 
 pub async fn rename(mut asked: Asked, request: Request) -> Answer {
-    let (_, input) = asked.input(request).await?;
-    let work = async {
-        let Moving { from, to, existing } = tool::decode(input)?;
-        let hand = asked.hand().await?;
-        Ok(hand.files().rename(&from, &to, existing.into()).await?)
-    };
-    asked.done("sandboxes.move", Effect::Write, work).await
+    unbroken(async move {
+        let (_, input) = asked.input(request).await?;
+        let work = async {
+            let Moving { from, to, existing } = tool::decode(input)?;
+            let hand = asked.hand().await?;
+            Ok(hand.files().rename(&from, &to, existing.into()).await?)
+        };
+        asked.done("sandboxes.move", Effect::Write, work).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]

@@ -116,13 +116,16 @@ struct Signal {
 
 /// Sends a signal to one and to all it has begun.
 pub async fn signal(mut asked: Asked, request: Request) -> Answer {
-    let (_, input) = asked.input(request).await?;
-    let work = async {
-        let Signal { signal } = tool::decode(input)?;
-        let hand = asked.hand().await?;
-        Ok(hand.kill(handle(asked.part("process"))?, signal).await?)
-    };
-    asked.done("sandboxes.signal", Effect::Write, work).await
+    unbroken(async move {
+        let (_, input) = asked.input(request).await?;
+        let work = async {
+            let Signal { signal } = tool::decode(input)?;
+            let hand = asked.hand().await?;
+            Ok(hand.kill(handle(asked.part("process"))?, signal).await?)
+        };
+        asked.done("sandboxes.signal", Effect::Write, work).await
+    })
+    .await
 }
 
 /// Ends one with all it has begun, and forgets it.

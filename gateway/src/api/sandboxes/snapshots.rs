@@ -1,7 +1,8 @@
 //! What a sandbox's files were at earlier moments, and the way back to it.
 
 use axum::extract::Request;
-use kernel::{Error, Result, WorkspaceSnapshotId};
+use kernel::{Error, Result};
+use mcp_server::sandboxes::check_snapshot_name;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Workspace, WorkspaceSnapshot};
@@ -10,9 +11,6 @@ use tool::Effect;
 use super::asked::{Answer, Asked};
 use super::environment;
 use crate::api::unbroken;
-
-/// The longest name, in characters.
-const NAME: usize = 64;
 
 pub async fn list(asked: Asked) -> Answer {
     let work = async {
@@ -35,10 +33,8 @@ pub async fn take(mut asked: Asked, request: Request) -> Answer {
         let (headers, input) = asked.input(request).await?;
         let Wanted { name } = tool::decode(input.clone())?;
         let work = async {
-            check_name(name.as_deref())?;
+            check_snapshot_name(name.as_deref())?;
             let workspace = asked.workspace().await?;
-            // A workspace has files from its first call on.
-            drop(asked.platform().hands.wake(&workspace).await?);
             let snapshot = asked.platform().hands.snapshot(&workspace, name).await?;
             Ok(shown(&snapshot))
         };
@@ -113,9 +109,8 @@ pub async fn freeze(mut asked: Asked, request: Request) -> Answer {
         let (headers, input) = asked.input(request).await?;
         let Wanted { name } = tool::decode(input.clone())?;
         let work = async {
-            check_name(name.as_deref())?;
+            check_snapshot_name(name.as_deref())?;
             let workspace = asked.workspace().await?;
-            drop(asked.platform().hands.wake(&workspace).await?);
             Ok(shown(&asked.platform().hands.freeze(&workspace, name).await?))
         };
         asked.made(&headers, "sandboxes.freeze", &input, work).await
@@ -132,20 +127,10 @@ pub async fn thaw(asked: Asked) -> Answer {
     .await
 }
 
-fn check_name(name: Option<&str>) -> Result<()> {
-    let is_name =
-        |name: &str| !name.is_empty() && name.chars().count() <= NAME && !name.chars().any(char::is_control);
-    if name.is_none_or(is_name) {
-        return Ok(());
-    }
-    Err(Error::invalid("/name", format!("a name has 1 to {NAME} characters on one line")))
-}
-
 /// A snapshot of a workspace, by its id or its name.
 async fn found(asked: &Asked, workspace: &Workspace, id_or_name: &str) -> Result<WorkspaceSnapshot> {
-    let id = id_or_name.parse::<WorkspaceSnapshotId>().ok();
     let there = asked.platform().hands.snapshots(workspace).await?;
-    let found = there.into_iter().find(|it| Some(it.id) == id || it.name.as_deref() == Some(id_or_name));
+    let found = there.into_iter().find(|it| it.is(id_or_name));
     found.ok_or_else(|| {
         let wanted: String = id_or_name.chars().take(64).collect();
         Error::not_found(format!("snapshot {wanted:?} of this sandbox"))

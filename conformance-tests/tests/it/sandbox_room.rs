@@ -1,0 +1,183 @@
+//! Who has room, who has to wait, and what is left of a sandbox when something went wrong in it.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::{Client, Launch, Steading, eventually, require};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+struct Machine {
+    server: Steading,
+    client: Client,
+}
+
+impl Machine {
+    fn new(with: impl FnOnce(Launch) -> Launch) -> Self {
+        let server = require(with(Steading::launch()).start());
+        let client = server.client().in_env("default");
+        Self { server, client }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.client.request(method, &format!("/v1/sandboxes{path}"));
+        let answer = if body.is_null() { request } else { request.json(body) }.send().unwrap();
+        let lines = answer.text().unwrap_or_default().trim_end();
+        // The last line of a command says how it ended.
+        let last = lines.lines().last().filter(|_| path.ends_with("/exec") && answer.status == 200);
+        (answer.status, serde_json::from_str(last.unwrap_or(lines)).unwrap_or_default())
+    }
+
+    fn made(&self, name: &str) {
+        let (status, made) = self.ask("POST", "", &json!({ "name": name }));
+        assert_eq!(status, 201, "{made}");
+    }
+
+    fn exec(&self, sandbox: &str, command: &str) -> (u16, Value) {
+        self.ask("POST", &format!("/{sandbox}/exec"), &json!({ "command": command }))
+    }
+
+    fn done(&self, sandbox: &str, command: &str) {
+        let (status, ended) = self.exec(sandbox, command);
+        assert_eq!((status, &ended["code"]), (200, &json!(0)), "{sandbox}: {command}: {ended}");
+    }
+
+    fn shown(&self, sandbox: &str) -> Value {
+        let (status, shown) = self.ask("GET", &format!("/{sandbox}"), &Value::Null);
+        assert_eq!(status, 200, "{shown}");
+        shown
+    }
+
+    /// The names of a sandbox's snapshots.
+    fn kept(&self, sandbox: &str) -> Vec<String> {
+        let (_, there) = self.ask("GET", &format!("/{sandbox}/snapshots"), &Value::Null);
+        let there = there["snapshots"].as_array().unwrap().iter();
+        there.map(|it| it["name"].as_str().unwrap_or("").to_owned()).collect()
+    }
+}
+
+#[test]
+fn what_is_at_work_goes_on_and_what_rests_makes_room() {
+    let machine = Machine::new(|launch| launch.env("STEADING_SANDBOX_AWAKE_OF_TENANT", "2"));
+    for name in ["a", "b", "c"] {
+        machine.made(name);
+    }
+    for name in ["a", "b"] {
+        machine.done(name, "(sleep 1000 >/dev/null 2>&1 &)");
+    }
+    let (status, refused) = machine.exec("c", "true");
+    assert_eq!((status, &refused["code"]), (503, &json!("unavailable")), "{refused}");
+    for name in ["a", "b"] {
+        machine.done(name, "pgrep -fx 'sleep 1000'");
+    }
+    // Its owner may say which one is not needed; where nothing runs nobody need say so.
+    assert_eq!(machine.ask("POST", "/a/pause", &Value::Null).0, 200);
+    machine.done("c", "true");
+    machine.done("b", "pgrep -fx 'sleep 1000'");
+    machine.done("a", "! pgrep -fx 'sleep 1000'");
+}
+
+#[test]
+fn whoever_gives_up_while_a_sandbox_wakes_leaves_its_place_free() {
+    let machine = Machine::new(|launch| launch.env("STEADING_SANDBOX_AWAKE_OF_TENANT", "4"));
+    let key = machine.server.ready().key.clone();
+    for round in 0..12_u64 {
+        let names: Vec<_> = (0..4).map(|n| format!("s{round}-{n}")).collect();
+        for (n, name) in names.iter().enumerate() {
+            machine.made(name);
+            let body = r#"{"command":"true"}"#;
+            let mut stream = TcpStream::connect(machine.server.authority()).unwrap();
+            write!(
+                stream,
+                "POST /v1/sandboxes/{name}/exec HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n\
+                 steading-env: default\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+            std::thread::sleep(Duration::from_millis(round * 3 + n as u64));
+        }
+        for name in &names {
+            let ran = eventually(LIMIT, || (machine.exec(name, "true").0 == 200).then_some(()));
+            assert!(ran.is_some(), "{name} in round {round}: {:?}", machine.exec(name, "true"));
+        }
+        for name in &names {
+            assert_eq!(machine.ask("DELETE", &format!("/{name}"), &Value::Null).0, 204);
+        }
+    }
+}
+
+#[test]
+fn what_was_there_is_kept_when_memory_was_short_and_when_a_sandbox_crashed() {
+    let machine = Machine::new(|launch| launch.env("STEADING_SANDBOX_MEMORY_BYTES", "268435456"));
+    machine.made("box");
+    machine.done("box", "echo mine > file");
+    machine.exec("box", "python3 -c 'x = bytearray(1 << 30)'");
+    let short = eventually(LIMIT, || machine.kept("box").contains(&"out_of_memory".to_owned()).then_some(()));
+    assert!(short.is_some(), "{}\n{}", machine.shown("box"), machine.server.log());
+    assert_eq!(machine.shown("box")["ended"], "out_of_memory");
+    // The process that makes sandboxes ends, and with it every one.
+    let hosts = std::process::Command::new("pkill")
+        .args(["-9", "-f", &format!("sandbox-host .*{}", machine.server.ready().data_dir.display())])
+        .status();
+    assert!(hosts.unwrap().success());
+    let crashed = eventually(LIMIT, || machine.kept("box").contains(&"crashed".to_owned()).then_some(()));
+    assert!(crashed.is_some(), "{}\n{}", machine.shown("box"), machine.server.log());
+    assert_eq!(machine.shown("box")["ended"], "crashed");
+    machine.done("box", "grep mine file && rm file");
+    let (status, _) = machine.ask("POST", "/box/restore", &json!({ "snapshot": "crashed" }));
+    assert_eq!(status, 200);
+    machine.done("box", "grep mine file");
+}
+
+#[test]
+fn a_frozen_sandbox_begins_with_the_same_files_each_time() {
+    let machine = Machine::new(|launch| {
+        let launch = launch.env("STEADING_SANDBOX_FREEZE_AFTER_S", "1");
+        launch.env("STEADING_SANDBOX_PARK_AFTER_S", "2")
+    });
+    machine.made("box");
+    machine.done("box", "mkdir -p d && echo one > d/f && ln -s d/f l");
+    let (status, frozen) = machine.ask("POST", "/box/freeze", &json!({ "name": "base" }));
+    assert_eq!(status, 201, "{frozen}");
+    for round in 0..3 {
+        machine.done("box", "test \"$(ls -A)\" = \"$(printf 'd\\nl')\" && grep -x one l");
+        machine.done("box", "echo changed > d/f && rm l && touch more");
+        let parked = eventually(LIMIT, || (machine.shown("box")["state"] == "parked").then_some(()));
+        assert!(parked.is_some(), "round {round}: {}", machine.shown("box"));
+        assert_eq!(machine.shown("box")["ended"], Value::Null);
+    }
+    // Whoever thaws it goes on with what the last one left.
+    assert_eq!(machine.ask("POST", "/box/thaw", &Value::Null).0, 204);
+    machine.done("box", "grep -x changed d/f && test -e more");
+    let (status, again) = machine.ask("POST", "/box/restore", &json!({ "snapshot": "base" }));
+    assert_eq!(status, 200, "{again}");
+    let (_, second) = machine.ask("POST", "/box/freeze", &Value::Null);
+    assert_eq!(second["digest"], frozen["digest"]);
+}
+
+#[test]
+fn snapshots_of_a_tenant_hold_no_more_than_they_may() {
+    let machine = Machine::new(|launch| launch.env("STEADING_SANDBOX_SNAPSHOT_BYTES_OF_TENANT", "30000000"));
+    machine.made("box");
+    machine.done("box", "head -c 12000000 /dev/urandom > f");
+    let keep = |name: &str| machine.ask("POST", "/box/snapshots", &json!({ "name": name }));
+    assert_eq!((keep("one").0, keep("two").0), (201, 201));
+    let (status, refused) = keep("three");
+    assert_eq!((status, &refused["code"]), (429, &json!("quota_exceeded")), "{refused}");
+    assert_eq!(machine.ask("POST", "/box/fork", &json!({ "name": "copy" })).0, 429);
+    assert_eq!(machine.ask("DELETE", "/box/snapshots/one", &Value::Null).0, 204);
+    assert_eq!(keep("three").0, 201);
+    assert_eq!(machine.kept("box"), ["three", "two"]);
+}
+
+#[test]
+fn a_row_of_bad_bounds_stops_the_program_before_it_serves() {
+    for (name, value) in
+        [("STEADING_SANDBOX_WORKSPACE_BYTES", "1000"), ("STEADING_SANDBOX_PARK_AFTER_S", "3")]
+    {
+        let refused = Steading::launch().env(name, value).start().err();
+        assert!(refused.is_some(), "{name}={value}");
+    }
+}

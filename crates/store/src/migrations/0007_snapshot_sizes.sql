@@ -1,0 +1,1 @@
+ALTER TABLE workspace_snapshots ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0;
