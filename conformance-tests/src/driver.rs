@@ -87,10 +87,22 @@ impl Driver {
     /// # Errors
     /// Where it does not start or does not connect.
     pub fn python(place: &Place, target: Target, mode: &str) -> anyhow::Result<(Greeting, Self)> {
+        Self::python_of(with(described(place, target), "mode", mode.into()))
+    }
+
+    /// The same client at any address, with a key.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn python_at(url: &str, key: &str, mode: &str) -> anyhow::Result<(Greeting, Self)> {
+        Self::python_of(json!({ "url": url, "key": key, "mode": mode }))
+    }
+
+    fn python_of(target: Value) -> anyhow::Result<(Greeting, Self)> {
         let home = testkit::temporary()?;
         let mut command = require(PythonTool::install()).command(home.path())?;
         command.args(["-c", PYTHON]);
-        Self::start(command, home, with(described(place, target), "mode", mode.into()))
+        Self::start(command, home, target)
     }
 
     /// The TypeScript SDK's client 1.x.

@@ -188,10 +188,14 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
         (_, route) if route.starts_with("/v1/sandboxes/{sandbox}") => {
             let rest = route.trim_start_matches("/v1/sandboxes/{sandbox}");
-            let rest = rest.replace("{process}", "1").replace("{snapshot}", &t.snapshot);
+            let rest =
+                rest.replace("{process}", "1").replace("{snapshot}", &t.snapshot).replace("{server}", "a");
             let path = format!("/v1/sandboxes/{}{rest}", t.sandbox);
             match (method, rest.as_str()) {
                 ("post", "/exec" | "/processes") => with(&path, json!({ "command": "true" })),
+                ("post", "/mcp/a") => {
+                    with(&path, json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }))
+                }
                 ("post", "/previews") => with(&path, json!({ "port": 1 })),
                 ("post", "/processes/1/signal") => with(&path, json!({ "signal": 9 })),
                 ("post", "/files/mkdir") => with(&path, json!({ "path": "a" })),
@@ -208,7 +212,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
                 ("get", "/files/stat" | "/files/watch" | "/files/list") => plain(&path),
                 (
                     "get" | "delete",
-                    "" | "/ports" | "/exec" | "/processes" | "/processes/1" | "/snapshots",
+                    "" | "/ports" | "/mcp" | "/exec" | "/processes" | "/processes/1" | "/snapshots",
                 ) => plain(&path),
                 ("delete", rest) if rest.starts_with("/snapshots/") => plain(&path),
                 _ => return None,

@@ -86,6 +86,7 @@ mod outsiders;
 mod sandbox_agent;
 mod sandbox_bridge;
 mod sandbox_egress;
+mod sandbox_mcp;
 mod sandbox_room;
 mod sandbox_routes;
 mod sandbox_shell;

@@ -17,6 +17,7 @@ use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::runs::Run;
+use crate::servers::Servers;
 use crate::surroundings::surroundings;
 use crate::{Inner, Journal};
 
@@ -114,6 +115,7 @@ pub(crate) struct Awake {
     session: Session,
     pub run: Arc<Run>,
     contents: Semaphore,
+    servers: Servers,
     /// Its way out and its bridge, which end with it.
     _serving: JoinSet<()>,
 }
@@ -248,6 +250,11 @@ impl Hand {
         self.0.limiting
     }
 
+    /// What speaks MCP in it.
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.0.servers
+    }
+
     /// Its id.
     #[must_use]
     pub fn sandbox(&self) -> SandboxId {
@@ -369,6 +376,7 @@ impl Inner {
             session,
             run,
             contents: Semaphore::new(CONTENTS),
+            servers: Servers::default(),
             _serving: serving,
         }))
     }

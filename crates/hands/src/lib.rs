@@ -13,6 +13,7 @@ mod freezing;
 mod keeping;
 mod limits;
 mod runs;
+mod servers;
 mod snapshots;
 mod status;
 mod surroundings;
@@ -37,6 +38,7 @@ pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
+pub use servers::{Program, Server};
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;

@@ -54,6 +54,8 @@ const ROWS: &[Row] = &[
     ("/files/mkdir", "post", "makeDirectory", "Make the directory {path} and those above it", "204", &[]),
     ("/files/move", "post", "moveFile", "Move {from, to, existing}", "204", &[]),
     ("/files/search", "post", "searchFiles", "Find files by {path, name, line, all, limit}", "200", &[]),
+    ("/mcp", "get", "listMcpServers", "The MCP servers that /workspace/.mcp.json names", "200", &[]),
+    ("/mcp/{server}", "post", "speakMcp", "A message of MCP to one of them, and its answer", "200", &[]),
     ("/ports", "get", "listPorts", "The ports that are listened on, with their addresses", "200", &[]),
     ("/previews", "post", "openPreview", "The address that {port} is shown at", "200", &[]),
     ("/snapshots", "get", "listSnapshots", "Its snapshots, newest first", "200", &[]),

@@ -5,6 +5,7 @@ mod described;
 mod exec;
 mod files;
 mod lines;
+mod mcp;
 mod processes;
 mod snapshots;
 mod terminal;
@@ -39,6 +40,8 @@ pub fn routes() -> Router<Api> {
         .route(&one(""), get(show).delete(destroy))
         .route(&one("/pause"), post(pause))
         .route(&one("/resume"), post(resume))
+        .route(&one("/mcp"), get(mcp::list))
+        .route(&one("/mcp/{server}"), post(mcp::speak))
         .route(&one("/ports"), get(ports))
         .route(&one("/previews"), post(preview))
         .route(&one("/exec"), get(terminal::open).post(exec::exec))
