@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hand::jail::Groups;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,28 @@ impl Hierarchy {
         self.parent.join(name)
     }
 
+    /// Whether it bounds what processes use. One that does not knows the sandbox only as a whole.
+    #[must_use]
+    pub fn bounds(&self) -> bool {
+        matches!(self.kind, Kind::V2 | Kind::Memory | Kind::Pids | Kind::Cpu)
+    }
+
+    /// Adds how a jail joins the sandbox's group.
+    pub fn add_to_join(&self, name: &str, groups: &mut Groups) {
+        let directory = self.directory(name);
+        let hand = if self.bounds() { directory.join(HAND) } else { directory.clone() };
+        let version_2 = matches!(self.kind, Kind::V2 | Kind::Unified);
+        let file = if version_2 { "cgroup.procs" } else { "tasks" };
+        if self.bounds() {
+            groups.commands.push(directory.join(COMMANDS).join(file));
+        }
+        if version_2 {
+            groups.first = Some(hand);
+        } else {
+            groups.hand.push(hand.join(file));
+        }
+    }
+
     /// Makes the group and sets its limits.
     ///
     /// # Errors
@@ -72,6 +95,9 @@ impl Hierarchy {
         let directory = self.directory(name);
         let (hand, commands) = (directory.join(HAND), directory.join(COMMANDS));
         make(&directory)?;
+        if !self.bounds() {
+            return Ok(());
+        }
         if self.kind == Kind::V2 {
             put(&directory, "cgroup.subtree_control", "+memory +pids +cpu")?;
         }
@@ -288,6 +314,38 @@ mod tests {
         for kind in [Kind::Unified, Kind::Cpuacct, Kind::Freezer] {
             assert_eq!(told(kind), []);
         }
+    }
+
+    #[test]
+    fn commands_join_only_what_bounds_them_and_of_version_1_a_thread_at_a_time() {
+        let joined = |kinds: &[Kind]| {
+            let mut groups = Groups::default();
+            for kind in kinds {
+                let parent = PathBuf::from(format!("/{kind:?}"));
+                Hierarchy { kind: *kind, parent }.add_to_join("name", &mut groups);
+            }
+            let text =
+                |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            (groups.first.map(|path| path.display().to_string()), text(groups.hand), text(groups.commands))
+        };
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let first = |path: &str| Some(path.to_owned());
+        assert_eq!(
+            joined(&[Kind::V2]),
+            (first("/V2/name/hand"), words(&[]), words(&["/V2/name/commands/cgroup.procs"])),
+        );
+        assert_eq!(
+            joined(&[Kind::Unified, Kind::Pids]),
+            (
+                first("/Unified/name"),
+                words(&["/Pids/name/hand/tasks"]),
+                words(&["/Pids/name/commands/tasks"])
+            ),
+        );
+        assert_eq!(
+            joined(&[Kind::Freezer, Kind::Cpuacct]),
+            (None, words(&["/Freezer/name/tasks", "/Cpuacct/name/tasks"]), words(&[])),
+        );
     }
 
     #[test]
