@@ -1,7 +1,7 @@
 //! Control groups: v2, v1, or both at once, whichever this machine has, below the group that this process is in.
 //!
-//! A sandbox has a group of its name in each hierarchy, and where that bounds anything, in it one for its hand and one for
-//! its commands, which carries the limits: whatever commands use up, the hand still answers.
+//! A sandbox has a group of its name in each hierarchy, and where that bounds anything, in it one for its commands, which
+//! carries the limits: whatever commands use up, the hand still answers.
 
 mod hierarchy;
 mod layout;

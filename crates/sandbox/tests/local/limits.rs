@@ -49,7 +49,7 @@ async fn processes_are_bounded_and_the_hand_still_runs_commands() {
 }
 
 #[tokio::test]
-async fn whatever_a_command_begins_is_in_every_group_of_the_sandbox_and_in_none_of_the_hand() {
+async fn whatever_a_command_begins_is_where_commands_are_bounded_and_the_hand_is_not() {
     let rig = rig();
     let cell = rig.cell().await;
     cell.shell("sleep 1000 > /dev/null 2>&1 & setsid -f sleep 1000 > /dev/null 2>&1").await;
@@ -63,11 +63,9 @@ async fn whatever_a_command_begins_is_in_every_group_of_the_sandbox_and_in_none_
         assert_eq!(own.len(), found["groups"].len(), "{process}: {groups}");
         if command.starts_with("sleep") {
             begun += 1;
-            assert_eq!(of("/hand"), 0, "{process}: {groups}");
             assert!(of("/commands") > 0, "{process}: {groups}");
         } else {
             assert_eq!(of("/commands"), 0, "{process}: {groups}");
-            assert!(of("/hand") > 0, "{process}: {groups}");
         }
     }
     assert_eq!(begun, 2);

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::runner::{Limits, Usage};
 
-/// The group of the hand alone.
+/// The group of the hand alone, of version 2, whose groups have either processes or groups below them. Of version 1 the
+/// hand is in the sandbox's own group: each group costs the machine memory, the more the more sandboxes there are.
 pub const HAND: &str = "hand";
 
 /// The group of everything else.
@@ -74,16 +75,17 @@ impl Hierarchy {
     /// Adds how a jail joins the sandbox's group.
     pub fn add_to_join(&self, name: &str, groups: &mut Groups) {
         let directory = self.directory(name);
-        let hand = if self.bounds() { directory.join(HAND) } else { directory.clone() };
-        let version_2 = matches!(self.kind, Kind::V2 | Kind::Unified);
-        let file = if version_2 { "cgroup.procs" } else { "tasks" };
-        if self.bounds() {
-            groups.commands.push(directory.join(COMMANDS).join(file));
-        }
-        if version_2 {
-            groups.first = Some(hand);
-        } else {
-            groups.hand.push(hand.join(file));
+        match self.kind {
+            Kind::V2 => {
+                groups.first = Some(directory.join(HAND));
+                groups.commands.push(directory.join(COMMANDS).join("cgroup.procs"));
+            }
+            Kind::Unified => groups.first = Some(directory),
+            Kind::Memory | Kind::Pids | Kind::Cpu => {
+                groups.hand.push(directory.join("tasks"));
+                groups.commands.push(directory.join(COMMANDS).join("tasks"));
+            }
+            Kind::Cpuacct | Kind::Freezer => groups.hand.push(directory.join("tasks")),
         }
     }
 
@@ -98,33 +100,36 @@ impl Hierarchy {
         if !self.bounds() {
             return Ok(());
         }
-        if self.kind == Kind::V2 {
-            put(&directory, "cgroup.subtree_control", "+memory +pids +cpu")?;
-        }
-        make(&hand)?;
-        make(&commands)?;
         let quota = (u64::from(limits.cpu_millis) * PERIOD_US / 1000).max(1000);
-        let parts = [
-            (&hand, HAND_BYTES + limits.tmp_bytes, HAND_PIDS),
-            (&commands, limits.memory_bytes, limits.pids.into()),
-        ];
+        let hand_bytes = HAND_BYTES + limits.tmp_bytes;
+        let pids = u64::from(limits.pids);
+        // Of version 1 the first of them holds the second.
+        let bytes = [(&directory, hand_bytes + limits.memory_bytes), (&commands, limits.memory_bytes)];
         match self.kind {
             Kind::V2 => {
+                put(&directory, "cgroup.subtree_control", "+memory +pids +cpu")?;
+                make(&hand)?;
+                make(&commands)?;
                 put(&commands, "cpu.max", format!("{quota} {PERIOD_US}"))?;
                 put(&hand, "cpu.weight", 1000)?;
-                for (group, bytes, pids) in parts {
+                for (group, bytes, pids) in
+                    [(&hand, hand_bytes, HAND_PIDS), (&commands, limits.memory_bytes, pids)]
+                {
                     put(group, "memory.max", bytes)?;
                     put_if_there(group, "memory.swap.max", 0)?;
                     put(group, "pids.max", pids)?;
                 }
             }
             Kind::Cpu => {
+                make(&commands)?;
                 put(&commands, "cpu.cfs_period_us", PERIOD_US)?;
                 put(&commands, "cpu.cfs_quota_us", quota)?;
-                put(&hand, "cpu.shares", 10_240)?;
+                // The hand beside them weighs 1024, as every process does.
+                put(&commands, "cpu.shares", 102)?;
             }
             Kind::Memory => {
-                for (group, bytes, _) in parts {
+                make(&commands)?;
+                for (group, bytes) in bytes {
                     put(group, "memory.limit_in_bytes", bytes)?;
                     // With swap of its own a sandbox would hold more than it may, and slow everybody.
                     put_if_there(group, "memory.memsw.limit_in_bytes", bytes)?;
@@ -132,9 +137,9 @@ impl Hierarchy {
                 }
             }
             Kind::Pids => {
-                for (group, _, pids) in parts {
-                    put(group, "pids.max", pids)?;
-                }
+                make(&commands)?;
+                put(&directory, "pids.max", HAND_PIDS + pids)?;
+                put(&commands, "pids.max", pids)?;
             }
             Kind::Unified | Kind::Cpuacct | Kind::Freezer => {}
         }
@@ -215,8 +220,6 @@ impl Hierarchy {
     pub fn add_usage(&self, name: &str, usage: &mut Usage) {
         let directory = self.directory(name);
         let commands = directory.join(COMMANDS);
-        let of_both =
-            |file: &str| [HAND, COMMANDS].iter().map(|part| number(&directory.join(part), file)).sum::<u64>();
         match self.kind {
             Kind::V2 => {
                 usage.memory_bytes += number(&directory, "memory.current");
@@ -226,10 +229,10 @@ impl Hierarchy {
             }
             Kind::Unified => usage.cpu += Duration::from_micros(field(&directory, "cpu.stat", "usage_usec")),
             Kind::Memory => {
-                usage.memory_bytes += of_both("memory.usage_in_bytes");
+                usage.memory_bytes += number(&directory, "memory.usage_in_bytes");
                 usage.oom_kills += field(&commands, "memory.oom_control", "oom_kill");
             }
-            Kind::Pids => usage.pids += u32::try_from(of_both("pids.current")).unwrap_or(u32::MAX),
+            Kind::Pids => usage.pids += u32::try_from(number(&directory, "pids.current")).unwrap_or(u32::MAX),
             Kind::Cpuacct => usage.cpu += Duration::from_nanos(number(&directory, "cpuacct.usage")),
             Kind::Cpu | Kind::Freezer => {}
         }
@@ -283,7 +286,7 @@ mod tests {
         hierarchy.create("name", &LIMITS).unwrap();
         let mut told = Vec::new();
         for part in ["", HAND, COMMANDS] {
-            for entry in fs::read_dir(root.path().join("name").join(part)).unwrap().flatten() {
+            for entry in fs::read_dir(root.path().join("name").join(part)).into_iter().flatten().flatten() {
                 if entry.path().is_file() {
                     let name = Path::new(part).join(entry.file_name()).display().to_string();
                     told.push((name, fs::read_to_string(entry.path()).unwrap()));
@@ -307,6 +310,24 @@ mod tests {
             ("hand/pids.max", "512"),
         ];
         assert_eq!(told(Kind::V2), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn version_1_is_told_limits_of_the_whole_and_of_the_commands_in_it() {
+        let pairs = |pairs: &[(&str, u64)]| {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_string())).collect::<Vec<_>>()
+        };
+        let whole = HAND_BYTES + LIMITS.tmp_bytes + LIMITS.memory_bytes;
+        let memory =
+            [("commands/memory.limit_in_bytes", LIMITS.memory_bytes), ("memory.limit_in_bytes", whole)];
+        assert_eq!(told(Kind::Memory), pairs(&memory));
+        assert_eq!(told(Kind::Pids), pairs(&[("commands/pids.max", 32), ("pids.max", 32 + HAND_PIDS)]));
+        let cpu = [
+            ("commands/cpu.cfs_period_us", 10_000),
+            ("commands/cpu.cfs_quota_us", 15_000),
+            ("commands/cpu.shares", 102),
+        ];
+        assert_eq!(told(Kind::Cpu), pairs(&cpu));
     }
 
     #[test]
@@ -336,11 +357,7 @@ mod tests {
         );
         assert_eq!(
             joined(&[Kind::Unified, Kind::Pids]),
-            (
-                first("/Unified/name"),
-                words(&["/Pids/name/hand/tasks"]),
-                words(&["/Pids/name/commands/tasks"])
-            ),
+            (first("/Unified/name"), words(&["/Pids/name/tasks"]), words(&["/Pids/name/commands/tasks"])),
         );
         assert_eq!(
             joined(&[Kind::Freezer, Kind::Cpuacct]),
