@@ -14,6 +14,7 @@ mod owner;
 mod poll;
 mod process;
 mod relay;
+mod room;
 mod serve;
 mod spawn;
 mod tree;

@@ -25,7 +25,7 @@ pub struct Output {
 
 /// How long it is waited for the server.
 const PATIENCE: Duration = Duration::from_secs(20);
-const STEP: Duration = Duration::from_millis(200);
+const STEP: Duration = Duration::from_millis(25);
 
 impl Tool<Platform> for PreviewOpen {
     type Proof = Env;

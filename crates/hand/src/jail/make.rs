@@ -99,14 +99,15 @@ fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs:
     if spec.users != Users::Single && !translated {
         users = namespaces::make_users(spec.users, Disk::Plain)?;
     }
-    namespaces::leave_all(spec.has(Protection::Network))?;
-    match sys::fork(libc::CLONE_PARENT | libc::SIGCHLD).at(Step::Namespaces, "clone")? {
+    namespaces::leave_most(spec.has(Protection::Network))?;
+    match make_first(spec.groups.first.as_deref())? {
         sys::Side::Parent(pid) => {
             say(report, &Report::Made { pid: pid.unsigned_abs() });
             namespaces::reap();
             Ok(())
         }
         sys::Side::Child => {
+            namespaces::leave_groups()?;
             let translation = translated.then(|| users.as_fd());
             mounts::build_root(&spec)?;
             if spec.disks == Told::Later {
@@ -125,6 +126,24 @@ fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs:
             Err(exec(&spec, &program, &stream, &groups)).at(Step::Exec, "hand pid1")
         }
     }
+}
+
+/// Makes the first process, a child of whoever started this, in the group of version 2 if there is one.
+fn make_first(group: Option<&Path>) -> Result<sys::Side, Error> {
+    let outside = || sys::fork(libc::CLONE_PARENT | libc::SIGCHLD).at(Step::Namespaces, "clone");
+    let Some(path) = group else { return outside() };
+    let directory = open(path, OFlags::PATH | OFlags::DIRECTORY).at(Step::Groups, path.display())?;
+    // Who is made in a group does not have to move there, for which the kernel would wait.
+    if let Ok(side) = sys::fork_into(directory.as_fd()) {
+        return Ok(side);
+    }
+    // Profiles around this one may forbid it, and kernels before 5.7 do not have it.
+    let side = outside()?;
+    if let sys::Side::Child = side {
+        let file = path.join("cgroup.procs");
+        fs::write(&file, "0").at(Step::Groups, file.display())?;
+    }
+    Ok(side)
 }
 
 /// The connection, and then the groups that commands join, stay open; everything else closes.

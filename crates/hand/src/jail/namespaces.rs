@@ -8,9 +8,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{At, Error, Step, USER, Users, sys};
 
-/// Everything but users.
-const ALL: libc::c_int =
-    libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID;
+/// Everything but users, groups and the network.
+const MOST: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
 
 /// How many users a jail has.
 const COUNT: u32 = 1 << 16;
@@ -72,13 +71,14 @@ pub fn reap() {
     sys::reap_children();
 }
 
-/// Leaves every other namespace. The next process that is made is the first of the new one of processes.
+/// Leaves every other namespace but that of groups. The next process that is made is the first of the new one of
+/// processes.
 ///
 /// # Errors
 /// Where the kernel refuses one of them.
-pub fn leave_all(network: bool) -> Result<(), Error> {
+pub fn leave_most(network: bool) -> Result<(), Error> {
     let network_flag = if network { libc::CLONE_NEWNET } else { 0 };
-    sys::unshare(ALL | network_flag).at(Step::Namespaces, "unshare")?;
+    sys::unshare(MOST | network_flag).at(Step::Namespaces, "unshare")?;
     rustix::system::sethostname(b"sandbox").at(Step::Namespaces, "sethostname")?;
     if network {
         let socket = rustix::net::socket_with(
@@ -91,6 +91,14 @@ pub fn leave_all(network: bool) -> Result<(), Error> {
         sys::loopback_up(std::os::fd::AsFd::as_fd(&socket)).at(Step::Network, "lo")?;
     }
     Ok(())
+}
+
+/// Leaves the namespace of groups: those that this process is in are all that is seen from here on.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn leave_groups() -> Result<(), Error> {
+    sys::unshare(libc::CLONE_NEWCGROUP).at(Step::Namespaces, "unshare")
 }
 
 fn write_maps(process: &str, users: &str, groups: &str, deny_groups: bool) -> Result<(), Error> {

@@ -21,7 +21,7 @@ const FILES: u64 = 65_536;
 pub struct Confinement {
     /// The user and the group to become; without one the process stays who it is.
     pub user: Option<u32>,
-    /// Open files `cgroup.procs` of the groups to join.
+    /// Open files that take who writes `0` into the groups to join.
     #[serde(default)]
     pub groups: Vec<RawFd>,
 }

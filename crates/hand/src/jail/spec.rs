@@ -57,13 +57,20 @@ impl Users {
     }
 }
 
-/// The control groups of a jail, each as its file `cgroup.procs`; none where none can be written.
+/// The control groups of a jail; none where none can be written.
+///
+/// Files take the process that writes `0` into them. Of version 1 that is `tasks`, which takes a thread, and so all of a
+/// process that has one: `cgroup.procs` waits until every processor of the machine has been seen between two processes,
+/// which is longer than a short command takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Groups {
-    /// Of the first process alone, so that nothing that commands do starves it.
+    /// The directory of the group of version 2 in which the first process is made.
+    #[serde(default)]
+    pub first: Option<PathBuf>,
+    /// The files of the groups of version 1 of the first process alone, so that nothing that commands do starves it.
     pub hand: Vec<PathBuf>,
-    /// Of everything else.
+    /// The files of the groups of everything else.
     pub commands: Vec<PathBuf>,
 }
 

@@ -4,6 +4,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Of clone3(2); the library cuts it to 32 bits, of which it is none.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// Which process returns from a fork.
 pub enum Side {
     /// The new one.
@@ -20,6 +23,27 @@ pub fn fork(flags: libc::c_int) -> io::Result<Side> {
     // SAFETY: without a stack and without shared memory, clone is a fork; this program has one thread.
     #[expect(unsafe_code, reason = "no library forks with flags")]
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
+    side(pid)
+}
+
+/// Makes a process in the control group of version 2 whose directory that is; its parent is that of this one.
+///
+/// # Errors
+/// Of clone3(2).
+pub fn fork_into(group: BorrowedFd<'_>) -> io::Result<Side> {
+    // SAFETY: all-zero is a valid request.
+    #[expect(unsafe_code, reason = "the structure has no other maker")]
+    let mut request: libc::clone_args = unsafe { std::mem::zeroed() };
+    request.flags = libc::CLONE_PARENT as u64 | CLONE_INTO_CGROUP;
+    request.cgroup = group.as_raw_fd() as u64;
+    // SAFETY: without a stack and without shared memory it is a fork, of a program that has one thread; the structure and
+    // its size belong together.
+    #[expect(unsafe_code, reason = "no library forks into a group")]
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const request, size_of::<libc::clone_args>()) };
+    side(pid)
+}
+
+fn side(pid: libc::c_long) -> io::Result<Side> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),

@@ -12,6 +12,7 @@ use rustix::net::{
 
 use super::link::Link;
 use super::process::Input;
+use super::room::room;
 use crate::wire::{Cause, Event, Kind, Reply, WINDOW};
 
 /// Bytes taken in one go.
@@ -152,19 +153,19 @@ impl Dial {
     }
 
     fn read(&mut self, stream: u32, link: &mut Link) {
-        let mut buffer = [0; CHUNK];
+        let mut room = room(CHUNK);
         let limit = CHUNK.min(self.credit as usize);
         if limit == 0 {
             return;
         }
-        match rustix::io::read(&self.socket, &mut buffer[..limit]) {
-            Ok(0) => {
+        match rustix::io::read(&self.socket, &mut room[..limit]) {
+            Ok(([], _)) => {
                 self.reading = Way::Over;
                 link.send(stream, Kind::End, &[]);
             }
-            Ok(count) => {
-                self.credit -= count as u32;
-                link.send(stream, Kind::Data, &buffer[..count]);
+            Ok((bytes, _)) => {
+                self.credit -= bytes.len() as u32;
+                link.send(stream, Kind::Data, bytes);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             // Reset: nobody takes anything any more either.

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use serde::Serialize;
 
+use super::room::room;
 use crate::wire::{Bad, Cause, Decoder, Failure, Frame, Kind, encode};
 
 /// Above this much unsent, no output of commands is taken.
@@ -13,6 +14,9 @@ const CONGESTED: usize = 1 << 20;
 
 /// Above this much unsent, no requests are taken either.
 const FLOODED: usize = 8 << 20;
+
+/// Bytes taken in one go.
+const CHUNK: usize = 64 << 10;
 
 /// The connection is gone, and with it the reason for all that runs.
 #[derive(Debug)]
@@ -57,11 +61,11 @@ impl Link {
 
     /// Takes what has come.
     pub fn receive(&mut self) -> Result<(), Gone> {
-        let mut buffer = [0; 64 << 10];
-        match rustix::net::recv(self.socket.as_ref().ok_or(Gone)?, &mut buffer[..], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => Err(Gone),
-            Ok((_, count)) => {
-                self.decoder.feed(&buffer[..count]);
+        let mut room = room(CHUNK);
+        match rustix::net::recv(self.socket.as_ref().ok_or(Gone)?, &mut *room, RecvFlags::DONTWAIT) {
+            Ok((([], _), _)) => Err(Gone),
+            Ok(((bytes, _), _)) => {
+                self.decoder.feed(bytes);
                 Ok(())
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
@@ -91,7 +95,7 @@ impl Link {
         if !self.pending() {
             self.out.clear();
             self.sent = 0;
-            self.out.shrink_to(CONGESTED);
+            self.out.shrink_to(CHUNK);
         } else if self.sent > CONGESTED {
             self.out.drain(..self.sent);
             self.sent = 0;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use super::link::Link;
 use super::log::Log;
+use super::room::room;
 use super::spawn::{Report, next_report};
 use super::tree;
 use crate::wire::{Exit, Kept, Kind, MAX_LAST, Outcome, Size, State, WINDOW};
@@ -324,7 +325,7 @@ impl Outlet {
     /// Takes what is there, once, and passes it on.
     pub fn read(&mut self, stream: Option<u32>, link: &mut Link) {
         let Some(from) = &self.from else { return };
-        let mut buffer = [0; CHUNK];
+        let mut room = room(CHUNK);
         let mut limit = CHUNK;
         if let Sink::Stream { credit, .. } = &self.sink {
             limit = limit.min(*credit as usize);
@@ -335,9 +336,9 @@ impl Outlet {
         if limit == 0 {
             return;
         }
-        match rustix::io::read(from, &mut buffer[..limit]) {
-            Ok(count @ 1..) => {
-                let bytes = &buffer[..count];
+        match rustix::io::read(from, &mut room[..limit]) {
+            Ok((bytes, _)) if !bytes.is_empty() => {
+                let (bytes, count) = (&*bytes, bytes.len());
                 match &mut self.sink {
                     Sink::Stream { credit, sent } => {
                         *credit -= count as u32;

@@ -13,6 +13,7 @@ use rustix::net::{
 };
 
 use super::owner::Owner;
+use super::room::room;
 
 /// Connections that may go through at once.
 const MAX_PAIRS: usize = 256;
@@ -166,10 +167,10 @@ impl Flow {
 
     fn turn(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Broken> {
         if self.bytes.is_empty() && self.stage == Stage::Open {
-            let mut buffer = [0; CHUNK];
-            match rustix::io::read(from, &mut buffer) {
-                Ok(0) => self.stage = Stage::Ending,
-                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+            let mut room = room(CHUNK);
+            match rustix::io::read(from, &mut *room) {
+                Ok(([], _)) => self.stage = Stage::Ending,
+                Ok((bytes, _)) => self.bytes.extend_from_slice(bytes),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => return Err(Broken),
             }

@@ -1,6 +1,6 @@
 //! Control groups: v2, v1, or both at once, whichever this machine has, below the group that this process is in.
 //!
-//! A sandbox has a group of its name in each hierarchy, and in it one for its hand and one for its commands, which
+//! A sandbox has a group of its name in each hierarchy, and where that bounds anything, in it one for its commands, which
 //! carries the limits: whatever commands use up, the hand still answers.
 
 mod hierarchy;
@@ -50,15 +50,14 @@ impl Group {
         Self { hierarchies: layout.hierarchies.clone(), name: name.to_owned() }
     }
 
-    /// The files through which the maker of the jail joins.
+    /// How the maker of the jail joins.
     #[must_use]
     pub fn to_join(&self) -> Groups {
-        let files = |part: &str| {
-            let file =
-                |hierarchy: &Hierarchy| hierarchy.directory(&self.name).join(part).join("cgroup.procs");
-            self.hierarchies.iter().map(file).collect()
-        };
-        Groups { hand: files(hierarchy::HAND), commands: files(hierarchy::COMMANDS) }
+        let mut groups = Groups::default();
+        for hierarchy in &self.hierarchies {
+            hierarchy.add_to_join(&self.name, &mut groups);
+        }
+        groups
     }
 
     /// Stops every process where it is, and returns when each has stopped.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::runner::{Limits, Runner};
 
-use super::rig::{Cell, rig};
+use super::rig::{Cell, rig, traces};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,6 +46,32 @@ async fn processes_are_bounded_and_the_hand_still_runs_commands() {
     assert_eq!(cell.run(&["/bin/true"]).await.unwrap().0, 0);
     let wide = rig.cell_with(Limits { pids: 512, ..Limits::default() }).await;
     assert_eq!(wide.shell(script).await, "200");
+}
+
+#[tokio::test]
+async fn whatever_a_command_begins_is_where_commands_are_bounded_and_the_hand_is_not() {
+    let rig = rig();
+    let cell = rig.cell().await;
+    cell.shell("sleep 1000 > /dev/null 2>&1 & setsid -f sleep 1000 > /dev/null 2>&1").await;
+    let found = traces(rig.directory.path(), &[cell.id]);
+    let mut begun = 0;
+    for process in &found["processes"] {
+        let (pid, command) = process.split_once(' ').unwrap();
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let own: Vec<&str> = groups.lines().filter(|line| line.contains(&cell.id.to_string())).collect();
+        let of = |part: &str| own.iter().filter(|line| line.ends_with(part)).count();
+        assert_eq!(own.len(), found["groups"].len(), "{process}: {groups}");
+        if command.starts_with("sleep") {
+            begun += 1;
+            assert!(of("/commands") > 0, "{process}: {groups}");
+        } else {
+            assert_eq!(of("/commands"), 0, "{process}: {groups}");
+        }
+    }
+    assert_eq!(begun, 2);
+    // Of groups of the host nothing is seen inside.
+    let seen = cell.shell("cat /proc/self/cgroup").await;
+    assert!(!seen.contains(&cell.id.to_string()), "{seen}");
 }
 
 /// How long `true` takes in the middle of many runs.

@@ -42,6 +42,9 @@ async fn what_is_typed_reaches_who_is_in_the_foreground_and_so_do_its_signals() 
     until(&mut stdout, "hello\r\nhello\r\n").await;
     process.stdin().write_all(b"\x04").await.expect("a terminal");
     until(&mut stdout, "set\r\n").await;
+    // Only who answers is in the foreground by now.
+    process.stdin().write_all(b"again\n").await.expect("a terminal");
+    until(&mut stdout, "again\r\nagain\r\n").await;
     process.stdin().write_all(b"\x03").await.expect("a terminal");
     until(&mut stdout, "caught").await;
     let exit = tokio::time::timeout(LONG, process.wait()).await.expect("in time").expect("an end");

@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hand::jail::Groups;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::runner::{Limits, Usage};
 
-/// The group of the hand alone.
+/// The group of the hand alone, of version 2, whose groups have either processes or groups below them. Of version 1 the
+/// hand is in the sandbox's own group: each group costs the machine memory, the more the more sandboxes there are.
 pub const HAND: &str = "hand";
 
 /// The group of everything else.
@@ -64,6 +66,29 @@ impl Hierarchy {
         self.parent.join(name)
     }
 
+    /// Whether it bounds what processes use. One that does not knows the sandbox only as a whole.
+    #[must_use]
+    pub fn bounds(&self) -> bool {
+        matches!(self.kind, Kind::V2 | Kind::Memory | Kind::Pids | Kind::Cpu)
+    }
+
+    /// Adds how a jail joins the sandbox's group.
+    pub fn add_to_join(&self, name: &str, groups: &mut Groups) {
+        let directory = self.directory(name);
+        match self.kind {
+            Kind::V2 => {
+                groups.first = Some(directory.join(HAND));
+                groups.commands.push(directory.join(COMMANDS).join("cgroup.procs"));
+            }
+            Kind::Unified => groups.first = Some(directory),
+            Kind::Memory | Kind::Pids | Kind::Cpu => {
+                groups.hand.push(directory.join("tasks"));
+                groups.commands.push(directory.join(COMMANDS).join("tasks"));
+            }
+            Kind::Cpuacct | Kind::Freezer => groups.hand.push(directory.join("tasks")),
+        }
+    }
+
     /// Makes the group and sets its limits.
     ///
     /// # Errors
@@ -72,33 +97,39 @@ impl Hierarchy {
         let directory = self.directory(name);
         let (hand, commands) = (directory.join(HAND), directory.join(COMMANDS));
         make(&directory)?;
-        if self.kind == Kind::V2 {
-            put(&directory, "cgroup.subtree_control", "+memory +pids +cpu")?;
+        if !self.bounds() {
+            return Ok(());
         }
-        make(&hand)?;
-        make(&commands)?;
         let quota = (u64::from(limits.cpu_millis) * PERIOD_US / 1000).max(1000);
-        let parts = [
-            (&hand, HAND_BYTES + limits.tmp_bytes, HAND_PIDS),
-            (&commands, limits.memory_bytes, limits.pids.into()),
-        ];
+        let hand_bytes = HAND_BYTES + limits.tmp_bytes;
+        let pids = u64::from(limits.pids);
+        // Of version 1 the first of them holds the second.
+        let bytes = [(&directory, hand_bytes + limits.memory_bytes), (&commands, limits.memory_bytes)];
         match self.kind {
             Kind::V2 => {
+                put(&directory, "cgroup.subtree_control", "+memory +pids +cpu")?;
+                make(&hand)?;
+                make(&commands)?;
                 put(&commands, "cpu.max", format!("{quota} {PERIOD_US}"))?;
                 put(&hand, "cpu.weight", 1000)?;
-                for (group, bytes, pids) in parts {
+                for (group, bytes, pids) in
+                    [(&hand, hand_bytes, HAND_PIDS), (&commands, limits.memory_bytes, pids)]
+                {
                     put(group, "memory.max", bytes)?;
                     put_if_there(group, "memory.swap.max", 0)?;
                     put(group, "pids.max", pids)?;
                 }
             }
             Kind::Cpu => {
+                make(&commands)?;
                 put(&commands, "cpu.cfs_period_us", PERIOD_US)?;
                 put(&commands, "cpu.cfs_quota_us", quota)?;
-                put(&hand, "cpu.shares", 10_240)?;
+                // The hand beside them weighs 1024, as every process does.
+                put(&commands, "cpu.shares", 102)?;
             }
             Kind::Memory => {
-                for (group, bytes, _) in parts {
+                make(&commands)?;
+                for (group, bytes) in bytes {
                     put(group, "memory.limit_in_bytes", bytes)?;
                     // With swap of its own a sandbox would hold more than it may, and slow everybody.
                     put_if_there(group, "memory.memsw.limit_in_bytes", bytes)?;
@@ -106,9 +137,9 @@ impl Hierarchy {
                 }
             }
             Kind::Pids => {
-                for (group, _, pids) in parts {
-                    put(group, "pids.max", pids)?;
-                }
+                make(&commands)?;
+                put(&directory, "pids.max", HAND_PIDS + pids)?;
+                put(&commands, "pids.max", pids)?;
             }
             Kind::Unified | Kind::Cpuacct | Kind::Freezer => {}
         }
@@ -189,8 +220,6 @@ impl Hierarchy {
     pub fn add_usage(&self, name: &str, usage: &mut Usage) {
         let directory = self.directory(name);
         let commands = directory.join(COMMANDS);
-        let of_both =
-            |file: &str| [HAND, COMMANDS].iter().map(|part| number(&directory.join(part), file)).sum::<u64>();
         match self.kind {
             Kind::V2 => {
                 usage.memory_bytes += number(&directory, "memory.current");
@@ -200,10 +229,10 @@ impl Hierarchy {
             }
             Kind::Unified => usage.cpu += Duration::from_micros(field(&directory, "cpu.stat", "usage_usec")),
             Kind::Memory => {
-                usage.memory_bytes += of_both("memory.usage_in_bytes");
+                usage.memory_bytes += number(&directory, "memory.usage_in_bytes");
                 usage.oom_kills += field(&commands, "memory.oom_control", "oom_kill");
             }
-            Kind::Pids => usage.pids += u32::try_from(of_both("pids.current")).unwrap_or(u32::MAX),
+            Kind::Pids => usage.pids += u32::try_from(number(&directory, "pids.current")).unwrap_or(u32::MAX),
             Kind::Cpuacct => usage.cpu += Duration::from_nanos(number(&directory, "cpuacct.usage")),
             Kind::Cpu | Kind::Freezer => {}
         }
@@ -257,7 +286,7 @@ mod tests {
         hierarchy.create("name", &LIMITS).unwrap();
         let mut told = Vec::new();
         for part in ["", HAND, COMMANDS] {
-            for entry in fs::read_dir(root.path().join("name").join(part)).unwrap().flatten() {
+            for entry in fs::read_dir(root.path().join("name").join(part)).into_iter().flatten().flatten() {
                 if entry.path().is_file() {
                     let name = Path::new(part).join(entry.file_name()).display().to_string();
                     told.push((name, fs::read_to_string(entry.path()).unwrap()));
@@ -284,10 +313,56 @@ mod tests {
     }
 
     #[test]
+    fn version_1_is_told_limits_of_the_whole_and_of_the_commands_in_it() {
+        let pairs = |pairs: &[(&str, u64)]| {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_string())).collect::<Vec<_>>()
+        };
+        let whole = HAND_BYTES + LIMITS.tmp_bytes + LIMITS.memory_bytes;
+        let memory =
+            [("commands/memory.limit_in_bytes", LIMITS.memory_bytes), ("memory.limit_in_bytes", whole)];
+        assert_eq!(told(Kind::Memory), pairs(&memory));
+        assert_eq!(told(Kind::Pids), pairs(&[("commands/pids.max", 32), ("pids.max", 32 + HAND_PIDS)]));
+        let cpu = [
+            ("commands/cpu.cfs_period_us", 10_000),
+            ("commands/cpu.cfs_quota_us", 15_000),
+            ("commands/cpu.shares", 102),
+        ];
+        assert_eq!(told(Kind::Cpu), pairs(&cpu));
+    }
+
+    #[test]
     fn hierarchies_without_controllers_are_told_nothing() {
         for kind in [Kind::Unified, Kind::Cpuacct, Kind::Freezer] {
             assert_eq!(told(kind), []);
         }
+    }
+
+    #[test]
+    fn commands_join_only_what_bounds_them_and_of_version_1_a_thread_at_a_time() {
+        let joined = |kinds: &[Kind]| {
+            let mut groups = Groups::default();
+            for kind in kinds {
+                let parent = PathBuf::from(format!("/{kind:?}"));
+                Hierarchy { kind: *kind, parent }.add_to_join("name", &mut groups);
+            }
+            let text =
+                |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            (groups.first.map(|path| path.display().to_string()), text(groups.hand), text(groups.commands))
+        };
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let first = |path: &str| Some(path.to_owned());
+        assert_eq!(
+            joined(&[Kind::V2]),
+            (first("/V2/name/hand"), words(&[]), words(&["/V2/name/commands/cgroup.procs"])),
+        );
+        assert_eq!(
+            joined(&[Kind::Unified, Kind::Pids]),
+            (first("/Unified/name"), words(&["/Pids/name/tasks"]), words(&["/Pids/name/commands/tasks"])),
+        );
+        assert_eq!(
+            joined(&[Kind::Freezer, Kind::Cpuacct]),
+            (None, words(&["/Freezer/name/tasks", "/Cpuacct/name/tasks"]), words(&[])),
+        );
     }
 
     #[test]

@@ -2,11 +2,16 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::{Error, Host};
 use crate::local::sandbox::{Ends, Sandbox, Spare};
 use crate::runner::Spec;
 use hand::jail::Users;
+
+/// Who was just given one has something to do; the next is made after that, and not beside it.
+const BREATH: Duration = Duration::from_millis(50);
 
 impl Host {
     /// Makes as many as there are to be, on a thread of its own; whoever does so already goes on.
@@ -15,6 +20,7 @@ impl Host {
             return;
         }
         let begun = self.begin(|host| {
+            thread::sleep(BREATH);
             loop {
                 let mut works = true;
                 while works && host.lacks_spares() {
