@@ -9,7 +9,8 @@ use futures::FutureExt as _;
 use kernel::{Code, Env, Error, Result, SandboxId, TenantId, Timestamp};
 use sandbox::bridge;
 use sandbox::egress::Egress;
-use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
+use sandbox::local::Local;
+use sandbox::runner::{Isolation, Limiting, Runner, Spec};
 use sandbox::session::Session;
 use sandbox::workspace::Fullness;
 use store::Workspace;
@@ -302,7 +303,7 @@ impl Hands {
             inner.end(workspace.sandbox, &mut held).await?;
             slot.note(None);
         }
-        inner.limits.isolation.hold(workspace.tenant, inner.local.isolation())?;
+        let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;
         if !inner.has_room() {
             return Err(Error::new(Code::Unavailable, "the disk has no room for work in sandboxes")
                 .hint("the operator has to free space on the disk; nothing was changed"));
@@ -315,7 +316,7 @@ impl Hands {
         inner.tidy().await?;
         inner.make_room(workspace.tenant).await?;
         slot.note(Some(workspace.tenant));
-        match inner.make(workspace).await {
+        match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
                 *held = Some(awake);
@@ -335,11 +336,13 @@ impl Hands {
 }
 
 impl Inner {
-    async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+    async fn make(self: &Arc<Self>, workspace: &Workspace, isolation: Isolation) -> Result<Arc<Awake>> {
         let tree = self.at_hand(workspace).await?;
         let (tree, layers) = self.begin(workspace, tree).await?;
         let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
-        let started = self.local.create(&spec).await?;
+        let gvisor = self.local.gvisor();
+        let runner: &dyn Runner = if isolation == Isolation::Gvisor { &gvisor } else { &self.local };
+        let started = runner.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));

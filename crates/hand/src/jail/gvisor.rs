@@ -22,6 +22,9 @@ use super::{At, Error, JailSpec, Step, hand_path, sys};
 /// The directory that is the root inside. The one around it nobody sees from there.
 const INSIDE: &str = "inside";
 
+/// A call of the C library's that this kernel may refuse, as this kernel takes it.
+const STATX: &[u8] = include_bytes!(env!("HAND_STATX"));
+
 /// What `runsc` opens of the host's devices.
 const DEVICES: [&str; 4] = ["null", "zero", "random", "urandom"];
 
@@ -49,6 +52,15 @@ pub fn build_around(spec: &JailSpec, program: &Path) -> Result<(), Error> {
     let text = description(spec).and_then(|description| Ok(serde_json::to_vec(&description)?));
     text.and_then(|text| fs::write("bundle/config.json", text)).at(Step::Mounts, "bundle")?;
     rustix::process::chdir(INSIDE).at(Step::Mounts, INSIDE)
+}
+
+/// Has every program that the loader starts take [`STATX`]. Called where the root inside is put together.
+///
+/// # Errors
+/// Of the file system.
+pub fn preload() -> io::Result<()> {
+    fs::write("etc/statx.so", STATX)?;
+    fs::write("etc/ld.so.preload", "/etc/statx.so\n")
 }
 
 /// Becomes `runsc`, which runs the hand as its first process. It has the connection as its standard input, and complains

@@ -41,7 +41,7 @@ pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
         gvisor::build_around(spec, program)?;
         directories()?;
         system_files()?;
-        etc::make().at(Step::Mounts, "etc")?;
+        etc::make().and_then(|()| gvisor::preload()).at(Step::Mounts, "etc")?;
         return sockets(spec);
     }
 
