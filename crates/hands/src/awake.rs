@@ -168,6 +168,11 @@ impl Awake {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
 
+    /// How many processes there are in it, as its hand says.
+    pub async fn processes(&self) -> Option<u32> {
+        Some(self.session.stats().await.ok()?.processes)
+    }
+
     pub fn has_ended(&self) -> bool {
         self.session.closed().now_or_never().is_some()
     }

@@ -12,6 +12,7 @@ use kernel::SandboxId;
 use sandbox::local::{Local, Settings, Spares};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner, Spec, Started};
 use sandbox::session::{self, Exec, Outcome, Run, Session};
+use testkit::{Engine, Unavailable, require};
 use tokio::net::UnixListener;
 
 /// Sandboxes below a directory of their own.
@@ -89,8 +90,9 @@ pub fn rig() -> Rig {
     rig_started(plainly)
 }
 
-/// A rig whose sandboxes gVisor keeps from their host. Where it is not installed they are not made, and tests fail.
+/// A rig whose sandboxes gVisor keeps from their host. Where it is not installed the test fails.
 pub fn rig_of_gvisor() -> Rig {
+    require(Engine::Gvisor.is_present().then_some(()).ok_or(Unavailable::Missing(Engine::Gvisor)));
     Rig { isolation: Isolation::Gvisor, ..rig() }
 }
 

@@ -47,6 +47,12 @@ enum Spoke {
     Nobody,
 }
 
+/// A line of `runsc`.
+#[derive(serde::Deserialize)]
+struct Said {
+    msg: String,
+}
+
 #[derive(Default)]
 struct Heard {
     first: Option<First>,
@@ -113,7 +119,9 @@ impl Heard {
             }
             Ok(Report::Waits) => {}
             Err(_) => {
-                self.complaint.push_str(&String::from_utf8_lossy(line));
+                let said: Option<Said> = serde_json::from_slice(line).ok();
+                let said = said.map_or_else(|| String::from_utf8_lossy(line).into_owned(), |said| said.msg);
+                self.complaint.push_str(&said);
                 let excess = self.complaint.len().saturating_sub(COMPLAINT);
                 let from = (excess..=self.complaint.len()).find(|at| self.complaint.is_char_boundary(*at));
                 self.complaint.drain(..from.unwrap_or(0));
