@@ -9,7 +9,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../..");
     let out = PathBuf::from(variable("OUT_DIR")?);
     let target = variable("TARGET")?.into_string().map_err(|_| "the target's name is not UTF-8")?;
-    for input in ["crates/hand/src", "crates/hand/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
+    for input in ["src", "preload", "build.rs", "Cargo.toml"].map(|name| format!("crates/hand/{name}")) {
+        println!("cargo::rerun-if-changed={}", root.join(input).display());
+    }
+    for input in ["Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
 

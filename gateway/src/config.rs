@@ -245,6 +245,8 @@ pub struct Sandbox {
     pub origins: Vouched,
     /// How strongly they must be kept apart.
     pub isolation: Demands,
+    /// Where gVisor's program is, unless where it usually is.
+    pub runsc: Option<PathBuf>,
 }
 
 /// Where files are.
@@ -316,6 +318,7 @@ impl Default for Config {
                 allow: Allowed::default(),
                 origins: Vouched::default(),
                 isolation: Demands::default(),
+                runsc: None,
             },
             domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
             mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },

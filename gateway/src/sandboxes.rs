@@ -12,7 +12,7 @@ use kernel::Result;
 use sandbox::egress::{self, Policy};
 use sandbox::local::privileges::connection;
 use sandbox::local::{Local, Parts, Settings, Spares, Starter, host_main, starter_main};
-use sandbox::runner::Limits;
+use sandbox::runner::{Isolation, Limits};
 use sandbox::workspace;
 use sandbox::workspace::checkpoints::Checkpoints;
 use sandbox::workspace::templates::Templates;
@@ -109,15 +109,20 @@ pub fn furnish(directory: &Path) -> std::io::Result<()> {
 }
 
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
-pub fn local(directory: &Path) -> Local {
-    Local::new(|| Part::Host.command(), below(directory, directory.join(TEMPLATES), Spares::default()))
+pub fn local(directory: &Path, runsc: Option<PathBuf>) -> Local {
+    let settings = below(directory, directory.join(TEMPLATES), Spares::default());
+    Local::new(|| Part::Host.command(), Settings { runsc, ..settings })
 }
 
 fn settings(config: &Config) -> Result<Settings> {
     let directory = directory(config)?;
     let templates = templates(config, &directory)?;
-    let count = config.sandbox.spares.min(config.sandbox.awake);
-    Ok(below(&directory, templates, Spares { count, limits: each(config) }))
+    let wanted = &config.sandbox;
+    // Those that are made before anybody asks share the machine's kernel; nobody asks for such where all must not.
+    let nobody_asks = wanted.isolation.all.is_some_and(|least| least > Isolation::Namespaces);
+    let count = if nobody_asks { 0 } else { wanted.spares.min(wanted.awake) };
+    let settings = below(&directory, templates, Spares { count, limits: each(config) });
+    Ok(Settings { runsc: wanted.runsc.clone(), ..settings })
 }
 
 /// What one sandbox may use.
@@ -138,7 +143,7 @@ fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
 /// The first of the trees is where workspaces are.
 fn below(directory: &Path, templates: PathBuf, spares: Spares) -> Settings {
     let trees = vec![directory.join("workspaces"), templates];
-    Settings { run_dir: directory.join("run"), trees, spares }
+    Settings { run_dir: directory.join("run"), trees, spares, runsc: None }
 }
 
 /// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one

@@ -44,9 +44,11 @@ fn it_makes_a_sandbox_and_says_how_it_is_kept_apart_and_bounded() {
     assert_eq!((code, &report["ok"]), (0, &json!(true)), "{report}");
     let found = checks(&report, "sandboxes");
     let verdicts: Vec<&str> = found.iter().map(|(verdict, ..)| verdict.as_str()).collect();
-    assert_eq!(verdicts, ["ok"; 5], "{found:?}");
+    assert_eq!(verdicts, ["ok"; 6], "{found:?}");
     assert_eq!(found[0].1, "one was made and ended; isolation: namespaces");
-    for (check, about) in found[1..].iter().zip(["limits", "pausing", "users", "Landlock"]) {
+    for (check, about) in
+        found[1..].iter().zip(["limits", "pausing", "users", "Landlock", "isolation: gvisor"])
+    {
         assert!(check.1.contains(about), "{check:?}");
     }
     assert!(!data.exists(), "nothing is left");
@@ -55,7 +57,7 @@ fn it_makes_a_sandbox_and_says_how_it_is_kept_apart_and_bounded() {
     steading.client().output("shell_run", &json!({ "command": "true" })).unwrap();
     let (report, _) = doctor(&data, &[]);
     let found = checks(&report, "sandboxes");
-    assert!(found.len() == 5 && found.iter().all(|(verdict, ..)| verdict == "ok"), "{found:?}");
+    assert!(found.len() == 6 && found.iter().all(|(verdict, ..)| verdict == "ok"), "{found:?}");
     let (report, code) = doctor(&data, &["--fix"]);
     let found = checks(&report, "workspaces");
     assert_eq!((code, found[0].0.as_str()), (7, "failed"), "{report}");
@@ -121,7 +123,7 @@ fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
     let strict = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
     let strict = strict["tenant"].as_str().unwrap().to_owned();
     assert!(steading.stop().is_some_and(|status| status.success()));
-    let demanded = format!("{strict}=gvisor");
+    let demanded = format!("{strict}=microvm");
     let steading =
         require(Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ISOLATION", &demanded).start());
     let client = steading.client();
@@ -134,7 +136,7 @@ fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
     let refused = run.json(&input).send().unwrap();
     let problem = refused.json().unwrap();
     assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
-    assert!(problem["message"].as_str().unwrap().contains("gvisor"), "{problem}");
+    assert!(problem["message"].as_str().unwrap().contains("microvm"), "{problem}");
     assert!(problem["hint"].as_str().unwrap().contains("sandbox.isolation"), "{problem}");
     client.output("shell_run", &input).unwrap();
     let binary = require(built_binary().ok_or(testkit::Unavailable::NotBuilt));

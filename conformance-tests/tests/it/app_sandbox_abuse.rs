@@ -14,16 +14,16 @@ use testkit::{Client, Steading, eventually, require, temporary};
 
 #[expect(dead_code, reason = "the attempts themselves are made inside")]
 #[path = "../../../crates/hand/tests/jail/attempts.rs"]
-mod attempts;
+pub mod attempts;
 
 /// Runs a command, and gives its result.
-fn run(client: &Client, command: &str) -> Value {
+pub fn run(client: &Client, command: &str) -> Value {
     client.output("shell_run", &json!({ "command": command, "timeout_s": 300 })).unwrap()
 }
 
 /// Runs a command that succeeds, and gives its output.
 #[track_caller]
-fn says(client: &Client, command: &str) -> String {
+pub fn says(client: &Client, command: &str) -> String {
     let ran = run(client, command);
     assert_eq!(ran["exit_code"], 0, "{command}: {ran}");
     ran["stdout"].as_str().unwrap().to_owned()
@@ -54,9 +54,8 @@ fn on_host(directory: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn every_attempt_of_the_table_is_denied() {
-    let steading = require(Steading::start());
+/// Tries all of the table in a sandbox of this server, and gives what came of each.
+pub fn tried(steading: &Steading) -> Vec<(String, String)> {
     let client = steading.client();
     client.output("file_write", &json!({ "path": "attempt.b64", "text": program() })).unwrap();
     says(&client, "base64 -d attempt.b64 | gzip -d > try && chmod +x try && cp /usr/bin/id suid");
@@ -80,16 +79,22 @@ fn every_attempt_of_the_table_is_denied() {
     let each = "while read -r name; do rm -f result; printf %s \"$name\" > attempt; ./try >/dev/null 2>&1; \
                 echo \"$name: $(cat result)\"; done < names > results; cat results";
     let results = says(&client, each);
-    let mut tried = 0;
-    let mut through = Vec::new();
-    for line in results.lines() {
+    let result = |line: &str| {
         let (name, result) = line.split_once(": ").unwrap_or((line, ""));
-        tried += 1;
-        if !attempts::denied(result) {
-            through.push(format!("{name}: {result}"));
-        }
-    }
-    assert_eq!((tried, through), (names.len(), Vec::new()), "{results}");
+        (name.to_owned(), result.to_owned())
+    };
+    let tried: Vec<_> = results.lines().map(result).collect();
+    assert_eq!(tried.len(), names.len(), "{results}");
+    tried
+}
+
+#[test]
+fn every_attempt_of_the_table_is_denied() {
+    let steading = require(Steading::start());
+    let client = steading.client();
+    let through: Vec<_> =
+        tried(&steading).into_iter().filter(|(_, result)| !attempts::denied(result)).collect();
+    assert_eq!(through, []);
     let other = "printf int80 > attempt; rm -f result; ./try; echo \"$? $(cat result 2>&1)\"";
     assert!(says(&client, other).starts_with("159 "), "a system call of another kind ends its program");
     // The attempts are real: what everybody may do, the same program does.

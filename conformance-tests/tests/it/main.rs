@@ -46,6 +46,7 @@ mod app_rules;
 mod app_s3;
 mod app_sandbox;
 mod app_sandbox_abuse;
+mod app_sandbox_gvisor;
 mod app_sandbox_tiers;
 mod app_seams;
 mod app_second_factors;

@@ -8,13 +8,16 @@ mod search;
 mod tree;
 mod watch;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::wire::{Completeness, FileRequest};
 use failure::{Failed, Result, invalid};
+
+/// Bytes that are carried in one go.
+const CHUNK: usize = 128 << 10;
 
 /// Does what its one argument asks. Returns the exit code: where it is not 0, standard error says why.
 #[must_use]
@@ -78,6 +81,24 @@ impl Lines {
 
     fn flush(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
+    }
+}
+
+/// Carries all that comes, and says how many bytes that was. The library's own way has the kernel carry them where it can,
+/// and gVisor's says that nothing more comes from a pipe that is merely empty.
+fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK];
+    let mut carried = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(carried),
+            Ok(count) => {
+                to.write_all(&buffer[..count])?;
+                carried += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

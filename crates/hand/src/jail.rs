@@ -1,6 +1,7 @@
 //! A jail: what it is to be like, how it is made, and what every process in it has given up.
 
 mod etc;
+mod gvisor;
 mod landlock;
 mod make;
 mod mounts;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use landlock::is_there as landlock_is_there;
 pub use make::make;
 pub use privileges::{Confinement, become_first, confine};
-pub use spec::{Disks, Groups, JailSpec, Protection, Told, Tree, Users};
+pub use spec::{Disks, Groups, JailSpec, Kernel, Protection, Told, Tree, Users};
 
 /// The user that commands are, inside and on disk; the group has the same number.
 pub const USER: u32 = 1000;
@@ -67,7 +68,8 @@ pub struct Error {
 }
 
 /// What the maker of a jail says of it, a line of JSON each. Silence after `Made` and the end of the pipe mean that the
-/// jail's first process runs.
+/// jail's first process runs. Where that is another kernel, it keeps the pipe for what it has to complain of; then the
+/// hand's first words on the connection mean that all runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {

@@ -7,6 +7,7 @@ mod background;
 mod commands;
 mod dial;
 mod ends;
+mod groups;
 mod inspect;
 mod link;
 mod log;

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use kernel::{Env, Error, Result, SandboxId, TenantId};
 use sandbox::bridge;
 use sandbox::egress::Egress;
-use sandbox::runner::{Isolation, Limiting, Runner as _, Spec};
+use sandbox::runner::{Isolation, Limiting, Runner, Spec};
 use sandbox::session::Session;
 use sandbox::workspace::Fullness;
 use store::Workspace;
@@ -203,6 +203,11 @@ impl Awake {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
 
+    /// How many processes there are in it, as its hand says.
+    pub async fn processes(&self) -> Option<u32> {
+        Some(self.session.stats().await.ok()?.processes)
+    }
+
     /// Whether nothing can be done in it any more.
     pub fn has_ended(&self) -> bool {
         self.ending.load(Ordering::SeqCst) || self.session.closed().now_or_never().is_some()
@@ -210,8 +215,8 @@ impl Awake {
 
     /// Whether nothing runs in it.
     pub async fn is_empty(&self) -> bool {
-        let stats = tokio::time::timeout(ANSWER, self.session.stats()).await;
-        stats.is_ok_and(|stats| stats.is_ok_and(|stats| stats.processes <= OWN))
+        let there = tokio::time::timeout(ANSWER, self.processes()).await;
+        there.is_ok_and(|there| there.is_some_and(|there| there <= OWN))
     }
 
     /// Whether it is stopped where it is.
@@ -333,11 +338,17 @@ impl sandbox::egress::Journal for Told {
 }
 
 impl Inner {
-    pub(crate) async fn make(self: &Arc<Self>, workspace: &Workspace) -> Result<Arc<Awake>> {
+    pub(crate) async fn make(
+        self: &Arc<Self>,
+        workspace: &Workspace,
+        isolation: Isolation,
+    ) -> Result<Arc<Awake>> {
         let tree = self.at_hand(workspace).await?;
         let (tree, layers) = self.begin(workspace, tree).await?;
         let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
-        let started = self.local.create(&spec).await?;
+        let gvisor = self.local.gvisor();
+        let runner: &dyn Runner = if isolation == Isolation::Gvisor { &gvisor } else { &self.local };
+        let started = runner.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));

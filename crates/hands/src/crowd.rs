@@ -1,6 +1,6 @@
 //! Whether a sandbox is full of processes, so that nothing more can be begun in it.
 
-use sandbox::runner::{Limiting, Runner as _};
+use sandbox::runner::{Isolation, Limiting, Runner as _};
 
 use crate::{Hand, Hands};
 
@@ -11,9 +11,10 @@ impl Hands {
         let inner = &self.0;
         let most = inner.limits.each.pids;
         // One that has ended is told by the next call.
-        let there = match hand.limiting() {
-            Limiting::Enforced => inner.local.usage(hand.sandbox()).await.ok()?.pids,
-            Limiting::Degraded => hand.stats().await.ok()?.processes,
+        let there = match (hand.limiting(), hand.isolation()) {
+            (Limiting::Enforced, Isolation::Namespaces) => inner.local.usage(hand.sandbox()).await.ok()?.pids,
+            // Nobody counts them on the host, or what is counted there is another kernel's.
+            _ => hand.stats().await.ok()?.processes,
         };
         let crowded = there.saturating_mul(16) >= most.saturating_mul(15);
         crowded.then(|| {

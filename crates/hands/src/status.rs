@@ -1,6 +1,7 @@
 //! What a sandbox does, and what its owner tells it to do.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kernel::{Code, Env, Error, Result};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
@@ -58,6 +59,9 @@ pub struct AwakeStatus {
     pub disk: Option<Fullness>,
 }
 
+/// How long a sandbox may take to say what runs in it.
+const ANSWER: Duration = Duration::from_secs(2);
+
 impl Hands {
     /// What one sandbox may use.
     #[must_use]
@@ -100,7 +104,12 @@ impl Hands {
         let held = slot.lock().await;
         let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) else { return Ok(parked) };
         let state = if awake.stopped.load(Ordering::SeqCst) { State::Paused } else { State::Running };
-        let usage = self.0.local.usage(awake.sandbox).await?;
+        let mut usage = self.0.local.usage(awake.sandbox).await?;
+        if awake.isolation == Isolation::Gvisor && state == State::Running {
+            // The host counts the kernel's threads; who does not answer in time keeps that number.
+            let there = tokio::time::timeout(ANSWER, awake.processes()).await;
+            usage.pids = there.ok().flatten().unwrap_or(usage.pids);
+        }
         let (isolation, limiting, disk) = (awake.isolation, awake.limiting, awake.fullness());
         Ok(Status { state, awake: Some(AwakeStatus { isolation, limiting, usage, disk }) })
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kernel::{Code, Error, Result, TenantId, Timestamp};
+use sandbox::local::Local;
 use sandbox::runner::Runner as _;
 use store::{Ended, Workspace};
 
@@ -87,7 +88,7 @@ impl Hands {
                 inner.ended(workspace.id, Ended::Crashed).await?;
             }
         }
-        inner.limits.isolation.hold(workspace.tenant, inner.local.isolation())?;
+        let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;
         inner.hold_room(0)?;
         // It may have been removed or archived while this waited for its place.
         let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
@@ -96,7 +97,7 @@ impl Hands {
         };
         inner.tidy().await?;
         inner.take_place(&slot, workspace.tenant).await?;
-        match inner.make(workspace).await {
+        match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
                 *held = Some(awake);

@@ -82,7 +82,8 @@ async fn main() {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir(&workspaces).unwrap();
     let trees = vec![workspaces.clone()];
-    let settings = Settings { run_dir: directory.path().join("run"), trees, spares: Spares::default() };
+    let settings =
+        Settings { run_dir: directory.path().join("run"), trees, spares: Spares::default(), runsc: None };
     let kept: PathBuf = directory.path().join("kept");
     let start = move || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-host"));

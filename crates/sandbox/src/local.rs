@@ -1,6 +1,6 @@
 //! Sandboxes of this machine: jails of namespaces, made by a process that has the privileges for it and nothing else.
 //!
-//! [`Local`] is the gateway's end: it has that process started and speaks with it over one socket. [`host_main`] is the
+//! [`Local`] is the gateway's end, and [`Gvisor`] the same for jails with a kernel of their own: it has that process started and speaks with it over one socket. [`host_main`] is the
 //! process. When the socket closes it ends every sandbox and itself. [`starter_main`] is what starts it, so that the
 //! gateway need not have its privileges.
 
@@ -9,6 +9,7 @@ mod client;
 mod directory;
 mod error;
 pub mod groups;
+mod gvisor;
 mod host;
 mod jail;
 mod message;
@@ -25,6 +26,7 @@ mod starter;
 
 pub use client::Local;
 pub use error::Error;
+pub use gvisor::Gvisor;
 pub use host::{Keeper, Parts, host_main};
 pub use message::{Settings, Spares};
 pub use probe::{Finding, Verdict};

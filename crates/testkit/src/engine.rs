@@ -19,12 +19,14 @@ pub enum Engine {
     Pebble,
     /// The maker of btrfs file systems.
     Btrfs,
+    /// A kernel in user space.
+    Gvisor,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Postgres, Self::Chromium, Self::Npm, Self::Python, Self::Pebble, Self::Btrfs];
+    pub const ALL: [Self; 7] =
+        [Self::Postgres, Self::Chromium, Self::Npm, Self::Python, Self::Pebble, Self::Btrfs, Self::Gvisor];
 
     /// What it is used for, for a person who wonders.
     #[must_use]
@@ -35,6 +37,7 @@ impl Engine {
             Self::Npm => "it installs the MCP clients that the conformance tests drive",
             Self::Python => "the Python MCP client runs in a virtual environment",
             Self::Btrfs => "workspaces are kept on a file system of it",
+            Self::Gvisor => "sandboxes are kept from their machine by it",
             Self::Pebble => "it issues certificates by ACME, and answers for domains that tests make up",
         }
     }
@@ -49,6 +52,7 @@ impl Engine {
             Self::Python => &["python3-venv"],
             Self::Pebble => &["pebble"],
             Self::Btrfs => &["btrfs-progs"],
+            Self::Gvisor => &["runsc"],
         }
     }
 
@@ -63,6 +67,7 @@ impl Engine {
             Self::Btrfs => {
                 locate::program(&["mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"]).is_some()
             }
+            Self::Gvisor => locate::program(&["runsc"]).is_some(),
             Self::Pebble => {
                 ["pebble", "pebble-challtestsrv"].iter().all(|name| locate::program(&[name]).is_some())
             }
@@ -79,6 +84,7 @@ impl fmt::Display for Engine {
             Self::Python => "python",
             Self::Pebble => "pebble",
             Self::Btrfs => "btrfs",
+            Self::Gvisor => "gvisor",
         })
     }
 }

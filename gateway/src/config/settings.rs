@@ -172,6 +172,9 @@ const SETTINGS: &[Setting] = settings! {
     /// How strongly sandboxes must be kept apart at least: "namespaces", "pod", "gvisor" or "microvm" for all tenants, or
     /// ["<a tenant's id>=gvisor"] for one. Where a machine has less, none is made. `steading doctor` shows what it has.
     "sandbox.isolation" => sandbox.isolation;
+    /// The program of gVisor, `runsc`, for sandboxes that must be kept apart by it. Empty: /usr/bin/runsc, or the one
+    /// below /usr/local.
+    "sandbox.runsc" => sandbox.runsc;
 
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.

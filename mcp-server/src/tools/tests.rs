@@ -110,7 +110,8 @@ impl Ground {
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         // Nothing here runs code: the process that would make sandboxes is none.
         let spares = local::Spares::default();
-        let settings = local::Settings { run_dir: dir.path().join("run"), trees: Vec::new(), spares };
+        let settings =
+            local::Settings { run_dir: dir.path().join("run"), trees: Vec::new(), spares, runsc: None };
         let none = Local::new(|| std::process::Command::new("false"), settings);
         let journal: hands::Journal = Arc::new(|_, _| {});
         let keeping = Keeping {

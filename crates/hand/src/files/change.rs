@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, RenameFlags, linkat, renameat_with};
+use rustix::io::Errno;
 
+use super::carry;
 use super::failure::{Failed, On, Result, invalid};
 use crate::wire::{Cause, Contents, Existing, Failure};
 
@@ -32,7 +34,7 @@ pub fn write(path: &str, size: u64, mode: Option<u32>, existing: Existing) -> Re
     let new = directory.join(format!(".steading-new-{}", std::process::id()));
     let filled = fill(&new, size, mode).and_then(|()| match existing {
         Existing::Replace => Ok(fs::rename(&new, &target)?),
-        Existing::Refuse => Ok(renameat_with(CWD, &new, CWD, &target, RenameFlags::NOREPLACE)?),
+        Existing::Refuse => Ok(rename_to_nothing(&new, &target)?),
     });
     if filled.is_err() {
         // What is there is no use to anybody.
@@ -45,7 +47,7 @@ fn fill(new: &Path, size: u64, mode: u32) -> Result<()> {
     // One of a process that was killed, whose id this one has got.
     let _ = fs::remove_file(new);
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
-    let come = io::copy(&mut io::stdin().lock().take(size), &mut file)?;
+    let come = carry(&mut io::stdin().lock().take(size), &mut file)?;
     if come != size {
         return Err(invalid(format!("only {come} of {size} bytes have come")));
     }
@@ -63,7 +65,23 @@ pub fn rename(from: &str, to: &str, existing: Existing) -> Result<()> {
     }
     match existing {
         Existing::Replace => fs::rename(from, to).on(to),
-        Existing::Refuse => renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).on(to),
+        Existing::Refuse => rename_to_nothing(Path::new(from), Path::new(to)).on(to),
+    }
+}
+
+/// Renames where there is nothing of that name yet. gVisor's kernel does not do that in one step with files of the host;
+/// then a file has both names for a moment, and only for a directory somebody may come between.
+fn rename_to_nothing(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL) if fs::symlink_metadata(from)?.is_dir() => match fs::symlink_metadata(to) {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        Err(Errno::INVAL) => {
+            linkat(CWD, from, CWD, to, AtFlags::empty())?;
+            fs::remove_file(from)
+        }
+        renamed => Ok(renamed?),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::failure::{On, Result, invalid};
-use super::{below, look};
+use super::{below, carry, look};
 use crate::wire::TreeCaps;
 
 /// The most files and directories that are looked at.
@@ -26,7 +26,7 @@ pub fn tree(path: &str, caps: TreeCaps) -> Result<()> {
         let entry = look::entry(below(root, &path), &metadata, None);
         serde_json::to_writer(&mut out, &entry).map_err(io::Error::from)?;
         out.write_all(b"\n")?;
-        if io::copy(&mut Read::by_ref(&mut file).take(size), &mut out).on(&named)? != size {
+        if carry(&mut Read::by_ref(&mut file).take(size), &mut out).on(&named)? != size {
             return Err(invalid("it changed while it was read")).on(&named);
         }
     }

@@ -10,12 +10,12 @@ use rustix::fs::{Mode, OFlags};
 
 use super::namespaces::{self, Disk};
 use super::{
-    At, Disks, Error, JailSpec, Protection, Report, Step, Told, Users, landlock, mounts, privileges, seccomp,
-    sys, tree,
+    At, Disks, Error, JailSpec, Kernel, Protection, Report, Step, Told, Users, gvisor, landlock, mounts,
+    privileges, seccomp, sys, tree,
 };
 
 /// What every command finds in its environment. Requests leave by the proxy that the first process listens for.
-const ENVIRONMENT: [&CStr; 14] = [
+pub const ENVIRONMENT: [&CStr; 14] = [
     c"PATH=/usr/local/bin:/usr/bin:/bin",
     c"HOME=/workspace",
     c"USER=agent",
@@ -85,11 +85,16 @@ fn read<T: serde::de::DeserializeOwned>(words: &mut Words) -> Result<T, Error> {
 
 fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs::File) -> Result<(), Error> {
     let program = open(Path::new("/proc/self/exe"), OFlags::PATH).at(Step::Exec, "/proc/self/exe")?;
-    for group in &spec.groups.hand {
+    // Another kernel is one with what runs on it.
+    let (own, others) = match spec.kernel {
+        Kernel::Host => (&spec.groups.hand, spec.groups.commands.as_slice()),
+        Kernel::Gvisor { .. } => (&spec.groups.commands, [].as_slice()),
+    };
+    for group in own {
         fs::write(group, "0").at(Step::Groups, group.display())?;
     }
     let open_group = |group: &PathBuf| open(group, OFlags::WRONLY).at(Step::Groups, group.display());
-    let groups = spec.groups.commands.iter().map(open_group).collect::<Result<Vec<_>, _>>()?;
+    let groups = others.iter().map(open_group).collect::<Result<Vec<_>, _>>()?;
 
     if spec.users == Users::Single {
         namespaces::become_own_root()?;
@@ -117,6 +122,9 @@ fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs:
             mounts::enter_root(&spec, translation)?;
             privileges::become_hand(&spec, users.as_fd())?;
             drop((users, words));
+            if spec.kernel != Kernel::Host {
+                return Err(gvisor::become_kernel(&stream, report)).at(Step::Exec, "runsc");
+            }
             if spec.has(Protection::Landlock) {
                 landlock::restrict().at(Step::Landlock, "restrict")?;
             }

@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::sys::{self, Attributes};
 use super::tree::Translation;
-use super::{At, Error, JailSpec, Protection, Step, etc, proc, tree};
+use super::{At, Error, JailSpec, Kernel, Protection, Step, etc, gvisor, proc, tree};
 
 /// Files and directories of the host's root that hold programs; links stay links.
 const PROGRAMS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -37,13 +37,19 @@ pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     file_system("tmpfs", &spec.scratch, flags, "mode=0755,size=1m,nr_inodes=512")?;
     rustix::process::chdir(&spec.scratch).at(Step::Mounts, "the new root")?;
+    if let Kernel::Gvisor { program } = &spec.kernel {
+        gvisor::build_around(spec, program)?;
+        directories()?;
+        system_files()?;
+        etc::make().and_then(|()| gvisor::preload()).at(Step::Mounts, "etc")?;
+        return sockets(spec);
+    }
 
     directories()?;
     system_files()?;
     etc::make().at(Step::Mounts, "etc")?;
     devices(spec)?;
-    let proc_flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    file_system("proc", Path::new("proc"), proc_flags, "")?;
+    processes()?;
     if spec.has(Protection::Proc) {
         proc::cover(spec.memory_bytes)?;
     }
@@ -61,6 +67,9 @@ pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
 pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
     tree::workspace(spec, translation)?;
     tree::layers(spec, translation)?;
+    if spec.kernel != Kernel::Host {
+        rustix::process::chdir("..").at(Step::Mounts, "the new root")?;
+    }
 
     let root = open_tree(CWD, ".", OpenTreeFlags::OPEN_TREE_CLOEXEC).at(Step::Mounts, "the new root")?;
     sys::set_mount_attributes_of_one(root.as_fd(), READ_ONLY).at(Step::Mounts, "the new root")?;
@@ -108,6 +117,12 @@ pub fn file_system(kind: &str, target: &Path, flags: MountFlags, options: &str) 
         .at(Step::Mounts, format!("{kind} {}", target.display()))
 }
 
+/// Mounts `/proc`.
+pub fn processes() -> Result<(), Error> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    file_system("proc", Path::new("proc"), flags, "")
+}
+
 fn directories() -> Result<(), Error> {
     for directory in ["usr", "proc", "dev", "tmp", "workspace", "run/steading", "var", "home", "opt", "etc"] {
         fs::create_dir_all(directory).at(Step::Mounts, directory)?;
@@ -128,10 +143,15 @@ fn system_files() -> Result<(), Error> {
     Ok(())
 }
 
+/// Shows the host's device of that name.
+pub fn device(name: &str) -> Result<(), Error> {
+    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    show_new(&Path::new("/dev").join(name), &Path::new("dev").join(name), set)
+}
+
 fn devices(spec: &JailSpec) -> Result<(), Error> {
-    let device = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     for name in DEVICES {
-        show_new(&Path::new("/dev").join(name), &Path::new("dev").join(name), device)?;
+        device(name)?;
     }
     for (link, target) in [
         ("fd", "/proc/self/fd"),

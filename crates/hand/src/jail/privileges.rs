@@ -7,13 +7,13 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
-use super::{At, Error, JailSpec, Protection, Step, USER, Users, sys};
+use super::{At, Error, JailSpec, Kernel, Protection, Step, USER, Users, sys};
 
 /// What the first process keeps: to become a command's user, and to end processes of it.
 const KEPT: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::KILL);
 
 /// Most open files of a process.
-const FILES: u64 = 65_536;
+pub(super) const FILES: u64 = 65_536;
 
 /// What is given up between fork and exec.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,10 @@ pub struct Confinement {
     /// Open files that take who writes `0` into the groups to join.
     #[serde(default)]
     pub groups: Vec<RawFd>,
+    /// How many processes there may be of all commands together, where the kernel is the sandbox's own: then the first
+    /// process makes groups that hold them to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
 }
 
 /// Becomes the user that the first process is, and gives up every capability but [`KEPT`]: no program can bring one back,
@@ -39,6 +43,10 @@ pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), 
         }
     }
     limits(spec).at(step, "limits")?;
+    if spec.kernel != Kernel::Host {
+        // It makes namespaces of its own in the one of users, and gives up all else by itself.
+        return sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(step, "no_new_privs");
+    }
     if !spec.has(Protection::Privileges) {
         return Ok(());
     }
@@ -101,7 +109,11 @@ pub fn confine(confinement: &Confinement) -> io::Result<()> {
     if rustix::process::getuid().as_raw() != user {
         sys::become_user(user)?;
     }
-    rustix::thread::clear_ambient_capability_set()?;
+    match rustix::thread::clear_ambient_capability_set() {
+        // A kernel that does not know of them, as gVisor's, has none to clear.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
     let nothing = CapabilitySet::empty();
     let sets = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
     Ok(rustix::thread::set_capabilities(None, sets)?)
@@ -111,7 +123,9 @@ fn limits(spec: &JailSpec) -> io::Result<()> {
     // A limit of 1 is the one that also keeps a core from a program of the host that takes cores (core(5)); the filter of
     // system calls keeps it where it is.
     let core = if spec.has(Protection::Core) { Some(1) } else { None };
-    let processes = if spec.has(Protection::Groups) { Some(u64::from(spec.pids)) } else { None };
+    // What another kernel needs of processes and threads is not what those on it are counted by.
+    let counted = spec.has(Protection::Groups) && spec.kernel == Kernel::Host;
+    let processes = if counted { Some(u64::from(spec.pids)) } else { None };
     for (resource, limit) in [
         (Resource::Core, core),
         (Resource::Nproc, processes),
@@ -132,5 +146,5 @@ fn limits(spec: &JailSpec) -> io::Result<()> {
 
 /// What a command of the jail gives up.
 pub(super) fn of_commands(groups: Vec<RawFd>) -> Confinement {
-    Confinement { user: Some(USER), groups }
+    Confinement { user: Some(USER), groups, pids: None }
 }

@@ -100,6 +100,20 @@ pub enum Protection {
     Groups,
 }
 
+/// Whose system calls the processes of a jail make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Kernel {
+    /// The host's, through the filter.
+    #[default]
+    Host,
+    /// gVisor's, a program that runs in a jail without a filter and has one inside by its own.
+    Gvisor {
+        /// `runsc` on the host.
+        program: PathBuf,
+    },
+}
+
 /// What of a jail lies on disks of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +170,9 @@ pub struct JailSpec {
     /// When `workspace` and `layers` are said.
     #[serde(default)]
     pub disks: Told,
+    /// Whose system calls its processes make.
+    #[serde(default)]
+    pub kernel: Kernel,
     /// What to leave out, so that a test can see what it was good for. Refused unless the program was built for tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<Protection>,

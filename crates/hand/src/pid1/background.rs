@@ -4,7 +4,6 @@ use rustix::process::Signal;
 
 use super::process::Stage;
 use super::serve::Server;
-use super::tree;
 use crate::wire::{Cause, Event, Kind, Reply, Running, State, WINDOW};
 
 /// Commands in the background that run or are remembered. All of them fit into one answer.
@@ -96,7 +95,7 @@ impl Server {
                 if signal == Signal::KILL {
                     process.kill();
                 } else if process.reports.is_some() {
-                    tree::signal_below(process.supervisor, signal);
+                    process.tree.signal(signal);
                 }
                 self.link.say(stream, Kind::Reply, &Reply::Done);
             }

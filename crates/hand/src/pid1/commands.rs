@@ -16,6 +16,7 @@ use super::log::{Log, Place};
 use super::process::{Input, Outlet, Process, Sink, Stage, winsize};
 use super::serve::Server;
 use super::spawn::{Controls, Image, Launch, Step, spawn};
+use super::tree::Tree;
 use crate::wire::{
     Cause, Event, Exec, Kind, MAX_HEAD_AND_TAIL, Mode, Output, Program, Reply, Stdin, Terminal, WINDOW,
 };
@@ -119,6 +120,7 @@ impl Server {
         };
         let (stdout, stderr) = (sink("stdout")?, sink("stderr")?);
         let streams = streams(exec)?;
+        let group = self.groups.as_ref().map(|groups| groups.of_command(handle)).transpose()?;
         let launch = Launch {
             image,
             arguments,
@@ -132,12 +134,14 @@ impl Server {
             stderr: streams.own[2].as_fd(),
             controls: if streams.terminal.is_some() { Controls::Terminal } else { Controls::Nothing },
             confinement: &self.confinement,
+            group: group.as_ref(),
         };
         let (supervisor, reports) = spawn(&launch)?;
         self.last_handle = handle;
         let now = Instant::now();
         let process = Process {
             supervisor,
+            tree: group.map_or(Tree::Below(supervisor), Tree::Group),
             reports: Some(reports),
             stage: Stage::Starting,
             id: 0,
@@ -249,10 +253,7 @@ fn streams(exec: &Exec) -> Result<Streams, Refused> {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::pty::grantpt(&master)?;
         rustix::pty::unlockpt(&master)?;
-        let own = rustix::pty::ioctl_tiocgptpeer(
-            &master,
-            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-        )?;
+        let own = other_side(&master)?;
         rustix::termios::tcsetwinsize(&master, winsize(size))?;
         rustix::io::ioctl_fionbio(&master, true)?;
         return Ok(Streams {
@@ -285,6 +286,22 @@ fn streams(exec: &Exec) -> Result<Streams, Refused> {
         stderr,
         terminal: None,
     })
+}
+
+/// A terminal's side for the command.
+fn other_side(master: &OwnedFd) -> Result<OwnedFd, Errno> {
+    match rustix::pty::ioctl_tiocgptpeer(
+        master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    ) {
+        // gVisor's kernel gives it only by its name, behind which nobody in a sandbox can put something else.
+        Err(Errno::NOTTY | Errno::INVAL) => {
+            let name = rustix::pty::ptsname(master, Vec::new())?;
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            rustix::fs::open(name, flags, rustix::fs::Mode::empty())
+        }
+        opened => opened,
+    }
 }
 
 fn nonblocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {

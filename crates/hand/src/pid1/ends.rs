@@ -6,7 +6,7 @@ use super::owner::Owner;
 use super::process::{Process, Stage};
 use super::serve::Server;
 use super::spawn::{Report, Step};
-use super::tree;
+use super::tree::{self, Tree};
 use crate::wire::{Kind, Reply};
 
 /// Files of output that outlive their commands.
@@ -46,7 +46,10 @@ impl Server {
             }
             Stage::Running(_) => {
                 process.ended(libc::SIGKILL);
-                self.end_strays();
+                match &process.tree {
+                    Tree::Below(_) => self.end_strays(),
+                    Tree::Group(_) => process.tree.kill(),
+                }
             }
             Stage::Ended(..) => {}
             Stage::Left(_) => self.left(handle),
@@ -60,7 +63,7 @@ impl Server {
             let known = |process: &Process| process.supervisor.as_raw_nonzero().get() == pid;
             let Some(id) = rustix::process::Pid::from_raw(pid) else { continue };
             if stat.parent == own && !self.processes.values().any(known) {
-                tree::kill_below(id);
+                Tree::Below(id).kill();
                 let _ = rustix::process::kill_process(id, Signal::KILL);
             }
         }

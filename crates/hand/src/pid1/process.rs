@@ -12,7 +12,7 @@ use super::link::Link;
 use super::log::Log;
 use super::room::room;
 use super::spawn::{Report, next_report};
-use super::tree;
+use super::tree::Tree;
 use crate::wire::{Exit, Kept, Kind, MAX_LAST, Outcome, Size, State, WINDOW};
 
 /// Bytes taken from a command in one go.
@@ -27,6 +27,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// One command.
 pub struct Process {
     pub supervisor: Pid,
+    /// What belongs to it.
+    pub tree: Tree,
     /// `None` when nothing of the command is left.
     pub reports: Option<OwnedFd>,
     pub stage: Stage,
@@ -114,7 +116,7 @@ impl Process {
         if self.reports.is_none() {
             return;
         }
-        tree::kill_below(self.supervisor);
+        self.tree.kill();
         self.kill_at = Some(Instant::now() + KILL_EVERY);
     }
 

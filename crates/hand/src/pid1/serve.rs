@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use super::background::Attached;
 use super::dial::{self, Dial, Life};
+use super::groups::Groups;
 use super::link::{Gone, Link};
 use super::owner;
 use super::poll;
@@ -48,6 +49,8 @@ pub struct Server {
     pub dials: BTreeMap<u32, Dial>,
     pub relay: Option<Relay>,
     pub places: Places,
+    /// Of commands, where the kernel is the sandbox's own.
+    pub groups: Option<Groups>,
 }
 
 /// Where this process finds and puts what is not a command's.
@@ -86,7 +89,6 @@ impl Server {
         Ok(Self {
             link: Link::new(socket),
             signals,
-            confinement,
             base: base.into_iter().collect(),
             activated: BTreeMap::new(),
             own: File::open("/proc/self/exe")?,
@@ -96,6 +98,8 @@ impl Server {
             spilled: VecDeque::new(),
             attached: BTreeMap::new(),
             dials: BTreeMap::new(),
+            groups: confinement.pids.map(Groups::make).transpose()?,
+            confinement,
             relay,
             places,
         })

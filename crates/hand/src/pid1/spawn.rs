@@ -3,11 +3,16 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use super::groups::Group;
 use crate::jail::{Confinement, confine};
+
+/// The longest time between two looks into a group whose command has ended.
+const OUTLAST: Duration = Duration::from_millis(100);
 
 /// Bytes of a report on the status pipe. Far below what a pipe takes in one piece.
 const REPORT: usize = 8;
@@ -61,6 +66,8 @@ pub struct Launch<'a> {
     pub stderr: BorrowedFd<'a>,
     pub controls: Controls,
     pub confinement: &'a Confinement,
+    /// What its processes are known by, where nothing falls to its supervisor.
+    pub group: Option<&'a Group>,
 }
 
 /// Whether a command's standard input is the terminal that it controls.
@@ -122,7 +129,8 @@ fn report(to: &OwnedFd, report: Report) {
 /// It keeps no descriptor of the hand's, so that it holds nothing open.
 fn supervise(launch: &Launch<'_>, reporting: OwnedFd) -> ! {
     let own = rustix::process::getpid();
-    let begun = rustix::process::set_child_subreaper(Some(own))
+    let heir = if launch.group.is_some() { Ok(()) } else { rustix::process::set_child_subreaper(Some(own)) };
+    let begun = heir
         .and_then(|()| pipe_with(PipeFlags::CLOEXEC))
         .map_err(io::Error::from)
         .and_then(|(failure, failing)| Ok((fork()?, failure, failing)));
@@ -155,8 +163,18 @@ fn supervise(launch: &Launch<'_>, reporting: OwnedFd) -> ! {
         if pid == command.as_raw_nonzero().get() {
             report(&reporting, Report::Ended(status));
         } else if pid < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD) {
+            launch.group.inspect(|group| outlast(group));
             exit(0);
         }
+    }
+}
+
+/// Waits until nothing is in the group: its orphans are not this process's to wait for.
+fn outlast(group: &Group) {
+    let mut pause = Duration::from_millis(1);
+    while !group.is_empty() {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(OUTLAST);
     }
 }
 
@@ -184,6 +202,9 @@ fn prepare(launch: &Launch<'_>) -> Result<(), (Step, io::Error)> {
     }
     default_signals();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    for joined in launch.group.iter().flat_map(|group| group.to_join()) {
+        rustix::io::write(joined, b"0").map_err(|errno| (Step::Confine, errno.into()))?;
+    }
     confine(launch.confinement).map_err(|error| (Step::Confine, error))?;
     rustix::process::chdir(&launch.cwd).map_err(|errno| (Step::Directory, errno.into()))
 }

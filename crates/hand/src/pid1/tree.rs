@@ -1,12 +1,14 @@
 //! Which processes a command has begun, however they have tried to leave it, and how to end exactly those.
 //!
 //! Each command has a supervisor that orphans below it fall to (`PR_SET_CHILD_SUBREAPER`), so that neither a new
-//! session nor a double fork leads out of its tree.
+//! session nor a double fork leads out of its tree. Where the kernel does not have that, it has groups that nobody leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::groups::Group;
 
 /// Rounds in which processes are found and stopped before those that are found are killed. Each stops all that the
 /// one before has missed; what is stopped forks no more.
@@ -56,6 +58,52 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
+/// How the processes of a command are known.
+#[derive(Debug)]
+pub enum Tree {
+    /// They descend from its supervisor.
+    Below(Pid),
+    /// They are in its group.
+    Group(Group),
+}
+
+impl Tree {
+    fn members(&self) -> BTreeSet<Member> {
+        match self {
+            Self::Below(supervisor) => below(*supervisor),
+            Self::Group(group) => {
+                let alive = |pid: i32| stat(pid).filter(|stat| stat.zombie == Zombie::No);
+                let members = group.members().into_iter();
+                members.filter_map(|pid| Some(Member { pid, started: alive(pid)?.started })).collect()
+            }
+        }
+    }
+
+    /// Sends a signal to all of them, as they are at one moment.
+    pub fn signal(&self, signal: Signal) {
+        for member in self.members() {
+            send(member, signal);
+        }
+    }
+
+    /// Kills all of them. What the kernel has not ended by then is found by the next call.
+    pub fn kill(&self) {
+        let mut stopped = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            let found = self.members();
+            let new: Vec<Member> = found.difference(&stopped).copied().collect();
+            if new.is_empty() {
+                break;
+            }
+            for member in new {
+                send(member, Signal::STOP);
+                stopped.insert(member);
+            }
+        }
+        self.signal(Signal::KILL);
+    }
+}
+
 /// Every process.
 pub fn processes() -> BTreeMap<i32, Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
@@ -64,7 +112,7 @@ pub fn processes() -> BTreeMap<i32, Stat> {
 }
 
 /// All that descends from `root` and is alive, without itself.
-pub fn below(root: Pid) -> BTreeSet<Member> {
+fn below(root: Pid) -> BTreeSet<Member> {
     let all = processes();
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for (pid, stat) in &all {
@@ -81,32 +129,6 @@ pub fn below(root: Pid) -> BTreeSet<Member> {
         }
     }
     found
-}
-
-/// Sends a signal to all below `root`, as it is at one moment.
-pub fn signal_below(root: Pid, signal: Signal) {
-    for member in below(root) {
-        send(member, signal);
-    }
-}
-
-/// Kills all that is below `root`. What the kernel has not ended by then is found by the next call.
-pub fn kill_below(root: Pid) {
-    let mut stopped = BTreeSet::new();
-    for _ in 0..ROUNDS {
-        let found = below(root);
-        let new: Vec<Member> = found.difference(&stopped).copied().collect();
-        if new.is_empty() {
-            break;
-        }
-        for member in new {
-            send(member, Signal::STOP);
-            stopped.insert(member);
-        }
-    }
-    for member in below(root) {
-        send(member, Signal::KILL);
-    }
 }
 
 /// Sends a signal to that process and not to one that has got its id since.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
 
-use hand::jail::{Disks, Groups, JailSpec, Protection, Report, Told, Tree, Users};
+use hand::jail::{Disks, Groups, JailSpec, Kernel, Protection, Report, Told, Tree, Users};
 use hand::wire::{self, MAX_HEAD_AND_TAIL};
 
 /// The host's number for user 0 of the jails of these tests.
@@ -88,6 +88,7 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
         groups: Groups::default(),
         users: Users::Range { first: FIRST },
         disks: Told::AtOnce,
+        kernel: Kernel::default(),
         without: Vec::new(),
     };
     change(&mut spec);

@@ -108,7 +108,7 @@ async fn main() -> ExitCode {
     fs::create_dir(&workspaces).unwrap();
     let host = |name: &str, spares: Spares| {
         let trees = vec![workspaces.clone()];
-        let settings = Settings { run_dir: directory.path().join(name), trees, spares };
+        let settings = Settings { run_dir: directory.path().join(name), trees, spares, runsc: None };
         let kept = directory.path().join(format!("{name}-kept"));
         let start = move || {
             let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_sandbox-host")));

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::task::JoinHandle;
 
 use super::error::Error;
+use super::gvisor::Gvisor;
 use super::message::{Answer, Call, Request, Response, Settings, WorkspaceCall};
 use super::packets::{self, Packet};
 use super::probe::Finding;
@@ -78,6 +79,9 @@ impl Drop for Connection {
 }
 
 impl Local {
+    /// How strongly sandboxes can be kept apart here. Whether a machine has what that takes shows when one is made.
+    pub const LEVELS: [Isolation; 2] = [Isolation::Namespaces, Isolation::Gvisor];
+
     /// Sandboxes made by the process that `command` describes: one that calls [`super::host_main`] with its standard
     /// input, and with `settings` as its last argument. It is started with nothing in its environment.
     #[must_use]
@@ -100,6 +104,17 @@ impl Local {
     /// Where the process cannot even be started.
     pub async fn probe(&self) -> Result<Vec<Finding>> {
         match self.call(Call::Probe).await? {
+            (Answer::Findings(findings), _) => Ok(findings),
+            _ => Err(Error::Answer.into()),
+        }
+    }
+
+    /// The same of sandboxes that gVisor keeps apart.
+    ///
+    /// # Errors
+    /// As [`Local::probe`].
+    pub async fn probe_gvisor(&self) -> Result<Vec<Finding>> {
+        match self.call(Call::ProbeGvisor).await? {
             (Answer::Findings(findings), _) => Ok(findings),
             _ => Err(Error::Answer.into()),
         }
@@ -226,9 +241,15 @@ impl Local {
         Ok(connection)
     }
 
-    async fn started(&self, spec: &Spec) -> Result<Started> {
-        let (answer, files) = self.call(Call::Create(spec.clone())).await?;
-        let (Answer::Created(limiting), Ok([hand, egress, bridge])) =
+    /// The runner of those that gVisor keeps apart.
+    #[must_use]
+    pub fn gvisor(&self) -> Gvisor<'_> {
+        Gvisor(self)
+    }
+
+    pub(super) async fn started(&self, wanted: Isolation, spec: &Spec) -> Result<Started> {
+        let (answer, files) = self.call(Call::Create(wanted, spec.clone())).await?;
+        let (Answer::Created(isolation, limiting), Ok([hand, egress, bridge])) =
             (answer, <[OwnedFd; 3]>::try_from(files))
         else {
             return Err(Error::Answer.into());
@@ -247,7 +268,7 @@ impl Local {
         };
         let (hand, egress, bridge) =
             files().map_err(|error| Error::Files("taking a sandbox's sockets", error))?;
-        Ok(Started { isolation: Isolation::Namespaces, limiting, hand, egress, bridge })
+        Ok(Started { isolation, limiting, hand, egress, bridge })
     }
 }
 
@@ -257,7 +278,7 @@ impl Runner for Local {
     }
 
     fn create<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<Started>> {
-        Box::pin(self.started(spec))
+        Box::pin(self.started(Isolation::Namespaces, spec))
     }
 
     fn pause(&self, id: SandboxId) -> BoxFuture<'_, Result<()>> {

@@ -36,6 +36,15 @@ pub enum Error {
     /// Whoever makes the jail ended without a word, or took too long.
     #[error("the jail's maker ended early")]
     Maker,
+    /// There is no gVisor.
+    #[error("gVisor is not installed on this machine")]
+    NoGvisor,
+    /// gVisor was started, and its hand did not speak.
+    #[error("gVisor did not start: {0}")]
+    Gvisor(String),
+    /// Sandboxes of this machine are not kept from it like that.
+    #[error("sandboxes that are kept apart by {0} are not made on this machine")]
+    Isolation(&'static str),
     /// Nothing here can pause processes.
     #[error("sandboxes cannot be paused on this machine")]
     Freezer,
@@ -84,6 +93,14 @@ impl From<Error> for kernel::Error {
                 let hint = probe::mend(*step, source);
                 unavailable(error, &hint)
             }
+            Error::NoGvisor => kernel::Error::new(Code::Unavailable, text)
+                .hint("install it: `apt install runsc`, or name the program in sandbox.runsc"),
+            Error::Gvisor(_) => unavailable(
+                error,
+                "run `steading doctor`; gVisor needs root, and a machine whose processes may trace their own",
+            ),
+            Error::Isolation(_) => kernel::Error::new(Code::Unavailable, text)
+                .hint("the operator demands less in sandbox.isolation, or serves on a machine that has it"),
             Error::Groups(_) => unavailable(error, "free memory, or raise the limit on control groups"),
             Error::Threads(_) | Error::Maker => {
                 unavailable(error, "try again when the machine is less loaded")

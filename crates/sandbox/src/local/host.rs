@@ -144,7 +144,8 @@ fn open(
         let runners = Runners::open(directory.runners())?;
         let runner = Mutex::new(runners.add(&[("hand".to_owned(), hand.to_vec())])?);
         let hand = directory.place_hand(hand)?;
-        let workshop = Workshop { directory, layout, program, hand, runners, runner, trees, spawner };
+        let runsc = settings.runsc.clone();
+        let workshop = Workshop { directory, layout, program, hand, runners, runner, trees, spawner, runsc };
         Ok((workshop, workspaces, privileged, events, jobs))
     };
     match prepare() {

@@ -1,5 +1,7 @@
 //! Has a jail made by `hand jail`, and tells what came of it.
 
+pub mod spoken;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -7,7 +7,7 @@ use kernel::{BlobHash, Code, Error, SandboxId, WorkspaceId, WorkspaceSnapshotId}
 use serde::{Deserialize, Serialize};
 
 use super::probe::Finding;
-use crate::runner::{Limiting, Limits, Spec, Usage};
+use crate::runner::{Isolation, Limiting, Limits, Spec, Usage};
 use crate::workspace::{Fullness, Mounted, Origin};
 
 /// Where things are. The process that makes sandboxes is started with it as its last argument.
@@ -21,6 +21,9 @@ pub struct Settings {
     /// Sandboxes that are made before anybody asks for them.
     #[serde(default)]
     pub spares: Spares,
+    /// Where gVisor's `runsc` is, unless where it usually is.
+    #[serde(default)]
+    pub runsc: Option<PathBuf>,
 }
 
 /// Sandboxes that wait for whose they are to be. Whoever asks for other limits than theirs gets one that is made anew.
@@ -57,8 +60,8 @@ impl Settings {
 pub enum Call {
     /// The first call: it begins.
     Open,
-    /// As the runner's.
-    Create(Spec),
+    /// As the runner's of sandboxes that are kept from their host like that.
+    Create(Isolation, Spec),
     /// As the runner's.
     Pause(SandboxId),
     /// As the runner's.
@@ -75,6 +78,8 @@ pub enum Call {
     SwapRunner(SandboxId, BlobHash),
     /// What works here, found out by doing it.
     Probe,
+    /// Whether gVisor does.
+    ProbeGvisor,
     /// Of workspaces.
     Workspace(WorkspaceCall),
 }
@@ -125,7 +130,7 @@ pub enum Answer {
     /// It is done.
     Done,
     /// A sandbox runs; three files come along: the connection to its hand, and the two sockets that listen.
-    Created(Limiting),
+    Created(Isolation, Limiting),
     /// What one uses.
     Usage(Usage),
     /// What works here.

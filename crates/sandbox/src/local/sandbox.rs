@@ -6,12 +6,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use hand::jail::{Disks, JailSpec, Told, Tree, Users};
+use hand::jail::{Disks, JailSpec, Kernel, Told, Tree, Users};
 use kernel::{BlobHash, SandboxId};
 
 use super::directory::{RunDir, SandboxDir};
 use super::error::Error;
 use super::groups::{Group, Layout};
+use super::gvisor;
 use super::jail::{self, First, Half, Program};
 use super::runners::Runners;
 use super::spawner::Spawner;
@@ -35,6 +36,8 @@ pub struct Workshop {
     pub trees: Vec<PathBuf>,
     /// Makes processes.
     pub spawner: Spawner,
+    /// Where gVisor's program is, unless where it usually is.
+    pub runsc: Option<PathBuf>,
 }
 
 impl Workshop {
@@ -99,7 +102,8 @@ impl Spare {
         let disks = Disks { workspace: Tree::Directory { path }, layers: like.collect() };
         furnished(workshop, id, limits, users, |outfit| {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
-            let jail = jail_spec(workshop, &group, &directory, limits, users, (disks, Told::Later));
+            let told = (disks, Told::Later);
+            let jail = jail_spec(workshop, &group, &directory, limits, users, told, Kernel::Host);
             let half = jail::begin(&workshop.spawner, &workshop.program, &jail, inside.into())?;
             Ok(Self { half, group, directory, hand, sockets, limits, users })
         })
@@ -193,6 +197,7 @@ fn jail_spec(
     limits: Limits,
     users: Users,
     (disks, told): (Disks, Told),
+    kernel: Kernel,
 ) -> JailSpec {
     let [egress, bridge] = directory.sockets();
     JailSpec {
@@ -210,6 +215,7 @@ fn jail_spec(
         groups: group.to_join(),
         users,
         disks: told,
+        kernel,
         without: Vec::new(),
     }
 }
@@ -232,13 +238,23 @@ impl Sandbox {
     /// Makes it. Its users are nobody else's on this machine as long as nobody else is given `users`.
     ///
     /// # Errors
-    /// [`Error::Outside`], [`Error::Taken`], [`Error::Jail`]; nothing is left behind.
-    pub fn make(workshop: &Workshop, spec: &Spec, users: Users) -> Result<(Self, Ends), Error> {
-        let disks = disks(workshop, spec)?;
-        furnished(workshop, spec.id, spec.limits, users, |outfit| {
+    /// [`Error::Outside`], [`Error::Taken`], [`Error::Jail`], [`Error::Gvisor`]; nothing is left behind.
+    pub fn make(
+        workshop: &Workshop,
+        spec: &Spec,
+        users: Users,
+        kernel: Kernel,
+    ) -> Result<(Self, Ends), Error> {
+        let told = (disks(workshop, spec)?, Told::AtOnce);
+        let bounds = if kernel == Kernel::Host { spec.limits } else { gvisor::around(spec.limits) };
+        furnished(workshop, spec.id, bounds, users, |outfit| {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
-            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, (disks, Told::AtOnce));
-            let first = jail::make(&workshop.spawner, &workshop.program, &jail, inside.into())?;
+            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, told, kernel);
+            let (spawner, program) = (&workshop.spawner, &workshop.program);
+            let first = match jail.kernel {
+                Kernel::Host => jail::make(spawner, program, &jail, inside.into())?,
+                Kernel::Gvisor { .. } => jail::spoken::make(spawner, program, &jail, (inside.into(), &hand))?,
+            };
             Ok((Self { first, group, directory, ended: Mutex::new(false) }, Ends { hand, sockets }))
         })
     }

@@ -7,21 +7,33 @@ use std::time::Duration;
 
 use hand::jail::Tree;
 use kernel::{Code, SandboxId, WorkspaceId};
-use sandbox::local::Verdict;
+use sandbox::local::{Finding, Verdict};
 use sandbox::runner::{Limiting, Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::rig::{eventually, nothing_is_left, plainly, rig, rig_in, traces};
+use super::rig::{
+    Rig, eventually, nothing_is_left, on_every_runner, plainly, rig, rig_in, rig_of_gvisor_at, traces,
+};
+
+on_every_runner![
+    a_sandbox_runs_is_used_and_leaves_nothing,
+    a_paused_sandbox_stands_still_until_it_is_resumed_and_can_be_destroyed,
+    only_the_sandbox_reaches_its_sockets,
+    two_sandboxes_see_nothing_of_each_other,
+    what_cannot_be_made_is_refused_and_leaves_nothing,
+    a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_removed,
+    everything_ends_with_the_gateway,
+    what_a_killed_process_leaves_is_removed_by_the_next,
+    workspaces_are_kept_by_the_same_process,
+];
 
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-#[tokio::test]
-async fn a_sandbox_runs_is_used_and_leaves_nothing() {
-    let rig = rig();
+async fn a_sandbox_runs_is_used_and_leaves_nothing(rig: Rig) {
     let cell = rig.cell().await;
     assert_eq!(cell.limiting, Limiting::Enforced);
     assert_eq!(cell.shell("id -un; echo kept > file; ls").await, "agent\nfile");
@@ -39,9 +51,7 @@ async fn a_sandbox_runs_is_used_and_leaves_nothing() {
     assert_eq!(fs::read_to_string(file).unwrap(), "kept\n");
 }
 
-#[tokio::test]
-async fn a_paused_sandbox_stands_still_until_it_is_resumed_and_can_be_destroyed() {
-    let rig = rig();
+async fn a_paused_sandbox_stands_still_until_it_is_resumed_and_can_be_destroyed(rig: Rig) {
     let cell = rig.cell().await;
     assert_eq!(cell.shell("while :; do echo >> ticks; sleep 0.01; done > /dev/null 2>&1 &").await, "");
     let ticks = rig.directory.path().join("workspaces").join(cell.id.to_string()).join("ticks");
@@ -58,9 +68,7 @@ async fn a_paused_sandbox_stands_still_until_it_is_resumed_and_can_be_destroyed(
     nothing_is_left(rig.directory.path(), &[cell.id]).await;
 }
 
-#[tokio::test]
-async fn only_the_sandbox_reaches_its_sockets() {
-    let rig = rig();
+async fn only_the_sandbox_reaches_its_sockets(rig: Rig) {
     let cell = rig.cell().await;
     let script = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('/run/steading/egress.sock')\ns.send(b'hello')\nprint(s.recv(9).decode())";
     let answer = async {
@@ -78,9 +86,7 @@ async fn only_the_sandbox_reaches_its_sockets() {
     }
 }
 
-#[tokio::test]
-async fn two_sandboxes_see_nothing_of_each_other() {
-    let rig = rig();
+async fn two_sandboxes_see_nothing_of_each_other(rig: Rig) {
     let (one, other) = (rig.cell().await, rig.cell().await);
     let script = "echo secret > /workspace/secret; echo secret > /tmp/secret; (exec -a hidden sleep 1000) > /dev/null 2>&1 &";
     one.shell(script).await;
@@ -89,15 +95,16 @@ async fn two_sandboxes_see_nothing_of_each_other() {
     assert!(one.shell(seen).await.contains("secret"));
     let users = |id: SandboxId| {
         let processes = &traces(rig.directory.path(), &[id])["processes"];
-        let pid = processes[0].split(' ').next().unwrap();
-        fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap()
+        let of = |process: &String| {
+            let pid = process.split(' ').next().unwrap();
+            fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap()
+        };
+        processes.iter().map(of).find(|map| map.contains("65536")).unwrap()
     };
     assert_ne!(users(one.id), users(other.id));
 }
 
-#[tokio::test]
-async fn what_cannot_be_made_is_refused_and_leaves_nothing() {
-    let rig = rig();
+async fn what_cannot_be_made_is_refused_and_leaves_nothing(rig: Rig) {
     let cell = rig.cell().await;
     let ours = rig.directory.path().join("workspaces").join(cell.id.to_string());
     std::os::unix::fs::symlink("/etc", ours.join("link")).unwrap();
@@ -138,9 +145,7 @@ async fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     nothing_is_left(rig.directory.path(), &ids).await;
 }
 
-#[tokio::test]
-async fn a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_removed() {
-    let rig = rig();
+async fn a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_removed(rig: Rig) {
     let (one, other) = (rig.cell().await, rig.cell().await);
     let first = traces(rig.directory.path(), &[other.id])["processes"][0].clone();
     drop(one.session);
@@ -149,9 +154,7 @@ async fn a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_remove
     assert_eq!(rig.local.usage(one.id).await.unwrap_err().code(), Code::NotFound);
 }
 
-#[tokio::test]
-async fn everything_ends_with_the_gateway() {
-    let rig = rig();
+async fn everything_ends_with_the_gateway(rig: Rig) {
     let cells = [rig.cell().await, rig.cell().await, rig.cell().await];
     let ids = cells.each_ref().map(|cell| cell.id);
     rig.local.pause(ids[0]).await.unwrap();
@@ -162,9 +165,7 @@ async fn everything_ends_with_the_gateway() {
     eventually("the end of the process", gone).await;
 }
 
-#[tokio::test]
-async fn what_a_killed_process_leaves_is_removed_by_the_next() {
-    let rig = rig();
+async fn what_a_killed_process_leaves_is_removed_by_the_next(rig: Rig) {
     let mut cells = vec![];
     for _ in 0..3 {
         let cell = rig.cell().await;
@@ -207,6 +208,33 @@ async fn a_probe_makes_a_sandbox_and_says_what_works() {
     assert_eq!(findings.len(), 5);
     for finding in findings {
         assert_eq!(finding.verdict, Verdict::Works, "{}", finding.about);
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_gvisor_makes_one_and_without_its_program_says_how_to_have_it() {
+    let findings = rig().local.probe_gvisor().await.unwrap();
+    assert_eq!(findings.iter().map(|finding| &finding.verdict).collect::<Vec<_>>(), [&Verdict::Works]);
+    let without = rig_of_gvisor_at("/nowhere/runsc");
+    let findings = without.local.probe_gvisor().await.unwrap();
+    let [Finding { verdict: Verdict::Fails { why, mend }, .. }] = findings.as_slice() else {
+        panic!("{findings:?}")
+    };
+    assert!(why.contains("not installed") && mend.contains("`apt install runsc`"), "{findings:?}");
+    // Nothing weaker is made in its place.
+    let refused = without.try_cell(Limits::default()).await.map(|cell| cell.id).unwrap_err();
+    assert_eq!((refused.code(), refused.advice()), (Code::Unavailable, Some(mend.as_str())));
+    // A program that is none says so, and leaves nothing.
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("runsc");
+    fs::write(&program, sandbox::hand_binary()).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let broken = rig_of_gvisor_at(program.to_str().unwrap());
+    let refused = broken.try_cell(Limits::default()).await.map(|cell| cell.id).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.chain().contains("gVisor did not start"), "{}", refused.chain());
+    for rig in [without, broken] {
+        nothing_is_left(rig.directory.path(), &rig.ids()).await;
     }
 }
 
@@ -256,9 +284,7 @@ async fn the_process_that_makes_sandboxes_has_no_network_no_credential_and_few_p
     assert_eq!(cell.shell("echo works").await, "works");
 }
 
-#[tokio::test]
-async fn workspaces_are_kept_by_the_same_process() {
-    let rig = rig();
+async fn workspaces_are_kept_by_the_same_process(rig: Rig) {
     let id = WorkspaceId::new();
     rig.local.create_workspace(id, Origin::Empty, LEAST_QUOTA).await.unwrap();
     assert_eq!(

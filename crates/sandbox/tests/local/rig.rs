@@ -12,11 +12,14 @@ use kernel::SandboxId;
 use sandbox::local::{Local, Settings, Spares};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner, Spec, Started};
 use sandbox::session::{self, Exec, Outcome, Run, Session};
+use testkit::{Engine, Unavailable, require};
 use tokio::net::UnixListener;
 
 /// Sandboxes below a directory of their own.
 pub struct Rig {
     pub local: Local,
+    /// How its sandboxes are kept from their host.
+    isolation: Isolation,
     pub directory: tempfile::TempDir,
     /// Of every sandbox that was ever asked for.
     ids: Mutex<Vec<SandboxId>>,
@@ -33,35 +36,73 @@ pub fn rig_in(
     directory: tempfile::TempDir,
     start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
-    rig_with(directory, Spares::default(), start)
+    rig_with(directory, (Spares::default(), None), start)
 }
 
 /// A rig with sandboxes that are made before they are asked for.
 pub fn rig_with_spares(count: usize) -> Rig {
-    rig_with(tempfile::tempdir().unwrap(), Spares { count, limits: Limits::default() }, plainly)
+    let spares = Spares { count, limits: Limits::default() };
+    rig_with(tempfile::tempdir().unwrap(), (spares, None), plainly)
+}
+
+/// A rig that looks for gVisor there.
+pub fn rig_of_gvisor_at(runsc: &str) -> Rig {
+    let rig = rig_with(tempfile::tempdir().unwrap(), (Spares::default(), Some(runsc.into())), plainly);
+    Rig { isolation: Isolation::Gvisor, ..rig }
 }
 
 fn rig_with(
     directory: tempfile::TempDir,
-    spares: Spares,
+    (spares, runsc): (Spares, Option<PathBuf>),
     start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir_all(&workspaces).unwrap();
     let settings =
-        Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()], spares };
+        Settings { run_dir: directory.path().join("run"), trees: vec![workspaces.clone()], spares, runsc };
     let arguments = [workspaces];
     let program = Path::new(env!("CARGO_BIN_EXE_sandbox-host"));
     Rig {
         local: Local::new(move || start(program, arguments.clone()), settings),
         directory,
+        isolation: Isolation::Namespaces,
         ids: Mutex::default(),
     }
 }
 
+/// Runs each of these tests, which take a rig, with every runner that this machine is to have.
+macro_rules! on_every_runner {
+    ($($name:ident),+ $(,)?) => {
+        mod namespaces {
+            $(#[tokio::test] async fn $name() { super::$name($crate::rig::rig()).await; })+
+        }
+
+        mod gvisor {
+            $(#[tokio::test] async fn $name() { super::$name($crate::rig::rig_of_gvisor()).await; })+
+        }
+    };
+}
+
+pub(crate) use on_every_runner;
+
 /// A rig with every privilege of this test.
 pub fn rig() -> Rig {
     rig_started(plainly)
+}
+
+/// A rig whose sandboxes gVisor keeps from their host. Where it is not installed the test fails.
+pub fn rig_of_gvisor() -> Rig {
+    require(Engine::Gvisor.is_present().then_some(()).ok_or(Unavailable::Missing(Engine::Gvisor)));
+    Rig { isolation: Isolation::Gvisor, ..rig() }
+}
+
+/// What sandboxes of one runner can do, and those of another cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// A command that takes more memory than there is ends alone.
+    MemoryByCommand,
+    /// The processes that the host counts are those inside.
+    ProcessesOfTheHost,
 }
 
 /// Starts the program as it is.
@@ -81,6 +122,13 @@ pub struct Cell {
 }
 
 impl Rig {
+    /// Whether its sandboxes can do that.
+    pub fn can(&self, ability: Ability) -> bool {
+        match ability {
+            Ability::MemoryByCommand | Ability::ProcessesOfTheHost => self.isolation == Isolation::Namespaces,
+        }
+    }
+
     /// Makes a sandbox with these limits.
     pub async fn cell_with(&self, limits: Limits) -> Cell {
         self.try_cell(limits).await.unwrap()
@@ -106,8 +154,11 @@ impl Rig {
 
     /// Makes that sandbox.
     pub async fn create(&self, spec: &Spec) -> kernel::Result<Cell> {
-        let Started { isolation, limiting, hand, egress, bridge } = self.local.create(spec).await?;
-        assert_eq!(isolation, Isolation::Namespaces);
+        let gvisor = self.local.gvisor();
+        let runner: &dyn Runner = if self.isolation == Isolation::Gvisor { &gvisor } else { &self.local };
+        assert_eq!(runner.isolation(), self.isolation);
+        let Started { isolation, limiting, hand, egress, bridge } = runner.create(spec).await?;
+        assert_eq!(isolation, self.isolation);
         let session = Session::open(hand).await?;
         Ok(Cell { id: spec.id, session, limiting, egress, _bridge: bridge })
     }

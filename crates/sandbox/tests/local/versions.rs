@@ -7,7 +7,7 @@ use kernel::{BlobHash, Code, SandboxId, WorkspaceId, WorkspaceSnapshotId};
 use sandbox::runner::{Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Mounted, Origin};
 
-use super::rig::{Cell, Rig, rig, rig_with_spares};
+use super::rig::{Cell, Rig, on_every_runner, rig_with_spares};
 
 /// A runner that says which version it is.
 async fn runner(rig: &Rig, version: u32) -> BlobHash {
@@ -19,9 +19,9 @@ async fn current(cell: &Cell) -> String {
     cell.shell("/run/steading/runner/current/hand").await
 }
 
-#[tokio::test]
-async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not() {
-    let rig = rig();
+on_every_runner![a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not];
+
+async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not(rig: Rig) {
     let cell = rig.cell().await;
     assert_eq!(cell.shell("/run/steading/runner/current/hand check && echo whole").await, "whole");
     let [first, second] = [runner(&rig, 1).await, runner(&rig, 2).await];

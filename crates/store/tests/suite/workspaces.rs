@@ -67,12 +67,15 @@ pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place
         created: Timestamp::from_micros(made.created.as_micros() + after),
         digest: name.map(|name| BlobHash::of(name.as_bytes())),
         layer: name.map(|_| "node-1".to_owned()),
+        bytes: after.unsigned_abs() << 33,
     };
     let (first, second) = (snapshot(Some("first"), 1), snapshot(None, 2));
     for it in [&first, &second] {
         records.insert_snapshot(it).await.unwrap();
     }
     assert_eq!(records.snapshots(made.id).await.unwrap(), [second.clone(), first.clone()]);
+    assert_eq!(records.snapshot_bytes(tenant).await.unwrap(), 3 << 33);
+    assert_eq!(records.snapshot_bytes(TenantId::new()).await.unwrap(), 0);
     let (workspaces, mut snapshots) = records.ids().await.unwrap();
     snapshots.sort();
     assert_eq!((workspaces, snapshots), (vec![made.id], vec![first.id, second.id]));
@@ -112,6 +115,7 @@ pub async fn files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once(plac
         created: made.created,
         digest: None,
         layer: None,
+        bytes: 0,
     };
     records.insert_snapshot(&kept_snapshot).await.unwrap();
     assert!(records.keep(made.id, kept, Kept::Archived, Some(snapshot)).await.unwrap());

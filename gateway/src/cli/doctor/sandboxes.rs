@@ -23,9 +23,10 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             return vec![Check::new(NAME, Verdict::Warning, format!("nowhere to try to make one: {e}"))];
         }
     };
-    let local = sandboxes::local(&place.0);
+    let local = sandboxes::local(&place.0, config.sandbox.runsc.clone());
     let isolation = local.isolation();
     let found = local.probe().await;
+    let gvisor = if found.is_ok() { local.probe_gvisor().await.ok() } else { None };
     local.close().await;
     match found {
         Err(error) => {
@@ -40,8 +41,28 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             if let Some(first) = checks.first_mut().filter(|first| first.verdict == Verdict::Ok) {
                 first.finding = format!("one was made and ended; isolation: {}", isolation.as_str());
             }
-            checks.extend(demanded(&config.sandbox.isolation, isolation));
+            let (demands, gvisor) = (&config.sandbox.isolation, gvisor.into_iter().flatten());
+            let mut strongest = isolation;
+            for finding in gvisor {
+                if finding.verdict == Works::Works {
+                    strongest = Isolation::Gvisor;
+                }
+                checks.push(of_gvisor(demands, finding));
+            }
+            checks.extend(demanded(demands, strongest));
             checks
+        }
+    }
+}
+
+/// What came of making one with gVisor, which a machine needs only where somebody demands it.
+fn of_gvisor(demands: &Demands, finding: Finding) -> Check {
+    let check = judged(finding);
+    match check.verdict {
+        Verdict::Ok => Check { finding: "one was made and ended; isolation: gvisor".to_owned(), ..check },
+        _ if demands.reach(Isolation::Gvisor, Isolation::Namespaces) => check,
+        _ => {
+            Check { verdict: Verdict::Ok, finding: format!("{}; nobody demands it", check.finding), ..check }
         }
     }
 }

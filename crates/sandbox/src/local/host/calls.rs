@@ -6,24 +6,26 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hand::jail::Tree;
+use hand::jail::{Kernel, Tree};
 use kernel::{BlobHash, Result, SandboxId};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{Error, Host, Place, Running, archives};
+use crate::local::gvisor;
 use crate::local::message::{Answer, Call, WorkspaceCall};
 use crate::local::probe::{self, Finding};
 use crate::local::sandbox::Ends;
-use crate::runner::{Limiting, Limits, Spec};
+use crate::runner::{Isolation, Limiting, Limits, Spec};
 
 impl Host {
     /// Does what is asked, with the files that came along.
     pub(super) fn call(&self, call: Call, files: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>)> {
         let answer = match call {
             Call::Open => return Err(Error::Order.into()),
-            Call::Create(spec) => {
-                let ends = self.create(&spec)?;
-                return Ok((Answer::Created(Limiting::from(&self.workshop.layout)), ends.files()));
+            Call::Create(isolation, spec) => {
+                let ends = self.create(isolation, &spec)?;
+                let limiting = Limiting::from(&self.workshop.layout);
+                return Ok((Answer::Created(isolation, limiting), ends.files()));
             }
             Call::Pause(id) => {
                 self.running(id)?.sandbox.pause()?;
@@ -47,6 +49,7 @@ impl Host {
             }
             Call::Usage(id) => Answer::Usage(self.running(id)?.sandbox.usage()),
             Call::Probe => Answer::Findings(self.probe()),
+            Call::ProbeGvisor => Answer::Findings(vec![self.tried(Isolation::Gvisor)]),
             Call::Workspace(call) => self.workspace(call, files)?,
         };
         Ok((answer, Vec::new()))
@@ -64,7 +67,22 @@ impl Host {
         self.workshop.runners.add(&files.map_err(|error| Error::Files("reading a runner", error))?)
     }
 
-    fn create(&self, spec: &Spec) -> Result<Ends, Error> {
+    /// What keeps sandboxes apart like that; nothing weaker is taken in its place.
+    fn kernel(&self, isolation: Isolation) -> Result<Kernel, Error> {
+        match isolation {
+            Isolation::Namespaces => Ok(Kernel::Host),
+            Isolation::Gvisor if !self.privileged => {
+                Err(Error::Gvisor("it is not started as root".to_owned()))
+            }
+            Isolation::Gvisor => {
+                Ok(Kernel::Gvisor { program: gvisor::program(self.workshop.runsc.as_deref())? })
+            }
+            Isolation::Pod | Isolation::Microvm => Err(Error::Isolation(isolation.as_str())),
+        }
+    }
+
+    fn create(&self, isolation: Isolation, spec: &Spec) -> Result<Ends, Error> {
+        let kernel = self.kernel(isolation)?;
         {
             let mut places = self.places();
             if places.contains_key(&spec.id) {
@@ -72,7 +90,7 @@ impl Host {
             }
             places.insert(spec.id, Place::Making);
         }
-        match self.sandbox(spec) {
+        match self.sandbox(spec, kernel) {
             Ok((sandbox, ends, users)) => {
                 let running = Running {
                     sandbox: Arc::new(sandbox),
@@ -139,18 +157,7 @@ impl Host {
     /// Makes a sandbox and ends it, and says what of it did not work.
     fn probe(&self) -> Vec<Finding> {
         let layout = &self.workshop.layout;
-        let mut findings = vec![match self.trial() {
-            Ok(()) => Finding::works("making a sandbox"),
-            Err(Error::Jail { step, at, source }) => {
-                let mend = probe::mend(step, &source);
-                Finding::fails("making a sandbox", format!("{step:?} was refused at {at}: {source}"), mend)
-            }
-            Err(error) => {
-                let why = kernel::Error::from(error);
-                let mend = why.advice().unwrap_or("look into the log").to_owned();
-                Finding::fails("making a sandbox", why.chain(), mend)
-            }
-        }];
+        let mut findings = vec![self.tried(Isolation::Namespaces)];
         let delegate = "run as root, or let systemd delegate a control group to the service (`Delegate=yes`)";
         let mut judge = |about: &str, holds: bool, why: &str, mend: &str| {
             findings.push(if holds { Finding::works(about) } else { Finding::degraded(about, why, mend) });
@@ -172,7 +179,27 @@ impl Host {
         findings
     }
 
-    fn trial(&self) -> Result<(), Error> {
+    /// Makes a sandbox that is kept apart like that.
+    fn tried(&self, isolation: Isolation) -> Finding {
+        let about = match isolation {
+            Isolation::Gvisor => "making a sandbox with gVisor",
+            _ => "making a sandbox",
+        };
+        match self.trial(isolation) {
+            Ok(()) => Finding::works(about),
+            Err(Error::Jail { step, at, source }) => {
+                let mend = probe::mend(step, &source);
+                Finding::fails(about, format!("{step:?} was refused at {at}: {source}"), mend)
+            }
+            Err(error) => {
+                let why = kernel::Error::from(error);
+                let mend = why.advice().unwrap_or("look into the log").to_owned();
+                Finding::fails(about, why.chain(), mend)
+            }
+        }
+    }
+
+    fn trial(&self, isolation: Isolation) -> Result<(), Error> {
         let failed = |error| Error::Files("making a trial's workspace", error);
         let path = self.workshop.directory.trial().join("workspace");
         fs::create_dir_all(&path).map_err(failed)?;
@@ -182,7 +209,7 @@ impl Host {
             layers: Vec::new(),
             limits: Limits::default(),
         };
-        let ends = self.create(&spec)?;
+        let ends = self.create(isolation, &spec)?;
         drop(ends);
         self.destroy(spec.id)
     }

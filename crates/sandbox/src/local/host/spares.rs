@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Error, Host};
 use crate::local::sandbox::{Ends, Sandbox, Spare};
 use crate::runner::Spec;
-use hand::jail::Users;
+use hand::jail::{Kernel, Users};
 
 /// Who was just given one has something to do; the next is made after that, and not beside it.
 const BREATH: Duration = Duration::from_millis(50);
@@ -61,11 +61,13 @@ impl Host {
     }
 
     /// Makes the sandbox that `spec` describes: of a spare one where there is one that does, else anew.
-    pub(super) fn sandbox(&self, spec: &Spec) -> Result<(Sandbox, Ends, Users), Error> {
-        let spare = {
+    pub(super) fn sandbox(&self, spec: &Spec, kernel: Kernel) -> Result<(Sandbox, Ends, Users), Error> {
+        let spare = if kernel == Kernel::Host {
             let mut spares = self.spares();
             let fits = spares.iter().position(|spare| spare.fits(&spec.limits));
             fits.map(|at| spares.swap_remove(at))
+        } else {
+            None
         };
         if let Some(spare) = spare {
             let users = spare.users;
@@ -76,7 +78,7 @@ impl Host {
             }
         }
         let users = self.users(spec.id);
-        match Sandbox::make(&self.workshop, spec, users) {
+        match Sandbox::make(&self.workshop, spec, users, kernel) {
             Ok((sandbox, ends)) => Ok((sandbox, ends, users)),
             Err(error) => {
                 self.return_users(users);

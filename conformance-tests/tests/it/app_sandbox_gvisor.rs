@@ -1,0 +1,250 @@
+//! Sandboxes that gVisor keeps from the machine, for tenants who demand it: they do what any does, what is not denied in
+//! one ends in its own kernel, and where gVisor is not there are none.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use testkit::http::Response;
+use testkit::{Client, Steading, eventually, require, temporary};
+
+use super::app_sandbox_abuse::{attempts, run, says, tried};
+use super::sandbox_routes::PATIENCE;
+
+/// A server whose sandboxes are all of gVisor.
+fn server() -> Steading {
+    require(Steading::launch().env("STEADING_SANDBOX_ISOLATION", "gvisor").start())
+}
+
+fn shown(client: &Client) -> Value {
+    client.request("GET", "/v1/sandboxes/default").send().unwrap().json().unwrap()
+}
+
+#[test]
+fn a_sandbox_of_gvisor_does_what_any_does() {
+    let steading = server();
+    let client = steading.client();
+    let tool = |tool: &str, input: Value| client.output(tool, &input).unwrap();
+    assert!(says(&client, "dmesg").contains("gVisor"), "its kernel is its own");
+    assert_eq!(shown(&client)["isolation"], "gvisor");
+    tool("file_write", json!({ "path": "src/sum.py", "text": "print(sum([1, 2, 3]))\n" }));
+    assert_eq!(says(&client, "python3 src/sum.py; stat -c '%U %a' src/sum.py; ls"), "6\nagent 644\nsrc\n");
+    assert_eq!(
+        tool("file_search", json!({ "line": "sum" }))["found"],
+        json!(["src/sum.py:1: print(sum([1, 2, 3]))"])
+    );
+    // Larger than what a pipe holds, and moved to where something is.
+    let put = |path: &str, body: &[u8]| {
+        let request = client.request("PUT", &format!("/v1/sandboxes/default/files?path={path}"));
+        request.body(body).send().unwrap().status
+    };
+    assert_eq!([put("big", &[7; 3_000_000]), put("other", b"x")], [200; 2]);
+    assert_eq!(says(&client, "stat -c %s big"), "3000000\n");
+    let moved = |from: &str, to: &str| {
+        let input = json!({ "from": from, "to": to, "existing": "refuse" });
+        client.request("POST", "/v1/sandboxes/default/files/move").json(&input).send().unwrap().status
+    };
+    assert_eq!([moved("big", "other"), moved("src", "other"), moved("big", "new")], [409, 409, 204]);
+    assert_eq!(says(&client, "rm new other; ls"), "src\n");
+    let on_disk =
+        says(&client, "id -u; for f in /etc/x /usr/x /x; do touch $f 2>/dev/null && echo $f; done; true");
+    assert_eq!(on_disk, "1000\n");
+
+    // What has hidden from its command ends with its time; what was told to stay stays.
+    let hidden = "setsid nohup sleep 4242 >/dev/null 2>&1 & (sleep 4242 &) ; sleep 4242";
+    let ran = tool("shell_run", json!({ "command": hidden, "timeout_s": 1 }));
+    assert_eq!(ran["exit_code"], 124);
+    assert_eq!(says(&client, "pgrep -f 'sleep 4242' -x || echo none"), "none\n");
+    says(&client, "(sleep 4243 &)");
+    assert_eq!(says(&client, "pgrep -fxc 'sleep 4243'"), "1\n");
+    let usage = shown(&client)["usage"].clone();
+    assert!((2..10).contains(&usage["pids"].as_u64().unwrap()), "its own processes are counted: {usage}");
+
+    // The way out, the bridge and the ports.
+    let told = says(&client, "curl -s -m 5 http://example.com/ || true");
+    assert!(told.contains("example.com") && told.contains("sandbox.allow"), "{told}");
+    let around = "curl -sS -m 5 --noproxy '*' http://169.254.169.254/ 2>&1; echo $?";
+    assert!(says(&client, around).ends_with("7\n"), "there is no route");
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": { "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "x", "version": "1" } },
+    });
+    let mcp = format!("echo '{initialize}' | timeout 20 /run/steading/hand mcp");
+    assert!(says(&client, &mcp).contains("serverInfo"));
+    says(&client, "(python3 -m http.server 8123 > /dev/null 2>&1 &)");
+    let ports = || {
+        let answer = client.request("GET", "/v1/sandboxes/default/ports").send().unwrap().json().unwrap();
+        (answer["ports"][0]["port"] == 8123).then_some(())
+    };
+    assert!(eventually(PATIENCE, ports).is_some());
+    let url = tool("preview_open", json!({ "port": 8123 }))["url"].as_str().unwrap().to_owned();
+    let host = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(steading.authority()).unwrap();
+    write!(stream, "GET /src/sum.py HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page[8..12] == *" 200" && page.contains("sum([1, 2, 3])"), "{page}");
+
+    // Its files, while it runs, is stopped, and goes back.
+    tool("workspace_snapshot", json!({ "name": "good" }));
+    says(&client, "rm -r src && echo more > other");
+    let action =
+        |name: &str| client.request("POST", &format!("/v1/sandboxes/default/{name}")).send().unwrap();
+    assert!(action("pause").status < 300);
+    assert_eq!(shown(&client)["state"], "paused");
+    assert_eq!(says(&client, "cat other; pgrep -fxc 'sleep 4243'"), "more\n1\n");
+    let dry = tool("workspace_restore", json!({ "snapshot": "good", "dry_run": true }));
+    tool("workspace_restore", json!({ "snapshot": "good", "confirm": dry["confirm"] }));
+    assert_eq!(says(&client, "ls; pgrep sleep || echo nothing sleeps"), "src\nnothing sleeps\n");
+    assert_eq!(shown(&client)["isolation"], "gvisor");
+}
+
+/// What gVisor's kernel lets its users do or see, which the filter of the other jails does not. It is all in that kernel:
+/// namespaces of its own, nodes of devices that it does not have, its own log, and what its first process was started with.
+const ITS_OWN: [&str; 14] = [
+    "unshare 131072",
+    "unshare 1073741824",
+    "unshare 268435456",
+    "clone 131072",
+    "clone 268435456",
+    "syslog",
+    "mknod block",
+    "mknod character",
+    "nice",
+    "io_uring",
+    "core",
+    "open /proc/1/maps",
+    "open /proc/1/environ",
+    "list /proc/1/fd",
+];
+
+/// What it says of what it does not have: there is no such file, file system, family or request.
+const NOT_THERE: [&str; 6] = ["errno 2", "errno 22", "errno 25", "errno 93", "errno 95", "errno 97"];
+
+#[test]
+fn every_attempt_of_the_table_is_denied_or_ends_in_its_own_kernel() {
+    let steading = server();
+    let client = steading.client();
+    let host = || {
+        let told = ["sys/kernel/hostname", "sys/kernel/core_pattern", "sys/net/ipv4/ip_forward"];
+        told.map(|name| fs::read_to_string(format!("/proc/{name}")).unwrap_or_default())
+    };
+    let before = host();
+    let through: BTreeSet<String> = tried(&steading)
+        .into_iter()
+        .filter(|(name, result)| {
+            let not_there = NOT_THERE.contains(&result.as_str());
+            !attempts::denied(result) && !not_there && !ITS_OWN.contains(&name.as_str())
+        })
+        .map(|(name, result)| format!("{name}: {result}"))
+        .collect();
+    assert_eq!(through, BTreeSet::new());
+    assert_eq!(host(), before);
+    // Whoever is root of a namespace of users there mounts nothing, and does not leave the group that its command ends by.
+    let root = "unshare -Urm --propagation unchanged sh -c 'id -u; mount -t tmpfs x /tmp || echo no; \
+                echo 0 > /dev/groups/job/cgroup.procs || echo no; kill -9 1 || echo no; touch /usr/x || echo no' 2>/dev/null";
+    assert_eq!(says(&client, root), "0\nno\nno\nno\nno\n");
+    // Of what its first process has open, nothing is to be had that is not everybody's.
+    let held = "for f in /proc/1/fd/*; do for way in '<' '>'; do eval \"exec 9$way$f\" 2>/dev/null && readlink $f; done; done; true";
+    let opened = says(&client, held);
+    let harmless = |path: &str| {
+        path == "/dev/null"
+            || path == "/run/steading/hand"
+            || path.starts_with("/dev/groups/")
+            || path.starts_with("host:")
+    };
+    assert!(opened.lines().all(harmless), "{opened}");
+    assert_eq!(
+        says(&client, "head -c 1 /proc/1/fd/1 | wc -c; echo x > /proc/1/fd/1; echo alive"),
+        "0\nalive\n"
+    );
+    let secret = [
+        "config.gz",
+        "diskstats",
+        "interrupts",
+        "kallsyms",
+        "kcore",
+        "keys",
+        "kmsg",
+        "modules",
+        "partitions",
+    ];
+    for name in secret {
+        let read = format!("timeout 5 head -c 100 /proc/{name} 2>/dev/null | wc -c");
+        assert_eq!(says(&client, &read).trim(), "0", "{name}");
+    }
+    let told = fs::read_to_string("/proc/cmdline").unwrap();
+    assert!(!says(&client, "cat /proc/cmdline").contains(told.trim()), "the host's is not shown");
+    let devices = "ls /dev/kvm /dev/vda /dev/sda /dev/loop-control /dev/loop0 /dev/vsock /dev/mem /dev/kmsg 2>/dev/null; true";
+    assert_eq!(says(&client, devices), "");
+}
+
+#[test]
+fn one_who_takes_all_there_is_takes_it_from_nobody_else() {
+    let steading = server();
+    let client = steading.client();
+    for slug in ["greedy", "quiet"] {
+        client.output("env_create", &json!({ "slug": slug })).unwrap();
+    }
+    let (greedy, quiet) = (client.clone().in_env("greedy"), client.in_env("quiet"));
+    says(&quiet, "echo kept > file");
+    says(&greedy, "echo kept > file");
+    for attack in [
+        "bomb() { bomb | bomb & }; bomb 2>/dev/null >/dev/null; sleep 2",
+        "python3 -c 'x = bytearray(4 << 30)'; sleep 2",
+        "(while :; do head -c 1G /dev/zero > /tmp/x; rm /tmp/x; done) >/dev/null 2>&1 & sleep 2",
+    ] {
+        // It may be that the whole of it ends; then it is made again by the next call, with its files.
+        let _ = greedy.call("shell_run", &json!({ "command": attack, "timeout_s": 10 })).unwrap();
+        assert_eq!(says(&quiet, "cat file; echo more | cat"), "kept\nmore\n", "{attack}");
+        let healed = eventually(PATIENCE, || {
+            let heal = json!({ "command": "kill -9 -1; rm -f /tmp/x; cat file", "timeout_s": 10 });
+            let ran = greedy.call("shell_run", &heal).unwrap();
+            (ran.body["stdout"] == "kept\n").then_some(())
+        });
+        assert!(healed.is_some(), "{attack}");
+    }
+    assert_eq!(says(&quiet, "cat file"), "kept\n");
+}
+
+/// Runs a command for that tenant, in its one environment.
+fn for_tenant(client: &Client, tenant: &str, path: &str, input: &Value) -> Response {
+    let request = client.clone().in_env("strict").request("POST", path);
+    request.header("steading-tenant", tenant).json(input).send().unwrap()
+}
+
+#[test]
+fn who_demands_gvisor_has_it_or_nothing_and_the_others_are_as_before() {
+    let directory = temporary().unwrap();
+    let data = directory.path().join("data");
+    let mut steading = require(Steading::launch().data_dir(&data).start());
+    let wanted = json!({ "slug": "strict" });
+    let operator = steading.client().without_env();
+    let made = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
+    let tenant = made["tenant"].as_str().unwrap().to_owned();
+    let made = operator.request("POST", "/v1/tools/env_create").header("steading-tenant", &tenant);
+    assert_eq!(made.json(&wanted).send().unwrap().status, 200);
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    let demanded = format!("{tenant}=gvisor");
+    let launch = || Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ISOLATION", &demanded);
+    let look = json!({ "command": "dmesg 2>/dev/null | grep -c gVisor; true" });
+    let mut steading = require(launch().start());
+    let client = steading.client();
+    let ran = for_tenant(&client, &tenant, "/v1/tools/shell_run", &look).json().unwrap();
+    assert_ne!(ran["stdout"], "0\n", "{ran}");
+    assert_eq!(run(&client, look["command"].as_str().unwrap())["stdout"], "0\n");
+    assert_eq!(shown(&client)["isolation"], "namespaces");
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    let steading = require(launch().env("STEADING_SANDBOX_RUNSC", "/nowhere/runsc").start());
+    let client = steading.client();
+    let refused = for_tenant(&client, &tenant, "/v1/tools/shell_run", &look);
+    let problem = refused.json().unwrap();
+    assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
+    assert!(problem["message"].as_str().unwrap().contains("gVisor is not installed"), "{problem}");
+    assert!(problem["hint"].as_str().unwrap().contains("`apt install runsc`"), "{problem}");
+    assert_eq!(run(&client, look["command"].as_str().unwrap())["stdout"], "0\n");
+}
