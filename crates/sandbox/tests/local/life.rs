@@ -12,9 +12,8 @@ use sandbox::runner::{Limiting, Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::rig::{
-    Rig, eventually, nothing_is_left, on_every_runner, plainly, rig, rig_in, rig_of_gvisor_at, traces,
-};
+use super::every::on_every_runner;
+use super::rig::{Rig, eventually, nothing_is_left, plainly, rig, rig_in, rig_of_gvisor_at, traces};
 
 on_every_runner![
     a_sandbox_runs_is_used_and_leaves_nothing,

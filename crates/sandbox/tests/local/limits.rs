@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use sandbox::runner::{Limits, Runner};
 
-use super::rig::{Ability, Cell, Rig, nothing_is_left, on_every_runner, rig, traces};
+use super::every::on_every_runner;
+use super::rig::{Ability, Cell, Rig, nothing_is_left, rig, traces};
 
 on_every_runner![
     memory_is_bounded_for_the_sandbox_as_a_whole,

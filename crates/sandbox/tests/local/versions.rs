@@ -7,7 +7,8 @@ use kernel::{BlobHash, Code, SandboxId, WorkspaceId, WorkspaceSnapshotId};
 use sandbox::runner::{Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Mounted, Origin};
 
-use super::rig::{Cell, Rig, on_every_runner, rig_with_spares};
+use super::every::on_every_runner;
+use super::rig::{Cell, Rig, rig_with_spares};
 
 /// A runner that says which version it is.
 async fn runner(rig: &Rig, version: u32) -> BlobHash {
