@@ -86,6 +86,7 @@ mod outsiders;
 mod sandbox_agent;
 mod sandbox_bridge;
 mod sandbox_egress;
+mod sandbox_once;
 mod sandbox_routes;
 mod sandbox_shell;
 mod sandbox_site;
