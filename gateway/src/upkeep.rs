@@ -2,10 +2,11 @@
 //! logs go, and contents that nothing needs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capabilities::logs::{Entry, Level, Source};
+use capabilities::logs::{self, Level, Source};
 use capabilities::snapshots::Backup;
 use kernel::{Env, EnvId, Result, Slug, Timestamp};
 use mcp_server::platform::Platform;
@@ -18,12 +19,24 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How often an environment's log says that its backups fail.
 const TOLD: Duration = Duration::from_secs(60 * 60);
 
+/// How often it is looked for what backups that died have left.
+const SWEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When it was last done what is not done each time, for each environment.
+#[derive(Default)]
+struct Last {
+    /// It was told that it is not backed up.
+    told: HashMap<EnvId, Instant>,
+    /// What backups that died have left was looked for.
+    swept: HashMap<EnvId, Instant>,
+}
+
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
 /// deleted ones go after `left`.
 pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(async move {
-        let mut told = HashMap::new();
+        let mut last = Last::default();
         let (mut control, mut environments) = (interval(MINUTE), interval(every));
         for timer in [&mut control, &mut environments] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,7 +51,7 @@ pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: Can
                     }
                 }
                 _ = environments.tick() => {
-                    each(&platform, &mut told).await;
+                    each(&platform, &mut last).await;
                     if let Err(error) = platform.backups.expire_left(left).await {
                         tracing::warn!(error = error.chain(), "backups of deleted environments could not be removed");
                     }
@@ -58,9 +71,10 @@ async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
     }
 }
 
-/// Looks after every environment. `told` is when each was told that it is not backed up.
-async fn each(platform: &Platform, told: &mut HashMap<EnvId, Instant>) {
+/// Looks after every environment.
+async fn each(platform: &Platform, Last { told, swept }: &mut Last) {
     told.retain(|_, at| at.elapsed() < TOLD);
+    swept.retain(|_, at| at.elapsed() < SWEPT);
     let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return };
     while let Ok(Some(entry)) = directories.next_entry().await {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else {
@@ -70,7 +84,7 @@ async fn each(platform: &Platform, told: &mut HashMap<EnvId, Instant>) {
         let env = Env::for_upkeep(place.tenant, place.env);
         // Before anything goes.
         let said = |level, words| {
-            platform.logs.append(&env, Entry::new(Timestamp::now(), level, Source::Release, words));
+            platform.logs.append(&env, logs::Entry::new(Timestamp::now(), level, Source::Release, words));
         };
         match back_up(platform, &env, place.slug).await {
             Ok(Some(backup)) => {
@@ -87,6 +101,14 @@ async fn each(platform: &Platform, told: &mut HashMap<EnvId, Instant>) {
                     said(Level::Error, format!("a backup that was due could not be made: {error}"));
                     Instant::now()
                 });
+            }
+        }
+        if let Entry::Vacant(place) = swept.entry(id) {
+            match platform.backups.sweep(id).await {
+                Ok(()) => drop(place.insert(Instant::now())),
+                Err(error) => {
+                    tracing::warn!(env.id = %id, error = error.chain(), "what backups have left could not be removed");
+                }
             }
         }
         if let Err(error) = expire(platform, &env).await {

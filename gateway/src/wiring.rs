@@ -291,7 +291,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
 
 fn logs(config: &Config, environments_dir: &Path) -> Logs {
     let Rotation { files, .. } = Rotation::default();
-    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / (2 * files as u64) };
+    let rotation = Rotation { files, file_bytes: config.environments.max_log_bytes / (3 * files as u64) };
     let per_second = NonZeroU32::new(config.environments.max_log_per_second).unwrap_or(NonZeroU32::MIN);
     Logs::with(environments_dir, rotation, Pace { per_second })
 }

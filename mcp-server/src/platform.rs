@@ -12,7 +12,7 @@ use capabilities::realtime::Realtime;
 use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
-use control::{Control, EnvState, Environment, Environments, NewEnvironment};
+use control::{Control, EnvState, Environment, Environments, NewEnvironment, SecretKind};
 use hands::{Hand, Hands};
 use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use sandbox::preview::Labels;
@@ -165,6 +165,15 @@ impl Platform {
     /// Where the control plane fails.
     pub async fn secrets(&self, env: &Env) -> Result<Vec<String>> {
         Ok(self.control.secrets().names(env).await?.into_iter().map(|secret| secret.name).collect())
+    }
+
+    /// The names of those that its app can use: not those that are bound to hosts.
+    ///
+    /// # Errors
+    /// As [`Platform::secrets`].
+    pub async fn app_secrets(&self, env: &Env) -> Result<Vec<String>> {
+        let all = self.control.secrets().names(env).await?.into_iter();
+        Ok(all.filter(|it| it.kind == SecretKind::Function).map(|it| it.name).collect())
     }
 
     /// Makes an environment with everything that belongs to it; the same external id again is the same one.

@@ -68,6 +68,7 @@ fn an_export_imported_elsewhere_is_the_same_app() {
     let there = elsewhere.client().without_env();
     let (status, made) = import(&there, "moved", &archive);
     assert_eq!((status, &made["release"], &made["secrets"]), (201, &json!(1), &json!(["TOKEN"])), "{made}");
+    assert_eq!(made["effects"], json!([]));
     let (client, moved) = (elsewhere.client().in_env("moved"), App::new(made["url"].as_str().unwrap()));
     assert_eq!(state(&client, &moved), state(&place.client, &app));
     // Who was signed in there is not here, and signs in here with the same password.
@@ -83,6 +84,56 @@ fn an_export_imported_elsewhere_is_the_same_app() {
     assert_eq!(import(&there, "moved", &archive).0, 409);
     assert_eq!(import(&there, "..", &archive).0, 400);
     assert_eq!(import(&there, "no--slug", &archive).0, 400);
+}
+
+#[test]
+fn an_environment_with_much_in_it_moves_whole_and_tells_which_domains_it_leaves() {
+    const ROWS: u32 = 30_000;
+    let place = Place::new("moving-much").unwrap();
+    let mut manifest = manifest();
+    manifest["storage"] = json!({ "buckets": { "box": { "access": "private" } } });
+    manifest["domains"] = json!(["much.example.org"]);
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    let app = App::new(&place.url);
+    let alice = app.sign_up("alice@example.org", "correct horse battery").unwrap();
+    let rows = "INSERT INTO notes (owner, text, n) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT ?2) \
+                SELECT ?1, 'note ' || i || hex(randomblob(40)), i FROM c";
+    place.output("db_execute", &json!({ "sql": rows, "params": [alice.id(), ROWS] })).unwrap();
+    let files: Vec<(String, Vec<u8>)> = (0..4u32)
+        .map(|n| {
+            let bytes = (0..1_500_000u32).map(|at| (at.wrapping_mul(2_654_435_761 + n) >> 13) as u8);
+            (format!("/_/files/box/part-{n}.bin"), bytes.collect())
+        })
+        .collect();
+    for (path, bytes) in &files {
+        let put = alice.request("PUT", path).header("content-type", "application/octet-stream");
+        assert_eq!(put.body(bytes.as_slice()).send().unwrap().status, 201, "{path}");
+    }
+    let all = |client: &Client| {
+        let sql =
+            "SELECT count(*), sum(n), sum(length(text)), min(text), max(text), count(DISTINCT id) FROM notes";
+        client.output("db_query", &json!({ "sql": sql })).unwrap()["rows"].clone()
+    };
+    let before = all(&place.client);
+    assert_eq!(before[0][0], ROWS);
+    let archive = export(&place.steading.client().without_env(), &place.slug);
+
+    let elsewhere = require(Steading::start());
+    let (status, made) = import(&elsewhere.client().without_env(), "moved-much", &archive);
+    assert_eq!(status, 201, "{made}");
+    let left = "domain much.example.org is named and not claimed by this: domain_set does it";
+    assert_eq!(made["effects"], json!([left]));
+    assert_eq!(all(&elsewhere.client().in_env("moved-much")), before);
+    let moved = App::new(made["url"].as_str().unwrap());
+    let alice = moved.login("alice@example.org", "correct horse battery").unwrap();
+    for (path, bytes) in &files {
+        let got = alice.request("GET", path).send().unwrap();
+        assert!(got.status == 200 && got.body == *bytes, "{path}: {}", got.status);
+    }
+    let one = alice.list("notes", &[("where", "n == 29999")]).unwrap();
+    assert_eq!(one.body["rows"].as_array().unwrap().len(), 1);
+    let claimed = json!({ "domain": "much.example.org" });
+    elsewhere.client().in_env("moved-much").output("domain_set", &claimed).unwrap();
 }
 
 #[test]

@@ -93,6 +93,8 @@ fn a_backup_that_cannot_be_made_is_told_to_the_makers() {
         (entries > 0).then_some(entries)
     };
     assert_eq!(testkit::eventually(Duration::from_secs(60), told), Some(1));
-    let advice = client.output("app_describe", &json!({})).unwrap()["advice"].to_string();
-    assert!(advice.contains("there is no backup, and more are asked for"), "{advice}");
+    let seen = client.output("app_describe", &json!({})).unwrap();
+    assert_eq!(seen["backups"], json!({ "every": "1h" }), "nobody knows how many there are");
+    let advice = seen["advice"].to_string();
+    assert!(advice.contains("the store of backups does not answer, this says why"), "{advice}");
 }

@@ -250,6 +250,37 @@ fn a_merge_that_was_undone_can_be_made_again() {
 }
 
 #[test]
+fn a_branch_that_went_back_to_before_a_merge_brings_nothing_back_that_the_parent_has_removed() {
+    let fork = Fork::new("merge-gone", "all", |_| {}).unwrap();
+    let tables = |client: &Client, names: &[&str]| {
+        apply(client, |manifest| {
+            names.iter().for_each(|name| manifest["database"]["tables"][name] = json!({}));
+        })
+        .unwrap();
+    };
+    let there = || {
+        let app = fork.place.output("app_describe", &json!({})).unwrap();
+        app["tables"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    tables(&fork.branch, &["first"]);
+    fork.merge().unwrap();
+    let snapshot = fork.branch.output("env_snapshot", &json!({})).unwrap()["snapshot"].clone();
+    let gone = json!({ "kind": "table", "name": "first", "dry_run": true });
+    let confirm = fork.place.output("resource_delete", &gone).unwrap()["confirm"].clone();
+    let gone = json!({ "kind": "table", "name": "first", "confirm": confirm });
+    assert_eq!(fork.place.output("resource_delete", &gone).unwrap()["deleted"], true);
+    tables(&fork.branch, &["first", "second"]);
+    fork.merge().unwrap();
+    assert_eq!(there(), ["notes", "second", "tags"]);
+    let dry = fork.branch.output("env_restore", &json!({ "snapshot": snapshot, "dry_run": true })).unwrap();
+    let sure = json!({ "snapshot": snapshot, "confirm": dry["confirm"] });
+    fork.branch.output("env_restore", &sure).unwrap();
+    tables(&fork.branch, &["first", "third"]);
+    fork.merge().unwrap();
+    assert_eq!(there(), ["notes", "second", "tags", "third"]);
+}
+
+#[test]
 fn what_both_have_changed_is_named_and_nothing_is_done() {
     let fork = Fork::new("conflict", "none", |_| {}).unwrap();
     apply(&fork.branch, |manifest| {

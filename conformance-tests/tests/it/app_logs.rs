@@ -177,3 +177,32 @@ fn no_secret_of_a_user_is_in_a_log() {
         }
     }
 }
+
+#[test]
+fn failed_log_ins_are_found_as_what_they_are_without_who_it_was() {
+    let place = Place::new("kept-out").unwrap();
+    let auth = json!({ "methods": ["password"], "mfa": "optional" });
+    place.output("app_apply", &json!({ "manifest": { "auth": auth } })).unwrap();
+    let app = App::new(&place.url);
+    app.sign_up("ada@example.org", "correct horse battery").unwrap();
+    let wrong = json!({ "email": "ada@example.org", "password": "a wrong password" });
+    let refused = app.auth("login", &wrong).unwrap();
+    assert_eq!(refused.status, 401);
+    let second = json!({ "ticket": "mt_nothing", "code": "000000" });
+    assert_eq!(app.auth("mfa/verify", &second).unwrap().status, 401);
+    // What is not even asked for rightly is no log-in.
+    assert_eq!(app.auth("login", &json!({ "email": 1 })).unwrap().status, 400);
+    let found = query(&place.client, &json!({ "text": "log-in", "level": "warn" }));
+    let told: Vec<_> =
+        found.iter().map(|it| [&it["source"], &it["message"], &it["fields"]["code"]]).collect();
+    let failed =
+        |way: &str| [json!("auth"), json!(format!("a log-in by {way} failed")), json!("unauthenticated")];
+    let (second, password) = (failed("second factor"), failed("password"));
+    assert_eq!(told, [second.each_ref(), password.each_ref()]);
+    assert_eq!(found[1]["request_id"], refused.body["request_id"]);
+    let text = serde_json::to_string(&found).unwrap();
+    assert!(
+        !text.contains("ada") && !text.contains("a wrong password") && !text.contains("000000"),
+        "{text}"
+    );
+}

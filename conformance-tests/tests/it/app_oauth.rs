@@ -471,7 +471,7 @@ fn a_manifest_says_what_is_missing_before_anything_holds() {
     }
     let missing =
         applied(json!({ "providers": { "google": { "client_id": "x", "client_secret": "NOT_SET" } } }));
-    assert_eq!(missing.body["hint"], "set it with secret_set first");
+    assert_eq!(missing.body["hint"], "set it with secret_set first, without hosts");
     let google = json!({ "methods": ["oauth"], "providers": { "google": { "client_id": "x", "client_secret": "HUB" } } });
     let planned = club.client.output("app_plan", &json!({ "manifest": { "auth": google } })).unwrap();
     let effect = planned["effects"][0].to_string();

@@ -134,8 +134,8 @@ fn random_changes_are_heard_by_who_may_list_the_rows_and_by_nobody_else() {
 }
 
 #[test]
-#[ignore = "soak: 2,000 random changes, of other seeds each time"]
-fn soak_with_two_thousand_random_changes_that_are_heard() {
+#[ignore = "soak: 10,000 random changes, of other seeds each time"]
+fn soak_with_ten_thousand_random_changes_that_are_heard() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    all(10, 200, now.as_secs());
+    all(50, 200, now.as_secs());
 }

@@ -167,8 +167,8 @@ fn random_attacks_on_files_read_and_change_what_access_says() {
 }
 
 #[test]
-#[ignore = "soak: 2,000 random attacks on files, of other seeds each time"]
-fn soak_with_two_thousand_random_attacks_on_files() {
+#[ignore = "soak: 10,000 random attacks on files, of other seeds each time"]
+fn soak_with_ten_thousand_random_attacks_on_files() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    attacks(20, 100, now.as_secs());
+    attacks(100, 100, now.as_secs());
 }

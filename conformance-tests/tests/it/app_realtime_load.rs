@@ -259,6 +259,36 @@ fn a_reader_that_does_not_read_is_cut_and_delays_nobody() {
 }
 
 #[test]
+fn who_is_still_catching_up_when_the_rules_change_is_told_to_list_again() {
+    let (place, app) = ground("live-behind");
+    let ada = app.stranger().unwrap();
+    let wanted = [json!({ "table": "todos" })];
+    let mut first = ada.subscribed(&wanted, None).unwrap();
+    assert_eq!(first.event().unwrap()["type"], "subscribed");
+    ada.create("todos", &json!({ "title": "seen" })).unwrap();
+    assert_eq!(first.event().unwrap()["type"], "insert");
+    let last = first.last.clone();
+    drop(first);
+    // More than fits on the way to who does not read.
+    let rows = "INSERT INTO todos (owner, title) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50) \
+                SELECT ?1, hex(zeroblob(50000)) FROM n";
+    for _ in 0..6 {
+        place.output("db_execute", &json!({ "sql": rows, "params": [ada.id()] })).unwrap();
+    }
+    let mut behind = ada.subscribed(&wanted, last.as_deref()).unwrap();
+    assert_eq!(behind.event().unwrap()["resumed"], true);
+    let mut wider = manifest();
+    wider["database"]["tables"]["todos"]["access"] = "public_read".into();
+    place.output("app_apply", &json!({ "manifest": wider })).unwrap();
+    let heard = behind.until(|event| event["type"] == "reset").unwrap();
+    assert_eq!(heard.last().unwrap()["reason"], "release");
+    // After that they hear what the others hear.
+    let eve = app.stranger().unwrap();
+    let row = eve.create("todos", &json!({ "title": "of another" })).unwrap();
+    behind.until(|event| event["row"]["id"] == row["id"]).unwrap();
+}
+
+#[test]
 fn a_server_that_stops_says_so_and_does_not_wait() {
     let mut steading = require(Steading::start());
     let client = steading.client();

@@ -16,6 +16,9 @@ const RIGHT: &str = "\u{E014}";
 /// How long what one does may take to be seen by the other, in milliseconds.
 const AT_ONCE_MS: u64 = 200;
 
+/// How long the slowest of many may take.
+const AT_WORST_MS: u64 = 1_000;
+
 /// One person with a browser profile of their own, at the board.
 struct Person {
     browser: Chromium,
@@ -122,9 +125,9 @@ fn who_attacks_the_board_moves_cards_and_does_nothing_else() {
     }
     mallory.ask("DELETE", &path).unwrap().refuses(403, "forbidden").unwrap();
     let theft = json!({ "owner": mallory.id() });
-    assert!(mallory.send("PATCH", &path, &theft).unwrap().status >= 400);
+    mallory.send("PATCH", &path, &theft).unwrap().refuses(403, "forbidden").unwrap();
     let forged = json!({ "text": "I was here", "owner": ada.id() });
-    assert!(mallory.send("POST", "/_/db/cards", &forged).unwrap().status >= 400);
+    mallory.send("POST", "/_/db/cards", &forged).unwrap().refuses(403, "forbidden").unwrap();
     let both = json!({ "operations": [
         { "do": "create", "on": "cards", "new": { "text": "mine" } },
         { "do": "delete", "on": "cards", "id": card["id"] },
@@ -192,4 +195,5 @@ fn soak_a_change_is_seen_within_the_fifth_of_a_second() {
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
     println!("seen after {median} ms, at worst {worst} ms");
     assert!(median <= AT_ONCE_MS, "half of the changes take longer than {AT_ONCE_MS} ms: {took:?}");
+    assert!(worst <= AT_WORST_MS, "one takes longer than {AT_WORST_MS} ms: {took:?}");
 }

@@ -88,6 +88,7 @@ mod sandbox_agent;
 mod sandbox_bridge;
 mod sandbox_egress;
 mod sandbox_mcp;
+mod sandbox_once;
 mod sandbox_room;
 mod sandbox_routes;
 mod sandbox_shell;

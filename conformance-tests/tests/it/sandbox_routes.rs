@@ -13,7 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Sandboxes {
     pub place: Place,
-    client: Client,
+    pub client: Client,
     pub key: String,
 }
 
@@ -40,7 +40,7 @@ impl Sandboxes {
         body.map_or(request.clone(), |body| request.json(body)).send().unwrap()
     }
 
-    fn ok(&self, method: &str, path: &str, body: Option<&Value>, status: u16) -> Value {
+    pub fn ok(&self, method: &str, path: &str, body: Option<&Value>, status: u16) -> Value {
         let answer = self.ask(method, path, body);
         assert_eq!(answer.status, status, "{method} {path} {body:?}: {:?}", answer.text());
         if answer.body.is_empty() { Value::Null } else { answer.json().unwrap() }
@@ -418,33 +418,6 @@ fn files_are_written_read_found_moved_watched_and_removed() {
     let port = port.unwrap();
     assert_eq!(port, here.ok("POST", "/default/previews", Some(&json!({ "port": 8123 })), 200));
     here.refused("POST", "/default/previews", Some(&json!({ "port": 0 })), 400, "invalid_input");
-}
-
-#[test]
-fn an_idempotency_key_is_of_one_sandbox() {
-    let here = Sandboxes::new("routes-once");
-    for name in ["one", "two"] {
-        here.ok("POST", "", Some(&json!({ "name": name })), 201);
-    }
-    let keep = |sandbox: &str| {
-        let request = here.client.request("POST", &format!("/v1/sandboxes/{sandbox}/snapshots"));
-        request.header("idempotency-key", "k1").json(&json!({ "name": "same" })).send().unwrap()
-    };
-    let (first, again) = (keep("one"), keep("one"));
-    assert_eq!((first.status, again.status), (201, 201));
-    assert_eq!(first.json().unwrap(), again.json().unwrap());
-    let other = keep("two");
-    assert_eq!(other.status, 422, "{:?}", other.text());
-    assert_eq!(here.ok("GET", "/two/snapshots", None, 200)["snapshots"], json!([]));
-    // Every environment has a sandbox of that name.
-    let operator = here.place.steading.client().without_env();
-    let made = operator.request("POST", "/v1/tools/env_create").json(&json!({ "name": "Elsewhere" }));
-    let made = made.send().unwrap().json().unwrap();
-    let in_env = |env: &str| {
-        let request = operator.request("POST", "/v1/sandboxes/default/snapshots").header("steading-env", env);
-        request.header("idempotency-key", "k2").json(&json!({ "name": "same" })).send().unwrap().status
-    };
-    assert_eq!((in_env(&here.place.slug), in_env(made["slug"].as_str().unwrap())), (201, 422));
 }
 
 #[test]

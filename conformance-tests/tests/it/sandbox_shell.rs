@@ -56,6 +56,13 @@ fn a_shell_is_typed_into_over_a_websocket() {
     let mut deaf = socket(&here, &json!({ "command": "sleep 1000" }));
     say(&mut deaf, json!({ "type": "signal", "signal": 15 }));
     assert_eq!(all(&mut deaf).1.last(), Some(&json!({ "type": "exit", "signal": 15 })));
+    // Also where it has been sent more than it reads.
+    let mut deaf = socket(&here, &json!({ "command": "sleep 1000" }));
+    for _ in 0..3 {
+        deaf.send(Message::binary(vec![b'x'; 1 << 20])).unwrap();
+    }
+    say(&mut deaf, json!({ "type": "signal", "signal": 15 }));
+    assert_eq!(all(&mut deaf).1.last(), Some(&json!({ "type": "exit", "signal": 15 })));
     // Whoever goes away takes along what runs for them.
     let mut left = socket(&here, &json!({ "command": "sleep 5002" }));
     assert!(matches!(left.read().unwrap(), Message::Text(_)));

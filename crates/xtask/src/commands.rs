@@ -13,6 +13,10 @@ use crate::workspace::{build_product, cargo, metadata, run, run_within, say};
 /// How long the tests may take, on two cores and with all of them to be compiled first; a third of it is usual.
 const TESTS: Duration = Duration::from_secs(45 * 60);
 
+/// How long the benchmarks may take, all of them, and the tests that take long beside the minutes that are said.
+const BENCHES: Duration = Duration::from_secs(2 * 60 * 60);
+const SOAKS: Duration = Duration::from_secs(4 * 60 * 60);
+
 /// Runs every test against the real engines, the built product among them.
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
     // The profile of the tests themselves: nothing is compiled twice.
@@ -48,16 +52,18 @@ pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
     for name in if filter.is_empty() { &[""] } else { filter } {
         bench.arg("--bench").arg(format!("*{name}*"));
     }
-    run(&mut bench)
+    run_within(BENCHES, &mut bench)
 }
 
 /// Runs the tests that take long by design.
 pub fn soak(minutes: &str) -> anyhow::Result<()> {
+    let wanted: u32 = minutes.parse().context("the minutes of a soak")?;
     setup::ensure(Install::Missing)?;
     let binary = build_product("fast")?;
     let mut soak = cargo(&["test", "--locked", "-p", "conformance-tests"]);
     soak.args(["--", "--ignored", "--nocapture", "soak"]);
-    run(soak.env("STEADING_BIN", binary).env("STEADING_SOAK_MINUTES", minutes))
+    let limit = SOAKS + 2 * wanted * Duration::from_secs(60);
+    run_within(limit, soak.env("STEADING_BIN", binary).env("STEADING_SOAK_MINUTES", minutes))
 }
 
 /// Checks that dependencies point down.

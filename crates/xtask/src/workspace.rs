@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -53,6 +53,9 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// What is run with an end has this variable, and all that it starts.
+const MARK: &str = "STEADING_XTASK_RUN";
+
 /// As [`run`], with an end: what has not ended in `limit` is killed, with all that it started.
 ///
 /// # Errors
@@ -60,7 +63,10 @@ fn shown(command: &Command) -> String {
 pub fn run_within(limit: Duration, command: &mut Command) -> anyhow::Result<()> {
     let (name, start) = (shown(command), Instant::now());
     say(&format!("$ {name}"));
-    let mut child = command.spawn().with_context(|| name.clone())?;
+    // What is given to init has it, too.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let mark = format!("{}-{}", std::process::id(), since.as_nanos());
+    let mut child = command.env(MARK, &mark).spawn().with_context(|| name.clone())?;
     loop {
         if let Some(status) = child.try_wait()? {
             ensure!(status.success(), "{name}: {status}");
@@ -69,6 +75,8 @@ pub fn run_within(limit: Duration, command: &mut Command) -> anyhow::Result<()> 
         if start.elapsed() >= limit {
             let mut all = descendants(child.id());
             all.push(child.id());
+            let marked = marked(&format!("{MARK}={mark}"));
+            all.extend(marked.into_iter().filter(|pid| *pid != std::process::id()));
             let pids = all.iter().map(u32::to_string);
             Command::new("kill").arg("-KILL").args(pids).status().context("kill")?;
             child.wait()?;
@@ -86,6 +94,17 @@ fn descendants(pid: u32) -> Vec<u32> {
         .flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect();
     own.iter().flat_map(|pid| descendants(*pid)).chain(own.iter().copied()).collect()
+}
+
+/// The processes that have this among their variables, of those that may be looked at.
+fn marked(variable: &str) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has = |pid: &u32| {
+        let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        variables.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
+    };
+    all.filter(has).collect()
 }
 
 /// Runs a quiet command and gives what it printed.
@@ -130,7 +149,8 @@ mod tests {
     fn what_has_no_end_is_ended_with_all_that_it_started() {
         let marker = format!("{}.25", 100_000 + std::process::id());
         let mut endless = Command::new("sh");
-        endless.args(["-c", "sh -c 'sleep $0; true' $0 & wait", &marker]);
+        // One that is left to init, too.
+        endless.args(["-c", "(setsid sleep $0 &); sh -c 'sleep $0; true' $0 & wait", &marker]);
         let error = run_within(Duration::from_secs(1), &mut endless).unwrap_err();
         assert!(error.to_string().contains("no end"), "{error:#}");
         let left = Command::new("pgrep").args(["-f", &format!("sleep {marker}")]).output().unwrap();

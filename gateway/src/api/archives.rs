@@ -16,7 +16,7 @@ use kernel::{Caller, Code, Env, EnvId, Error, Proof as _, Result, Scope, Slug, T
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
 use mcp_server::platform::Platform;
-use serde_json::json;
+use serde_json::{Value, json};
 use tool::Effect;
 use web::body::chunks;
 use web::problem::Problem;
@@ -68,22 +68,24 @@ pub async fn backups(
     Ok(answer(StatusCode::OK, &json!({ "backups": backups })))
 }
 
-/// Makes a backup now.
+/// Makes a backup now, once for each idempotency key.
 pub async fn back_up(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
     Path(env): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let platform = api.platform();
+        let input = json!({ "env": env });
         let work = async {
             let (env, slug) = found(platform, &caller, &env).await?;
             let secrets = platform.secrets(&env).await?;
             let made = platform.backups.take_one_more(&env, slug.to_string(), secrets).await;
-            unless_gone(platform, &caller, &slug, made).await
+            Ok(json!(unless_gone(platform, &caller, &slug, made).await?))
         };
-        let made = api.act(&caller, "backups.create", Effect::Write, work).await?;
-        Ok(answer(StatusCode::CREATED, &json!(made)))
+        let made = api.act_once(&caller, &headers, "backups.create", &input, Value::clone, work).await?;
+        Ok(answer(StatusCode::CREATED, &made))
     })
     .await
 }
@@ -94,15 +96,18 @@ pub async fn remove_backup(
     Authenticated(caller): Authenticated,
     Path((env, backup)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let platform = api.platform();
-    let work = async {
-        let env = past(platform, &caller, &env).await?;
-        // It may be all that is left.
-        Tenant::authorize(&caller, &[Scope::ResourceDelete])?;
-        platform.backups.forget(env, &backup).await
-    };
-    api.act(&caller, "backups.delete", Effect::Destroy, work).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    unbroken(async move {
+        let platform = api.platform();
+        let work = async {
+            let env = past(platform, &caller, &env).await?;
+            // It may be all that is left.
+            Tenant::authorize(&caller, &[Scope::ResourceDelete])?;
+            platform.backups.forget(env, &backup).await
+        };
+        api.act(&caller, "backups.delete", Effect::Destroy, work).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
 }
 
 /// One backup, as a tar.
@@ -220,15 +225,22 @@ pub async fn import(
             };
             let again = stream::once(again).try_filter_map(async |end| Ok(end));
             let stream = chunks(body).map_err(gone).chain(again);
-            platform
+            let (made, imported) = platform
                 .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
-                .await
+                .await?;
+            let env = Env::for_upkeep(made.tenant, made.id);
+            let unclaimed = platform.releases.unclaimed_now(&env).await?;
+            Ok((made, imported, unclaimed))
         };
-        let (made, imported) = api.act(&caller, "envs.import", Effect::Write, work).await?;
+        let (made, imported, unclaimed) = api.act(&caller, "envs.import", Effect::Write, work).await?;
         let url = platform.urls.app(&made.slug);
+        let effects = unclaimed
+            .iter()
+            .map(|name| format!("domain {name} is named and not claimed by this: domain_set does it"));
+        let effects: Vec<_> = effects.collect();
         let body = json!({
             "env": made.id, "slug": made.slug.to_string(), "url": url, "release": imported.release,
-            "secrets": imported.secrets,
+            "secrets": imported.secrets, "effects": effects,
         });
         Ok(answer(StatusCode::CREATED, &body))
     })

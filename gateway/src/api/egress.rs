@@ -12,7 +12,7 @@ use serde_json::json;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read};
+use super::{Api, answer, read, unbroken};
 
 /// How many hosts a list has at most.
 const MOST: usize = 200;
@@ -44,26 +44,30 @@ pub async fn set(
     Path(env): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (caller, _, input) = read(&api, caller, request).await?;
-    let work = async {
-        let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
-        let platform = api.platform();
-        let found = platform.control.environments().get(&tenant, &env).await?;
-        let wanted: Wanted = serde_json::from_value(input)
-            .map_err(|error| Error::invalid("", error.to_string()).hint("send {\"allow\": [\"host\"]}"))?;
-        let allow = wanted.allow.as_deref();
-        if let Some(hosts) = allow {
-            patterns(hosts).map_err(|error| error.field("/allow"))?;
-            if hosts.len() > MOST {
-                return Err(Error::invalid("/allow", format!("at most {MOST} hosts are listed")));
+    unbroken(async move {
+        let (caller, _, input) = read(&api, caller, request).await?;
+        let work = async {
+            let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
+            let platform = api.platform();
+            let found = platform.control.environments().get(&tenant, &env).await?;
+            let wanted: Wanted = serde_json::from_value(input).map_err(|error| {
+                Error::invalid("", error.to_string()).hint("send {\"allow\": [\"host\"]}")
+            })?;
+            let allow = wanted.allow.as_deref();
+            if let Some(hosts) = allow {
+                patterns(hosts).map_err(|error| error.field("/allow"))?;
+                if hosts.len() > MOST {
+                    return Err(Error::invalid("/allow", format!("at most {MOST} hosts are listed")));
+                }
             }
-        }
-        if !platform.control.store().egress().set(found.id, allow).await? {
-            return Err(Error::not_found(format!("environment {env:?}")));
-        }
-        platform.hands.reach_changed(&Env::for_upkeep(found.tenant, found.id)).await;
-        Ok(wanted.allow)
-    };
-    let allow = api.act(&caller, "egress.set", Effect::Idempotent, work).await?;
-    Ok(answer(StatusCode::OK, &json!({ "allow": allow })))
+            if !platform.control.store().egress().set(found.id, allow).await? {
+                return Err(Error::not_found(format!("environment {env:?}")));
+            }
+            platform.hands.reach_changed(&Env::for_upkeep(found.tenant, found.id)).await;
+            Ok(wanted.allow)
+        };
+        let allow = api.act(&caller, "egress.set", Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &json!({ "allow": allow })))
+    })
+    .await
 }

@@ -201,7 +201,11 @@ impl Command {
                 Ok((client.call(Method::GET, &path, None).await?, backups))
             }
             Command::Import { file, slug } => {
-                let words = |made: &Value| format!("{} is at {}", cell(&made["slug"]), cell(&made["url"]));
+                let words = |made: &Value| {
+                    let effects = made["effects"].as_array().into_iter().flatten();
+                    let effects: String = effects.map(|effect| format!("\n{}", cell(effect))).collect();
+                    format!("{} is at {}{effects}", cell(&made["slug"]), cell(&made["url"]))
+                };
                 Ok((archive::import(client, &file, &slug).await?, words))
             }
         }

@@ -44,7 +44,7 @@ impl Tool<Platform> for AppApply {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
-        let secrets = platform.secrets(cx.env()).await?;
+        let secrets = platform.app_secrets(cx.env()).await?;
         let wanted = match (input.manifest, input.plan_id) {
             (Some(manifest), None) if input.confirm.is_none() => {
                 let manifest = manifest.parse()?;

@@ -50,6 +50,9 @@ pub struct Output {
     snapshots: Vec<Snapshot>,
     /// Names of the secrets that are set.
     secrets: Vec<String>,
+    /// Those of them that are bound to hosts: for sandboxes, the app cannot use them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bound_secrets: Vec<String>,
     /// Domains of the app's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     domains: Vec<DomainInfo>,
@@ -100,7 +103,7 @@ impl Tool<Platform> for AppDescribe {
                 .then(|| format!("{}{CALLBACK}{{provider}}", platform.urls.app(&slug)));
             auth.publishable_key = Some(platform.auth.publishable_key(cx.env()).await?);
         }
-        let Parts { app, snapshots, secrets, domains } = shown.parts;
+        let Parts { app, snapshots, secrets, bound_secrets, domains } = shown.parts;
         Ok(Output {
             env: cx.env_id(),
             url: platform.urls.app(&slug),
@@ -110,6 +113,7 @@ impl Tool<Platform> for AppDescribe {
             outline: shown.outline,
             snapshots,
             secrets,
+            bound_secrets,
             domains,
             omitted: shown.omitted,
             cursor: shown.cursor,
@@ -129,32 +133,33 @@ async fn parts(cx: &Cx<'_, Platform, Env>) -> Result<Parts> {
     }));
     if let Some(backups) = &mut app.backups {
         // Whoever asks is not kept waiting for a store that does not answer, nor refused.
-        let there = tokio::time::timeout(STORE, platform.backups.list(cx.env_id())).await;
-        let there = there.ok().and_then(Result::ok);
-        let latest = there.as_ref().and_then(|all| all.first()).map(|backup| backup.created_at);
-        backups.there = there.as_ref().map_or(0, Vec::len);
+        let found = tokio::time::timeout(STORE, platform.backups.newest(cx.env_id())).await;
+        let found = found.ok().and_then(Result::ok);
+        let latest = found.as_ref().and_then(|(_, newest)| newest.as_ref()).map(|backup| backup.created_at);
+        backups.there = found.as_ref().map(|(there, _)| *there);
         backups.latest = latest.map(|at| at.to_string());
         let due = backups.every.map(|every| Timestamp::now().minus(2 * every.duration()));
-        let begun = app.releases.last().and_then(|release| Timestamp::parse(&release.created_at));
-        let is_late = match (due, latest, &there) {
-            (Some(due), Some(latest), _) => latest < due,
-            (Some(due), None, Some(_)) => begun.is_some_and(|begun| begun < due),
-            (Some(_), None, None) => true,
-            (None, _, _) => false,
+        let lacking = match (due, latest, found) {
+            (Some(due), Some(latest), _) if latest < due => {
+                Some(format!("the newest backup is of {latest}, and more are asked for"))
+            }
+            (Some(due), None, Some(_)) => {
+                let asked = platform.releases.backed_up_since(cx.env()).await?;
+                asked
+                    .is_some_and(|asked| asked < due)
+                    .then(|| "there is no backup, and more are asked for".to_owned())
+            }
+            (Some(_), _, None) => Some("the store of backups does not answer".to_owned()),
+            _ => None,
         };
-        if is_late {
-            let newest = backups
-                .latest
-                .as_ref()
-                .map_or("there is no backup".to_owned(), |at| format!("the newest backup is of {at}"));
+        if let Some(lacking) = lacking {
             let input = serde_json::json!({ "text": "backup" });
-            app.advice.push(format!("{newest}, and more are asked for, this says why: logs_query {input}"));
+            app.advice.push(format!("{lacking}, this says why: logs_query {input}"));
         }
     }
-    Ok(Parts {
-        app,
-        snapshots: platform.snapshots.list(cx.env()).await?,
-        secrets: platform.secrets(cx.env()).await?,
-        domains,
-    })
+    let secrets = platform.secrets(cx.env()).await?;
+    let usable = platform.app_secrets(cx.env()).await?;
+    let bound_secrets = secrets.iter().filter(|name| !usable.contains(name)).cloned().collect();
+    let snapshots = platform.snapshots.list(cx.env()).await?;
+    Ok(Parts { app, snapshots, secrets, bound_secrets, domains })
 }

@@ -50,7 +50,7 @@ impl Tool<Platform> for AppPlan {
         let platform = cx.platform();
         let manifest: Manifest = input.manifest.parse()?;
         may_run(cx.caller(), &manifest)?;
-        let secrets = platform.secrets(cx.env()).await?;
+        let secrets = platform.app_secrets(cx.env()).await?;
         let plan = platform.releases.plan(cx.env(), manifest, &secrets).await.map_err(in_manifest)?;
         Ok(Output {
             plan_id: plan.id,

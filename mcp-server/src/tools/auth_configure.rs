@@ -90,7 +90,7 @@ impl Tool<Platform> for AuthConfigure {
         let publishable_key = platform.auth.publishable_key(env).await?;
         let Input { methods, origins, signup, mfa, providers } = input;
         let change = AuthChange { methods, origins, signup, mfa, providers };
-        let secrets = platform.secrets(env).await?;
+        let secrets = platform.app_secrets(env).await?;
         let (applied, auth) = platform.releases.configure_auth(env, change, &secrets, cx.cancel()).await?;
         Ok(Output {
             release: applied.release,

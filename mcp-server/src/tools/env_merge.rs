@@ -54,7 +54,7 @@ impl Tool<Platform> for EnvMerge {
         let found = platform.control.environments().get(&tenant, &input.from).await;
         let found = found.map_err(|e| e.field("/from"))?;
         let branch = Env::for_upkeep(found.tenant, found.id);
-        let (url, secrets) = (platform.url(env).await?, platform.secrets(env).await?);
+        let (url, secrets) = (platform.url(env).await?, platform.app_secrets(env).await?);
         match (input.dry_run.unwrap_or_default(), input.confirm) {
             (false, Some(confirm)) => {
                 let applied = platform.snapshots.merge(env, &branch, &secrets, &confirm, cx.cancel()).await?;

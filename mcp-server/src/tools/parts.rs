@@ -53,6 +53,8 @@ pub struct Parts {
     pub app: Description,
     pub snapshots: Vec<Snapshot>,
     pub secrets: Vec<String>,
+    /// Those of `secrets` that are bound to hosts.
+    pub bound_secrets: Vec<String>,
     pub domains: Vec<DomainInfo>,
 }
 
@@ -106,6 +108,7 @@ impl Parts {
         cut.list(&mut self.domains, NAMES, Section::Domains);
         cut.list(&mut app.advice, ADVICE, Section::Advice);
         cut.list(&mut self.secrets, NAMES, Section::Secrets);
+        self.bound_secrets.retain(|name| self.secrets.contains(name));
         // The latest are the ones that matter.
         app.migrations.reverse();
         cut.list(&mut app.migrations, NAMES, Section::Migrations);
@@ -156,7 +159,7 @@ impl Parts {
             cursor.parse::<usize>().map_err(|_| no_cursor())
         })?;
         self.narrow();
-        let Parts { app, snapshots, secrets, domains } = self;
+        let Parts { app, snapshots, secrets, mut bound_secrets, domains } = self;
         let mut shown = Shown { section: Some(section), ..Shown::default() };
         let (parts, next) = (&mut shown.parts, &mut shown.cursor);
         parts.app.name = app.name;
@@ -177,7 +180,12 @@ impl Parts {
             }
             Section::Domains => parts.domains = page(domains, from, next),
             Section::Advice => parts.app.advice = page(app.advice, from, next),
-            Section::Secrets => parts.secrets = page(secrets, from, next),
+            Section::Secrets => {
+                // Each may be there twice.
+                parts.secrets = page_of(secrets, from, PAGE / 2, next);
+                bound_secrets.retain(|name| parts.secrets.contains(name));
+                parts.bound_secrets = bound_secrets;
+            }
             Section::Migrations => parts.app.migrations = page(app.migrations, from, next),
             Section::Snapshots => parts.snapshots = page(snapshots, from, next),
             Section::Paths => {
@@ -237,7 +245,16 @@ fn page<T: Serialize, C: FromIterator<T>>(
     from: usize,
     next: &mut Option<String>,
 ) -> C {
-    let (kept, left) = budget::fit(items.into_iter().skip(from).collect(), PAGE);
+    page_of(items, from, PAGE, next)
+}
+
+fn page_of<T: Serialize, C: FromIterator<T>>(
+    items: impl IntoIterator<Item = T>,
+    from: usize,
+    tokens: usize,
+    next: &mut Option<String>,
+) -> C {
+    let (kept, left) = budget::fit(items.into_iter().skip(from).collect(), tokens);
     *next = (left > 0).then(|| (from + kept.len()).to_string());
     kept.into_iter().collect()
 }

@@ -1,6 +1,6 @@
 //! `secret_set`: stores a secret that can be used and never read.
 
-use kernel::{Env, Error, Result, Scope, Secret};
+use kernel::{Code, Env, Error, Result, Scope, Secret};
 use sandbox::egress::{Bound, Places, Unbindable, placeholder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,12 @@ impl Tool<Platform> for SecretSet {
             None => secrets.set(env, name, &input.value).await?,
             Some(hosts) => {
                 bindable(name, &input.value, &hosts)?;
+                if let Some(at) = platform.releases.use_of_secret(env, name).await? {
+                    let message = format!("the app uses {name}, in {at} of its manifest");
+                    return Err(Error::new(Code::Conflict, message).field("/hosts").hint(
+                        "an app cannot use one that is bound to hosts: set another one for sandboxes",
+                    ));
+                }
                 secrets.set_egress(env, name, hosts, &input.value).await?
             }
         };

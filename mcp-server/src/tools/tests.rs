@@ -2,6 +2,7 @@
 
 mod access;
 mod auth;
+mod secrets;
 mod skills;
 mod storage;
 

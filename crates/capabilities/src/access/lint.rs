@@ -27,21 +27,28 @@ pub(crate) struct Finding {
 /// What is likely wrong with the rules of `table`, or of a bucket that is called `files/photos`, worst first. `matrix` is what the rules came to, where that was
 /// tried.
 pub(crate) fn lint(table: &TableModel, indexed: &Indexed, matrix: Option<&Matrix>) -> Vec<Finding> {
-    let name = &table.name;
+    let (name, one) = (&table.name, noun(table));
     if Operation::ALL.into_iter().all(|operation| table.access.of(operation).is_none()) {
-        let message = format!("nobody but the app's makers reaches rows of {name}: it has no access");
+        let message = format!("nobody but the app's makers reaches {one}s of {name}: it has no access");
         return vec![Finding { message, mend: Some(Mend::Private) }];
     }
     let mut found = about_rules(table, matrix);
     if matrix.is_none() {
         all_at_once(table, &mut found);
     }
-    if table.name.starts_with(BUCKET) {
-        found.iter_mut().for_each(|finding| finding.message = finding.message.replace("row", "file"));
-    } else {
+    if !is_bucket(table) {
         lookups(table, indexed, &mut found);
     }
     found
+}
+
+fn is_bucket(table: &TableModel) -> bool {
+    table.name.starts_with(BUCKET)
+}
+
+/// What one of those is called that the rules are about.
+fn noun(table: &TableModel) -> &'static str {
+    if is_bucket(table) { "file" } else { "row" }
 }
 
 /// What is likely wrong with who may do what.
@@ -79,7 +86,7 @@ fn found(to: &mut Vec<Finding>, message: String, mend: Option<Mend>) {
 
 /// What is open to more people than is usually meant.
 fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
-    let name = &table.name;
+    let (name, one) = (&table.name, noun(table));
     let open_get = table.access.get.as_ref().is_some_and(Expr::is_open);
     for operation in [Operation::Create, Operation::Update, Operation::Delete] {
         let Some(rule) = table.access.of(operation) else { continue };
@@ -89,12 +96,12 @@ fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
         };
         if operation != Operation::Create && table.access.get.is_none() {
             let message =
-                format!("nobody may get rows of {name}, and a row that is hidden cannot be {operation}d");
+                format!("nobody may get {one}s of {name}, and a {one} that is hidden cannot be {operation}d");
             found(to, message, Some(owned_all(table, &[Operation::Get])));
         } else if rule.is_open() && (operation == Operation::Create || open_get) {
             let message = match rule {
-                Expr::Bool(_) => format!("everybody, signed in or not, may {operation} any row of {name}"),
-                rule => format!("everybody, signed in or not, may {operation} rows of {name} where {rule}"),
+                Expr::Bool(_) => format!("everybody, signed in or not, may {operation} any {one} of {name}"),
+                rule => format!("everybody, signed in or not, may {operation} {one}s of {name} where {rule}"),
             };
             found(to, message, Some(owned(table, operation)));
         } else if operation != Operation::Create
@@ -102,7 +109,7 @@ fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
             && !rule.columns().iter().any(|column| column.of == Source::Row)
         {
             let message =
-                format!("every signed-in user may {operation} every row of {name}, also those of others");
+                format!("every signed-in user may {operation} every {one} of {name}, also those of others");
             found(to, message, Some(owned(table, operation)));
         }
     }
@@ -110,7 +117,7 @@ fn writes(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
 
 /// Columns that say whose a row is, and that whoever writes the row may set.
 fn identities(table: &TableModel, to: &mut Vec<Finding>) {
-    let name = &table.name;
+    let (name, one) = (&table.name, noun(table));
     let rules = || Operation::ALL.into_iter().filter_map(|operation| table.access.of(operation));
     let mut columns: Vec<&ColumnRef> = Vec::new();
     for column in rules().flat_map(whose) {
@@ -125,7 +132,7 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
         let named = full(column);
         if let Some(rule) = table.access.create.as_ref().filter(|rule| !asks(rule)) {
             let message = format!(
-                "who creates a row of {name} may do so in another's name: create does not ask new.{named}"
+                "who creates a {one} of {name} may do so in another's name: create does not ask new.{named}"
             );
             let new = Expr::Column(ColumnRef { of: Source::New, ..column.clone() });
             let mend = rule.and(Expr::Compare(Op::Eq, new.into(), Expr::Auth(Auth::Uid).into()));
@@ -133,7 +140,7 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
         }
         if let Some(rule) = table.access.update.as_ref().filter(|rule| !asks(rule) && !model.immutable) {
             let message = format!(
-                "who updates a row of {name} may give it to another: update does not ask new.{named}, and {named} is \
+                "who updates a {one} of {name} may give it to another: update does not ask new.{named}, and {named} is \
                  not immutable"
             );
             let new = Expr::Column(ColumnRef { of: Source::New, ..column.clone() });
@@ -145,7 +152,7 @@ fn identities(table: &TableModel, to: &mut Vec<Finding>) {
 
 /// What is shown to more people than is usually meant.
 fn reads(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
-    let name = &table.name;
+    let (name, one) = (&table.name, noun(table));
     let open = |operation| table.access.of(operation).is_some_and(Expr::is_open);
     let shown: Vec<Operation> =
         [Operation::List, Operation::Get].into_iter().filter(|operation| open(*operation)).collect();
@@ -164,7 +171,7 @@ fn reads(table: &TableModel, matrix: Option<&Matrix>, to: &mut Vec<Finding>) {
         None => open(Operation::List) && !open(Operation::Get),
     };
     if wider {
-        let message = format!("list shows rows of {name} that get does not: lists have every column too");
+        let message = format!("list shows {one}s of {name} that get does not: lists have every column too");
         let mend = match table.access.get.clone() {
             Some(get) => Mend::rule(table, Operation::List, get),
             None => owned_all(table, &[Operation::List]),
@@ -244,7 +251,7 @@ impl Expr {
     }
 
     /// Whether it asks nothing of who asks but that there is somebody.
-    fn asks_only_whether_signed_in(&self) -> bool {
+    pub(crate) fn asks_only_whether_signed_in(&self) -> bool {
         match self {
             Expr::Compare(Op::Ne, left, right) => {
                 let pair = [&**left, &**right];

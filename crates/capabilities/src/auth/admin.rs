@@ -19,6 +19,9 @@ use crate::mail::{self, At, Kept, Letter};
 const MOST: u32 = 100;
 const ROLE: usize = 32;
 
+/// What to do where there is no such user.
+const FIND: &str = "auth_users lists users, with `query` those whose address has it in it";
+
 /// What may be noted about one user, in bytes of JSON.
 const CLAIMS: usize = 3_000;
 
@@ -242,9 +245,11 @@ impl Inner {
                     return Err(Error::invalid("/email", "a new user has the address in `user`"));
                 }
                 (None, Named::Phone(_)) => {
-                    return Err(Error::not_found("user with this number").field("/user"));
+                    return Err(Error::not_found("user with this number").field("/user").hint(FIND));
                 }
-                (None, Named::Id(id)) => return Err(Error::not_found(format!("user {id}")).field("/user")),
+                (None, Named::Id(id)) => {
+                    return Err(Error::not_found(format!("user {id}")).field("/user").hint(FIND));
+                }
             };
             let by_address = matches!(named, Named::Email(_)) && email.is_none();
             let rights = change.role.is_some() || change.claims.is_some();

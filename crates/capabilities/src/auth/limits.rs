@@ -80,7 +80,7 @@ pub struct AuthLimits {
     pub anonymous_users: Rate,
     /// Refreshes from one network address.
     pub refreshes: Rate,
-    /// Addresses that each rate keeps in mind at once; beyond it newcomers wait.
+    /// Addresses that each rate keeps in mind at once; beyond it those go who have the least to wait.
     pub minded: usize,
 }
 

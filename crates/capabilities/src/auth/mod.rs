@@ -48,7 +48,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp, UserId};
+use kernel::{CallId, Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp, UserId};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
@@ -339,6 +339,15 @@ impl Auth {
     #[must_use]
     pub fn code_life(&self) -> Duration {
         self.0.limits.code
+    }
+
+    /// Tells an app's makers that somebody was not let in, and why: not who, nor by what.
+    pub fn kept_out(&self, env: &Env, way: &str, why: &Error, request: CallId) {
+        let code = why.code();
+        if matches!(code, Code::Unauthenticated | Code::Forbidden | Code::RateLimited) {
+            let fields = [("way", way), ("code", code.as_str())];
+            self.0.post.note_of(env, &format!("a log-in by {way} failed"), &fields, request);
+        }
     }
 
     /// The public keys that access tokens are verified by (RFC 7517).

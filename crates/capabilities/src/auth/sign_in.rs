@@ -347,7 +347,7 @@ impl Inner {
             Clearing::Asked(factors) => {
                 account::put(db, &user).await?;
                 let expires_in = self.limits.ticket;
-                let ticket = tickets::issue(db, env, For::Second, Some(id), &how.method, expires_in).await?;
+                let ticket = tickets::issue(db, env, For::Second, id, &how.method, expires_in).await?;
                 let outcome = SignIn::Second(Challenge { ticket, factors, expires_in });
                 return Ok(SignedIn { outcome, user: id, changed, ended: Vec::new(), linked });
             }

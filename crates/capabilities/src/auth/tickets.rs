@@ -4,17 +4,19 @@
 use std::time::Duration;
 
 use kernel::{Env, Error, Result, Secret, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::TokenKeys;
 use super::token::{self, hexadecimal, random};
-use super::upkeep::few;
 use crate::database::{Role, Writer};
 
 /// Tickets begin so, and nobody takes one for another token. An app's users read it: it names nobody.
 const PREFIX: &str = "mt_";
 
-/// How many there may be in one environment.
+/// How many there may be in one environment, and of one user for one thing; the oldest goes for a new one.
 const MOST: u64 = 20_000;
+const OF_USER: u64 = 20;
 
 /// How often something may be tried with one before it is worth nothing.
 const TRIES: u32 = 5;
@@ -24,8 +26,10 @@ const TRIES: u32 = 5;
 pub(super) enum For {
     /// The second factor, after the first was right.
     Second,
-    /// A passkey that is made or shown: a challenge.
+    /// A passkey that is made: a challenge.
     Passkey,
+    /// A passkey that was shown: its challenge is answered.
+    Shown,
 }
 
 impl For {
@@ -33,6 +37,7 @@ impl For {
         match self {
             For::Second => "second",
             For::Passkey => "passkey",
+            For::Shown => "shown",
         }
     }
 }
@@ -52,25 +57,81 @@ pub(super) async fn issue(
     db: &mut Writer,
     env: &Env,
     purpose: For,
-    user: Option<UserId>,
+    user: UserId,
     about: &str,
     life: Duration,
 ) -> Result<Secret> {
     let text = Secret::new(format!("{PREFIX}{}", token::text(&random::<32>()?)));
     let now = Timestamp::now();
     db.run(Role::Platform, EXPIRED, &[now.as_micros().into()]).await?;
-    few(db, "_steading_ticket", MOST).await?;
+    let whose = user.to_string();
+    let sql = "DELETE FROM _steading_ticket WHERE user = ?1 AND purpose = ?2 AND id NOT IN \
+               (SELECT id FROM _steading_ticket WHERE user = ?1 AND purpose = ?2 ORDER BY expires_at DESC LIMIT ?3)";
+    let params = [whose.clone().into(), purpose.as_str().into(), (OF_USER - 1).into()];
+    db.run(Role::Platform, sql, &params).await?;
+    let sql = "DELETE FROM _steading_ticket WHERE id IN \
+               (SELECT id FROM _steading_ticket WHERE purpose <> 'shown' ORDER BY expires_at DESC LIMIT -1 OFFSET ?1)";
+    db.run(Role::Platform, sql, &[(MOST - 1).into()]).await?;
     let sql = "INSERT INTO _steading_ticket (id, purpose, user, about, tries, expires_at) \
                VALUES (?1, ?2, ?3, ?4, 0, ?5)";
     let params: [Value; 5] = [
         hash(env, purpose, &text).into(),
         purpose.as_str().into(),
-        user.map(|user| user.to_string()).into(),
+        whose.into(),
         about.into(),
         now.plus(life).as_micros().into(),
     ];
     db.run(Role::Platform, sql, &params).await?;
     Ok(text)
+}
+
+/// A challenge to whoever holds a passkey, as it is sealed: whoever never answers takes no room here.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Open {
+    /// Until when it is good, in microseconds since the Unix epoch.
+    until: i64,
+    /// The host that the passkey is for.
+    party: String,
+}
+
+/// A challenge to whoever holds a passkey for `party`. Nothing is stored of it.
+pub(super) fn challenge(keys: &dyn TokenKeys, env: &Env, party: &str, life: Duration) -> Result<Secret> {
+    let open = Open { until: Timestamp::now().plus(life).as_micros(), party: party.to_owned() };
+    let open = serde_json::to_vec(&open).map_err(Error::internal)?;
+    Ok(Secret::new(keys.seal(&place(env), &open)?))
+}
+
+/// Until when the challenge with this text is good, where it was given for `party`.
+pub(super) fn given(keys: &dyn TokenKeys, env: &Env, party: &str, text: &Secret) -> Option<i64> {
+    let opened = (text.expose().len() <= 1_000).then(|| keys.open(&place(env), text.expose()).ok())??;
+    let open: Open = serde_json::from_slice(&opened).ok()?;
+    (open.party == party && open.until > Timestamp::now().as_micros()).then_some(open.until)
+}
+
+/// Notes that `user` has answered a challenge; whether nobody had before.
+pub(super) async fn answered(
+    db: &mut Writer,
+    env: &Env,
+    text: &Secret,
+    user: UserId,
+    until: i64,
+) -> Result<bool> {
+    db.run(Role::Platform, EXPIRED, &[Timestamp::now().as_micros().into()]).await?;
+    let sql = "INSERT INTO _steading_ticket (id, purpose, user, about, tries, expires_at) \
+               VALUES (?1, ?2, ?3, '', 0, ?4) ON CONFLICT DO NOTHING";
+    let params: [Value; 4] = [
+        hash(env, For::Shown, text).into(),
+        For::Shown.as_str().into(),
+        user.to_string().into(),
+        until.into(),
+    ];
+    Ok(db.run(Role::Platform, sql, &params).await?.changed > 0)
+}
+
+/// Where challenges are sealed for.
+fn place(env: &Env) -> String {
+    format!("challenge of {}", env.id())
 }
 
 /// The ticket with this text, where it is still good for `purpose`.
@@ -112,8 +173,8 @@ pub(super) async fn spend(db: &mut Writer, ticket: Ticket) -> Result<()> {
 
 /// No ticket of a user is worth anything any more.
 pub(super) async fn forget(db: &mut Writer, user: UserId) -> Result<()> {
-    db.run(Role::Platform, "DELETE FROM _steading_ticket WHERE user = ?1", &[user.to_string().into()])
-        .await?;
+    let sql = "DELETE FROM _steading_ticket WHERE user = ?1 AND purpose <> 'shown'";
+    db.run(Role::Platform, sql, &[user.to_string().into()]).await?;
     Ok(())
 }
 

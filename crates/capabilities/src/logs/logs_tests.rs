@@ -143,12 +143,21 @@ async fn a_page_that_ends_with_the_log_has_no_cursor() {
 #[tokio::test]
 async fn a_cursor_of_another_kind_is_refused() {
     let ground = Ground::new(Rotation::default());
-    for cursor in ["", "1", "1.2", "a.b-1.2", "1.2.3-1.2", "-1.0-1.0", "1.0-99999999999999999999.0"] {
+    for cursor in [
+        "",
+        "1",
+        "1.2",
+        "1.0-1.0",
+        "a.b-1.2-1.0",
+        "1.2.3-1.2-1.0",
+        "-1.0-1.0",
+        "1.0-1.0-99999999999999999999.0",
+    ] {
         let query = Query { cursor: Some(cursor.into()), ..Query::default() };
         let error = ground.logs.query(&ground.env, query).await.map_err(kernel::Error::from).unwrap_err();
         assert_eq!(error.pointer(), Some("/cursor"), "{cursor}");
     }
-    let far = Query { cursor: Some("7.999-7.999".into()), ..Query::default() };
+    let far = Query { cursor: Some("7.999-7.999-7.999".into()), ..Query::default() };
     ground.say("one");
     assert_eq!(ground.find(far).await, ["one"]);
 }
@@ -164,10 +173,11 @@ async fn a_crowd_of_visits_pushes_out_nothing_but_visits() {
         logs.append(&env, Entry::new(Timestamp::from_micros(at), level, source, message));
     };
     said(1, Level::Info, Source::Release, "release 1 is live");
-    said(2, Level::Warn, Source::Auth, "a wrong password");
-    // Many more than there may be at once, and than the files hold, of both kinds.
+    // Many more than there may be at once, and than the files hold, of each kind.
     for at in 10..5_010 {
-        said(at, if at % 2 == 0 { Level::Info } else { Level::Warn }, Source::Edge, "GET /none");
+        let level = if at % 2 == 0 { Level::Info } else { Level::Warn };
+        said(at, level, Source::Edge, "GET /none");
+        said(at, Level::Warn, Source::Auth, "a wrong password");
         if at % 100 == 0 {
             logs.flush().await;
         }
@@ -192,13 +202,14 @@ async fn a_crowd_of_visits_pushes_out_nothing_but_visits() {
     let of =
         |source| all.iter().filter(move |entry| entry.source == source).map(|entry| entry.message.as_str());
     assert_eq!(of(Source::Release).collect::<Vec<_>>(), ["release 1 is live"]);
-    assert_eq!(of(Source::Auth).collect::<Vec<_>>(), ["a wrong password"]);
+    let guesses = of(Source::Auth).count();
+    assert!((1..200).contains(&guesses), "{guesses}");
     assert_eq!(of(Source::Mail).collect::<Vec<_>>(), ["a letter came back"]);
     let visits: Vec<_> = of(Source::Edge).collect();
     assert_eq!(visits.iter().filter(|message| **message == "GET /broken").count(), 1);
-    assert!((10..200).contains(&visits.len()), "{}", visits.len());
+    assert!((1..200).contains(&visits.len()), "{}", visits.len());
     let kept = std::fs::read_dir(dir.path().join(env.id().to_string()).join("logs")).unwrap().count();
-    assert_eq!(kept, 3, "two files of visits, one of the rest");
+    assert_eq!(kept, 5, "two files of visits, two of guesses, one of the rest");
 }
 
 #[tokio::test]

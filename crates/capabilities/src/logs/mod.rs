@@ -22,8 +22,8 @@ pub use query::{Page, Query};
 use files::Files;
 use pace::{Haste, Paced};
 
-/// How many files each half of an environment's log has, and how many bytes each: visits fill the one, and everything
-/// else the other.
+/// How many files each part of an environment's log has, and how many bytes each: visits fill the one, signing in another,
+/// and everything else the third.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// How many files; the oldest is removed for a new one.
@@ -38,7 +38,7 @@ impl Default for Rotation {
     }
 }
 
-/// How many bytes may wait for the disk, for one half of an environment's log and for all. What is over is dropped and counted.
+/// How many bytes may wait for the disk, for one part of an environment's log and for all. What is over is dropped and counted.
 const MAX_WAITING: usize = 256 << 10;
 const MAX_WAITING_IN_ALL: usize = 16 << 20;
 
@@ -65,31 +65,37 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: usize,
-    lines: HashMap<(EnvId, Half), Vec<u8>>,
+    lines: HashMap<(EnvId, Part), Vec<u8>>,
     /// Of those that have logged lately.
-    paced: HashMap<(EnvId, Half), Paced>,
+    paced: HashMap<(EnvId, Part), Paced>,
 }
 
-/// Which half of a log an entry is in, each with its own files, room and pace: whatever visitors ask for pushes out nothing
-/// but what visitors have asked for.
+/// Which part of a log an entry is in, each with its own files, room and pace: whatever visitors ask for pushes out nothing
+/// but what visitors have asked for, and whoever guesses passwords nothing but other guesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Half {
+enum Part {
     /// Visits that have not failed by our fault.
     Visits,
+    /// What comes of signing in, likewise.
+    SignIns,
     /// Everything else.
     Rest,
 }
 
-impl Half {
+impl Part {
     fn of(entry: &Entry) -> Self {
-        let is_visit = entry.source == Source::Edge && entry.level < Level::Error;
-        if is_visit { Self::Visits } else { Self::Rest }
+        match entry.source {
+            Source::Edge if entry.level < Level::Error => Self::Visits,
+            Source::Auth if entry.level < Level::Error => Self::SignIns,
+            _ => Self::Rest,
+        }
     }
 
     /// What the names of its files begin with.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Visits => "visits-",
+            Self::SignIns => "sign-ins-",
             Self::Rest => "",
         }
     }
@@ -134,7 +140,7 @@ impl Logs {
     ///
     /// Callers keep query strings, headers, bodies and secrets out of entries.
     pub fn append(&self, env: &Env, entry: Entry) {
-        let (of, now) = ((env.id(), Half::of(&entry)), Instant::now());
+        let (of, now) = ((env.id(), Part::of(&entry)), Instant::now());
         let (level, line) = (entry.level, entry.into_line());
         let mut waiting = self.waiting();
         let Waiting { bytes, lines, paced } = &mut *waiting;
@@ -167,8 +173,8 @@ impl Logs {
         }
         let inner = Arc::clone(&self.inner);
         let written = tokio::task::spawn_blocking(move || {
-            for ((env, half), lines) in taken {
-                if let Err(error) = inner.files(env, half).append(&lines) {
+            for ((env, part), lines) in taken {
+                if let Err(error) = inner.files(env, part).append(&lines) {
                     tracing::warn!(env.id = %env, %error, "an environment's log cannot be written");
                 }
             }
@@ -184,7 +190,7 @@ impl Logs {
     /// A cursor that is none of ours; the disk.
     pub async fn query(&self, env: &Env, query: Query) -> Result<Page> {
         self.flush().await;
-        let files = self.inner.both(env.id());
+        let files = self.inner.parts(env.id());
         match tokio::task::spawn_blocking(move || query::run(&files, &query)).await {
             Ok(page) => page,
             Err(stopped) => Err(Error::Files(std::io::Error::other(stopped))),
@@ -198,8 +204,8 @@ impl Logs {
     /// The disk.
     pub async fn expire(&self, env: &Env, before: Timestamp) -> Result<u64> {
         let _writing = self.inner.writing.lock().await;
-        let files = self.inner.both(env.id());
-        let expired = move || files.iter().map(|half| half.expire(before)).sum::<std::io::Result<u64>>();
+        let files = self.inner.parts(env.id());
+        let expired = move || files.iter().map(|part| part.expire(before)).sum::<std::io::Result<u64>>();
         match tokio::task::spawn_blocking(expired).await {
             Ok(removed) => removed.map_err(Error::Files),
             Err(stopped) => Err(Error::Files(std::io::Error::other(stopped))),
@@ -219,19 +225,19 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    fn files(&self, env: EnvId, half: Half) -> Files {
+    fn files(&self, env: EnvId, part: Part) -> Files {
         let dir = self.envs_dir.join(env.to_string()).join("logs");
-        Files::new(dir, half.prefix(), self.rotation)
+        Files::new(dir, part.prefix(), self.rotation)
     }
 
-    fn both(&self, env: EnvId) -> [Files; 2] {
-        [Half::Rest, Half::Visits].map(|half| self.files(env, half))
+    fn parts(&self, env: EnvId) -> [Files; 3] {
+        [Part::Rest, Part::Visits, Part::SignIns].map(|part| self.files(env, part))
     }
 }
 
 impl Waiting {
     /// The lines to write, with what there is to tell of dropped ones.
-    fn take(&mut self, now: Instant, haste: Haste) -> Vec<((EnvId, Half), Vec<u8>)> {
+    fn take(&mut self, now: Instant, haste: Haste) -> Vec<((EnvId, Part), Vec<u8>)> {
         let mut taken = std::mem::take(&mut self.lines);
         self.bytes = 0;
         for (of, paced) in &mut self.paced {
@@ -240,7 +246,7 @@ impl Waiting {
                 format!("{dropped} entries were dropped: they came faster than this log takes them");
             let mut entry = Entry::new(Timestamp::now(), Level::Warn, Source::Logs, message);
             entry.fields.insert("dropped".into(), dropped.into());
-            // To the half whose entries they were, which a crowd may fill.
+            // To the part whose entries they were, which a crowd may fill.
             taken.entry(*of).or_default().extend_from_slice(&entry.into_line());
         }
         self.paced.retain(|_, paced| !paced.has_rested(now));

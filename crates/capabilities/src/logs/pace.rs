@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Level;
 
-/// How many entries each half of an environment's log takes.
+/// How many entries each part of an environment's log takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// In a second; ten times as many at once. Warnings and errors have as many of their own, so that a crowd of usual
@@ -22,7 +22,7 @@ impl Default for Pace {
     }
 }
 
-/// What one half of a log has taken, and what it has refused.
+/// What one part of a log has taken, and what it has refused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paced {
     /// When it has rested, from what is usual and from what is not.

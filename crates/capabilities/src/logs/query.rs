@@ -52,33 +52,36 @@ impl Place {
     const END: Self = Self { file: 0, offset: 0 };
 }
 
-/// A place in each half of the log.
-struct Cursor([Place; 2]);
+/// A place in each part of the log.
+struct Cursor([Place; PARTS]);
 
-/// Finds entries in both halves of a log, whose entries are in the order of their times.
-pub(super) fn run(files: &[Files; 2], query: &Query) -> Result<Page> {
+/// How many parts a log has.
+const PARTS: usize = 3;
+
+/// Finds entries in all parts of a log, whose entries are in the order of their times.
+pub(super) fn run(files: &[Files; PARTS], query: &Query) -> Result<Page> {
     let start = query.cursor.as_deref().map(str::parse::<Cursor>).transpose()?;
     let limit = if query.limit == 0 { MAX_LIMIT } else { query.limit.min(MAX_LIMIT) };
     let text = query.text.as_ref().map(|text| text.to_lowercase());
     let wants = |entry: &Entry| query.wants(entry, text.as_deref());
-    let mut halves = Vec::new();
+    let mut parts = Vec::new();
     for (i, files) in files.iter().enumerate() {
-        let mut half = Backwards::from(files, start.as_ref().map(|Cursor(places)| places[i]))?;
-        let next = half.next(wants)?;
-        halves.push((half, next));
+        let mut part = Backwards::from(files, start.as_ref().map(|Cursor(places)| places[i]))?;
+        let next = part.next(wants)?;
+        parts.push((part, next));
     }
     let mut entries = Vec::new();
     loop {
-        // The newest that is left; of two at the same time, that of the first half.
-        let newest = halves.iter_mut().filter(|(_, next)| next.is_some());
+        // The newest that is left; of several at the same time, that of the first part.
+        let newest = parts.iter_mut().filter(|(_, next)| next.is_some());
         let newest = newest.reduce(|a, b| if at(&b.1) > at(&a.1) { b } else { a });
-        let Some((half, next)) = newest else { return Ok(Page { entries, cursor: None }) };
+        let Some((part, next)) = newest else { return Ok(Page { entries, cursor: None }) };
         if entries.len() == limit {
-            let places = [0, 1].map(|i| halves[i].1.as_ref().map_or(Place::END, |(_, place)| *place));
+            let places = [0, 1, 2].map(|i| parts[i].1.as_ref().map_or(Place::END, |(_, place)| *place));
             return Ok(Page { entries, cursor: Some(Cursor(places).to_string()) });
         }
         entries.extend(next.take().map(|(entry, _)| entry));
-        *next = half.next(wants)?;
+        *next = part.next(wants)?;
     }
 }
 
@@ -86,7 +89,7 @@ fn at(next: &Option<(Entry, Place)>) -> Option<Timestamp> {
     next.as_ref().map(|(entry, _)| entry.at)
 }
 
-/// The entries of one half, newest first.
+/// The entries of one part, newest first.
 struct Backwards<'a> {
     files: &'a Files,
     /// Those that are still to be read, the newest last.
@@ -154,8 +157,8 @@ fn last_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [rest, visits] = &self.0;
-        write!(f, "{}.{}-{}.{}", rest.file, rest.offset, visits.file, visits.offset)
+        let places = self.0.map(|Place { file, offset }| format!("{file}.{offset}"));
+        f.write_str(&places.join("-"))
     }
 }
 
@@ -167,7 +170,8 @@ impl FromStr for Cursor {
             let (file, offset) = text.split_once('.')?;
             Some(Place { file: file.parse().ok()?, offset: offset.parse().ok()? })
         };
-        let read = text.split_once('-').and_then(|(rest, visits)| Some(Self([place(rest)?, place(visits)?])));
-        read.ok_or_else(|| Error::Cursor(text.chars().take(64).collect()))
+        let places: Option<Vec<Place>> = text.split('-').map(place).collect();
+        let places = places.and_then(|places| places.try_into().ok());
+        places.map(Self).ok_or_else(|| Error::Cursor(text.chars().take(64).collect()))
     }
 }

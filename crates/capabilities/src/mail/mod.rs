@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kernel::{Env, Result, Secret, Timestamp};
+use kernel::{CallId, Env, Result, Secret, Timestamp};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -131,6 +131,13 @@ impl Post {
         self.append(env, Source::Auth, level, message, fields);
     }
 
+    /// Notes what a request about somebody's sign-in was refused for.
+    pub(crate) fn note_of(&self, env: &Env, message: &str, fields: &[(&str, &str)], request: CallId) {
+        let mut entry = entry(Source::Auth, Level::Warn, message, fields);
+        entry.request_id = Some(request.to_string());
+        self.0.logs.append(env, entry);
+    }
+
     /// Says that a letter is in the outbox, without what is in it.
     pub(crate) fn tell(&self, env: &Env) {
         let message = "a mail is in the outbox, since no mail server is set: auth_users with mails shows it";
@@ -186,10 +193,14 @@ impl Post {
     }
 
     fn append(&self, env: &Env, source: Source, level: Level, message: &str, fields: &[(&str, &str)]) {
-        let mut entry = Entry::new(Timestamp::now(), level, source, message);
-        entry.fields = fields.iter().map(|(name, it)| ((*name).to_owned(), Value::from(*it))).collect();
-        self.0.logs.append(env, entry);
+        self.0.logs.append(env, entry(source, level, message, fields));
     }
+}
+
+fn entry(source: Source, level: Level, message: &str, fields: &[(&str, &str)]) -> Entry {
+    let mut entry = Entry::new(Timestamp::now(), level, source, message);
+    entry.fields = fields.iter().map(|(name, it)| ((*name).to_owned(), Value::from(*it))).collect();
+    entry
 }
 
 /// Where the app of every environment answers, in tests.

@@ -80,7 +80,12 @@ impl Hub {
     /// The number of the change at which the client of `outbox` can go on.
     pub fn opened(&self, place: &str, outbox: &Outbox) -> Option<u64> {
         let Place { seq, rules, who } = self.places.open(place)?;
-        (rules == self.rules.load(Ordering::Acquire) && who == outbox.who).then_some(seq)
+        (rules == self.rules() && who == outbox.who).then_some(seq)
+    }
+
+    /// Which rules hold: a number that grows with each that change.
+    pub fn rules(&self) -> u64 {
+        self.rules.load(Ordering::Acquire)
     }
 
     pub fn limits(&self) -> &RealtimeLimits {
@@ -96,7 +101,8 @@ impl Hub {
         if state.outboxes.len() >= self.limits().connections {
             return Err(Error::new(Code::RateLimited, "the app has too many open connections")
                 .hint("close those that are not needed, or try again later")
-                .retry_after(self.limits().idle));
+                .retry_after(self.limits().idle)
+                .limit(self.limits().full("connections", self.limits().connections)));
         }
         state.last += 1;
         let id = state.last;
@@ -222,6 +228,10 @@ impl Hub {
         self.watch_again(&app).await;
         let (at, changed) = {
             let state = self.state();
+            // Whoever takes a seat after this sees that the rules are others.
+            if before.tables != app.tables {
+                self.rules.fetch_add(1, Ordering::AcqRel);
+            }
             let differs = |table: &&String| {
                 let asked: Vec<&str> = asked_by(&app, table).collect();
                 asked
@@ -236,9 +246,6 @@ impl Hub {
             (state.told, changed)
         };
         self.reset_these(&changed, at, Reset::Release);
-        if before.tables != app.tables {
-            self.rules.fetch_add(1, Ordering::AcqRel);
-        }
         if before.auth.mfa != app.auth.mfa {
             // Each connection looks again who it is, and whether that is enough.
             self.services.auth.forget(self.env.id());

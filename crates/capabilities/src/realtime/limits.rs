@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kernel::LimitInfo;
+
 /// Bounds for one process and for each of its environments, connections and channels.
 #[derive(Debug, Clone)]
 pub struct RealtimeLimits {
@@ -39,6 +41,15 @@ pub struct RealtimeLimits {
     pub tickets: usize,
     /// How long changes are kept where nobody is connected any more, for those who come back.
     pub rest: Duration,
+}
+
+impl RealtimeLimits {
+    /// What is said of a bound on how many are open at once: one that is left is known to be gone when it has been silent
+    /// for so long.
+    pub(super) fn full(&self, name: &'static str, quota: usize) -> LimitInfo {
+        let seconds = self.idle.as_secs();
+        LimitInfo { name, quota: quota as u64, window_s: seconds, remaining: 0, reset_s: seconds }
+    }
 }
 
 impl Default for RealtimeLimits {

@@ -243,10 +243,12 @@ impl Seat {
         if let Some(client) = client {
             let mut clients = inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = clients.entry(client).or_default();
-            if *taken >= inner.services.limits.connections_of_client {
+            let limits = &inner.services.limits;
+            if *taken >= limits.connections_of_client {
                 return Err(Error::new(Code::RateLimited, "too many connections are open from this address")
                     .hint("close those that are not needed")
-                    .retry_after(inner.services.limits.idle));
+                    .retry_after(limits.idle)
+                    .limit(limits.full("client_connections", limits.connections_of_client)));
             }
             *taken += 1;
         }

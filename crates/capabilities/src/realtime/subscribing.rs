@@ -46,6 +46,7 @@ impl Hub {
         if after.is_some() {
             self.refresh().await;
         }
+        let rules = self.rules();
         let Some(from) = after.and_then(|after| self.opened(after, outbox)) else {
             // Nothing is told while this is held: what is told next comes after it.
             let mut state = self.state();
@@ -60,12 +61,13 @@ impl Hub {
         self.say_subscribed(&made, from, Resumed::Yes);
         let arrival = Arrival::new(Arc::clone(self), id);
         let outbox = Arc::clone(outbox);
-        self.services.tasks.spawn(async move { arrival.hub.arrive(id, &outbox, made, from).await });
+        self.services.tasks.spawn(async move { arrival.hub.arrive(id, &outbox, made, from, rules).await });
         Ok(())
     }
 
-    /// Tells somebody who comes back what has happened meanwhile, until they are where the others are.
-    async fn arrive(&self, id: Id, outbox: &Outbox, made: Vec<Subscription>, from: u64) {
+    /// Tells somebody who comes back what has happened meanwhile, until they are where the others are. Where the rules are
+    /// no longer those that their place was held against, they are told what the others were told.
+    async fn arrive(&self, id: Id, outbox: &Outbox, made: Vec<Subscription>, from: u64, rules: u64) {
         let made: Vec<Arc<Subscription>> = made.into_iter().map(Arc::new).collect();
         let mut from = from;
         while outbox.has_room().await {
@@ -75,6 +77,9 @@ impl Hub {
                     return;
                 }
                 if self.feed.head() == from {
+                    if self.rules() != rules {
+                        self.reset_these(&made, from, Reset::Release);
+                    }
                     state.seat(made.iter().map(|one| one.copy()).collect(), from);
                     return;
                 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::entrusting;
 use crate::auth::{Custom, Provider, check_providers, origin, redirect};
 use crate::rows::{AuthSettings, Confirm, Method, Mfa, PhoneAdapter, SignUp, Theme};
 
@@ -172,6 +173,18 @@ impl AuthSpec {
     /// # Errors
     /// `invalid_input` at the first name that is not among `set`.
     pub(crate) fn has_secrets(&self, set: &[String]) -> Result<()> {
+        for (at, name) in self.secrets() {
+            if !set.contains(name) {
+                return Err(
+                    Error::invalid(at, format!("the secret {name} is not set")).hint(entrusting::SET_FIRST)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The secrets it names, each with its place below `/auth`.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = (String, &String)> {
         let of_providers = self.providers.iter().filter_map(|(name, provider)| {
             Some((format!("/providers/{name}/client_secret"), provider.client_secret.as_ref()?))
         });
@@ -180,13 +193,7 @@ impl AuthSpec {
             .iter()
             .filter_map(|custom| Some(("/custom/secret".to_owned(), custom.secret.as_ref()?)));
         let of_phone = self.phone.iter().map(|phone| ("/phone/secret".to_owned(), &phone.secret));
-        for (at, name) in of_providers.chain(of_custom).chain(of_phone) {
-            if !set.contains(name) {
-                return Err(Error::invalid(at, format!("the secret {name} is not set"))
-                    .hint("set it with secret_set first"));
-            }
-        }
-        Ok(())
+        of_providers.chain(of_custom).chain(of_phone)
     }
 
     /// The secrets that are sent out, and to which host each is.

@@ -125,8 +125,9 @@ pub struct BackupInfo {
     /// When the newest was made; left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<String>,
-    /// How many there are.
-    pub there: usize,
+    /// How many there are; left out where the store of backups does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub there: Option<usize>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -138,6 +138,17 @@ impl Releases {
         Ok(())
     }
 
+    /// Which of the domains that the live release names are claimed neither by the environment nor by one that it is a
+    /// branch of.
+    ///
+    /// # Errors
+    /// The databases cannot be read.
+    pub async fn unclaimed_now(&self, env: &Env) -> Result<Vec<String>> {
+        let current = self.databases.platform_query(env, Release::CURRENT, &[]).await?;
+        let live = current.into_iter().next().map(Release::read).transpose()?;
+        self.unclaimed(env, live.and_then(|live| live.manifest.domains).unwrap_or_default()).await
+    }
+
     /// Which of the domains that a manifest names are claimed neither by the environment nor by one that it is a branch of.
     ///
     /// # Errors

@@ -1,11 +1,31 @@
-//! Where secrets go: whoever says to which host one is sent can read it there.
+//! Where secrets go: whoever says to which host one is sent can read it there, and what sandboxes alone may send is none
+//! that an app has.
 
 use kernel::{Code, Env, Error, Result, Scope};
 
+use super::Releases;
 use super::auth_spec::AuthSpec;
 use super::change::{Draft, EffectKind};
 use super::rehearsal::Release;
 use crate::database::Writer;
+
+/// What to do where an app names a secret that it does not have.
+pub(super) const SET_FIRST: &str = "set it with secret_set first, without hosts";
+
+impl Releases {
+    /// Where the live manifest names this secret, if it does.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn use_of_secret(&self, env: &Env, secret: &str) -> Result<Option<String>> {
+        let current = self.databases.platform_query(env, Release::CURRENT, &[]).await?;
+        let Some(row) = current.into_iter().next() else { return Ok(None) };
+        let manifest = Release::read(row)?.manifest;
+        let signing_in = manifest.auth.iter().flat_map(AuthSpec::secrets).find(|(_, name)| *name == secret);
+        let listed = manifest.secrets.iter().flatten().any(|name| name == secret);
+        Ok(signing_in.map(|(at, _)| format!("/auth{at}")).or_else(|| listed.then(|| "/secrets".to_owned())))
+    }
+}
 
 /// The secrets that a release sends to a host that the one before did not send them to, each with the host.
 #[derive(Debug)]

@@ -271,6 +271,17 @@ impl Releases {
         Ok((manifest.backups.unwrap_or_default(), manifest.lifecycle.unwrap_or_default()))
     }
 
+    /// Since when releases without a gap ask for backups by themselves, where the live one does.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn backed_up_since(&self, env: &Env) -> Result<Option<Timestamp>> {
+        let sql = "SELECT min(created_at) FROM _steading_release WHERE number > coalesce((SELECT max(number) \
+                   FROM _steading_release WHERE json_extract(manifest, '$.backups.every') IS NULL), 0)";
+        let found = self.databases.platform_query(env, sql, &[]).await?;
+        Ok(found.first().and_then(|row| row.first()?.as_i64()).map(Timestamp::from_micros))
+    }
+
     /// Removes releases that are older than `lifecycle` says, but for the live one; how many.
     ///
     /// # Errors

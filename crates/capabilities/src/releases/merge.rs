@@ -4,6 +4,7 @@ use kernel::{BlobHash, Env, Error, Result};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::entrusting::SET_FIRST;
 use super::manifest::{Manifest, MigrationSpec};
 use super::rehearsal::{Goal, Release};
 use super::{Applied, Plan, Releases};
@@ -54,11 +55,11 @@ impl Releases {
         let mut manifest: Manifest = serde_json::from_value(manifest).map_err(Error::internal)?;
         self.migrations(env, &mut manifest, sides.migrations, &mut merge.conflicts).await?;
         for name in manifest.secrets.iter().flatten().filter(|name| !secrets.contains(name)) {
-            merge.conflicts.push(format!("/secrets: {name} is not set here: set it with secret_set first"));
+            merge.conflicts.push(format!("/secrets: {name} is not set here: {SET_FIRST}"));
         }
         if let Some(Err(missing)) = manifest.auth.as_ref().map(|auth| auth.has_secrets(secrets)) {
             let at = missing.pointer().unwrap_or_default();
-            merge.conflicts.push(format!("/auth{at}: {}: set it with secret_set first", missing.message()));
+            merge.conflicts.push(format!("/auth{at}: {}: {SET_FIRST}", missing.message()));
         }
         // Domains belong to the place, not to the app: a branch has none of its parent's, and brings none.
         manifest.domains = current.manifest.domains;

@@ -152,7 +152,7 @@ impl Releases {
     }
 
     /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
-    /// of those that are set.
+    /// of those that the app can use.
     ///
     /// # Errors
     /// What is wrong with the manifest, with a pointer into it, or why it cannot be applied to what is there.
@@ -448,7 +448,7 @@ impl Releases {
         for (i, name) in manifest.secrets.iter().flatten().enumerate() {
             if !secrets.contains(name) {
                 return Err(Error::invalid(format!("/secrets/{i}"), format!("the secret {name} is not set"))
-                    .hint("set it with secret_set first"));
+                    .hint(entrusting::SET_FIRST));
             }
         }
         let mut manifest = manifest.formed()?;

@@ -188,6 +188,15 @@ pub(crate) fn privilege(
         };
         draft.effect(EffectKind::Privilege, target, message);
     }
+    let anybody = |rule: Option<&Expr>| open(rule) || rule.is_some_and(Expr::asks_only_whether_signed_in);
+    // What is hidden can be neither changed nor deleted.
+    let all = |of: &Rules, operation| anybody(of.of(operation)) && anybody(of.of(Operation::Get));
+    for operation in [Operation::Update, Operation::Delete] {
+        if all(new.rules, operation) && !all(rules, operation) && !open(new.rules.of(operation)) {
+            let message = format!("every signed-in user may {operation} all {things}, also those of others");
+            draft.effect(EffectKind::Privilege, target, message);
+        }
+    }
     if opened.is_empty() && old.is_some_and(|old| old.rules != new.rules) {
         draft.effect(EffectKind::Privilege, target, detail);
     }

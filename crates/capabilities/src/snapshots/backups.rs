@@ -28,6 +28,9 @@ const PART: usize = 8 << 20;
 /// How many of one environment there may be for more to be asked for.
 const ASKED: usize = 20;
 
+/// How many notes of them are read at once.
+const READ_AT_ONCE: usize = 16;
+
 /// After how long what an attempt that died has left is removed.
 const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -143,23 +146,55 @@ impl Backups {
     /// # Errors
     /// `unavailable` where the store fails.
     pub async fn list(&self, env: EnvId) -> Result<Vec<Backup>> {
-        let listed = self.store.list(Some(&Place::from(env.to_string())));
-        let places: Vec<Place> = listed.map_ok(|found| found.location).try_collect().await.map_err(failed)?;
-        let mut backups = Vec::new();
-        for place in places.iter().filter(|place| place.extension() == Some("json")) {
-            let text = match self.store.get(place).await {
-                Ok(found) => found.bytes().await.map_err(failed)?,
-                // It was removed meanwhile.
-                Err(object_store::Error::NotFound { .. }) => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            match serde_json::from_slice::<Backup>(&text) {
-                Ok(backup) if *place == about_of(env, backup.backup) => backups.push(backup),
-                _ => tracing::warn!(%place, "what is noted of a backup cannot be read"),
-            }
-        }
+        let notes = futures::stream::iter(self.notes(env).await?);
+        let read = notes.map(async |place| self.noted(env, &place).await).buffer_unordered(READ_AT_ONCE);
+        let read: Vec<Option<Backup>> = read.try_collect().await?;
+        let mut backups: Vec<Backup> = read.into_iter().flatten().collect();
         backups.sort_by_key(|it| std::cmp::Reverse((it.created_at, it.backup)));
         Ok(backups)
+    }
+
+    /// How many backups of an environment there are, and the newest, without reading what is noted of the others.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn newest(&self, env: EnvId) -> Result<(usize, Option<Backup>)> {
+        let mut notes = self.notes(env).await?;
+        let there = notes.len();
+        // Ids are in the order of time.
+        notes.sort_unstable();
+        while let Some(place) = notes.pop() {
+            if let Some(newest) = self.noted(env, &place).await? {
+                return Ok((there, Some(newest)));
+            }
+        }
+        Ok((0, None))
+    }
+
+    /// Where the backups of an environment are noted.
+    async fn notes(&self, env: EnvId) -> Result<Vec<Place>> {
+        let listed = self.store.list(Some(&Place::from(env.to_string())));
+        let mut places: Vec<Place> =
+            listed.map_ok(|found| found.location).try_collect().await.map_err(failed)?;
+        places.retain(|place| place.extension() == Some("json"));
+        Ok(places)
+    }
+
+    /// What is noted there; none where that is nothing to be read.
+    async fn noted(&self, env: EnvId, place: &Place) -> Result<Option<Backup>> {
+        let text = match self.store.get(place).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            // It was removed meanwhile.
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match serde_json::from_slice::<Backup>(&text) {
+            Ok(backup) if *place == about_of(env, backup.backup) => Ok(Some(backup)),
+            _ => {
+                tracing::warn!(%place, "what is noted of a backup cannot be read");
+                Ok(None)
+            }
+        }
     }
 
     /// The bytes of a backup: an archive that an environment can be made of.
@@ -176,7 +211,7 @@ impl Backups {
         Ok((found, bytes.map_err(std::io::Error::other).boxed()))
     }
 
-    /// Makes a backup where one is due, then removes those that are more than are to be kept; whether it made one.
+    /// Makes a backup where one is due, then removes those that are more than are to be kept; the one that it made.
     ///
     /// # Errors
     /// As [`Backups::take`]; then no older one is removed.
@@ -188,7 +223,7 @@ impl Backups {
         secrets: Vec<String>,
     ) -> Result<Option<Backup>> {
         let Some(every) = spec.every else { return Ok(None) };
-        let newest = self.list(env.id()).await?.into_iter().next();
+        let (_, newest) = self.newest(env.id()).await?;
         let due = Timestamp::now().minus(every.duration());
         let is_due = newest.is_none_or(|newest| newest.created_at <= due);
         let made = if is_due { Some(self.take(env, slug, secrets).await?) } else { None };
@@ -249,8 +284,7 @@ impl Backups {
         serde_json::from_slice(&text).map(Some).map_err(Error::internal)
     }
 
-    /// Removes all but the newest `keep`, those of before `before` and those that are too much but for the newest, and what attempts that died have
-    /// left.
+    /// Removes all but the newest `keep`, those of before `before` and those that are too much but for the newest.
     async fn forget_older(&self, env: EnvId, keep: usize, before: Option<Timestamp>) -> Result<()> {
         let all = self.list(env).await?;
         let mut bytes = all.first().map_or(0, |newest| newest.bytes);
@@ -264,12 +298,25 @@ impl Backups {
             self.remove(&about_of(env, old.backup)).await?;
             self.remove(&tar(env, old.backup)).await?;
         }
+        Ok(())
+    }
+
+    /// Removes archives of which nothing is noted: attempts and removals that died have left them.
+    ///
+    /// # Errors
+    /// `unavailable` where the store fails.
+    pub async fn sweep(&self, env: EnvId) -> Result<()> {
         let listed = self.store.list(Some(&Place::from(env.to_string())));
         let listed: Vec<_> = listed.try_collect().await.map_err(failed)?;
-        for found in listed.iter().filter(|found| found.location.extension() == Some("tar")) {
-            let known = all.iter().any(|it| tar(env, it.backup) == found.location);
+        let noted = |archive: &str| {
+            listed
+                .iter()
+                .any(|it| it.location.filename().and_then(|name| name.strip_suffix(".json")) == Some(archive))
+        };
+        for found in &listed {
+            let archive = found.location.filename().and_then(|name| name.strip_suffix(".tar"));
             let age = Timestamp::now().as_secs() - found.last_modified.timestamp();
-            if !known && age > LEFT.as_secs().cast_signed() {
+            if archive.is_some_and(|archive| !noted(archive)) && age > LEFT.as_secs().cast_signed() {
                 self.remove(&found.location).await?;
             }
         }

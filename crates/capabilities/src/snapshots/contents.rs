@@ -11,11 +11,11 @@ use kernel::{BlobHash, Error, Result};
 use super::blocking;
 use super::store::{entries, sync};
 
-/// Puts the blobs of `wanted` that lie in `from` into `to` as well. They are as good as new there, so that no
-/// collection takes them before they are needed.
+/// Puts the blobs of `wanted` that lie in `from` into `to` as well, where they are not there. They are as good as new there,
+/// so that no collection takes them before they are needed.
 ///
 /// # Errors
-/// `internal` where one is missing; the disk.
+/// `internal` where one is in neither; the disk.
 pub(super) async fn blobs(from: PathBuf, to: PathBuf, wanted: HashSet<BlobHash>) -> Result<()> {
     let missing = blocking(move || {
         if wanted.is_empty() {
@@ -26,6 +26,7 @@ pub(super) async fn blobs(from: PathBuf, to: PathBuf, wanted: HashSet<BlobHash>)
             let (from, to) = (from.join(hash.to_string()), to.join(hash.to_string()));
             match File::open(&from) {
                 Ok(file) => file.set_times(FileTimes::new().set_modified(SystemTime::now()))?,
+                Err(error) if error.kind() == ErrorKind::NotFound && to.exists() => continue,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(hash)),
                 Err(error) => return Err(error),
             }

@@ -3,12 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kernel::{Code, EnvId, Error, Result, TenantId};
+use kernel::{Code, EnvId, Error, LimitInfo, Result, TenantId};
 
 /// How many of one environment, of all environments of one tenant, and of all tenants.
 const OF_ENV: usize = 2;
 const OF_TENANT: usize = 4;
 const OF_ALL: usize = 64;
+
+/// After how long it is worth to ask again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The exports that are under way, or the imports.
 #[derive(Default, Clone)]
@@ -31,15 +34,21 @@ impl Exports {
         let of_env = all.iter().filter(|it| **it == of).count();
         let of_tenant = all.iter().filter(|it| it.0 == of.0).count();
         if of_env >= OF_ENV || of_tenant >= OF_TENANT {
+            let (name, quota) =
+                if of_env >= OF_ENV { ("env_archives", OF_ENV) } else { ("tenant_archives", OF_TENANT) };
+            let window_s = AGAIN.as_secs();
+            let limit = LimitInfo { name, quota: quota as u64, window_s, remaining: 0, reset_s: window_s };
             let message = format!(
                 "at most {OF_ENV} archives of an environment and {OF_TENANT} of a tenant move at once"
             );
             return Err(Error::new(Code::RateLimited, message)
-                .hint("let those that were begun come to their end first"));
+                .hint("let those that were begun come to their end first")
+                .retry_after(AGAIN)
+                .limit(limit));
         }
         if all.len() >= OF_ALL {
             return Err(Error::new(Code::Unavailable, "too many archives move at this moment")
-                .retry_after(Duration::from_secs(30))
+                .retry_after(AGAIN)
                 .hint("try again in a moment"));
         }
         all.push(of);
@@ -65,7 +74,14 @@ mod tests {
         let (all, tenant, env) = (Exports::default(), TenantId::new(), EnvId::new());
         let code = |begun: Result<Export>| begun.err().map(|error| error.code());
         let first: Vec<_> = (0..OF_ENV).map(|_| all.begin(tenant, env).unwrap()).collect();
-        assert_eq!(code(all.begin(tenant, env)), Some(Code::RateLimited), "of one environment");
+        let full = all.begin(tenant, env).err().unwrap();
+        assert_eq!(
+            (full.code(), full.retry_after_secs()),
+            (Code::RateLimited, Some(30)),
+            "of one environment"
+        );
+        let limit = full.limit_info().map(|limit| (limit.name, limit.quota, limit.remaining));
+        assert_eq!(limit, Some(("env_archives", 2, 0)));
         let others: Vec<_> = (OF_ENV..OF_TENANT).map(|_| all.begin(tenant, EnvId::new()).unwrap()).collect();
         assert_eq!(code(all.begin(tenant, EnvId::new())), Some(Code::RateLimited), "of one tenant");
         let begin = |_| all.begin(TenantId::new(), EnvId::new()).unwrap();

@@ -87,8 +87,9 @@ impl Snapshots {
         let ran = databases.platform_query(branch, MIGRATIONS, &[]).await?;
         let words = |row: &Vec<Value>| [0, 1, 2].map(|at| row[at].as_str().unwrap_or_default().to_owned());
         let mark = self.kept(env, &mark_of(branch.id())).await?;
-        // A parent that went back has the mark of an earlier merge, or none.
-        let at = origin.merged.iter().position(|merge| Some(&merge.mark) == mark.as_ref());
+        // A parent that went back has the mark of an earlier merge, or none; where the branch did, it has one that the branch
+        // does not know. Marks of later merges are greater.
+        let at = origin.merged.iter().rposition(|merge| Some(&merge.mark) <= mark.as_ref());
         origin.merged.truncate(at.map_or(0, |at| at + 1));
         let base = origin.merged.last().map_or(&origin.base, |merge| &merge.base).clone();
         let sides = Sides {
@@ -108,9 +109,7 @@ impl Snapshots {
     async fn bring(&self, env: &Env, branch: &Env, merged: &Merged) -> Result<()> {
         let here = self.0.environment(env.id()).join("blobs");
         let there = self.0.environment(branch.id()).join("blobs");
-        let missing =
-            merged.blobs().into_iter().filter(|hash| !here.join(hash.to_string()).exists()).collect();
-        contents::blobs(there, here, missing).await
+        contents::blobs(there, here, merged.blobs().into_iter().collect()).await
     }
 
     async fn kept(&self, env: &Env, key: &str) -> Result<Option<String>> {

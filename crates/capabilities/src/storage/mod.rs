@@ -102,7 +102,9 @@ impl Inner {
 }
 
 fn known(app: &App, name: &str) -> Result<Arc<Bucket>> {
-    app.buckets.get(name).cloned().ok_or_else(|| Error::not_found("such bucket"))
+    app.buckets.get(name).cloned().ok_or_else(|| {
+        Error::not_found("such bucket").hint("app_describe shows the buckets, and storage_bucket makes one")
+    })
 }
 
 /// The statements of `guest` on a bucket's files.
@@ -127,7 +129,7 @@ impl Desk<'_> {
 
 /// There is no such file, or none that may be read: one answer for both.
 fn hidden() -> Error {
-    Error::not_found("such file")
+    Error::not_found("such file").hint("list the bucket: it shows the paths of all that may be seen")
 }
 
 /// Runs `work` to its end, also where its caller goes away: between a commit and what has to follow it nothing comes.

@@ -81,13 +81,110 @@ const ROWS: &[Row] = &[
     ("/restore", "post", "restoreSnapshot", "Put its files back to {snapshot}; what runs ends", "200", &[]),
 ];
 
+/// What is done once for each idempotency key.
+const ONCE: [&str; 4] = ["spawn", "takeSnapshot", "forkSandbox", "freezeSandbox"];
+
+/// These need a path; the others begin at `/workspace`.
+const PATHS: [&str; 3] = ["readFile", "writeFile", "removeFile"];
+
+fn headers(described: &mut Value) {
+    if let Some(parameters) = described["parameters"].as_array_mut() {
+        parameters.push(json!({ "$ref": "#/components/parameters/idempotency" }));
+    }
+}
+
+/// A parameter of the query of the operation `id`.
+fn parameter(name: &str, id: &str) -> Value {
+    let schema = match name {
+        "offset" | "limit" | "depth" | "from" => json!({ "type": "integer", "minimum": 0 }),
+        "recursive" => json!({ "type": "boolean" }),
+        "existing" => json!({ "enum": ["replace", "refuse"] }),
+        "mode" => json!({ "type": "string", "description": "Three octal digits." }),
+        _ => json!({ "type": "string" }),
+    };
+    let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
+    if name == "path" && PATHS.contains(&id) {
+        parameter["required"] = true.into();
+    }
+    parameter
+}
+
+fn json_body(properties: Value, needed: &[&str]) -> Value {
+    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if !needed.is_empty() {
+        schema["required"] = json!(needed);
+    }
+    json!({ "required": true, "content": { "application/json": { "schema": schema } } })
+}
+
+/// What is sent to the operation `id`, where it takes something.
+fn body(id: &str) -> Option<Value> {
+    let text = || json!({ "type": "string" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let (properties, needed): (Value, &[&str]) = match id {
+        "exec" | "spawn" => {
+            let mut properties = json!({
+                "command": { "type": "string", "description": "A line for bash; or argv." },
+                "argv": { "type": "array", "items": text(), "description": "A program and its arguments." },
+                "cwd": text(),
+                "env": { "type": "object", "additionalProperties": text() },
+                "timeout_s": { "type": "integer", "minimum": 1, "maximum": 3_600 },
+                "terminal": {
+                    "type": "object", "required": ["rows", "cols"], "additionalProperties": false,
+                    "properties": { "rows": number(), "cols": number() },
+                },
+            });
+            if id == "exec" {
+                properties["stdin"] = text();
+                properties["stdin_base64"] = text();
+            }
+            (properties, &[])
+        }
+        "signal" => (json!({ "signal": number() }), &["signal"]),
+        "writeFile" => {
+            let bytes = json!({ "application/octet-stream": {} });
+            return Some(json!({ "required": true, "content": bytes }));
+        }
+        "makeDirectory" => (json!({ "path": text() }), &["path"]),
+        "moveFile" => (
+            json!({ "from": text(), "to": text(), "existing": { "enum": ["replace", "refuse"] } }),
+            &["from", "to"],
+        ),
+        "searchFiles" => (
+            json!({
+                "path": text(), "name": text(), "line": text(), "limit": number(),
+                "all": { "type": "boolean", "description": "Also what .gitignore names." },
+            }),
+            &[],
+        ),
+        "openPreview" => {
+            (json!({ "port": { "type": "integer", "minimum": 1, "maximum": 65_535 } }), &["port"])
+        }
+        "takeSnapshot" | "freezeSandbox" => (json!({ "name": text() }), &[]),
+        "forkSandbox" => (json!({ "name": text(), "snapshot": text() }), &["name"]),
+        "restoreSnapshot" => (json!({ "snapshot": text() }), &["snapshot"]),
+        _ => return None,
+    };
+    Some(json_body(properties, needed))
+}
+
 /// The paths with their methods; `operation` makes one of an id, a summary and a status.
 pub fn described(operation: fn(&str, &str, &str) -> Value) -> Vec<(String, Value)> {
+    let mut create = operation("createSandbox", "Make one more, under {name}", "201");
+    create["parameters"] = json!([]);
+    headers(&mut create);
+    create["requestBody"] = json_body(
+        json!({
+            "name": { "type": "string", "description": "Its id where it is left out." },
+            "template": { "enum": ["blank", "node", "python"] },
+        }),
+        &[],
+    );
     let mut paths: Vec<(String, Map<String, Value>)> = vec![(
         "/v1/sandboxes".to_owned(),
         [
             ("get".to_owned(), operation("listSandboxes", "The credential's sandboxes", "200")),
-            ("post".to_owned(), operation("createSandbox", "Make one more, under {name}", "201")),
+            ("post".to_owned(), create),
         ]
         .into_iter()
         .collect(),
@@ -95,14 +192,13 @@ pub fn described(operation: fn(&str, &str, &str) -> Value) -> Vec<(String, Value
     for (rest, method, id, summary, status, query) in ROWS {
         let path = format!("/v1/sandboxes/{{sandbox}}{rest}");
         let mut described = operation(id, summary, status);
-        described["parameters"] = query
-            .iter()
-            .map(|name| {
-                json!({
-                    "name": name, "in": "query", "schema": { "type": "string" },
-                })
-            })
-            .collect();
+        described["parameters"] = query.iter().map(|name| parameter(name, id)).collect();
+        if ONCE.contains(id) {
+            headers(&mut described);
+        }
+        if let Some(body) = body(id) {
+            described["requestBody"] = body;
+        }
         match paths.last_mut() {
             Some((last, methods)) if *last == path => {
                 methods.insert((*method).to_owned(), described);
@@ -111,4 +207,23 @@ pub fn described(operation: fn(&str, &str, &str) -> Value) -> Vec<(String, Value
         }
     }
     paths.into_iter().map(|(path, methods)| (path, methods.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is sent to these is nothing.
+    const EMPTY: [&str; 3] = ["pauseSandbox", "resumeSandbox", "thawSandbox"];
+
+    #[test]
+    fn what_is_sent_is_described() {
+        for (path, methods) in described(|id, _, _| json!({ "operationId": id })) {
+            for (method, operation) in methods.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap();
+                let sends = ["post", "put"].contains(&method.as_str()) && !EMPTY.contains(&id);
+                assert_eq!(operation.get("requestBody").is_some(), sends, "{method} {path}");
+            }
+        }
+    }
 }

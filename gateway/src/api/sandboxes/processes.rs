@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use hands::Hand;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use kernel::{Code, Error, Result};
 use mcp_server::extract::Query;
 use sandbox::session::{Attachment, Outcome, Reader, Running, State as Life};
@@ -16,7 +16,7 @@ use tool::Effect;
 use super::asked::{Answer, Asked};
 use super::exec::Wanted;
 use super::lines::{self, Source, Still, Texts};
-use crate::api::{answer, unbroken};
+use crate::api::unbroken;
 
 /// How long the end of a command is waited for that was killed.
 const ENDING: Duration = Duration::from_secs(10);
@@ -24,18 +24,17 @@ const STEP: Duration = Duration::from_millis(20);
 
 pub async fn spawn(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (_, input) = asked.input(request).await?;
+        let (headers, wanted) = asked.input(request).await?;
         let work = async {
-            let (exec, input) = tool::decode::<Wanted>(input)?.exec()?;
+            let (exec, input) = tool::decode::<Wanted>(wanted.clone())?.exec()?;
             if input.is_some() {
                 return Err(Error::invalid("/stdin", "a command in the background has none")
                     .hint("let it read a file: PUT /v1/sandboxes/{sandbox}/files"));
             }
             let hand = asked.hand().await?;
-            Ok(hand.spawn(exec).await?)
+            Ok(json!({ "process": hand.spawn(exec).await? }))
         };
-        let process = asked.act("sandboxes.spawn", Effect::Write, work).await?;
-        Ok(answer(StatusCode::CREATED, &json!({ "process": process })))
+        asked.made(&headers, "sandboxes.spawn", &wanted, work).await
     })
     .await
 }

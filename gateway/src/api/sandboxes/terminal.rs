@@ -4,6 +4,7 @@
 //! are standard output, and texts are JSON: signals, sizes and the end of input one way, standard error and the end of the
 //! command the other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -17,7 +18,7 @@ use sandbox::session::{Process, Reader, Size, Stdin};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tool::Effect;
 
@@ -35,6 +36,11 @@ const UNREAD: Duration = Duration::from_secs(60);
 
 /// Instructions that wait for their turn.
 const TOLD: usize = 16;
+
+/// How many bytes of input wait for a command that does not read them; behind more than that, instructions wait as well.
+/// Each message counts for some, however short it is.
+const INPUT: usize = 4 << 20;
+const LEAST: usize = 1 << 10;
 
 type Out = SplitSink<WebSocket, Message>;
 type In = SplitStream<WebSocket>;
@@ -107,18 +113,29 @@ async fn talk(mut process: Process, out: &mut Out, into: &mut In, mut still: Sti
     let (tell, mut told) = mpsc::channel(TOLD);
     let mut texts = Texts::default();
     say(out, &json!({ "type": "started", "pid": process.pid() })).await?;
+    let (give, mut given) = mpsc::unbounded_channel::<(Bytes, OwnedSemaphorePermit)>();
+    let writing = async move {
+        while let Some((bytes, _room)) = given.recv().await {
+            // What it does not take is nobody's loss.
+            let _ = stdin.write_all(&bytes).await;
+        }
+        drop(stdin.shutdown().await);
+    };
     let listening = async move {
+        let room = Arc::new(Semaphore::new(INPUT));
+        let mut give = Some(give);
         loop {
             match into.next().await {
                 Some(Ok(Message::Binary(bytes))) => {
-                    // What it does not take is nobody's loss.
-                    let _ = stdin.write_all(&bytes).await;
+                    let size = u32::try_from(bytes.len().max(LEAST)).map_err(Error::internal)?;
+                    let place = Arc::clone(&room).acquire_many_owned(size).await.map_err(Error::internal)?;
+                    let _ = give.as_ref().map(|give| give.send((bytes, place)));
                 }
                 Some(Ok(Message::Text(text))) => {
                     let parsed = serde_json::from_str(&text)
                         .map_err(|error| Error::invalid("", format!("not an instruction: {error}")))?;
                     match parsed {
-                        Told::End => drop(stdin.shutdown().await),
+                        Told::End => give = None,
                         other => drop(tell.send(other).await),
                     }
                 }
@@ -127,7 +144,8 @@ async fn talk(mut process: Process, out: &mut Out, into: &mut In, mut still: Sti
             }
         }
     };
-    tokio::pin!(listening);
+    tokio::pin!(writing, listening);
+    let mut written = false;
     loop {
         let over = stdout.is_none() && stderr.is_none();
         tokio::select! {
@@ -137,6 +155,7 @@ async fn talk(mut process: Process, out: &mut Out, into: &mut In, mut still: Sti
                 send(out, Message::Ping(Bytes::new())).await?;
             }
             ended = &mut listening => return ended,
+            () = &mut writing, if !written => written = true,
             Some(told) = told.recv() => match told {
                 Told::Signal { signal } => process.signal(signal)?,
                 Told::Resize { rows, cols } => process.resize(Size { rows, cols })?,

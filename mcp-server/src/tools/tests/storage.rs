@@ -126,3 +126,38 @@ async fn a_bucket_is_deleted_only_with_the_token_of_its_dry_run() {
     assert_eq!(gone["deleted"], true);
     assert!(ground.call("storage_get", json!({ "bucket": "notes", "path": "a" })).await.is_err());
 }
+
+#[tokio::test]
+async fn advice_on_buckets_keeps_their_names_and_rules() {
+    let ground = Ground::new().await;
+    let access =
+        json!({ "list": "true", "get": "true", "update": "row.owner != null", "delete": "auth.uid != null" });
+    let buckets = json!({ "brown-photos": { "access": access } });
+    ground.call("app_apply", json!({ "manifest": { "storage": { "buckets": buckets } } })).await.unwrap();
+    let seen = ground.call("app_describe", json!({})).await.unwrap();
+    let advice = seen["advice"].to_string();
+    let update =
+        "everybody, signed in or not, may update files of files/brown-photos where row.owner != null";
+    let delete = "every signed-in user may delete every file of files/brown-photos, also those of others";
+    assert!(advice.contains(update) && advice.contains(delete), "{advice}");
+}
+
+#[tokio::test]
+async fn what_is_not_found_says_how_to_find_it() {
+    let ground = Ground::new().await;
+    bucket(&ground).await;
+    let hint = async |tool, input| {
+        let refused = ground.call(tool, input).await.unwrap_err();
+        assert_eq!(refused.code(), kernel::Code::NotFound, "{tool}: {refused}");
+        let problem = refused.problem("req");
+        problem["hint"].as_str().unwrap_or_default().to_owned()
+    };
+    let bucket = hint("storage_get", json!({ "bucket": "nowhere", "path": "a.txt" })).await;
+    assert_eq!(bucket, "app_describe shows the buckets, and storage_bucket makes one");
+    let file = hint("storage_get", json!({ "bucket": "notes", "path": "a.txt" })).await;
+    assert_eq!(file, "list the bucket: it shows the paths of all that may be seen");
+    for user in [kernel::UserId::new().to_string(), "+4915112345678".to_owned()] {
+        let user = hint("auth_user_set", json!({ "user": user, "disabled": true })).await;
+        assert_eq!(user, "auth_users lists users, with `query` those whose address has it in it");
+    }
+}

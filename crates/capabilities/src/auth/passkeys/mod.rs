@@ -107,7 +107,7 @@ impl Auth {
         let found = self.0.databases.platform_query(env, sql, &params).await?;
         let excluded: Vec<Value> =
             found.iter().map(|row| json!({ "type": "public-key", "id": row.first() })).collect();
-        let challenge = self.0.challenge(env, For::Passkey, Some(user), &place).await?;
+        let challenge = self.0.challenge(env, user, &place).await?;
         let sender = self.0.sender(env, asking.settings.name.as_deref(), asking.domain.into()).await?;
         let name = known.profile.email.clone().unwrap_or_else(|| user.to_string());
         let parameters = cose::ALGORITHMS.map(|alg| json!({ "type": "public-key", "alg": alg }));
@@ -207,11 +207,12 @@ impl Auth {
         asking.by(Method::Passkey)?;
         self.0.throttles.passwords.admit(asking.client())?;
         let place = self.place(asking).await?;
-        let challenge = self.0.challenge(asking.env, For::Passkey, None, &place).await?;
+        let (inner, life) = (&self.0, self.0.limits.ticket);
+        let challenge = tickets::challenge(&*inner.keys, asking.env, &place.party, life)?;
         Ok(json!({
-            "challenge": challenge,
+            "challenge": URL_SAFE_NO_PAD.encode(challenge.expose()),
             "rpId": place.party,
-            "timeout": self.0.limits.ticket.as_millis(),
+            "timeout": life.as_millis(),
             "userVerification": "preferred",
         }))
     }
@@ -233,18 +234,12 @@ impl Auth {
         let (client_data, challenge, data, signature) =
             read().map_err(|why| self.0.unfit(asking.env, why))?;
         let (inner, env, how) = (Arc::clone(&self.0), asking.env.clone(), asking.how(METHOD));
+        let until = tickets::given(&*inner.keys, &env, &place.party, &challenge).ok_or_else(refused)?;
         let (credential, claimed) = (shown.credential.clone(), shown.user.clone());
         let entered = whole(async move {
             let mut db = inner.begin(&env).await?;
             let entered = async {
-                let Some(ticket) = tickets::find(&mut db, &env, For::Passkey, &challenge).await? else {
-                    return Ok(None);
-                };
-                let fits = ticket.user.is_none() && ticket.about == place.party;
-                // Whatever comes of it, a challenge is answered once.
-                tickets::spend(&mut db, ticket).await?;
-                let found = Held::find(&mut db, &credential, &place).await?.filter(|_| fits);
-                let Some(held) = found else { return Ok(None) };
+                let Some(held) = Held::find(&mut db, &credential, &place).await? else { return Ok(None) };
                 // §7.2 step 6: the authenticator and we mean the same user.
                 if claimed.is_some_and(|claimed| claimed.trim_end_matches('=') != handle(held.user)) {
                     return Ok(None);
@@ -257,6 +252,10 @@ impl Auth {
                         return Ok(None);
                     }
                 };
+                // A challenge is answered once.
+                if !tickets::answered(&mut db, &env, &challenge, held.user, until).await? {
+                    return Ok(None);
+                }
                 let sql = "UPDATE _steading_passkey SET counter = ?2, backed_up = ?3, used_at = ?4, \
                      verified = max(verified, ?5) WHERE id = ?1";
                 let params = [
@@ -376,16 +375,11 @@ impl Auth {
 }
 
 impl Inner {
-    /// A challenge that is answered once, at one place, in the form in which browsers take it.
-    async fn challenge(
-        &self,
-        env: &Env,
-        purpose: For,
-        user: Option<UserId>,
-        place: &Place,
-    ) -> Result<String> {
+    /// A challenge that its user answers once, at one place, in the form in which browsers take it.
+    async fn challenge(&self, env: &Env, user: UserId, place: &Place) -> Result<String> {
         let mut db = self.begin(env).await?;
-        let issued = tickets::issue(&mut db, env, purpose, user, &place.party, self.limits.ticket).await;
+        let (purpose, life) = (For::Passkey, self.limits.ticket);
+        let issued = tickets::issue(&mut db, env, purpose, user, &place.party, life).await;
         Ok(URL_SAFE_NO_PAD.encode(settle(db, issued).await?.expose()))
     }
 

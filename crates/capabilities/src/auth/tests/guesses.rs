@@ -226,6 +226,27 @@ async fn nobody_keeps_mail_from_somebody_else_by_asking_for_it() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_addresses_that_are_nobodys_keeps_no_mail_from_others() {
+    let ground = Ground::new().await;
+    ground.member("ada@example.org").await;
+    let later = kernel::Timestamp::now().plus(Duration::from_secs(600)).as_micros();
+    let crowd = format!(
+        "INSERT INTO _steading_code (id, purpose, email, code, link, tries, created_at, expires_at) \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) \
+         SELECT printf('%05d', i), 'sign_in', i || '@example.org', '', i, 0, 0, {later} FROM n"
+    );
+    ground.run(&crowd).await;
+    ground.auth.forgot(&ground.asking(), "ada@example.org", None).await.unwrap();
+    let kept = "SELECT count(*), min(id), sum(email = 'ada@example.org') FROM _steading_code";
+    let made = async {
+        while ground.rows(kept).await != [[json!(20_000), json!("00002"), json!(1)]] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.unwrap();
+}
+
+#[tokio::test]
 async fn invitations_are_bounded_for_each_address_and_each_app_and_the_last_one_is_good() {
     let rate = |burst| Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(3_600) };
     let limits = AuthLimits { invitations: rate(3), invitations_of_app: rate(5), ..AuthLimits::default() };

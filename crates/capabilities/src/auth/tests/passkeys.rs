@@ -281,3 +281,34 @@ async fn what_was_begun_before_there_was_a_second_factor_is_not_finished_after_i
     assert_eq!(finish(&ground, &thief, &begun).await, [refused; 2]);
     assert_eq!(ground.auth.passkeys(&ground.env, &ada.access_token).await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_crowd_that_asks_for_challenges_keeps_nobody_out() {
+    let (mut ground, mut hand) = (ground(Mfa::Required).await, Hand::new(VERIFIED));
+    let ada = ground.member(ADA).await;
+    register(&ground, &ada, &mut hand).await;
+    for n in 0..50 {
+        ground.client = Some([192, 0, 2, n].into());
+        ground.auth.passkey_request(&ground.asking()).await.unwrap();
+    }
+    assert_eq!(ground.rows("SELECT count(*) FROM _steading_ticket").await, [[json!(0)]]);
+    // As many as there may be, of others who have shown a password.
+    let later = Timestamp::now().plus(std::time::Duration::from_secs(60)).as_micros();
+    let crowd = format!(
+        "INSERT INTO _steading_ticket (id, purpose, user, about, tries, expires_at) \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) \
+         SELECT i, 'second', i, 'password', 0, {later} + i FROM n"
+    );
+    ground.run(&crowd).await;
+    session(&ground, &mut hand).await;
+    let typed = typed(ADA, super::fixture::PASSWORD);
+    for _ in 0..30 {
+        ground.client = None;
+        let SignIn::Second(_) = ground.auth.log_in(&ground.asking(), &typed).await.unwrap() else {
+            panic!("the password was enough")
+        };
+    }
+    let held = "SELECT count(*), sum(length(user) > 5), min(CAST(id AS INTEGER)) FROM _steading_ticket WHERE purpose = 'second'";
+    let held = ground.rows(held).await;
+    assert_eq!(held[0][..2], [json!(20_000), json!(20)], "the oldest have gone, and one user has not all");
+}

@@ -93,6 +93,27 @@ async fn what_opens_a_table_is_said() {
 }
 
 #[tokio::test]
+async fn that_everybody_who_is_signed_in_may_change_all_rows_is_said_once() {
+    let yard = Yard::new().await;
+    let open =
+        json!({ "get": "auth.uid != null", "update": "auth.uid != null", "delete": "auth.uid != null" });
+    let said = async |access: Value| effects(&yard.plan(guarded(access)).await.unwrap().effects);
+    let all = |operation: &str| {
+        format!("Privilege table todos: every signed-in user may {operation} all rows, also those of others")
+    };
+    assert_eq!(said(open.clone()).await, [all("update"), all("delete")]);
+    // What is hidden can be neither changed nor deleted.
+    let hidden = json!({ "get": "row.owner == auth.uid", "delete": "auth.uid != null" });
+    assert_eq!(said(hidden.clone()).await, Vec::<String>::new());
+    yard.apply(guarded(hidden)).await.unwrap();
+    let widened = json!({ "get": "auth.uid != null", "delete": "auth.uid != null" });
+    assert!(said(widened.clone()).await.contains(&all("delete")));
+    yard.apply(guarded(widened)).await.unwrap();
+    let told = said(open).await;
+    assert!(told.contains(&all("update")) && !told.contains(&all("delete")), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_wrong_expression_is_refused_at_its_place() {
     let yard = Yard::new().await;
     let told = async |access: Value| {

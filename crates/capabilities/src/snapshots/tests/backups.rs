@@ -1,5 +1,10 @@
 //! Backups: made when they are due or asked for, bounded, and removed.
 
+use std::time::{Duration, Instant};
+
+use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
 use super::*;
 
 #[tokio::test]
@@ -74,4 +79,47 @@ async fn backups_are_made_when_they_are_due_and_older_ones_go() {
     std::fs::write(folder.join(format!("{}.tar", kernel::SnapshotId::new())), "half").unwrap();
     assert_eq!(backups.list(ground.env.id()).await.unwrap().len(), 2);
     assert!(backups.read(EnvId::new(), "x").await.is_err());
+}
+
+#[tokio::test]
+async fn the_newest_of_many_backups_is_known_soon_in_a_slow_store() {
+    let ground = Ground::new().await;
+    let far = Duration::from_millis(100);
+    let slow = ThrottleConfig { wait_get_per_call: far, ..ThrottleConfig::default() };
+    let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+    let backups = Backups::remote(store, ground.snapshots.clone(), u64::MAX);
+    let id = ground.env.id();
+    assert_eq!(backups.newest(id).await.unwrap(), (0, None));
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        made.push(backups.take(&ground.env, "slug".to_owned(), Vec::new()).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert_eq!(backups.newest(id).await.unwrap(), (20, made.last().cloned()));
+    assert!(begun.elapsed() < 3 * far, "{:?}", begun.elapsed());
+    made.reverse();
+    let begun = Instant::now();
+    assert_eq!(backups.list(id).await.unwrap(), made);
+    assert!(begun.elapsed() < 10 * far, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn archives_of_which_nothing_is_noted_go_after_a_day() {
+    let ground = Ground::new().await;
+    let store = tempfile::tempdir().unwrap();
+    let backups = Backups::local(store.path(), ground.snapshots.clone(), u64::MAX).unwrap();
+    let made = backups.take(&ground.env, "slug".to_owned(), Vec::new()).await.unwrap();
+    let folder = store.path().join(ground.env.id().to_string());
+    let [young, old] = [0, 25].map(|hours| {
+        let path = folder.join(format!("{}.tar", kernel::SnapshotId::new()));
+        let file = std::fs::File::create(&path).unwrap();
+        let at = std::time::SystemTime::now() - Duration::from_secs(hours * 3_600);
+        file.set_modified(at).unwrap();
+        path
+    });
+    let kept = folder.join(format!("{}.tar", made.backup));
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(48 * 3_600);
+    std::fs::File::options().write(true).open(&kept).unwrap().set_modified(long_ago).unwrap();
+    backups.sweep(ground.env.id()).await.unwrap();
+    assert_eq!([&young, &old, &kept].map(|path| path.exists()), [true, false, true]);
 }

@@ -65,7 +65,26 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
     let device = ask.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let asking =
         Asking { env: ask.env, settings: &ask.app.auth, client: ask.peer(), device, domain: ask.domain() };
-    Request { data, ask, asking, token }.answer(route, body).await
+    let outcome = Request { data, ask, asking, token }.answer(route, body).await;
+    if let (Err(refusal), Some(way)) = (&outcome, way_in(route)) {
+        data.auth.kept_out(ask.env, way, refusal, ask.id);
+    }
+    outcome
+}
+
+/// What a route is called that opens a session.
+fn way_in(route: &[&str]) -> Option<&'static str> {
+    match route {
+        ["login"] => Some("password"),
+        ["otp", "verify"] => Some("mailed code"),
+        ["password", "reset"] => Some("new password"),
+        ["phone", "verify"] => Some("text"),
+        ["passkey"] => Some("passkey"),
+        ["mfa", "verify"] => Some("second factor"),
+        ["oauth", "token"] => Some("provider"),
+        ["custom"] => Some("token of the app's server"),
+        _ => None,
+    }
 }
 
 /// A request that was let in.
