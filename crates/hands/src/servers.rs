@@ -58,7 +58,10 @@ pub struct Program {
 
 /// The programs of one sandbox. They end with this.
 #[derive(Default)]
-pub(crate) struct Servers(Mutex<HashMap<String, Arc<AsyncMutex<Option<Arc<Server>>>>>>);
+pub(crate) struct Servers(Mutex<HashMap<String, Place>>);
+
+/// Where the program of a name is, and one at a time may see that it is.
+type Place = Arc<AsyncMutex<Option<Arc<Server>>>>;
 
 /// One that runs.
 pub struct Server {
