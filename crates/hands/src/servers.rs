@@ -111,7 +111,12 @@ impl Server {
         let mut exec = Exec::argv(std::iter::once(&program.command).chain(&program.args));
         (exec.env, exec.cwd) = (program.env.clone(), program.cwd.clone());
         (exec.stdin, exec.timeout) = (Stdin::Stream, Some(LIFE));
-        let mut process = session.exec(exec).await?;
+        let begun = session.exec(exec).await.map_err(Error::from);
+        let mut process = begun.map_err(|error| match error.code() {
+            Code::Unavailable | Code::Internal => error,
+            _ => Error::new(Code::InvalidInput, format!("{:?}: {}", program.command, error.message()))
+                .hint("the command has to be there in the sandbox"),
+        })?;
         let outputs = (process.stdout(), process.stderr());
         let server = Arc::new(Self {
             program,
