@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::Hand;
 
@@ -31,6 +32,9 @@ const ANSWERING: Duration = Duration::from_secs(600);
 
 /// How long it runs; the next call begins another one.
 const LIFE: Duration = Duration::from_secs(3_600);
+
+/// How long what it says last is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Programs of one sandbox, questions to one of them that have no answer yet, and bytes of one message.
 const PROGRAMS: usize = 16;
@@ -74,6 +78,8 @@ pub struct Server {
     greeting: Mutex<Value>,
     /// What it has said to people.
     said: Mutex<String>,
+    /// Cancelled when it has said its last.
+    over: CancellationToken,
     /// What reads it; it ends with that.
     reading: Mutex<JoinSet<()>>,
 }
@@ -125,13 +131,14 @@ impl Server {
             next: AtomicU64::new(1),
             greeting: Mutex::default(),
             said: Mutex::default(),
+            over: CancellationToken::new(),
             reading: Mutex::default(),
         });
         let (Some(stdout), Some(stderr)) = outputs else {
             return Err(Error::internal("a command without outputs"));
         };
         // What reads does not keep the program: that ends when nobody has it any more.
-        let weak = Arc::downgrade(&server);
+        let (weak, over) = (Arc::downgrade(&server), server.over.clone());
         let reading = async move {
             let messages = async {
                 read(stdout, &weak).await;
@@ -147,6 +154,7 @@ impl Server {
                 }
             };
             tokio::join!(messages, words);
+            over.cancel();
             ended(process).await;
         };
         server.reading.lock().unwrap_or_else(PoisonError::into_inner).spawn(reading);
@@ -180,6 +188,16 @@ impl Server {
     /// # Errors
     /// `unavailable` where the program has ended; `timeout`; `rate_limited` where too many wait for it.
     pub async fn ask(&self, mut request: Value) -> Result<Value> {
+        let answer = self.answered(&mut request).await;
+        if answer.as_ref().is_err_and(|error| error.code() == Code::Unavailable) {
+            // What it says last says why, and comes another way than its answers.
+            let _ = timeout(LAST_WORDS, self.over.cancelled()).await;
+            return Err(self.gone("has ended"));
+        }
+        answer
+    }
+
+    async fn answered(&self, request: &mut Value) -> Result<Value> {
         let (id, (send, receive)) = (self.next.fetch_add(1, Ordering::SeqCst), oneshot::channel());
         let given = std::mem::replace(&mut request["id"], id.into());
         {
@@ -192,7 +210,7 @@ impl Server {
             waiting.insert(id, send);
         }
         let _waits = Waits { server: self, id };
-        self.write(&request).await?;
+        self.write(request).await?;
         let answer = timeout(ANSWERING, receive)
             .await
             .map_err(|_| Error::new(Code::Timeout, format!("no answer within {} s", ANSWERING.as_secs())))?;

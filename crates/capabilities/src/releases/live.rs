@@ -75,7 +75,8 @@ impl Releases {
     }
 
     pub(super) async fn load(&self, env: &Env, sql: &str, params: &[Value]) -> Result<Option<Arc<Served>>> {
-        let rows = self.databases.platform_query(env, sql, params).await?;
+        // Each request has a place for this, and hardly one needs it.
+        let rows = Box::pin(self.databases.platform_query(env, sql, params)).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(None) };
         Release::read(row)?.served().map(Some)
     }
