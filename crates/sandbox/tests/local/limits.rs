@@ -64,7 +64,15 @@ async fn whatever_a_command_begins_is_where_commands_are_bounded_and_the_hand_is
     let rig = rig();
     let cell = rig.cell().await;
     cell.shell("sleep 1000 > /dev/null 2>&1 & setsid -f sleep 1000 > /dev/null 2>&1").await;
-    let found = traces(rig.directory.path(), &[cell.id]);
+    let mut found = traces(rig.directory.path(), &[cell.id]);
+    // What has been forked becomes what it is to be a moment later.
+    for _ in 0..200 {
+        if !found["processes"].iter().any(|process| process.contains("/bin/bash")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = traces(rig.directory.path(), &[cell.id]);
+    }
     let mut begun = 0;
     for process in &found["processes"] {
         let (pid, command) = process.split_once(' ').unwrap();

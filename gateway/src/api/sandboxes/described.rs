@@ -140,6 +140,17 @@ fn body(id: &str) -> Option<Value> {
             }
             (properties, &[])
         }
+        "speakMcp" => {
+            let message = json!({
+                "type": "object", "required": ["jsonrpc", "method"],
+                "properties": {
+                    "jsonrpc": { "const": "2.0" }, "method": text(), "id": {}, "params": { "type": "object" },
+                },
+            });
+            return Some(
+                json!({ "required": true, "content": { "application/json": { "schema": message } } }),
+            );
+        }
         "signal" => (json!({ "signal": number() }), &["signal"]),
         "writeFile" => {
             let bytes = json!({ "application/octet-stream": {} });
