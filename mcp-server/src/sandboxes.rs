@@ -2,7 +2,7 @@
 
 use kernel::{Caller, Code, Env, Error, Result, SandboxId, WorkspaceSnapshotId};
 use sandbox::workspace::templates::Template;
-use store::Workspace;
+use store::{Ended, Workspace};
 
 use crate::platform::{Platform, owner};
 
@@ -151,15 +151,29 @@ pub fn check_snapshot_name(name: Option<&str>) -> Result<()> {
         let message = format!("a name has 1 to {SNAPSHOT_NAME} characters on one line");
         return Err(Error::invalid("/name", message));
     }
-    match name.parse::<WorkspaceSnapshotId>() {
-        Ok(_) => Err(Error::invalid("/name", "a name is nothing that could be an id")),
-        Err(_) => Ok(()),
+    if name.parse::<WorkspaceSnapshotId>().is_ok() {
+        return Err(Error::invalid("/name", "a name is nothing that could be an id"));
     }
+    if Ended::ALL.iter().any(|why| why.as_str() == name) {
+        let message = format!("{name:?} is what the platform calls what it keeps when that happens");
+        return Err(Error::invalid("/name", message).hint("choose another name"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_snapshot_is_called_what_could_be_an_id_or_what_the_platform_keeps() {
+        check_snapshot_name(None).unwrap();
+        check_snapshot_name(Some("before the upgrade")).unwrap();
+        let id = WorkspaceSnapshotId::new().to_string();
+        for bad in ["", "a\nb", "crashed", "out_of_memory", &id, &"x".repeat(SNAPSHOT_NAME + 1)] {
+            assert_eq!(check_snapshot_name(Some(bad)).unwrap_err().pointer(), Some("/name"), "{bad:?}");
+        }
+    }
 
     #[test]
     fn names_are_small_letters_digits_and_single_hyphens() {

@@ -203,9 +203,10 @@ impl Awake {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at = Instant::now();
     }
 
-    /// How many processes there are in it, as its hand says.
+    /// How many processes there are in it, as its hand says, unless that takes its time.
     pub async fn processes(&self) -> Option<u32> {
-        Some(self.session.stats().await.ok()?.processes)
+        let stats = tokio::time::timeout(ANSWER, self.session.stats()).await.ok()?;
+        Some(stats.ok()?.processes)
     }
 
     /// Whether nothing can be done in it any more.
@@ -215,8 +216,7 @@ impl Awake {
 
     /// Whether nothing runs in it.
     pub async fn is_empty(&self) -> bool {
-        let there = tokio::time::timeout(ANSWER, self.processes()).await;
-        there.is_ok_and(|there| there.is_some_and(|there| there <= OWN))
+        self.processes().await.is_some_and(|there| there <= OWN)
     }
 
     /// Whether it is stopped where it is.
@@ -229,7 +229,7 @@ impl Awake {
 const OWN: u32 = 1;
 
 /// How long the hand inside has to say what runs there.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// The share of a core from which on a sandbox is at work.
 const BUSY: f64 = 0.02;

@@ -48,23 +48,42 @@ impl Hands {
     pub(crate) async fn keep_after(&self, sandbox: SandboxId, why: Ended) -> Result<()> {
         let inner = &self.0;
         let Some(workspace) = inner.store.workspaces().of_sandbox(sandbox).await? else { return Ok(()) };
-        if workspace.frozen.is_some() {
-            return Ok(());
-        }
         let copying = inner.copying(workspace.tenant);
         let _turn = copying.lock().await;
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
-        let there = self.snapshots(&workspace).await?;
+        self.keep_as(&workspace, &slot, &mut held, why).await
+    }
+
+    /// The same of a workspace whose place the caller has.
+    pub(crate) async fn keep_as(
+        &self,
+        workspace: &Workspace,
+        slot: &Slot,
+        held: &mut Held<'_>,
+        why: Ended,
+    ) -> Result<()> {
+        let inner = &self.0;
+        if workspace.frozen.is_some() {
+            return Ok(());
+        }
+        let there = self.snapshots(workspace).await?;
         let (before, others): (Vec<_>, Vec<_>) =
             there.iter().partition(|it| it.name.as_deref() == Some(why.as_str()));
         if others.len() >= inner.limits.snapshots {
             return Ok(());
         }
-        for before in before {
+        // The old one makes room where there is none, and goes when there is a new one else.
+        let (first, after) =
+            if there.len() < inner.limits.snapshots { (vec![], before) } else { (before, vec![]) };
+        for before in first {
             inner.forget(before).await?;
         }
-        self.keep(&workspace, &slot, &mut held, Some(why.as_str().to_owned()), How::Plain).await.map(drop)
+        self.keep(workspace, slot, held, Some(why.as_str().to_owned()), How::Plain).await?;
+        for before in after {
+            inner.forget(before).await?;
+        }
+        Ok(())
     }
 
     /// Keeps what a workspace holds, whose place the caller has.

@@ -1,7 +1,6 @@
 //! What a sandbox does, and what its owner tells it to do.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use kernel::{Code, Env, Error, Result};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
@@ -59,9 +58,6 @@ pub struct AwakeStatus {
     pub disk: Option<Fullness>,
 }
 
-/// How long a sandbox may take to say what runs in it.
-const ANSWER: Duration = Duration::from_secs(2);
-
 impl Hands {
     /// What one sandbox may use.
     #[must_use]
@@ -107,8 +103,7 @@ impl Hands {
         let mut usage = self.0.local.usage(awake.sandbox).await?;
         if awake.isolation == Isolation::Gvisor && state == State::Running {
             // The host counts the kernel's threads; who does not answer in time keeps that number.
-            let there = tokio::time::timeout(ANSWER, awake.processes()).await;
-            usage.pids = there.ok().flatten().unwrap_or(usage.pids);
+            usage.pids = awake.processes().await.unwrap_or(usage.pids);
         }
         let (isolation, limiting, disk) = (awake.isolation, awake.limiting, awake.fullness());
         Ok(Status { state, awake: Some(AwakeStatus { isolation, limiting, usage, disk }) })

@@ -86,6 +86,10 @@ impl Hands {
             inner.end(&slot, &mut held).await?;
             if crashed {
                 inner.ended(workspace.id, Ended::Crashed).await?;
+                // Before anybody goes on with it.
+                if let Err(error) = self.keep_as(workspace, &slot, &mut held, Ended::Crashed).await {
+                    tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
+                }
             }
         }
         let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;

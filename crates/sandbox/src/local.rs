@@ -1,8 +1,8 @@
 //! Sandboxes of this machine: jails of namespaces, made by a process that has the privileges for it and nothing else.
 //!
-//! [`Local`] is the gateway's end, and [`Gvisor`] the same for jails with a kernel of their own: it has that process started and speaks with it over one socket. [`host_main`] is the
-//! process. When the socket closes it ends every sandbox and itself. [`starter_main`] is what starts it, so that the
-//! gateway need not have its privileges.
+//! [`Local`] is the gateway's end: it has that process started and speaks with it over one socket. [`Gvisor`] asks it for
+//! jails with a kernel of their own. [`host_main`] is the process. When the socket closes it ends every sandbox and itself.
+//! [`starter_main`] is what starts it, so that the gateway need not have its privileges.
 
 mod carrying;
 mod client;

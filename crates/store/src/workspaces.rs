@@ -83,6 +83,9 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Crashed, Self::OutOfMemory, Self::OverQuota, Self::DiskFull];
+
     /// Its name, in texts and in the table.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -96,8 +99,7 @@ impl Ended {
 
     fn read(row: &AnyRow) -> Result<Option<Self>> {
         let Some(name) = text_or_null(row, "ended")? else { return Ok(None) };
-        let all = [Self::Crashed, Self::OutOfMemory, Self::OverQuota, Self::DiskFull];
-        let known = all.into_iter().find(|it| it.as_str() == name);
+        let known = Self::ALL.into_iter().find(|it| it.as_str() == name);
         known.map(Some).ok_or_else(|| Error::Unreadable { what: "ended", source: name.into() })
     }
 }

@@ -60,7 +60,7 @@ pub fn soak(minutes: &str) -> anyhow::Result<()> {
     let wanted: u32 = minutes.parse().context("the minutes of a soak")?;
     setup::ensure(Install::Missing)?;
     let binary = build_product("fast")?;
-    let mut soak = cargo(&["test", "--locked", "-p", "conformance-tests"]);
+    let mut soak = cargo(&["test", "--locked", "--no-fail-fast", "-p", "conformance-tests", "-p", "sandbox"]);
     soak.args(["--", "--ignored", "--nocapture", "soak"]);
     let limit = SOAKS + 2 * wanted * Duration::from_secs(60);
     run_within(limit, soak.env("STEADING_BIN", binary).env("STEADING_SOAK_MINUTES", minutes))
