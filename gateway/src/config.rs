@@ -1,5 +1,6 @@
 //! What the operator decides: one `Config` from defaults, `steading.toml`, `STEADING_*` variables and flags.
 
+mod allowed;
 mod demanded;
 mod error;
 mod file;
@@ -10,7 +11,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use hands::Demands;
+use hands::{Allowed, Demands};
 use kernel::{Networks, Secret};
 use sandbox::workspace::LEAST_QUOTA;
 use sandbox::workspace::templates::Template;
@@ -20,7 +21,7 @@ pub use error::{Error, Source};
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
-    AcmeChallenge, Addresses, Allowed, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text,
+    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text,
     TlsMode, Vouched,
 };
 

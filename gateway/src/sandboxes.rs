@@ -168,7 +168,6 @@ pub fn hands(
     };
     let wanted = &config.sandbox;
     let policy = Policy {
-        allow: wanted.allow.0.clone(),
         origins: wanted.origins.0.clone(),
         limits: egress::Limits { bytes: wanted.egress_bytes, ..egress::Limits::default() },
         advice: "the platform's operator adds a host to sandbox.allow in steading.toml".to_owned(),
@@ -191,6 +190,7 @@ pub fn hands(
             .map(|domain| domain.split(':').next().unwrap_or(domain).to_owned()),
         each: each(config),
         egress: policy,
+        allow: wanted.allow.clone(),
         isolation: wanted.isolation.clone(),
         ..HandsLimits::default()
     };

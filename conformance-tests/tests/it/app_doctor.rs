@@ -138,6 +138,9 @@ fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
     assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
     assert!(problem["message"].as_str().unwrap().contains("microvm"), "{problem}");
     assert!(problem["hint"].as_str().unwrap().contains("sandbox.isolation"), "{problem}");
+    let sandboxes = |method| mine(client.clone().in_env("locked").request(method, "/v1/sandboxes"));
+    assert_eq!(sandboxes("POST").json(&json!({ "name": "none" })).send().unwrap().status, 503);
+    assert_eq!(sandboxes("GET").send().unwrap().json().unwrap()["sandboxes"], json!([]));
     client.output("shell_run", &input).unwrap();
     let binary = require(built_binary().ok_or(testkit::Unavailable::NotBuilt));
     let mut doctor = Command::new(binary);

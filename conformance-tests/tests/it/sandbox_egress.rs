@@ -1,6 +1,7 @@
 //! Sandboxes use secrets that they do not have, go where their environment lets them, and no further.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -304,4 +305,38 @@ fn an_environment_holds_its_sandboxes_to_less_than_the_operator_allows_and_sees_
     logged(
         json!({ "level": "warn", "text": format!("a sandbox was cut off from {plain}: the sandbox has used all of its network bytes") }),
     );
+}
+
+#[test]
+fn a_host_that_one_tenant_may_ask_is_none_of_the_others() {
+    let directory = testkit::temporary().unwrap();
+    let data = directory.path().join("data");
+    let mut steading = require(Steading::launch().data_dir(&data).start());
+    let wanted = json!({ "slug": "builder" });
+    let operator = steading.client().without_env();
+    let made = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
+    let tenant = made["tenant"].as_str().unwrap().to_owned();
+    let made = operator.request("POST", "/v1/tools/env_create").header("steading-tenant", &tenant);
+    assert_eq!(made.json(&wanted).send().unwrap().status, 200);
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    let host = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = host.local_addr().unwrap().to_string();
+    // It ends with the test.
+    std::thread::spawn(move || {
+        for visitor in host.incoming() {
+            let mut visitor = visitor.unwrap();
+            let _ = visitor.read(&mut [0; 4096]);
+            let _ = visitor.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nreally");
+        }
+    });
+    let launch = Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ORIGINS", &place);
+    let steading = require(launch.env("STEADING_SANDBOX_ALLOW", format!("{tenant}={place}")).start());
+    let ask = json!({ "command": format!("curl -s -m 20 http://{place}/") });
+    let client = steading.client();
+    let its = client.clone().in_env("builder").request("POST", "/v1/tools/shell_run");
+    let its = its.header("steading-tenant", &tenant).json(&ask).send().unwrap().json().unwrap();
+    assert_eq!(its["stdout"], "really", "{its}");
+    let other = client.output("shell_run", &ask).unwrap();
+    assert!(other["stdout"].as_str().unwrap().contains("sandbox.allow"), "{other}");
 }

@@ -352,7 +352,7 @@ impl Inner {
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));
-        let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress.clone(), told)?;
+        let egress = Egress::new(Arc::clone(&self.outside), self.limits.egress_of(workspace.tenant), told)?;
         let run = Arc::new(
             Run::begin(
                 self,

@@ -5,6 +5,7 @@
 //! somebody calls, stopped where it is when nobody does, and ended a while later; the files stay. Nothing of all that is
 //! asked for: whoever calls again finds the files as they were.
 
+mod allowed;
 mod archiving;
 mod awake;
 mod crowd;
@@ -33,6 +34,7 @@ use store::{Kept, Store, Workspace};
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::Instrument as _;
 
+pub use allowed::Allowed;
 pub use awake::{Hand, Visit};
 pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
@@ -147,6 +149,8 @@ impl Hands {
 
     /// Notes a workspace, unless there is one of that name.
     async fn insert(&self, new: &Workspace) -> Result<Workspace> {
+        // What could never have a sandbox is not made.
+        self.0.limits.isolation.choose(new.tenant, &Local::LEVELS)?;
         let records = self.0.store.workspaces();
         let most = self.0.limits.workspaces_of_env;
         if let Some(made) = records.get_or_insert(new, most).await? {

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kernel::TenantId;
 use sandbox::egress::Policy;
 use sandbox::runner::Limits;
 use sandbox::workspace::templates::Template;
 
-use crate::Demands;
+use crate::{Allowed, Demands};
 
 /// Bounds of one process.
 #[derive(Debug, Clone)]
@@ -42,8 +43,10 @@ pub struct HandsLimits {
     pub preview_domain: Option<String>,
     /// What one sandbox may use.
     pub each: Limits,
-    /// Where sandboxes may go.
+    /// How much of the network sandboxes have.
     pub egress: Policy,
+    /// Where they may go.
+    pub allow: Allowed,
     /// How strongly they must be kept apart.
     pub isolation: Demands,
 }
@@ -67,7 +70,15 @@ impl Default for HandsLimits {
             preview_domain: None,
             each: Limits::default(),
             egress: Policy::default(),
+            allow: Allowed::default(),
             isolation: Demands::default(),
         }
+    }
+}
+
+impl HandsLimits {
+    /// Where the sandboxes of a tenant may go, and how much of it.
+    pub(crate) fn egress_of(&self, tenant: TenantId) -> Policy {
+        self.allow.policy(&self.egress, tenant)
     }
 }

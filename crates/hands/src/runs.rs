@@ -155,7 +155,7 @@ impl Run {
             tokens: Arc::clone(&inner.tokens),
             session: session.clone(),
             egress: egress.clone(),
-            policy: inner.limits.egress.clone(),
+            policy: inner.limits.egress_of(workspace.tenant),
             surroundings,
             platform: inner.platform(),
             every: lasts / 3,

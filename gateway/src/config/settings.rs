@@ -165,7 +165,8 @@ const SETTINGS: &[Setting] = settings! {
     "sandbox.egress_bytes" => sandbox.egress_bytes;
     /// How many sandboxes are made before anybody asks for them, so that nobody waits while one is made. 0: none.
     "sandbox.spares" => sandbox.spares;
-    /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"]. Empty: none.
+    /// Hosts that sandboxes may ask, through a proxy: ["packages.example.com", "*.example.org:443"], or
+    /// ["<a tenant's id>=git.example.com"] for those of one tenant. Empty: none.
     "sandbox.allow" => sandbox.allow;
     /// Of those, hosts with ports whose addresses may be private: ["registry.internal:443"].
     "sandbox.origins" => sandbox.origins;

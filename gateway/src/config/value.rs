@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use kernel::{Networks, Secret};
-use sandbox::egress::{Pattern, Target};
+use sandbox::egress::Target;
 use sandbox::workspace::templates::Template;
 use url::Url;
 
@@ -134,37 +134,22 @@ macro_rules! list {
 list!(Addresses, "\"203.0.113.7, 2001:db8::7\"");
 list!(Servers, "\"192.0.2.53:53\"");
 
-/// Hosts that sandboxes may ask.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowed(pub Vec<Pattern>);
-
 /// Hosts with ports whose addresses the operator vouches for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vouched(pub Vec<Target>);
 
-macro_rules! host_list {
-    ($kind:ident) => {
-        impl Value for $kind {
-            const KIND: Kind = Kind::List;
+impl Value for Vouched {
+    const KIND: Kind = Kind::List;
 
-            fn read(text: &str) -> Result<Self, String> {
-                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                parts
-                    .map(str::parse)
-                    .collect::<Result<_, _>>()
-                    .map($kind)
-                    .map_err(|e| format!("is wrong: {e}"))
-            }
+    fn read(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(Self).map_err(|e| format!("is wrong: {e}"))
+    }
 
-            fn show(&self) -> String {
-                self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-            }
-        }
-    };
+    fn show(&self) -> String {
+        self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
 }
-
-host_list!(Allowed);
-host_list!(Vouched);
 
 /// An address for mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
