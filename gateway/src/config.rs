@@ -21,8 +21,8 @@ pub use error::{Error, Source};
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
-    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text,
-    TlsMode, Vouched,
+    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text, TlsMode,
+    Vouched,
 };
 
 /// The file that is read from the working directory when `--config` names no other.

@@ -1,15 +1,17 @@
 //! What nobody asks for and has to be done: backups are made, expired rows, sessions, releases, snapshots and lines of
 //! logs go, and contents that nothing needs.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capabilities::logs::{self, Level, Source};
 use capabilities::snapshots::Backup;
-use kernel::{Env, EnvId, Result, Slug, Timestamp};
+use kernel::{Env, EnvId, Result, Slug, TenantId, Timestamp};
 use mcp_server::platform::Platform;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -19,24 +21,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How often an environment's log says that its backups fail.
 const TOLD: Duration = Duration::from_secs(60 * 60);
 
+/// Backups that are made at a time.
+const BACKUPS: usize = 2;
+
 /// How often it is looked for what backups that died have left.
 const SWEPT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// When it was last done what is not done each time, for each environment.
-#[derive(Default)]
-struct Last {
-    /// It was told that it is not backed up.
-    told: HashMap<EnvId, Instant>,
-    /// What backups that died have left was looked for.
-    swept: HashMap<EnvId, Instant>,
-}
 
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
 /// deleted ones go after `left`.
 pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
+    tokio::spawn(make_backups(Arc::clone(&platform), every, left, stop.clone()));
     tokio::spawn(async move {
-        let mut last = Last::default();
+        let mut swept = HashMap::new();
         let (mut control, mut environments) = (interval(MINUTE), interval(every));
         for timer in [&mut control, &mut environments] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,10 +48,7 @@ pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: Can
                     }
                 }
                 _ = environments.tick() => {
-                    each(&platform, &mut last).await;
-                    if let Err(error) = platform.backups.expire_left(left).await {
-                        tracing::warn!(error = error.chain(), "backups of deleted environments could not be removed");
-                    }
+                    each(&platform, &mut swept).await;
                 }
                 () = stop.cancelled() => return,
             }
@@ -71,38 +65,82 @@ async fn look_at_domains(platform: Arc<Platform>, stop: CancellationToken) {
     }
 }
 
-/// Looks after every environment.
-async fn each(platform: &Platform, Last { told, swept }: &mut Last) {
-    told.retain(|_, at| at.elapsed() < TOLD);
-    swept.retain(|_, at| at.elapsed() < SWEPT);
-    let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return };
+/// By themselves: one that takes long, or a store that does not answer, holds up nothing else, and no more than one of each
+/// tenant is made at a time.
+async fn make_backups(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
+    let (told, lanes) = (Arc::new(Mutex::default()), Arc::new(Semaphore::new(BACKUPS)));
+    let mut timer = interval(every);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick comes at once.
+    timer.tick().await;
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        let mut of_tenants: BTreeMap<TenantId, Vec<(Env, Slug)>> = BTreeMap::new();
+        for (env, slug) in all(&platform).await {
+            of_tenants.entry(env.tenant()).or_default().push((env, slug));
+        }
+        let mut made = JoinSet::new();
+        for of_tenant in of_tenants.into_values() {
+            let (platform, told, lanes) = (Arc::clone(&platform), Arc::clone(&told), Arc::clone(&lanes));
+            made.spawn(async move {
+                let _lane = lanes.acquire().await;
+                for (env, slug) in of_tenant {
+                    back_up_or_tell(&platform, &env, slug, &told).await;
+                }
+            });
+        }
+        if stop.run_until_cancelled(made.join_all()).await.is_none() {
+            return;
+        }
+        if let Err(error) = platform.backups.expire_left(left).await {
+            tracing::warn!(error = error.chain(), "backups of deleted environments could not be removed");
+        }
+    }
+}
+
+/// Every environment that is there.
+async fn all(platform: &Platform) -> Vec<(Env, Slug)> {
+    let mut all = Vec::new();
+    let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return all };
     while let Ok(Some(entry)) = directories.next_entry().await {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<EnvId>().ok()) else {
             continue;
         };
-        let Ok(Some(place)) = platform.control.environments().find(&id.to_string()).await else { continue };
-        let env = Env::for_upkeep(place.tenant, place.env);
-        // Before anything goes.
-        let said = |level, words| {
-            platform.logs.append(&env, logs::Entry::new(Timestamp::now(), level, Source::Release, words));
-        };
-        match back_up(platform, &env, place.slug).await {
-            Ok(Some(backup)) => {
-                told.remove(&id);
-                said(
-                    Level::Info,
-                    format!("the backup {} was made, of {} bytes", backup.backup, backup.bytes),
-                );
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(env.id = %id, error = error.chain(), "an environment could not be backed up");
-                told.entry(id).or_insert_with(|| {
-                    said(Level::Error, format!("a backup that was due could not be made: {error}"));
-                    Instant::now()
-                });
-            }
+        if let Ok(Some(place)) = platform.control.environments().find(&id.to_string()).await {
+            all.push((Env::for_upkeep(place.tenant, place.env), place.slug));
         }
+    }
+    all
+}
+
+/// Makes the backup of an environment that is due; its log says what came of it, of failures now and then.
+async fn back_up_or_tell(platform: &Platform, env: &Env, slug: Slug, told: &Mutex<HashMap<EnvId, Instant>>) {
+    let said = |level, words| {
+        platform.logs.append(env, logs::Entry::new(Timestamp::now(), level, Source::Release, words));
+    };
+    let outcome = back_up(platform, env, slug).await;
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    told.retain(|_, at| at.elapsed() < TOLD);
+    match outcome {
+        Ok(Some(backup)) => {
+            told.remove(&env.id());
+            said(Level::Info, format!("the backup {} was made, of {} bytes", backup.backup, backup.bytes));
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(env.id = %env.id(), error = error.chain(), "an environment could not be backed up");
+            told.entry(env.id()).or_insert_with(|| {
+                said(Level::Error, format!("a backup that was due could not be made: {error}"));
+                Instant::now()
+            });
+        }
+    }
+}
+
+/// Looks after every environment; `swept` says when it was looked for what backups that died have left.
+async fn each(platform: &Platform, swept: &mut HashMap<EnvId, Instant>) {
+    swept.retain(|_, at| at.elapsed() < SWEPT);
+    for (env, _) in all(platform).await {
+        let id = env.id();
         if let Entry::Vacant(place) = swept.entry(id) {
             match platform.backups.sweep(id).await {
                 Ok(()) => drop(place.insert(Instant::now())),

@@ -237,3 +237,22 @@ fn a_socket_goes_on_with_a_newer_token_of_the_same_user_and_of_nobody_else() {
     assert_eq!(ada.with_token(&newer).send("POST", "/_/auth/logout", &json!({})).unwrap().status, 204);
     assert_eq!(socket.closed().unwrap().2, "session_ended");
 }
+
+#[test]
+fn what_is_said_without_a_connection_is_bounded_as_over_one() {
+    let (_place, app) = ground("channel-bounds");
+    let ada = app.stranger().unwrap();
+    let say = |person: &Person, event: &str, data: Value| {
+        let message = json!({ "channel": "room:1", "event": event, "data": data });
+        person.send("POST", "/_/realtime/broadcast", &message).unwrap()
+    };
+    say(&ada, "", json!(1)).refuses(400, "invalid_input").unwrap();
+    say(&ada, &"e".repeat(101), json!(1)).refuses(400, "invalid_input").unwrap();
+    let refused = say(&ada, "e", json!("x".repeat(65_536)));
+    assert_eq!(refused.body["field"], "/data", "{refused:?}");
+    refused.refuses(413, "too_large").unwrap();
+    // Each of these counts for several.
+    let large = json!("x".repeat(60_000));
+    let refused = (0..400).map(|_| say(&ada, "e", large.clone())).find(|reply| reply.status != 200).unwrap();
+    refused.refuses(429, "rate_limited").unwrap();
+}

@@ -327,7 +327,7 @@ fn who_may_change_the_app_and_set_no_secret_has_none_sent_to_a_host_of_their_own
     let body = json!({ "name": "changes", "scopes": scopes, "env": "oauth-entrust" });
     let operator = club.desk.client().without_env();
     let key = operator.request("POST", "/v1/keys").json(&body).send().unwrap().json().unwrap();
-    let client = operator.with_key(key["key"].as_str().unwrap());
+    let client = operator.clone().with_key(key["key"].as_str().unwrap());
     let evil = json!({ "issuer": outsider.url, "client_id": "x", "client_secret": "ACME" });
     let mut providers = outsider.providers();
     providers["evil"] = evil;
@@ -344,6 +344,39 @@ fn who_may_change_the_app_and_set_no_secret_has_none_sent_to_a_host_of_their_own
     let manifest =
         json!({ "auth": { "methods": ["oauth"], "providers": outsider.providers(), "mfa": "optional" } });
     assert_eq!(client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["changed"], true);
+
+    // Nor by a return to a moment when it was sent there; whoever may set it is told so.
+    let live = |manifest: &Value| {
+        club.client.output("app_apply", &json!({ "manifest": manifest })).unwrap()["release"].clone()
+    };
+    let sends = live(&json!({ "auth": { "methods": ["oauth"], "providers": providers } }));
+    let kept = club.client.output("env_snapshot", &json!({})).unwrap()["snapshot"].clone();
+    let last = live(&manifest);
+    let scopes =
+        ["app:read", "app:write", "db:read", "db:write", "auth:write", "storage:write", "resource:delete"];
+    let body = json!({ "name": "returns", "scopes": scopes, "env": "oauth-entrust" });
+    let key = operator.request("POST", "/v1/keys").json(&body).send().unwrap().json().unwrap();
+    let returns = operator.with_key(key["key"].as_str().unwrap());
+    let dry = json!({ "snapshot": kept, "dry_run": true });
+    let planned = returns.output("env_restore", &dry).unwrap();
+    let word = format!("secret ACME is sent to 127.0.0.1:{port}");
+    assert!(planned["effects"].as_array().unwrap().contains(&json!(word)), "{planned}");
+    let confirmed = json!({ "snapshot": kept, "confirm": planned["confirm"] });
+    assert_eq!(returns.call("env_restore", &confirmed).unwrap().code(), "forbidden");
+    assert_eq!(returns.output("app_describe", &json!({})).unwrap()["release"], last);
+    let planned = club.client.output("env_restore", &dry).unwrap();
+    let confirmed = json!({ "snapshot": kept, "confirm": planned["confirm"] });
+    assert_eq!(club.client.output("env_restore", &confirmed).unwrap()["release"], sends);
+    // A secret that goes while it is used, and a release that comes back without it, are said.
+    let gone = json!({ "kind": "secret", "name": "ACME", "dry_run": true });
+    let planned = club.client.output("resource_delete", &gone).unwrap();
+    assert!(planned["effects"].to_string().contains("/auth/providers/"), "{planned}");
+    let gone = json!({ "kind": "secret", "name": "ACME", "confirm": planned["confirm"] });
+    club.client.output("resource_delete", &gone).unwrap();
+    live(&json!({ "auth": { "methods": ["password"], "providers": {} } }));
+    let back = json!({ "release": sends, "dry_run": true });
+    let planned = club.client.output("app_rollback", &back).unwrap();
+    assert!(planned["effects"].to_string().contains("secret ACME"), "{planned}");
 }
 
 #[test]

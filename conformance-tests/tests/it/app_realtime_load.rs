@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use conformance_tests::{App, Events, Person};
+use conformance_tests::{App, Events, Person, Place};
 use serde_json::{Value, json};
 use testkit::{Steading, require};
 
@@ -258,6 +258,84 @@ fn a_reader_that_does_not_read_is_cut_and_delays_nobody() {
     assert!(title.starts_with(&format!("{heard} ")), "after {heard} comes {}", &title[..title.len().min(10)]);
 }
 
+/// More than fits on the way to who does not read.
+fn much_for(place: &Place, person: &Person) {
+    let rows = "INSERT INTO todos (owner, title) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50) \
+                SELECT ?1, hex(zeroblob(50000)) FROM n";
+    for _ in 0..6 {
+        place.output("db_execute", &json!({ "sql": rows, "params": [person.id()] })).unwrap();
+    }
+}
+
+#[test]
+fn a_subscription_that_is_still_catching_up_has_its_name_and_can_be_ended() {
+    let (place, app) = ground("live-arriving");
+    let ada = app.stranger().unwrap();
+    let mut first = ada.subscribed(&[json!({ "table": "todos" })], None).unwrap();
+    assert_eq!(first.event().unwrap()["type"], "subscribed");
+    ada.create("todos", &json!({ "title": "seen" })).unwrap();
+    assert_eq!(first.event().unwrap()["type"], "insert");
+    much_for(&place, &ada);
+    let mut socket = ada.socket().unwrap();
+    let again = json!({ "type": "subscribe", "table": "todos", "sub": "a", "after": first.last });
+    for message in [&again, &again, &json!({ "type": "unsubscribe", "sub": "a" }), &json!({ "type": "ping" })]
+    {
+        socket.say(message).unwrap();
+    }
+    let mut said = Vec::new();
+    while said.last().is_none_or(|last| last != "pong") {
+        let heard = socket.hear().unwrap();
+        if heard["type"] != "insert" {
+            said.push(heard["code"].as_str().or(heard["type"].as_str()).unwrap().to_owned());
+        }
+    }
+    assert_eq!(said, ["subscribed", "conflict", "unsubscribed", "pong"]);
+    socket.say(&json!({ "type": "subscribe", "table": "todos", "sub": "b" })).unwrap();
+    let row = ada.create("todos", &json!({ "title": "new" })).unwrap();
+    let heard = loop {
+        let heard = socket.hear().unwrap();
+        if heard["row"]["id"] == row["id"] {
+            break heard;
+        }
+    };
+    assert_eq!(heard["sub"], "b", "the other one has ended");
+}
+
+#[test]
+fn one_network_has_so_many_subscriptions_and_no_more() {
+    // Others have theirs from here, too.
+    let steading = require(Steading::start());
+    let applied = steading.client().output("app_apply", &json!({ "manifest": manifest() })).unwrap();
+    let app = App::new(applied["url"].as_str().unwrap());
+    let visitor = app.visitor();
+    let mut sockets = Vec::new();
+    let refused = loop {
+        let mut socket = visitor.socket().unwrap();
+        let wanted = |n: usize| json!({ "type": "subscribe", "table": "posts", "sub": n.to_string() });
+        let messages: Vec<_> = (0..50).map(wanted).collect();
+        socket.say_all(&messages).unwrap();
+        let heard: Vec<_> = messages.iter().map(|_| socket.hear().unwrap()).collect();
+        sockets.push(socket);
+        if let Some(refused) = heard.into_iter().find(|heard| heard["type"] != "subscribed") {
+            break refused;
+        }
+        assert!(sockets.len() < 100, "nobody is refused");
+    };
+    assert_eq!((&refused["code"], sockets.len()), (&json!("rate_limited"), 41));
+    // What one of them gives back is there again.
+    let mut last = sockets.pop().unwrap();
+    sockets[0].say(&json!({ "type": "unsubscribe", "sub": "7" })).unwrap();
+    assert_eq!(sockets[0].hear().unwrap()["type"], "unsubscribed");
+    last.say(&json!({ "type": "subscribe", "table": "posts", "sub": "mine" })).unwrap();
+    assert_eq!(last.hear().unwrap()["type"], "subscribed");
+    drop(sockets);
+    let again = testkit::eventually(Duration::from_secs(30), || {
+        last.say(&json!({ "type": "subscribe", "table": "posts", "sub": "more" })).unwrap();
+        (last.hear().unwrap()["type"] == "subscribed").then_some(())
+    });
+    assert!(again.is_some());
+}
+
 #[test]
 fn who_is_still_catching_up_when_the_rules_change_is_told_to_list_again() {
     let (place, app) = ground("live-behind");
@@ -269,17 +347,24 @@ fn who_is_still_catching_up_when_the_rules_change_is_told_to_list_again() {
     assert_eq!(first.event().unwrap()["type"], "insert");
     let last = first.last.clone();
     drop(first);
-    // More than fits on the way to who does not read.
-    let rows = "INSERT INTO todos (owner, title) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50) \
-                SELECT ?1, hex(zeroblob(50000)) FROM n";
-    for _ in 0..6 {
-        place.output("db_execute", &json!({ "sql": rows, "params": [ada.id()] })).unwrap();
-    }
-    let mut behind = ada.subscribed(&wanted, last.as_deref()).unwrap();
+    much_for(&place, &ada);
+    let [mut behind, mut broken] = [(); 2].map(|()| ada.subscribed(&wanted, last.as_deref()).unwrap());
     assert_eq!(behind.event().unwrap()["resumed"], true);
+    assert_eq!(broken.event().unwrap()["resumed"], true);
+    let mut seated = ada.subscribed(&wanted, None).unwrap();
+    assert_eq!(seated.event().unwrap()["resumed"], false);
     let mut wider = manifest();
     wider["database"]["tables"]["todos"]["access"] = "public_read".into();
     place.output("app_apply", &json!({ "manifest": wider })).unwrap();
+    // From here on the rules are others for everybody.
+    assert_eq!(seated.event().unwrap()["reason"], "release");
+    // Who breaks off before they are told has to list again when they come back.
+    for _ in 0..250 {
+        assert_eq!(broken.event().unwrap()["type"], "insert");
+    }
+    let mut back = ada.subscribed(&wanted, broken.last.as_deref()).unwrap();
+    assert_eq!(back.event().unwrap()["resumed"], false);
+    assert_eq!(back.event().unwrap()["type"], "reset");
     let heard = behind.until(|event| event["type"] == "reset").unwrap();
     assert_eq!(heard.last().unwrap()["reason"], "release");
     // After that they hear what the others hear.

@@ -320,14 +320,16 @@ fn a_host_that_one_tenant_may_ask_is_none_of_the_others() {
     assert_eq!(made.json(&wanted).send().unwrap().status, 200);
     assert!(steading.stop().is_some_and(|status| status.success()));
 
-    let host = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Its own loopback is what a sandbox asks without the proxy.
+    let host = TcpListener::bind("127.0.0.9:0").unwrap();
     let place = host.local_addr().unwrap().to_string();
     // It ends with the test.
     std::thread::spawn(move || {
         for visitor in host.incoming() {
             let mut visitor = visitor.unwrap();
             let _ = visitor.read(&mut [0; 4096]);
-            let _ = visitor.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nreally");
+            let _ =
+                visitor.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nreally");
         }
     });
     let launch = Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ORIGINS", &place);

@@ -39,7 +39,10 @@ mod tests {
             let target = format!("{host}:443").parse().unwrap();
             allowed.policy(&Policy::default(), tenant).allows(&target)
         };
-        assert_eq!(["all.test", "one.test", "other.test"].map(|host| reached(one, host)), [true, true, false]);
+        assert_eq!(
+            ["all.test", "one.test", "other.test"].map(|host| reached(one, host)),
+            [true, true, false]
+        );
         assert_eq!(["all.test", "one.test"].map(|host| reached(TenantId::new(), host)), [true, false]);
     }
 }

@@ -229,7 +229,11 @@ pub async fn import(
                 .fill_environment(&tenant, wanted, async |id| platform.snapshots.import(id, stream).await)
                 .await?;
             let env = Env::for_upkeep(made.tenant, made.id);
-            let unclaimed = platform.releases.unclaimed_now(&env).await?;
+            // What was imported is there, whatever is known of its domains.
+            let unclaimed = platform.releases.unclaimed_now(&env).await.unwrap_or_else(|error| {
+                tracing::warn!(env.id = %made.id, error = error.chain(), "whose the domains of an import are is not known");
+                Default::default()
+            });
             Ok((made, imported, unclaimed))
         };
         let (made, imported, unclaimed) = api.act(&caller, "envs.import", Effect::Write, work).await?;

@@ -32,7 +32,8 @@ impl Value for Allowed {
 
     fn show(&self) -> String {
         let all = self.all.iter().map(ToString::to_string);
-        let of = self.of.iter().flat_map(|(tenant, hosts)| hosts.iter().map(move |it| format!("{tenant}={it}")));
+        let of =
+            self.of.iter().flat_map(|(tenant, hosts)| hosts.iter().map(move |it| format!("{tenant}={it}")));
         all.chain(of).collect::<Vec<_>>().join(",")
     }
 }

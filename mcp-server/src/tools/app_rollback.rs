@@ -33,10 +33,11 @@ impl Tool<Platform> for AppRollback {
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
+        let secrets = platform.app_secrets(cx.env()).await?;
         let applied = if input.dry_run.unwrap_or_default() {
-            platform.releases.plan_rollback(cx.env(), input.release, cx.cancel()).await?
+            platform.releases.plan_rollback(cx.env(), input.release, &secrets, cx.cancel()).await?
         } else {
-            platform.releases.rollback(cx.env(), input.release, cx.cancel()).await?
+            platform.releases.rollback(cx.env(), input.release, &secrets, cx.cancel()).await?
         };
         Ok(Standing::new(platform.url(cx.env()).await?, applied))
     }

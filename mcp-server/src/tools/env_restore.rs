@@ -72,7 +72,10 @@ impl Tool<Platform> for EnvRestore {
             let undo = Some(done.undo);
             return Ok(Output { restored: true, release, effects: Vec::new(), undo, confirm: None });
         }
-        let effects = lines(platform.snapshots.losses(env, &snapshot).await?, LOSSES);
+        let effects = lines(
+            platform.snapshots.losses(env, &snapshot, &platform.app_secrets(env).await?).await?,
+            LOSSES,
+        );
         if !dry_run {
             return Err(unconfirmed(&effects));
         }

@@ -71,7 +71,12 @@ impl Tool<Platform> for ResourceDelete {
                     return Err(Error::not_found(format!("secret {name:?}")).field("/name"));
                 }
                 let subject = format!("{} secret {name}", env.id());
-                let effects = vec![format!("the value of {name} is deleted")];
+                let mut effects = vec![format!("the value of {name} is deleted")];
+                if let Some(at) = platform.releases.use_of_secret(env, name).await? {
+                    effects.push(format!(
+                        "{at} of the live manifest names it, which fails until it is set again"
+                    ));
+                }
                 let gone = async || {
                     platform.control.secrets().delete(env, name).await?;
                     platform.hands.reach_changed(env).await;

@@ -74,6 +74,8 @@ pub struct AuthLimits {
     pub passwords: Rate,
     /// Ways to providers and back, and custom tokens, from one network address.
     pub others: Rate,
+    /// Custom tokens of one person.
+    pub customs: Rate,
     /// Anonymous sign-ins from one network address.
     pub anonymous: Rate,
     /// The same over days: each makes a user, who is kept for as long as a session lives.
@@ -106,6 +108,8 @@ impl Default for AuthLimits {
         const WRONG_SECONDS: Rate = rate(10, Duration::from_secs(300));
         const PASSWORDS: Rate = rate(60, Duration::from_millis(500));
         const OTHERS: Rate = rate(120, Duration::from_millis(500));
+        // Their rows are kept until the tokens end, an hour at most.
+        const CUSTOMS: Rate = rate(60, Duration::from_secs(30));
         // A thousand at once, as of a school, and some three thousand a day: 60 MB in the thirty days that they are kept.
         const ANONYMOUS_USERS: Rate = rate(1_000, Duration::from_secs(30));
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
@@ -136,6 +140,7 @@ impl Default for AuthLimits {
             wrong_seconds: WRONG_SECONDS,
             passwords: PASSWORDS,
             others: OTHERS,
+            customs: CUSTOMS,
             anonymous: OFTEN,
             anonymous_users: ANONYMOUS_USERS,
             refreshes: OFTEN,

@@ -68,6 +68,7 @@ pub use proofs::{Entered, Shown};
 pub use redirects::redirect;
 pub use second::{Enrolment, Factor, Factors};
 pub use sessions::SessionInfo;
+pub(crate) use throttle::Throttle;
 pub use throttle::network;
 pub use token::{Claims, TokenKeys};
 pub use ways::IdentityInfo;
@@ -85,7 +86,6 @@ use others::Issuers;
 use password::Passwords;
 use recognized::{Known, Recognized};
 use sign_in::How;
-use throttle::Throttle;
 pub use turns::{Turn, Turns};
 
 /// The users of every environment's app. Clones share everything.
@@ -147,6 +147,7 @@ struct Throttles {
     anonymous: Throttle<Client>,
     anonymous_users: Throttle<Client>,
     others: Throttle<Client>,
+    customs: Throttle<(EnvId, [u8; 32])>,
     refreshes: Throttle<Client>,
     seconds: Throttle<(EnvId, UserId)>,
     texts: Guesses,
@@ -256,6 +257,7 @@ impl Auth {
             anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
             anonymous_users: Throttle::new("anonymous-users", limits.anonymous_users, limits.minded),
             others: Throttle::new("sign-ins", limits.others, limits.minded),
+            customs: Throttle::new("sign-ins", limits.customs, limits.minded),
             refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
             texts: Guesses::texts(&limits, &familiar),
             texts_from: Throttle::new("texts", limits.texts_from, limits.minded),

@@ -12,6 +12,7 @@ use super::factors::Cleared;
 use super::token::{self, Refresh};
 use super::{Asking, Auth, Ending, How, Inner, Session, tickets, whole};
 use crate::database::{Role, Writer};
+use crate::logs::Level;
 
 /// How much of what a browser says of itself is kept.
 const DEVICE: usize = 200;
@@ -294,10 +295,10 @@ impl Inner {
             _ => {
                 end(db, user.account.id, Of::One(&id)).await?;
                 if live {
-                    tracing::warn!(
-                        env.id = %env.id(),
-                        "a spent refresh token was shown again: its session ends"
-                    );
+                    let user = user.account.id.to_string();
+                    // Not beside what anybody causes: it may be a theft.
+                    let message = "a spent refresh token was shown again: its session ends";
+                    self.post.note(env, Level::Error, message, &[("user", &user)]);
                 }
                 return Ok(Err(Some(id)));
             }

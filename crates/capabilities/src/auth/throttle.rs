@@ -12,7 +12,7 @@ use super::limits::Rate;
 
 /// Admits by the generic cell rate algorithm. What was admitted can be given back, so that a right password does not
 /// count as a wrong one, and many guesses at the same moment still do.
-pub(super) struct Throttle<K> {
+pub(crate) struct Throttle<K> {
     name: &'static str,
     rate: Rate,
     most: usize,

@@ -1,6 +1,6 @@
 //! Channels: who is in them, what they say to each other, and what they see of each other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kernel::{Code, Error, Result};
@@ -17,7 +17,11 @@ pub(super) type Shown = Option<Map<String, Value>>;
 
 /// The channels of an environment in which somebody is.
 #[derive(Default)]
-pub(super) struct Channels(HashMap<String, BTreeMap<Id, Member>>);
+pub(super) struct Channels {
+    members: HashMap<String, BTreeMap<Id, Member>>,
+    /// Which of them each connection is in.
+    of: HashMap<Id, BTreeSet<String>>,
+}
 
 #[derive(Clone)]
 pub(super) struct Member {
@@ -42,23 +46,22 @@ impl Channels {
     /// # Errors
     /// `conflict` where it is in already, `too_large` where there are too many.
     pub fn join(&mut self, channel: &str, id: Id, member: Member, most: (usize, usize)) -> Result<()> {
-        let own = self.0.values().filter(|members| members.contains_key(&id)).count();
-        if own >= most.0 {
+        if self.of.get(&id).map_or(0, BTreeSet::len) >= most.0 {
             return Err(Error::new(
                 Code::TooLarge,
                 format!("a connection is in at most {} channels", most.0),
             ));
         }
-        let members = self.0.entry(channel.to_owned()).or_default();
-        if members.contains_key(&id) {
+        if self.of.get(&id).is_some_and(|own| own.contains(channel)) {
             return Err(Error::new(Code::Conflict, "this connection is in the channel already"));
         }
-        if members.len() >= most.1 {
+        if self.members.get(channel).map_or(0, BTreeMap::len) >= most.1 {
             return Err(Error::new(
                 Code::TooLarge,
                 format!("at most {} can be in a channel at once", most.1),
             ));
         }
+        let members = self.members.entry(channel.to_owned()).or_default();
         let seen: Vec<Value> = members.values().filter_map(Member::seen).collect();
         let joined = json!({ "type": "joined", "channel": channel, "id": member.name, "members": seen });
         member.outbox.push(frame(&joined));
@@ -66,28 +69,32 @@ impl Channels {
             announce(members, channel, "join", &member, id);
         }
         members.insert(id, member);
+        self.of.entry(id).or_default().insert(channel.to_owned());
         Ok(())
     }
 
     /// Lets a connection out; whether it was in.
     pub fn leave(&mut self, channel: &str, id: Id) -> bool {
-        let Some(members) = self.0.get_mut(channel) else { return false };
+        let Some(members) = self.members.get_mut(channel) else { return false };
         let Some(gone) = members.remove(&id) else { return false };
+        if let Some(own) = self.of.get_mut(&id) {
+            own.remove(channel);
+            if own.is_empty() {
+                self.of.remove(&id);
+            }
+        }
         if let Some(member) = gone.seen() {
             announce(members, channel, "leave", &member, id);
         }
         if members.is_empty() {
-            self.0.remove(channel);
+            self.members.remove(channel);
         }
         true
     }
 
     /// Lets a connection out of everything.
     pub fn leave_all(&mut self, id: Id) {
-        let of = |(channel, members): (&String, &BTreeMap<Id, Member>)| {
-            members.contains_key(&id).then(|| channel.clone())
-        };
-        let channels: Vec<String> = self.0.iter().filter_map(of).collect();
+        let channels = self.of.get(&id).cloned().unwrap_or_default();
         for channel in channels {
             self.leave(&channel, id);
         }
@@ -98,7 +105,7 @@ impl Channels {
     /// # Errors
     /// `conflict` where it is not in.
     pub fn show(&mut self, channel: &str, id: Id, shown: Shown) -> Result<()> {
-        let members = self.0.get_mut(channel).ok_or_else(outside)?;
+        let members = self.members.get_mut(channel).ok_or_else(outside)?;
         let member = members.get_mut(&id).ok_or_else(outside)?;
         let before = member.seen();
         member.shown = shown;
@@ -114,22 +121,29 @@ impl Channels {
 
     /// Says something to everybody in the channel but the connection that says it; to how many.
     pub fn broadcast(&self, channel: &str, from: Option<Id>, message: &Value) -> usize {
-        let Some(members) = self.0.get(channel) else { return 0 };
+        let Some(members) = self.members.get(channel) else { return 0 };
         let frame = frame(message);
         let others = members.iter().filter(|(id, _)| Some(**id) != from);
         others.map(|(_, member)| member.outbox.push(frame.clone())).count()
     }
 
-    /// Who is where.
-    fn all(&self) -> Vec<(String, Id, Subject)> {
-        let members =
-            self.0.iter().flat_map(|(channel, members)| members.iter().map(move |it| (channel, it)));
-        members.map(|(channel, (id, member))| (channel.clone(), *id, member.subject.clone())).collect()
+    /// Who is where: the connections of each in each channel.
+    fn all(&self) -> Vec<(String, Subject, Vec<Id>)> {
+        let mut all: BTreeMap<(&str, String), (&Subject, Vec<Id>)> = BTreeMap::new();
+        for (channel, members) in &self.members {
+            for (id, member) in members {
+                let who = (channel.as_str(), format!("{:?}", member.subject));
+                all.entry(who).or_insert_with(|| (&member.subject, Vec::new())).1.push(*id);
+            }
+        }
+        all.into_iter()
+            .map(|((channel, _), (subject, ids))| (channel.to_owned(), subject.clone(), ids))
+            .collect()
     }
 
     /// Puts a connection out that may not be in any more.
     fn expel(&mut self, channel: &str, id: Id) {
-        let Some(member) = self.0.get(channel).and_then(|members| members.get(&id)) else { return };
+        let Some(member) = self.members.get(channel).and_then(|members| members.get(&id)) else { return };
         let left = json!({ "type": "left", "channel": channel, "reason": "forbidden" });
         member.outbox.push(frame(&left));
         self.leave(channel, id);
@@ -146,7 +160,7 @@ fn announce(members: &BTreeMap<Id, Member>, channel: &str, event: &str, member: 
 }
 
 fn frame(message: &Value) -> Frame {
-    Frame { at: None, json: message.to_string() }
+    Frame { at: None, json: message.to_string().into() }
 }
 
 pub(super) fn outside() -> Error {
@@ -178,11 +192,11 @@ impl Hub {
     /// Puts those out of channels who may not be in them any more.
     pub async fn judge_members(&self, app: &App) {
         let all = self.channels(|channels| channels.all());
-        for (channel, id, subject) in all {
+        for (channel, subject, ids) in all {
             match self.permit(app, Act::Join, &channel, &subject).await {
                 Ok(()) => {}
                 Err(error) if error.code() == Code::Forbidden => {
-                    self.channels(|channels| channels.expel(&channel, id));
+                    self.channels(|channels| ids.into_iter().for_each(|id| channels.expel(&channel, id)));
                 }
                 Err(error) => {
                     tracing::debug!(env.id = %self.env.id(), error = error.chain(), "a member was not judged")

@@ -14,7 +14,7 @@ use super::hub::{Hub, Id};
 use super::message::{Broadcast, Join, Message, Subscribe, problem};
 use super::outbox::{End, Frame, Outbox};
 use super::spec::Act;
-use super::{RealtimeLimits, Seat, said};
+use super::{RealtimeLimits, Seat, cost, fitting, said};
 use crate::auth::Held;
 
 /// How long a decision about sending to a channel holds.
@@ -22,9 +22,6 @@ const DECIDED: Duration = Duration::from_secs(1);
 
 /// How often a platform key is recognized again.
 const AGAIN: Duration = Duration::from_secs(15);
-
-/// The longest name of an event, in bytes.
-const EVENT: usize = 100;
 
 /// A connection. Dropped, it leaves everything.
 pub struct Connection {
@@ -40,7 +37,7 @@ pub struct Connection {
     again: tokio::time::Instant,
     decided: Option<(String, Instant)>,
     messages: Messages,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// How many messages a client may still send.
@@ -54,7 +51,7 @@ impl Connection {
     pub(super) fn enter(hub: Arc<Hub>, held: Held, token: Option<Secret>, seat: Seat) -> Result<Self> {
         let mut name = [0; 9];
         getrandom::fill(&mut name).map_err(Error::internal)?;
-        let outbox = Arc::new(Outbox::new(hub.limits(), held.guest().subject()));
+        let outbox = Arc::new(Outbox::new(hub.limits(), &hub.services.waiting, held.guest().subject()));
         let id = hub.enter(&outbox)?;
         let now = tokio::time::Instant::now();
         let until = ends(&held);
@@ -71,7 +68,7 @@ impl Connection {
             again: now + AGAIN,
             decided: None,
             messages,
-            _seat: seat,
+            seat,
         })
     }
 
@@ -97,9 +94,19 @@ impl Connection {
     ///
     /// # Errors
     /// `not_found` for an unknown table; `invalid_input` with a pointer; `conflict` for a name that is taken;
-    /// `too_large` where there are too many.
-    pub async fn subscribe(&self, wanted: &[Subscribe]) -> Result<()> {
-        self.hub.subscribe(self.id, &self.outbox, self.held.guest(), wanted).await
+    /// `too_large` where there are too many, `rate_limited` where there are from the client's network.
+    pub async fn subscribe(&mut self, wanted: &[Subscribe]) -> Result<()> {
+        let before = self.hub.subscriptions_of(self.id);
+        self.seat.subscribed(before + wanted.len(), self.hub.limits())?;
+        let done = self.hub.subscribe(self.id, &self.outbox, self.held.guest(), wanted).await;
+        self.count_again();
+        done
+    }
+
+    /// Tells its seat how many subscriptions there are.
+    fn count_again(&mut self) {
+        // What goes down is never refused.
+        let _ = self.seat.subscribed(self.hub.subscriptions_of(self.id), self.hub.limits());
     }
 
     /// Joins a channel.
@@ -136,6 +143,7 @@ impl Connection {
             Message::Unsubscribe { sub } => {
                 let done = self.hub.unsubscribe(self.id, &sub);
                 if done.is_ok() {
+                    self.count_again();
                     self.say(&json!({ "type": "unsubscribed", "sub": sub }));
                 }
                 (("sub", sub), done)
@@ -184,9 +192,10 @@ impl Connection {
     /// Reads one message of a client and does what it says.
     pub async fn hear_text(&mut self, text: &str) {
         match Message::parse(text) {
-            Ok(message) if self.messages.admits() => self.hear(message).await,
+            Ok(message) if self.messages.admits(cost(text.len())) => self.hear(message).await,
             Ok(heard) => {
-                let message = format!("at most {} messages a second are heard", self.messages.each_second);
+                let most = self.messages.each_second;
+                let message = format!("at most {most} messages a second are heard, and fewer large ones");
                 let error =
                     Error::new(Code::RateLimited, message).hint("send less often; this one was not heard");
                 match heard {
@@ -199,9 +208,7 @@ impl Connection {
     }
 
     async fn broadcast(&mut self, message: &Broadcast) -> Result<()> {
-        if message.event.is_empty() || message.event.len() > EVENT {
-            return Err(Error::invalid("/event", format!("an event has a name of 1 to {EVENT} bytes")));
-        }
+        fitting(message, self.limits())?;
         let decided =
             |(channel, at): &(String, Instant)| *channel == message.channel && at.elapsed() < DECIDED;
         if !self.decided.as_ref().is_some_and(decided) {
@@ -219,14 +226,14 @@ impl Connection {
     }
 
     fn say(&self, message: &Value) {
-        self.outbox.push(Frame { at: None, json: message.to_string() });
+        self.outbox.push(Frame { at: None, json: message.to_string().into() });
     }
 
     fn refuse(&self, error: &Error, about: (&str, &str)) {
         if error.code() == Code::Internal {
             tracing::error!(env.id = %self.hub.env.id(), error = error.chain(), "a realtime message failed");
         }
-        self.outbox.push(Frame { at: None, json: problem(error, about) });
+        self.outbox.push(Frame { at: None, json: problem(error, about).into() });
     }
 
     /// The next message; the last one says why it is over, and after it there is none.
@@ -272,14 +279,15 @@ impl Drop for Connection {
 }
 
 impl Messages {
-    fn admits(&mut self) -> bool {
+    /// Whether one may be heard that counts for so many.
+    fn admits(&mut self, cost: u32) -> bool {
         let (now, most) = (Instant::now(), f64::from(self.each_second));
         self.left = (self.left + now.duration_since(self.at).as_secs_f64() * most).min(most);
         self.at = now;
-        if self.left < 1.0 {
+        if self.left < f64::from(cost).min(most) {
             return false;
         }
-        self.left -= 1.0;
+        self.left -= f64::from(cost);
         true
     }
 }

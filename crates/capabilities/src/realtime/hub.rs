@@ -1,11 +1,13 @@
 //! One environment's subscribers: what changes is judged for each, in rounds, and laid into their outboxes in order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernel::{Code, Env, Error, Result, Secret};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::channels::Channels;
 use super::message::Reset;
@@ -20,6 +22,9 @@ use crate::rows::App;
 /// Changes that are judged at once.
 const ROUND: usize = 500;
 
+/// The number of those who come at once, so that a name that is given again is another's.
+pub(super) type Number = u64;
+
 /// A connection's number within its environment.
 pub(super) type Id = u64;
 
@@ -28,16 +33,22 @@ pub(super) struct Hub {
     pub services: Arc<Services>,
     pub feed: Arc<Feed>,
     places: Places,
-    /// How many releases with other tables there have been; counted when everybody concerned has been told.
+    /// How many releases with other tables there have been; counted before anybody concerned is told.
     rules: AtomicU64,
+    /// Asks for members of channels to be judged again.
+    judging: Notify,
+    /// Cancelled when nobody works for it any more.
+    closed: CancellationToken,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
     last: Id,
     pub outboxes: HashMap<Id, Arc<Outbox>>,
-    /// Those who are being told what happened before they came: how far they are is not how far the others are.
-    pub arriving: Vec<Id>,
+    /// Subscriptions that have no seat yet, by connection and name, also those that are being told what happened before
+    /// they came: how far those are is not how far the others are.
+    pub arriving: BTreeMap<(Id, String), Number>,
+    arrivals: Number,
     /// By table in lower case.
     pub subscriptions: HashMap<String, Vec<Arc<Subscription>>>,
     channels: Channels,
@@ -54,7 +65,8 @@ impl Hub {
         let state = State {
             last: 0,
             outboxes: HashMap::new(),
-            arriving: Vec::new(),
+            arriving: BTreeMap::new(),
+            arrivals: 0,
             subscriptions: HashMap::new(),
             channels: Channels::default(),
             told: feed.head(),
@@ -67,13 +79,19 @@ impl Hub {
             feed,
             places: Places::new()?,
             rules: AtomicU64::new(0),
+            judging: Notify::new(),
+            closed: CancellationToken::new(),
             state: Mutex::new(state),
         })
     }
 
     /// The place after the change with this number, for the client of `outbox`.
     pub fn place(&self, seq: u64, outbox: &Outbox) -> Option<String> {
-        let rules = self.rules.load(Ordering::Acquire);
+        self.place_under(self.rules(), seq, outbox)
+    }
+
+    /// The same for who has been told of no other rules than these.
+    pub fn place_under(&self, rules: u64, seq: u64, outbox: &Outbox) -> Option<String> {
         self.places.seal(Place { seq, rules, who: outbox.who })
     }
 
@@ -144,6 +162,28 @@ impl Hub {
     /// Stops watching; for the last moment.
     pub fn close(&self) {
         self.feed.rest();
+        self.closed.cancel();
+    }
+
+    /// Has the members of channels judged, beside what is told of rows.
+    pub fn judge_soon(&self) {
+        self.judging.notify_one();
+    }
+
+    /// Puts members out of channels whenever that is asked for, until the hub is closed. There may be many to ask about,
+    /// and who listens to rows does not wait for them.
+    pub async fn judge(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return,
+                () = self.judging.notified() => {}
+            }
+            let app = self.state_of_release();
+            if self.closed.run_until_cancelled(self.judge_members(&app)).await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Tells everybody what has happened, until nothing is left to tell.
@@ -197,7 +237,7 @@ impl Hub {
                     self.watch_again(&app).await;
                 }
                 for (outbox, post) in self.judged(&app, &entries, subscriptions).await {
-                    self.frames(post).into_iter().for_each(|frame| outbox.push(frame));
+                    self.frames(post, self.rules()).into_iter().for_each(|frame| outbox.push(frame));
                 }
             }
         }
@@ -251,7 +291,7 @@ impl Hub {
             self.services.auth.forget(self.env.id());
         }
         if before.realtime != app.realtime {
-            self.judge_members(&app).await;
+            self.judge_soon();
         }
         Ok(app)
     }
@@ -278,8 +318,9 @@ impl Hub {
         if state.told != self.feed.head() {
             return;
         }
-        for (_, outbox) in state.outboxes.iter().filter(|(id, _)| !state.arriving.contains(id)) {
-            outbox.push(Frame { at: self.place(state.told, outbox), json: String::new() });
+        let arriving: BTreeSet<Id> = state.arriving.keys().map(|(id, _)| *id).collect();
+        for (_, outbox) in state.outboxes.iter().filter(|(id, _)| !arriving.contains(id)) {
+            outbox.push(Frame { at: self.place(state.told, outbox), json: Arc::from("") });
         }
     }
 
@@ -298,6 +339,20 @@ impl Hub {
 }
 
 impl State {
+    /// Gives these names away until they have their seats.
+    pub fn reserve(&mut self, names: impl Iterator<Item = (Id, String)>) -> Number {
+        self.arrivals += 1;
+        self.arriving.extend(names.map(|name| (name, self.arrivals)));
+        self.arrivals
+    }
+
+    /// The names of a connection's subscriptions, those on the way among them.
+    pub fn names_of(&self, id: Id) -> BTreeSet<&str> {
+        let seated = self.subscriptions.values().flatten().filter(|one| one.connection == id);
+        let arriving = self.arriving.keys().filter(|(of, _)| *of == id);
+        seated.map(|one| one.sub.as_str()).chain(arriving.map(|(_, sub)| sub.as_str())).collect()
+    }
+
     /// Lets these be told of what comes after a change.
     pub fn seat(&mut self, made: Vec<Subscription>, from: u64) {
         for mut one in made {

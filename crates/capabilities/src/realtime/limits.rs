@@ -9,10 +9,12 @@ use kernel::LimitInfo;
 pub struct RealtimeLimits {
     /// Connections of one environment.
     pub connections: usize,
-    /// Connections from one network address, over all environments.
+    /// Connections from one network, over all environments.
     pub connections_of_client: usize,
     /// Subscriptions of one connection.
     pub subscriptions: usize,
+    /// Subscriptions from one network, over all environments: each may be asked about by itself when something changes.
+    pub subscriptions_of_client: usize,
     /// Channels that one connection is in.
     pub channels: usize,
     /// Connections that are in one channel.
@@ -21,11 +23,14 @@ pub struct RealtimeLimits {
     pub waiting: usize,
     /// How many bytes they may be.
     pub waiting_bytes: usize,
+    /// How many bytes may wait for all readers; beyond that whoever lets a sixteenth of `waiting_bytes` wait is cut.
+    pub waiting_bytes_in_all: usize,
     /// The largest message that a client sends, in bytes.
     pub message_bytes: usize,
     /// The largest state of a member of a channel, in bytes of JSON.
     pub presence_bytes: usize,
-    /// How many messages a client may send at once, and in each second after that.
+    /// How many messages a client may send at once, and in each second after that; a large one counts once more for each
+    /// 8 KiB.
     pub messages: u32,
     /// How long a client that has connected may take to say who it is.
     pub hello: Duration,
@@ -37,8 +42,10 @@ pub struct RealtimeLimits {
     pub idle: Duration,
     /// How long a ticket can be used.
     pub ticket: Duration,
-    /// Tickets that are kept in mind.
+    /// Tickets of one environment that are kept in mind.
     pub tickets: usize,
+    /// The same of one network; with one more the oldest goes.
+    pub tickets_of_client: usize,
     /// How long changes are kept where nobody is connected any more, for those who come back.
     pub rest: Duration,
 }
@@ -58,10 +65,12 @@ impl Default for RealtimeLimits {
             connections: 2_000,
             connections_of_client: 500,
             subscriptions: 50,
+            subscriptions_of_client: 2_000,
             channels: 50,
             members: 1_000,
             waiting: 1_000,
-            waiting_bytes: 1 << 20,
+            waiting_bytes: 4 << 20,
+            waiting_bytes_in_all: 256 << 20,
             message_bytes: 64 << 10,
             presence_bytes: 2 << 10,
             messages: 100,
@@ -71,6 +80,7 @@ impl Default for RealtimeLimits {
             idle: Duration::from_secs(60),
             ticket: Duration::from_secs(30),
             tickets: 10_000,
+            tickets_of_client: 500,
             rest: Duration::from_secs(60),
         }
     }

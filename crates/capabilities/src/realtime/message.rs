@@ -75,7 +75,7 @@ pub struct Join {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Broadcast {
-    /// Its name.
+    /// The channel's name.
     pub channel: String,
     /// What happens, as the app calls it.
     pub event: String,

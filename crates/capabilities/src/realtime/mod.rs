@@ -15,6 +15,7 @@ mod tickets;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,15 +31,25 @@ pub use outbox::{End, Frame};
 pub use spec::{ChannelRules, ChannelSpec, RealtimeSpec};
 
 use self::hub::Hub;
+use self::outbox::Waiting;
 use self::spec::Act;
 use self::tickets::Tickets;
 use crate::access::Guest;
-use crate::auth::Auth;
-use crate::database::Databases;
+use crate::auth::{Auth, Rate, Throttle, network};
+use crate::database::{Client, Databases};
 use crate::rows::LiveApps;
 
 /// How often a hub looks which release is live, and who is still there.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How many senders are kept in mind.
+const SENDERS: usize = 100_000;
+
+/// The longest name of an event, in bytes.
+const EVENT: usize = 100;
+
+/// A message counts once more for each of so many bytes.
+const HEAVY: usize = 8 << 10;
 
 /// Realtime of every environment. Clones share everything.
 #[derive(Clone)]
@@ -47,7 +58,7 @@ pub struct Realtime(Arc<Inner>);
 struct Inner {
     services: Arc<Services>,
     hubs: Mutex<HashMap<EnvId, Arc<Hub>>>,
-    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    clients: Arc<Mutex<HashMap<IpAddr, Taken>>>,
     tickets: Tickets,
     stopping: CancellationToken,
 }
@@ -59,6 +70,9 @@ struct Services {
     auth: Auth,
     limits: RealtimeLimits,
     tasks: TaskTracker,
+    waiting: Arc<Waiting>,
+    /// What is said in channels without a connection.
+    said: Throttle<(EnvId, Client)>,
 }
 
 impl Realtime {
@@ -71,8 +85,13 @@ impl Realtime {
         limits: RealtimeLimits,
         stopping: CancellationToken,
     ) -> Self {
-        let tickets = Tickets::new(limits.ticket, limits.tickets);
-        let services = Arc::new(Services { databases, live, auth, limits, tasks: TaskTracker::new() });
+        let tickets = Tickets::new(limits.ticket, (limits.tickets, limits.tickets_of_client));
+        let waiting = Arc::new(Waiting::new(limits.waiting_bytes_in_all));
+        let burst = NonZeroU32::new(limits.messages).unwrap_or(NonZeroU32::MIN);
+        let said =
+            Throttle::new("broadcasts", Rate { burst, every: Duration::from_secs(1) / burst.get() }, SENDERS);
+        let tasks = TaskTracker::new();
+        let services = Arc::new(Services { databases, live, auth, limits, tasks, waiting, said });
         Self(Arc::new(Inner { services, hubs: Mutex::default(), clients: Arc::default(), tickets, stopping }))
     }
 
@@ -82,16 +101,23 @@ impl Realtime {
         &self.0.services.limits
     }
 
-    /// What a page of `origin` shows in an address instead of `token`, once.
+    /// What a page of `origin` shows in an address instead of `token`, once; of those that a client has not used, the newest
+    /// hold.
     ///
     /// # Errors
-    /// `unauthenticated` where the token does not hold; `unavailable` where too many tickets are not used yet.
-    pub async fn ticket(&self, env: &Env, origin: Option<&str>, token: Option<&Secret>) -> Result<Secret> {
+    /// `unauthenticated` where the token does not hold; `unavailable` where the app has too many that are not used yet.
+    pub async fn ticket(
+        &self,
+        env: &Env,
+        client: Option<IpAddr>,
+        origin: Option<&str>,
+        token: Option<&Secret>,
+    ) -> Result<Secret> {
         if let Some(token) = token {
             let app = self.0.services.live.app(env).await?;
             self.0.services.auth.recognize(env, app.auth.mfa, token).await?;
         }
-        self.0.tickets.issue(env.id(), origin, token)
+        self.0.tickets.issue(env.id(), network(client), origin, token)
     }
 
     /// The token that a ticket stands for, which is spent with it.
@@ -135,6 +161,8 @@ impl Realtime {
                 let hub = Arc::new(Hub::new(env.clone(), Arc::clone(&inner.services), app)?);
                 hubs.insert(env.id(), Arc::clone(&hub));
                 inner.services.tasks.spawn(run(Arc::clone(&self.0), Arc::clone(&hub)));
+                let judged = Arc::clone(&hub);
+                inner.services.tasks.spawn(async move { judged.judge().await });
                 hub
             }
         };
@@ -145,9 +173,16 @@ impl Realtime {
     /// Says something to everybody in a channel; to how many it was said.
     ///
     /// # Errors
-    /// `forbidden` where `guest` may not; `too_large`.
+    /// `forbidden` where `guest` may not; `too_large`; `rate_limited` where it says too much.
     pub async fn broadcast(&self, guest: &Guest, message: &Broadcast) -> Result<usize> {
         let env = guest.env();
+        let limits = &self.0.services.limits;
+        let bytes = fitting(message, limits)?;
+        for client in guest.clients() {
+            for _ in 0..cost(bytes) {
+                self.0.services.said.admit((env.id(), client))?;
+            }
+        }
         let hub = self.0.hubs().get(&env.id()).map(Arc::clone);
         let app = self.0.services.live.app(env).await?;
         let hub = match hub {
@@ -209,7 +244,10 @@ async fn run(inner: Arc<Inner>, hub: Arc<Hub>) {
     loop {
         tokio::select! {
             biased;
-            () = inner.stopping.cancelled() => return hub.end(End::Stopping),
+            () = inner.stopping.cancelled() => {
+                hub.close();
+                return hub.end(End::Stopping);
+            }
             _ = heads.changed() => hub.tell().await,
             _ = look.tick() => {
                 if inner.rest(&hub) {
@@ -218,12 +256,32 @@ async fn run(inner: Arc<Inner>, hub: Arc<Hub>) {
                 hub.refresh().await;
             }
             _ = beat.tick() => {
-                hub.judge_members(&hub.state_of_release()).await;
+                hub.judge_soon();
                 hub.tell().await;
                 hub.beat();
             }
         }
     }
+}
+
+/// How many bytes of JSON a message is, where it is one that may be said.
+fn fitting(message: &Broadcast, limits: &RealtimeLimits) -> Result<usize> {
+    if message.event.is_empty() || message.event.len() > EVENT {
+        return Err(Error::invalid("/event", format!("an event has a name of 1 to {EVENT} bytes")));
+    }
+    let (bytes, most) = (message.data.to_string().len(), limits.message_bytes);
+    if bytes > most {
+        let text = format!("the data is {bytes} bytes of JSON and at most {most} are allowed");
+        return Err(Error::new(Code::TooLarge, text)
+            .field("/data")
+            .hint("put it into a row or a file, and say where it is"));
+    }
+    Ok(bytes)
+}
+
+/// For how many messages one of so many bytes counts.
+fn cost(bytes: usize) -> u32 {
+    u32::try_from(bytes / HEAVY).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// What the members of a channel are told.
@@ -232,27 +290,60 @@ fn said(message: &Broadcast, from: &serde_json::Value) -> serde_json::Value {
     json!({ "type": "broadcast", "channel": channel, "event": event, "data": data, "from": from })
 }
 
-/// A connection's place among those of its network address; free again when it is dropped.
+/// What a network has taken of what one may have.
+#[derive(Default)]
+struct Taken {
+    connections: usize,
+    subscriptions: usize,
+}
+
+/// A connection's place among those of its network, with its subscriptions; free again when it is dropped.
 pub struct Seat {
-    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    clients: Arc<Mutex<HashMap<IpAddr, Taken>>>,
     client: Option<IpAddr>,
+    subscriptions: usize,
 }
 
 impl Seat {
     fn take(inner: &Inner, client: Option<IpAddr>) -> Result<Self> {
+        let client = network(client);
         if let Some(client) = client {
             let mut clients = inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = clients.entry(client).or_default();
             let limits = &inner.services.limits;
-            if *taken >= limits.connections_of_client {
+            if taken.connections >= limits.connections_of_client {
                 return Err(Error::new(Code::RateLimited, "too many connections are open from this address")
                     .hint("close those that are not needed")
                     .retry_after(limits.idle)
                     .limit(limits.full("client_connections", limits.connections_of_client)));
             }
-            *taken += 1;
+            taken.connections += 1;
         }
-        Ok(Self { clients: Arc::clone(&inner.clients), client })
+        Ok(Self { clients: Arc::clone(&inner.clients), client, subscriptions: 0 })
+    }
+
+    /// Has `count` subscriptions from now on.
+    ///
+    /// # Errors
+    /// `rate_limited` where its network would have too many.
+    fn subscribed(&mut self, count: usize, limits: &RealtimeLimits) -> Result<()> {
+        if let Some(client) = self.client {
+            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = clients.entry(client).or_default();
+            let others = taken.subscriptions.saturating_sub(self.subscriptions);
+            if count > self.subscriptions && others + count > limits.subscriptions_of_client {
+                return Err(Error::new(
+                    Code::RateLimited,
+                    "there are too many subscriptions from this address",
+                )
+                .hint("end those that are not needed")
+                .retry_after(limits.idle)
+                .limit(limits.full("client_subscriptions", limits.subscriptions_of_client)));
+            }
+            taken.subscriptions = others + count;
+        }
+        self.subscriptions = count;
+        Ok(())
     }
 }
 
@@ -261,8 +352,9 @@ impl Drop for Seat {
         let Some(client) = self.client else { return };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(taken) = clients.get_mut(&client) {
-            *taken = taken.saturating_sub(1);
-            if *taken == 0 {
+            taken.connections = taken.connections.saturating_sub(1);
+            taken.subscriptions = taken.subscriptions.saturating_sub(self.subscriptions);
+            if taken.connections == 0 {
                 clients.remove(&client);
             }
         }

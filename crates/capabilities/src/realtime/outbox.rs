@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tokio::sync::Notify;
@@ -17,7 +18,7 @@ pub struct Frame {
     /// From where the client can go on after this one; none where that has not changed.
     pub at: Option<String>,
     /// The message as JSON; empty where there is only a place to go on from.
-    pub json: String,
+    pub json: Arc<str>,
 }
 
 /// Why a connection is over.
@@ -77,7 +78,7 @@ impl End {
     pub(super) fn frame(self) -> Frame {
         Frame {
             at: None,
-            json: json!({ "type": "end", "reason": self.as_str(), "hint": self.hint() }).to_string(),
+            json: json!({ "type": "end", "reason": self.as_str(), "hint": self.hint() }).to_string().into(),
         }
     }
 }
@@ -90,8 +91,23 @@ pub(super) struct Outbox {
     ended: CancellationToken,
     waiting: usize,
     waiting_bytes: usize,
+    /// What waits in all outboxes of the process.
+    all: Arc<Waiting>,
     /// Whose it is, as a hash.
     pub who: u64,
+}
+
+/// How many bytes wait for all clients, and may.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    most: usize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    pub fn new(most: usize) -> Self {
+        Self { most, bytes: AtomicUsize::new(0) }
+    }
 }
 
 #[derive(Default)]
@@ -103,7 +119,7 @@ struct State {
 }
 
 impl Outbox {
-    pub fn new(limits: &RealtimeLimits, whose: &Subject) -> Self {
+    pub fn new(limits: &RealtimeLimits, all: &Arc<Waiting>, whose: &Subject) -> Self {
         let mut who = DefaultHasher::new();
         format!("{whose:?}").hash(&mut who);
         Self {
@@ -113,6 +129,7 @@ impl Outbox {
             ended: CancellationToken::new(),
             waiting: limits.waiting,
             waiting_bytes: limits.waiting_bytes,
+            all: Arc::clone(all),
             who: who.finish(),
         }
     }
@@ -124,9 +141,11 @@ impl Outbox {
             return;
         }
         state.bytes += frame.json.len();
+        let all = self.all.bytes.fetch_add(frame.json.len(), Ordering::Relaxed) + frame.json.len();
         state.frames.push_back(frame);
-        // One message alone may be as large as a row.
-        let too_much = state.bytes > self.waiting_bytes && state.frames.len() > 1;
+        // One message alone may be as large as a row. Where too much waits in all, whoever reads has little of it.
+        let most = if all > self.all.most { self.waiting_bytes / 16 } else { self.waiting_bytes };
+        let too_much = state.bytes > most && state.frames.len() > 1;
         if state.frames.len() > self.waiting || too_much {
             self.finish(state, End::SlowConsumer);
         } else {
@@ -146,7 +165,7 @@ impl Outbox {
     fn finish(&self, mut state: MutexGuard<'_, State>, end: End) {
         state.end = Some(end);
         state.frames = VecDeque::new();
-        state.bytes = 0;
+        self.all.bytes.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
         drop(state);
         self.ended.cancel();
         self.news.notify_one();
@@ -181,6 +200,7 @@ impl Outbox {
                 let mut state = self.state();
                 if let Some(frame) = state.frames.pop_front() {
                     state.bytes -= frame.json.len();
+                    self.all.bytes.fetch_sub(frame.json.len(), Ordering::Relaxed);
                     self.room.notify_one();
                     return Some(frame);
                 }
@@ -197,17 +217,48 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.state().bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn frame(json: &str) -> Frame {
-        Frame { at: None, json: json.to_owned() }
+        Frame { at: None, json: json.into() }
+    }
+
+    fn outbox(limits: &RealtimeLimits) -> Outbox {
+        Outbox::new(limits, &Arc::new(Waiting::new(limits.waiting_bytes_in_all)), &Subject::Visitor)
+    }
+
+    #[tokio::test]
+    async fn where_too_much_waits_in_all_those_are_cut_who_read_nothing() {
+        let limits = RealtimeLimits { waiting_bytes: 160, ..RealtimeLimits::default() };
+        let all = Arc::new(Waiting::new(100));
+        let [idle, busy] = [0; 2].map(|_| Outbox::new(&limits, &all, &Subject::Visitor));
+        for _ in 0..20 {
+            idle.push(frame("12345"));
+            busy.push(frame("12345"));
+            assert!(busy.next().await.is_some());
+        }
+        assert!(idle.ended().is_cancelled() && !busy.ended().is_cancelled());
+        drop((idle, busy));
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_joins_the_fullest_channel_is_told_who_is_there() {
+        let limits = RealtimeLimits::default();
+        assert!(limits.members * (limits.presence_bytes + 100) <= limits.waiting_bytes);
     }
 
     #[tokio::test]
     async fn messages_come_in_order_and_the_reason_last() {
-        let outbox = Outbox::new(&RealtimeLimits::default(), &Subject::Visitor);
+        let outbox = outbox(&RealtimeLimits::default());
         outbox.push(frame("1"));
         outbox.push(frame("2"));
         assert_eq!(outbox.next().await, Some(frame("1")));
@@ -225,7 +276,7 @@ mod tests {
             (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["a", "b", "cd"]),
             (RealtimeLimits { waiting_bytes: 3, ..RealtimeLimits::default() }, ["", "large", "b"]),
         ] {
-            let outbox = Outbox::new(&limits, &Subject::Visitor);
+            let outbox = outbox(&limits);
             frames.into_iter().for_each(|json| outbox.push(frame(json)));
             assert!(outbox.ended().is_cancelled());
             assert_eq!(outbox.next().await, Some(End::SlowConsumer.frame()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernel::{Code, Error, Result};
 
-use super::hub::{Hub, Id};
+use super::hub::{Hub, Id, Number};
 use super::judge::Wanted;
 use super::message::{Reset, Resumed, Subscribe, subscribed};
 use super::outbox::{Frame, Outbox};
@@ -39,7 +39,7 @@ impl Hub {
                 _ => e.under(&format!("/{index}")),
             })?);
         }
-        self.count(id, &made)?;
+        let arrival = self.reserve(id, &made)?;
         self.watch(&app, &made).await?;
         let after = wanted.iter().find_map(|one| one.after.as_deref());
         // Which rules hold now is known before a place is held against them.
@@ -56,24 +56,37 @@ impl Hub {
                 self.reset_all(&made, head, Reset::Lost);
             }
             state.seat(made, head);
+            // It looks at the state once more.
+            drop(state);
             return Ok(());
         };
         self.say_subscribed(&made, from, Resumed::Yes);
-        let arrival = Arrival::new(Arc::clone(self), id);
         let outbox = Arc::clone(outbox);
-        self.services.tasks.spawn(async move { arrival.hub.arrive(id, &outbox, made, from, rules).await });
+        let hub = Arc::clone(self);
+        self.services
+            .tasks
+            .spawn(async move { hub.arrive(id, &outbox, made, (from, rules), &arrival).await });
         Ok(())
     }
 
     /// Tells somebody who comes back what has happened meanwhile, until they are where the others are. Where the rules are
     /// no longer those that their place was held against, they are told what the others were told.
-    async fn arrive(&self, id: Id, outbox: &Outbox, made: Vec<Subscription>, from: u64, rules: u64) {
-        let made: Vec<Arc<Subscription>> = made.into_iter().map(Arc::new).collect();
+    async fn arrive(
+        &self,
+        id: Id,
+        outbox: &Outbox,
+        made: Vec<Subscription>,
+        (from, rules): (u64, u64),
+        arrival: &Arrival,
+    ) {
+        let mut made: Vec<Arc<Subscription>> = made.into_iter().map(Arc::new).collect();
         let mut from = from;
         while outbox.has_room().await {
             {
                 let mut state = self.state();
-                if !state.outboxes.contains_key(&id) {
+                // Some may have been ended meanwhile.
+                made.retain(|one| state.arriving.get(&(id, one.sub.clone())) == Some(&arrival.number));
+                if made.is_empty() || !state.outboxes.contains_key(&id) {
                     return;
                 }
                 if self.feed.head() == from {
@@ -81,6 +94,7 @@ impl Hub {
                         self.reset_these(&made, from, Reset::Release);
                     }
                     state.seat(made.iter().map(|one| one.copy()).collect(), from);
+                    drop(state);
                     return;
                 }
             }
@@ -96,7 +110,7 @@ impl Hub {
                 continue;
             };
             let posts = self.judged(&app, &entries, made.clone()).await;
-            for frame in posts.into_iter().flat_map(|(_, post)| self.frames(post)) {
+            for frame in posts.into_iter().flat_map(|(_, post)| self.frames(post, rules)) {
                 if !outbox.has_room().await {
                     return;
                 }
@@ -110,7 +124,7 @@ impl Hub {
         for one in made {
             let at = self.place(at, &one.outbox);
             let json = subscribed(&one.sub, &one.table, at.as_ref(), resumed);
-            one.outbox.push(Frame { at, json });
+            one.outbox.push(Frame { at, json: json.into() });
         }
     }
 
@@ -137,17 +151,16 @@ impl Hub {
         })
     }
 
-    /// Holds that a connection has no more subscriptions than it may, each with a name of its own.
-    fn count(&self, id: Id, made: &[Subscription]) -> Result<()> {
-        let state = self.state();
-        let of = |subscription: &&Arc<Subscription>| subscription.connection == id;
-        let mut names: BTreeSet<&str> = state
-            .subscriptions
-            .values()
-            .flatten()
-            .filter(of)
-            .map(|subscription| subscription.sub.as_str())
-            .collect();
+    /// How many subscriptions a connection has, or is about to.
+    pub fn subscriptions_of(&self, id: Id) -> usize {
+        self.state().names_of(id).len()
+    }
+
+    /// Holds that a connection has no more subscriptions than it may, each with a name of its own, until they have their
+    /// seats.
+    fn reserve(self: &Arc<Self>, id: Id, made: &[Subscription]) -> Result<Arrival> {
+        let mut state = self.state();
+        let mut names = state.names_of(id);
         for one in made {
             if !names.insert(&one.sub) {
                 let message = format!("there is a subscription {:?} already", one.sub);
@@ -160,7 +173,9 @@ impl Hub {
         if names.len() > most {
             return Err(Error::new(Code::TooLarge, format!("a connection has at most {most} subscriptions")));
         }
-        Ok(())
+        let number = state.reserve(made.iter().map(|one| (id, one.sub.clone())));
+        drop(state);
+        Ok(Arrival { hub: Arc::clone(self), number })
     }
 
     async fn watch(&self, app: &App, made: &[Subscription]) -> Result<()> {
@@ -177,7 +192,7 @@ impl Hub {
     /// `not_found`.
     pub fn unsubscribe(&self, id: Id, sub: &str) -> Result<()> {
         let mut state = self.state();
-        let mut found = false;
+        let mut found = state.arriving.remove(&(id, sub.to_owned())).is_some();
         state.subscriptions.retain(|_, subscriptions| {
             subscriptions.retain(|one| {
                 let is = one.connection == id && one.sub == sub;
@@ -190,24 +205,14 @@ impl Hub {
     }
 }
 
-/// Somebody who is being told what happened before they came.
+/// Subscriptions on the way to their seats.
 struct Arrival {
     hub: Arc<Hub>,
-    id: Id,
-}
-
-impl Arrival {
-    fn new(hub: Arc<Hub>, id: Id) -> Self {
-        hub.state().arriving.push(id);
-        Self { hub, id }
-    }
+    number: Number,
 }
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        let mut state = self.hub.state();
-        if let Some(at) = state.arriving.iter().position(|id| *id == self.id) {
-            state.arriving.swap_remove(at);
-        }
+        self.hub.state().arriving.retain(|_, number| *number != self.number);
     }
 }

@@ -195,18 +195,18 @@ impl Hub {
     }
 
     /// What is told, as messages in the order of the changes. Of several about one change only the last is a place to go
-    /// on from.
-    pub fn frames(&self, mut post: Post) -> Vec<Frame> {
+    /// on from, under the rules of which the client knows.
+    pub fn frames(&self, mut post: Post, rules: u64) -> Vec<Frame> {
         post.sort_by_key(|(seq, _)| *seq);
         let nexts: Vec<Option<u64>> = post.iter().skip(1).map(|(seq, _)| Some(*seq)).chain([None]).collect();
         let framed = post.into_iter().zip(nexts).map(|((seq, posted), next)| {
             let (Posted::Event(to, _) | Posted::Reset(to, _)) = &posted;
-            let at = (next != Some(seq)).then(|| self.place(seq, &to.outbox)).flatten();
+            let at = (next != Some(seq)).then(|| self.place_under(rules, seq, &to.outbox)).flatten();
             let json = match posted {
                 Posted::Event(to, told) => event(&to.sub, &to.table, &told, at.as_ref()),
                 Posted::Reset(to, why) => reset(&to.sub, &to.table, at.as_ref(), why),
             };
-            Frame { at, json }
+            Frame { at, json: json.into() }
         });
         framed.collect()
     }
@@ -216,7 +216,7 @@ impl Hub {
         for one in subscriptions {
             one.recent.lock().unwrap_or_else(PoisonError::into_inner).forget();
             let at = self.place(at, &one.outbox);
-            one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why), at });
+            one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why).into(), at });
         }
     }
 
@@ -224,7 +224,7 @@ impl Hub {
     pub fn reset_all(&self, made: &[Subscription], at: u64, why: Reset) {
         for one in made {
             let at = self.place(at, &one.outbox);
-            one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why), at });
+            one.outbox.push(Frame { json: reset(&one.sub, &one.table, at.as_ref(), why).into(), at });
         }
     }
 }

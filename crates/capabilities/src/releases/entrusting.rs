@@ -3,9 +3,12 @@
 
 use kernel::{Code, Env, Error, Result, Scope};
 
+use serde_json::Value;
+
 use super::Releases;
 use super::auth_spec::AuthSpec;
 use super::change::{Draft, EffectKind};
+use super::manifest::Manifest;
 use super::rehearsal::Release;
 use crate::database::Writer;
 
@@ -21,10 +24,59 @@ impl Releases {
         let current = self.databases.platform_query(env, Release::CURRENT, &[]).await?;
         let Some(row) = current.into_iter().next() else { return Ok(None) };
         let manifest = Release::read(row)?.manifest;
-        let signing_in = manifest.auth.iter().flat_map(AuthSpec::secrets).find(|(_, name)| *name == secret);
-        let listed = manifest.secrets.iter().flatten().any(|name| name == secret);
-        Ok(signing_in.map(|(at, _)| format!("/auth{at}")).or_else(|| listed.then(|| "/secrets".to_owned())))
+        Ok(named(&manifest).find(|(_, name)| *name == secret).map(|(at, _)| at))
     }
+
+    /// What the release in `row`, which is of another time, does with the secrets of now.
+    ///
+    /// # Errors
+    /// It cannot be read, nor the live one.
+    pub(crate) async fn brought_back(&self, env: &Env, row: Option<Vec<Value>>) -> Result<BroughtBack> {
+        let read = |row: Option<Vec<Value>>| row.map_or_else(|| Ok(Release::default()), Release::read);
+        let now = self.databases.platform_query(env, Release::CURRENT, &[]).await?.into_iter().next();
+        let (now, then) = (read(now)?, read(row)?);
+        Ok(BroughtBack { entrusted: Entrusted::by(&now, &then), manifest: then.manifest })
+    }
+}
+
+/// A release of another time that is to be live.
+pub(crate) struct BroughtBack {
+    entrusted: Entrusted,
+    manifest: Manifest,
+}
+
+impl BroughtBack {
+    /// What is to be known of its secrets, where the app has those that are `set`.
+    pub(crate) fn words(&self, set: &[String]) -> Vec<String> {
+        let sent = self.entrusted.0.iter().map(|(secret, host)| format!("secret {secret} is sent to {host}"));
+        let lacking = lacking(&self.manifest, set).map(|(secret, why)| format!("secret {secret}: {why}"));
+        sent.chain(lacking).collect()
+    }
+
+    /// That who acts may bring it back.
+    ///
+    /// # Errors
+    /// `forbidden` naming the secret and the host.
+    pub(crate) fn may(&self, env: &Env) -> Result<()> {
+        self.entrusted.refusal(env).map_or(Ok(()), Err)
+    }
+}
+
+/// The secrets that a manifest names, each with its place.
+fn named(manifest: &Manifest) -> impl Iterator<Item = (String, &String)> {
+    let of_auth =
+        manifest.auth.iter().flat_map(AuthSpec::secrets).map(|(at, name)| (format!("/auth{at}"), name));
+    of_auth.chain(manifest.secrets.iter().flatten().map(|name| ("/secrets".to_owned(), name)))
+}
+
+/// The secrets that a manifest names and that are not `set` for an app, each with what that means.
+pub(super) fn lacking<'a>(
+    manifest: &'a Manifest,
+    set: &'a [String],
+) -> impl Iterator<Item = (&'a String, String)> {
+    let lacking = named(manifest).filter(|(_, name)| !set.contains(name));
+    lacking
+        .map(|(at, name)| (name, format!("{at} of the manifest names it, and the app has none: {SET_FIRST}")))
 }
 
 /// The secrets that a release sends to a host that the one before did not send them to, each with the host.
@@ -41,6 +93,17 @@ impl Entrusted {
     }
 }
 
+impl Entrusted {
+    /// Why who acts may not send them there.
+    fn refusal(&self, env: &Env) -> Option<Error> {
+        let (secret, host) = self.0.first()?;
+        let lacking = env.permits(&[Scope::SecretWrite]).err()?;
+        let message = format!("the secret {secret} would be sent to {host}: {}", lacking.message());
+        let hint = "use a credential with secret:write, or leave the secret where it goes now";
+        Some(Error::new(Code::Forbidden, message).hint(hint))
+    }
+}
+
 /// Says where they go.
 pub(super) fn effects(entrusted: &Entrusted, draft: &mut Draft) {
     for (secret, host) in &entrusted.0 {
@@ -53,10 +116,7 @@ pub(super) fn effects(entrusted: &Entrusted, draft: &mut Draft) {
 /// # Errors
 /// `forbidden` naming the secret and the host.
 pub(super) async fn may(env: &Env, entrusted: &Entrusted, db: &mut Writer) -> Result<()> {
-    let Some((secret, host)) = entrusted.0.first() else { return Ok(()) };
-    let Err(lacking) = env.permits(&[Scope::SecretWrite]) else { return Ok(()) };
+    let Some(refusal) = entrusted.refusal(env) else { return Ok(()) };
     db.rollback().await?;
-    let message = format!("the secret {secret} would be sent to {host}: {}", lacking.message());
-    Err(Error::new(Code::Forbidden, message)
-        .hint("use a credential with secret:write, or leave the secret where it goes now"))
+    Err(refusal)
 }

@@ -356,13 +356,19 @@ impl Releases {
 
     /// Returns to an earlier release: its tables and its site. No row written since is lost: what the release
     /// does not know stays beside it, and what cannot be undone without loss is refused. Migrations are not
-    /// undone.
+    /// undone. What it names of secrets that are not among `secrets` is said.
     ///
     /// # Errors
     /// `not_found`; `conflict` where values would be lost.
-    pub async fn rollback(&self, env: &Env, release: u64, cancel: &CancellationToken) -> Result<Applied> {
+    pub async fn rollback(
+        &self,
+        env: &Env,
+        release: u64,
+        secrets: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Applied> {
         let mut db = self.writer(env, cancel).await?;
-        let rehearsal = self.observed(env, &mut db, &Goal::Back { release }, "").await?;
+        let rehearsal = self.back(env, &mut db, release, secrets).await?;
         self.finish(env, db, rehearsal, cancel).await
     }
 
@@ -374,12 +380,25 @@ impl Releases {
         &self,
         env: &Env,
         release: u64,
+        secrets: &[String],
         cancel: &CancellationToken,
     ) -> Result<Applied> {
         let mut db = self.writer(env, cancel).await?;
-        let rehearsal = self.observed(env, &mut db, &Goal::Back { release }, "").await?;
+        let rehearsal = self.back(env, &mut db, release, secrets).await?;
         db.rollback().await?;
         Ok(rehearsal.planned())
+    }
+
+    async fn back(&self, env: &Env, db: &mut Writer, release: u64, secrets: &[String]) -> Result<Rehearsal> {
+        let mut rehearsal = self.observed(env, db, &Goal::Back { release }, "").await?;
+        let lacking = entrusting::lacking(&rehearsal.release.manifest, secrets);
+        let effects = lacking.map(|(name, message)| Effect {
+            kind: EffectKind::Privilege,
+            target: format!("secret {name}"),
+            message,
+        });
+        rehearsal.effects.extend(effects.collect::<Vec<_>>());
+        Ok(rehearsal)
     }
 
     /// From what has been rehearsed to what answers.

@@ -3,6 +3,7 @@
 use kernel::{Env, Result};
 use serde_json::Value;
 
+use super::restore::LIVE;
 use super::{Snapshot, Snapshots};
 use crate::database::{Loose, people, quoted};
 
@@ -10,18 +11,21 @@ use crate::database::{Loose, people, quoted};
 const OURS: &[(&str, &str)] = &[("_steading_user", "users"), ("_steading_object", "files")];
 
 impl Snapshots {
-    /// What a return to `snapshot` would take away, and what it would bring back, in words.
+    /// What a return to `snapshot` would take away, and what it would bring back, in words; the app has the secrets that are
+    /// `set`.
     ///
     /// # Errors
     /// The databases cannot be read.
-    pub async fn losses(&self, env: &Env, snapshot: &Snapshot) -> Result<Vec<String>> {
+    pub async fn losses(&self, env: &Env, snapshot: &Snapshot, set: &[String]) -> Result<Vec<String>> {
         let turn = self.0.turn(env.id()).await;
         let (past, _open) = self.0.open(env.id(), snapshot).await?;
         drop(turn);
         let mut both = self.0.databases.beside(env.id(), &past.join("main.db")).await?;
         let compared = compare(&mut both, snapshot).await;
+        let live = both.rows(LIVE).await;
         both.close().await;
         let (mut losses, named) = compared?;
+        losses.extend(self.0.releases.brought_back(env, live?.into_iter().next()).await?.words(set));
         for name in self.0.releases.unclaimed(env, named).await? {
             losses.push(format!("domain {name} is named again and not claimed by this: domain_set does it"));
         }

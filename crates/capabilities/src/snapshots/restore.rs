@@ -36,6 +36,10 @@ struct Prepared {
     contents: HashSet<String>,
 }
 
+/// Reads the release that is live in the database beside.
+pub(super) const LIVE: &str = "SELECT number, manifest, site FROM beside._steading_release WHERE number = \
+    (SELECT CAST(value AS INTEGER) FROM beside._steading_state WHERE key = 'release')";
+
 /// Reads the names of the contents of files.
 const CONTENTS: &str = "SELECT content FROM _steading_object";
 
@@ -45,7 +49,8 @@ impl Snapshots {
     /// now too: who has signed out stays out, and who is not a user any more is out.
     ///
     /// # Errors
-    /// `not_found`; `quota_exceeded` where the moment before cannot be kept; `unavailable` where others write for too
+    /// `not_found`; `forbidden` where a secret would be sent to another host by who may not say that; `quota_exceeded` where the
+    /// moment before cannot be kept; `unavailable` where others write for too
     /// long, or the disk is full. Nothing has changed then.
     pub async fn restore(&self, env: &Env, id_or_name: &str) -> Result<Restored> {
         let (this, env, wanted) = (self.clone(), env.clone(), id_or_name.to_owned());
@@ -62,6 +67,8 @@ impl Snapshots {
 
 impl Inner {
     async fn restore(&self, env: &Env, snapshot: Snapshot) -> Result<Restored> {
+        let row = self.live_of(env, &snapshot).await?;
+        self.releases.brought_back(env, row).await?.may(env)?;
         self.forget_automatic(env, &snapshot).await?;
         self.bytes(env).await?;
         // Before others have to wait.
@@ -97,6 +104,15 @@ impl Inner {
         let message = format!("returned to the snapshot {}; {} undoes it", snapshot.snapshot, undo.snapshot);
         self.logs.append(env, Entry::new(Timestamp::now(), Level::Warn, Source::Database, message));
         Ok(Restored { snapshot, undo: undo.snapshot })
+    }
+
+    /// The release that was live at a snapshot.
+    async fn live_of(&self, env: &Env, snapshot: &Snapshot) -> Result<Option<Vec<serde_json::Value>>> {
+        let (from, _open) = self.open(env.id(), snapshot).await?;
+        let mut both = self.databases.beside(env.id(), &from.join("main.db")).await?;
+        let rows = both.rows(LIVE).await;
+        both.close().await;
+        Ok(rows?.into_iter().next())
     }
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.

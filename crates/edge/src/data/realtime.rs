@@ -40,7 +40,7 @@ pub(super) async fn answer(data: &Data, ask: &Ask<'_>, body: Body) -> Result<Res
             ask.guest(data).await?;
             let Nothing {} = ask.json(body).await?;
             let origin = ask.parts.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-            let ticket = data.realtime.ticket(ask.env, origin, ask.token()?.as_ref()).await?;
+            let ticket = data.realtime.ticket(ask.env, ask.peer(), origin, ask.token()?.as_ref()).await?;
             let expires_in = data.realtime.limits().ticket.as_secs();
             Ok(answer_json(
                 StatusCode::CREATED,
@@ -156,7 +156,7 @@ async fn events(data: &Data, ask: &Ask<'_>) -> Result<Response> {
             ask.token()?
         }
     };
-    let connection = data.realtime.connect(ask.env, data.realtime.seat(ask.peer())?, token).await?;
+    let mut connection = data.realtime.connect(ask.env, data.realtime.seat(ask.peer())?, token).await?;
     if !asked.subscribe.is_empty() {
         connection.subscribe(&asked.subscribe).await.map_err(|error| error.under("/subscribe"))?;
     }

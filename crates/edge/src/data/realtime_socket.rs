@@ -166,7 +166,7 @@ fn no_hello() -> Error {
 fn text(frame: Frame) -> Raw {
     match (frame.json.is_empty(), frame.at) {
         (true, at) => Raw::text(json!({ "type": "beat", "at": at }).to_string()),
-        (false, _) => Raw::text(frame.json),
+        (false, _) => Raw::text(&*frame.json),
     }
 }
 

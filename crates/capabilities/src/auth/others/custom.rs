@@ -12,7 +12,7 @@ use super::pending::{self, Stage};
 use super::providers::Custom;
 use crate::auth::account::settle;
 use crate::auth::sign_in::{Before, Who};
-use crate::auth::{Asking, Auth, Inner, SignIn, admin, whole};
+use crate::auth::{Asking, Auth, Inner, SignIn, admin, token, whole};
 use crate::rows::Method;
 
 /// How far ahead a token may end, and how far clocks may differ, in seconds.
@@ -30,6 +30,8 @@ pub struct CustomToken(pub Secret);
 struct Said {
     sub: String,
     jti: String,
+    /// When it ends, in seconds since the Unix epoch.
+    exp: i64,
     role: Option<String>,
     claims: Option<Map<String, Value>>,
 }
@@ -64,12 +66,15 @@ impl Auth {
                 return Err(wrong());
             }
         };
+        // One person alone does not fill what is kept of tokens that were used.
+        self.0.throttles.customs.admit((env.id(), token::hash(said.sub.as_bytes())))?;
         let (signup, how) = (asking.settings.signup, asking.how("custom"));
         whole(async move {
             let mut db = inner.begin(&env).await?;
-            let Said { sub, jti, role, claims } = said;
+            let Said { sub, jti, exp, role, claims } = said;
+            let until = Timestamp::from_micros(exp.saturating_mul(1_000_000));
             let opened = async {
-                if !pending::put(&mut db, &env, Stage::Used, &jti, &json!({})).await? {
+                if !pending::put(&mut db, &env, Stage::Used, (&jti, until), &json!({})).await? {
                     return Err(wrong());
                 }
                 let provider = "custom".to_owned();
@@ -110,9 +115,8 @@ fn holds(said: &Map<String, Value>, aud: &str, custom: &Custom, now: i64) -> Res
         return Err(Bad::Claim("aud"));
     }
     let time = |name: &str| said.get(name).and_then(Value::as_i64);
-    if !time("exp").is_some_and(|exp| now < exp && exp <= now.saturating_add(LONGEST + SKEW)) {
-        return Err(Bad::Claim("exp"));
-    }
+    let holds = |exp: &i64| now < *exp && *exp <= now.saturating_add(LONGEST + SKEW);
+    let exp = time("exp").filter(holds).ok_or(Bad::Claim("exp"))?;
     for name in ["iat", "nbf"] {
         if said.contains_key(name) && time(name).is_none_or(|at| at > now.saturating_add(SKEW)) {
             return Err(Bad::Claim(if name == "iat" { "iat" } else { "nbf" }));
@@ -132,7 +136,7 @@ fn holds(said: &Map<String, Value>, aud: &str, custom: &Custom, now: i64) -> Res
         }
         None => None,
     };
-    Ok(Said { sub: named("sub")?, jti: named("jti")?, role, claims })
+    Ok(Said { sub: named("sub")?, jti: named("jti")?, exp, role, claims })
 }
 
 #[cfg(test)]

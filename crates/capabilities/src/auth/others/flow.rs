@@ -1,11 +1,12 @@
 //! The way to a provider and back: begun by a page, taken up by the same page.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::{Code, Env, Error, Result, Secret, Timestamp};
 
 use super::links::{Aim, Vouched};
-use super::pending::{self, AWAY, Away, Back, Stage};
+use super::pending::{self, AWAY, Away, BACK, Back, Stage};
 use super::providers::Provider;
 use super::vouching::{Brought, Vouching};
 use super::{Failed, jose};
@@ -141,14 +142,14 @@ fn astray() -> Error {
 
 /// The cookie of a way by its state, or by the hash of its code. Each way has its own, so that two at once do not end each
 /// other.
-fn cookie(base: &str, state: &str, stage: Stage, value: Secret) -> Cookie {
+fn cookie(base: &str, state: &str, life: Duration, value: Secret) -> Cookie {
     let host =
         url::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     // Browsers take their own machine for secure.
     let secure = base.starts_with("https://") || host == "localhost" || host.ends_with(".localhost");
     let prefix = if secure { "__Host-" } else { "" };
     let name = format!("{prefix}oauth-{}", state.get(..16).unwrap_or_default());
-    Cookie { name, value, secure, posted: false, life: stage.life().as_secs() }
+    Cookie { name, value, secure, posted: false, life: life.as_secs() }
 }
 
 impl Auth {
@@ -191,7 +192,7 @@ impl Auth {
         let away = Away { until, provider: name.to_owned(), callback, redirect, challenge };
         let away = serde_json::to_vec(&away).map_err(Error::internal)?;
         let held = Secret::new(format!("{held}.{}", inner.keys.seal(&place(env, &state), &away)?));
-        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, Stage::Home, held) };
+        let cookie = Cookie { posted: name == "apple", ..cookie(&base, &state, AWAY, held) };
         Ok(Departure { location: location.into(), cookie: Some(cookie) })
     }
 
@@ -207,7 +208,7 @@ impl Auth {
             return Err(astray());
         }
         let base = inner.post.url(env, asking.domain.into()).await?;
-        let mut spent = cookie(&base, state, Stage::Home, Secret::new(""));
+        let mut spent = cookie(&base, state, AWAY, Secret::new(""));
         let held = arrival.cookies.iter().find(|(name, _)| *name == spent.name).map(|(_, held)| held);
         let (held, sealed) = held.and_then(|held| held.expose().split_once('.')).ok_or_else(astray)?;
         let trip = Trip::of(env, held);
@@ -233,7 +234,7 @@ impl Auth {
         };
         let outcome = match found {
             Ok(Some((code, kept))) => {
-                let kept = kept.map(|kept| cookie(&base, &named(env, &code), Stage::Back, kept));
+                let kept = kept.map(|kept| cookie(&base, &named(env, &code), BACK, kept));
                 cookies.extend(kept);
                 format!("auth_oauth={}", code.expose())
             }
@@ -288,7 +289,7 @@ impl Auth {
             let back = pending::take::<Back>(&mut db, &env, Stage::Back, shown.code.expose()).await;
             let back = settle(db, back).await?;
             let kept = text(&hash(shown.verifier.expose().as_bytes()));
-            let named = cookie(&base, &named(&env, &shown.code), Stage::Back, Secret::new("")).name;
+            let named = cookie(&base, &named(&env, &shown.code), BACK, Secret::new("")).name;
             let held = shown.cookies.iter().find(|(name, _)| *name == named);
             let held = held.map(|(_, held)| pending::hash(&env, "browser", held.expose()));
             let same =
@@ -422,10 +423,12 @@ impl Inner {
         };
         let mut db = self.databases.writer(env).await.map_err(Error::from)?;
         db.begin(Durability::Normal).await.map_err(Error::from)?;
+        let now = Timestamp::now();
         let put = async {
             // Of two who come back with one state one is taken up.
-            let first = pending::put(&mut db, env, Stage::Home, &arrival.state, &()).await?;
-            pending::put(&mut db, env, Stage::Back, code.expose(), &back).await?;
+            let first =
+                pending::put(&mut db, env, Stage::Home, (&arrival.state, now.plus(AWAY)), &()).await?;
+            pending::put(&mut db, env, Stage::Back, (code.expose(), now.plus(BACK)), &back).await?;
             Ok(first)
         }
         .await;

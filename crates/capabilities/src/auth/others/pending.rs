@@ -17,8 +17,14 @@ use crate::database::{Role, Writer};
 /// How long somebody may be away.
 pub(super) const AWAY: Duration = Duration::from_secs(10 * 60);
 
-/// How much may be under way in one environment.
+/// How long the page that has begun may take to take up what a provider has said.
+pub(super) const BACK: Duration = Duration::from_secs(2 * 60);
+
+/// How much of each kind may be under way in one environment.
 const MOST: u64 = 20_000;
+
+/// How many custom tokens that were used are kept in mind until they end.
+const MOST_USED: u64 = 100_000;
 
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +46,11 @@ impl Stage {
         }
     }
 
-    /// How long it is good for.
-    pub const fn life(self) -> Duration {
+    /// How many there may be.
+    const fn most(self) -> u64 {
         match self {
-            Stage::Home => AWAY,
-            Stage::Back => Duration::from_secs(2 * 60),
-            Stage::Used => Duration::from_secs(2 * 60 * 60),
+            Stage::Home | Stage::Back => MOST,
+            Stage::Used => MOST_USED,
         }
     }
 }
@@ -84,24 +89,24 @@ pub(super) fn hash(env: &Env, label: &str, text: &str) -> String {
     hexadecimal(&token::hash(format!("{}\n{label}\n{text}", env.id()).as_bytes()))
 }
 
-/// Writes down what is under way; whether there was nothing of that name.
+/// Writes down what is under way until then; whether there was nothing of that name.
 pub(super) async fn put(
     db: &mut Writer,
     env: &Env,
     stage: Stage,
-    name: &str,
+    (name, until): (&str, Timestamp),
     what: &impl Serialize,
 ) -> Result<bool> {
     let now = Timestamp::now();
     let expired = "DELETE FROM _steading_oauth WHERE expires_at <= ?1";
     db.run(Role::Platform, expired, &[now.as_micros().into()]).await?;
-    few(db, "_steading_oauth", MOST).await?;
+    few(db, &format!("_steading_oauth WHERE stage = '{}'", stage.as_str()), stage.most()).await?;
     let sql = "INSERT INTO _steading_oauth (id, stage, said, expires_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
     let params: [Value; 4] = [
         hash(env, stage.as_str(), name).into(),
         stage.as_str().into(),
         serde_json::to_string(what).map_err(Error::internal)?.into(),
-        now.plus(stage.life()).as_micros().into(),
+        until.as_micros().into(),
     ];
     Ok(db.run(Role::Platform, sql, &params).await?.changed > 0)
 }

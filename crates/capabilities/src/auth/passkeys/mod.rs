@@ -385,7 +385,8 @@ impl Inner {
 
     /// The answer to what is not what was asked for. Why is for the app's makers to read.
     fn unfit(&self, env: &Env, why: Refusal) -> Error {
-        let level = if why == Refusal::Counter { Level::Warn } else { Level::Info };
+        // A passkey that was copied stands apart from what anybody causes.
+        let level = if why == Refusal::Counter { Level::Error } else { Level::Info };
         self.post.note(env, level, &format!("a passkey was refused: {why}"), &[]);
         refused()
     }

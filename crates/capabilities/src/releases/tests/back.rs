@@ -196,7 +196,7 @@ async fn a_rollback_after_a_hundred_rows_does_to_each_what_was_said() {
     assert_eq!(before.len(), 101);
 
     let cancel = CancellationToken::new();
-    let plan = yard.releases.plan_rollback(&yard.env, 1, &cancel).await.unwrap();
+    let plan = yard.releases.plan_rollback(&yard.env, 1, &[], &cancel).await.unwrap();
     assert_eq!((plan.release, plan.changed, all().await == before), (2, false, true));
     let back = yard.rollback(1).await.unwrap();
     assert_eq!((&plan.changes, &plan.effects), (&back.changes, &back.effects));

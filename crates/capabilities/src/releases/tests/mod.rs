@@ -76,7 +76,7 @@ impl Yard {
     }
 
     async fn rollback(&self, release: u64) -> Result<Applied> {
-        self.releases.rollback(&self.env, release, &CancellationToken::new()).await
+        self.releases.rollback(&self.env, release, &[], &CancellationToken::new()).await
     }
 
     async fn execute(&self, sql: &str) {

@@ -167,6 +167,6 @@ async fn a_secret_is_sent_to_another_host_by_who_may_set_it_alone() {
     refused(apply(&writes, auth("https://id.example.com/b", phone)).await, "sms.example.com");
     // Nor does it come back with an earlier release.
     apply(&trusted, parse(json!({ "auth": { "methods": [] } }))).await.unwrap();
-    refused(yard.releases.rollback(&writes, 1, &cancel).await, "id.example.com");
-    assert!(yard.releases.rollback(&trusted, 1, &cancel).await.unwrap().changed);
+    refused(yard.releases.rollback(&writes, 1, &[], &cancel).await, "id.example.com");
+    assert!(yard.releases.rollback(&trusted, 1, &[], &cancel).await.unwrap().changed);
 }

@@ -102,7 +102,7 @@ async fn an_old_snapshot_is_packed_away_and_comes_back(engine: Engine) {
     yard.tidy(&env).await;
     assert_eq!(yard.stored(&env), 1);
     let packed = yard.ground.snapshots.find(&env, &first).await.unwrap();
-    let losses = yard.ground.snapshots.losses(&env, &packed).await.unwrap();
+    let losses = yard.ground.snapshots.losses(&env, &packed, &[]).await.unwrap();
     assert!(losses.contains(&"table todos: rows 2 removed since are back".to_owned()), "{losses:?}");
     let with = super::super::With::Data;
     yard.ground.snapshots.branch(&env, past.id(), Some(&first), with).await.unwrap();
