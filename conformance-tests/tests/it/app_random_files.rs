@@ -1,5 +1,5 @@
 //! Random people at a bucket with random rules over what is noted about files, held against the reference of rows: nothing
-//! more is listed, read, put or removed than access says, and nothing less.
+//! more is listed, read, put, replaced, moved, copied or removed than access says, and nothing less.
 
 use std::collections::BTreeSet;
 
@@ -93,6 +93,69 @@ impl World {
         Ok(())
     }
 
+    /// Puts a file where one is. Who may not see that one is not told more than they are of an empty place.
+    fn replace(&mut self, actor: Actor) -> anyhow::Result<()> {
+        let path = self.path();
+        let Some(at) = self.tables[0].rows.iter().position(|row| row.id == path) else { return Ok(()) };
+        let mut values = self.chance.values(true);
+        values.entry("done").or_insert(false.into());
+        let table = &self.tables[0];
+        let row = &table.rows[at];
+        let new = Row { id: path.clone(), ..Row::new(row.owner, &values) };
+        let expected = if table.access.shows(row, actor) {
+            if table.access.changes(row, &new, actor) { 200 } else { 403 }
+        } else if table.access.takes(&table.made(actor, &values), actor) {
+            409
+        } else {
+            403
+        };
+        let request = self.person(actor).request("PUT", &format!("/_/files/box/{path}"));
+        let request = request.header("content-type", "text/plain").header("file-metadata", &ascii(&values));
+        let reply = Reply::of(request.body(b"again".to_vec()))?;
+        ensure!(reply.status == expected, "{expected} was expected: {actor:?} replaces {path}: {reply:?}");
+        if expected == 200 {
+            self.tables[0].rows[at] = new;
+        }
+        Ok(())
+    }
+
+    /// Gives a file another path, or makes another of it.
+    fn carry(&mut self, actor: Actor, how: &str) -> anyhow::Result<()> {
+        let from = self.path();
+        let to = if self.chance.once_in(3) { self.path() } else { format!("to{}.txt", self.made) };
+        self.made += 1;
+        if from == to {
+            return Ok(());
+        }
+        let table = &self.tables[0];
+        let given = |row: &Row| row.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let made = |row: &Row| Row { id: to.clone(), ..table.made(actor, &given(row)) };
+        let row = table.seen(actor, &from).cloned();
+        let is_there = table.rows.iter().any(|row| row.id == to);
+        let expected = match &row {
+            None => 404,
+            Some(row) if !table.access.takes(&made(row), actor) => 403,
+            Some(_) if is_there => 409,
+            Some(_) if how == "copy" => 201,
+            Some(row) if !table.access.changes(row, row, actor) => 403,
+            Some(_) => 200,
+        };
+        let copy = row.as_ref().map(made);
+        let reply =
+            self.person(actor).send("POST", &format!("/_/files/box/{from}/{how}"), &json!({ "to": to }))?;
+        ensure!(
+            reply.status == expected,
+            "{expected} was expected: {actor:?} does {how} of {from} to {to}: {reply:?}"
+        );
+        let rows = &mut self.tables[0].rows;
+        match expected {
+            200 => rows.iter_mut().filter(|row| row.id == from).for_each(|row| row.id.clone_from(&to)),
+            201 => rows.extend(copy),
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn path(&mut self) -> String {
         let rows = &self.tables[0].rows;
         if rows.is_empty() || self.chance.once_in(10) {
@@ -104,8 +167,11 @@ impl World {
 
     fn attack(&mut self) -> anyhow::Result<()> {
         let actor = self.chance.of(&Actor::ALL);
-        match self.chance.below(8) {
+        match self.chance.below(12) {
             0 | 1 => return self.put(actor),
+            8 | 9 => return self.replace(actor),
+            10 => return self.carry(actor, "move"),
+            11 => return self.carry(actor, "copy"),
             2..=4 => {
                 let reply = self.person(actor).ask("GET", "/_/files/box?limit=200")?;
                 let listed: BTreeSet<&str> = reply.body["files"]
@@ -163,7 +229,7 @@ fn attacks(worlds: u64, on_each: usize, first_seed: u64) {
 
 #[test]
 fn random_attacks_on_files_read_and_change_what_access_says() {
-    attacks(12, 60, 1);
+    attacks(12, 90, 1);
 }
 
 #[test]

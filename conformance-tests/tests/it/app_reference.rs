@@ -124,7 +124,7 @@ impl Access {
         }
     }
 
-    fn shows(&self, row: &Row, to: Actor) -> bool {
+    pub fn shows(&self, row: &Row, to: Actor) -> bool {
         match self {
             Self::Private => row.owner == Some(to),
             Self::PublicRead | Self::AdminWrite => true,
@@ -134,7 +134,7 @@ impl Access {
         }
     }
 
-    fn takes(&self, new: &Row, from: Actor) -> bool {
+    pub fn takes(&self, new: &Row, from: Actor) -> bool {
         match self {
             Self::Private | Self::PublicRead => from != Actor::Visitor,
             Self::AdminWrite | Self::AdminOnly => from == Actor::Admin,
@@ -143,7 +143,7 @@ impl Access {
         }
     }
 
-    fn changes(&self, row: &Row, new: &Row, by: Actor) -> bool {
+    pub fn changes(&self, row: &Row, new: &Row, by: Actor) -> bool {
         match self {
             Self::Private | Self::PublicRead => row.owner == Some(by),
             Self::AdminWrite | Self::AdminOnly => by == Actor::Admin,

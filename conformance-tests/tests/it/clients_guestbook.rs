@@ -84,4 +84,25 @@ fn a_photo_is_sent_and_seen_in_another_size() {
         .unwrap();
     mallory.ask("DELETE", &format!("/_/files/photos/{photo}")).unwrap().refuses(403, "forbidden").unwrap();
     assert_eq!(mallory.ask("GET", "/_/files/photos").unwrap().body, json!({ "files": [] }), "nobody lists");
+
+    // And somebody else's entry, or one in somebody else's name.
+    let entry = rows.body["rows"][0].clone();
+    let at = format!("/_/db/entries/{}", entry["id"].as_str().unwrap());
+    let hacked = json!({ "message": "Hacked" });
+    let mine = json!({ "name": "Mallory", "message": "Hello" });
+    let mut forged = mine.clone();
+    forged["owner"] = owner.into();
+    mallory.send("PATCH", &at, &hacked).unwrap().refuses(403, "forbidden").unwrap();
+    mallory.send("PUT", &at, &mine).unwrap().refuses(403, "forbidden").unwrap();
+    mallory.ask("DELETE", &at).unwrap().refuses(403, "forbidden").unwrap();
+    let matching = mallory.request("PATCH", &at).header("if-match", "*").json(&hacked);
+    Reply::of(matching).unwrap().refuses(403, "forbidden").unwrap();
+    mallory.send("POST", "/_/db/entries", &forged).unwrap().refuses(403, "forbidden").unwrap();
+    app.visitor().send("POST", "/_/db/entries", &mine).unwrap().refuses(403, "forbidden").unwrap();
+    let batch = json!({ "operations": [
+        { "do": "create", "on": "entries", "new": mine },
+        { "do": "delete", "on": "entries", "id": entry["id"] },
+    ] });
+    mallory.send("POST", "/_/batch", &batch).unwrap().refuses(403, "forbidden").unwrap();
+    assert_eq!(app.visitor().list("entries", &[]).unwrap().body["rows"], json!([entry]), "all is as it was");
 }

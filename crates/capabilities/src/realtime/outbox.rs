@@ -240,7 +240,7 @@ mod tests {
         let limits = RealtimeLimits { waiting_bytes: 160, ..RealtimeLimits::default() };
         let all = Arc::new(Waiting::new(100));
         let [idle, busy] = [0; 2].map(|_| Outbox::new(&limits, &all, &Subject::Visitor));
-        for _ in 0..20 {
+        for _ in 0..30 {
             idle.push(frame("12345"));
             busy.push(frame("12345"));
             assert!(busy.next().await.is_some());
