@@ -14,6 +14,7 @@ mod keeping;
 mod limits;
 mod runs;
 mod servers;
+mod showing;
 mod snapshots;
 mod status;
 mod surroundings;
@@ -39,6 +40,7 @@ pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
 pub use servers::{Program, Server};
+pub use showing::Visibility;
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
