@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use conformance_tests::Preview;
 use serde_json::{Value, json};
-use testkit::http::Request;
 use testkit::{Client, Steading, require};
 
 use crate::load::{Connection, Table, milliseconds, timed, unlimited};
@@ -154,9 +154,9 @@ fn previews(table: &mut Table) {
         shown = client.output("preview_open", &json!({ "port": 8000 })).unwrap();
     });
     table.most("a server is started and its preview opened", took, 1_500.0, "ms");
-    let url = shown["url"].as_str().unwrap().trim_end_matches('/').to_owned();
+    let preview = Preview::of(&shown, &steading).unwrap();
     let get = || {
-        let got = Request::get(&format!("{url}/")).via(steading.authority()).send().unwrap();
+        let got = preview.ask("GET", "/").send().unwrap();
         assert_eq!((got.status, got.body.as_slice()), (200, b"ready\n".as_slice()));
     };
     let awake = Times::of((0..50).map(|_| timed(get)).collect());
@@ -174,7 +174,7 @@ fn previews(table: &mut Table) {
         1_500.0,
         "ms",
     );
-    let mut page = events(&url, steading.authority());
+    let mut page = events(&preview, steading.authority());
     let told = (0..20).map(|number| {
         sleep(REST);
         timed(|| {
@@ -188,11 +188,12 @@ fn previews(table: &mut Table) {
 }
 
 /// A page that listens.
-fn events(url: &str, authority: &str) -> TcpStream {
+fn events(preview: &Preview, authority: &str) -> TcpStream {
     let mut stream = TcpStream::connect(authority).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let host = url.split("://").nth(1).unwrap();
-    write!(stream, "GET /events HTTP/1.1\r\nhost: {host}\r\n\r\n").unwrap();
+    let pass = preview.pass.as_deref().unwrap_or_default();
+    let head = format!("host: {}\r\nsteading-preview: {pass}", preview.host);
+    write!(stream, "GET /events HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
     read_until(&mut stream, "ready\n");
     stream
 }

@@ -8,6 +8,7 @@ mod incoming;
 mod liar;
 mod live;
 mod model;
+mod preview;
 mod shared;
 
 pub use app::{App, Person, Reply, Session, encoded};
@@ -18,4 +19,5 @@ pub use incoming::Incoming;
 pub use liar::liar;
 pub use live::{Event, Events, Socket};
 pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};
+pub use preview::Preview;
 pub use shared::Shared;

@@ -1,8 +1,9 @@
-//! Servers in sandboxes, shown at hosts of their own.
+//! Servers in sandboxes, shown at hosts of their own to whoever may see them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,11 +11,13 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use edge::Secured;
+use futures::future::BoxFuture;
 use hands::Visit;
-use http::StatusCode;
-use kernel::{Code, Result};
+use http::header::HeaderName;
+use http::{HeaderValue, StatusCode};
+use kernel::{Code, Result, SandboxId, Timestamp};
 use mcp_server::platform::Platform;
-use sandbox::preview::{self, Failure, Scheme, Visitor};
+use sandbox::preview::{self, Entry, Failure, Scheme, Visitor};
 use sandbox::session::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
@@ -25,16 +28,35 @@ const WAKING: Duration = Duration::from_millis(1_500);
 /// How long a visitor's connection may carry nothing.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How often it is looked whether a visitor whose connection lasts may still see what they see.
+const LOOKED: Duration = Duration::from_secs(10);
+
+/// Which pages get what is private besides those of its own host, where a browser does not tell whose asks (Fetch §3.7).
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// A port of a sandbox.
+#[derive(Clone, Copy)]
+struct Port {
+    sandbox: SandboxId,
+    number: u16,
+}
+
 /// A connection into a sandbox, which is awake for as long.
 struct Visited {
     stream: Connection,
     _visit: Visit,
     idle: Pin<Box<Sleep>>,
+    /// Comes when its visitor may not see it any more; none when it has.
+    over: Option<BoxFuture<'static, ()>>,
 }
 
 impl Visited {
-    /// What has come of reading or writing, unless nothing has moved for too long.
+    /// What has come of reading or writing, unless it is over or nothing has moved for too long.
     fn moved<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.over.as_mut().is_none_or(|over| over.as_mut().poll(cx).is_ready()) {
+            self.over = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if outcome.is_ready() {
             self.idle.as_mut().reset(Instant::now() + IDLE);
             return outcome;
@@ -71,7 +93,7 @@ impl AsyncWrite for Visited {
 }
 
 /// Answers for the server that `label` stands for.
-pub async fn show(platform: &Platform, label: &str, request: Request) -> Response {
+pub async fn show(platform: &Arc<Platform>, label: &str, request: Request) -> Response {
     let (method, headers) = (request.method().clone(), request.headers().clone());
     match answer(platform, label, request).await {
         Ok(response) => response,
@@ -87,36 +109,82 @@ pub async fn show(platform: &Platform, label: &str, request: Request) -> Respons
     }
 }
 
-async fn answer(platform: &Platform, label: &str, request: Request) -> Result<Response> {
+async fn answer(platform: &Arc<Platform>, label: &str, request: Request) -> Result<Response> {
     let nothing = || kernel::Error::not_found("such preview");
-    let (sandbox, port) = platform.previews.read(label).ok_or_else(nothing)?;
+    let (sandbox, number) = platform.previews.read(label).ok_or_else(nothing)?;
+    let port = Port { sandbox, number };
     let workspace = platform.hands.of_sandbox(sandbox).await?.ok_or_else(nothing)?;
     // What a credential shows ends with it, and nobody's visit wakes what is nobody's.
     if !platform.has_owner(&workspace).await? {
         return Err(nothing());
     }
-    // It goes on waking when its visitor is told to wait.
-    let waking = platform.hands.wake_for_visitor(&workspace);
-    let Ok(woken) = tokio::time::timeout(WAKING, waking).await else {
-        return Ok(preview::waking(request.method(), request.headers()).map(Body::new));
-    };
-    let hand = woken?;
     let Some(ConnectInfo(client)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() else {
         return Err(kernel::Error::internal("a request from nowhere"));
     };
     let scheme = if request.extensions().get::<Secured>().is_some() { Scheme::Https } else { Scheme::Http };
-    let (method, headers) = (request.method().clone(), request.headers().clone());
-    let Some(visit) = hand.visit() else {
+    let (parts, body) = request.into_parts();
+    let (method, headers) = (parts.method.clone(), parts.headers.clone());
+    let now = Timestamp::now();
+    let entry = platform.previews.entry(sandbox, number, &parts, now);
+    let until = match entry {
+        Entry::Pass(until) | Entry::Cookie(until) => Some(until),
+        _ if platform.hands.public_ports(&workspace).await?.contains(&number) => None,
+        Entry::Anothers => return Ok(preview::anothers(&method, &headers).map(Body::new)),
+        Entry::Stranger => return Ok(preview::private(&method, &headers).map(Body::new)),
+    };
+    if let Some(to) = preview::onwards(&parts) {
+        let visited_by = if platform.urls.scheme == "https" { Scheme::Https } else { scheme };
+        let cookies = match entry {
+            Entry::Pass(_) => platform.previews.cookies(sandbox, number, visited_by, now),
+            Entry::Cookie(_) | Entry::Anothers | Entry::Stranger => Vec::new(),
+        };
+        return Ok(preview::moved(&to, cookies).map(Body::new));
+    }
+    // It goes on waking when its visitor is told to wait.
+    let waking = platform.hands.wake_for_visitor(&workspace);
+    let Ok(woken) = tokio::time::timeout(WAKING, waking).await else {
+        return Ok(preview::waking(&method, &headers).map(Body::new));
+    };
+    let Some(visit) = woken?.visit() else {
         let busy = kernel::Error::new(Code::Unavailable, "too many visitors are at this preview");
         return Err(busy);
     };
-    let Ok(stream) = visit.dial(port).await else {
+    let Ok(stream) = visit.dial(number).await else {
         return Ok(preview::failed(&method, &headers, Failure::Broken).map(Body::new));
     };
-    let stream = Visited { stream, _visit: visit, idle: Box::pin(sleep(IDLE)) };
+    let over = Box::pin(ended(Arc::clone(platform), port, until));
+    let stream = Visited { stream, _visit: visit, idle: Box::pin(sleep(IDLE)), over: Some(over) };
     let visitor = Visitor { address: client.ip(), scheme };
-    Ok(match preview::forward(request, stream, visitor).await {
+    let mut response = match preview::forward(Request::from_parts(parts, body), stream, visitor).await {
         Ok(response) => response.map(Body::new),
         Err(failure) => preview::failed(&method, &headers, failure).map(Body::new),
-    })
+    };
+    if until.is_some() {
+        let own = HeaderValue::from_static("same-origin");
+        response.headers_mut().entry(CROSS_ORIGIN_RESOURCE_POLICY).or_insert(own);
+    }
+    Ok(response)
+}
+
+/// Waits until a visitor may not see a port any more who was let in `until` then, or because it is public.
+async fn ended(platform: Arc<Platform>, port: Port, until: Option<Timestamp>) {
+    loop {
+        sleep(LOOKED).await;
+        match may_stay(&platform, port, until).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(error = error.chain(), "it is not known who may see a preview"),
+        }
+    }
+}
+
+async fn may_stay(platform: &Platform, port: Port, until: Option<Timestamp>) -> Result<bool> {
+    let Some(workspace) = platform.hands.of_sandbox(port.sandbox).await? else { return Ok(false) };
+    if !platform.has_owner(&workspace).await? {
+        return Ok(false);
+    }
+    if until.is_some_and(|until| until > Timestamp::now()) {
+        return Ok(true);
+    }
+    Ok(platform.hands.public_ports(&workspace).await?.contains(&port.number))
 }

@@ -13,7 +13,7 @@ use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment, SecretKind};
-use hands::{Hand, Hands};
+use hands::{Hand, Hands, Visibility};
 use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use sandbox::preview::Labels;
 use store::Workspace;
@@ -54,6 +54,14 @@ pub struct Platform {
     pub urls: Urls,
     /// Below it, each environment has its directory.
     pub environments_dir: PathBuf,
+}
+
+/// Where a port of a sandbox is shown.
+pub struct Shown {
+    /// Its address, with a pass in it where not everybody sees it.
+    pub url: String,
+    /// Whether everybody does.
+    pub public: bool,
 }
 
 /// Where apps answer.
@@ -149,6 +157,32 @@ impl Platform {
         let Ok(id) = owner.parse::<KeyId>() else { return Ok(owner == OPERATOR) };
         let key = self.control.store().keys().get(id).await?;
         Ok(key.is_some_and(|key| key.is_live(Timestamp::now())))
+    }
+
+    /// Where a port of a workspace's sandbox is shown, to whom `to` says from now on, where it says.
+    ///
+    /// # Errors
+    /// `invalid_input` where it is no port; as [`Hands::show`].
+    pub async fn show(&self, workspace: &Workspace, port: u16, to: Option<Visibility>) -> Result<Shown> {
+        if port == 0 {
+            return Err(Error::invalid("/port", "0 is no port"));
+        }
+        if let Some(to) = to {
+            self.hands.show(workspace, port, to).await?;
+        }
+        let public = self.hands.public_ports(workspace).await?;
+        Ok(self.shown(workspace, port, &public))
+    }
+
+    /// Where a port is shown of a sandbox whose `public` ones are these.
+    #[must_use]
+    pub fn shown(&self, workspace: &Workspace, port: u16, public: &[u16]) -> Shown {
+        let mut url = self.urls.preview(&self.previews.label(workspace.sandbox, port));
+        let public = public.contains(&port);
+        if !public {
+            url.push_str(&Labels::query(&self.previews.pass(workspace.sandbox, port, Timestamp::now())));
+        }
+        Shown { url, public }
     }
 
     /// The sandbox of that workspace, awake.

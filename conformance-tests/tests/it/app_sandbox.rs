@@ -1,9 +1,8 @@
 //! Sandboxes from outside: an agent's work in one, and what an attacker with code in it gets.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use conformance_tests::Place;
+use conformance_tests::{Place, Preview};
 use serde_json::{Value, json};
 use testkit::{Client, Steading, require};
 
@@ -186,26 +185,21 @@ fn two_credentials_and_two_environments_have_nothing_in_common() {
 fn a_server_is_shown_at_a_secret_host_and_nowhere_else() {
     let sandbox = Sandbox::new("sandbox-preview");
     sandbox.run("mkdir site && echo 'hello from inside' > site/index.html && (python3 -m http.server 8123 -d site >/dev/null 2>&1 &)");
-    let url = sandbox.tool("preview_open", &json!({ "port": 8123 }))["url"].as_str().unwrap().to_owned();
-    let host = url.strip_prefix("http://").unwrap();
+    let shown = sandbox.tool("preview_open", &json!({ "port": 8123 }));
+    let preview = Preview::of(&shown, &sandbox.0.steading).unwrap();
     let ask = |host: &str| {
-        let mut stream = std::net::TcpStream::connect(sandbox.0.steading.authority()).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let asked = preview.ask("GET", "/").header("host", host).send().unwrap();
+        (asked.status, String::from_utf8(asked.body).unwrap())
     };
-    let answer = ask(host);
-    assert!(answer[8..12] == *" 200" && answer.contains("hello from inside"), "{answer}");
-    let (label, domain) = host.split_once('.').unwrap();
+    assert_eq!(ask(&preview.host), (200, "hello from inside\n".to_owned()));
+    let (label, domain) = preview.host.split_once('.').unwrap();
     let (port, token) = label.split_once('-').unwrap();
     let mut forged = token.to_owned();
     let last = if forged.pop() == Some('a') { 'b' } else { 'a' };
     forged.push(last);
     for wrong in [format!("8124-{token}"), format!("{port}-{forged}"), "8123-x".to_owned(), token.to_owned()]
     {
-        let answer = ask(&format!("{wrong}.{domain}"));
-        assert!(answer.starts_with("HTTP/1.1 404"), "{wrong}: {answer}");
+        assert_eq!(ask(&format!("{wrong}.{domain}")).0, 404, "{wrong}");
     }
     assert_eq!(
         sandbox.refused("preview_open", &json!({ "port": 0 }), 400, "invalid_input")["field"],
@@ -231,7 +225,7 @@ fn every_call_of_the_skill_works_in_its_order() {
 fn what_a_credential_has_ends_with_it_and_makes_room_for_others() {
     let sandbox = Sandbox::new("sandbox-gone");
     let operator = sandbox.0.steading.client().without_env();
-    let mut last = String::new();
+    let mut last = None;
     // More than there may be at once.
     for n in 0..23 {
         let wanted = json!({ "name": format!("key {n}"), "env": sandbox.0.slug, "scopes": ["sandbox:use"] });
@@ -241,18 +235,14 @@ fn what_a_credential_has_ends_with_it_and_makes_room_for_others() {
         let command = if n == 22 { serve } else { "true" };
         assert_eq!(client.output("shell_run", &json!({ "command": command })).unwrap()["exit_code"], 0);
         if n == 22 {
-            let url = client.output("preview_open", &json!({ "port": 9000 })).unwrap()["url"].clone();
-            last = url.as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+            let shown = client.output("preview_open", &json!({ "port": 9000 })).unwrap();
+            last = Some(Preview::of(&shown, &sandbox.0.steading).unwrap());
         }
         let revoked =
             operator.request("DELETE", &format!("/v1/keys/{}", made["id"].as_str().unwrap())).send();
         assert!(revoked.unwrap().status < 300);
     }
-    let mut stream = std::net::TcpStream::connect(sandbox.0.steading.authority()).unwrap();
-    write!(stream, "GET / HTTP/1.1\r\nHost: {last}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert_eq!(last.unwrap().ask("GET", "/").send().unwrap().status, 404);
 }
 
 #[test]

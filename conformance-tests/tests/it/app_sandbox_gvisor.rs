@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 
+use conformance_tests::Preview;
 use serde_json::{Value, json};
 use testkit::http::Response;
 use testkit::{Client, Steading, eventually, require, temporary};
@@ -79,13 +78,10 @@ fn a_sandbox_of_gvisor_does_what_any_does() {
         (answer["ports"][0]["port"] == 8123).then_some(())
     };
     assert!(eventually(PATIENCE, ports).is_some());
-    let url = tool("preview_open", json!({ "port": 8123 }))["url"].as_str().unwrap().to_owned();
-    let host = url.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(steading.authority()).unwrap();
-    write!(stream, "GET /src/sum.py HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).unwrap();
-    assert!(page[8..12] == *" 200" && page.contains("sum([1, 2, 3])"), "{page}");
+    let preview = Preview::of(&tool("preview_open", json!({ "port": 8123 })), &steading).unwrap();
+    let page = preview.ask("GET", "/src/sum.py").send().unwrap();
+    assert!(page.status == 200 && page.text().unwrap().contains("sum([1, 2, 3])"), "{page:?}");
+    assert_eq!(preview.ask_as_stranger("GET", "/").send().unwrap().status, 401);
 
     // Its files, while it runs, is stopped, and goes back.
     tool("workspace_snapshot", json!({ "name": "good" }));

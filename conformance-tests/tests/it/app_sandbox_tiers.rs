@@ -55,7 +55,7 @@ fn lying(data: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits until nothing lies in the data directory any more.
-fn archived(server: &Steading) {
+pub fn archived(server: &Steading) {
     let data = &server.ready().data_dir;
     let gone = eventually(LIMIT, || lying(data).is_empty().then_some(()));
     assert!(gone.is_some(), "{:?}\n{}", lying(data), server.log());

@@ -89,6 +89,8 @@ mod sandbox_bridge;
 mod sandbox_egress;
 mod sandbox_mcp;
 mod sandbox_once;
+mod sandbox_preview;
+mod sandbox_preview_browser;
 mod sandbox_room;
 mod sandbox_routes;
 mod sandbox_shell;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use conformance_tests::Preview;
 use serde_json::{Value, json};
 use testkit::http::Request;
 use testkit::{Client, Steading, eventually, require};
@@ -243,10 +244,10 @@ fn a_token_is_good_on_its_own_socket_for_its_own_environment_and_nowhere_else() 
 
     // Outside it opens nothing, however it came there.
     here.run("(python3 -m http.server 8123 -d /run/steading >/dev/null 2>&1 &)");
-    let url = here.client.output("preview_open", &json!({ "port": 8123 })).unwrap()["url"].clone();
+    let shown = here.client.output("preview_open", &json!({ "port": 8123 })).unwrap();
+    let preview = Preview::of(&shown, &ground.steading).unwrap();
     let stolen = eventually(LIMIT, || {
-        let got = Request::get(&format!("{}/token", url.as_str().unwrap()));
-        let got = got.via(ground.steading.authority()).send().unwrap();
+        let got = preview.ask("GET", "/token").send().unwrap();
         (got.status == 200).then(|| String::from_utf8(got.body).unwrap())
     });
     assert_eq!(stolen.unwrap(), tokens[0], "whoever shows the file shows it");

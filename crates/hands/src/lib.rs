@@ -15,6 +15,7 @@ mod keeping;
 mod limits;
 mod runs;
 mod servers;
+mod showing;
 mod snapshots;
 mod status;
 mod surroundings;
@@ -41,6 +42,7 @@ pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
 pub use servers::{Program, Server};
+pub use showing::Visibility;
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;

@@ -291,6 +291,55 @@ impl Workspaces<'_> {
         write.commit().await
     }
 
+    /// Notes that everybody may see what a port of a workspace's sandbox shows; whether they may, which they may not where
+    /// the workspace is gone or `most` of its ports are public already.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn publish(&self, id: WorkspaceId, port: u16, most: i64) -> Result<bool> {
+        let mut write = self.0.begin_write().await?;
+        // The row is held, so that of two at once the second one counts the first.
+        sqlx::query("UPDATE workspaces SET name = name WHERE id = $1")
+            .bind(id.to_string())
+            .execute(write.connection())
+            .await?;
+        let sql = "INSERT INTO public_ports (workspace, port) SELECT id, $2 FROM workspaces WHERE id = $1 \
+                   AND (SELECT COUNT(*) FROM public_ports WHERE workspace = $1) < $3 ON CONFLICT DO NOTHING";
+        sqlx::query(sql)
+            .bind(id.to_string())
+            .bind(i64::from(port))
+            .bind(most)
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(self.public_ports(id).await?.contains(&port))
+    }
+
+    /// Notes that not everybody may see it any more.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn unpublish(&self, id: WorkspaceId, port: u16) -> Result<()> {
+        let mut write = self.0.begin_write().await?;
+        sqlx::query("DELETE FROM public_ports WHERE workspace = $1 AND port = $2")
+            .bind(id.to_string())
+            .bind(i64::from(port))
+            .execute(write.connection())
+            .await?;
+        write.commit().await
+    }
+
+    /// The ports of a workspace's sandbox that everybody may see, in order.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn public_ports(&self, id: WorkspaceId) -> Result<Vec<u16>> {
+        let query = sqlx::query("SELECT port FROM public_ports WHERE workspace = $1 ORDER BY port");
+        let rows = query.bind(id.to_string()).fetch_all(self.0.reader()).await?;
+        let port = |row| Ok(u16::try_from(number(row, "port")?).unwrap_or_default());
+        rows.iter().map(port).collect()
+    }
+
     /// Workspaces whose files are at `place` and that nobody has used since `before`, the longest unused first.
     ///
     /// # Errors
@@ -301,15 +350,17 @@ impl Workspaces<'_> {
         query.bind(most).fetch_all(self.0.reader()).await?.iter().map(workspace).collect()
     }
 
-    /// Forgets a workspace, with its snapshots.
+    /// Forgets a workspace, with its snapshots and its public ports.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn remove(&self, id: WorkspaceId) -> Result<()> {
         let mut write = self.0.begin_write().await?;
-        for sql in
-            ["DELETE FROM workspace_snapshots WHERE workspace = $1", "DELETE FROM workspaces WHERE id = $1"]
-        {
+        for sql in [
+            "DELETE FROM workspace_snapshots WHERE workspace = $1",
+            "DELETE FROM public_ports WHERE workspace = $1",
+            "DELETE FROM workspaces WHERE id = $1",
+        ] {
             sqlx::query(sql).bind(id.to_string()).execute(write.connection()).await?;
         }
         write.commit().await

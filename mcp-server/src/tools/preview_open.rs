@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hands::Visibility;
 use kernel::{Code, Env, Error, Result, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,12 +16,17 @@ pub struct PreviewOpen;
 #[serde(deny_unknown_fields)]
 pub struct Input {
     port: u16,
+    /// Show it to everybody; false ends that.
+    public: Option<bool>,
 }
 
 #[derive(Serialize, JsonSchema)]
 pub struct Output {
-    /// Where it is; whoever has this address sees it.
+    /// Where it is. Unless it is public, the address opens it for a day; a program sends what follows `=` as the header
+    /// `Steading-Preview`.
     url: String,
+    /// Whether everybody sees it.
+    public: bool,
 }
 
 /// How long it is waited for the server.
@@ -34,7 +40,7 @@ impl Tool<Platform> for PreviewOpen {
 
     const SPEC: Spec = Spec {
         title: "Open a preview",
-        about: "Shows the web server on a port of your sandbox at a secret address, HMR included.",
+        about: "Shows the web server on a port of your sandbox by a private link, HMR included.",
         scopes: &[Scope::SandboxUse],
         effect: Effect::Idempotent,
         examples: &[],
@@ -45,6 +51,11 @@ impl Tool<Platform> for PreviewOpen {
             return Err(Error::invalid("/port", "0 is no port"));
         }
         let workspace = cx.platform().workspace(cx.env(), cx.caller()).await?;
+        let to = input.public.map(Visibility::from);
+        // Nobody waits for a server to hide it.
+        if to == Some(Visibility::Private) {
+            cx.platform().show(&workspace, input.port, to).await?;
+        }
         let hand = cx.platform().hands.wake(&workspace).await?;
         let answers = async {
             while hand.dial(input.port).await.is_err() {
@@ -59,8 +70,7 @@ impl Tool<Platform> for PreviewOpen {
             })?,
             () = cx.cancel().cancelled() => return Err(Error::new(Code::Timeout, "the call was given up")),
         }
-        Ok(Output {
-            url: cx.platform().urls.preview(&cx.platform().previews.label(workspace.sandbox, input.port)),
-        })
+        let shown = cx.platform().show(&workspace, input.port, to).await?;
+        Ok(Output { url: shown.url, public: shown.public })
     }
 }

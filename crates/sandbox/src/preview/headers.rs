@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    ALT_SVC, AUTHORIZATION, COOKIE, FORWARDED, HOST, HeaderName, REFERRER_POLICY, SET_COOKIE,
+    ALT_SVC, AUTHORIZATION, COOKIE, FORWARDED, HOST, HeaderName, REFERER, REFERRER_POLICY, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
+use super::passes::{COOKIE_PLAIN, PASS, without_pass};
 use super::{Scheme, Visitor};
 use crate::relay;
 
@@ -46,7 +47,7 @@ pub(super) fn to_server(parts: &mut Parts, visitor: Visitor) -> Option<Option<He
         })
         .cloned()
         .collect();
-    for name in told_by_others.iter().chain([&FORWARDED]) {
+    for name in told_by_others.iter().chain([&FORWARDED, &PASS]) {
         headers.remove(name);
     }
     for name in [AUTHORIZATION, X_API_KEY] {
@@ -55,6 +56,12 @@ pub(super) fn to_server(parts: &mut Parts, visitor: Visitor) -> Option<Option<He
         }
     }
     strip_cookies(headers);
+    if let Some(referer) = headers.remove(REFERER)
+        && let Some(referer) = referer.to_str().ok().map(without_pass)
+        && let Ok(referer) = HeaderValue::from_str(&referer)
+    {
+        headers.insert(REFERER, referer);
+    }
     let address: IpAddr = visitor.address.to_canonical();
     if let Ok(address) = HeaderValue::from_str(&address.to_string()) {
         headers.insert(X_FORWARDED_FOR, address);
@@ -113,8 +120,9 @@ fn strip_cookies(headers: &mut HeaderMap) {
 
 /// Whether a cookie has one of the platform's names. Browsers compare the prefix without case (RFC 6265bis §4.1.3).
 fn is_platforms(pair: &[u8]) -> bool {
-    pair.get(..PLATFORM_COOKIES.len())
-        .is_some_and(|name| name.eq_ignore_ascii_case(PLATFORM_COOKIES.as_bytes()))
+    [PLATFORM_COOKIES, COOKIE_PLAIN]
+        .iter()
+        .any(|own| pair.get(..own.len()).is_some_and(|name| name.eq_ignore_ascii_case(own.as_bytes())))
 }
 
 /// The cookie without its domain, so that it is this host's alone; none where the name is the platform's.
@@ -194,9 +202,19 @@ mod tests {
     #[test]
     fn what_is_the_platforms_does_not_arrive() {
         check(
-            &[("cookie", "a=1; __Host-stead_preview=x; b=2"), ("cookie", "__host-STEADING=y;c")],
+            &[
+                ("cookie", "a=1; __Host-stead_preview=x; b=2"),
+                ("cookie", "__host-STEADING=y;c;steading-preview=z"),
+                ("cookie", " STEADING-PREVIEW =z"),
+            ],
             &[("cookie", "a=1; b=2; c")],
         );
+        check(&[("steading-preview", "x"), ("Steading-Preview", "y")], &[]);
+        check(
+            &[("referer", "http://x.test/a?b=1&steading-preview=x")],
+            &[("referer", "http://x.test/a?b=1")],
+        );
+        check(&[("referer", "http://x.test/?steading%2dpreview=x")], &[("referer", "http://x.test/")]);
         check(&[("cookie", "__Host-stead=x")], &[]);
         check(&[("authorization", "Bearer stead_key_x"), ("x-api-key", "stead_op_x")], &[]);
         let key = STANDARD.encode("x:stead_key_y");
@@ -215,6 +233,8 @@ mod tests {
             "d=domain=x",
             "__Host-stead_preview=x; Secure; Path=/",
             "=__Host-stead_preview=x",
+            "steading-preview=x; Path=/",
+            " = Steading-Preview=x",
         ] {
             headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
         }

@@ -44,12 +44,18 @@ impl Labels {
         Some((format!("sbx_{}", HEXLOWER.encode(id)).parse().ok()?, port))
     }
 
+    /// The key, for other proofs.
+    pub(super) fn key(&self) -> Hmac<Sha256> {
+        self.0.clone()
+    }
+
     fn over(&self, id: &[u8], port: u16) -> Hmac<Sha256> {
         self.0.clone().chain_update(b"preview").chain_update(id).chain_update(port.to_be_bytes())
     }
 }
 
-fn id(sandbox: SandboxId) -> Vec<u8> {
+/// The bytes of an id.
+pub(super) fn id(sandbox: SandboxId) -> Vec<u8> {
     let text = sandbox.to_string();
     let digits = text.rsplit('_').next().unwrap_or_default();
     // An id's own text is always such digits.

@@ -1,11 +1,13 @@
 //! Previews: any server inside a sandbox, shown at a host of its own.
 //!
 //! A request of a visitor goes over a stream that was dialled to the server's port. The server sees one `Host` on all
-//! paths, HTTP and WebSocket alike, which is the visitor's; the visitor sees nothing that reaches beyond that host.
+//! paths, HTTP and WebSocket alike, which is the visitor's; the visitor sees nothing that reaches beyond that host. What
+//! lets visitors in ends here: the server sees neither passes nor the cookies that come of them.
 
 mod headers;
 mod labels;
 mod pages;
+mod passes;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,7 +23,8 @@ use tokio::time::timeout;
 pub use crate::relay::{Body, BodyError};
 pub use headers::PLATFORM_COOKIES;
 pub use labels::Labels;
-pub use pages::{failed, waking};
+pub use pages::{anothers, failed, moved, private, waking};
+pub use passes::{Entry, onwards};
 
 use crate::relay::{self, Failed, Switched, Upstream};
 
@@ -93,7 +96,8 @@ where
     let (mut parts, body) = request.into_parts();
     let protocol = headers::to_server(&mut parts, visitor).ok_or(Failure::Host)?;
     let asked = protocol.is_some().then_some(asked);
-    let path = parts.uri.path_and_query().cloned();
+    let path = parts.uri.path_and_query().map(|path| passes::without_pass(path.as_str()));
+    let path = path.and_then(|path| PathAndQuery::try_from(path).ok());
     parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     parts.version = Version::HTTP_11;
     if let Some(protocol) = protocol {

@@ -1,10 +1,14 @@
 //! What a visitor sees while there is nothing of the sandbox's own to see.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::Failure;
+use super::passes::reads_pages;
 use crate::relay::{self, Body};
 
 /// How a page looks, light or dark as the visitor likes it.
@@ -36,6 +40,42 @@ pub fn failed(method: &Method, headers: &HeaderMap, failure: Failure) -> Respons
     page(method, headers, status, "No answer", text, "")
 }
 
+/// Where a visitor shows nothing that lets them in.
+#[must_use]
+pub fn private(method: &Method, headers: &HeaderMap) -> Response<Body> {
+    let text = "This preview is private, or its link has expired. Whoever runs it gets a fresh one from preview_open or \
+                POST /v1/sandboxes/{sandbox}/previews. Programs send what its address ends with as the header \
+                Steading-Preview.";
+    let mut response = page(method, headers, StatusCode::UNAUTHORIZED, "Private", text, "");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Steading-Preview"));
+    response
+}
+
+/// Where another origin's page makes a visitor's browser ask.
+#[must_use]
+pub fn anothers(method: &Method, headers: &HeaderMap) -> Response<Body> {
+    let text = "This preview is private: pages of other origins do not get it. Make its port public, or let one server \
+                inside pass requests on to the other.";
+    page(method, headers, StatusCode::FORBIDDEN, "Private", text, "")
+}
+
+/// Sends a browser on that has opened a link, with the cookies that it gets.
+#[must_use]
+pub fn moved(to: &str, cookies: Vec<HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(relay::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    if let Ok(to) = HeaderValue::from_bytes(to.as_bytes()) {
+        headers.insert(LOCATION, to);
+    }
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
 fn page(
     method: &Method,
     headers: &HeaderMap,
@@ -44,12 +84,7 @@ fn page(
     text: &str,
     head: &str,
 ) -> Response<Body> {
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    let html = headers
-        .get_all(ACCEPT)
-        .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("text/html")));
-    let (content_type, content) = if reads && html {
+    let (content_type, content) = if reads_pages(method, headers) {
         let page = format!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n{head}<title>{title}</title>\n\
@@ -71,6 +106,7 @@ fn page(
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
     use http_body_util::BodyExt as _;
 
     use super::*;

@@ -134,3 +134,30 @@ pub async fn files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once(plac
     };
     assert_eq!(records.find(env, "own").await.unwrap(), Some(expected));
 }
+
+pub async fn ports_of_a_workspace_are_public_until_they_are_not_and_go_with_it(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let records = store.workspaces();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
+    let other = records.get_or_insert(&wanted(tenant, env, "other"), 9).await.unwrap().unwrap();
+    // Of many at once as many as there may be.
+    let asking = (1..=8).map(|port| {
+        let (store, id) = (store.clone(), made.id);
+        tokio::spawn(async move { store.workspaces().publish(id, port, 3).await.unwrap() })
+    });
+    let mut public = 0;
+    for asked in asking.collect::<Vec<_>>() {
+        public += usize::from(asked.await.unwrap());
+    }
+    let ports = records.public_ports(made.id).await.unwrap();
+    assert_eq!((public, ports.len()), (3, 3));
+    assert!(records.publish(made.id, ports[0], 3).await.unwrap(), "it is already");
+    records.unpublish(made.id, ports[0]).await.unwrap();
+    records.unpublish(made.id, ports[0]).await.unwrap();
+    assert!(records.publish(made.id, 65_535, 3).await.unwrap());
+    assert_eq!(records.public_ports(made.id).await.unwrap(), [ports[1], ports[2], 65_535]);
+    assert_eq!(records.public_ports(other.id).await.unwrap(), [0; 0]);
+    records.remove(made.id).await.unwrap();
+    assert!(!records.publish(made.id, 80, 3).await.unwrap(), "of nothing");
+    assert_eq!(records.public_ports(made.id).await.unwrap(), [0; 0]);
+}

@@ -57,7 +57,14 @@ const ROWS: &[Row] = &[
     ("/mcp", "get", "listMcpServers", "The MCP servers that /workspace/.mcp.json names", "200", &[]),
     ("/mcp/{server}", "post", "speakMcp", "A message of MCP to one of them, and its answer", "200", &[]),
     ("/ports", "get", "listPorts", "The ports that are listened on, with their addresses", "200", &[]),
-    ("/previews", "post", "openPreview", "The address that {port} is shown at", "200", &[]),
+    (
+        "/previews",
+        "post",
+        "openPreview",
+        "The address that {port} is shown at; {public} says to whom",
+        "200",
+        &[],
+    ),
     ("/snapshots", "get", "listSnapshots", "Its snapshots, newest first", "200", &[]),
     ("/snapshots", "post", "takeSnapshot", "Keep its files as they are, under {name}", "201", &[]),
     ("/snapshots/{snapshot}", "delete", "removeSnapshot", "Remove one", "204", &[]),
@@ -168,9 +175,13 @@ fn body(id: &str) -> Option<Value> {
             }),
             &[],
         ),
-        "openPreview" => {
-            (json!({ "port": { "type": "integer", "minimum": 1, "maximum": 65_535 } }), &["port"])
-        }
+        "openPreview" => (
+            json!({
+                "port": { "type": "integer", "minimum": 1, "maximum": 65_535 },
+                "public": { "type": "boolean", "description": "Show it to everybody; false ends that." },
+            }),
+            &["port"],
+        ),
         "takeSnapshot" | "freezeSandbox" => (json!({ "name": text() }), &[]),
         "forkSandbox" => (json!({ "name": text(), "snapshot": text() }), &["name"]),
         "restoreSnapshot" => (json!({ "snapshot": text() }), &["snapshot"]),

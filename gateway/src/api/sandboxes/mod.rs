@@ -13,11 +13,12 @@ mod terminal;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{delete, get, post};
-use hands::AwakeStatus;
+use hands::{AwakeStatus, Visibility};
 use http::StatusCode;
 use kernel::{Caller, Code, Env, Error, Proof as _, Result, Scope};
 use mcp_server::auth::Authenticated;
 use mcp_server::name_of;
+use mcp_server::platform::Shown;
 use sandbox::runner::Limiting;
 use sandbox::workspace::templates::Template;
 use serde::Deserialize;
@@ -160,9 +161,9 @@ async fn ports(asked: Asked) -> Answer {
     let work = async {
         let workspace = asked.workspace().await?;
         let hand = asked.platform().hands.wake(&workspace).await?;
-        let ports = hand.ports().await?;
-        let ports: Vec<_> = ports.iter().map(|it| shown_port(&asked, &workspace, it.port)).collect();
-        Ok(json!({ "ports": ports }))
+        let (ports, public) = (hand.ports().await?, asked.platform().hands.public_ports(&workspace).await?);
+        let shown = |port| shown_port(port, &asked.platform().shown(&workspace, port, &public));
+        Ok(json!({ "ports": ports.iter().map(|it| shown(it.port)).collect::<Vec<_>>() }))
     };
     asked.told("sandboxes.ports", Effect::Read, work).await
 }
@@ -171,25 +172,22 @@ async fn ports(asked: Asked) -> Answer {
 #[serde(deny_unknown_fields)]
 struct Port {
     port: u16,
+    public: Option<bool>,
 }
 
-/// The address that a port is shown at, whether something listens there already or not.
+/// The address that a port is shown at, whether something listens there already or not, and to whom.
 async fn preview(mut asked: Asked, request: Request) -> Answer {
     let (_, input) = asked.input(request).await?;
     let work = async {
-        let Port { port } = tool::decode(input)?;
-        if port == 0 {
-            return Err(Error::invalid("/port", "0 is no port"));
-        }
-        Ok(shown_port(&asked, &asked.workspace().await?, port))
+        let Port { port, public } = tool::decode(input)?;
+        let to = public.map(Visibility::from);
+        Ok(shown_port(port, &asked.platform().show(&asked.workspace().await?, port, to).await?))
     };
     asked.told("sandboxes.preview", Effect::Idempotent, work).await
 }
 
-fn shown_port(asked: &Asked, workspace: &Workspace, port: u16) -> Value {
-    let platform = asked.platform();
-    let url = platform.urls.preview(&platform.previews.label(workspace.sandbox, port));
-    json!({ "port": port, "url": url })
+fn shown_port(port: u16, shown: &Shown) -> Value {
+    json!({ "port": port, "url": shown.url, "public": shown.public })
 }
 
 /// A sandbox as it is.
