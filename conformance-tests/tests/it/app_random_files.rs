@@ -128,7 +128,8 @@ impl World {
             return Ok(());
         }
         let table = &self.tables[0];
-        let given = |row: &Row| row.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let given =
+            |row: &Row| row.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let made = |row: &Row| Row { id: to.clone(), ..table.made(actor, &given(row)) };
         let row = table.seen(actor, &from).cloned();
         let is_there = table.rows.iter().any(|row| row.id == to);

@@ -47,7 +47,7 @@ pub(super) fn of_code(env: EnvId, told: Told<'_>, code: c_int, message: &str, at
             Some(Stop::Memory) => Error::TooMuchMemory,
             Some(Stop::Crowd) => Error::Crowded,
             Some(Stop::Cancelled) | None => Error::Cancelled,
-            Some(Stop::Deadline) => Error::TooSlow(told.limit),
+            Some(Stop::Deadline | Stop::Long) => Error::TooSlow(told.limit),
         },
         sys::SQLITE_CONSTRAINT => constraint(code, message),
         sys::SQLITE_TOOBIG => Error::ValueTooBig,

@@ -13,6 +13,7 @@ mod capture;
 mod cells;
 mod files;
 mod kept;
+mod statements;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

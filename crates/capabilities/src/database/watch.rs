@@ -1,6 +1,6 @@
 //! The bounds of the statement that runs on a connection: time, memory, and whoever wants it to stop.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
@@ -23,6 +23,8 @@ pub(super) enum Stop {
     Memory = 3,
     /// Memory too, while others ran, who may have taken it.
     Crowd = 4,
+    /// It is more than is done on the thread of who asks.
+    Long = 5,
 }
 
 /// The bounds of the statement that runs on a connection; its own thread asks every few operations.
@@ -30,6 +32,8 @@ pub(super) struct Watch {
     origin: Instant,
     limit_ms: AtomicU64,
     deadline_ms: AtomicU64,
+    /// How often it may still be asked before it is long.
+    looks: AtomicU32,
     memory_bytes: i64,
     /// What the engine had taken when the statement began.
     memory_before: AtomicI64,
@@ -46,6 +50,7 @@ impl Watch {
             origin: Instant::now(),
             limit_ms: AtomicU64::new(0),
             deadline_ms: AtomicU64::new(u64::MAX),
+            looks: AtomicU32::new(u32::MAX),
             memory_bytes: i64::try_from(memory_bytes).unwrap_or(i64::MAX),
             memory_before: AtomicI64::new(i64::MAX),
             counted: AtomicBool::new(false),
@@ -72,6 +77,12 @@ impl Watch {
 
     /// From now on, statements of this watch's connection have `limit` to run.
     pub fn begin(&self, limit: Duration) {
+        self.begin_with(limit, u32::MAX);
+    }
+
+    /// The same, until they have been looked at so often.
+    pub fn begin_with(&self, limit: Duration, looks: u32) {
+        self.looks.store(looks, Ordering::Relaxed);
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.limit_ms.store(limit_ms, Ordering::Relaxed);
         self.stopped.store(0, Ordering::Relaxed);
@@ -114,6 +125,7 @@ impl Watch {
             2 => Some(Stop::Cancelled),
             3 => Some(Stop::Memory),
             4 => Some(Stop::Crowd),
+            5 => Some(Stop::Long),
             _ => None,
         }
     }
@@ -129,6 +141,14 @@ impl Watch {
 
     /// Whether it may go on; asked by the connection's own thread every few operations.
     pub fn goes_on(&self) -> bool {
+        let looks = self.looks.load(Ordering::Relaxed);
+        if looks < u32::MAX {
+            // Nobody else asks.
+            self.looks.store(looks.saturating_sub(1), Ordering::Relaxed);
+            if looks == 0 {
+                self.stop(Stop::Long);
+            }
+        }
         if self.now_ms() > self.deadline_ms.load(Ordering::Relaxed) {
             self.stop(Stop::Deadline);
         }

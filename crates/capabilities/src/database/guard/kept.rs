@@ -1,13 +1,12 @@
-//! A connection that keeps its statements compiled, on a thread of its own: one question, one answer.
+//! A connection that keeps its statements compiled: one question, one answer. What is read in no time is read on the thread
+//! of who asks, which costs less than to wake another one; all else runs on a thread of the connection's own.
 
-use std::ffi::{c_char, c_int};
-use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use libsqlite3_sys as sys;
 use serde_json::Value;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -17,17 +16,20 @@ use tokio::time::timeout_at;
 
 use super::super::environments::SharedTurn;
 use super::super::error::Error;
-use super::super::limits::{FREE, Limits, PAGES, Room};
-use super::super::rows::{Cell, Rows};
+use super::super::limits::{Limits, Room};
+use super::super::rows::Rows;
 use super::super::watch::{GRACE, Stop, Watch};
-use super::{capture, cells, text};
-
-/// How many compiled statements are kept, the least used dropped first.
-const KEPT: usize = 32;
+use super::statements::{Handle, Statements};
 
 /// How many changes, and for how long, are made before they are committed together.
 const TOGETHER: usize = 64;
 const TOGETHER_FOR: Duration = Duration::from_millis(5);
+
+/// How often a statement that reads may be looked at on the thread of who asks, and after how long it was not short. Then so
+/// many of the next ones are for the connection's own thread: they may be of the same kind, or wait for the same disk.
+const LOOKS: u32 = 25;
+const SHORT: Duration = Duration::from_micros(300);
+const NEXT: u32 = 32;
 
 /// How long the beginning and the end of a transaction may take.
 const COMMITTING: Duration = Duration::from_secs(5);
@@ -36,6 +38,10 @@ const COMMITTING: Duration = Duration::from_secs(5);
 pub(in crate::database) struct Kept {
     jobs: Option<Mutex<Jobs>>,
     thread: Option<JoinHandle<()>>,
+    /// Where it reads alone, for who asks.
+    reading: Option<Arc<Mutex<Statements>>>,
+    /// How many of the next statements are for the thread.
+    next: AtomicU32,
     driver: Option<SqliteConnection>,
     state: Arc<State>,
 }
@@ -116,18 +122,21 @@ impl Kept {
             spoilt: AtomicBool::default(),
         });
         let (runtime, shared) = (Runtime::current(), Arc::clone(&state));
-        let work = move || {
-            let statements = Statements { db, compiled: Vec::new(), uses: 0, limits, room };
-            Worker { statements, state: shared, runtime }.work(&waiting);
-        };
+        let statements = Arc::new(Mutex::new(Statements::new(db, limits, room)));
+        let reading = room.is_none().then(|| Arc::clone(&statements));
+        let work = move || Worker { statements, state: shared, runtime }.work(&waiting);
         let thread = std::thread::Builder::new().name("rows".to_owned()).spawn(work).map_err(Error::File)?;
         let jobs = Some(Mutex::new(Jobs { sent: 0, to: jobs }));
-        Ok(Self { jobs, thread: Some(thread), driver: Some(driver), state })
+        let next = AtomicU32::new(0);
+        Ok(Self { jobs, thread: Some(thread), reading, next, driver: Some(driver), state })
     }
 
     /// Runs one statement and collects its rows. One whose caller goes away before it has begun is not run.
     pub async fn run(&self, sql: String, params: Vec<Value>, how: Bounds) -> Result<Rows, Failed> {
         let Bounds { most, limit, queue } = how;
+        if let Some(result) = self.read_here(&sql, &params, most, limit) {
+            return result;
+        }
         let (answer, mut answered) = oneshot::channel();
         let (turn, until) = queue.map(|queue| (queue.turn, queue.until)).unzip();
         let number = self.send(|number| Job { number, sql, params, most, limit, turn, answer })?;
@@ -154,6 +163,35 @@ impl Kept {
                 self.state.watch.abandon();
                 Err(Failed::Slow)
             }
+        }
+    }
+
+    /// What a short statement reads; none where it is not run to its end here. It changes nothing, so it can run again.
+    fn read_here(
+        &self,
+        sql: &str,
+        params: &[Value],
+        most: usize,
+        limit: Duration,
+    ) -> Option<Result<Rows, Failed>> {
+        let reading = self.reading.as_ref()?;
+        let passed = |next: u32| next.checked_sub(1);
+        if self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, passed).is_ok() {
+            return None;
+        }
+        // Somebody who went away may have left a statement that runs.
+        let mut statements = reading.try_lock().ok()?;
+        let (begun, watch) = (Instant::now(), &self.state.watch);
+        watch.begin_with(limit, LOOKS);
+        let result = statements.run(sql, params, most);
+        watch.end();
+        drop(statements);
+        if begun.elapsed() > SHORT {
+            self.next.store(NEXT, Ordering::Relaxed);
+        }
+        match told(result, watch) {
+            Err(Failed::Engine { stop: Some(Stop::Long), .. }) => None,
+            result => Some(result),
         }
     }
 
@@ -209,6 +247,8 @@ impl Kept {
             return;
         }
         let _ = thread.join();
+        // Before the connection, which they are of.
+        self.reading = None;
     }
 }
 
@@ -219,17 +259,9 @@ impl Drop for Kept {
     }
 }
 
-/// The engine's connection.
-struct Handle(NonNull<sys::sqlite3>);
-
-// SAFETY: the one thread that gets it is alone in using it: the driver's own waits for commands that never come
-// (`Kept` owns the driver's connection and sends none) until this thread has ended, and the engine lets a connection
-// move between threads (https://www.sqlite.org/threadsafe.html).
-unsafe impl Send for Handle {}
-
 /// What the thread works with.
 struct Worker {
-    statements: Statements,
+    statements: Arc<Mutex<Statements>>,
     state: Arc<State>,
     runtime: Runtime,
 }
@@ -268,7 +300,7 @@ impl Worker {
                 self.release(job.turn);
                 continue;
             };
-            if !self.statements.in_transaction() {
+            if !self.in_transaction() {
                 // The engine has undone all of it: this one is why, the others are made again.
                 self.answer(job, result);
                 break;
@@ -278,11 +310,11 @@ impl Worker {
                 break;
             }
         }
-        let is_kept = self.statements.in_transaction() && self.plain("COMMIT").is_ok();
+        let is_kept = self.in_transaction() && self.plain("COMMIT").is_ok();
         if is_kept {
             return made.into_iter().for_each(|(job, result)| self.answer(job, result));
         }
-        if self.statements.in_transaction() {
+        if self.in_transaction() {
             let _ = self.plain("ROLLBACK");
         }
         made.into_iter().for_each(|(job, _)| self.alone(job));
@@ -304,18 +336,20 @@ impl Worker {
     }
 
     fn watched(&mut self, sql: &str, params: &[Value], most: usize, limit: Duration) -> Result<Rows, Failed> {
+        let mut statements = locked(&self.statements);
         let watch = &self.state.watch;
         watch.begin(limit);
-        let result = self.statements.run(sql, params, most);
+        let result = statements.run(sql, params, most);
         watch.end();
-        result.map_err(|failed| match failed {
-            Failed::Engine { code, message, .. } => Failed::Engine { code, message, stop: watch.stopped() },
-            other => other,
-        })
+        told(result, watch)
+    }
+
+    fn in_transaction(&self) -> bool {
+        locked(&self.statements).in_transaction()
     }
 
     fn answer(&self, job: Job, result: Result<Rows, Failed>) {
-        self.state.in_transaction.store(self.statements.in_transaction(), Ordering::SeqCst);
+        self.state.in_transaction.store(self.in_transaction(), Ordering::SeqCst);
         let Job { turn, answer, .. } = job;
         let _ = answer.send(result);
         self.release(turn);
@@ -330,159 +364,14 @@ impl Worker {
     }
 }
 
-struct Statements {
-    db: Handle,
-    compiled: Vec<Compiled>,
-    uses: u64,
-    limits: Arc<Limits>,
-    /// What the engine was told last, where statements of this connection write.
-    room: Option<Room>,
+fn locked(statements: &Mutex<Statements>) -> MutexGuard<'_, Statements> {
+    statements.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Compiled {
-    sql: Box<str>,
-    raw: NonNull<sys::sqlite3_stmt>,
-    used: u64,
-}
-
-impl Drop for Compiled {
-    fn drop(&mut self) {
-        // SAFETY: made by `compile` on this thread, whose connection is open; not used after this.
-        unsafe { sys::sqlite3_finalize(self.raw.as_ptr()) };
-    }
-}
-
-impl Statements {
-    /// Whether a transaction is open.
-    fn in_transaction(&self) -> bool {
-        // SAFETY: the connection is open until this thread has ended.
-        unsafe { sys::sqlite3_get_autocommit(self.db.0.as_ptr()) == 0 }
-    }
-
-    fn run(&mut self, sql: &str, params: &[Value], most: usize) -> Result<Rows, Failed> {
-        self.give_room(sql)?;
-        capture::before_statement(self.db.0);
-        let raw = self.compiled(sql)?;
-        // SAFETY: the statement is alive.
-        if self.room == Some(Room::Quota) && unsafe { sys::sqlite3_stmt_readonly(raw) } == 0 {
-            self.ask_room()?;
-        }
-        let result = self.bind(raw, params).and_then(|()| self.collect(raw, most));
-        // SAFETY: the statement is alive; afterwards it holds no pointer to `params`. What a reset answers is the error
-        // that the step has told already.
-        unsafe {
-            sys::sqlite3_reset(raw);
-            sys::sqlite3_clear_bindings(raw);
-        }
-        result
-    }
-
-    /// Lets what removes rows do so in a full database too.
-    fn give_room(&mut self, sql: &str) -> Result<(), Failed> {
-        let room = Room::of(sql);
-        if self.room.is_some_and(|told| told != room) {
-            self.number(&room.pragma(&self.limits))?;
-            self.room = Some(room);
-        }
-        Ok(())
-    }
-
-    /// Leaves the reserve to whom it is for: pages of it that are free again are not for rows.
-    fn ask_room(&mut self) -> Result<(), Failed> {
-        let most = i64::from(self.limits.pages);
-        let pages = self.number(PAGES)?;
-        if pages > most && pages - self.number(FREE)? >= most {
-            return Err(Failed::Engine { code: sys::SQLITE_FULL, message: String::new(), stop: None });
-        }
-        Ok(())
-    }
-
-    /// What a pragma answers.
-    fn number(&mut self, sql: &str) -> Result<i64, Failed> {
-        let raw = self.compiled(sql)?;
-        let told = self.collect(raw, usize::MAX);
-        // SAFETY: the statement is alive.
-        unsafe { sys::sqlite3_reset(raw) };
-        Ok(match told?.iter().next().map(|row| row.cell(0)) {
-            Some(Cell::Int(number)) => number,
-            _ => 0,
-        })
-    }
-
-    /// The statement, compiled now or before.
-    fn compiled(&mut self, sql: &str) -> Result<*mut sys::sqlite3_stmt, Failed> {
-        self.uses += 1;
-        if let Some(known) = self.compiled.iter_mut().find(|known| *known.sql == *sql) {
-            known.used = self.uses;
-            return Ok(known.raw.as_ptr());
-        }
-        let raw = self.compile(sql)?;
-        if self.compiled.len() >= KEPT
-            && let Some(least) = (0..self.compiled.len()).min_by_key(|at| self.compiled[*at].used)
-        {
-            self.compiled.swap_remove(least);
-        }
-        self.compiled.push(Compiled { sql: sql.into(), raw, used: self.uses });
-        Ok(raw.as_ptr())
-    }
-
-    fn compile(&self, sql: &str) -> Result<NonNull<sys::sqlite3_stmt>, Failed> {
-        let start = sql.as_ptr().cast::<c_char>();
-        let length = c_int::try_from(sql.len()).map_err(|_| Failed::Statement(Error::Several))?;
-        let (mut raw, mut tail) = (null_mut(), null());
-        let flags = sys::SQLITE_PREPARE_PERSISTENT;
-        // SAFETY: the connection is open, the text has that length, both out-pointers are valid for writes.
-        let code =
-            unsafe { sys::sqlite3_prepare_v3(self.db.0.as_ptr(), start, length, flags, &mut raw, &mut tail) };
-        if code != sys::SQLITE_OK {
-            return Err(self.failed(code));
-        }
-        let statement = NonNull::new(raw).ok_or(Failed::Statement(Error::Empty))?;
-        // SAFETY: with a statement compiled, the tail points into the text or at its end.
-        let end = unsafe { tail.offset_from(start) };
-        if usize::try_from(end).is_ok_and(|end| end == sql.len()) {
-            return Ok(statement);
-        }
-        // SAFETY: it was made above, and nothing else holds it.
-        unsafe { sys::sqlite3_finalize(raw) };
-        Err(Failed::Statement(Error::Several))
-    }
-
-    fn bind(&self, raw: *mut sys::sqlite3_stmt, params: &[Value]) -> Result<(), Failed> {
-        // SAFETY: the statement is alive, and its bindings end with `run`, which has `params` for longer.
-        let bound = unsafe { cells::bind(raw, params) };
-        bound.map_err(Failed::Statement).and_then(|code| match code {
-            sys::SQLITE_OK => Ok(()),
-            code => Err(self.failed(code)),
-        })
-    }
-
-    fn collect(&self, raw: *mut sys::sqlite3_stmt, most: usize) -> Result<Rows, Failed> {
-        // SAFETY: the statement is alive.
-        let width = unsafe { sys::sqlite3_column_count(raw) };
-        let mut rows = Rows::new(usize::try_from(width).unwrap_or_default());
-        loop {
-            // SAFETY: the statement is alive, and the connection is this thread's alone.
-            match unsafe { sys::sqlite3_step(raw) } {
-                sys::SQLITE_DONE => return Ok(rows),
-                sys::SQLITE_ROW if rows.bytes() > most => {
-                    rows.cut();
-                    return Ok(rows);
-                }
-                sys::SQLITE_ROW => {
-                    for column in 0..width {
-                        // SAFETY: the statement is at a row, which has that column.
-                        unsafe { cells::copy(raw, column, &mut rows) };
-                    }
-                }
-                code => return Err(self.failed(code)),
-            }
-        }
-    }
-
-    fn failed(&self, code: c_int) -> Failed {
-        // SAFETY: the connection is open, and the message is copied before the next call on it.
-        let message = unsafe { text(sys::sqlite3_errmsg(self.db.0.as_ptr())) };
-        Failed::Engine { code, message: message.unwrap_or_default(), stop: None }
-    }
+/// The result, with why the engine was stopped, if it was.
+fn told(result: Result<Rows, Failed>, watch: &Watch) -> Result<Rows, Failed> {
+    result.map_err(|failed| match failed {
+        Failed::Engine { code, message, .. } => Failed::Engine { code, message, stop: watch.stopped() },
+        other => other,
+    })
 }
