@@ -161,6 +161,7 @@ fn state(client: &Client) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "it tells what it measured")]
 fn a_front_end_is_written_installed_changed_built_deployed_and_goes_on_on_another_machine() {
     // Packages come from where this machine's come from, whose address its operator vouches for.
     let registry = npm("registry").unwrap();

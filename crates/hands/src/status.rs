@@ -96,7 +96,9 @@ impl Hands {
     pub async fn status(&self, workspace: &Workspace) -> Result<Status> {
         let state = if workspace.kept == Kept::Archived { State::Archived } else { State::Parked };
         let parked = Status { state, awake: None };
-        let Some(slot) = self.0.slots().get(&workspace.id).cloned() else { return Ok(parked) };
+        // Whoever only looks does not wait for what is archived: that would break it off.
+        let slot = self.0.slots().get(&workspace.id).cloned().filter(|slot| slot.tenant().is_some());
+        let Some(slot) = slot else { return Ok(parked) };
         let held = slot.lock().await;
         let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) else { return Ok(parked) };
         let state = if awake.stopped.load(Ordering::SeqCst) { State::Paused } else { State::Running };
