@@ -40,7 +40,7 @@ pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
-pub use servers::{Program, Server};
+pub use servers::{Message, Program, Speaker};
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
