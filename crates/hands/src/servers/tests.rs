@@ -156,7 +156,7 @@ async fn notifications_go_on_and_what_is_cancelled_is_told_by_the_id_that_it_has
 #[tokio::test]
 async fn lines_are_bounded_and_read_no_faster_than_they_may_be() {
     let reads = impatient();
-    let text = vec![vec![b'a'; 1 << 20], b"\n".to_vec()].concat().repeat(2);
+    let text = [vec![b'a'; 1 << 20], b"\n".to_vec()].concat().repeat(2);
     let (mut lines, began) = (Vec::new(), Instant::now());
     let end = reads.each(text.as_slice(), |line| {
         lines.push(line.len());
