@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use conformance_tests::Preview;
 use serde_json::{Value, json};
-use testkit::{Client, Steading, require};
+use testkit::http::Request;
+use testkit::{Client, Steading, eventually, require};
 
 use crate::load::{Connection, Table, milliseconds, timed, unlimited};
 
@@ -163,8 +164,7 @@ fn previews(table: &mut Table) {
     table.note("a page by preview, p50 of 50", awake.percentile(50), "ms");
     let frozen: Vec<f64> = (0..5)
         .map(|_| {
-            // As nothing tells from outside when a sandbox is frozen, it is given three times as long as it takes.
-            sleep(Duration::from_secs(3));
+            until(&client, "paused");
             timed(get)
         })
         .collect();
@@ -185,6 +185,13 @@ fn previews(table: &mut Table) {
     });
     let told = Times::of(told.collect());
     table.most("a file changes until an open page is told, p50 of 20", told.percentile(50), 100.0, "ms");
+}
+
+/// Waits until the sandbox is so.
+fn until(client: &Client, state: &str) {
+    let shown = || client.request("GET", "/v1/sandboxes/default").send().unwrap().json().unwrap();
+    let is_so = eventually(Duration::from_secs(60), || (shown()["state"] == state).then_some(()));
+    assert!(is_so.is_some(), "{}", shown());
 }
 
 /// A page that listens.

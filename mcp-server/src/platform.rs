@@ -13,8 +13,8 @@ use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment, SecretKind};
-use hands::{Hand, Hands, Visibility};
-use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
+use hands::{Full, Hand, Hands, Visibility};
+use kernel::{Caller, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use sandbox::preview::Labels;
 use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
@@ -125,7 +125,7 @@ impl Platform {
     pub async fn workspace(&self, env: &Env, caller: &Caller) -> Result<Workspace> {
         let name = owner(caller);
         match self.hands.workspace(env, &name).await {
-            Err(full) if full.code() == Code::QuotaExceeded => {
+            Err(full) if Full::is(&full) => {
                 self.make_room(env, full).await?;
                 self.hands.workspace(env, &name).await
             }

@@ -1,5 +1,6 @@
 //! The sandboxes of a credential: its own, which tools use, and those that it has made by name.
 
+use hands::Full;
 use kernel::{Caller, Code, Env, Error, Result, SandboxId, WorkspaceSnapshotId};
 use sandbox::workspace::templates::Template;
 use store::{Ended, Workspace};
@@ -8,9 +9,6 @@ use crate::platform::{Platform, owner};
 
 /// What a credential's own sandbox is called.
 const OWN: &str = "default";
-
-/// The most sandboxes that a credential has in an environment beside its own.
-const MOST: usize = 8;
 
 /// The longest name, in bytes.
 const NAME: usize = 40;
@@ -66,10 +64,9 @@ impl Platform {
         if let Some(name) = name {
             check_name(name)?;
         }
-        self.may_have_more(env, caller).await?;
         let owner = owner(caller);
         match self.hands.create(env, &owner, name, template).await {
-            Err(full) if full.code() == Code::QuotaExceeded => {
+            Err(full) if Full::is(&full) => {
                 self.make_room(env, full).await?;
                 self.hands.create(env, &owner, name, template).await
             }
@@ -90,10 +87,9 @@ impl Platform {
         name: &str,
     ) -> Result<Workspace> {
         check_name(name)?;
-        self.may_have_more(env, caller).await?;
         let name = format!("{}/{name}", owner(caller));
         let outcome = match self.hands.fork(env, source, snapshot, &name).await {
-            Err(full) if full.code() == Code::QuotaExceeded => {
+            Err(full) if Full::is(&full) => {
                 self.make_room(env, full).await?;
                 self.hands.fork(env, source, snapshot, &name).await
             }
@@ -103,19 +99,6 @@ impl Platform {
             Code::Conflict => taken().field("/name"),
             _ => error,
         })
-    }
-
-    /// Sees that a caller may make one more.
-    async fn may_have_more(&self, env: &Env, caller: &Caller) -> Result<()> {
-        let there = self.sandboxes(env, caller).await?;
-        if there.iter().filter(|it| name_of(it) != OWN).count() >= MOST {
-            return Err(Error::new(
-                Code::QuotaExceeded,
-                format!("this credential has {MOST} sandboxes beside its own"),
-            )
-            .hint("remove one that is not needed: DELETE /v1/sandboxes/{sandbox}"));
-        }
-        Ok(())
     }
 }
 

@@ -118,6 +118,23 @@ fn a_workspace_that_nobody_needs_is_archived_and_back_with_the_next_call() {
 }
 
 #[test]
+fn who_only_looks_keeps_no_workspace_from_being_archived() {
+    let server = require(quick().start());
+    let client = server.client();
+    let shown = || client.request("GET", "/v1/sandboxes/default").send().unwrap().json().unwrap();
+    run(&client, &format!("{FILL} && head -c 100000000 /dev/urandom > larger"));
+    client.output("workspace_snapshot", &json!({ "name": "first" })).unwrap();
+    let away = eventually(LIMIT, || (shown()["state"] == "archived").then_some(()));
+    assert!(away.is_some(), "{}\n{}", shown(), server.log());
+    // What is brought back for any reason was used then.
+    let before = shown();
+    let restore = client.request("POST", "/v1/sandboxes/default/restore");
+    assert_eq!(restore.json(&json!({ "snapshot": "first" })).send().unwrap().status, 200);
+    let [before, after] = [before, shown()].map(|it| it["used_at"].as_str().unwrap().to_owned());
+    assert!(before < after, "{before} {after}");
+}
+
+#[test]
 fn an_end_in_the_middle_of_archiving_or_coming_back_loses_nothing() {
     let mut server = require(quick().start());
     let data = server.ready().data_dir.clone();

@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use testkit::{Client, Steading, Unavailable, built_binary, eventually, require, temporary};
 
@@ -50,6 +52,10 @@ fn armed(directory: &Path, variable: &str, inherited: &str) -> Steading {
             .env("STEADING_STORAGE_S3_SECRET_KEY", variable)
             .start(),
     )
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Puts a key into the keyring of the user that everything here is of.
@@ -118,7 +124,8 @@ fn a_program_that_searches_all_it_can_reach_finds_no_secret_of_the_platform() {
     tell(&told, move || socket.accept().map(|(stream, _)| Box::new(stream) as Box<dyn io::Write>));
     let key = steading.ready().key.clone();
     let master = fs::read(data.join("keys/master")).unwrap();
-    assert!(!master.is_empty());
+    assert_eq!(master.len(), 32);
+    let master_text = STANDARD.encode(&master);
 
     client.output("file_write", &json!({ "path": "search.py", "text": SEARCH })).unwrap();
     // The same for what is planted inside, once in each place.
@@ -148,14 +155,32 @@ END
     let planted = client.output("shell_run", &json!({ "command": plant, "timeout_s": 120 })).unwrap();
     assert_eq!(planted["exit_code"], 0, "{planted}");
 
-    let needles = [&inside, &variable, &inherited, &value, &row, &file, &public, &told, &kernel, &key]
-        .map(String::as_str);
+    let [inside_bytes, master_bytes] = [inside.as_bytes(), &master].map(|it| format!("bytes:{}", digits(it)));
+    let master_digits = digits(&master);
+    let needles = [
+        &inside,
+        &inside_bytes,
+        &variable,
+        &inherited,
+        &value,
+        &row,
+        &file,
+        &public,
+        &told,
+        &kernel,
+        &key,
+        &master_bytes,
+        &master_digits,
+        &master_text,
+    ]
+    .map(String::as_str);
     let found = search(&client, since, number, &name, &needles);
     for path in &beside[2..] {
         fs::remove_file(path).unwrap();
     }
     let all = found["found"].as_array().unwrap();
-    let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|found| found[1] == 0);
+    let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|found| found[1] == 0 || found[1] == 1);
+    assert!(own.contains(&&json!(["file", 1])), "what is planted inside is not found by its bytes: {found}");
     let own: Vec<&str> = own.iter().filter_map(|found| found[0].as_str()).collect();
     for place in ["abstract socket", "descriptor", "environ", "file", "port"] {
         assert!(own.contains(&place), "what is planted inside is not found in {place}: {found}");

@@ -2,7 +2,7 @@
 
 argv: a moment (seconds since 1970; what is older below /usr came with the machine), the hosts' TCP ports and the names
 of their abstract sockets that are worth a try (separated by commas), then the needles, each backwards so that this
-program does not find itself.
+program does not find itself. One that begins with "bytes:" is bytes in hexadecimal digits.
 """
 
 import ctypes
@@ -16,7 +16,10 @@ import sys
 SINCE = float(sys.argv[1])
 PORTS = [int(port) for port in sys.argv[2].split(",")]
 NAMES = sys.argv[3].split(",")
-NEEDLES = [needle[::-1].encode() for needle in sys.argv[4:]]
+NEEDLES = [
+    bytes.fromhex(needle[6:]) if needle.startswith("bytes:") else needle.encode()
+    for needle in (backwards[::-1] for backwards in sys.argv[4:])
+]
 MOST = 64 << 20
 found = set()
 tried = {}
@@ -75,20 +78,23 @@ def files():
 
 def speak(place, family, address):
     for words in [b"", b"GET / HTTP/1.0\r\n\r\n", b"tools/list\n"]:
+        answer = b""
         try:
             with socket.socket(family, socket.SOCK_STREAM) as stream:
                 stream.settimeout(4)
                 stream.connect(address)
-                stream.sendall(words)
-                stream.shutdown(socket.SHUT_WR)
-                answer = b""
+                try:
+                    stream.sendall(words)
+                    stream.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # It has said what it says, and closed.
                 while len(answer) < 1 << 16:
                     piece = stream.recv(1 << 16)
                     if not piece:
                         break
                     answer += piece
         except OSError:
-            answer = b""
+            pass
         look(place, answer)
         if not answer and not words:
             return

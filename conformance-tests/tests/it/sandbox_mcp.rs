@@ -1,11 +1,12 @@
 //! Programs in a sandbox that speak MCP over their standard input and output, spoken to from outside.
 
 use std::thread;
+use std::time::Duration;
 
 use conformance_tests::{Driver, Place, Said};
 use serde_json::{Value, json};
-use testkit::Client;
 use testkit::http::Response;
+use testkit::{Client, eventually};
 
 const PROGRAM: &str = r#"
 import json, os, sys, time
@@ -27,6 +28,12 @@ for line in sys.stdin:
         say(result={method.split("/")[0]: []})
     elif method == "tools/call":
         text = params["arguments"]["text"]
+        if text == "wait":
+            open("waits", "w").close()
+            continue
+        if text == "large":
+            say(result={"content": [{"type": "text", "text": "x" * 3_000_000}]})
+            continue
         if text == "die":
             print("I am told to die", file=sys.stderr, flush=True)
             time.sleep(0.2)
@@ -41,6 +48,7 @@ struct Inside {
     place: Place,
     client: Client,
     key: String,
+    key_id: String,
 }
 
 impl Inside {
@@ -51,7 +59,8 @@ impl Inside {
         let made = operator.request("POST", "/v1/keys").json(&wanted).send().unwrap().json().unwrap();
         let key = made["key"].as_str().unwrap().to_owned();
         let client = Client::new(&place.steading.ready().url).with_key(&key);
-        let inside = Self { place, client, key };
+        let key_id = made["id"].as_str().unwrap().to_owned();
+        let inside = Self { place, client, key, key_id };
         inside.write("server.py", PROGRAM);
         inside.servers(&json!({ "tools": { "command": "python3", "args": ["server.py"] } }));
         inside
@@ -80,6 +89,18 @@ impl Inside {
     fn echo(&self, text: &str) -> Value {
         let answer = self.asked("tools/call", &echo(text));
         serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap()
+    }
+
+    /// Runs a line of bash.
+    fn run(&self, command: &str) {
+        let request = self.client.request("POST", "/v1/sandboxes/default/exec");
+        let ran = request.json(&json!({ "command": command })).send().unwrap();
+        assert!(ran.text().unwrap().contains("\"code\":0"), "{command}: {:?}", ran.text());
+    }
+
+    /// Until a program has taken a call that it does not answer.
+    fn waits(&self) {
+        self.run("until [ -e waits ]; do sleep 0.1; done; rm waits");
     }
 
     fn refused(&self, server: &str, message: &Value, status: u16) -> Value {
@@ -179,4 +200,61 @@ fn what_is_wrong_is_told_with_the_next_step() {
     let shown = inside.client.request("GET", "/v1/sandboxes/default").send().unwrap().json().unwrap();
     let path = format!("/v1/sandboxes/{}/mcp/tools", shown["id"].as_str().unwrap());
     assert_eq!(operator.request("POST", &path).json(&list).send().unwrap().status, 404);
+}
+
+#[test]
+fn what_programs_say_is_bounded_and_many_who_wait_for_one_are_told_the_same() {
+    let inside = Inside::new("inside-bounds");
+    let answer = inside.post("tools", &request(1, "tools/call", &echo("large")));
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().unwrap().len() > 3_000_000);
+    let much = request(1, "tools/call", &echo(&"x".repeat(1 << 20)));
+    assert_eq!(inside.post("tools", &much).status, 413);
+    let says = |script: &str| json!({ "command": "python3", "args": ["-c", script] });
+    let greets = "import sys, json; id = json.loads(sys.stdin.readline())['id']; \
+                  print(json.dumps({'jsonrpc': '2.0', 'id': id, 'result': [0] * 40000}), flush=True); sys.stdin.read()";
+    inside.servers(&json!({
+        "greets": says(greets), "floods": { "command": "sh", "args": ["-c", "yes | tr -d '\\n'"] },
+        "silent": { "command": "sleep", "args": ["5005"] },
+    }));
+    let list = request(1, "tools/list", &json!({}));
+    for (server, how) in [("greets", "more than 65536 bytes"), ("floods", "a line that is too long")] {
+        let told = inside.refused(server, &list, 503);
+        assert!(told["message"].as_str().unwrap().contains(how), "{told}");
+    }
+    // So many wait for one that does not begin, and nobody more; when it ends all of them know.
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..40).map(|_| scope.spawn(|| inside.post("silent", &list).status)).collect();
+        let told =
+            |least: usize| (asking.iter().filter(|it| it.is_finished()).count() >= least).then_some(());
+        assert!(eventually(Duration::from_secs(60), || told(8)).is_some());
+        let ended = eventually(Duration::from_secs(60), || {
+            inside.run("pkill -fx 'sleep 5005'; true");
+            told(40)
+        });
+        assert!(ended.is_some());
+        let mut told: Vec<_> = asking.into_iter().map(|it| it.join().unwrap()).collect();
+        told.sort_unstable();
+        assert_eq!(told, [vec![429; 8], vec![503; 32]].concat());
+    });
+}
+
+#[test]
+fn a_call_ends_when_it_is_cancelled_and_when_its_credential_is_revoked() {
+    let inside = Inside::new("inside-ends");
+    let wait = request(7, "tools/call", &echo("wait"));
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| inside.post("tools", &wait).status);
+        inside.waits();
+        let params = json!({ "requestId": 7, "reason": "nobody needs it" });
+        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+        assert_eq!(inside.post("tools", &cancel).status, 202);
+        assert_eq!(asked.join().unwrap(), 409);
+        let asked = scope.spawn(|| inside.post("tools", &wait).status);
+        inside.waits();
+        let operator = inside.place.steading.client().without_env();
+        let revoked = operator.request("DELETE", &format!("/v1/keys/{}", inside.key_id)).send();
+        assert_eq!(revoked.unwrap().status, 200);
+        assert_eq!(asked.join().unwrap(), 401);
+    });
 }

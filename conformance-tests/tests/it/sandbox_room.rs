@@ -173,6 +173,49 @@ fn snapshots_of_a_tenant_hold_no_more_than_they_may() {
 }
 
 #[test]
+fn a_fork_that_is_refused_for_its_bytes_removes_nobodys_files() {
+    let machine = Machine::new(|launch| launch.env("STEADING_SANDBOX_SNAPSHOT_BYTES_OF_TENANT", "1000000"));
+    let operator = machine.server.client().without_env();
+    let wanted = json!({ "name": "left", "env": "default", "scopes": ["sandbox:use"] });
+    let made = operator.request("POST", "/v1/keys").json(&wanted).send().unwrap().json().unwrap();
+    let owner = Client::new(&machine.server.ready().url).with_key(made["key"].as_str().unwrap());
+    let put = owner.request("PUT", "/v1/sandboxes/default/files?path=left-behind").body("mine");
+    assert_eq!(put.send().unwrap().status, 200);
+    let key = format!("/v1/keys/{}", made["id"].as_str().unwrap());
+    assert_eq!(operator.request("DELETE", &key).send().unwrap().status, 200);
+    machine.made("box");
+    machine.done("box", "head -c 2000000 /dev/urandom > f");
+    for _ in 0..3 {
+        let (status, refused) = machine.ask("POST", "/box/fork", &json!({ "name": "copy" }));
+        assert_eq!((status, &refused["code"]), (429, &json!("quota_exceeded")), "{refused}");
+    }
+    let files = machine.server.ready().data_dir.join("sandboxes/workspaces");
+    let found =
+        std::process::Command::new("find").arg(files).args(["-name", "left-behind"]).output().unwrap();
+    assert!(!found.stdout.is_empty(), "it is gone");
+}
+
+#[test]
+fn a_credential_has_no_more_sandboxes_than_it_may_however_many_it_asks_for_at_once() {
+    let machine = Machine::new(|launch| launch);
+    let made = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..20)
+            .map(|n| {
+                let wanted = json!({ "name": format!("box-{n}") });
+                let machine = &machine;
+                scope.spawn(move || machine.ask("POST", "", &wanted))
+            })
+            .collect();
+        asking.into_iter().map(|asked| asked.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (well, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(|(status, _)| *status == 201);
+    assert_eq!((well.len(), refused.len()), (8, 12));
+    for (status, refused) in refused {
+        assert_eq!((status, &refused["code"]), (429, &json!("quota_exceeded")), "{refused}");
+    }
+}
+
+#[test]
 fn a_row_of_bad_bounds_stops_the_program_before_it_serves() {
     for (name, value) in
         [("STEADING_SANDBOX_WORKSPACE_BYTES", "1000"), ("STEADING_SANDBOX_PARK_AFTER_S", "3")]

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use kernel::{Code, Error, Result, Timestamp, WorkspaceId, WorkspaceSnapshotId};
 use sandbox::workspace::manifest::Manifest;
@@ -40,6 +40,9 @@ impl Write for UntilWanted<'_> {
 /// How many workspaces are archived in one round.
 const ROUND: i64 = 8;
 
+/// The shortest time between two attempts to archive one workspace.
+const NEXT_ARCHIVE: Duration = Duration::from_secs(60);
+
 impl Hands {
     /// Archives workspaces that nobody has used for long enough.
     pub async fn store_away(&self) {
@@ -59,12 +62,12 @@ impl Hands {
             let slot = inner.slot(workspace.id);
             // Whose place is taken is in use.
             let Some(held) = slot.try_lock() else { continue };
-            if held.is_some() || !slot.may_be_archived() {
+            if held.is_some() || !slot.archiving.begin() {
                 continue;
             }
-            let began = Instant::now();
-            if let Err(error) = inner.archive(&workspace, before, &slot).await {
-                slot.archive_later(began.elapsed());
+            let outcome = inner.archive(&workspace, before, &slot).await;
+            slot.archiving.done(if outcome.is_ok() { Duration::ZERO } else { NEXT_ARCHIVE });
+            if let Err(error) = outcome {
                 if slot.is_wanted() {
                     continue;
                 }
@@ -218,6 +221,8 @@ impl Inner {
             made => made?,
         }
         self.note(workspace, Kept::At(self.keeping.place)).await?;
+        // Whatever it is brought back for, it is not archived again at once.
+        self.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
         let named = self.store.workspaces().snapshots(workspace.id).await?;
         if !named.iter().any(|snapshot| snapshot.id == archive) {
             self.local.remove_snapshot(archive).await?;
@@ -240,6 +245,8 @@ impl Inner {
         }
         let (inner, runtime) = (Arc::clone(self), Handle::current());
         let receive = move |manifest: &Manifest, open: &mut Open<'_>| {
+            // Once as it comes, and once as what is made of it.
+            inner.hold_room(manifest.bytes().saturating_mul(2))?;
             inner.local.receive(&runtime, snapshot, manifest, open)
         };
         self.keeping.checkpoints.bring(workspace, snapshot, receive).await

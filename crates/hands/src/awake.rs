@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -13,9 +13,10 @@ use sandbox::runner::{Isolation, Limiting, Runner, Spec};
 use sandbox::session::Session;
 use sandbox::workspace::Fullness;
 use store::Workspace;
-use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+use crate::rarely::Rarely;
 use crate::runs::Run;
 use crate::servers::Servers;
 use crate::surroundings::surroundings;
@@ -24,13 +25,17 @@ use crate::{Inner, Journal};
 /// A workspace's place: whoever has it decides what becomes of its sandbox.
 #[derive(Default)]
 pub(crate) struct Slot {
-    state: tokio::sync::Mutex<Option<Arc<Awake>>>,
+    state: Arc<tokio::sync::Mutex<Option<Arc<Awake>>>>,
+    /// The sandbox that was made in it last, for who only looks.
+    seen: Mutex<Weak<Awake>>,
     /// How many wait for it.
     waiting: AtomicUsize,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
     /// When its files may be archived again after that has failed.
-    archive_from: Mutex<Option<Instant>>,
+    pub archiving: Rarely,
+    /// When they are kept again, while something goes wrong in it and goes on.
+    pub keeping: Rarely,
     /// Which of its visitors wakes it, and when the last one has failed to.
     pub visited: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
@@ -51,19 +56,16 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// The shortest time between two attempts to archive one workspace.
-const NEXT_ARCHIVE: Duration = Duration::from_secs(60);
-
 /// What has a place.
-pub(crate) type Held<'a> = MutexGuard<'a, Option<Arc<Awake>>>;
+pub(crate) type Held = OwnedMutexGuard<Option<Arc<Awake>>>;
 
 impl Slot {
-    pub async fn lock(&self) -> Held<'_> {
+    pub async fn lock(&self) -> Held {
         if let Some(held) = self.try_lock() {
             return held;
         }
         let _waits = Waits::new(&self.waiting);
-        self.state.lock().await
+        Arc::clone(&self.state).lock_owned().await
     }
 
     /// Whether somebody waits for it.
@@ -72,19 +74,18 @@ impl Slot {
     }
 
     /// Whoever does not wait for somebody else's work on it.
-    pub fn try_lock(&self) -> Option<Held<'_>> {
-        self.state.try_lock().ok()
+    pub fn try_lock(&self) -> Option<Held> {
+        Arc::clone(&self.state).try_lock_owned().ok()
     }
 
-    pub fn may_be_archived(&self) -> bool {
-        let from = *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner);
-        from.is_none_or(|from| from <= Instant::now())
+    /// The sandbox that is awake in it, for who decides nothing about it.
+    pub fn seen(&self) -> Option<Arc<Awake>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        seen.filter(|awake| !awake.has_ended())
     }
 
-    /// It could not be, after so long a time: what is hopeless is tried for no more than a share of the time.
-    pub fn archive_later(&self, took: Duration) {
-        let later = Instant::now() + NEXT_ARCHIVE.max(took * SHARE);
-        *self.archive_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(later);
+    pub fn show(&self, awake: &Arc<Awake>) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(awake);
     }
 
     pub fn tenant(&self) -> Option<TenantId> {
@@ -106,11 +107,13 @@ pub(crate) struct Awake {
     pub stopped: Arc<AtomicBool>,
     /// Whether it was told to end, and may be there all the same.
     pub ending: AtomicBool,
+    /// Whether it is stopped only until its files are weighed, on a disk that has no room.
+    pub waits_for_room: AtomicBool,
     used: Mutex<Used>,
     /// How often the kernel has ended a process of it for want of memory.
     oom_kills: AtomicU64,
-    /// Whether, and when, its files are weighed next.
-    weigh: Mutex<Weigh>,
+    /// When its files are weighed next.
+    pub weighing: Rarely,
     fullness: Mutex<Option<Fullness>>,
     session: Session,
     pub run: Arc<Run>,
@@ -129,46 +132,22 @@ struct Used {
     looked: Instant,
 }
 
-/// When the files of a workspace are weighed.
-#[derive(Debug, Clone, Copy)]
-enum Weigh {
-    /// Never: its file system holds it to its quota.
-    Never,
-    /// From then on.
-    From(Instant),
-    /// They are, since then.
-    Since(Instant),
-}
-
-/// A workspace is weighed for no more than this share of the time.
-const SHARE: u32 = 10;
-
 impl Awake {
-    /// Whether its files are to be weighed now, also before their time where it is `urgent`. Who is told so weighs them.
-    pub fn is_to_be_weighed(&self, urgent: bool) -> bool {
-        let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let due = matches!(*weigh, Weigh::From(at) if urgent || at <= now);
-        if due {
-            *weigh = Weigh::Since(now);
-        }
-        due
-    }
-
     /// How full its workspace was when it was weighed last.
     pub fn fullness(&self) -> Option<Fullness> {
         *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// They were, or could not be: what takes long is done less often. By how many bytes they have grown since the last
-    /// time.
+    /// Whether its file system holds it to its quota, as far as is known.
+    pub fn is_held(&self) -> bool {
+        self.fullness().is_some_and(|fullness| fullness.enforced)
+    }
+
+    /// Its files were weighed, or could not be. By how many bytes they have grown since the last time.
     pub fn weighed(&self, fullness: Option<Fullness>) -> u64 {
-        let mut weigh = self.weigh.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Weigh::Since(began) = *weigh {
-            *weigh = match fullness {
-                Some(fullness) if fullness.enforced => Weigh::Never,
-                _ => Weigh::From(Instant::now() + began.elapsed() * SHARE),
-            };
+        match fullness {
+            Some(fullness) if fullness.enforced => self.weighing.never_again(),
+            _ => self.weighing.done(Duration::ZERO),
         }
         let Some(now) = fullness else { return 0 };
         let before = self.fullness.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
@@ -211,7 +190,12 @@ impl Awake {
 
     /// Whether nothing can be done in it any more.
     pub fn has_ended(&self) -> bool {
-        self.ending.load(Ordering::SeqCst) || self.session.closed().now_or_never().is_some()
+        self.was_told_to_end() || self.session.closed().now_or_never().is_some()
+    }
+
+    /// Whether somebody has told it to end.
+    pub fn was_told_to_end(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
     }
 
     /// Whether nothing runs in it.
@@ -380,9 +364,10 @@ impl Inner {
             visits: AtomicUsize::new(0),
             stopped,
             ending: AtomicBool::new(false),
+            waits_for_room: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
-            weigh: Mutex::new(Weigh::From(now)),
+            weighing: Rarely::default(),
             fullness: Mutex::default(),
             session,
             run,

@@ -19,8 +19,7 @@ impl Hands {
     /// As [`Hands::snapshot`]; `quota_exceeded` where all snapshots of the workspace are frozen ones.
     pub async fn freeze(&self, workspace: &Workspace, name: Option<String>) -> Result<WorkspaceSnapshot> {
         let inner = &self.0;
-        let copying = inner.copying(workspace.tenant);
-        let _turn = copying.lock().await;
+        let _turn = inner.copying.of(workspace.tenant).await;
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
         let workspace = &self.now(workspace).await?;
@@ -60,25 +59,34 @@ impl Hands {
     ) -> Result<Workspace> {
         let inner = &self.0;
         inner.tidy().await?;
-        if self.workspaces(env).await?.iter().any(|there| there.name == name) {
+        let there = self.workspaces(env).await?;
+        if there.iter().any(|there| there.name == name) {
             return Err(taken(name));
         }
-        let copying = inner.copying(source.tenant);
-        let _turn = copying.lock().await;
+        // Nothing is copied for what is refused.
+        self.may_have_more(name, &there)?;
+        let _turn = inner.copying.of(source.tenant).await;
         let slot = inner.slot(source.id);
         // Nobody archives or removes what it is made of meanwhile.
         let mut held = slot.lock().await;
         let source = self.now(source).await?;
         let Some(snapshot) = snapshot else {
-            let (copy, _) = self.copied(&source, &slot, &mut held).await?;
-            let made = self.fork_of(env, &source, copy, name).await;
-            inner.local.remove_snapshot(copy).await?;
+            let (copy, bytes) = self.copied(&source, &slot, &mut held).await?;
+            let made = match inner.hold_room(bytes) {
+                Ok(()) => self.fork_of(env, &source, copy, name).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = inner.local.remove_snapshot(copy).await {
+                // What no row names goes at the next start.
+                tracing::warn!(snapshot.id = %copy, error = error.chain(), "a copy could not be removed");
+            }
             return made;
         };
-        if !self.snapshots(&source).await?.iter().any(|it| it.id == snapshot) {
+        let snapshots = self.snapshots(&source).await?;
+        let Some(found) = snapshots.iter().find(|it| it.id == snapshot) else {
             return Err(Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")));
-        }
-        inner.hold_room(0)?;
+        };
+        inner.hold_room(found.bytes)?;
         inner.bring(source.id, snapshot).await?;
         self.fork_of(env, &source, snapshot, name).await
     }

@@ -13,25 +13,27 @@ mod demands;
 mod freezing;
 mod keeping;
 mod limits;
+mod rarely;
 mod runs;
 mod servers;
 mod showing;
 mod snapshots;
 mod status;
 mod surroundings;
+mod turns;
 mod upkeep;
 mod waking;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use kernel::{Code, Env, EnvId, Error, Result, SandboxId, TenantId, Timestamp, WorkspaceId};
+use kernel::{Code, Env, EnvId, Error, Result, SandboxId, Timestamp, WorkspaceId};
 use sandbox::bridge::Tokens;
 use sandbox::egress::{Event, Outside};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
 use sandbox::workspace::templates::Template;
-use store::{Kept, Store, Workspace};
+use store::{Kept, Most, Store, Workspace};
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::Instrument as _;
 
@@ -41,14 +43,35 @@ pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
 pub use runs::{Lent, Platform, Reach};
-pub use servers::{Program, Server};
+pub use servers::{Message, Program, Speaker};
 pub use showing::Visibility;
 pub use status::{AwakeStatus, State, Status};
 
 use awake::Slot;
+use turns::Turns;
 
 /// How many workspaces are weighed at once.
 const WEIGHED: usize = 2;
+
+/// Why a workspace was refused that another one makes room for when it goes.
+#[derive(Debug)]
+pub struct Full;
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the environment has as many workspaces as it may")
+    }
+}
+
+impl std::error::Error for Full {}
+
+impl Full {
+    /// Whether that is why.
+    #[must_use]
+    pub fn is(error: &Error) -> bool {
+        std::error::Error::source(error).is_some_and(|source| source.is::<Self>())
+    }
+}
 
 /// Is told what becomes of a sandbox's connections. It must not block.
 pub type Journal = Arc<dyn Fn(&Env, Event) + Send + Sync>;
@@ -65,12 +88,14 @@ struct Inner {
     limits: HandsLimits,
     keeping: Keeping,
     slots: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
-    /// Whose files are weighed: that reads all of them, and is no reason to keep the machine busy.
+    /// Whose files are weighed: that reads all of them, and is no reason to keep the machine busy. Of each tenant it is
+    /// one workspace.
     weighing: Semaphore,
+    weighing_of: Turns,
     /// Whether what earlier processes have left was looked after.
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
-    copying: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    copying: Turns,
     /// The tokens of what runs.
     tokens: Arc<Tokens>,
     /// Whose tools runs call.
@@ -90,7 +115,7 @@ impl Hands {
         limits: HandsLimits,
     ) -> Result<Self> {
         let outside = Arc::new(Outside::of_this_machine()?);
-        let (slots, tidy, copying) = (Mutex::default(), OnceCell::new(), Mutex::default());
+        let (slots, tidy) = (Mutex::default(), OnceCell::new());
         let (tokens, platform) = (Arc::default(), RwLock::default());
         Ok(Self(Arc::new(Inner {
             local,
@@ -101,8 +126,9 @@ impl Hands {
             keeping,
             slots,
             weighing: Semaphore::new(WEIGHED),
+            weighing_of: Turns::default(),
             tidy,
-            copying,
+            copying: Turns::default(),
             tokens,
             platform,
         })))
@@ -154,19 +180,36 @@ impl Hands {
         // What could never have a sandbox is not made.
         self.0.limits.isolation.choose(new.tenant, &Local::LEVELS)?;
         let records = self.0.store.workspaces();
-        let most = self.0.limits.workspaces_of_env;
+        let limits = &self.0.limits;
+        let most = Most { of_env: limits.workspaces_of_env, of_owner: limits.workspaces_of_owner };
         if let Some(made) = records.get_or_insert(new, most).await? {
             return Ok(made);
         }
-        let there = records.list(new.env).await?.len();
-        if there == 0 {
-            return Err(Error::not_found(format!("environment \"{}\"", new.env)));
+        self.may_have_more(&new.name, &records.list(new.env).await?)?;
+        Err(Error::not_found(format!("environment \"{}\"", new.env)))
+    }
+
+    /// Refuses one more workspace of that name where there are as many as there may be.
+    fn may_have_more(&self, name: &str, there: &[Workspace]) -> Result<()> {
+        let limits = &self.0.limits;
+        let owner = name.split_once('/').map(|(owner, _)| format!("{owner}/"));
+        let own = owner.map_or(0, |owner| there.iter().filter(|it| it.name.starts_with(&owner)).count());
+        if own as i64 >= limits.workspaces_of_owner {
+            return Err(Error::new(
+                Code::QuotaExceeded,
+                format!("this credential has {own} sandboxes beside its own"),
+            )
+            .hint("remove one that is not needed: DELETE /v1/sandboxes/{sandbox}"));
         }
-        Err(Error::new(
-            Code::QuotaExceeded,
-            format!("the environment has {there} workspaces, which is all it may"),
-        )
-        .hint("revoke a key that is not needed: its workspace makes room"))
+        if there.len() as i64 >= limits.workspaces_of_env {
+            return Err(Error::new(
+                Code::QuotaExceeded,
+                format!("the environment has {} workspaces, which is all it may", there.len()),
+            )
+            .hint("revoke a key that is not needed: its workspace makes room")
+            .source(Full));
+        }
+        Ok(())
     }
 
     /// The workspaces of an environment, by name.
@@ -240,12 +283,5 @@ impl Inner {
 
     fn slot(&self, workspace: WorkspaceId) -> Arc<Slot> {
         Arc::clone(self.slots().entry(workspace).or_default())
-    }
-
-    /// Whose turn it is to have files copied, among the calls of one tenant.
-    fn copying(&self, tenant: TenantId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut all = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(all.entry(tenant).or_default())
     }
 }

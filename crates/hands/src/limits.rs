@@ -19,6 +19,8 @@ pub struct HandsLimits {
     pub awake_of_tenant: usize,
     /// Workspaces of one environment.
     pub workspaces_of_env: i64,
+    /// Those of one owner in it, beside its own.
+    pub workspaces_of_owner: i64,
     /// Snapshots of one workspace.
     pub snapshots: usize,
     /// The most bytes that all snapshots of a tenant's workspaces hold.
@@ -57,6 +59,7 @@ impl Default for HandsLimits {
             awake: 32,
             awake_of_tenant: 8,
             workspaces_of_env: 20,
+            workspaces_of_owner: 8,
             snapshots: 20,
             snapshot_bytes_of_tenant: 20 << 30,
             quota_bytes: None,

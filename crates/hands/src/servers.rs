@@ -2,47 +2,35 @@
 //! name, begun by the first call, that goes on for the next until its sandbox ends.
 //!
 //! Who calls from outside has no session. The handshake of the protocol's older versions is done here, once, and its
-//! result is told to whoever asks for it.
+//! result is told to whoever asks for it. Nothing is read further than that, and all of it is bounded for each sandbox:
+//! who speaks with its programs, what these say, and how fast.
+
+mod message;
+mod reads;
+mod server;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kernel::{Code, Error, Result};
-use sandbox::session::{Exec, Process, Reader, Session, Stdin, Writer};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 
 use crate::Hand;
+pub use message::Message;
+use reads::Reads;
+use server::Server;
 
-/// The protocol's version that is spoken with what is inside.
-const PROTOCOL: &str = "2025-11-25";
-
-/// How long a program may take to begin, which may be to install itself.
-const BEGINNING: Duration = Duration::from_secs(120);
-
-/// How long it may take to answer.
+/// How long a call may take, with the time that its program takes to begin.
 const ANSWERING: Duration = Duration::from_secs(600);
 
-/// How long it runs; the next call begins another one.
-const LIFE: Duration = Duration::from_secs(3_600);
-
-/// How long what it says last is waited for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Programs of one sandbox, questions to one of them that have no answer yet, and bytes of one message.
+/// Programs of one sandbox, and calls to all of them at once.
 const PROGRAMS: usize = 16;
-const QUESTIONS: usize = 64;
-const MESSAGE: u64 = 4 << 20;
-
-/// What a program says last to people, of which so much is told when it ends.
-const SAID: usize = 2_000;
+const CALLS: usize = 32;
 
 /// A program, as agents' settings describe one (`mcpServers`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,241 +49,149 @@ pub struct Program {
 }
 
 /// The programs of one sandbox. They end with this.
-#[derive(Default)]
-pub(crate) struct Servers(Mutex<HashMap<String, Place>>);
+pub(crate) struct Servers {
+    places: Mutex<HashMap<String, Place>>,
+    calls: Semaphore,
+    reads: Arc<Reads>,
+}
 
 /// Where the program of a name is, and one at a time may see that it is.
-type Place = Arc<AsyncMutex<Option<Arc<Server>>>>;
+type Place = Arc<AsyncMutex<Stand>>;
 
-/// One that runs.
-pub struct Server {
+#[derive(Default)]
+struct Stand {
+    server: Option<Arc<Server>>,
+    failed: Option<Failed>,
+}
+
+impl Stand {
+    fn lives(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.lives())
+    }
+}
+
+/// That a program has not begun. Whoever waited for it meanwhile is told the same.
+struct Failed {
+    at: Instant,
     program: Program,
-    stdin: AsyncMutex<Writer>,
-    /// Who waits for an answer; none where none comes any more.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>,
-    next: AtomicU64,
-    /// What it has answered to the handshake.
-    greeting: Mutex<Value>,
-    /// What it has said to people.
-    said: Mutex<String>,
-    /// Cancelled when it has said its last.
-    over: CancellationToken,
-    /// What reads it; it ends with that.
-    reading: Mutex<JoinSet<()>>,
+    code: Code,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failed {
+    fn again(&self) -> Error {
+        let error = Error::new(self.code, self.message.as_str());
+        self.hint.iter().fold(error, |error, hint| error.hint(hint.as_str()))
+    }
+}
+
+/// Somebody's turn to speak with the programs of a sandbox.
+pub struct Speaker<'a> {
+    hand: &'a Hand,
+    _turn: SemaphorePermit<'a>,
 }
 
 impl Hand {
-    /// The program of that name, begun where it does not run, or does not run like this.
+    /// A turn to speak with what speaks MCP in it.
     ///
     /// # Errors
-    /// `unavailable` where it does not begin, with what it says; `quota_exceeded` where there are too many.
-    pub async fn server(&self, name: &str, program: &Program) -> Result<Arc<Server>> {
-        let place = {
-            let mut all = self.servers().0.lock().unwrap_or_else(PoisonError::into_inner);
-            if !all.contains_key(name) && all.len() >= PROGRAMS {
-                let message = format!("{PROGRAMS} programs that speak MCP have run in this sandbox");
-                return Err(
-                    Error::new(Code::QuotaExceeded, message).hint("a sandbox that has ended begins anew")
-                );
-            }
-            Arc::clone(all.entry(name.to_owned()).or_default())
-        };
+    /// `rate_limited` where too many do already.
+    pub fn speaker(&self) -> Result<Speaker<'_>> {
+        Ok(Speaker { hand: self, _turn: self.servers().turn()? })
+    }
+}
+
+impl Speaker<'_> {
+    /// What the program of that name answers, which is begun where it does not run, or does not run like this; nothing to
+    /// a notification.
+    ///
+    /// # Errors
+    /// `unavailable` where it does not begin or has ended, with what it says; `quota_exceeded` where there are too many;
+    /// `timeout`.
+    pub async fn speak(&self, name: &str, program: &Program, message: &Message) -> Result<Option<String>> {
+        let servers = self.hand.servers();
+        let begin = |program| Server::begin(self.hand, program, Arc::clone(&servers.reads));
+        let spoken = async { servers.get(name, program, begin).await?.speak(message).await };
+        timeout(ANSWERING, spoken).await.map_err(|_| {
+            Error::new(Code::Timeout, format!("no answer within {} s", ANSWERING.as_secs()))
+                .hint("let the program answer at once and work on in the background")
+        })?
+    }
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Self { places: Mutex::default(), calls: Semaphore::new(CALLS), reads: Arc::default() }
+    }
+}
+
+impl Servers {
+    fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.calls.try_acquire().map_err(|_| {
+            Error::new(
+                Code::RateLimited,
+                format!("{CALLS} calls of MCP servers of this sandbox have no answer yet"),
+            )
+            .retry_after(Duration::from_secs(1))
+            .hint("wait for some of them, or cancel them with notifications/cancelled")
+        })
+    }
+
+    /// The program of that name, begun where it does not run like that.
+    async fn get<F>(
+        &self,
+        name: &str,
+        program: &Program,
+        begin: impl FnOnce(Program) -> F,
+    ) -> Result<Arc<Server>>
+    where
+        F: Future<Output = Result<Arc<Server>>>,
+    {
+        let came = Instant::now();
+        let place = self.place(name)?;
         let mut place = place.lock().await;
-        if let Some(server) = place.as_ref().filter(|it| it.lives() && it.program == *program) {
+        if let Some(server) = place.server.as_ref().filter(|it| it.lives() && it.program == *program) {
             return Ok(Arc::clone(server));
         }
+        if let Some(failed) = place.failed.as_ref().filter(|it| it.at >= came && it.program == *program) {
+            return Err(failed.again());
+        }
         // The old one ends before there is a new one.
-        *place = None;
-        let server = Server::begin(self, program.clone()).await?;
-        *place = Some(Arc::clone(&server));
-        Ok(server)
-    }
-}
-
-impl Server {
-    async fn begin(session: &Session, program: Program) -> Result<Arc<Self>> {
-        let mut exec = Exec::argv(std::iter::once(&program.command).chain(&program.args));
-        (exec.env, exec.cwd) = (program.env.clone(), program.cwd.clone());
-        (exec.stdin, exec.timeout) = (Stdin::Stream, Some(LIFE));
-        let begun = session.exec(exec).await.map_err(Error::from);
-        let mut process = begun.map_err(|error| match error.code() {
-            Code::Unavailable | Code::Internal => error,
-            _ => Error::new(Code::InvalidInput, format!("{:?}: {}", program.command, error.message()))
-                .hint("the command has to be there in the sandbox"),
-        })?;
-        let outputs = (process.stdout(), process.stderr());
-        let server = Arc::new(Self {
-            program,
-            stdin: AsyncMutex::new(process.stdin_writer()),
-            waiting: Mutex::new(Some(HashMap::new())),
-            next: AtomicU64::new(1),
-            greeting: Mutex::default(),
-            said: Mutex::default(),
-            over: CancellationToken::new(),
-            reading: Mutex::default(),
-        });
-        let (Some(stdout), Some(stderr)) = outputs else {
-            return Err(Error::internal("a command without outputs"));
-        };
-        // What reads does not keep the program: that ends when nobody has it any more.
-        let (weak, over) = (Arc::downgrade(&server), server.over.clone());
-        let reading = async move {
-            let messages = async {
-                read(stdout, &weak).await;
-                if let Some(server) = weak.upgrade() {
-                    server.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-                }
-            };
-            let words = async {
-                let mut stderr = stderr;
-                while let Some(chunk) = stderr.chunk().await {
-                    let Some(server) = weak.upgrade() else { return };
-                    server.heard(&String::from_utf8_lossy(&chunk));
-                }
-            };
-            tokio::join!(messages, words);
-            over.cancel();
-            ended(process).await;
-        };
-        server.reading.lock().unwrap_or_else(PoisonError::into_inner).spawn(reading);
-        let greeting = json!({
-            "jsonrpc": "2.0", "id": 0, "method": "initialize",
-            "params": {
-                "protocolVersion": PROTOCOL, "capabilities": {},
-                "clientInfo": { "name": "steading", "version": env!("CARGO_PKG_VERSION") },
-            },
-        });
-        let greeted = timeout(BEGINNING, server.ask(greeting)).await;
-        let answer = greeted.map_err(|_| {
-            server.gone(&format!("has not answered the handshake within {} s", BEGINNING.as_secs()))
-        })??;
-        if answer.get("result").is_none() {
-            return Err(server.gone("refuses the handshake"));
+        if let Some(old) = place.server.take() {
+            old.end();
         }
-        *server.greeting.lock().unwrap_or_else(PoisonError::into_inner) = answer["result"].clone();
-        server.write(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await?;
-        Ok(server)
-    }
-
-    /// What it has answered to the handshake: who it is, and what it can do.
-    #[must_use]
-    pub fn greeting(&self) -> Value {
-        self.greeting.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The answer to a request, with the id that the request has.
-    ///
-    /// # Errors
-    /// `unavailable` where the program has ended; `timeout`; `rate_limited` where too many wait for it.
-    pub async fn ask(&self, mut request: Value) -> Result<Value> {
-        let answer = self.answered(&mut request).await;
-        if answer.as_ref().is_err_and(|error| error.code() == Code::Unavailable) {
-            // What it says last says why, and comes another way than its answers.
-            let _ = timeout(LAST_WORDS, self.over.cancelled()).await;
-            return Err(self.gone("has ended"));
-        }
-        answer
-    }
-
-    async fn answered(&self, request: &mut Value) -> Result<Value> {
-        let (id, (send, receive)) = (self.next.fetch_add(1, Ordering::SeqCst), oneshot::channel());
-        let given = std::mem::replace(&mut request["id"], id.into());
-        {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(waiting) = waiting.as_mut() else { return Err(self.gone("has ended")) };
-            if waiting.len() >= QUESTIONS {
-                let message = format!("{QUESTIONS} requests wait for this program");
-                return Err(Error::new(Code::RateLimited, message).retry_after(Duration::from_secs(1)));
+        match begin(program.clone()).await {
+            Ok(server) => {
+                place.server = Some(Arc::clone(&server));
+                Ok(server)
             }
-            waiting.insert(id, send);
-        }
-        let _waits = Waits { server: self, id };
-        self.write(request).await?;
-        let answer = timeout(ANSWERING, receive)
-            .await
-            .map_err(|_| Error::new(Code::Timeout, format!("no answer within {} s", ANSWERING.as_secs())))?;
-        let mut answer = answer.map_err(|_| self.gone("has ended"))?;
-        answer["id"] = given;
-        Ok(answer)
-    }
-
-    async fn write(&self, message: &Value) -> Result<()> {
-        let mut stdin = self.stdin.lock().await;
-        let line = format!("{message}\n");
-        stdin.write_all(line.as_bytes()).await.map_err(|_| self.gone("has ended"))
-    }
-
-    fn lives(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn gone(&self, how: &str) -> Error {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).trim().to_owned();
-        let said = if said.is_empty() { String::new() } else { format!("; it says: {said}") };
-        Error::new(Code::Unavailable, format!("{:?} {how}{said}", self.program.command))
-            .hint("try it in the sandbox: it has to speak MCP over its standard input and output")
-    }
-
-    fn heard(&self, text: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.push_str(text);
-        let from = said.ceil_char_boundary(said.len().saturating_sub(SAID));
-        said.drain(..from);
-    }
-
-    /// Takes what it says: an answer to who waits for it. It asks nothing of anybody here, which is what it was told.
-    async fn take(&self, message: Value) {
-        let id = message.get("id").cloned().unwrap_or_default();
-        if message.get("method").is_some() {
-            if !id.is_null() {
-                let nobody = json!({ "code": -32601, "message": "nobody here answers that" });
-                // It may just have ended.
-                let _ = self.write(&json!({ "jsonrpc": "2.0", "id": id, "error": nobody })).await;
+            Err(error) => {
+                place.failed = Some(Failed {
+                    at: Instant::now(),
+                    program: program.clone(),
+                    code: error.code(),
+                    message: error.message().to_owned(),
+                    hint: error.advice().map(str::to_owned),
+                });
+                Err(error)
             }
-            return;
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = id.as_u64().and_then(|id| waiting.as_mut()?.remove(&id));
-        if let Some(waits) = waits {
-            // Whoever asked may have gone.
-            let _ = waits.send(message);
         }
     }
-}
 
-/// Somebody who waits for an answer, until this goes.
-struct Waits<'a> {
-    server: &'a Server,
-    id: u64,
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.server.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.as_mut().and_then(|waiting| waiting.remove(&self.id));
-    }
-}
-
-/// Reads its messages, until it ends or says what is none.
-async fn read(stdout: Reader, server: &std::sync::Weak<Server>) {
-    let mut lines = BufReader::new(stdout);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let count = (&mut lines).take(MESSAGE).read_until(b'\n', &mut line).await.unwrap_or_default();
-        if count == 0 || line.last() != Some(&b'\n') {
-            return;
+    fn place(&self, name: &str) -> Result<Place> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if !places.contains_key(name) && places.len() >= PROGRAMS {
+            // Those that never began or have ended, and that nobody waits for, are nobody's.
+            places.retain(|_, place| {
+                Arc::strong_count(place) > 1 || place.try_lock().map_or(true, |place| place.lives())
+            });
         }
-        let Some(server) = server.upgrade() else { return };
-        match serde_json::from_slice(&line) {
-            Ok(message) => server.take(message).await,
-            // Some greet people on their standard output before they begin.
-            Err(_) => server.heard(&String::from_utf8_lossy(&line)),
+        if !places.contains_key(name) && places.len() >= PROGRAMS {
+            let message = format!("{PROGRAMS} programs that speak MCP run in this sandbox");
+            return Err(Error::new(Code::QuotaExceeded, message)
+                .hint("each ends an hour after it has begun; `kill` one that is not needed"));
         }
+        Ok(Arc::clone(places.entry(name.to_owned()).or_default()))
     }
-}
-
-/// Keeps it until it has ended.
-async fn ended(mut process: Process) {
-    let _ = process.wait().await;
 }

@@ -34,8 +34,7 @@ impl Hands {
         let workspace = workspace.clone();
         // What was stopped for this has to go on.
         self.to_its_end(|hands| async move {
-            let copying = hands.0.copying(workspace.tenant);
-            let _turn = copying.lock().await;
+            let _turn = hands.0.copying.of(workspace.tenant).await;
             let slot = hands.0.slot(workspace.id);
             let mut held = slot.lock().await;
             hands.keep(&workspace, &slot, &mut held, name, How::Plain).await
@@ -45,14 +44,12 @@ impl Hands {
 
     /// Keeps what a workspace holds after something went wrong in its sandbox, under a name that says so. What was kept
     /// under that name goes; where there is no room for one more nothing is kept.
-    pub(crate) async fn keep_after(&self, sandbox: SandboxId, why: Ended) -> Result<()> {
+    pub(crate) async fn keep_after(&self, slot: &Slot, sandbox: SandboxId, why: Ended) -> Result<()> {
         let inner = &self.0;
         let Some(workspace) = inner.store.workspaces().of_sandbox(sandbox).await? else { return Ok(()) };
-        let copying = inner.copying(workspace.tenant);
-        let _turn = copying.lock().await;
-        let slot = inner.slot(workspace.id);
+        let _turn = inner.copying.of(workspace.tenant).await;
         let mut held = slot.lock().await;
-        self.keep_as(&workspace, &slot, &mut held, why).await
+        self.keep_as(&workspace, slot, &mut held, why).await
     }
 
     /// The same of a workspace whose place the caller has.
@@ -60,7 +57,7 @@ impl Hands {
         &self,
         workspace: &Workspace,
         slot: &Slot,
-        held: &mut Held<'_>,
+        held: &mut Held,
         why: Ended,
     ) -> Result<()> {
         let inner = &self.0;
@@ -91,7 +88,7 @@ impl Hands {
         &self,
         workspace: &Workspace,
         slot: &Slot,
-        held: &mut Held<'_>,
+        held: &mut Held,
         name: Option<String>,
         how: How,
     ) -> Result<WorkspaceSnapshot> {
@@ -139,7 +136,7 @@ impl Hands {
         &self,
         workspace: &Workspace,
         slot: &Slot,
-        held: &mut Held<'_>,
+        held: &mut Held,
     ) -> Result<(WorkspaceSnapshotId, u64)> {
         let inner = &self.0;
         inner.tidy().await?;
@@ -220,7 +217,7 @@ impl Hands {
             found.ok_or_else(|| Error::not_found(format!("snapshot \"{snapshot}\" of this workspace")))?;
         inner.end(&slot, &mut held).await?;
         inner.tidy().await?;
-        inner.hold_room(0)?;
+        inner.hold_room(found.bytes)?;
         inner.at_hand(workspace).await?;
         inner.bring(workspace.id, snapshot).await?;
         inner.local.rollback(workspace.id, snapshot).await?;

@@ -96,13 +96,14 @@ impl Hands {
     pub async fn status(&self, workspace: &Workspace) -> Result<Status> {
         let state = if workspace.kept == Kept::Archived { State::Archived } else { State::Parked };
         let parked = Status { state, awake: None };
-        // Whoever only looks does not wait for what is archived: that would break it off.
-        let slot = self.0.slots().get(&workspace.id).cloned().filter(|slot| slot.tenant().is_some());
-        let Some(slot) = slot else { return Ok(parked) };
-        let held = slot.lock().await;
-        let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) else { return Ok(parked) };
-        let state = if awake.stopped.load(Ordering::SeqCst) { State::Paused } else { State::Running };
-        let mut usage = self.0.local.usage(awake.sandbox).await?;
+        // Who only looks waits for nobody, and keeps nobody from anything.
+        let seen = self.0.slots().get(&workspace.id).and_then(|slot| slot.seen());
+        let Some(awake) = seen else { return Ok(parked) };
+        let state = if awake.is_stopped() { State::Paused } else { State::Running };
+        let mut usage = match self.0.local.usage(awake.sandbox).await {
+            Err(error) if error.code() == Code::NotFound => return Ok(parked),
+            usage => usage?,
+        };
         if awake.isolation == Isolation::Gvisor && state == State::Running {
             // The host counts the kernel's threads; who does not answer in time keeps that number.
             usage.pids = awake.processes().await.unwrap_or(usage.pids);

@@ -23,6 +23,9 @@ const GROWTH: u64 = 1 << 20;
 /// How often it is looked who is not used, at the least.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// The least time between two copies of what a sandbox holds whose memory is short again and again.
+const NEXT_COPY: Duration = Duration::from_secs(60);
+
 impl Hands {
     /// Looks after the sandboxes until `stop`.
     pub async fn tend(&self, stop: CancellationToken) {
@@ -53,13 +56,18 @@ impl Hands {
         }
     }
 
-    async fn look_after(&self, workspace: WorkspaceId, slot: &Arc<Slot>, mut held: Held<'_>) -> Result<()> {
+    async fn look_after(&self, workspace: WorkspaceId, slot: &Arc<Slot>, mut held: Held) -> Result<()> {
         let Some(awake) = held.clone() else { return Ok(()) };
         let (inner, records) = (&self.0, self.0.store.workspaces());
         if awake.has_ended() {
-            inner.end(slot, &mut held).await?;
-            inner.ended(workspace, Ended::Crashed).await?;
-            self.checkpoint_of(awake.sandbox, Ended::Crashed);
+            // What takes its time keeps nobody else from being looked after, and nobody goes on with it before.
+            let (hands, slot) = (self.clone(), Arc::clone(slot));
+            let work = async move {
+                if let Err(error) = hands.clear_away(&slot, &mut held).await {
+                    tracing::warn!(workspace.id = %workspace, error = error.chain(), "a sandbox could not be ended");
+                }
+            };
+            tokio::spawn(work.in_current_span());
             return Ok(());
         }
         if !awake.is_stopped() {
@@ -67,9 +75,17 @@ impl Hands {
             awake.worked(usage.cpu);
             if awake.was_out_of_memory(usage.oom_kills) {
                 inner.ended(workspace, Ended::OutOfMemory).await?;
-                self.checkpoint_of(awake.sandbox, Ended::OutOfMemory);
+                self.checkpoint_of(slot, awake.sandbox, Ended::OutOfMemory);
             }
-            if awake.is_to_be_weighed(!inner.has_room(0)) {
+            let has_room = inner.has_room(0);
+            let may_write = !has_room && !awake.is_held() && awake.limiting == Limiting::Enforced;
+            // It writes no more until it is known who has filled the disk; one that cannot be stopped is weighed as it runs.
+            if may_write && inner.local.pause(awake.sandbox).await.is_ok() {
+                awake.stopped.store(true, Ordering::SeqCst);
+                awake.waits_for_room.store(true, Ordering::SeqCst);
+            }
+            let due = if has_room { awake.weighing.begin() } else { awake.weighing.begin_early() };
+            if due {
                 let (hands, slot) = (self.clone(), Arc::clone(slot));
                 let awake = Arc::clone(&awake);
                 tokio::spawn(async move { hands.weigh(workspace, &slot, &awake).await }.in_current_span());
@@ -89,23 +105,51 @@ impl Hands {
         Ok(())
     }
 
-    /// Keeps what was there when something went wrong in a sandbox, in place of what was kept the last time that it did.
-    fn checkpoint_of(&self, sandbox: SandboxId, why: Ended) {
-        let hands = self.clone();
+    /// Keeps what was there when something went wrong in a sandbox, in place of what was kept the last time that it did,
+    /// unless that was a moment ago.
+    fn checkpoint_of(&self, slot: &Arc<Slot>, sandbox: SandboxId, why: Ended) {
+        if !slot.keeping.begin() {
+            return;
+        }
+        let (hands, slot) = (self.clone(), Arc::clone(slot));
         let work = async move {
-            if let Err(error) = hands.keep_after(sandbox, why).await {
+            if let Err(error) = hands.keep_after(&slot, sandbox, why).await {
                 tracing::warn!(sandbox.id = %sandbox, error = error.chain(), "what a sandbox left was not kept");
             }
+            slot.keeping.done(NEXT_COPY);
         };
         tokio::spawn(work.in_current_span());
+    }
+
+    /// Ends a sandbox in which nothing can be done any more. Where nobody has told it to end that is noted, and what it
+    /// has left is kept before anybody goes on with it.
+    pub(crate) async fn clear_away(&self, slot: &Slot, held: &mut Held) -> Result<()> {
+        let (inner, Some(awake)) = (&self.0, held.clone()) else { return Ok(()) };
+        if awake.was_told_to_end() {
+            return inner.end(slot, held).await;
+        }
+        let Some(workspace) = inner.store.workspaces().of_sandbox(awake.sandbox).await? else {
+            return inner.end(slot, held).await;
+        };
+        let usage = inner.local.usage(awake.sandbox).await;
+        let short = usage.is_ok_and(|usage| awake.was_out_of_memory(usage.oom_kills));
+        let why = if short { Ended::OutOfMemory } else { Ended::Crashed };
+        inner.ended(workspace.id, why).await?;
+        inner.end(slot, held).await?;
+        if let Err(error) = self.keep_as(&workspace, slot, held, why).await {
+            tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
+        }
+        Ok(())
     }
 
     /// Weighs the files of a sandbox that is awake, and ends it where they take more than they may, or more than before
     /// on a disk that has no room. What writes is ended then; what removes is quicker than the next look.
     async fn weigh(&self, workspace: WorkspaceId, slot: &Slot, awake: &Arc<Awake>) {
         let outcome = async {
-            let inner = &self.0;
+            let (inner, Some(tenant)) = (&self.0, slot.tenant()) else { return Ok(()) };
+            let _own = inner.weighing_of.of(tenant).await;
             let _turn = inner.weighing.acquire().await.map_err(kernel::Error::internal)?;
+            awake.weighing.begins();
             let fullness = match inner.local.fullness(workspace).await {
                 Ok(fullness) => Some(fullness),
                 // What cannot be weighed within its bounds is past them.
@@ -136,6 +180,12 @@ impl Hands {
         };
         if let Err(error) = outcome.await {
             tracing::warn!(workspace.id = %workspace, error = error.chain(), "a workspace could not be weighed");
+        }
+        if awake.waits_for_room.swap(false, Ordering::SeqCst) {
+            let held = slot.lock().await;
+            if held.as_ref().is_some_and(|now| Arc::ptr_eq(now, awake)) && awake.is_stopped() {
+                self.0.go_on(awake).await;
+            }
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use kernel::{Code, Error, Result, TenantId, Timestamp};
 use sandbox::local::Local;
 use sandbox::runner::Runner as _;
-use store::{Ended, Workspace};
+use store::Workspace;
 
-use crate::awake::{Held, Slot};
+use crate::awake::{Awake, Held, Slot};
 use crate::{Hand, Hands, Inner};
 
 /// How long who needs a place waits for one, and how often it looks.
@@ -71,25 +71,18 @@ impl Hands {
         let slot = inner.slot(workspace.id);
         let mut held = slot.lock().await;
         if let Some(awake) = held.as_ref() {
-            let crashed = awake.has_ended();
-            if !crashed && awake.is_stopped() {
-                let resumed = inner.local.resume(awake.sandbox).await;
-                awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
-                if resumed.is_ok() {
-                    awake.run.goes_on().await;
-                }
+            let has_ended = awake.has_ended();
+            if !has_ended && awake.is_stopped() {
+                inner.go_on(awake).await;
             }
-            if !crashed && !awake.is_stopped() {
+            if !has_ended && !awake.is_stopped() {
                 return Ok(Hand::new(awake));
             }
             // It is made anew: its files are what counts.
-            inner.end(&slot, &mut held).await?;
-            if crashed {
-                inner.ended(workspace.id, Ended::Crashed).await?;
-                // Before anybody goes on with it.
-                if let Err(error) = self.keep_as(workspace, &slot, &mut held, Ended::Crashed).await {
-                    tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
-                }
+            if has_ended {
+                self.clear_away(&slot, &mut held).await?;
+            } else {
+                inner.end(&slot, &mut held).await?;
             }
         }
         let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;
@@ -104,6 +97,7 @@ impl Hands {
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
+                slot.show(&awake);
                 *held = Some(awake);
                 inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
                 Ok(hand)
@@ -122,7 +116,7 @@ impl Hands {
 
 impl Inner {
     /// Ends the sandbox of a place. Where that fails it is there, and is of no use to anybody but who ends it.
-    pub(crate) async fn end(&self, slot: &Slot, held: &mut Held<'_>) -> Result<()> {
+    pub(crate) async fn end(&self, slot: &Slot, held: &mut Held) -> Result<()> {
         if let Some(awake) = held.as_ref() {
             awake.ending.store(true, Ordering::SeqCst);
             awake.run.end();
@@ -131,6 +125,15 @@ impl Inner {
         **held = None;
         slot.note(None);
         Ok(())
+    }
+
+    /// Lets a sandbox go on that is stopped where it is, as far as that can be done.
+    pub(crate) async fn go_on(&self, awake: &Awake) {
+        let resumed = self.local.resume(awake.sandbox).await;
+        awake.stopped.store(resumed.is_err(), Ordering::SeqCst);
+        if resumed.is_ok() {
+            awake.run.goes_on().await;
+        }
     }
 
     /// Takes a place among those that are awake; where there is none, of those that nobody uses the one that has waited
@@ -182,11 +185,18 @@ impl Inner {
         idle.sort_by_key(|(idle, _)| Reverse(*idle));
         for (_, slot) in idle {
             let Some(mut held) = slot.try_lock() else { continue };
-            let Some(awake) = held.as_ref().filter(|awake| !awake.idle().is_zero()) else { continue };
+            // One that does not end when it is told to is tried again in the background.
+            let ends = |awake: &&Arc<Awake>| !awake.idle().is_zero() && !awake.was_told_to_end();
+            let Some(awake) = held.as_ref().filter(ends) else { continue };
             let rests = awake.is_stopped() || awake.has_ended() || awake.idle() >= self.limits.freeze_after;
             if rests || awake.is_empty().await {
-                self.end(&slot, &mut held).await?;
-                return Ok(true);
+                let sandbox = awake.sandbox;
+                match self.end(&slot, &mut held).await {
+                    Ok(()) => return Ok(true),
+                    Err(error) => {
+                        tracing::warn!(sandbox.id = %sandbox, error = error.chain(), "a sandbox could not be ended");
+                    }
+                }
             }
         }
         Ok(false)

@@ -36,4 +36,4 @@ pub use settings::Settings;
 pub use signing_keys::{SigningKeyRow, SigningKeys};
 pub use spent::Spent;
 pub use tenants::{Tenant, Tenants};
-pub use workspaces::{Ended, Kept, Workspace, WorkspaceSnapshot, Workspaces};
+pub use workspaces::{Ended, Kept, Most, Workspace, WorkspaceSnapshot, Workspaces};

@@ -134,6 +134,15 @@ impl WorkspaceSnapshot {
     }
 }
 
+/// How many workspaces there may be at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// In an environment.
+    pub of_env: i64,
+    /// Of those in it whose names begin with the same text up to `/`, as those of one owner do.
+    pub of_owner: i64,
+}
+
 /// The workspaces.
 pub struct Workspaces<'a>(pub(crate) &'a Store);
 
@@ -141,12 +150,12 @@ const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, quota, created, us
                        frozen, ended FROM workspaces";
 
 impl Workspaces<'_> {
-    /// The workspace of that name, made as `new` says where there is none; none where the environment is no ready one
-    /// or has `most` already.
+    /// The workspace of that name, made as `new` says where there is none; none where the environment is no ready one,
+    /// or it or the owner has `most` already.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn get_or_insert(&self, new: &Workspace, most: i64) -> Result<Option<Workspace>> {
+    pub async fn get_or_insert(&self, new: &Workspace, most: Most) -> Result<Option<Workspace>> {
         let mut write = self.0.begin_write().await?;
         // The row of the environment is held, so that of two at once the second one counts the first.
         let ready = sqlx::query("UPDATE environments SET state = state WHERE id = $1 AND state = 'ready'")
@@ -159,7 +168,8 @@ impl Workspaces<'_> {
         sqlx::query(
             "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used, kept, template) \
              SELECT $1, $2, $3, $4, $5, $6, $7, $7, $8, $9 \
-             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $10 ON CONFLICT DO NOTHING",
+             WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $10 AND ($11 = '' OR (SELECT COUNT(*) \
+             FROM workspaces WHERE env = $2 AND SUBSTR(name, 1, LENGTH($11)) = $11) < $12) ON CONFLICT DO NOTHING",
         )
         .bind(new.id.to_string())
         .bind(new.env.to_string())
@@ -170,7 +180,9 @@ impl Workspaces<'_> {
         .bind(new.created.as_micros())
         .bind(new.kept.text())
         .bind(new.template.as_str())
-        .bind(most)
+        .bind(most.of_env)
+        .bind(new.name.find('/').map_or("", |at| &new.name[..=at]))
+        .bind(most.of_owner)
         .execute(write.connection())
         .await?;
         let found = named(new.env, &new.name).fetch_optional(write.connection()).await?;

@@ -173,10 +173,7 @@ pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
     if body.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
-    if !is_json(headers) {
-        return Err(Error::new(Code::InvalidInput, "the body must be JSON")
-            .hint("send the header Content-Type: application/json"));
-    }
+    must_be_json(headers)?;
     if cost(body) > SMALL.max(body.len() as u64 * READ_AS) {
         return Err(Error::new(Code::TooLarge, "the body has too many small parts to be read at once")
             .hint("send fewer at once; db_load takes many rows as CSV or NDJSON"));
@@ -187,6 +184,18 @@ pub fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
 /// What is wrong with a text that is not JSON, with its place and without its content.
 pub fn not_json(error: &serde_json::Error) -> Error {
     Error::new(Code::InvalidInput, format!("the body is not JSON that can be read: {error}"))
+}
+
+/// Refuses a body that does not say of itself that it is JSON.
+///
+/// # Errors
+/// `invalid_input`.
+pub fn must_be_json(headers: &HeaderMap) -> Result<()> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(Error::new(Code::InvalidInput, "the body must be JSON")
+        .hint("send the header Content-Type: application/json"))
 }
 
 /// Whether the body says of itself that it is JSON (RFC 6839 §3.1).

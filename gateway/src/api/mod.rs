@@ -18,6 +18,7 @@ use axum::extract::{FromRef, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
@@ -179,12 +180,22 @@ async fn unbroken(
 
 /// The headers of a request of `caller`, its body as JSON, and who has sent it when all of it is here.
 async fn read(api: &Api, caller: Arc<Caller>, request: Request) -> Result<(Arc<Caller>, HeaderMap, Value)> {
+    let (caller, headers, bytes) = read_text(api, caller, request, api.0.body_limit).await?;
+    let input = web::body::json(&headers, &bytes)?;
+    Ok((caller, headers, input))
+}
+
+/// The same with the body as it came, of at most so many bytes.
+async fn read_text(
+    api: &Api,
+    caller: Arc<Caller>,
+    request: Request,
+    most: usize,
+) -> Result<(Arc<Caller>, HeaderMap, Bytes)> {
     let (parts, body) = request.into_parts();
     let env = auth::text(&parts.headers, auth::ENV)?;
-    let limit = api.0.body_limit;
-    let (caller, bytes) = auth::body_of(&*api.0.gate, caller, &parts.headers, env, body, limit).await?;
-    let input = web::body::json(&parts.headers, &bytes)?;
-    Ok((caller, parts.headers, input))
+    let (caller, bytes) = auth::body_of(&*api.0.gate, caller, &parts.headers, env, body, most).await?;
+    Ok((caller, parts.headers, bytes))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {

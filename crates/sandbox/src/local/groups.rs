@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hand::jail::Groups;
+use hand::jail::{Groups, Kernel};
 
 use crate::runner::{Limiting, Limits, Usage};
 
@@ -50,12 +50,12 @@ impl Group {
         Self { hierarchies: layout.hierarchies.clone(), name: name.to_owned() }
     }
 
-    /// How the maker of the jail joins.
+    /// How a jail with that kernel joins.
     #[must_use]
-    pub fn to_join(&self) -> Groups {
+    pub fn to_join(&self, kernel: &Kernel) -> Groups {
         let mut groups = Groups::default();
         for hierarchy in &self.hierarchies {
-            hierarchy.add_to_join(&self.name, &mut groups);
+            hierarchy.add_to_join(&self.name, kernel, &mut groups);
         }
         groups
     }

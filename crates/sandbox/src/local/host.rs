@@ -27,6 +27,7 @@ use super::runners::Runners;
 use super::sandbox::{Sandbox, Spare, Workshop};
 use super::spawner::{self, Jobs};
 use super::{packets, privileges, reaper};
+use crate::runner::Usage;
 use crate::workspace::Workspaces;
 
 /// Numbers of users that nobody is given on purpose, in pieces of 65,536: above those of containers of systemd.
@@ -59,6 +60,8 @@ struct Host {
     workspaces: Arc<dyn Workspaces>,
     privileged: bool,
     sandboxes: Mutex<HashMap<SandboxId, Place>>,
+    /// What those had used that have ended by themselves, until somebody destroys them.
+    ended: Mutex<HashMap<SandboxId, Usage>>,
     ranges: Mutex<HashSet<u32>>,
     events: OwnedFd,
     next_event: AtomicU64,
@@ -156,6 +159,7 @@ fn open(
                 workspaces,
                 privileged,
                 sandboxes: Mutex::default(),
+                ended: Mutex::default(),
                 ranges: Mutex::default(),
                 events,
                 next_event: AtomicU64::new(SANDBOXES),
@@ -247,23 +251,33 @@ impl Host {
 
     /// The first process of a sandbox has ended by itself.
     fn ended(self: &Arc<Self>, event: u64) {
-        let found = self.places().iter().find_map(|(id, place)| match place {
-            Place::Runs(running) if running.event == event => Some((*id, running.sandbox.clone())),
-            _ => None,
-        });
-        let Some((id, sandbox)) = found else {
-            return;
+        let (id, running) = {
+            let places = self.places();
+            let found = places.iter().find_map(|(id, place)| match place {
+                Place::Runs(running) if running.event == event => Some((*id, running.clone())),
+                _ => None,
+            });
+            let Some((id, running)) = found else {
+                return;
+            };
+            // Why it has ended can be told from that, which is gone with its groups. Nobody removes its place meanwhile.
+            self.last_usages().insert(id, running.sandbox.usage());
+            (id, running)
         };
         // Once is enough to know.
-        let _ = epoll::delete(&self.events, sandbox.pidfd());
+        let _ = epoll::delete(&self.events, running.sandbox.pidfd());
         // With every thread in use it stays as it is until somebody destroys it.
         let _ = self.begin(move |host| {
-            let _ = host.destroy(id);
+            let _ = host.end(id, &running);
         });
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<SandboxId, Place>> {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_usages(&self) -> MutexGuard<'_, HashMap<SandboxId, Usage>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ranges(&self) -> MutexGuard<'_, HashSet<u32>> {

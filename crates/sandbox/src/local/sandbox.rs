@@ -212,7 +212,7 @@ fn jail_spec(
         runners: workshop.runners.path().to_owned(),
         runner: directory.runner(),
         scratch: directory.scratch(),
-        groups: group.to_join(),
+        groups: group.to_join(&kernel),
         users,
         disks: told,
         kernel,

@@ -150,6 +150,9 @@ async fn a_sandbox_whose_connection_closes_or_whose_first_process_dies_is_remove
     drop(one.session);
     kill(first.split(' ').next().unwrap().parse().unwrap());
     nothing_is_left(rig.directory.path(), &[one.id, other.id]).await;
+    // What it had used is known until it is destroyed.
+    assert!(rig.local.usage(one.id).await.unwrap().cpu > Duration::ZERO);
+    rig.local.destroy(one.id).await.unwrap();
     assert_eq!(rig.local.usage(one.id).await.unwrap_err().code(), Code::NotFound);
 }
 

@@ -28,6 +28,7 @@ async fn memory_is_bounded_for_the_sandbox_as_a_whole(rig: Rig) {
         let held = small.run(&["/bin/bash", "-c", &hold(1_000)]).await;
         assert!(held.is_err(), "{held:?}");
         nothing_is_left(rig.directory.path(), &[small.id]).await;
+        assert!(rig.local.usage(small.id).await.unwrap().oom_kills >= 1, "why is known");
         assert_eq!(large.shell("echo alive").await, "alive");
         return;
     }

@@ -24,6 +24,7 @@ macro_rules! store_suite {
             races: a_setting_is_made_once,
             races: many_programs_that_open_a_new_database_agree,
             workspaces: of_many_who_want_a_workspace_all_get_the_same,
+            workspaces: an_owner_has_no_more_than_it_may_however_many_are_asked_for_at_once,
             workspaces: a_workspace_is_found_used_and_goes_with_its_snapshots,
             workspaces: files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once,
             workspaces: ports_of_a_workspace_are_public_until_they_are_not_and_go_with_it,

@@ -1,7 +1,7 @@
 //! Workspaces: one of each name, no more than there may be, and all of them gone with their environment.
 
 use kernel::{BlobHash, EnvId, PlaceId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
-use store::{Ended, Kept, Workspace, WorkspaceSnapshot};
+use store::{Ended, Kept, Most, Workspace, WorkspaceSnapshot};
 
 use crate::place::{Place, now};
 
@@ -24,12 +24,37 @@ fn wanted(tenant: TenantId, env: EnvId, name: &str) -> Workspace {
     }
 }
 
+fn most(of_env: i64) -> Most {
+    Most { of_env, of_owner: 9 }
+}
+
+pub async fn an_owner_has_no_more_than_it_may_however_many_are_asked_for_at_once(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let most = Most { of_env: 20, of_owner: 3 };
+    let names =
+        (0..8).map(|n| format!("key_1/{n}")).chain(["key_1", "key_12/0", "keyx1/0"].map(str::to_owned));
+    let asking = names.map(|name| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store.workspaces().get_or_insert(&wanted(tenant, env, &name), most).await.unwrap()
+        })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        asked.await.unwrap();
+    }
+    let mut there: Vec<_> =
+        store.workspaces().list(env).await.unwrap().into_iter().map(|it| it.name).collect();
+    there.retain(|name| !name.starts_with("key_1/"));
+    assert_eq!(there, ["key_1", "key_12/0", "keyx1/0"]);
+    assert_eq!(store.workspaces().list(env).await.unwrap().len(), 3 + there.len());
+}
+
 pub async fn of_many_who_want_a_workspace_all_get_the_same(place: &Place) {
     let (store, tenant, env) = place.with_env().await;
     let asking = (0..8).map(|_| {
         let store = store.clone();
         tokio::spawn(async move {
-            store.workspaces().get_or_insert(&wanted(tenant, env, "own"), 2).await.unwrap().unwrap()
+            store.workspaces().get_or_insert(&wanted(tenant, env, "own"), most(2)).await.unwrap().unwrap()
         })
     });
     let mut given = Vec::new();
@@ -38,20 +63,20 @@ pub async fn of_many_who_want_a_workspace_all_get_the_same(place: &Place) {
     }
     assert!(given.iter().all(|it| *it == given[0]), "{given:?}");
     let second = wanted(tenant, env, "second");
-    assert_eq!(store.workspaces().get_or_insert(&second, 2).await.unwrap().as_ref(), Some(&second));
-    assert_eq!(store.workspaces().get_or_insert(&wanted(tenant, env, "third"), 2).await.unwrap(), None);
+    assert_eq!(store.workspaces().get_or_insert(&second, most(2)).await.unwrap().as_ref(), Some(&second));
+    assert_eq!(store.workspaces().get_or_insert(&wanted(tenant, env, "third"), most(2)).await.unwrap(), None);
     // Who has one has it, however many there are.
-    let again = store.workspaces().get_or_insert(&wanted(tenant, env, "own"), 2).await.unwrap();
+    let again = store.workspaces().get_or_insert(&wanted(tenant, env, "own"), most(2)).await.unwrap();
     assert_eq!(again.as_ref(), Some(&given[0]));
     assert_eq!(store.workspaces().list(env).await.unwrap(), [given[0].clone(), second]);
     let nowhere = wanted(tenant, EnvId::new(), "own");
-    assert_eq!(store.workspaces().get_or_insert(&nowhere, 2).await.unwrap(), None);
+    assert_eq!(store.workspaces().get_or_insert(&nowhere, most(2)).await.unwrap(), None);
 }
 
 pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place) {
     let (store, tenant, env) = place.with_env().await;
     let records = store.workspaces();
-    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), most(9)).await.unwrap().unwrap();
     assert_eq!(records.find(env, "own").await.unwrap().as_ref(), Some(&made));
     assert_eq!(records.find(env, "other").await.unwrap(), None);
     assert_eq!(records.of_sandbox(made.sandbox).await.unwrap().as_ref(), Some(&made));
@@ -89,7 +114,7 @@ pub async fn a_workspace_is_found_used_and_goes_with_its_snapshots(place: &Place
 pub async fn files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once(place: &Place) {
     let (store, tenant, env) = place.with_env().await;
     let records = store.workspaces();
-    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), most(9)).await.unwrap().unwrap();
     let (here, there) = (Kept::At(PlaceId::new()), Kept::At(PlaceId::new()));
     let noting = [here, there].map(|to| {
         let (store, id) = (store.clone(), made.id);
@@ -138,8 +163,8 @@ pub async fn files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once(plac
 pub async fn ports_of_a_workspace_are_public_until_they_are_not_and_go_with_it(place: &Place) {
     let (store, tenant, env) = place.with_env().await;
     let records = store.workspaces();
-    let made = records.get_or_insert(&wanted(tenant, env, "own"), 9).await.unwrap().unwrap();
-    let other = records.get_or_insert(&wanted(tenant, env, "other"), 9).await.unwrap().unwrap();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), most(9)).await.unwrap().unwrap();
+    let other = records.get_or_insert(&wanted(tenant, env, "other"), most(9)).await.unwrap().unwrap();
     // Of many at once as many as there may be.
     let asking = (1..=8).map(|port| {
         let (store, id) = (store.clone(), made.id);

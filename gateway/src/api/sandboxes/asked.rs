@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use hands::Hand;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -18,7 +19,7 @@ use tool::Effect;
 use web::problem::Problem;
 
 use super::{Api, environment};
-use crate::api::{answer, read};
+use crate::api::{answer, read, read_text};
 
 /// What is answered.
 pub type Answer = Result<Response, Problem>;
@@ -57,6 +58,14 @@ impl Asked {
         let (caller, headers, input) = read(&self.api, Arc::clone(&self.caller), request).await?;
         self.caller = caller;
         Ok((headers, input))
+    }
+
+    /// The headers of its request, and the body, which says that it is JSON, as text of at most so many bytes.
+    pub async fn text(&mut self, request: Request, most: usize) -> Result<(HeaderMap, Bytes)> {
+        let (caller, headers, body) = read_text(&self.api, Arc::clone(&self.caller), request, most).await?;
+        self.caller = caller;
+        web::body::must_be_json(&headers)?;
+        Ok((headers, body))
     }
 
     /// The sandbox's workspace, which is the caller's.

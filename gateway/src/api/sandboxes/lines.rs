@@ -70,6 +70,21 @@ impl Still {
         let Authenticated(caller) = Authenticated::again(&*self.gate, &self.headers).await?;
         Env::authorize(&caller, SCOPES).map(drop)
     }
+
+    /// What comes of `work`, which ends where it does not hold any more.
+    ///
+    /// # Errors
+    /// As [`Still::holds`]; those of `work`.
+    pub async fn during<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.time() => self.holds().await?,
+                done = &mut work => return done,
+            }
+        }
+    }
 }
 
 /// What is told, until its end.

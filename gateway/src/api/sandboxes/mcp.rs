@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 
 use axum::extract::Request;
 use axum::response::IntoResponse as _;
-use hands::{Hand, Program};
+use hands::{Hand, Message, Program};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use kernel::{Code, Error, Result};
-
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use tool::Effect;
 
 use super::asked::{Answer, Asked};
-use crate::api::{answer, unbroken};
+use super::lines::Still;
+use crate::api::unbroken;
 
 /// The file that names them.
 const FILE: &str = "/workspace/.mcp.json";
@@ -27,54 +29,48 @@ const LARGEST: u32 = 256 << 10;
 #[serde(rename_all = "camelCase")]
 struct Known {
     #[serde(default)]
-    mcp_servers: BTreeMap<String, Value>,
+    mcp_servers: BTreeMap<String, Box<RawValue>>,
+}
+
+/// One that runs in the sandbox.
+#[derive(Deserialize)]
+struct Named {
+    command: String,
 }
 
 /// The programs that the file names.
 pub async fn list(asked: Asked) -> Answer {
     let work = async {
         let known = known(&asked.hand().await?).await?;
+        let command = |it: &RawValue| Some(serde_json::from_str::<Named>(it.get()).ok()?.command);
         let servers: Vec<_> = known
             .iter()
-            .filter_map(|(name, it)| Some(json!({ "name": name, "command": it.get("command")? })))
+            .filter_map(|(name, it)| Some(json!({ "name": name, "command": command(it)? })))
             .collect();
         Ok(json!({ "servers": servers }))
     };
     asked.told("sandboxes.mcp_servers", Effect::Read, work).await
 }
 
-/// Takes a message to one of them; what is a request is answered.
+/// Takes a message to one of them; what is a request is answered, as long as who asks may still do so.
 pub async fn speak(mut asked: Asked, request: Request) -> Answer {
     unbroken(async move {
-        let (_, message) = asked.input(request).await?;
+        let (headers, body) = asked.text(request, Message::LARGEST).await?;
         let work = async {
-            let message = checked(message)?;
+            let message = Message::read(&body)?;
+            drop(body);
             let hand = asked.hand().await?;
-            let server =
-                hand.server(asked.part("server"), &named(&hand, asked.part("server")).await?).await?;
-            let Some(id) = message.get("id").cloned() else { return Ok(None) };
-            Ok(Some(match message["method"].as_str() {
-                Some("initialize") => json!({ "jsonrpc": "2.0", "id": id, "result": server.greeting() }),
-                _ => server.ask(message).await?,
-            }))
+            let (speaker, name) = (hand.speaker()?, asked.part("server"));
+            let program = named(&hand, name).await?;
+            speaker.speak(name, &program, &message).await
         };
+        let work = Still::new(&asked.api, headers).during(work);
         Ok(match asked.act("sandboxes.mcp", Effect::Write, work).await? {
-            Some(message) => answer(StatusCode::OK, &message),
+            Some(message) => (StatusCode::OK, [(CONTENT_TYPE, "application/json")], message).into_response(),
             None => StatusCode::ACCEPTED.into_response(),
         })
     })
     .await
-}
-
-/// A request or a notification.
-fn checked(message: Value) -> Result<Value> {
-    let is_one = message["jsonrpc"] == "2.0" && message["method"].is_string();
-    let has_id = message.get("id").is_none_or(|id| id.is_string() || id.is_number());
-    if is_one && has_id {
-        return Ok(message);
-    }
-    Err(Error::new(Code::InvalidInput, "the body is no request and no notification of JSON-RPC 2.0")
-        .hint("send one message at a time, as an MCP client does"))
 }
 
 async fn named(hand: &Hand, name: &str) -> Result<Program> {
@@ -91,14 +87,14 @@ async fn named(hand: &Hand, name: &str) -> Result<Program> {
             },
         ));
     };
-    serde_json::from_value(program).map_err(|error| {
+    serde_json::from_str(program.get()).map_err(|error| {
         Error::new(Code::InvalidInput, format!("{FILE}: mcpServers.{name}: {error}"))
             .hint("one that runs in the sandbox has a command, and may have args, env and cwd")
     })
 }
 
 /// What the file says.
-async fn known(hand: &Hand) -> Result<BTreeMap<String, Value>> {
+async fn known(hand: &Hand) -> Result<BTreeMap<String, Box<RawValue>>> {
     let text = match hand.files().read(FILE, 0, LARGEST).await {
         Ok((_, text)) => text,
         Err(error) => {

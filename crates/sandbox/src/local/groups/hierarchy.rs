@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hand::jail::Groups;
+use hand::jail::{Groups, Kernel};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -72,10 +72,12 @@ impl Hierarchy {
         matches!(self.kind, Kind::V2 | Kind::Memory | Kind::Pids | Kind::Cpu)
     }
 
-    /// Adds how a jail joins the sandbox's group.
-    pub fn add_to_join(&self, name: &str, groups: &mut Groups) {
+    /// Adds how a jail joins the sandbox's group. Another kernel is one with what runs on it, the hand too: all of it is in
+    /// the group that bounds commands.
+    pub fn add_to_join(&self, name: &str, kernel: &Kernel, groups: &mut Groups) {
         let directory = self.directory(name);
         match self.kind {
+            Kind::V2 if *kernel != Kernel::Host => groups.first = Some(directory.join(COMMANDS)),
             Kind::V2 => {
                 groups.first = Some(directory.join(HAND));
                 groups.commands.push(directory.join(COMMANDS).join("cgroup.procs"));
@@ -339,11 +341,11 @@ mod tests {
 
     #[test]
     fn commands_join_only_what_bounds_them_and_of_version_1_a_thread_at_a_time() {
-        let joined = |kinds: &[Kind]| {
+        let joined = |kernel: &Kernel, kinds: &[Kind]| {
             let mut groups = Groups::default();
             for kind in kinds {
                 let parent = PathBuf::from(format!("/{kind:?}"));
-                Hierarchy { kind: *kind, parent }.add_to_join("name", &mut groups);
+                Hierarchy { kind: *kind, parent }.add_to_join("name", kernel, &mut groups);
             }
             let text =
                 |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
@@ -352,15 +354,19 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         let first = |path: &str| Some(path.to_owned());
         assert_eq!(
-            joined(&[Kind::V2]),
+            joined(&Kernel::Host, &[Kind::V2]),
             (first("/V2/name/hand"), words(&[]), words(&["/V2/name/commands/cgroup.procs"])),
         );
+        let gvisor = Kernel::Gvisor { program: PathBuf::from("/runsc") };
+        assert_eq!(joined(&gvisor, &[Kind::V2]), (first("/V2/name/commands"), words(&[]), words(&[])));
+        let of_version_1 = joined(&gvisor, &[Kind::Unified, Kind::Pids]);
+        assert_eq!(of_version_1, joined(&Kernel::Host, &[Kind::Unified, Kind::Pids]));
         assert_eq!(
-            joined(&[Kind::Unified, Kind::Pids]),
+            joined(&Kernel::Host, &[Kind::Unified, Kind::Pids]),
             (first("/Unified/name"), words(&["/Pids/name/tasks"]), words(&["/Pids/name/commands/tasks"])),
         );
         assert_eq!(
-            joined(&[Kind::Freezer, Kind::Cpuacct]),
+            joined(&Kernel::Host, &[Kind::Freezer, Kind::Cpuacct]),
             (None, words(&["/Freezer/name/tasks", "/Cpuacct/name/tasks"]), words(&[])),
         );
     }

@@ -47,7 +47,10 @@ impl Host {
             Call::SwapRunner(id, runner) => {
                 Answer::Runner(self.running(id)?.sandbox.use_runner(&self.workshop, runner)?)
             }
-            Call::Usage(id) => Answer::Usage(self.running(id)?.sandbox.usage()),
+            Call::Usage(id) => {
+                let last = self.last_usages().get(&id).copied();
+                Answer::Usage(last.map_or_else(|| Ok(self.running(id)?.sandbox.usage()), Ok::<_, Error>)?)
+            }
             Call::Probe => Answer::Findings(self.probe()),
             Call::ProbeGvisor => Answer::Findings(vec![self.tried(Isolation::Gvisor)]),
             Call::Workspace(call) => self.workspace(call, files)?,
@@ -89,6 +92,7 @@ impl Host {
                 return Err(Error::Taken);
             }
             places.insert(spec.id, Place::Making);
+            self.last_usages().remove(&spec.id);
         }
         match self.sandbox(spec, kernel) {
             Ok((sandbox, ends, users)) => {
@@ -121,11 +125,24 @@ impl Host {
         let running = match self.places().get(&id) {
             Some(Place::Runs(running)) => running.clone(),
             Some(Place::Making) => return Err(Error::Taken),
-            None => return Ok(()),
+            None => {
+                self.last_usages().remove(&id);
+                return Ok(());
+            }
         };
+        self.end(id, &running)?;
+        self.last_usages().remove(&id);
+        Ok(())
+    }
+
+    /// Ends this sandbox of that id: there may be another one of it by now.
+    pub(super) fn end(&self, id: SandboxId, running: &Running) -> Result<(), Error> {
         running.sandbox.end()?;
+        let mut places = self.places();
+        let is_there = matches!(places.get(&id), Some(Place::Runs(there)) if there.event == running.event);
         // Whoever removes it returns its users; another may have done so meanwhile.
-        if self.places().remove(&id).is_some() {
+        if is_there {
+            places.remove(&id);
             self.return_users(running.users);
         }
         Ok(())
