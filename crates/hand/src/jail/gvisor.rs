@@ -14,8 +14,9 @@ use rustix::mount::MountFlags;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::base::device;
 use super::make::ENVIRONMENT;
-use super::mounts::{READ_ONLY, device, file_system, processes, show_new};
+use super::mounts::{READ_ONLY, file_system, processes, show_new};
 use super::privileges::{Confinement, FILES, of_commands};
 use super::{At, Error, JailSpec, Step, hand_path, sys};
 

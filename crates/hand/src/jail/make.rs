@@ -10,8 +10,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::namespaces::{self, Disk};
 use super::{
-    At, Disks, Error, JailSpec, Kernel, Protection, Report, Step, Told, Users, gvisor, landlock, mounts,
-    privileges, seccomp, sys, tree,
+    At, Disks, Error, JailSpec, Kernel, Protection, Report, Step, Told, Users, base, gvisor, landlock,
+    mounts, privileges, seccomp, sys, tree,
 };
 
 /// What every command finds in its environment. Requests leave by the proxy that the first process listens for.
@@ -62,11 +62,23 @@ pub fn make() -> i32 {
     match read_spec(&mut words).and_then(|spec| begin(spec, stream, words, &mut report)) {
         Ok(()) => 0,
         Err(error) => {
-            let errno = error.source.raw_os_error().unwrap_or(0);
-            say(&mut report, &Report::Failed { step: error.step, at: error.at, errno });
+            say(&mut report, &error.into());
             1
         }
     }
+}
+
+/// Puts together at `path` what jails have in common. Says on standard output where that fails.
+#[must_use]
+pub fn make_base(path: &Path) -> i32 {
+    let made = base::make(path);
+    made.map_or_else(
+        |error| {
+            let _ = writeln!(io::stdout(), "{}", serde_json::json!(Report::from(error)));
+            1
+        },
+        |()| 0,
+    )
 }
 
 fn read_spec(words: &mut Words) -> Result<JailSpec, Error> {

@@ -161,6 +161,10 @@ pub struct JailSpec {
     pub runners: PathBuf,
     /// The directory that becomes `/run/steading/runner`, only to be read: `current` in it leads to one of those.
     pub runner: PathBuf,
+    /// Where the part of the root is that all jails have in common, put together by [`super::make_base`]. Without one the
+    /// jail makes its own in `scratch`.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
     /// An empty directory in which the root is put together; nothing of it is seen outside the jail.
     pub scratch: PathBuf,
     /// The control groups.

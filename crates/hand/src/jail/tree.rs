@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 
-use super::mounts::{READ_ONLY, attach, copy, file_system, show};
+use super::mounts::{READ_ONLY, attach, copy, file_system};
 use super::{At, Error, JailSpec, Protection, Step, Tree, sys};
 
 /// The namespace of users whose numbers mounts of disks show; without one they show the disk's own.
@@ -28,11 +28,10 @@ pub fn workspace(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Er
     }
 }
 
-/// Lays the directories over `/usr/local`; without any it is empty.
+/// Lays the directories over `/usr/local`, which is empty without any.
 pub fn layers(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
     let target = Path::new("usr/local");
     match spec.layers.as_slice() {
-        [] if target.is_dir() => show(Path::new("opt"), target, READ_ONLY),
         [] => Ok(()),
         [one] => {
             let copy = copy(one, READ_ONLY, translation);
@@ -75,7 +74,7 @@ fn overlay(
 ) -> Result<(), Error> {
     let mut mounted = Vec::new();
     let mut mount_layer = |source: &Path| {
-        let at = PathBuf::from(format!("run/.layer{}", mounted.len()));
+        let at = PathBuf::from(format!("tmp/.layer{}", mounted.len()));
         fs::create_dir(&at)
             .and_then(|()| copy(source, libc::MOUNT_ATTR_NODEV, translation))
             .and_then(|copy| attach(&copy, &at))
