@@ -2,6 +2,7 @@
 
 pub mod base;
 mod etc;
+mod gate;
 mod gvisor;
 mod landlock;
 mod make;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use gate::Gate;
 pub use landlock::is_there as landlock_is_there;
 pub use make::{make, make_base};
 pub use privileges::{Confinement, become_first, confine};

@@ -21,7 +21,7 @@ use super::privileges::{Confinement, FILES, of_commands};
 use super::{At, Error, JailSpec, Step, hand_path, sys};
 
 /// The directory that is the root inside. The one around it nobody sees from there.
-const INSIDE: &str = "inside";
+pub const INSIDE: &str = "inside";
 
 /// A call of the C library's that this kernel may refuse, as this kernel takes it.
 const STATX: &[u8] = include_bytes!(env!("HAND_STATX"));

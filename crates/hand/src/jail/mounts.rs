@@ -12,8 +12,7 @@ use rustix::mount::{
 };
 
 use super::sys::{self, Attributes};
-use super::tree::Translation;
-use super::{At, Error, JailSpec, Kernel, Protection, Step, base, gvisor, proc, tree};
+use super::{At, Error, JailSpec, Kernel, Protection, Step, base, gvisor, proc};
 
 /// What nobody executes or opens as a device.
 pub const INERT: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -48,13 +47,11 @@ pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
     if spec.has(Protection::Proc) { proc::cover(spec.memory_bytes) } else { Ok(()) }
 }
 
-/// Mounts what lies on disks, and moves into the root.
+/// Moves into the root.
 ///
 /// # Errors
 /// The mount that failed.
-pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
-    tree::workspace(spec, translation)?;
-    tree::layers(spec, translation)?;
+pub fn enter_root(spec: &JailSpec) -> Result<(), Error> {
     if spec.kernel != Kernel::Host {
         rustix::process::chdir("..").at(Step::Mounts, "the new root")?;
         base::seal()?;

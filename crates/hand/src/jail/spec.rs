@@ -131,7 +131,8 @@ pub enum Told {
     /// With the rest.
     #[default]
     AtOnce,
-    /// By a line of JSON, [`Disks`], when all else is there, which [`super::Report::Waits`] says. Nothing runs before that.
+    /// By a line of JSON, [`Disks`], when all else is there, which [`super::Report::Waits`] says. The first process serves
+    /// nobody before that.
     /// What the description of the jail names only says on which file systems it will be.
     Later,
 }

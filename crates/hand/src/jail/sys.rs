@@ -89,14 +89,14 @@ pub fn unshare(flags: libc::c_int) -> io::Result<()> {
     check(result)
 }
 
-/// Goes into the namespace of users.
+/// Goes into the namespace, which is of that kind.
 ///
 /// # Errors
 /// Of setns(2).
-pub fn enter_users(namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub fn enter(namespace: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: a plain system call on an open descriptor.
     #[expect(unsafe_code, reason = "rustix changes the namespaces of a thread")]
-    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) };
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), kind) };
     check(result)
 }
 

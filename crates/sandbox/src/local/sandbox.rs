@@ -113,8 +113,8 @@ impl Spare {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
             let told = (disks, Told::Later);
             let base = workshop.base(&Kernel::Host)?;
-            let jail =
-                jail_spec(workshop, &group, &directory, limits, users, told, Kernel::Host, base.as_ref());
+            let on = (Kernel::Host, base.as_ref());
+            let jail = jail_spec(workshop, &group, &directory, limits, users, told, on);
             let half = jail::begin(&workshop.spawner, &workshop.program, &jail, inside.into())?;
             Ok(Self { half, group, directory, hand, sockets, limits, users })
         })
@@ -208,8 +208,7 @@ fn jail_spec(
     limits: Limits,
     users: Users,
     (disks, told): (Disks, Told),
-    kernel: Kernel,
-    base: Option<&Held<'_>>,
+    (kernel, base): (Kernel, Option<&Held<'_>>),
 ) -> JailSpec {
     let [egress, bridge] = directory.sockets();
     JailSpec {
@@ -263,8 +262,8 @@ impl Sandbox {
         furnished(workshop, spec.id, bounds, users, |outfit| {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
             let base = workshop.base(&kernel)?;
-            let jail =
-                jail_spec(workshop, &group, &directory, spec.limits, users, told, kernel, base.as_ref());
+            let on = (kernel, base.as_ref());
+            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, told, on);
             let (spawner, program) = (&workshop.spawner, &workshop.program);
             let first = match jail.kernel {
                 Kernel::Host => jail::make(spawner, program, &jail, inside.into())?,
