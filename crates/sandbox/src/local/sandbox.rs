@@ -62,10 +62,7 @@ impl Workshop {
     pub fn use_runner(&self, runner: BlobHash, spares: &[Spare]) -> Result<(), Error> {
         self.runners.known(runner)?;
         *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner;
-        for spare in spares {
-            self.runners.point(&spare.directory.runner(), runner)?;
-        }
-        Ok(())
+        spares.iter().try_for_each(|spare| spare.use_newest_runner(self))
     }
 }
 
@@ -118,6 +115,14 @@ impl Spare {
             let half = jail::begin(&workshop.spawner, &workshop.program, &jail, inside.into())?;
             Ok(Self { half, group, directory, hand, sockets, limits, users })
         })
+    }
+
+    /// Has it use the version that new sandboxes have.
+    ///
+    /// # Errors
+    /// As [`Workshop::use_runner`].
+    pub fn use_newest_runner(&self, workshop: &Workshop) -> Result<(), Error> {
+        workshop.runners.point(&self.directory.runner(), workshop.newest_runner()).map(drop)
     }
 
     /// Whether a sandbox with these limits is the same.
