@@ -79,8 +79,11 @@ def speak(place, family, address):
             with socket.socket(family, socket.SOCK_STREAM) as stream:
                 stream.settimeout(4)
                 stream.connect(address)
-                stream.sendall(words)
-                stream.shutdown(socket.SHUT_WR)
+                try:
+                    stream.sendall(words)
+                    stream.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # Who has said all may have closed by now.
                 answer = b""
                 while len(answer) < 1 << 16:
                     piece = stream.recv(1 << 16)

@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{
@@ -34,7 +34,7 @@ pub struct Shown(Option<(u64, u64)>);
 #[must_use]
 pub fn shown() -> Vec<Shown> {
     let programs = PROGRAMS.map(|name| Path::new("/").join(name));
-    let all = programs.into_iter().chain([Path::new("/usr/local").to_owned()]).chain(etc::of_the_host());
+    let all = programs.into_iter().chain(["/usr", "/usr/local"].map(PathBuf::from)).chain(etc::of_the_host());
     let identity = |path| fs::metadata(path).ok().map(|known| (known.dev(), known.ino()));
     all.map(|path| Shown(identity(path))).collect()
 }

@@ -295,3 +295,16 @@ fn files_are_the_users_where_mounts_cannot_translate() {
     let file = fs::metadata(cell.directory.path().join("plain/file")).unwrap();
     assert_eq!((file.uid(), file.gid()), (1000, 1000));
 }
+
+#[test]
+fn commands_speak_with_one_another_by_abstract_sockets() {
+    let mut cell = cell();
+    let server = "import socket; server = socket.socket(socket.AF_UNIX); server.bind('\\0inside'); server.listen(9); \
+                  server.accept()[0].sendall(b'heard')";
+    let client = "import socket; stream = socket.socket(socket.AF_UNIX); stream.connect('\\0inside'); print(stream.recv(9))";
+    cell.shell(&format!("(python3 -c \"{server}\" > /tmp/server 2>&1 &)"));
+    let client = format!(
+        "for i in $(seq 100); do grep -q inside /proc/net/unix && break; sleep 0.1; done; python3 -c \"{client}\"; cat /tmp/server"
+    );
+    assert_eq!(cell.shell(&client), "b'heard'");
+}
