@@ -1,6 +1,8 @@
 //! A jail: what it is to be like, how it is made, and what every process in it has given up.
 
+pub mod base;
 mod etc;
+mod gate;
 mod gvisor;
 mod landlock;
 mod make;
@@ -18,8 +20,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use gate::Gate;
 pub use landlock::is_there as landlock_is_there;
-pub use make::make;
+pub use make::{make, make_base};
 pub use privileges::{Confinement, become_first, confine};
 pub use spec::{Disks, Groups, JailSpec, Kernel, Protection, Told, Tree, Users};
 
@@ -89,6 +92,13 @@ pub enum Report {
         /// The kernel's number for why; 0 where it was not the kernel.
         errno: i32,
     },
+}
+
+impl From<Error> for Report {
+    fn from(error: Error) -> Self {
+        let errno = error.source.raw_os_error().unwrap_or(0);
+        Report::Failed { step: error.step, at: error.at, errno }
+    }
 }
 
 /// Names step and place of what fails.

@@ -8,13 +8,14 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
-        ["jail"] => return ExitCode::from(u8::try_from(hand::jail::make()).unwrap_or(1)),
+        ["jail"] => return code(hand::jail::make()),
+        ["base", path] => return code(hand::jail::make_base(path.as_ref())),
         ["files", request] => return ExitCode::from(hand::files::main(request)),
         // That this can be run says that it is whole.
         ["check"] => return ExitCode::SUCCESS,
         ["mcp"] => hand::mcp::main(),
         ["pid1", rest @ ..] => hand::pid1::main(rest),
-        _ => Err("say as what: check, files, jail, mcp, pid1".into()),
+        _ => Err("say as what: base, check, files, jail, mcp, pid1".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,4 +25,8 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

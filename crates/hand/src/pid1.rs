@@ -29,7 +29,7 @@ use rustix::io::FdFlags;
 
 use serve::Places;
 
-use crate::jail::{Confinement, become_first};
+use crate::jail::{Confinement, Gate, become_first};
 
 /// The directory of a jail's sockets and its run token.
 const RUN: &str = "/run/steading";
@@ -41,7 +41,8 @@ const OUTPUT: &str = "/tmp/.steading";
 const PROXY: u16 = 3128;
 
 /// Runs until the connection closes. Arguments: `--fd N`, the connection, and `--confinement JSON`, what
-/// commands give up; then, elsewhere than in a jail, `--run DIRECTORY` and `--proxy PORT`, in place of the jail's own.
+/// commands give up; then, in a jail, `--gate JSON`, behind which it waits until the jail is whole; elsewhere
+/// `--run DIRECTORY` and `--proxy PORT`, in place of the jail's own.
 ///
 /// # Errors
 /// Where the arguments are wrong, or the kernel has no room.
@@ -50,19 +51,25 @@ pub fn main(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     let ["--fd", stream, "--confinement", confinement, rest @ ..] = arguments else {
         return Err("usage: hand pid1 --fd N --confinement JSON [--run DIRECTORY --proxy PORT]".into());
     };
+    let gate: Option<Gate> = match rest {
+        ["--gate", gate] => Some(serde_json::from_str(gate)?),
+        _ => None,
+    };
     let places = match rest {
-        [] => Places { run: RUN.into(), output: OUTPUT.into(), proxy: PROXY },
+        [] | ["--gate", _] => Places { run: RUN.into(), output: OUTPUT.into(), proxy: PROXY },
         ["--run", run, "--proxy", port] => {
             Places { run: run.into(), output: Path::new(run).join("output"), proxy: port.parse()? }
         }
-        _ => return Err("after the confinement come --run and --proxy, or nothing".into()),
+        _ => return Err("after the confinement come --gate, or --run and --proxy, or nothing".into()),
     };
     let confinement: Confinement = serde_json::from_str(confinement)?;
     let socket = take(stream.parse()?)?;
     // Orphans come here even where this is not the first process of its namespace.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let signals = poll::child_signals()?;
-    serve::Server::new(socket, signals, confinement, environment(), places)?.run();
+    let server = serve::Server::new(socket, signals, confinement, environment(), places)?;
+    gate.map_or(Ok(()), Gate::pass)?;
+    server.run();
     Ok(())
 }
 
@@ -84,6 +91,21 @@ fn take(fd: RawFd) -> Result<OwnedFd, Box<dyn Error>> {
     if fd == 1 {
         rustix::stdio::dup2_stdout(&nothing)?;
     }
+    keep_from_commands()?;
+    Ok(socket)
+}
+
+/// Has every descriptor but the standard streams close where a program takes over. The kernel is not asked in `/proc`
+/// which there are, for what it answers with stays in its memory as long as this process.
+fn keep_from_commands() -> Result<(), Box<dyn Error>> {
+    // SAFETY: only a flag is set.
+    #[expect(unsafe_code, reason = "they have no owner in this process")]
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0 };
+    if done {
+        return Ok(());
+    }
+    // Not every kernel knows of it.
     for inherited in std::fs::read_dir("/proc/self/fd")?.flatten() {
         let number: RawFd = inherited.file_name().to_string_lossy().parse()?;
         if number > 2 {
@@ -93,7 +115,7 @@ fn take(fd: RawFd) -> Result<OwnedFd, Box<dyn Error>> {
             let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
         }
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// What every command sees: what this process was started with, by who made the jail.

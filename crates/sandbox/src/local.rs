@@ -4,6 +4,7 @@
 //! jails with a kernel of their own. [`host_main`] is the process. When the socket closes it ends every sandbox and itself.
 //! [`starter_main`] is what starts it, so that the gateway need not have its privileges.
 
+mod base;
 mod carrying;
 mod client;
 mod directory;

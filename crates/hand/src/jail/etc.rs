@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::mounts::{READ_ONLY, show_new};
 
@@ -37,6 +37,11 @@ const OF_THE_HOST: [&str; 14] = [
     "magic",
 ];
 
+/// Where that is.
+pub fn of_the_host() -> impl Iterator<Item = PathBuf> {
+    OF_THE_HOST.iter().map(|name| Path::new("/etc").join(name))
+}
+
 /// Makes it in the directory `etc`.
 ///
 /// # Errors
@@ -56,8 +61,8 @@ pub fn make() -> io::Result<()> {
     }
     symlink("/proc/self/mounts", directory.join("mtab"))?;
     symlink("../usr/lib/os-release", directory.join("os-release"))?;
-    for name in OF_THE_HOST {
-        let (source, target) = (Path::new("/etc").join(name), directory.join(name));
+    for (source, name) in of_the_host().zip(OF_THE_HOST) {
+        let target = directory.join(name);
         let Ok(real) = fs::canonicalize(&source) else {
             continue;
         };

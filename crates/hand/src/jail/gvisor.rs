@@ -14,13 +14,14 @@ use rustix::mount::MountFlags;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::base::device;
 use super::make::ENVIRONMENT;
-use super::mounts::{READ_ONLY, device, file_system, processes, show_new};
+use super::mounts::{READ_ONLY, file_system, processes, show_new};
 use super::privileges::{Confinement, FILES, of_commands};
 use super::{At, Error, JailSpec, Step, hand_path, sys};
 
 /// The directory that is the root inside. The one around it nobody sees from there.
-const INSIDE: &str = "inside";
+pub const INSIDE: &str = "inside";
 
 /// A call of the C library's that this kernel may refuse, as this kernel takes it.
 const STATX: &[u8] = include_bytes!(env!("HAND_STATX"));

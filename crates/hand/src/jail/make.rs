@@ -4,13 +4,15 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::gate::{self, say};
 use super::namespaces::{self, Disk};
 use super::{
-    At, Disks, Error, JailSpec, Kernel, Protection, Report, Step, Told, Users, gvisor, landlock, mounts,
+    At, Disks, Error, Gate, JailSpec, Kernel, Protection, Report, Step, Told, Users, base, gvisor, mounts,
     privileges, seccomp, sys, tree,
 };
 
@@ -62,11 +64,23 @@ pub fn make() -> i32 {
     match read_spec(&mut words).and_then(|spec| begin(spec, stream, words, &mut report)) {
         Ok(()) => 0,
         Err(error) => {
-            let errno = error.source.raw_os_error().unwrap_or(0);
-            say(&mut report, &Report::Failed { step: error.step, at: error.at, errno });
+            say(&mut report, &error.into());
             1
         }
     }
+}
+
+/// Puts together at `path` what jails have in common. Says on standard output where that fails.
+#[must_use]
+pub fn make_base(path: &Path) -> i32 {
+    let made = base::make(path);
+    made.map_or_else(
+        |error| {
+            let _ = writeln!(io::stdout(), "{}", serde_json::json!(Report::from(error)));
+            1
+        },
+        |()| 0,
+    )
 }
 
 fn read_spec(words: &mut Words) -> Result<JailSpec, Error> {
@@ -83,7 +97,7 @@ fn read<T: serde::de::DeserializeOwned>(words: &mut Words) -> Result<T, Error> {
     serde_json::from_str(&line).at(Step::Spec, "JSON")
 }
 
-fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs::File) -> Result<(), Error> {
+fn begin(spec: JailSpec, stream: OwnedFd, words: Words, report: &mut fs::File) -> Result<(), Error> {
     let program = open(Path::new("/proc/self/exe"), OFlags::PATH).at(Step::Exec, "/proc/self/exe")?;
     // Another kernel is one with what runs on it.
     let (own, others) = match spec.kernel {
@@ -105,35 +119,61 @@ fn begin(mut spec: JailSpec, stream: OwnedFd, mut words: Words, report: &mut fs:
         users = namespaces::make_users(spec.users, Disk::Plain)?;
     }
     namespaces::leave_most(spec.has(Protection::Network))?;
+    let (first, mut maker) = UnixStream::pair().at(Step::Spec, "socketpair")?;
     match make_first(spec.groups.first.as_deref())? {
         sys::Side::Parent(pid) => {
+            drop((maker, stream, groups));
             say(report, &Report::Made { pid: pid.unsigned_abs() });
             namespaces::reap();
-            Ok(())
+            bring(spec, words, translated.then(|| users.as_fd()), (pid, first), report)
         }
         sys::Side::Child => {
-            namespaces::leave_groups()?;
-            let translation = translated.then(|| users.as_fd());
+            drop((first, words));
+            namespaces::leave_rest()?;
             mounts::build_root(&spec)?;
-            if spec.disks == Told::Later {
-                say(report, &Report::Waits);
-                Disks { workspace: spec.workspace, layers: spec.layers } = read(&mut words)?;
-            }
-            mounts::enter_root(&spec, translation)?;
+            mounts::enter_root(&spec)?;
+            gate::open(&mut maker).at(Step::Spec, "maker")?;
             privileges::become_hand(&spec, users.as_fd())?;
-            drop((users, words));
+            drop(users);
             if spec.kernel != Kernel::Host {
+                gate::wait(&mut maker).at(Step::Workspace, "maker")?;
                 return Err(gvisor::become_kernel(&stream, report)).at(Step::Exec, "runsc");
-            }
-            if spec.has(Protection::Landlock) {
-                landlock::restrict().at(Step::Landlock, "restrict")?;
             }
             if spec.has(Protection::Seccomp) {
                 seccomp::filter().at(Step::Seccomp, "filter")?;
             }
-            Err(exec(&spec, &program, &stream, &groups)).at(Step::Exec, "hand pid1")
+            Err(exec(&spec, &program, (&stream, &maker, report), &groups)).at(Step::Exec, "hand pid1")
         }
     }
+}
+
+/// Brings what lies on disks to the first process, when that has its root: it has the host's mounts no more then, and
+/// this process has both.
+fn bring(
+    mut spec: JailSpec,
+    mut words: Words,
+    translation: tree::Translation<'_>,
+    (pid, mut first): (i32, UnixStream),
+    report: &mut fs::File,
+) -> Result<(), Error> {
+    // Who ends before it is ready has said why.
+    if spec.disks == Told::Later {
+        if gate::wait(&mut first).is_err() {
+            return Ok(());
+        }
+        say(report, &Report::Waits);
+        Disks { workspace: spec.workspace, layers: spec.layers } = read(&mut words)?;
+    }
+    let taken = tree::take(&spec, translation)?;
+    if spec.disks == Told::AtOnce && gate::wait(&mut first).is_err() {
+        return Ok(());
+    }
+    namespaces::enter_mounts(pid)?;
+    if spec.kernel != Kernel::Host {
+        rustix::process::chdir(gvisor::INSIDE).at(Step::Workspace, gvisor::INSIDE)?;
+    }
+    taken.attach(&spec, translation)?;
+    gate::open(&mut first).at(Step::Workspace, "the first process")
 }
 
 /// Makes the first process, a child of whoever started this, in the group of version 2 if there is one.
@@ -154,12 +194,20 @@ fn make_first(group: Option<&Path>) -> Result<sys::Side, Error> {
     Ok(side)
 }
 
-/// The connection, and then the groups that commands join, stay open; everything else closes.
-fn exec(spec: &JailSpec, program: &OwnedFd, stream: &OwnedFd, groups: &[OwnedFd]) -> io::Error {
+/// The connection, what there is of the maker, and the groups that commands join stay open; everything else closes.
+fn exec(
+    spec: &JailSpec,
+    program: &OwnedFd,
+    (stream, maker, report): (&OwnedFd, &UnixStream, &fs::File),
+    groups: &[OwnedFd],
+) -> io::Error {
     let arguments = (|| {
-        for descriptor in groups.iter().chain([stream]) {
+        let open = groups.iter().map(AsFd::as_fd).chain([stream.as_fd(), maker.as_fd(), report.as_fd()]);
+        for descriptor in open {
             rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
         }
+        let gate = Gate::new(maker, report, spec.has(Protection::Landlock));
+        let gate = serde_json::to_string(&gate)?;
         let numbers: Vec<RawFd> = groups.iter().map(AsRawFd::as_raw_fd).collect();
         let mut confinement = privileges::of_commands(numbers);
         if !spec.has(Protection::Privileges) {
@@ -167,7 +215,7 @@ fn exec(spec: &JailSpec, program: &OwnedFd, stream: &OwnedFd, groups: &[OwnedFd]
         }
         let confinement = serde_json::to_string(&confinement)?;
         let stream = stream.as_raw_fd().to_string();
-        let arguments = ["hand", "pid1", "--fd", &stream, "--confinement", &confinement];
+        let arguments = ["hand", "pid1", "--fd", &stream, "--confinement", &confinement, "--gate", &gate];
         arguments.into_iter().map(sys::c_string).collect::<io::Result<Vec<CString>>>()
     })();
     let environment = ENVIRONMENT.map(CString::from);
@@ -184,12 +232,4 @@ fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
 /// A copy out of the way of the standard streams.
 fn keep(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
-}
-
-/// Nobody is left to tell where this fails; the end of the process says the same.
-fn say(report: &mut fs::File, words: &Report) {
-    if let Ok(mut line) = serde_json::to_vec(words) {
-        line.push(b'\n');
-        let _ = report.write_all(&line);
-    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -13,14 +12,7 @@ use rustix::mount::{
 };
 
 use super::sys::{self, Attributes};
-use super::tree::Translation;
-use super::{At, Error, JailSpec, Kernel, Protection, Step, etc, gvisor, proc, tree};
-
-/// Files and directories of the host's root that hold programs; links stay links.
-const PROGRAMS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-
-/// All of `/dev` that is a device.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+use super::{At, Error, JailSpec, Kernel, Protection, Step, base, gvisor, proc};
 
 /// What nobody executes or opens as a device.
 pub const INERT: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -34,45 +26,36 @@ pub const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | l
 /// The mount that failed.
 pub fn build_root(spec: &JailSpec) -> Result<(), Error> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::Mounts, "/")?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    file_system("tmpfs", &spec.scratch, flags, "mode=0755,size=1m,nr_inodes=512")?;
-    rustix::process::chdir(&spec.scratch).at(Step::Mounts, "the new root")?;
     if let Kernel::Gvisor { program } = &spec.kernel {
+        base::begin(&spec.scratch)?;
         gvisor::build_around(spec, program)?;
-        directories()?;
-        system_files()?;
-        etc::make().and_then(|()| gvisor::preload()).at(Step::Mounts, "etc")?;
+        base::fill()?;
+        gvisor::preload().at(Step::Mounts, "etc")?;
         return sockets(spec);
     }
-
-    directories()?;
-    system_files()?;
-    etc::make().at(Step::Mounts, "etc")?;
-    devices(spec)?;
-    processes()?;
-    if spec.has(Protection::Proc) {
-        proc::cover(spec.memory_bytes)?;
+    match &spec.base {
+        Some(base) => rustix::process::chdir(base).at(Step::Mounts, base.display())?,
+        None => base::build(&spec.scratch)?,
     }
+    terminals(spec)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let inodes = (spec.tmp_bytes / 4096).clamp(1024, 1 << 20);
     let options = format!("mode=1777,size={},nr_inodes={inodes}", spec.tmp_bytes);
     file_system("tmpfs", Path::new("tmp"), flags, &options)?;
-    sockets(spec)
+    sockets(spec)?;
+    processes()?;
+    if spec.has(Protection::Proc) { proc::cover(spec.memory_bytes) } else { Ok(()) }
 }
 
-/// Mounts what lies on disks, and moves into the root.
+/// Moves into the root.
 ///
 /// # Errors
 /// The mount that failed.
-pub fn enter_root(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
-    tree::workspace(spec, translation)?;
-    tree::layers(spec, translation)?;
+pub fn enter_root(spec: &JailSpec) -> Result<(), Error> {
     if spec.kernel != Kernel::Host {
         rustix::process::chdir("..").at(Step::Mounts, "the new root")?;
+        base::seal()?;
     }
-
-    let root = open_tree(CWD, ".", OpenTreeFlags::OPEN_TREE_CLOEXEC).at(Step::Mounts, "the new root")?;
-    sys::set_mount_attributes_of_one(root.as_fd(), READ_ONLY).at(Step::Mounts, "the new root")?;
     rustix::process::pivot_root(".", ".").at(Step::Mounts, "pivot_root")?;
     unmount(".", UnmountFlags::DETACH).at(Step::Mounts, "the old root")?;
     rustix::process::chdir("/").at(Step::Mounts, "/")
@@ -123,48 +106,8 @@ pub fn processes() -> Result<(), Error> {
     file_system("proc", Path::new("proc"), flags, "")
 }
 
-fn directories() -> Result<(), Error> {
-    for directory in ["usr", "proc", "dev", "tmp", "workspace", "run/steading", "var", "home", "opt", "etc"] {
-        fs::create_dir_all(directory).at(Step::Mounts, directory)?;
-    }
-    symlink("/tmp", "var/tmp").at(Step::Mounts, "var/tmp")
-}
-
-fn system_files() -> Result<(), Error> {
-    show(Path::new("/usr"), Path::new("usr"), READ_ONLY)?;
-    for name in PROGRAMS {
-        let source = Path::new("/").join(name);
-        if let Ok(target) = fs::read_link(&source) {
-            symlink(target, name).at(Step::Mounts, name)?;
-        } else if source.is_dir() {
-            show_new(&source, Path::new(name), READ_ONLY)?;
-        }
-    }
-    Ok(())
-}
-
-/// Shows the host's device of that name.
-pub fn device(name: &str) -> Result<(), Error> {
-    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    show_new(&Path::new("/dev").join(name), &Path::new("dev").join(name), set)
-}
-
-fn devices(spec: &JailSpec) -> Result<(), Error> {
-    for name in DEVICES {
-        device(name)?;
-    }
-    for (link, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-    ] {
-        symlink(target, Path::new("dev").join(link)).at(Step::Mounts, link)?;
-    }
-    for directory in ["dev/pts", "dev/shm"] {
-        fs::create_dir(directory).at(Step::Mounts, directory)?;
-    }
+/// Mounts the terminals of the jail, and the memory that its processes share.
+fn terminals(spec: &JailSpec) -> Result<(), Error> {
     let (owner, shared) = (spec.users.commands(), spec.tmp_bytes / 4);
     let terminals = format!("newinstance,ptmxmode=0666,mode=0600,uid={owner},gid={owner},max=64");
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;

@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{At, Error, Step, USER, Users, sys};
 
-/// Everything but users, groups and the network.
-const MOST: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
+/// Everything but users, mounts, groups and the network.
+const MOST: libc::c_int = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
 
 /// How many users a jail has.
 const COUNT: u32 = 1 << 16;
@@ -23,15 +23,16 @@ pub enum Disk {
     Plain,
 }
 
-/// Becomes the root of a namespace of users that holds nobody but who starts this, so that what follows needs no
-/// privileges.
+/// Becomes the root of a namespace of users that holds nobody but who starts this, with mounts of its own, so that what
+/// follows needs no privileges.
 ///
 /// # Errors
 /// Where the machine does not let its users make one.
 pub fn become_own_root() -> Result<(), Error> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     sys::unshare(libc::CLONE_NEWUSER).at(Step::Users, "unshare")?;
-    write_maps("self", &format!("0 {user} 1\n"), &format!("0 {group} 1\n"), user != 0)
+    write_maps("self", &format!("0 {user} 1\n"), &format!("0 {group} 1\n"), user != 0)?;
+    sys::unshare(libc::CLONE_NEWNS).at(Step::Namespaces, "unshare")
 }
 
 /// Makes the namespace of the jail's users, which the descriptor keeps. Whoever was in it is about to end, and is to be
@@ -71,7 +72,7 @@ pub fn reap() {
     sys::reap_children();
 }
 
-/// Leaves every other namespace but that of groups. The next process that is made is the first of the new one of
+/// Leaves every other namespace but those of mounts and of groups. The next process that is made is the first of the new one of
 /// processes.
 ///
 /// # Errors
@@ -93,12 +94,23 @@ pub fn leave_most(network: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Leaves the namespace of groups: those that this process is in are all that is seen from here on.
+/// Leaves those, too: the groups that this process is in are all that is seen from here on.
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn leave_groups() -> Result<(), Error> {
-    sys::unshare(libc::CLONE_NEWCGROUP).at(Step::Namespaces, "unshare")
+pub fn leave_rest() -> Result<(), Error> {
+    sys::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP).at(Step::Namespaces, "unshare")
+}
+
+/// Goes to the mounts of the process with that number, where their root is.
+///
+/// # Errors
+/// Where the kernel refuses, or there is no `/proc`.
+pub fn enter_mounts(pid: i32) -> Result<(), Error> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    let mounts = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mounts = mounts.at(Step::Namespaces, path)?;
+    sys::enter(std::os::fd::AsFd::as_fd(&mounts), libc::CLONE_NEWNS).at(Step::Namespaces, "setns")
 }
 
 fn write_maps(process: &str, users: &str, groups: &str, deny_groups: bool) -> Result<(), Error> {

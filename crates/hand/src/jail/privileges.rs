@@ -35,7 +35,7 @@ pub struct Confinement {
 pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), Error> {
     let step = Step::Privileges;
     if spec.has(Protection::Users) {
-        sys::enter_users(users).at(Step::Users, "setns")?;
+        sys::enter(users, libc::CLONE_NEWUSER).at(Step::Users, "setns")?;
         match spec.users {
             Users::Range { .. } => sys::become_user(0).at(step, "user 0")?,
             // This already is USER, and cannot be anybody else.

@@ -1,13 +1,12 @@
 //! What of `/proc` tells of the host is covered: everything but what is listed here.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::mount_bind;
 
-use super::mounts::{INERT, READ_ONLY, attach, copy};
-use super::sys::{self, Attributes};
+use super::base::NOTHING;
+use super::mounts::{INERT, READ_ONLY, show};
 use super::{At, Error, Step};
 
 /// Entries that programs need and that say nothing of other sandboxes. Processes are the jail's own.
@@ -31,12 +30,7 @@ const OPEN: [&str; 12] = [
 /// # Errors
 /// The mount that failed.
 pub fn cover(memory_bytes: u64) -> Result<(), Error> {
-    // Both are gone from the root before anybody sees it; the mounts keep them.
-    let (file, directory) = (Path::new("run/.file"), Path::new("run/.directory"));
-    fs::write(file, "").at(Step::Mounts, "run")?;
-    fs::create_dir(directory).at(Step::Mounts, "run")?;
-    let nothing = copy(file, READ_ONLY | INERT, None).at(Step::Mounts, "run")?;
-    let empty = copy(directory, READ_ONLY | INERT, None).at(Step::Mounts, "run")?;
+    let [directory, file] = NOTHING;
     for entry in fs::read_dir("proc").at(Step::Mounts, "proc")? {
         let entry = entry.at(Step::Mounts, "proc")?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -44,33 +38,19 @@ pub fn cover(memory_bytes: u64) -> Result<(), Error> {
             continue;
         }
         let kind = entry.file_type().at(Step::Mounts, &name)?;
-        let cover = if kind.is_dir() { &empty } else { &nothing };
-        again(cover)
-            .and_then(|cover| attach(&cover, &entry.path()))
+        // The mount is like the one of nothing, which can only be read.
+        mount_bind(if kind.is_dir() { directory } else { file }, entry.path())
             .at(Step::Mounts, format!("proc/{name}"))?;
     }
-    fs::remove_dir(directory).at(Step::Mounts, "run")?;
-    fs::remove_file(file).at(Step::Mounts, "run")?;
 
-    fs::write(file, meminfo(memory_bytes)).at(Step::Mounts, "run")?;
-    let memory =
-        copy(file, READ_ONLY | INERT, None).and_then(|made| attach(&made, Path::new("proc/meminfo")));
-    memory.at(Step::Mounts, "proc/meminfo")?;
-    fs::remove_file(file).at(Step::Mounts, "run")?;
+    // It is gone before anybody sees it; the mount keeps it.
+    let told = Path::new("run/steading/.meminfo");
+    fs::write(told, meminfo(memory_bytes)).at(Step::Mounts, "run")?;
+    show(told, Path::new("proc/meminfo"), READ_ONLY | INERT)?;
+    fs::remove_file(told).at(Step::Mounts, "run")?;
 
     let settings = Path::new("proc/sys");
-    copy(settings, READ_ONLY | INERT, None)
-        .and_then(|copy| attach(&copy, settings))
-        .at(Step::Mounts, "proc/sys")
-}
-
-/// One more copy of a mount that is attached nowhere.
-fn again(mount: &OwnedFd) -> std::io::Result<OwnedFd> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let copy = open_tree(mount, sys::HERE, flags)?;
-    sys::set_mount_attributes(copy.as_fd(), Attributes { set: READ_ONLY | INERT, users: None })?;
-    Ok(copy)
+    show(settings, settings, READ_ONLY | INERT)
 }
 
 /// What the sandbox may use, in the words of proc(5).

@@ -131,7 +131,8 @@ pub enum Told {
     /// With the rest.
     #[default]
     AtOnce,
-    /// By a line of JSON, [`Disks`], when all else is there, which [`super::Report::Waits`] says. Nothing runs before that.
+    /// By a line of JSON, [`Disks`], when all else is there, which [`super::Report::Waits`] says. The first process serves
+    /// nobody before that.
     /// What the description of the jail names only says on which file systems it will be.
     Later,
 }
@@ -161,6 +162,10 @@ pub struct JailSpec {
     pub runners: PathBuf,
     /// The directory that becomes `/run/steading/runner`, only to be read: `current` in it leads to one of those.
     pub runner: PathBuf,
+    /// Where the part of the root is that all jails have in common, put together by [`super::make_base`]. Without one the
+    /// jail makes its own in `scratch`.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
     /// An empty directory in which the root is put together; nothing of it is seen outside the jail.
     pub scratch: PathBuf,
     /// The control groups.

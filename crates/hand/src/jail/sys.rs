@@ -89,14 +89,14 @@ pub fn unshare(flags: libc::c_int) -> io::Result<()> {
     check(result)
 }
 
-/// Goes into the namespace of users.
+/// Goes into the namespace, which is of that kind.
 ///
 /// # Errors
 /// Of setns(2).
-pub fn enter_users(namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub fn enter(namespace: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: a plain system call on an open descriptor.
     #[expect(unsafe_code, reason = "rustix changes the namespaces of a thread")]
-    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) };
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), kind) };
     check(result)
 }
 
@@ -129,7 +129,7 @@ fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes<'_>, how: libc::
     let attr = libc::mount_attr {
         attr_set: attributes.set | attributes.users.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
         attr_clr: 0,
-        propagation: 0,
+        propagation: if how == 0 { 0 } else { libc::MS_PRIVATE },
         userns_fd: attributes.users.map_or(0, |users| users.as_raw_fd() as u64),
     };
     // SAFETY: the structure and its size belong together, and the path is a string.
@@ -252,6 +252,20 @@ pub fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
     #[expect(unsafe_code, reason = "rustix does not take every number")]
     let result = unsafe { libc::prctl(option, argument, 0, 0, 0) };
     check(result)
+}
+
+/// Has the program say what becomes of each system call of this process and all that come from it.
+///
+/// # Errors
+/// Of seccomp(2).
+pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = program.len().try_into().map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies as many statements as there are, and writes nothing.
+    #[expect(unsafe_code, reason = "rustix has no filters")]
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A string of the system's kind.

@@ -2,43 +2,78 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 
-use super::mounts::{READ_ONLY, attach, copy, file_system, show};
+use super::mounts::{READ_ONLY, attach, copy, file_system};
 use super::{At, Error, JailSpec, Protection, Step, Tree, sys};
 
 /// The namespace of users whose numbers mounts of disks show; without one they show the disk's own.
 pub type Translation<'a> = Option<BorrowedFd<'a>>;
 
-/// Mounts the workspace.
-pub fn workspace(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
-    let nosuid = if spec.has(Protection::Nosuid) { libc::MOUNT_ATTR_NOSUID } else { 0 };
-    let target = Path::new("workspace");
-    match &spec.workspace {
-        Tree::Directory { path } => {
-            let copy = copy(path, nosuid | libc::MOUNT_ATTR_NODEV, translation);
-            copy.and_then(|copy| attach(&copy, target)).at(Step::Workspace, path.display())
-        }
-        Tree::Overlay { lowers, upper, work } => {
-            overlay(spec, translation, lowers, Some((upper, work)), target)
-        }
-    }
+/// What lies on disks, taken from the host and attached nowhere yet.
+pub struct Taken {
+    workspace: Files,
+    layers: Vec<OwnedFd>,
 }
 
-/// Lays the directories over `/usr/local`; without any it is empty.
-pub fn layers(spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
-    let target = Path::new("usr/local");
-    match spec.layers.as_slice() {
-        [] if target.is_dir() => show(Path::new("opt"), target, READ_ONLY),
-        [] => Ok(()),
-        [one] => {
-            let copy = copy(one, READ_ONLY, translation);
-            copy.and_then(|copy| attach(&copy, target)).at(Step::Workspace, one.display())
+enum Files {
+    Directory(OwnedFd),
+    Overlay(Vec<OwnedFd>, Changes),
+}
+
+/// Where an overlay's changes go: two directories below one, for the engine wants both in one mount.
+struct Changes {
+    both: OwnedFd,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+/// Takes it, where the host's mounts are.
+///
+/// # Errors
+/// Where something is not there, or may not be mounted.
+pub fn take(spec: &JailSpec, translation: Translation<'_>) -> Result<Taken, Error> {
+    let take = |path: &Path, set| copy(path, set, translation).at(Step::Workspace, path.display());
+    let each =
+        |paths: &[PathBuf], set| paths.iter().map(|path| take(path, set)).collect::<Result<Vec<_>, _>>();
+    let nosuid = if spec.has(Protection::Nosuid) { libc::MOUNT_ATTR_NOSUID } else { 0 };
+    let workspace = match &spec.workspace {
+        Tree::Directory { path } => Files::Directory(take(path, nosuid | libc::MOUNT_ATTR_NODEV)?),
+        Tree::Overlay { lowers, upper, work } => {
+            let both = common(upper, work).at(Step::Workspace, upper.display())?;
+            let below = |path: &Path| path.strip_prefix(both).unwrap_or(path).to_owned();
+            let (upper, work) = (below(upper), below(work));
+            let both = take(both, libc::MOUNT_ATTR_NODEV)?;
+            Files::Overlay(each(lowers, libc::MOUNT_ATTR_NODEV)?, Changes { both, upper, work })
         }
-        several => overlay(spec, translation, several, None, target),
+    };
+    let one = spec.layers.len() == 1;
+    let layers = each(&spec.layers, if one { READ_ONLY } else { libc::MOUNT_ATTR_NODEV })?;
+    Ok(Taken { workspace, layers })
+}
+
+impl Taken {
+    /// Attaches it where this process is, in the jail's mounts: the workspace, and the layers over `/usr/local`, which is
+    /// empty without any.
+    ///
+    /// # Errors
+    /// The mount that failed.
+    pub fn attach(self, spec: &JailSpec, translation: Translation<'_>) -> Result<(), Error> {
+        let (workspace, local) = (Path::new("workspace"), Path::new("usr/local"));
+        match self.workspace {
+            Files::Directory(copy) => attach(&copy, workspace).at(Step::Workspace, "workspace")?,
+            Files::Overlay(lowers, changes) => {
+                overlay(spec, translation, &lowers, Some(&changes), workspace)?;
+            }
+        }
+        match self.layers.as_slice() {
+            [] => Ok(()),
+            [one] => attach(one, local).at(Step::Workspace, "usr/local"),
+            several => overlay(spec, translation, several, None, local),
+        }
     }
 }
 
@@ -69,31 +104,26 @@ pub fn translates(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<bool, Error>
 fn overlay(
     spec: &JailSpec,
     translation: Translation<'_>,
-    lowers: &[PathBuf],
-    changes: Option<(&PathBuf, &PathBuf)>,
+    lowers: &[OwnedFd],
+    changes: Option<&Changes>,
     target: &Path,
 ) -> Result<(), Error> {
     let mut mounted = Vec::new();
-    let mut mount_layer = |source: &Path| {
-        let at = PathBuf::from(format!("run/.layer{}", mounted.len()));
-        fs::create_dir(&at)
-            .and_then(|()| copy(source, libc::MOUNT_ATTR_NODEV, translation))
-            .and_then(|copy| attach(&copy, &at))
-            .at(Step::Workspace, source.display())?;
+    let mut mount_layer = |layer: &OwnedFd| {
+        let at = PathBuf::from(format!("/tmp/.layer{}", mounted.len()));
+        fs::create_dir(&at).and_then(|()| attach(layer, &at)).at(Step::Workspace, at.display())?;
         mounted.push(at.clone());
         Ok::<_, Error>(at)
     };
-    let layers = lowers.iter().map(|lower| mount_layer(lower)).collect::<Result<Vec<_>, _>>()?;
+    let layers = lowers.iter().map(&mut mount_layer).collect::<Result<Vec<_>, _>>()?;
     let layers: Vec<_> = layers.iter().map(|layer| layer.to_string_lossy()).collect();
     let mut options = format!("userxattr,lowerdir={}", layers.join(":"));
     let mut flags = MountFlags::NODEV;
     match changes {
-        // The engine wants both directories in one mount.
-        Some((upper, work)) => {
-            let both = common(upper, work).at(Step::Workspace, upper.display())?;
+        Some(Changes { both, upper, work }) => {
             let at = mount_layer(both)?;
-            let below = |path: &Path| at.join(path.strip_prefix(both).unwrap_or(path)).display().to_string();
-            options.push_str(&format!(",upperdir={},workdir={}", below(upper), below(work)));
+            let (upper, work) = (at.join(upper), at.join(work));
+            options.push_str(&format!(",upperdir={},workdir={}", upper.display(), work.display()));
         }
         None => flags |= MountFlags::RDONLY,
     }

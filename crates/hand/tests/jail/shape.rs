@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::sync::Mutex;
 
 use hand::jail::{JailSpec, Report, Step, Told, Tree};
 
 use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, try_cell};
+
+/// Held by whoever mounts something on the host, or looks at what is mounted there.
+static HOST_MOUNTS: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_command_is_the_user_agent_in_its_workspace_and_holds_nothing() {
@@ -155,7 +159,7 @@ fn layers_lie_over_usr_local_and_are_only_read() {
 
 #[test]
 fn a_jail_that_is_told_late_what_lies_on_disks_is_the_same_as_any() {
-    let said = "ls -A / /run /usr/local; cat /proc/mounts; id; echo x > file; stat -c %U file";
+    let said = "ls -A / /run /usr/local; sort /proc/mounts; id; echo x > file; stat -c %U file";
     let layer = |spec: &mut JailSpec| {
         let layer = spec.scratch.with_file_name("layer");
         fs::create_dir_all(layer.join("bin")).unwrap();
@@ -176,6 +180,45 @@ fn a_jail_that_is_told_late_what_lies_on_disks_is_the_same_as_any() {
 }
 
 #[test]
+fn a_jail_on_what_all_have_in_common_is_the_same_as_any() {
+    let _alone = HOST_MOUNTS.lock();
+    let base = tempfile::tempdir().unwrap();
+    let common = Mounted(base.path().to_owned());
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_hand")).arg("base").arg(&common.0).status();
+    assert!(made.unwrap().success());
+    let layer = |spec: &mut JailSpec| {
+        let layer = spec.scratch.with_file_name("layer");
+        fs::create_dir_all(layer.join("bin")).unwrap();
+        spec.layers.push(layer);
+    };
+    let [mut alone, mut one, mut other] = [None, Some(&common.0), Some(&common.0)].map(|base| {
+        cell_with(|spec| {
+            layer(spec);
+            spec.base = base.cloned();
+        })
+    });
+    let said = "stat -c '%n %F %a %u' /* /etc/* /dev/* /usr/local/*; cat /etc/passwd; sort /proc/mounts; id; \
+                echo x > file; stat -c %U file; head -c 10 /proc/cmdline /proc/version; head -1 /proc/meminfo";
+    let expected = alone.shell(said);
+    assert_eq!(one.shell(said), expected);
+    assert_eq!(other.shell(said), expected);
+    // Nothing of one is seen by another, and nothing of the base changes.
+    for place in ["tmp", "dev/shm", "run/steading"] {
+        one.shell(&format!("echo x > /{place}/mark"));
+        assert_eq!(
+            other.shell(&format!("cat /{place}/mark")),
+            format!("cat: /{place}/mark: No such file or directory")
+        );
+    }
+    let changed = one.shell(
+        "touch /new /etc/passwd /opt/new /dev/new /etc/new /var/new 2>&1 | grep -c -e Read-only -e denied",
+    );
+    assert_eq!(changed, "6");
+    drop(common);
+    assert_eq!(other.shell(said), expected);
+}
+
+#[test]
 fn the_host_knows_the_users_by_numbers_that_nobody_else_has() {
     let cell = cell();
     let status = fs::read_to_string(format!("/proc/{}/status", cell.pid)).unwrap();
@@ -188,6 +231,7 @@ fn the_host_knows_the_users_by_numbers_that_nobody_else_has() {
 
 #[test]
 fn nothing_is_left_when_the_connection_closes_or_the_jail_fails() {
+    let _alone = HOST_MOUNTS.lock();
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = mounts();
     let Cell { pid, .. } = cell();
@@ -236,6 +280,7 @@ impl Drop for Mounted {
 
 #[test]
 fn files_are_the_users_where_mounts_cannot_translate() {
+    let _alone = HOST_MOUNTS.lock();
     let mut mounted = None;
     let mut cell = cell_with(|spec| {
         let path = spec.scratch.with_file_name("plain");
@@ -249,4 +294,17 @@ fn files_are_the_users_where_mounts_cannot_translate() {
     assert_eq!(cell.shell("id -un; echo x > file; stat -c %U file"), "agent\nagent");
     let file = fs::metadata(cell.directory.path().join("plain/file")).unwrap();
     assert_eq!((file.uid(), file.gid()), (1000, 1000));
+}
+
+#[test]
+fn commands_speak_with_one_another_by_abstract_sockets() {
+    let mut cell = cell();
+    let server = "import socket; server = socket.socket(socket.AF_UNIX); server.bind('\\0inside'); server.listen(9); \
+                  server.accept()[0].sendall(b'heard')";
+    let client = "import socket; stream = socket.socket(socket.AF_UNIX); stream.connect('\\0inside'); print(stream.recv(9))";
+    cell.shell(&format!("(python3 -c \"{server}\" > /tmp/server 2>&1 &)"));
+    let client = format!(
+        "for i in $(seq 100); do grep -q inside /proc/net/unix && break; sleep 0.1; done; python3 -c \"{client}\"; cat /tmp/server"
+    );
+    assert_eq!(cell.shell(&client), "b'heard'");
 }

@@ -81,6 +81,16 @@ impl RunDir {
         Ok(self.path.join("hand"))
     }
 
+    /// Where what the roots of jails have in common is mounted.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn base(&self) -> Result<PathBuf, Error> {
+        let path = self.path.join("base");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|error| Error::Files("making the run directory", error)).map(|()| path)
+    }
+
     /// Where versions of the runner are.
     #[must_use]
     pub fn runners(&self) -> PathBuf {

@@ -17,6 +17,7 @@ use hand::jail::Users;
 use kernel::SandboxId;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+use super::base::Base;
 use super::directory::RunDir;
 use super::error::Error;
 use super::groups::Layout;
@@ -148,7 +149,9 @@ fn open(
         let runner = Mutex::new(runners.add(&[("hand".to_owned(), hand.to_vec())])?);
         let hand = directory.place_hand(hand)?;
         let runsc = settings.runsc.clone();
-        let workshop = Workshop { directory, layout, program, hand, runners, runner, trees, spawner, runsc };
+        let base = if privileged { Some(Base::new(directory.base()?)) } else { None };
+        let workshop =
+            Workshop { directory, layout, base, program, hand, runners, runner, trees, spawner, runsc };
         Ok((workshop, workspaces, privileged, events, jobs))
     };
     match prepare() {

@@ -39,6 +39,13 @@ impl Program {
         rustix::fs::fcntl_add_seals(&memory, seals)?;
         Ok(Self(memory.into()))
     }
+
+    /// It as `what` it is to be, with nothing in its environment.
+    pub fn command(&self, what: &str) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        command.arg(what).env_clear().current_dir("/");
+        command
+    }
 }
 
 /// The first process of a jail, a child of this one.
@@ -129,8 +136,7 @@ impl Drop for Maker {
 
 impl Maker {
     fn start(spawner: &Spawner, program: &Program, stream: OwnedFd) -> Result<Self, Error> {
-        let mut command = Command::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()));
-        command.arg("jail").env_clear().current_dir("/");
+        let mut command = program.command("jail");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stream);
         let started = spawner.spawn(command);
         let process = started.map_err(|error| Error::Files("starting a jail's maker", error))?;
@@ -189,13 +195,7 @@ impl Maker {
         self.process.stdin.take();
         let heard = self.listen(|_| false);
         let first = self.first();
-        let failed = self.reports.iter().find_map(|report| match report {
-            Report::Failed { step, at, errno } => {
-                let source = io::Error::from_raw_os_error(*errno);
-                Some(Error::Jail { step: *step, at: at.clone(), source })
-            }
-            Report::Made { .. } | Report::Waits => None,
-        });
+        let failed = self.reports.iter().find_map(failure);
         match (first, failed) {
             (Some(first), None) if heard.is_ok() && self.whole => Ok(first),
             (first, failed) => {
@@ -206,6 +206,13 @@ impl Maker {
             }
         }
     }
+}
+
+/// What a maker says that has failed.
+pub fn failure(report: &Report) -> Option<Error> {
+    let Report::Failed { step, at, errno } = report else { return None };
+    let source = io::Error::from_raw_os_error(*errno);
+    Some(Error::Jail { step: *step, at: at.clone(), source })
 }
 
 /// The number is that of a child that nobody has waited for, so that it is nobody else's.

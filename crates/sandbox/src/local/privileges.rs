@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
-/// Mounts and namespaces; becoming their users; files of whomever; ending processes; the loopback of a new network.
+/// Mounts and namespaces, and those of a jail; becoming their users; files of whomever; ending processes; the loopback of a new network.
 const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
@@ -23,6 +23,7 @@ const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::NET_ADMIN);
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use hand::jail::{Disks, JailSpec, Kernel, Told, Tree, Users};
 use kernel::{BlobHash, SandboxId};
 
+use super::base::{Base, Held};
 use super::directory::{RunDir, SandboxDir};
 use super::error::Error;
 use super::groups::{Group, Layout};
@@ -24,6 +25,8 @@ pub struct Workshop {
     pub directory: RunDir,
     /// The control groups.
     pub layout: Layout,
+    /// What the roots of jails have in common, where somebody mounts it for them.
+    pub base: Option<Base>,
     /// The hand, to be started.
     pub program: Program,
     /// The hand, to be mounted.
@@ -46,6 +49,12 @@ impl Workshop {
         *self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a jail of that kernel is made on.
+    fn base(&self, kernel: &Kernel) -> Result<Option<Held<'_>>, Error> {
+        let base = self.base.as_ref().filter(|_| *kernel == Kernel::Host);
+        base.map(|base| base.hold(&self.spawner, &self.program)).transpose()
+    }
+
     /// Changes it; those that wait for whose they are to be have it, too.
     ///
     /// # Errors
@@ -53,10 +62,7 @@ impl Workshop {
     pub fn use_runner(&self, runner: BlobHash, spares: &[Spare]) -> Result<(), Error> {
         self.runners.known(runner)?;
         *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner;
-        for spare in spares {
-            self.runners.point(&spare.directory.runner(), runner)?;
-        }
-        Ok(())
+        spares.iter().try_for_each(|spare| spare.use_newest_runner(self))
     }
 }
 
@@ -103,10 +109,20 @@ impl Spare {
         furnished(workshop, id, limits, users, |outfit| {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
             let told = (disks, Told::Later);
-            let jail = jail_spec(workshop, &group, &directory, limits, users, told, Kernel::Host);
+            let base = workshop.base(&Kernel::Host)?;
+            let on = (Kernel::Host, base.as_ref());
+            let jail = jail_spec(workshop, &group, &directory, limits, users, told, on);
             let half = jail::begin(&workshop.spawner, &workshop.program, &jail, inside.into())?;
             Ok(Self { half, group, directory, hand, sockets, limits, users })
         })
+    }
+
+    /// Has it use the version that new sandboxes have.
+    ///
+    /// # Errors
+    /// As [`Workshop::use_runner`].
+    pub fn use_newest_runner(&self, workshop: &Workshop) -> Result<(), Error> {
+        workshop.runners.point(&self.directory.runner(), workshop.newest_runner()).map(drop)
     }
 
     /// Whether a sandbox with these limits is the same.
@@ -197,7 +213,7 @@ fn jail_spec(
     limits: Limits,
     users: Users,
     (disks, told): (Disks, Told),
-    kernel: Kernel,
+    (kernel, base): (Kernel, Option<&Held<'_>>),
 ) -> JailSpec {
     let [egress, bridge] = directory.sockets();
     JailSpec {
@@ -211,6 +227,7 @@ fn jail_spec(
         hand: workshop.hand.clone(),
         runners: workshop.runners.path().to_owned(),
         runner: directory.runner(),
+        base: base.map(|base| base.path().to_owned()),
         scratch: directory.scratch(),
         groups: group.to_join(&kernel),
         users,
@@ -249,7 +266,9 @@ impl Sandbox {
         let bounds = if kernel == Kernel::Host { spec.limits } else { gvisor::around(spec.limits) };
         furnished(workshop, spec.id, bounds, users, |outfit| {
             let Outfit { group, directory, hand, inside, sockets } = outfit;
-            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, told, kernel);
+            let base = workshop.base(&kernel)?;
+            let on = (kernel, base.as_ref());
+            let jail = jail_spec(workshop, &group, &directory, spec.limits, users, told, on);
             let (spawner, program) = (&workshop.spawner, &workshop.program);
             let first = match jail.kernel {
                 Kernel::Host => jail::make(spawner, program, &jail, inside.into())?,

@@ -24,7 +24,7 @@ async fn a_sandbox_that_was_made_before_is_the_same_as_any_and_leaves_nothing() 
     assert!(all.contains(&cold.id));
     let warm = rig.cell().await;
     assert!(!there(&rig).contains(&warm.id), "it has the name that it was made under");
-    let look = "sed 's/[ug]id=[0-9]*//g; s/,size=[^,]*//' /proc/mounts; ls -A / /run/steading /etc; id; env; pwd; \
+    let look = "sed 's/[ug]id=[0-9]*//g; s/,size=[^,]*//' /proc/mounts | sort; ls -A / /run/steading /etc; id; env; pwd; \
                 grep -E '^(Cap|NoNew|Seccomp)' /proc/self/status; touch /usr/x; ls -A";
     assert_eq!(warm.shell(look).await, cold.shell(look).await);
     assert_eq!(warm.shell("echo kept > file; stat -c %U file; ls").await, "agent\nfile");

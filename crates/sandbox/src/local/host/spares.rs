@@ -50,8 +50,16 @@ impl Host {
         let users = self.users(kernel::SandboxId::new());
         match Spare::make(&self.workshop, self.settings.spares.limits, users) {
             Ok(spare) => {
-                self.spares().push(spare);
-                Ok(())
+                let mut spares = self.spares();
+                // The version may have changed while it was made, which only those that wait were told.
+                let renewed = spare.use_newest_runner(&self.workshop);
+                if renewed.is_ok() {
+                    spares.push(spare);
+                } else {
+                    spare.end();
+                    self.return_users(users);
+                }
+                renewed
             }
             Err(error) => {
                 self.return_users(users);
