@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use conformance_tests::Preview;
 use serde_json::{Value, json};
-use testkit::http::Request;
 use testkit::{Client, Steading, eventually, require};
 
 use crate::load::{Connection, Table, milliseconds, timed, unlimited};

@@ -276,11 +276,13 @@ impl Releases {
     /// # Errors
     /// The database cannot be read.
     pub async fn backed_up_since(&self, env: &Env) -> Result<Option<Timestamp>> {
-        let sql = "WITH live AS (SELECT number, created_at, manifest FROM _steading_release WHERE number <= \
-                   (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')) \
-                   SELECT min(created_at) FROM live WHERE number > coalesce((SELECT max(number) FROM live \
-                   WHERE json_extract(manifest, '$.backups.every') IS NULL), 0)";
-        let found = self.databases.platform_query(env, sql, &[]).await?;
+        let live = "(SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
+        let sql = format!(
+            "SELECT min(created_at) FROM _steading_release WHERE number <= {live} AND number > \
+             coalesce((SELECT max(number) FROM _steading_release WHERE number <= {live} \
+             AND json_extract(manifest, '$.backups.every') IS NULL), 0)"
+        );
+        let found = self.databases.platform_query(env, &sql, &[]).await?;
         Ok(found.first().and_then(|row| row.first()?.as_i64()).map(Timestamp::from_micros))
     }
 

@@ -177,3 +177,18 @@ async fn a_deploy_that_races_the_collection_has_all_of_its_files() {
         }
     }
 }
+
+#[tokio::test]
+async fn backups_are_asked_for_since_the_live_release_does_also_after_a_way_back() {
+    let yard = Yard::new().await;
+    let since = async || yard.releases.backed_up_since(&yard.env).await.unwrap();
+    assert_eq!(since().await, None);
+    yard.apply(json!({ "backups": { "every": "1d" } })).await.unwrap();
+    let first = since().await.unwrap();
+    yard.apply(json!({ "name": "Later" })).await.unwrap();
+    assert_eq!(since().await, Some(first));
+    yard.apply(json!({ "backups": {} })).await.unwrap();
+    assert_eq!(since().await, None);
+    yard.rollback(2).await.unwrap();
+    assert_eq!(since().await, Some(first));
+}
