@@ -18,7 +18,8 @@ static PLACES: AtomicU32 = AtomicU32::new(1);
 /// The server that tests share.
 #[must_use]
 pub fn steading() -> Arc<Steading> {
-    STEADING.get(|| require(Steading::start()))
+    // What tests leave at work in their sandboxes makes no room for the next ones at once.
+    STEADING.get(|| require(Steading::launch().env("STEADING_SANDBOX_AWAKE_OF_TENANT", "32").start()))
 }
 
 /// Has the browser that tests share to itself.

@@ -13,8 +13,8 @@ use axum::response::Response;
 use edge::Secured;
 use futures::future::BoxFuture;
 use hands::Visit;
-use http::header::HeaderName;
-use http::{HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, HeaderName, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use kernel::{Code, Result, SandboxId, Timestamp};
 use mcp_server::platform::Platform;
 use sandbox::preview::{self, Entry, Failure, Scheme, Visitor};
@@ -160,10 +160,25 @@ async fn answer(platform: &Arc<Platform>, label: &str, request: Request) -> Resu
         Err(failure) => preview::failed(&method, &headers, failure).map(Body::new),
     };
     if until.is_some() {
-        let own = HeaderValue::from_static("same-origin");
-        response.headers_mut().entry(CROSS_ORIGIN_RESOURCE_POLICY).or_insert(own);
+        keep_private(response.headers_mut());
     }
     Ok(response)
+}
+
+/// Keeps what one visitor may see from pages of other origins, and out of memories that others share (RFC 9111 §5.2.2).
+fn keep_private(headers: &mut HeaderMap) {
+    let own = HeaderValue::from_static("same-origin");
+    headers.entry(CROSS_ORIGIN_RESOURCE_POLICY).or_insert(own);
+    let said: Vec<_> = headers.get_all(CACHE_CONTROL).iter().filter_map(|it| it.to_str().ok()).collect();
+    let stays = |part: &&str| {
+        let name = part.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        !matches!(&*name, "" | "public" | "private" | "s-maxage")
+    };
+    let parts = said.iter().flat_map(|line| line.split(',')).map(str::trim).filter(stays);
+    let kept = std::iter::once("private").chain(parts).collect::<Vec<_>>().join(", ");
+    headers
+        .insert(CACHE_CONTROL, HeaderValue::try_from(kept).unwrap_or(HeaderValue::from_static("no-store")));
+    headers.append(VARY, HeaderValue::from_static("cookie, steading-preview"));
 }
 
 /// Waits until a visitor may not see a port any more who was let in `until` then, or because it is public.
@@ -187,4 +202,28 @@ async fn may_stay(platform: &Platform, port: Port, until: Option<Timestamp>) -> 
         return Ok(true);
     }
     Ok(platform.hands.public_ports(&workspace).await?.contains(&port.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_private_is_in_no_shared_memory() {
+        for (said, kept) in [
+            (&[][..], "private"),
+            (&["no-store"], "private, no-store"),
+            (&["Public, max-age=31536000, immutable"], "private, max-age=31536000, immutable"),
+            (&["max-age=5", "s-maxage=9,private=\"x\""], "private, max-age=5"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for said in said {
+                headers.append(CACHE_CONTROL, HeaderValue::from_static(said));
+            }
+            keep_private(&mut headers);
+            assert_eq!(headers[CACHE_CONTROL], kept);
+            assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
+            assert_eq!(headers[VARY], "cookie, steading-preview");
+        }
+    }
 }

@@ -120,11 +120,13 @@ impl Hands {
     pub async fn pause(&self, workspace: &Workspace) -> Result<()> {
         let Some(slot) = self.0.slots().get(&workspace.id).cloned() else { return Ok(()) };
         let held = slot.lock().await;
-        if let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended())
-            && !awake.stopped.load(Ordering::SeqCst)
-        {
-            self.0.local.pause(awake.sandbox).await?;
-            awake.stopped.store(true, Ordering::SeqCst);
+        if let Some(awake) = held.as_ref().filter(|awake| !awake.has_ended()) {
+            // Whoever has it stopped for want of room does not have it go on.
+            awake.waits_for_room.store(false, Ordering::SeqCst);
+            if !awake.stopped.load(Ordering::SeqCst) {
+                self.0.local.pause(awake.sandbox).await?;
+                awake.stopped.store(true, Ordering::SeqCst);
+            }
         }
         Ok(())
     }

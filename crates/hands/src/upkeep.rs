@@ -80,15 +80,22 @@ impl Hands {
             let has_room = inner.has_room(0);
             let may_write = !has_room && !awake.is_held() && awake.limiting == Limiting::Enforced;
             // It writes no more until it is known who has filled the disk; one that cannot be stopped is weighed as it runs.
-            if may_write && inner.local.pause(awake.sandbox).await.is_ok() {
-                awake.stopped.store(true, Ordering::SeqCst);
+            if may_write {
                 awake.waits_for_room.store(true, Ordering::SeqCst);
+                let is_stopped = inner.local.pause(awake.sandbox).await.is_ok();
+                awake.stopped.store(is_stopped, Ordering::SeqCst);
+                awake.waits_for_room.store(is_stopped, Ordering::SeqCst);
             }
             let due = if has_room { awake.weighing.begin() } else { awake.weighing.begin_early() };
             if due {
-                let (hands, slot) = (self.clone(), Arc::clone(slot));
-                let awake = Arc::clone(&awake);
-                tokio::spawn(async move { hands.weigh(workspace, &slot, &awake).await }.in_current_span());
+                self.weigh_soon(workspace, slot, &awake);
+            }
+        } else if awake.waits_for_room.load(Ordering::SeqCst) {
+            // Whoever weighed it may not have known that it waits.
+            if awake.weighing.begin_early() {
+                self.weigh_soon(workspace, slot, &awake);
+            } else if awake.is_held() && awake.waits_for_room.swap(false, Ordering::SeqCst) {
+                inner.go_on(&awake).await;
             }
         }
         let idle = awake.idle();
@@ -103,6 +110,11 @@ impl Hands {
             awake.stopped.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    fn weigh_soon(&self, workspace: WorkspaceId, slot: &Arc<Slot>, awake: &Arc<Awake>) {
+        let (hands, slot, awake) = (self.clone(), Arc::clone(slot), Arc::clone(awake));
+        tokio::spawn(async move { hands.weigh(workspace, &slot, &awake).await }.in_current_span());
     }
 
     /// Keeps what was there when something went wrong in a sandbox, in place of what was kept the last time that it did,
@@ -136,8 +148,12 @@ impl Hands {
         let why = if short { Ended::OutOfMemory } else { Ended::Crashed };
         inner.ended(workspace.id, why).await?;
         inner.end(slot, held).await?;
-        if let Err(error) = self.keep_as(&workspace, slot, held, why).await {
-            tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
+        // One that ends again and again is not copied each time.
+        if slot.keeping.begin() {
+            if let Err(error) = self.keep_as(&workspace, slot, held, why).await {
+                tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
+            }
+            slot.keeping.done(NEXT_COPY);
         }
         Ok(())
     }
@@ -147,8 +163,8 @@ impl Hands {
     async fn weigh(&self, workspace: WorkspaceId, slot: &Slot, awake: &Arc<Awake>) {
         let outcome = async {
             let (inner, Some(tenant)) = (&self.0, slot.tenant()) else { return Ok(()) };
-            let _own = inner.weighing_of.of(tenant).await;
-            let _turn = inner.weighing.acquire().await.map_err(kernel::Error::internal)?;
+            let own = inner.weighing_of.of(tenant).await;
+            let turn = inner.weighing.acquire().await.map_err(kernel::Error::internal)?;
             awake.weighing.begins();
             let fullness = match inner.local.fullness(workspace).await {
                 Ok(fullness) => Some(fullness),
@@ -160,6 +176,8 @@ impl Hands {
                 }
             };
             let grown = awake.weighed(fullness);
+            // Others are weighed while this waits for its place.
+            drop((turn, own));
             let is_overfull = fullness.is_none_or(|it| {
                 // Files without bytes take of the disk, too.
                 let most = it.quota_bytes / BYTES_OF_A_FILE;

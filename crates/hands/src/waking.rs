@@ -73,6 +73,11 @@ impl Hands {
         if let Some(awake) = held.as_ref() {
             let has_ended = awake.has_ended();
             if !has_ended && awake.is_stopped() {
+                if awake.waits_for_room.load(Ordering::SeqCst) {
+                    // Nobody's call lets it write on a full disk before it is known who has filled that.
+                    inner.hold_room(0)?;
+                    awake.waits_for_room.store(false, Ordering::SeqCst);
+                }
                 inner.go_on(awake).await;
             }
             if !has_ended && !awake.is_stopped() {

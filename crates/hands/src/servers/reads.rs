@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After how many bytes of a sandbox its programs are not read for a moment.
 const PIECE: u64 = 16 << 10;
-const REST: Duration = Duration::from_millis(1);
+pub(super) const REST: Duration = Duration::from_millis(1);
 
 /// Whose turn it is among the programs of a sandbox.
 pub struct Reads {

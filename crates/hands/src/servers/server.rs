@@ -358,5 +358,8 @@ async fn hear(mut stderr: impl AsyncRead + Unpin, server: &Weak<Server>) {
     while let Ok(count @ 1..) = stderr.read(&mut text).await {
         let Some(server) = server.upgrade() else { return };
         server.heard(&text[..count]);
+        drop(server);
+        // What it complains about takes no more of anybody's time than what it says.
+        tokio::time::sleep(super::reads::REST).await;
     }
 }
