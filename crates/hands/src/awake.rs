@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub archiving: Rarely,
     /// When they are kept again, while something goes wrong in it and goes on.
     pub keeping: Rarely,
+    /// The same of those that have ended.
+    pub keeping_ended: Rarely,
     /// Which of its visitors wakes it, and when the last one has failed to.
     pub visited: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }

@@ -149,11 +149,11 @@ impl Hands {
         inner.ended(workspace.id, why).await?;
         inner.end(slot, held).await?;
         // One that ends again and again is not copied each time.
-        if slot.keeping.begin() {
+        if slot.keeping_ended.begin() {
             if let Err(error) = self.keep_as(&workspace, slot, held, why).await {
                 tracing::warn!(workspace.id = %workspace.id, error = error.chain(), "what a sandbox left was not kept");
             }
-            slot.keeping.done(NEXT_COPY);
+            slot.keeping_ended.done(NEXT_COPY);
         }
         Ok(())
     }
