@@ -8,6 +8,7 @@ mod incoming;
 mod liar;
 mod live;
 mod model;
+mod neighbour;
 mod preview;
 mod shared;
 
@@ -19,5 +20,6 @@ pub use incoming::Incoming;
 pub use liar::liar;
 pub use live::{Event, Events, Socket};
 pub use model::{Ask, Heard, LAST_WORDS, Model, Wire};
+pub use neighbour::Neighbour;
 pub use preview::Preview;
 pub use shared::Shared;

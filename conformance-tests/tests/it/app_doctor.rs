@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use conformance_tests::Neighbour;
 use serde_json::{Value, json};
 use testkit::{Steading, built_binary, finish, require, temporary};
 
@@ -118,27 +119,20 @@ fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
     let directory = temporary().unwrap();
     let data = directory.path().join("data");
     let mut steading = require(Steading::launch().data_dir(&data).start());
-    let operator = steading.client().without_env();
-    let wanted = json!({ "slug": "strict" });
-    let strict = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
-    let strict = strict["tenant"].as_str().unwrap().to_owned();
+    let strict = Neighbour::new(&steading, "locked").unwrap();
     assert!(steading.stop().is_some_and(|status| status.success()));
-    let demanded = format!("{strict}=microvm");
+    let demanded = format!("{}=microvm", strict.tenant);
     let steading =
         require(Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ISOLATION", &demanded).start());
     let client = steading.client();
-    let mine = |call: testkit::http::Request| call.header("steading-tenant", &strict);
-    let made = mine(client.clone().without_env().request("POST", "/v1/tools/env_create"));
-    let made = made.json(&json!({ "slug": "locked" })).send().unwrap();
-    assert_eq!(made.status, 200, "{made:?}");
     let input = json!({ "command": "true" });
-    let run = mine(client.clone().in_env("locked").request("POST", "/v1/tools/shell_run"));
+    let run = strict.request(&client, "POST", "/v1/tools/shell_run");
     let refused = run.json(&input).send().unwrap();
     let problem = refused.json().unwrap();
     assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
     assert!(problem["message"].as_str().unwrap().contains("microvm"), "{problem}");
     assert!(problem["hint"].as_str().unwrap().contains("sandbox.isolation"), "{problem}");
-    let sandboxes = |method| mine(client.clone().in_env("locked").request(method, "/v1/sandboxes"));
+    let sandboxes = |method| strict.request(&client, method, "/v1/sandboxes");
     assert_eq!(sandboxes("POST").json(&json!({ "name": "none" })).send().unwrap().status, 503);
     assert_eq!(sandboxes("GET").send().unwrap().json().unwrap()["sandboxes"], json!([]));
     client.output("shell_run", &input).unwrap();
@@ -155,5 +149,5 @@ fn a_tenant_who_demands_more_than_there_is_gets_no_sandbox_and_the_others_do() {
     .unwrap();
     let report: Value = serde_json::from_str(&finished.stdout).unwrap();
     let last = checks(&report, "sandboxes").pop().unwrap();
-    assert!(last.0 == "failed" && last.1.contains(&strict), "{last:?}");
+    assert!(last.0 == "failed" && last.1.contains(&strict.tenant), "{last:?}");
 }

@@ -4,9 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use conformance_tests::Preview;
+use conformance_tests::{Neighbour, Preview};
 use serde_json::{Value, json};
-use testkit::http::Response;
 use testkit::{Client, Steading, eventually, require, temporary};
 
 use super::app_sandbox_abuse::{SECRET, attempts, run, says, shows_nothing, tried};
@@ -191,31 +190,21 @@ fn one_who_takes_all_there_is_takes_it_from_nobody_else() {
     assert_eq!(says(&quiet, "cat file"), "kept\n");
 }
 
-/// Runs a command for that tenant, in its one environment.
-fn for_tenant(client: &Client, tenant: &str, path: &str, input: &Value) -> Response {
-    let request = client.clone().in_env("strict").request("POST", path);
-    request.header("steading-tenant", tenant).json(input).send().unwrap()
-}
-
 #[test]
 fn who_demands_gvisor_has_it_or_nothing_and_the_others_are_as_before() {
     let directory = temporary().unwrap();
     let data = directory.path().join("data");
     let mut steading = require(Steading::launch().data_dir(&data).start());
-    let wanted = json!({ "slug": "strict" });
-    let operator = steading.client().without_env();
-    let made = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
-    let tenant = made["tenant"].as_str().unwrap().to_owned();
-    let made = operator.request("POST", "/v1/tools/env_create").header("steading-tenant", &tenant);
-    assert_eq!(made.json(&wanted).send().unwrap().status, 200);
+    let strict = Neighbour::new(&steading, "strict").unwrap();
     assert!(steading.stop().is_some_and(|status| status.success()));
 
-    let demanded = format!("{tenant}=gvisor");
+    let demanded = format!("{}=gvisor", strict.tenant);
     let launch = || Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ISOLATION", &demanded);
     let look = json!({ "command": "dmesg 2>/dev/null | grep -c gVisor; true" });
     let mut steading = require(launch().start());
     let client = steading.client();
-    let ran = for_tenant(&client, &tenant, "/v1/tools/shell_run", &look).json().unwrap();
+    let ran =
+        strict.request(&client, "POST", "/v1/tools/shell_run").json(&look).send().unwrap().json().unwrap();
     assert_ne!(ran["stdout"], "0\n", "{ran}");
     assert_eq!(run(&client, look["command"].as_str().unwrap())["stdout"], "0\n");
     assert_eq!(shown(&client)["isolation"], "namespaces");
@@ -223,7 +212,7 @@ fn who_demands_gvisor_has_it_or_nothing_and_the_others_are_as_before() {
 
     let steading = require(launch().env("STEADING_SANDBOX_RUNSC", "/nowhere/runsc").start());
     let client = steading.client();
-    let refused = for_tenant(&client, &tenant, "/v1/tools/shell_run", &look);
+    let refused = strict.request(&client, "POST", "/v1/tools/shell_run").json(&look).send().unwrap();
     let problem = refused.json().unwrap();
     assert_eq!((refused.status, problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
     assert!(problem["message"].as_str().unwrap().contains("gVisor is not installed"), "{problem}");

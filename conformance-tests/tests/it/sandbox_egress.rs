@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use conformance_tests::Neighbour;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -312,12 +313,7 @@ fn a_host_that_one_tenant_may_ask_is_none_of_the_others() {
     let directory = testkit::temporary().unwrap();
     let data = directory.path().join("data");
     let mut steading = require(Steading::launch().data_dir(&data).start());
-    let wanted = json!({ "slug": "builder" });
-    let operator = steading.client().without_env();
-    let made = operator.request("POST", "/v1/tenants").json(&wanted).send().unwrap().json().unwrap();
-    let tenant = made["tenant"].as_str().unwrap().to_owned();
-    let made = operator.request("POST", "/v1/tools/env_create").header("steading-tenant", &tenant);
-    assert_eq!(made.json(&wanted).send().unwrap().status, 200);
+    let builder = Neighbour::new(&steading, "builder").unwrap();
     assert!(steading.stop().is_some_and(|status| status.success()));
 
     // Its own loopback is what a sandbox asks without the proxy.
@@ -333,11 +329,12 @@ fn a_host_that_one_tenant_may_ask_is_none_of_the_others() {
         }
     });
     let launch = Steading::launch().data_dir(&data).env("STEADING_SANDBOX_ORIGINS", &place);
-    let steading = require(launch.env("STEADING_SANDBOX_ALLOW", format!("{tenant}={place}")).start());
+    let steading =
+        require(launch.env("STEADING_SANDBOX_ALLOW", format!("{}={place}", builder.tenant)).start());
     let ask = json!({ "command": format!("curl -s -m 20 http://{place}/") });
     let client = steading.client();
-    let its = client.clone().in_env("builder").request("POST", "/v1/tools/shell_run");
-    let its = its.header("steading-tenant", &tenant).json(&ask).send().unwrap().json().unwrap();
+    let its =
+        builder.request(&client, "POST", "/v1/tools/shell_run").json(&ask).send().unwrap().json().unwrap();
     assert_eq!(its["stdout"], "really", "{its}");
     let other = client.output("shell_run", &ask).unwrap();
     assert!(other["stdout"].as_str().unwrap().contains("sandbox.allow"), "{other}");

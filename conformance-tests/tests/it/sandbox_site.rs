@@ -28,6 +28,13 @@ fn refused(client: &Client, input: &Value, status: u16, code: &str) -> Value {
     answer.body
 }
 
+/// Starts the project's server, and gives a link to it.
+fn developed(client: &Client) -> String {
+    run(client, "cd app && (npm run dev > dev.log 2>&1 &)");
+    let shown = client.output("preview_open", &json!({ "port": 5173 })).unwrap();
+    shown["url"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_directory_of_the_workspace_becomes_the_site_whole_or_not_at_all() {
     let place = Place::new("sandbox-deploy").unwrap();
@@ -188,10 +195,9 @@ fn a_front_end_is_written_installed_changed_built_deployed_and_goes_on_on_anothe
     }
     let cafile = npm("cafile").map(|path| format!(" --cafile={path}")).unwrap_or_default();
     run(&client, &format!("cd app && npm install --no-audit --no-fund --registry={registry}{cafile} 2>&1"));
-    run(&client, "cd app && (npm run dev > dev.log 2>&1 &)");
-    let shown = client.output("preview_open", &json!({ "port": 5173 })).unwrap();
+    let link = developed(&client);
     browser(|page| {
-        page.goto(shown["url"].as_str().unwrap())?;
+        page.goto(&link)?;
         assert_eq!(page.text("h1")?, "Hello");
         page.click("button")?;
         page.click("button")?;
@@ -252,10 +258,9 @@ fn a_front_end_is_written_installed_changed_built_deployed_and_goes_on_on_anothe
     run(&client, "true");
     println!("from the archive to the first command: {:?}", began.elapsed());
     assert_eq!(digest(&client), before);
-    run(&client, "cd app && (npm run dev > dev.log 2>&1 &)");
-    let shown = client.output("preview_open", &json!({ "port": 5173 })).unwrap();
+    let link = developed(&client);
     browser(|page| {
-        page.goto(shown["url"].as_str().unwrap())?;
+        page.goto(&link)?;
         assert_eq!(page.text("h1")?, "Number 9");
         page.click("button")?;
         println!("the same on another machine: {:.0?}", reloads(&client, page)?);

@@ -1,7 +1,7 @@
 //! The part of a root that is the same in every jail: put together once for all of them, or by a jail for itself.
 //!
-//! All of it is only read, by the mounts and by the file system that holds them, so that no jail tells another anything
-//! by it. What a jail has for itself lies over its empty directories.
+//! All of it is only read, by the mounts and by the file system that holds them, so that no jail leaves anything in it
+//! for another. What a jail has for itself lies over its empty directories.
 
 use std::fs;
 use std::os::fd::AsFd;
