@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use capabilities::domains::{Challenges, HTTP_CHALLENGE};
 use control::Control;
@@ -13,8 +11,9 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
+use crate::serve::Answering;
+
 /// What it has to know.
-#[derive(Clone)]
 pub struct Redirect {
     /// Whose hosts are whose.
     pub hosts: Arc<Hosts>,
@@ -28,11 +27,11 @@ pub struct Redirect {
 
 impl Redirect {
     /// Answers everything.
-    pub fn router(self) -> Router {
-        Router::new().fallback(move |request: Request| {
-            let this = self.clone();
-            let (asked, _) = request.into_parts();
-            async move { this.answer(&asked).await }
+    pub fn answering(self) -> Answering {
+        let this = Arc::new(self);
+        Arc::new(move |request| {
+            let (this, (asked, _)) = (Arc::clone(&this), request.into_parts());
+            Box::pin(async move { this.answer(&asked).await })
         })
     }
 

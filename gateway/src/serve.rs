@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse as _, Response};
 use edge::{Hangup, Tls};
+use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -21,7 +22,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -130,16 +130,16 @@ pub async fn start(config: &Config, groundwork: Groundwork) -> Result<Running, E
     let listening = listening(config, addr, secure.as_ref().map(|(_, addr)| *addr));
     let app = wiring::build(config, &listening, starter).await?;
     lock.announce(&local_url(addr))?;
-    let door = |listener, router, tls| -> Result<Door, Error> {
+    let door = |listener, answering, tls| -> Result<Door, Error> {
         let listener = TcpListener::from_std(listener).map_err(|source| Error::Bind { addr, source })?;
-        Ok(Door { listener, router, tls })
+        Ok(Door { listener, answering, tls })
     };
-    let mut doors = vec![door(listener, app.router.clone(), None)?];
+    let mut doors = vec![door(listener, Arc::clone(&app.answering), None)?];
     if let (Some((listener, addr)), Some(https)) = (secure, &app.https) {
-        doors.push(door(listener, app.router.clone(), Some(https.tls.clone()))?);
+        doors.push(door(listener, Arc::clone(&app.answering), Some(https.tls.clone()))?);
         info!(address = %addr, "listening for HTTPS");
         if let Some((listener, addr)) = redirect {
-            doors.push(door(listener, https.redirect.clone(), None)?);
+            doors.push(door(listener, Arc::clone(&https.redirect), None)?);
             info!(address = %addr, "sending HTTP on to HTTPS");
         }
     }
@@ -184,10 +184,13 @@ fn local_url(addr: SocketAddr) -> String {
     format!("http://{}", wiring::local(addr))
 }
 
+/// Answers every request. What it gives is small, as the server moves it about.
+pub type Answering = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response> + Send + Sync>;
+
 /// A listener, and what answers there.
 struct Door {
     listener: TcpListener,
-    router: Router,
+    answering: Answering,
     /// Where it is for HTTPS.
     tls: Option<Tls>,
 }
@@ -244,11 +247,11 @@ async fn accept(
                     tracing::debug!(%peer, "there are too many connections");
                     continue;
                 };
-                let (router, listening) = (door.router.clone(), listening.clone());
+                let (answering, listening) = (Arc::clone(&door.answering), listening.clone());
                 let peer = Peer { at: peer, counted };
                 match door.tls.clone() {
-                    Some(tls) => connections.spawn(secured(stream, peer, tls, router, listening, head)),
-                    None => connections.spawn(plain(stream, peer, router, listening, head)),
+                    Some(tls) => connections.spawn(secured(stream, peer, tls, answering, listening, head)),
+                    None => connections.spawn(plain(stream, peer, answering, listening, head)),
                 };
             }
             // The peer is gone already; the next one may not be.
@@ -270,14 +273,14 @@ struct Peer {
 }
 
 impl Peer {
-    /// The answer of `router`, unless the peer leaves too many unread.
-    async fn answer(self, router: Router, mut request: Request<Body>) -> Result<Response, Infallible> {
+    /// What is answered, unless the peer leaves too many unread.
+    async fn answer(self, answering: Answering, mut request: Request<Body>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(self.at));
         let Some(under_way) = self.counted.begin() else {
             return Ok(busy("too many requests of this address are under way"));
         };
         let (request, kept) = self.counted.request(request);
-        let answered = router.oneshot(request).await?;
+        let answered = answering(request).await;
         drop((kept, under_way));
         Ok(self.counted.answer(answered).unwrap_or_else(|| busy("read the answers before this one first")))
     }
@@ -287,7 +290,7 @@ fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], why).into_response()
 }
 
-async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listening, head: Duration) {
+async fn plain(stream: TcpStream, peer: Peer, answering: Answering, listening: Listening, head: Duration) {
     // Small answers go out at once: with Nagle's algorithm each call costs up to 40 ms.
     drop(stream.set_nodelay(true));
     let begun = tokio::select! {
@@ -302,7 +305,7 @@ async fn plain(stream: TcpStream, peer: Peer, router: Router, listening: Listeni
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(told.clone());
-        peer.clone().answer(router.clone(), request)
+        peer.clone().answer(Arc::clone(&answering), request)
     });
     let builder = builder(head);
     let stream = Prompt::new(stream, 0, head);
@@ -314,7 +317,7 @@ async fn secured(
     stream: TcpStream,
     peer: Peer,
     tls: Tls,
-    router: Router,
+    answering: Answering,
     listening: Listening,
     head: Duration,
 ) {
@@ -338,7 +341,7 @@ async fn secured(
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(told.clone());
         request.extensions_mut().insert(name.clone());
-        peer.clone().answer(router.clone(), request)
+        peer.clone().answer(Arc::clone(&answering), request)
     });
     // The handshake has said which version it is: nothing waits for the first bytes to tell.
     let builder = if is_h2 { builder(head).http2_only() } else { builder(head).http1_only() };

@@ -1,8 +1,5 @@
 //! How serving ends.
 
-use std::sync::Arc;
-
-use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
@@ -24,15 +21,18 @@ async fn slow() -> Slow {
 async fn slow_with(head: Duration) -> Slow {
     let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (says, waits) = (Arc::clone(&entered), Arc::clone(&release));
-    let handler = move || async move {
-        says.notify_one();
-        waits.notified().await;
-        "done"
+    let handler = move || {
+        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        async move {
+            says.notify_one();
+            waits.notified().await;
+            "done".into_response()
+        }
     };
     let (listener, addr) = bind(SocketAddr::from(([127, 0, 0, 1], 0)), IfTaken::Refuse).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
     let listening = listening(&Config::default(), addr, None);
-    let door = Door { listener, router: Router::new().route("/slow", get(handler)), tls: None };
+    let door = Door { listener, answering: Arc::new(move |_| Box::pin(handler())), tls: None };
     let traffic = Traffic::new(TrafficLimits::new(1_024, kernel::Networks::default()));
     let server = Server::start(vec![door], &listening, &traffic, head);
     Slow { server, listening, entered, release }

@@ -44,6 +44,7 @@ use crate::apps::Residents;
 use crate::config::Config;
 use crate::live_check::Dialer;
 use crate::proxies::Proxies;
+use crate::serve::Answering;
 use crate::traffic::Own;
 use crate::{sandboxes, upkeep};
 
@@ -85,8 +86,8 @@ pub struct Ready {
 
 /// The assembled platform.
 pub struct App {
-    /// Every route.
-    pub router: Router,
+    /// Every route of every host.
+    pub answering: Answering,
     /// Where the platform serves HTTPS itself.
     pub https: Option<Https>,
     /// What to say when it listens.
@@ -216,7 +217,7 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         hsts: config.tls.hsts,
     };
     Ok(App {
-        router: dispatch.router(),
+        answering: dispatch.answering(),
         https,
         ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
         platform,

@@ -8,7 +8,7 @@ use axum::response::Response;
 use capabilities::hosting::{
     Blobs, Error, Found as Resolved, RedirectStatus, RequestPath, SiteFile, SitePath,
 };
-use capabilities::logs::{Entry, Level, Logs, Source};
+use capabilities::logs::{Level, Logs, VisitFields, Visited};
 use capabilities::routes::Route;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -148,10 +148,10 @@ impl Edge {
     async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
         let mut response = if Data::takes(visit.request.uri.path()) {
             // A preview shows an earlier site over the rows as they are, under the rules as they are.
-            // On its own, so that what a page waits for is not as large as a statement's state, and moved as often.
+            // Each on its own, so that what one waits for is not as large as the other's state, and moved as often.
             Box::pin(self.data.answer(visit.env, visit.request, body, visit.id)).await
         } else {
-            self.page(visit, body).await
+            Box::pin(self.page(visit, body)).await
         };
         let headers = response.headers_mut();
         headers.insert(X_RELEASE, HeaderValue::from(visit.served.release));
@@ -339,25 +339,22 @@ impl Edge {
             status if status.is_client_error() => Level::Warn,
             _ => Level::Info,
         };
-        let message = format!("{method} {path} {}", status.as_u16());
-        let mut entry = Entry::new(Timestamp::now(), level, Source::Edge, message);
-        entry.request_id = Some(visit.id.to_string());
-        entry.fields.insert("method".into(), method.into());
-        entry.fields.insert("path".into(), path.into());
-        entry.fields.insert("status".into(), status.as_u16().into());
-        entry.fields.insert("duration_ms".into(), (took.as_micros() as f64 / 1000.0).into());
-        entry.fields.insert("release".into(), visit.served.release.into());
-        if let Some(Taken(route)) = response.extensions().get() {
-            entry.fields.insert("route".into(), route.as_str().into());
-        }
         // Its words may repeat what was sent, and stay with the sender.
-        if let Some(Told { code, field }) = response.extensions().get() {
-            entry.fields.insert("code".into(), code.as_str().into());
-            if let Some(field) = field {
-                entry.fields.insert("field".into(), field[..field.floor_char_boundary(LOGGED_FIELD)].into());
-            }
-        }
-        self.logs.append(visit.env, entry);
+        let told = response.extensions().get::<Told>();
+        let field = told.and_then(|told| told.field.as_deref());
+        let fields = VisitFields {
+            method,
+            path,
+            status: status.as_u16(),
+            duration_ms: took.as_micros() as f64 / 1000.0,
+            release: visit.served.release,
+            route: response.extensions().get().map(|Taken(route)| route.as_str()),
+            code: told.map(|told| told.code.as_str()),
+            field: field.map(|field| &field[..field.floor_char_boundary(LOGGED_FIELD)]),
+        };
+        let message = format!("{method} {path} {}", status.as_u16());
+        let visited = Visited { at: Timestamp::now(), level, message, request_id: visit.id, fields };
+        self.logs.visited(visit.env, &visited);
     }
 }
 

@@ -25,13 +25,14 @@ use crate::hosts::HostOwners;
 use crate::previews;
 use crate::proxies::Proxies;
 use crate::redirect::{self, Redirect};
+use crate::serve::Answering;
 
 /// What HTTPS needs beside the routes.
 pub struct Https {
     /// The handshake.
     pub tls: Tls,
     /// What answers plain HTTP.
-    pub redirect: Router,
+    pub redirect: Answering,
 }
 
 /// Begins to order certificates, and gives what listeners need.
@@ -49,7 +50,7 @@ pub(super) fn start(
         port: https_port(listening),
     };
     let tls = Tls::new(certificates).map_err(Error::internal)?;
-    Ok(Https { tls, redirect: redirect.router() })
+    Ok(Https { tls, redirect: redirect.answering() })
 }
 
 /// How apps' own domains are visited: the scheme, and the port where it is not the scheme's own.
@@ -137,7 +138,6 @@ fn clock() -> Clock {
 }
 
 /// The platform's routes on the platform's hosts; everything else is an app's.
-#[derive(Clone)]
 pub(super) struct Dispatch {
     pub hosts: Arc<Hosts>,
     /// Whose word on who asks is taken.
@@ -152,14 +152,15 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn router(self) -> Router {
-        Router::new().fallback(move |request: Request| {
-            let this = self.clone();
-            async move { this.answer(request).await }
+    pub(super) fn answering(self) -> Answering {
+        let this = Arc::new(self);
+        Arc::new(move |request| {
+            let this = Arc::clone(&this);
+            Box::pin(async move { this.answer(request).await })
         })
     }
 
-    async fn answer(self, mut request: Request) -> Response {
+    async fn answer(&self, mut request: Request) -> Response {
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() {
             let client = SocketAddr::new(self.proxies.client(peer.ip(), request.headers()), peer.port());
             request.extensions_mut().insert(ConnectInfo(client));
@@ -174,15 +175,20 @@ impl Dispatch {
             return answer;
         }
         let host = self.hosts.of(request.uri(), request.headers());
-        let of_this_machine =
-            Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
+        // A browser would keep it for every port of this machine, those of other programs too.
+        let is_told_to_come_by_https = self.hsts
+            && secured.is_some()
+            && !matches!(host, HostKind::Domain(_))
+            && !Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
         let mut response = match &host {
-            HostKind::Platform => self.platform.oneshot(request).await.unwrap_or_else(|never| match never {}),
-            HostKind::Sandbox(label) => previews::show(&self.services, label, request).await,
+            HostKind::Platform => {
+                let answered = Box::pin(self.platform.clone().oneshot(request)).await;
+                answered.unwrap_or_else(|never| match never {})
+            }
+            HostKind::Sandbox(label) => Box::pin(previews::show(&self.services, label, request)).await,
             host => self.edge.serve(host, request).await,
         };
-        // A browser would keep it for every port of this machine, those of other programs too.
-        if self.hsts && secured.is_some() && !of_this_machine && !matches!(host, HostKind::Domain(_)) {
+        if is_told_to_come_by_https {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
         }
         response

@@ -1,6 +1,7 @@
 //! Who asks for rows: somebody without a session, a user, or the app's own server.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kernel::{Env, KeyId, UserId};
 use serde_json::{Map, Value};
@@ -47,7 +48,7 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guest {
     env: Env,
-    subject: Subject,
+    subject: Arc<Subject>,
     key: Option<KeyId>,
     network: Option<IpAddr>,
 }
@@ -55,19 +56,19 @@ pub struct Guest {
 impl Guest {
     /// Somebody without a session.
     #[must_use]
-    pub const fn visitor(env: Env) -> Self {
-        Self { env, subject: Subject::Visitor, key: None, network: None }
+    pub fn visitor(env: Env) -> Self {
+        Self::new(env, Subject::Visitor)
     }
 
     /// The app's makers, by the proof that they may act in its environment: rules do not hold them back.
     #[must_use]
-    pub const fn maker(env: Env) -> Self {
-        Self { env, subject: Subject::Service, key: None, network: None }
+    pub fn maker(env: Env) -> Self {
+        Self::new(env, Subject::Service)
     }
 
     /// A subject that was verified, or that is made up to try rules.
-    pub(crate) const fn new(env: Env, subject: Subject) -> Self {
-        Self { env, subject, key: None, network: None }
+    pub(crate) fn new(env: Env, subject: Subject) -> Self {
+        Self { env, subject: Arc::new(subject), key: None, network: None }
     }
 
     /// The same, who showed this platform key: what they lend ends with it.
@@ -90,7 +91,7 @@ impl Guest {
 
     /// Whom what this guest makes wait is counted for: nobody, where it is the app's own server.
     pub(crate) fn clients(&self) -> Vec<Client> {
-        let user = match &self.subject {
+        let user = match self.subject() {
             Subject::Service => return Vec::new(),
             Subject::User(user) => Some(Client::User(user.id)),
             Subject::Visitor => None,
@@ -112,7 +113,7 @@ impl Guest {
 
     /// Who asks.
     #[must_use]
-    pub const fn subject(&self) -> &Subject {
+    pub fn subject(&self) -> &Subject {
         &self.subject
     }
 }

@@ -301,7 +301,7 @@ impl Auth {
         wanted: &[Scope],
     ) -> Result<Guest> {
         if token.expose().starts_with(SERVICE) {
-            let (key, scopes) = self.0.keys.service(env, token).await?.ok_or_else(refused)?;
+            let (key, scopes) = Box::pin(self.0.keys.service(env, token)).await?.ok_or_else(refused)?;
             return match scopes.missing(wanted) {
                 None => Ok(Guest::new(env.clone(), Subject::Service).with_key(key)),
                 Some(scope) => Err(Error::new(Code::Forbidden, format!("the key lacks the scope {scope}"))),
@@ -376,6 +376,17 @@ impl Inner {
         if let Some(known) = self.recognized.get(env.id(), &hash, now) {
             return Ok(known);
         }
+        // Each request has a place for this, and few need it.
+        Box::pin(self.looked_up(env, token, hash, now)).await
+    }
+
+    async fn looked_up(
+        &self,
+        env: &Env,
+        token: &Secret,
+        hash: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Arc<Known>> {
         let claims = self.keys.verify(env, token).await?.filter(|claims| claims.hold(env, now));
         let claims = claims.ok_or_else(refused)?;
         let asked = self.recognized.asking();

@@ -154,7 +154,7 @@ impl Environments {
         };
         let (spare, surplus) = slot.spare_reader(kind, self.limits.readers);
         if let Some(surplus) = surplus {
-            surplus.close().await;
+            Box::pin(surplus.close()).await;
         }
         self.lend(env, slot, Place::Reader { _permit: permit }, kind, spare).await
     }
@@ -221,7 +221,9 @@ impl Environments {
         let returned = Arc::clone(&self.returned);
         let mut lease = Lease { kind, connection: spare, place: Some(place), slot: Some(slot), returned };
         if lease.connection.is_none() {
-            let opened = Connection::open(env, &self.path(env), kind, &self.limits, self.feed(env)).await;
+            // Each request has a place for this, and hardly one needs it.
+            let path = self.path(env);
+            let opened = Box::pin(Connection::open(env, &path, kind, &self.limits, self.feed(env))).await;
             lease.connection = Some(opened.map_err(|error| self.without_file(env, error))?);
         }
         Ok(lease)
@@ -253,7 +255,7 @@ impl Environments {
             }
             let idlest = self.take_idle(Instant::now());
             if let Some(slot) = idlest {
-                slot.close().await;
+                Box::pin(slot.close()).await;
                 continue;
             }
             timeout_at(until, returned).await.map_err(|_| Error::Busy)?;

@@ -1,6 +1,6 @@
 //! One entry of a log, and its line of JSON.
 
-use kernel::Timestamp;
+use kernel::{CallId, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -60,9 +60,52 @@ pub struct Entry {
     pub fields: Map<String, Value>,
 }
 
+/// A request to the app's host, told of for each one: an [`Entry`] of [`Source::Edge`] with these fields, which takes nothing
+/// but its line. Who makes it cuts what visitors have sent.
+#[derive(Debug, Serialize)]
+#[serde(tag = "source", rename = "edge")]
+pub struct Visited<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// How much it matters.
+    pub level: Level,
+    /// What happened, readable alone.
+    pub message: String,
+    /// The request.
+    pub request_id: CallId,
+    /// Values to search by.
+    pub fields: VisitFields<'a>,
+}
+
+/// What is searched for among visits.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are what there is to say")]
+pub struct VisitFields<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub status: u16,
+    pub duration_ms: f64,
+    pub release: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'a str>,
+}
+
+impl Visited<'_> {
+    pub(super) fn to_line(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
 /// How long a message may be, and the fields together, in bytes. One line never fills the log.
 const MAX_MESSAGE: usize = 8 << 10;
 const MAX_FIELDS: usize = 4 << 10;
+
+/// How long most lines are at most, in bytes.
+const LINE: usize = 512;
 
 impl Entry {
     /// An entry without request and fields.
@@ -77,19 +120,23 @@ impl Entry {
         if let Some(id) = &mut self.request_id {
             cut(id, 128);
         }
-        let mut line = self.to_line();
-        if line.len() > MAX_FIELDS && serde_json::to_vec(&self.fields).is_ok_and(|f| f.len() > MAX_FIELDS) {
+        let whole = line(&self);
+        if whole.len() > MAX_FIELDS && serde_json::to_vec(&self.fields).is_ok_and(|f| f.len() > MAX_FIELDS) {
             self.fields = Map::from_iter([("fields_dropped".to_owned(), self.fields.len().into())]);
-            line = self.to_line();
+            return line(&self);
         }
-        line.push(b'\n');
-        line
+        whole
     }
+}
 
-    fn to_line(&self) -> Vec<u8> {
-        // Neither text nor JSON values can fail to be written as JSON.
-        serde_json::to_vec(self).unwrap_or_default()
+/// A line of JSON with its line feed. Neither text nor JSON values can fail to be written as JSON.
+fn line(entry: &impl Serialize) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE);
+    if serde_json::to_writer(&mut line, entry).is_err() {
+        line.clear();
     }
+    line.push(b'\n');
+    line
 }
 
 fn cut(text: &mut String, limit: usize) {

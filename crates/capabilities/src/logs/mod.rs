@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use kernel::{Env, EnvId, Timestamp};
 use tokio::sync::Notify;
 
-pub use entry::{Entry, Level, Source};
+pub use entry::{Entry, Level, Source, VisitFields, Visited};
 pub use error::{Error, Result};
 pub use pace::Pace;
 pub use query::{Page, Query};
@@ -83,10 +83,10 @@ enum Part {
 }
 
 impl Part {
-    fn of(entry: &Entry) -> Self {
-        match entry.source {
-            Source::Edge if entry.level < Level::Error => Self::Visits,
-            Source::Auth if entry.level < Level::Error => Self::SignIns,
+    fn of(source: Source, level: Level) -> Self {
+        match source {
+            Source::Edge if level < Level::Error => Self::Visits,
+            Source::Auth if level < Level::Error => Self::SignIns,
             _ => Self::Rest,
         }
     }
@@ -140,15 +140,23 @@ impl Logs {
     ///
     /// Callers keep query strings, headers, bodies and secrets out of entries.
     pub fn append(&self, env: &Env, entry: Entry) {
-        let (of, now) = ((env.id(), Part::of(&entry)), Instant::now());
-        let (level, line) = (entry.level, entry.into_line());
+        self.take(env.id(), Part::of(entry.source, entry.level), entry.level, &entry.into_line());
+    }
+
+    /// As [`Logs::append`], of a request to the app's host.
+    pub fn visited(&self, env: &Env, visit: &Visited<'_>) {
+        self.take(env.id(), Part::of(Source::Edge, visit.level), visit.level, &visit.to_line());
+    }
+
+    fn take(&self, env: EnvId, part: Part, level: Level, line: &[u8]) {
+        let (of, now) = ((env, part), Instant::now());
         let mut waiting = self.waiting();
         let Waiting { bytes, lines, paced } = &mut *waiting;
         let paced = paced.entry(of).or_insert_with(|| Paced::new(now));
         let lines = lines.entry(of).or_default();
         let has_room = *bytes + line.len() <= MAX_WAITING_IN_ALL && lines.len() + line.len() <= MAX_WAITING;
         if has_room && paced.admits(level, self.inner.pace, now) {
-            lines.extend_from_slice(&line);
+            lines.extend_from_slice(line);
             *bytes += line.len();
         } else {
             paced.dropped += 1;

@@ -25,10 +25,12 @@ use super::statements::{Handle, Statements};
 const TOGETHER: usize = 64;
 const TOGETHER_FOR: Duration = Duration::from_millis(5);
 
-/// How often a statement that reads may be looked at on the thread of who asks, and after how long it was not short. Then so
-/// many of the next ones are for the connection's own thread: they may be of the same kind, or wait for the same disk.
+/// How often a statement that reads may be looked at on the thread of who asks, and after how long it was not short. One such
+/// may be the machine's doing, which has let another thread run meanwhile. After two among so many, so many of the next ones
+/// are for the connection's own thread: they may be of the same kind, or wait for the same disk.
 const LOOKS: u32 = 25;
 const SHORT: Duration = Duration::from_micros(300);
+const AMONG: u32 = 16;
 const NEXT: u32 = 32;
 
 /// How long the beginning and the end of a transaction may take.
@@ -42,6 +44,8 @@ pub(in crate::database) struct Kept {
     reading: Option<Arc<Mutex<Statements>>>,
     /// How many of the next statements are for the thread.
     next: AtomicU32,
+    /// How many short ones it takes until one that was not is forgotten.
+    doubt: AtomicU32,
     driver: Option<SqliteConnection>,
     state: Arc<State>,
 }
@@ -127,8 +131,8 @@ impl Kept {
         let work = move || Worker { statements, state: shared, runtime }.work(&waiting);
         let thread = std::thread::Builder::new().name("rows".to_owned()).spawn(work).map_err(Error::File)?;
         let jobs = Some(Mutex::new(Jobs { sent: 0, to: jobs }));
-        let next = AtomicU32::new(0);
-        Ok(Self { jobs, thread: Some(thread), reading, next, driver: Some(driver), state })
+        let (next, doubt) = (AtomicU32::new(0), AtomicU32::new(0));
+        Ok(Self { jobs, thread: Some(thread), reading, next, doubt, driver: Some(driver), state })
     }
 
     /// Runs one statement and collects its rows. One whose caller goes away before it has begun is not run.
@@ -186,7 +190,12 @@ impl Kept {
         let result = statements.run(sql, params, most);
         watch.end();
         drop(statements);
-        if begun.elapsed() > SHORT {
+        let doubt = self.doubt.load(Ordering::Relaxed);
+        if begun.elapsed() <= SHORT {
+            self.doubt.store(doubt.saturating_sub(1), Ordering::Relaxed);
+        } else if doubt == 0 {
+            self.doubt.store(AMONG, Ordering::Relaxed);
+        } else {
             self.next.store(NEXT, Ordering::Relaxed);
         }
         match told(result, watch) {
