@@ -8,7 +8,7 @@ use super::error::told;
 use super::given::unknown;
 use super::list::{LIMIT, LIMIT_MOST, LIST_BYTES, ListQuery, few_enough, narrowed};
 use super::service::Rows;
-use super::statement::Statements;
+use super::statement::{self, Statements};
 use super::{ColumnModel, TableModel, Type};
 use crate::access::{Guest, Sql};
 use crate::database::{self, quoted};
@@ -151,8 +151,7 @@ impl Rows {
         } else if query.order.is_some() {
             return Err(Error::invalid("/order", "there is one answer: nothing to order"));
         }
-        sql.text.push_str(" LIMIT ");
-        sql.bind((limit + 1).into());
+        statement::limit(limit + 1, &mut sql);
         few_enough(sql.params.len())?;
         let read =
             self.databases.list_rows(guest.env(), &guest.clients(), sql.text, sql.params, LIST_BYTES).await;

@@ -48,8 +48,7 @@ impl Statements<'_> {
         }
         sql.text.push_str(" ORDER BY ");
         wanted.order.by(&mut sql);
-        sql.text.push_str(" LIMIT ");
-        sql.bind(wanted.most.into());
+        limit(wanted.most, &mut sql);
         sql
     }
 
@@ -251,6 +250,12 @@ impl Statements<'_> {
 /// An id for a new row. Those made here sort as they were made, within a millisecond too.
 pub(crate) fn new_id() -> String {
     Uuid::now_v7().to_string()
+}
+
+/// Appends that there are at most so many. The number is part of the text: the engine plans by it, and would compile the
+/// statement again each time that it is bound.
+pub(super) fn limit(most: u32, sql: &mut Sql) {
+    sql.text.push_str(&format!(" LIMIT {most}"));
 }
 
 fn one_of(column: &str, values: &[&str], sql: &mut Sql) {
