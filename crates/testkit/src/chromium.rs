@@ -62,7 +62,9 @@ impl Chromium {
         let start = || {
             let profile = temporary()?;
             let mut driver = command(&driver, User::Current);
-            driver.arg("--port=0").env("HOME", profile.path()).current_dir(profile.path());
+            driver.arg("--port=0").current_dir(profile.path());
+            // What it leaves where it is killed goes with its profile.
+            driver.env("HOME", profile.path()).env("TMPDIR", profile.path());
             let log = profile.path().join("chromedriver.log");
             let mut driver = Process::spawn(driver, &log, Stdout::Log, Ending::Kill)?;
             let port = announced_port(&mut driver)?;

@@ -86,6 +86,7 @@ impl SeaweedFs {
             let data = directory.path().join("data");
             std::fs::create_dir(&data)?;
             let mut serve = command(program, User::Current);
+            serve.env("TMPDIR", directory.path());
             serve.arg("server").arg(format!("-dir={}", data.display())).current_dir(directory.path());
             // It listens for everybody, and takes ports of its own choice, where it is told nothing else.
             serve.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3.iam=false"]);
