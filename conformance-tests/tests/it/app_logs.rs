@@ -58,6 +58,14 @@ fn what_happened_is_found_by_time_level_request_and_text() {
     assert_eq!(messages(&query(&place.client, &json!({ "text": "forbidden" }))), ["POST /_/db/notes 403"]);
     assert!(!query(&place.client, &json!({ "since": "1h", "text": "GET / 200" })).is_empty());
     assert_eq!(query(&place.client, &json!({ "since": "2100-01-01T00:00:00Z" })), [Value::Null; 0]);
+    // Nobody makes a line as long as a head may be.
+    let method = "LONG".repeat(15_000);
+    app.visitor().ask(&method, "/").unwrap();
+    let [long] = query(&place.client, &json!({ "text": "LONGLONG" })).try_into().unwrap();
+    assert_eq!(
+        (&long["message"], &long["fields"]["method"]),
+        (&json!(format!("{} / 405", &method[..32])), &json!(method[..32]))
+    );
     // A manifest says how long lines are kept, in words that a plan repeats.
     let plan =
         |logs: Value| place.output("app_plan", &json!({ "manifest": { "lifecycle": { "logs": logs } } }));

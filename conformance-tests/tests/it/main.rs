@@ -20,6 +20,7 @@ mod app_files;
 mod app_filters;
 mod app_forgeries;
 mod app_gateway;
+mod app_heads;
 mod app_lifecycle;
 mod app_logs;
 mod app_mail;

@@ -16,5 +16,5 @@ pub use apps::{Apps, AtDomain, Which};
 pub use capabilities::releases::Served;
 pub use data::{Data, Hangup, ROUTES};
 pub use host::{HostKind, Hosts, NotAHost};
-pub use serve::Edge;
+pub use serve::{Edge, empty};
 pub use tls::{HSTS, Secured, Tls, misdirected};

@@ -34,6 +34,9 @@ const X_ROBOTS_TAG: HeaderName = HeaderName::from_static("x-robots-tag");
 /// How much of a path a log entry holds, in bytes.
 const LOGGED_PATH: usize = 512;
 
+/// How much of a method, in bytes.
+const LOGGED_METHOD: usize = 32;
+
 /// How much of a pointer into what was sent, in bytes.
 const LOGGED_FIELD: usize = 100;
 
@@ -118,12 +121,7 @@ impl Edge {
             headers.insert(X_REQUEST_ID, id);
         }
         if request.method == Method::HEAD {
-            // The length that GET would send (RFC 9110 §8.6); the server would write that of the empty body.
-            let length = response.body().size_hint().exact().filter(|length| *length > 0);
-            if let Some(length) = length {
-                response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
-            }
-            *response.body_mut() = Body::empty();
+            empty(&mut response);
         }
         response
     }
@@ -331,7 +329,9 @@ impl Edge {
 
     fn log(&self, visit: &Visit<'_>, response: &Response, took: Duration) {
         let status = response.status();
+        // Every method is ASCII (RFC 9110 §5.6.2), and any word is one.
         let method = visit.request.method.as_str();
+        let method = &method[..method.len().min(LOGGED_METHOD)];
         let raw = visit.request.uri.path();
         let path = &raw[..raw.floor_char_boundary(LOGGED_PATH)];
         let level = match status {
@@ -356,6 +356,16 @@ impl Edge {
         let visited = Visited { at: Timestamp::now(), level, message, request_id: visit.id, fields };
         self.logs.visited(visit.env, &visited);
     }
+}
+
+/// Makes an answer to `GET` one to `HEAD`. Servers do so by themselves for HTTP/1 alone.
+pub fn empty(response: &mut Response) {
+    // The length that GET would send (RFC 9110 §8.6); the server would write that of the empty body.
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 fn redirect(

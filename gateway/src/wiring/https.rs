@@ -156,7 +156,14 @@ impl Dispatch {
         let this = Arc::new(self);
         Arc::new(move |request| {
             let this = Arc::clone(&this);
-            Box::pin(async move { this.answer(request).await })
+            Box::pin(async move {
+                let is_head = request.method() == http::Method::HEAD;
+                let mut response = this.answer(request).await;
+                if is_head {
+                    edge::empty(&mut response);
+                }
+                response
+            })
         })
     }
 
