@@ -154,7 +154,7 @@ impl Inner {
     }
 
     /// The directories that a template lays over `/usr/local`, made here where they are not.
-    async fn layers(&self, template: &str) -> Result<Vec<PathBuf>> {
+    pub(crate) async fn layers(&self, template: &str) -> Result<Vec<PathBuf>> {
         let Some(template) = Template::from_name(template) else {
             return Err(Error::new(
                 Code::Unavailable,

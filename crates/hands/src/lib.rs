@@ -13,6 +13,7 @@ mod demands;
 mod freezing;
 mod keeping;
 mod limits;
+mod programs;
 mod rarely;
 mod runs;
 mod servers;
@@ -42,6 +43,7 @@ pub use awake::{Hand, Visit};
 pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
+pub use programs::{Equipment, Swapped};
 pub use runs::{Lent, Platform, Reach};
 pub use servers::{Message, Program, Speaker};
 pub use showing::Visibility;
@@ -96,6 +98,8 @@ struct Inner {
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
     copying: Turns,
+    /// Who has it changes what sandboxes have beside their hands.
+    equipping: tokio::sync::Mutex<()>,
     /// The tokens of what runs.
     tokens: Arc<Tokens>,
     /// Whose tools runs call.
@@ -129,6 +133,7 @@ impl Hands {
             weighing_of: Turns::default(),
             tidy,
             copying: Turns::default(),
+            equipping: tokio::sync::Mutex::default(),
             tokens,
             platform,
         })))

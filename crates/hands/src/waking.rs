@@ -99,10 +99,15 @@ impl Hands {
         };
         inner.tidy().await?;
         inner.take_place(&slot, workspace.tenant).await?;
+        let version = inner.local.newest();
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
                 slot.show(&awake);
+                // Whoever has changed it meanwhile may not have seen this one.
+                if let Some(newer) = inner.local.newest().filter(|it| version.is_some_and(|was| was != *it)) {
+                    inner.swap(&awake, newer).await;
+                }
                 *held = Some(awake);
                 inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
                 Ok(hand)

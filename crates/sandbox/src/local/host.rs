@@ -92,6 +92,9 @@ const CONTROL: u64 = 0;
 const WAKE: u64 = 1;
 const SANDBOXES: u64 = 2;
 
+/// What the hand is called among the platform's programs.
+const HAND: &str = "hand";
+
 /// How long calls that are being worked on have when the gateway is gone.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -146,8 +149,9 @@ fn open(
         let events = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let program = Program::new(hand).map_err(failed)?;
         let runners = Runners::open(directory.runners())?;
-        let runner = Mutex::new(runners.add(&[("hand".to_owned(), hand.to_vec())])?);
         let hand = directory.place_hand(hand)?;
+        let own = std::fs::File::open(&hand).map_err(failed)?;
+        let runner = Mutex::new(runners.add(vec![(HAND.to_owned(), own)], || Ok(Vec::new()))?);
         let runsc = settings.runsc.clone();
         let base = if privileged { Some(Base::new(directory.base()?)) } else { None };
         let workshop =
