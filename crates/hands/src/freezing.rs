@@ -103,6 +103,7 @@ impl Hands {
         let new = Workspace {
             quota_bytes: source.quota_bytes,
             kept: Kept::At(inner.keeping.place),
+            isolation: source.isolation.clone(),
             ..self.new_workspace(env, name.to_owned(), &source.template)
         };
         let id = new.id;

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kernel::{Code, Error, Result, TenantId, Timestamp};
-use sandbox::local::Local;
 use sandbox::runner::Runner as _;
 use store::Workspace;
 
@@ -90,7 +89,7 @@ impl Hands {
                 inner.end(&slot, &mut held).await?;
             }
         }
-        let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;
+        let isolation = inner.isolation_of(workspace)?;
         inner.hold_room(0)?;
         // It may have been removed or archived while this waited for its place.
         let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
