@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kernel::{Code, Error, Result, TenantId, Timestamp};
 use sandbox::runner::Runner as _;
-use store::Workspace;
+use store::{Kept, Workspace};
 
 use crate::awake::{Awake, Held, Slot};
 use crate::{Hand, Hands, Inner};
@@ -102,6 +102,11 @@ impl Hands {
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
+                if workspace.frozen.is_some() {
+                    slot.begins_with(None);
+                } else if workspace.kept == Kept::Unsaid && workspace.used == workspace.created {
+                    slot.begins_with(Some(0));
+                }
                 slot.show(&awake);
                 // Whoever has changed it meanwhile may not have seen this one.
                 if let Some(newer) = inner.local.newest().filter(|it| version.is_some_and(|was| was != *it)) {
