@@ -26,6 +26,7 @@ mod sandbox;
 mod spawner;
 mod starter;
 mod swapping;
+mod weak;
 
 pub use client::Local;
 pub use error::Error;
