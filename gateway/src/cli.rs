@@ -20,6 +20,7 @@ mod mcp;
 mod output;
 mod plan;
 mod rollback;
+mod runner;
 mod secret;
 mod serve;
 mod site;

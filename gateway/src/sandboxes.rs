@@ -11,6 +11,7 @@ use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
 use sandbox::egress::{self, Policy};
 use sandbox::local::privileges::connection;
+use sandbox::local::programs::Programs;
 use sandbox::local::{Local, Parts, Settings, Spares, Starter, host_main, starter_main};
 use sandbox::runner::{Isolation, Limits};
 use sandbox::workspace;
@@ -166,6 +167,7 @@ pub fn hands(
         Some(starter) => Local::started_by(starter)?,
         None => Local::new(|| Part::Host.command(), settings(config)?),
     };
+    let local = local.with(Programs::open(config.data_dir.join("programs"))?);
     let wanted = &config.sandbox;
     let policy = Policy {
         origins: wanted.origins.0.clone(),

@@ -1,8 +1,7 @@
 //! The sandboxes of a credential: its own, which tools use, and those that it has made by name.
 
-use hands::Full;
+use hands::{Full, Wanted};
 use kernel::{Caller, Code, Env, Error, Result, SandboxId, WorkspaceSnapshotId};
-use sandbox::workspace::templates::Template;
 use store::{Ended, Workspace};
 
 use crate::platform::{Platform, owner};
@@ -53,22 +52,22 @@ impl Platform {
     /// Makes one more.
     ///
     /// # Errors
-    /// `invalid_input`, `conflict` at `/name`; `quota_exceeded`.
+    /// `invalid_input`, `conflict` at `/name`; `unavailable` at `/isolation`; `quota_exceeded`.
     pub async fn create_sandbox(
         &self,
         env: &Env,
         caller: &Caller,
         name: Option<&str>,
-        template: Option<Template>,
+        wanted: Wanted,
     ) -> Result<Workspace> {
         if let Some(name) = name {
             check_name(name)?;
         }
         let owner = owner(caller);
-        match self.hands.create(env, &owner, name, template).await {
+        match self.hands.create(env, &owner, name, wanted).await {
             Err(full) if Full::is(&full) => {
                 self.make_room(env, full).await?;
-                self.hands.create(env, &owner, name, template).await
+                self.hands.create(env, &owner, name, wanted).await
             }
             outcome => outcome,
         }

@@ -1,7 +1,10 @@
-//! What code in a sandbox must not get done, tried through `shell_run`. That each attempt would succeed without the
-//! protection that is against it, the tests of the jail show with the same program.
+//! What code in a sandbox must not get done, tried through `shell_run`, and that each attempt would succeed without the
+//! protection that is against it. The tests of the jail try the same table.
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -54,25 +57,22 @@ fn on_host(directory: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Tries all of the table in a sandbox of this server, and gives what came of each.
-pub fn tried(steading: &Steading) -> Vec<(String, String)> {
+/// Puts the program of the attempts into the sandbox.
+fn arm(steading: &Steading, program: &str) {
     let client = steading.client();
-    client.output("file_write", &json!({ "path": "attempt.b64", "text": program() })).unwrap();
+    client.output("file_write", &json!({ "path": "attempt.b64", "text": program })).unwrap();
     says(&client, "base64 -d attempt.b64 | gzip -d > try && chmod +x try && cp /usr/bin/id suid");
     // A program that is root's and makes its user root, as a restore or another tool of root might leave one.
     let suid = on_host(&steading.ready().data_dir.join("sandboxes/workspaces"), "suid").unwrap();
     std::os::unix::fs::chown(&suid, Some(0), Some(0)).unwrap();
     fs::set_permissions(&suid, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
-    let all = [
-        attempts::OF_ROOT,
-        attempts::OF_ANYBODY,
-        attempts::OF_THE_FIRST,
-        attempts::OF_ITS_FILES,
-        attempts::OF_ITS_MEMORY,
-        attempts::OF_SETTINGS,
-        attempts::OF_OWNERS,
-    ];
-    let mut names: Vec<&str> = all.concat();
+}
+
+/// Tries all of the table in a sandbox of this server, and gives what came of each.
+pub fn tried(steading: &Steading) -> Vec<(String, String)> {
+    let client = steading.client();
+    arm(steading, &program());
+    let mut names: Vec<&str> = attempts::TABLE.iter().flat_map(|(_, names)| *names).copied().collect();
     names.push("x32");
     let list = names.join("\n") + "\n";
     client.output("file_write", &json!({ "path": "names", "text": list })).unwrap();
@@ -100,6 +100,83 @@ fn every_attempt_of_the_table_is_denied() {
     // The attempts are real: what everybody may do, the same program does.
     let allowed = "printf 'open /etc/passwd' > attempt; ./try; cat result";
     assert_eq!(says(&client, allowed), "done");
+}
+
+/// What came of one attempt, or why nothing did.
+fn result(client: &Client, name: &str, place: &str) -> String {
+    let each = format!(
+        "cd {place}; rm -f result; printf %s '{name}' > attempt; /workspace/try > /dev/null 2>&1; printf %s \"$(<result)\""
+    );
+    let ran = client.call("shell_run", &json!({ "command": each, "timeout_s": 60 })).unwrap();
+    let said = ran.body["stdout"].as_str().unwrap_or_default();
+    if said.is_empty() { format!("nothing: {}", ran.body) } else { said.to_owned() }
+}
+
+/// A server whose sandboxes are without these protections, with the program of the attempts in one. Only a program that is
+/// built to be tested starts so.
+fn weakened(off: &[&str], program: &str) -> Steading {
+    let steading = require(Steading::start());
+    arm(&steading, program);
+    steading.client().output("workspace_snapshot", &json!({ "name": "armed" })).unwrap();
+    let told = steading.ready().data_dir.join("sandboxes/run/without.json");
+    fs::write(told, json!(off).to_string()).unwrap();
+    steading.restart().unwrap()
+}
+
+#[test]
+fn what_is_out_of_reach_is_reached_where_its_protection_is_off() {
+    let program = program();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let loopback = format!("connect {}", listener.local_addr().unwrap());
+    let name = format!("abstract-{}", std::process::id());
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let name = format!("abstract {name}");
+    let core = "grep 'core file' /proc/self/limits | tr -s ' '";
+    let shown = |client: &Client| {
+        let shows = |name: &&&str| {
+            let read = format!("timeout 5 head -c 100 /proc/{name} 2>/dev/null | wc -c");
+            says(client, &read).trim() != "0"
+        };
+        ["cmdline"].iter().chain(&SECRET).filter(shows).count()
+    };
+    let plain = weakened(&[], &program);
+    let client = plain.client();
+    for target in [&loopback, &name] {
+        assert_eq!(result(&client, target, "/tmp"), "errno 111", "{target}");
+    }
+    assert_eq!((shown(&client), says(&client, core).as_str()), (0, "Max core file size 1 1 bytes \n"));
+    let open = weakened(&["users", "privileges", "seccomp", "landlock", "network"], &program);
+    for target in [&loopback, &name] {
+        assert_eq!(result(&open.client(), target, "/tmp"), "done", "{target}");
+    }
+    assert!(shown(&weakened(&["proc"], &program).client()) > 4, "the host tells more than nothing");
+    assert_ne!(says(&weakened(&["core"], &program).client(), core), "Max core file size 1 1 bytes \n");
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(result(&weakened(&["seccomp"], &program).client(), "int80", "/workspace"), "done");
+}
+
+#[test]
+fn every_attempt_of_the_table_gets_through_where_its_protection_is_off() {
+    let program = program();
+    let mut denied = Vec::new();
+    for (off, names) in attempts::TABLE {
+        let steading = weakened(off, &program);
+        let client = steading.client();
+        // The host's root is nobody whom a workspace knows.
+        let place = if off.contains(&"users") { "/tmp" } else { "/workspace" };
+        assert_eq!(result(&client, "open /etc/passwd", place), "done", "without {off:?}");
+        for name in *names {
+            let result = result(&client, name, place);
+            let came = result == "done" || result.starts_with("errno ");
+            if !came || attempts::denied(&result) && !attempts::is_beyond_root(name, &result) {
+                denied.push(format!("{name}: {result} without {off:?}"));
+            }
+            // An attempt that gets through may leave its sandbox in any state: the next one has another.
+            let restore = client.request("POST", "/v1/sandboxes/default/restore");
+            assert_eq!(restore.json(&json!({ "snapshot": "armed" })).send().unwrap().status, 200, "{name}");
+        }
+    }
+    assert_eq!(denied, [""; 0], "these are not kept from success by what is off");
 }
 
 /// What the host tells of itself below `/proc`, and a sandbox does not.

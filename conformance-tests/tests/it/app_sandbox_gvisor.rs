@@ -190,6 +190,76 @@ fn one_who_takes_all_there_is_takes_it_from_nobody_else() {
     assert_eq!(says(&quiet, "cat file"), "kept\n");
 }
 
+/// Runs a command in a sandbox of that name, and gives its output.
+fn inside(client: &Client, name: &str, command: &str) -> String {
+    let request =
+        client.request("POST", &format!("/v1/sandboxes/{name}/exec")).json(&json!({ "command": command }));
+    let answer = request.send().unwrap();
+    let lines = answer.text().unwrap().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .filter(|line| line["type"] == "stdout")
+        .map(|line| line["text"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_sandbox_that_is_to_have_gvisor_has_it_for_its_life_and_is_not_made_without() {
+    let directory = temporary().unwrap();
+    let data = directory.path().join("data");
+    let launch = || Steading::launch().data_dir(&data);
+    let make = |client: &Client, path: &str, body: Value| {
+        let made = client.request("POST", path).json(&body).send().unwrap();
+        (made.status, made.json().unwrap())
+    };
+    let get = |client: &Client, name: &str| {
+        let shown = client.request("GET", &format!("/v1/sandboxes/{name}")).send().unwrap().json().unwrap();
+        ["least_isolation", "isolation"].map(|field| shown[field].as_str().unwrap_or("none").to_owned())
+    };
+    let kernel = "dmesg 2>/dev/null | grep -q gVisor && echo own || echo shared";
+    let mut steading = require(launch().start());
+    let client = steading.client();
+    let strict = json!({ "name": "strict", "isolation": "gvisor" });
+    let (status, made) = make(&client, "/v1/sandboxes", strict.clone());
+    assert_eq!((status, &made["least_isolation"]), (201, &json!("gvisor")), "{made}");
+    assert_eq!(inside(&client, "strict", &format!("echo mine > file; {kernel}")), "own\n");
+    assert_eq!(get(&client, "strict"), ["gvisor"; 2]);
+    assert_eq!(make(&client, "/v1/sandboxes/strict/snapshots", json!({ "name": "good" })).0, 201);
+    assert_eq!(make(&client, "/v1/sandboxes/strict/restore", json!({ "snapshot": "good" })).0, 200);
+    assert_eq!(make(&client, "/v1/sandboxes/strict/fork", json!({ "name": "forked" })).0, 201);
+    assert_eq!(get(&client, "forked"), ["gvisor", "none"]);
+    assert_eq!(inside(&client, "forked", &format!("cat file; {kernel}")), "mine\nown\n");
+    // It is nobody else's.
+    assert_eq!(run(&client, kernel)["stdout"], "shared\n");
+    assert_eq!(get(&client, "default"), ["none", "namespaces"]);
+    let there = || client.request("GET", "/v1/sandboxes").send().unwrap().json().unwrap();
+    let before = there()["sandboxes"].as_array().unwrap().len();
+    for (isolation, status, code) in [("microvm", 503, "unavailable"), ("strong", 400, "invalid_input")] {
+        let refused = make(&client, "/v1/sandboxes", json!({ "name": "more", "isolation": isolation }));
+        let told = (refused.0, refused.1["code"].as_str(), refused.1["field"].as_str());
+        assert_eq!(told, (status, Some(code), Some("/isolation")), "{}", refused.1);
+    }
+    assert_eq!(there()["sandboxes"].as_array().unwrap().len(), before);
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    // It is kept with the workspace, and holds where there is nothing to keep it.
+    let mut steading = require(launch().env("STEADING_SANDBOX_RUNSC", "/nowhere/runsc").start());
+    let client = steading.client();
+    assert_eq!(get(&client, "strict"), ["gvisor", "none"]);
+    assert_eq!(inside(&client, "strict", kernel), "");
+    let (status, refused) = make(&client, "/v1/sandboxes", json!({ "name": "more", "isolation": "gvisor" }));
+    let told = (status, refused["code"].as_str(), refused["field"].as_str());
+    assert_eq!(told, (503, Some("unavailable"), Some("/isolation")), "{refused}");
+    let missing = client.request("GET", "/v1/sandboxes/more").send().unwrap();
+    assert_eq!(missing.status, 404, "nothing is made");
+    assert_eq!(make(&client, "/v1/sandboxes", json!({ "name": "more", "isolation": "namespaces" })).0, 201);
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    // Who demands less than the operator has what the operator demands.
+    let steading = require(launch().env("STEADING_SANDBOX_ISOLATION", "gvisor").start());
+    assert_eq!(inside(&steading.client(), "more", kernel), "own\n");
+    assert_eq!(inside(&steading.client(), "strict", &format!("cat file; {kernel}")), "mine\nown\n");
+}
+
 #[test]
 fn who_demands_gvisor_has_it_or_nothing_and_the_others_are_as_before() {
     let directory = temporary().unwrap();

@@ -94,6 +94,7 @@ mod sandbox_preview;
 mod sandbox_preview_browser;
 mod sandbox_room;
 mod sandbox_routes;
+mod sandbox_runner;
 mod sandbox_shell;
 mod sandbox_site;
 mod sdk_client;

@@ -215,6 +215,84 @@ fn a_credential_has_no_more_sandboxes_than_it_may_however_many_it_asks_for_at_on
     }
 }
 
+/// A file system of its own, as long as this lives, of which all but so much is what the platform keeps for itself.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn of(room: u64) -> Self {
+        let directory = testkit::temporary().unwrap();
+        let options = format!("size={},mode=700", (2 << 30) + room);
+        let mut mount = std::process::Command::new("mount");
+        let mounted =
+            mount.args(["-t", "tmpfs", "-o", &options, "steading-test"]).arg(directory.path()).status();
+        assert!(mounted.unwrap().success(), "a file system of its own needs root");
+        Self(directory)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn on_a_disk_without_room_who_writes_is_ended_and_who_has_written_long_before_is_not() {
+    let disk = Disk::of(400 << 20);
+    let launch = |launch: Launch| launch.data_dir(disk.0.path().join("data"));
+    let mut machine = Machine::new(launch);
+    for name in ["quiet", "greedy"] {
+        machine.made(name);
+        machine.done(name, "head -c 20000000 /dev/urandom > old");
+    }
+    assert!(machine.server.stop().is_some_and(|status| status.success()));
+    let machine = Machine::new(launch);
+    // Both wake where there is room, and nobody has looked how much they hold.
+    machine.done("quiet", "(sleep 1000 > /dev/null 2>&1 &)");
+    machine.done("greedy", "(while sleep 0.5; do head -c 3000000 /dev/zero >> new; done > /dev/null 2>&1 &)");
+    let filler = disk.0.path().join("filler");
+    let filled = std::process::Command::new("fallocate").args(["-l", "350M"]).arg(&filler).status();
+    assert!(filled.unwrap().success());
+    let ended = |name: &str| machine.shown(name)["ended"].clone();
+    let greedy = eventually(LIMIT, || (ended("greedy") == "disk_full").then_some(()));
+    assert!(greedy.is_some(), "{}\n{}", machine.shown("greedy"), machine.server.log());
+    assert_eq!(ended("quiet"), Value::Null);
+    std::fs::remove_file(filler).unwrap();
+    machine.done("quiet", "pgrep -fx 'sleep 1000'");
+    machine.done("greedy", "rm new");
+}
+
+#[test]
+fn a_workspace_that_is_copied_all_the_time_is_weighed_all_the_same() {
+    let machine = Machine::new(|launch| {
+        let launch = launch.env("STEADING_SANDBOX_WORKSPACE_BYTES", "536870912");
+        launch.env("STEADING_SANDBOX_SNAPSHOT_BYTES_OF_TENANT", "1000000")
+    });
+    machine.made("box");
+    machine.done("box", "mkdir many && cd many && for i in $(seq 20000); do echo $i > $i; done");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Somebody has its place, or waits for it, at every moment, also where nothing comes of it in the end.
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    machine.ask("POST", "/box/snapshots", &Value::Null);
+                }
+            });
+        }
+        let fill = "(while :; do head -c 20000000 /dev/zero > f$RANDOM$RANDOM || sleep 0.2; done > /dev/null 2>&1 &)";
+        machine.done("box", fill);
+        let bounded = eventually(LIMIT, || {
+            let shown = machine.shown("box");
+            // Its file system says no, or it is ended.
+            let held = shown["usage"]["disk_bytes"].as_u64().is_some_and(|bytes| bytes > 500_000_000);
+            (held || shown["ended"] == "over_quota").then_some(())
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(bounded.is_some(), "{}\n{}", machine.shown("box"), machine.server.log());
+    });
+}
+
 #[test]
 fn a_row_of_bad_bounds_stops_the_program_before_it_serves() {
     for (name, value) in

@@ -32,6 +32,8 @@ pub(crate) struct Slot {
     waiting: AtomicUsize,
     /// Whose sandbox is awake in it, for who counts.
     tenant: Mutex<Option<TenantId>>,
+    /// How much its files took when they were weighed last, whichever sandbox was awake in it then.
+    weight: Mutex<Option<u64>>,
     /// When its files may be archived again after that has failed.
     pub archiving: Rarely,
     /// When they are kept again, while something goes wrong in it and goes on.
@@ -90,6 +92,17 @@ impl Slot {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(awake);
     }
 
+    /// Its files take that much. By how many bytes they have grown since the last time; by none where there was none.
+    pub fn weighs(&self, bytes: u64) -> u64 {
+        let before = self.weight.lock().unwrap_or_else(PoisonError::into_inner).replace(bytes);
+        bytes.saturating_sub(before.unwrap_or(bytes))
+    }
+
+    /// Its files are others from here on, that take so much as far as is known.
+    pub fn begins_with(&self, bytes: Option<u64>) {
+        *self.weight.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+    }
+
     pub fn tenant(&self) -> Option<TenantId> {
         *self.tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,15 +158,15 @@ impl Awake {
         self.fullness().is_some_and(|fullness| fullness.enforced)
     }
 
-    /// Its files were weighed, or could not be. By how many bytes they have grown since the last time.
-    pub fn weighed(&self, fullness: Option<Fullness>) -> u64 {
+    /// Its files were weighed, or could not be.
+    pub fn weighed(&self, fullness: Option<Fullness>) {
         match fullness {
             Some(fullness) if fullness.enforced => self.weighing.never_again(),
             _ => self.weighing.done(Duration::ZERO),
         }
-        let Some(now) = fullness else { return 0 };
-        let before = self.fullness.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
-        now.bytes.saturating_sub(before.map_or(0, |before| before.bytes))
+        if fullness.is_some() {
+            *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = fullness;
+        }
     }
 
     /// For how long nobody has called and it has done nothing to speak of.
@@ -377,5 +390,24 @@ impl Inner {
             servers: Servers::default(),
             _serving: serving,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_anybody_looked_is_no_growth() {
+        let slot = Slot::default();
+        assert_eq!(
+            [5_000, 5_000, 7_000, 6_000, 6_500].map(|bytes| slot.weighs(bytes)),
+            [0, 0, 2_000, 0, 500]
+        );
+        // What is new holds nothing, and what was put back is not known.
+        slot.begins_with(Some(0));
+        assert_eq!(slot.weighs(5_000), 5_000);
+        slot.begins_with(None);
+        assert_eq!(slot.weighs(9_000), 0);
     }
 }

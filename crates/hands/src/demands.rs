@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use kernel::{Code, Error, Result, TenantId};
+use sandbox::local::{Local, Verdict};
 use sandbox::runner::Isolation;
+use store::Workspace;
+
+use crate::Inner;
 
 /// The least isolation of all sandboxes, and of those of some tenants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,19 +19,20 @@ pub struct Demands {
 }
 
 impl Demands {
-    /// Of `there`, the weakest that is good enough for the tenant.
+    /// Of `there`, the weakest that is good enough for the tenant, and for what is demanded of this sandbox alone.
     ///
     /// # Errors
     /// `unavailable`: nothing weaker is taken in its place.
-    pub(crate) fn choose(&self, tenant: TenantId, there: &[Isolation]) -> Result<Isolation> {
-        let least = self.least(tenant);
+    fn choose(&self, tenant: TenantId, own: Option<Isolation>, there: &[Isolation]) -> Result<Isolation> {
+        let least = self.least(tenant).max(own);
+        let of = if own > self.least(tenant) { "this sandbox" } else { "sandboxes of this tenant" };
         let enough = there.iter().copied().filter(|level| least.is_none_or(|least| *level >= least)).min();
         enough.ok_or_else(|| {
             let name = |level: Option<Isolation>| level.map_or("nothing", Isolation::as_str);
             let (least, most) = (name(least), name(there.iter().copied().max()));
             Error::new(
                 Code::Unavailable,
-                format!("sandboxes of this tenant must be kept apart by {least} at least, and here they are by {most}"),
+                format!("{of} must be kept apart by {least} at least, and here they are by {most}"),
             )
             .hint("the operator sees with `steading doctor` what this machine has, and demands it in sandbox.isolation")
         })
@@ -44,6 +49,50 @@ impl Demands {
     }
 }
 
+impl Inner {
+    /// What keeps the sandboxes of a workspace apart.
+    ///
+    /// # Errors
+    /// `unavailable` where what is demanded is not made here, at `/isolation` where that is the workspace's own demand.
+    pub(crate) fn isolation_of(&self, workspace: &Workspace) -> Result<Isolation> {
+        let demands = &self.limits.isolation;
+        let Some(name) = workspace.isolation.as_deref() else {
+            return demands.choose(workspace.tenant, None, &Local::LEVELS);
+        };
+        let Some(own) = Isolation::from_name(name) else {
+            let message = format!("this version keeps no sandbox apart by \"{name}\"");
+            return Err(Error::new(Code::Unavailable, message)
+                .hint("start the version of Steading that the sandbox was made with"));
+        };
+        let chosen = demands.choose(workspace.tenant, Some(own), &Local::LEVELS);
+        chosen.map_err(|error| if Local::LEVELS.contains(&own) { error } else { error.field("/isolation") })
+    }
+
+    /// Refuses a demand that this machine does not meet, before anything is made for it.
+    ///
+    /// # Errors
+    /// `unavailable` at `/isolation`.
+    pub(crate) async fn can_meet(&self, demanded: Isolation) -> Result<()> {
+        if demanded != Isolation::Gvisor {
+            return Ok(());
+        }
+        // A machine that has made one makes another; whoever finds none looks again.
+        let tried = async {
+            let findings = self.local.probe_gvisor().await?;
+            let failed = findings.into_iter().find_map(|finding| match finding.verdict {
+                Verdict::Fails { why, .. } => Some(why),
+                _ => None,
+            });
+            let Some(why) = failed else { return Ok(()) };
+            Err(Error::new(Code::Unavailable, "this machine makes no sandbox that is kept apart by gvisor")
+                .hint("the operator sees with `steading doctor` what it needs; nothing was made")
+                .field("/isolation")
+                .source(why))
+        };
+        self.has_gvisor.get_or_try_init(|| tried).await.map(drop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,18 +103,27 @@ mod tests {
         let of = |strict, least| BTreeMap::from([(strict, least)]);
         let demands = Demands { all: None, of: of(strict, Isolation::Gvisor) };
         for there in Isolation::ALL {
-            let chosen = demands.choose(strict, &[there]).ok();
+            let chosen = demands.choose(strict, None, &[there]).ok();
             assert_eq!(chosen, (there >= Isolation::Gvisor).then_some(there));
-            assert_eq!(demands.choose(lax, &[there]).unwrap(), there);
+            assert_eq!(demands.choose(lax, None, &[there]).unwrap(), there);
+            let own = demands.choose(lax, Some(Isolation::Gvisor), &[there]).ok();
+            assert_eq!(own, chosen);
         }
         let both = [Isolation::Gvisor, Isolation::Namespaces];
-        assert_eq!(demands.choose(strict, &both).unwrap(), Isolation::Gvisor);
-        assert_eq!(demands.choose(lax, &both).unwrap(), Isolation::Namespaces);
-        assert!(demands.choose(lax, &[]).is_err());
+        assert_eq!(demands.choose(strict, None, &both).unwrap(), Isolation::Gvisor);
+        assert_eq!(demands.choose(lax, None, &both).unwrap(), Isolation::Namespaces);
+        assert!(demands.choose(lax, None, &[]).is_err());
+        // Nobody gets less by demanding less.
+        assert_eq!(demands.choose(strict, Some(Isolation::Namespaces), &both).unwrap(), Isolation::Gvisor);
+        let refused = demands.choose(lax, Some(Isolation::Microvm), &both).unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "this sandbox must be kept apart by microvm at least, and here they are by gvisor"
+        );
         assert!(demands.reach(Isolation::Gvisor, Isolation::Namespaces));
         assert!(!Demands::default().reach(Isolation::Gvisor, Isolation::Namespaces));
         let demands = Demands { all: Some(Isolation::Gvisor), of: of(lax, Isolation::Namespaces) };
-        let refused = demands.choose(lax, &[Isolation::Namespaces]).unwrap_err();
+        let refused = demands.choose(lax, None, &[Isolation::Namespaces]).unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         assert_eq!(
             refused.message(),

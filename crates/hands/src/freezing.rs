@@ -103,6 +103,7 @@ impl Hands {
         let new = Workspace {
             quota_bytes: source.quota_bytes,
             kept: Kept::At(inner.keeping.place),
+            isolation: source.isolation.clone(),
             ..self.new_workspace(env, name.to_owned(), &source.template)
         };
         let id = new.id;
@@ -154,7 +155,7 @@ impl Inner {
     }
 
     /// The directories that a template lays over `/usr/local`, made here where they are not.
-    async fn layers(&self, template: &str) -> Result<Vec<PathBuf>> {
+    pub(crate) async fn layers(&self, template: &str) -> Result<Vec<PathBuf>> {
         let Some(template) = Template::from_name(template) else {
             return Err(Error::new(
                 Code::Unavailable,

@@ -13,6 +13,7 @@ mod demands;
 mod freezing;
 mod keeping;
 mod limits;
+mod programs;
 mod rarely;
 mod runs;
 mod servers;
@@ -42,10 +43,11 @@ pub use awake::{Hand, Visit};
 pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
+pub use programs::{Equipment, Swapped};
 pub use runs::{Lent, Platform, Reach};
 pub use servers::{Message, Program, Speaker};
 pub use showing::Visibility;
-pub use status::{AwakeStatus, State, Status};
+pub use status::{AwakeStatus, State, Status, Wanted};
 
 use awake::Slot;
 use turns::Turns;
@@ -96,6 +98,10 @@ struct Inner {
     tidy: OnceCell<()>,
     /// Tenants whose files are being copied: one copy at a time is all that a tenant makes the machine do.
     copying: Turns,
+    /// Who has it changes what sandboxes have beside their hands.
+    equipping: tokio::sync::Mutex<()>,
+    /// Whether this machine has made a sandbox that gVisor keeps apart.
+    has_gvisor: OnceCell<()>,
     /// The tokens of what runs.
     tokens: Arc<Tokens>,
     /// Whose tools runs call.
@@ -129,6 +135,8 @@ impl Hands {
             weighing_of: Turns::default(),
             tidy,
             copying: Turns::default(),
+            equipping: tokio::sync::Mutex::default(),
+            has_gvisor: OnceCell::new(),
             tokens,
             platform,
         })))
@@ -170,6 +178,7 @@ impl Hands {
             kept: Kept::Unsaid,
             archive: None,
             template: template.to_owned(),
+            isolation: None,
             frozen: None,
             ended: None,
         }
@@ -178,7 +187,7 @@ impl Hands {
     /// Notes a workspace, unless there is one of that name.
     async fn insert(&self, new: &Workspace) -> Result<Workspace> {
         // What could never have a sandbox is not made.
-        self.0.limits.isolation.choose(new.tenant, &Local::LEVELS)?;
+        self.0.isolation_of(new)?;
         let records = self.0.store.workspaces();
         let limits = &self.0.limits;
         let most = Most { of_env: limits.workspaces_of_env, of_owner: limits.workspaces_of_owner };

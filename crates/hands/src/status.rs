@@ -58,6 +58,15 @@ pub struct AwakeStatus {
     pub disk: Option<Fullness>,
 }
 
+/// How a new sandbox is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// What it has below `/usr/local`; what the operator has chosen where it is not said.
+    pub template: Option<Template>,
+    /// The least that it must be kept apart by, where that is more than the operator demands.
+    pub isolation: Option<Isolation>,
+}
+
 impl Hands {
     /// What one sandbox may use.
     #[must_use]
@@ -68,18 +77,23 @@ impl Hands {
     /// Makes one more workspace of `owner`, whose own has no name after its own.
     ///
     /// # Errors
-    /// `conflict` where it has one of that name; as [`Hands::workspace`].
+    /// `conflict` where it has one of that name; `unavailable` at `/isolation` where it cannot be kept apart like that; as
+    /// [`Hands::workspace`].
     pub async fn create(
         &self,
         env: &Env,
         owner: &str,
         name: Option<&str>,
-        template: Option<Template>,
+        wanted: Wanted,
     ) -> Result<Workspace> {
-        let template = template.unwrap_or(self.0.limits.template);
+        let template = wanted.template.unwrap_or(self.0.limits.template);
         let mut new = self.new_workspace(env, String::new(), template.as_str());
         let name = name.map_or_else(|| new.sandbox.to_string(), str::to_owned);
         new.name = format!("{owner}/{name}");
+        new.isolation = wanted.isolation.map(|level| level.as_str().to_owned());
+        if wanted.isolation.is_some() {
+            self.0.can_meet(self.0.isolation_of(&new)?).await?;
+        }
         let made = self.insert(&new).await?;
         if made.id != new.id {
             return Err(Error::new(Code::Conflict, format!("there is a sandbox {name:?}"))

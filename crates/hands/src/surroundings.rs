@@ -9,8 +9,8 @@ const PROXY: &str = "http://127.0.0.1:3128";
 /// What is not asked for by it.
 const NEAR: &str = "localhost,127.0.0.1,::1";
 
-/// Where programs are looked for: first those that were installed for the workspace.
-const PATH: &str = "/workspace/.local/bin:/usr/local/bin:/usr/bin:/bin";
+/// Where programs are looked for: first those that were installed for the workspace, last those of the platform's builder.
+const PATH: &str = "/workspace/.local/bin:/usr/local/bin:/usr/bin:/bin:/run/steading/runner/current";
 
 /// The variables; `preview_domain` is what previews are shown below.
 pub fn surroundings(preview_domain: Option<&str>) -> BTreeMap<String, String> {

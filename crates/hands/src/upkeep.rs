@@ -48,8 +48,11 @@ impl Hands {
     pub async fn rest(&self) {
         let slots: Vec<_> = self.0.slots().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
         for (workspace, slot) in slots {
-            // Whose place is taken is in use.
-            let Some(held) = slot.try_lock() else { continue };
+            // Whose place is taken is in use, and writes as before.
+            let Some(held) = slot.try_lock() else {
+                self.weigh_in_use(workspace, &slot);
+                continue;
+            };
             if let Err(error) = self.look_after(workspace, &slot, held).await {
                 tracing::warn!(workspace.id = %workspace, error = error.chain(), "a sandbox could not be put to rest");
             }
@@ -110,6 +113,16 @@ impl Hands {
             awake.stopped.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// Has the files of a sandbox weighed that somebody else does something about: for as long as copies of it are made, one
+    /// after the other, nobody else gets its place.
+    fn weigh_in_use(&self, workspace: WorkspaceId, slot: &Arc<Slot>) {
+        let Some(awake) = slot.seen().filter(|awake| !awake.is_stopped()) else { return };
+        let due = if self.0.has_room(0) { awake.weighing.begin() } else { awake.weighing.begin_early() };
+        if due {
+            self.weigh_soon(workspace, slot, &awake);
+        }
     }
 
     fn weigh_soon(&self, workspace: WorkspaceId, slot: &Arc<Slot>, awake: &Arc<Awake>) {
@@ -175,7 +188,8 @@ impl Hands {
                     return Err(error);
                 }
             };
-            let grown = awake.weighed(fullness);
+            awake.weighed(fullness);
+            let grown = fullness.map_or(0, |fullness| slot.weighs(fullness.bytes));
             // Others are weighed while this waits for its place.
             drop((turn, own));
             let is_overfull = fullness.is_none_or(|it| {

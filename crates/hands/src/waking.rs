@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kernel::{Code, Error, Result, TenantId, Timestamp};
-use sandbox::local::Local;
 use sandbox::runner::Runner as _;
-use store::Workspace;
+use store::{Kept, Workspace};
 
 use crate::awake::{Awake, Held, Slot};
 use crate::{Hand, Hands, Inner};
@@ -90,7 +89,7 @@ impl Hands {
                 inner.end(&slot, &mut held).await?;
             }
         }
-        let isolation = inner.limits.isolation.choose(workspace.tenant, &Local::LEVELS)?;
+        let isolation = inner.isolation_of(workspace)?;
         inner.hold_room(0)?;
         // It may have been removed or archived while this waited for its place.
         let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {
@@ -99,10 +98,20 @@ impl Hands {
         };
         inner.tidy().await?;
         inner.take_place(&slot, workspace.tenant).await?;
+        let version = inner.local.newest();
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
+                if workspace.frozen.is_some() {
+                    slot.begins_with(None);
+                } else if workspace.kept == Kept::Unsaid && workspace.used == workspace.created {
+                    slot.begins_with(Some(0));
+                }
                 slot.show(&awake);
+                // Whoever has changed it meanwhile may not have seen this one.
+                if let Some(newer) = inner.local.newest().filter(|it| version.is_some_and(|was| was != *it)) {
+                    inner.swap(&awake, newer).await;
+                }
                 *held = Some(awake);
                 inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;
                 Ok(hand)

@@ -37,6 +37,12 @@ impl Isolation {
             Self::Microvm => "microvm",
         }
     }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == name)
+    }
 }
 
 /// Whether the bounds of a sandbox are held.

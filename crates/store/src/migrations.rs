@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_egress.sql"),
     include_str!("migrations/0007_snapshot_sizes.sql"),
     include_str!("migrations/0008_public_ports.sql"),
+    include_str!("migrations/0009_isolation.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

@@ -32,6 +32,8 @@ pub struct Workspace {
     pub archive: Option<WorkspaceSnapshotId>,
     /// What lies below `/usr/local` in its sandbox, by the template's name.
     pub template: String,
+    /// The least that its sandbox must be kept apart by, where whoever made it has demanded that.
+    pub isolation: Option<String>,
     /// The snapshot that its sandbox begins with each time.
     pub frozen: Option<WorkspaceSnapshotId>,
     /// Why its sandbox ended the last time, unless that was for want of use.
@@ -147,7 +149,7 @@ pub struct Most {
 pub struct Workspaces<'a>(pub(crate) &'a Store);
 
 const COLUMNS: &str = "SELECT id, env, tenant, name, sandbox, quota, created, used, kept, archive, template, \
-                       frozen, ended FROM workspaces";
+                       isolation, frozen, ended FROM workspaces";
 
 impl Workspaces<'_> {
     /// The workspace of that name, made as `new` says where there is none; none where the environment is no ready one,
@@ -166,8 +168,9 @@ impl Workspaces<'_> {
             return Ok(None);
         }
         sqlx::query(
-            "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used, kept, template) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $7, $8, $9 \
+            "INSERT INTO workspaces (id, env, tenant, name, sandbox, quota, created, used, kept, template, \
+             isolation) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $13 \
              WHERE (SELECT COUNT(*) FROM workspaces WHERE env = $2) < $10 AND ($11 = '' OR (SELECT COUNT(*) \
              FROM workspaces WHERE env = $2 AND SUBSTR(name, 1, LENGTH($11)) = $11) < $12) ON CONFLICT DO NOTHING",
         )
@@ -183,6 +186,7 @@ impl Workspaces<'_> {
         .bind(most.of_env)
         .bind(new.name.find('/').map_or("", |at| &new.name[..=at]))
         .bind(most.of_owner)
+        .bind(new.isolation.as_deref())
         .execute(write.connection())
         .await?;
         let found = named(new.env, &new.name).fetch_optional(write.connection()).await?;
@@ -468,6 +472,7 @@ fn workspace(row: &AnyRow) -> Result<Workspace> {
         kept: Kept::read(row)?,
         archive: parsed_or_null(row, "archive")?,
         template: text(row, "template")?,
+        isolation: text_or_null(row, "isolation")?,
         frozen: parsed_or_null(row, "frozen")?,
         ended: Ended::read(row)?,
     })

@@ -8,6 +8,7 @@ mod health;
 mod home;
 mod keys;
 mod openapi;
+mod runner;
 mod sandboxes;
 mod tenants;
 
@@ -59,6 +60,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/envs/{env}/backups/{backup}", get(archives::backup).delete(archives::remove_backup))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
+        .route("/v1/runner", get(runner::show).put(runner::put))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))
         .route("/v1/schemas/manifest", get(openapi::manifest))
         .route("/v1/openapi.json", get(openapi::document))

@@ -179,6 +179,15 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("/v1/keys/{key}", json!({ "delete": operation("revokeKey", "Revoke a key", "200") })),
+        ("/v1/runner", {
+            let mut put = operation(
+                "useRunner",
+                "Have all sandboxes use the programs of this tar, for the operator",
+                "200",
+            );
+            put["requestBody"] = json!({ "required": true, "content": { "application/x-tar": {} } });
+            json!({ "get": operation("showRunner", "The programs that all sandboxes have, for the operator", "200"), "put": put })
+        }),
         (
             "/v1/tenants",
             json!({

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
 use kernel::{Code, Error};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
@@ -55,7 +56,7 @@ async fn download(client: &Client, env: &str, to: &Path) -> Result<u64, Failure>
 pub async fn import(client: &Client, file: &Path, slug: &str) -> Result<Value, Failure> {
     let opened = tokio::fs::File::open(file).await.map_err(|e| unusable(file, e))?;
     let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(opened, 256 << 10));
-    client.send(&format!("/v1/envs/{}/import", segment(slug)), "application/x-tar", body).await
+    client.send(Method::POST, &format!("/v1/envs/{}/import", segment(slug)), "application/x-tar", body).await
 }
 
 fn unusable(path: &Path, error: std::io::Error) -> Failure {

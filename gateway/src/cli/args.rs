@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, ca, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, secret,
-    serve, site, tenant, tools, version,
+    apply, ca, call, completions, connect, doctor, env, generate, key, logs, mcp, plan, rollback, runner,
+    secret, serve, site, tenant, tools, version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
 use crate::groundwork::Groundwork;
@@ -76,6 +76,7 @@ enum Command {
     Rollback(rollback::Rollback),
     Env(env::Env),
     Tenant(tenant::Tenant),
+    Runner(runner::Runner),
     Key(key::Key),
     Secret(secret::Secret),
     Site(site::Site),
@@ -177,6 +178,7 @@ impl Args {
             Command::Rollback(command) => command.run(context).await,
             Command::Env(command) => command.run(context).await,
             Command::Tenant(command) => command.run(context).await,
+            Command::Runner(command) => command.run(context).await,
             Command::Key(command) => command.run(context).await,
             Command::Secret(command) => command.run(context).await,
             Command::Site(command) => command.run(context).await,

@@ -200,8 +200,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub async fn send(&self, path: &str, content_type: &str, body: reqwest::Body) -> Result<Value, Failure> {
-        let request = self.request(Method::POST, path).header("content-type", content_type).body(body);
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: reqwest::Body,
+    ) -> Result<Value, Failure> {
+        let request = self.request(method, path).header("content-type", content_type).body(body);
         let response = request.send().await.map_err(|e| self.unreachable(e))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|e| self.unreachable(e))?;

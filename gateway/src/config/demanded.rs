@@ -19,8 +19,7 @@ impl Value for Demands {
                 Some((tenant, name)) => (Some(tenant.trim()), name.trim()),
                 None => (None, part),
             };
-            let level = Isolation::ALL.into_iter().find(|level| level.as_str() == name);
-            let level = level.ok_or_else(|| wrong(part))?;
+            let level = Isolation::from_name(name).ok_or_else(|| wrong(part))?;
             match tenant.map(str::parse).transpose().map_err(|_| wrong(part))? {
                 None => demands.all = demands.all.max(Some(level)),
                 Some(tenant) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use libc::{c_int, c_long};
 
 /// What the host's root in the jail's other namespaces could do.
-pub const OF_ROOT: &[&str] = &[
+const OF_ROOT: &[&str] = &[
     "mount",
     "umount",
     "fsopen",
@@ -45,7 +45,7 @@ pub const OF_ROOT: &[&str] = &[
 ];
 
 /// What the filter of system calls alone keeps from any user.
-pub const OF_ANYBODY: &[&str] = &[
+const OF_ANYBODY: &[&str] = &[
     "unshare 268435456",
     "clone 268435456",
     "clone3 268435456",
@@ -69,21 +69,47 @@ pub const OF_ANYBODY: &[&str] = &[
 ];
 
 /// What takes the first process's own privileges.
-pub const OF_THE_FIRST: &[&str] =
-    &["setuid", "setgroups", "kill 1", "open /proc/1/maps", "open /proc/1/environ"];
+const OF_THE_FIRST: &[&str] = &["setuid", "setgroups", "kill 1", "open /proc/1/maps", "open /proc/1/environ"];
 
 /// What also takes a way around Landlock.
-pub const OF_ITS_FILES: &[&str] =
+const OF_ITS_FILES: &[&str] =
     &["list /proc/1/fd", "readlink /proc/1/exe", "open /proc/1/mem", "list /proc/1/root/"];
 
 /// What also takes a system call that is filtered.
-pub const OF_ITS_MEMORY: &[&str] = &["ptrace", "process_vm_readv", "pidfd_getfd"];
+const OF_ITS_MEMORY: &[&str] = &["ptrace", "process_vm_readv", "pidfd_getfd"];
 
 /// What changes the host's settings.
-pub const OF_SETTINGS: &[&str] = &["write /proc/sys/kernel/core_pattern"];
+const OF_SETTINGS: &[&str] = &["write /proc/sys/kernel/core_pattern"];
 
 /// A program that makes its user root.
-pub const OF_OWNERS: &[&str] = &["suid"];
+const OF_OWNERS: &[&str] = &["suid"];
+
+/// Each attempt, with the protections without which it succeeds or fails for its own nonsense only. Without those of the
+/// first the user is the host's root in the jail's other namespaces.
+pub const TABLE: &[(&[&str], &[&str])] = &[
+    (&["seccomp", "landlock", "privileges", "users"], OF_ROOT),
+    (&["seccomp"], OF_ANYBODY),
+    (&["privileges"], OF_THE_FIRST),
+    (&["privileges", "landlock"], OF_ITS_FILES),
+    (&["privileges", "seccomp"], OF_ITS_MEMORY),
+    (&["users", "privileges", "proc", "landlock"], OF_SETTINGS),
+    (&["nosuid", "no_new_privileges", "seccomp", "landlock"], OF_OWNERS),
+];
+
+/// Whether the machine's own root gets no further than that: its kernel is built without what the attempt is about, or it
+/// runs without a capability that the attempt takes.
+pub fn is_beyond_root(name: &str, result: &str) -> bool {
+    const RESOURCE: u64 = 1 << 24;
+    match name {
+        "kexec" | "init_module" | "delete_module" => result == "errno 38",
+        "rlimit" => {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+            u64::from_str_radix(held.trim(), 16).unwrap() & RESOURCE == 0
+        }
+        _ => false,
+    }
+}
 
 /// Tries what the file `attempt` names and leaves what came of it in the file `result`.
 pub fn attempt() {

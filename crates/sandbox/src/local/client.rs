@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use hand::jail::Tree;
-use kernel::{Result, SandboxId, WorkspaceId, WorkspaceSnapshotId};
+use kernel::{BlobHash, Result, SandboxId, WorkspaceId, WorkspaceSnapshotId};
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
@@ -23,6 +23,7 @@ use super::gvisor::Gvisor;
 use super::message::{Answer, Call, Request, Response, Settings, WorkspaceCall};
 use super::packets::{self, Packet};
 use super::probe::Finding;
+use super::programs::Programs;
 use super::starter::{self, Asked, End, GRACE, Process, Starter};
 use crate::runner::{Isolation, Runner, Spec, Started, Usage};
 use crate::workspace::{Fullness, Mounted, Origin};
@@ -33,6 +34,10 @@ type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Packet>>>>>;
 pub struct Local {
     origin: Whence,
     host: AsyncMutex<Option<Arc<Connection>>>,
+    /// What sandboxes have beside the hand.
+    pub(super) programs: Option<Programs>,
+    /// The version of both that sandboxes are made with, as far as is known.
+    pub(super) newest: Mutex<Option<BlobHash>>,
 }
 
 /// Where the process comes from.
@@ -63,7 +68,7 @@ impl Whence {
 }
 
 /// One process, as long as it lives.
-struct Connection {
+pub(super) struct Connection {
     socket: Arc<AsyncFd<OwnedFd>>,
     /// None when nobody answers any more.
     waiting: Waiting,
@@ -86,7 +91,7 @@ impl Local {
     /// input, and with `settings` as its last argument. It is started with nothing in its environment.
     #[must_use]
     pub fn new(command: impl Fn() -> Command + Send + Sync + 'static, settings: Settings) -> Self {
-        Self { origin: Whence::Here(Box::new(command), settings), host: AsyncMutex::new(None) }
+        Self::of(Whence::Here(Box::new(command), settings))
     }
 
     /// Sandboxes made by the process that `starter` starts. When either ends, every sandbox does. Called within a runtime.
@@ -95,7 +100,17 @@ impl Local {
     /// Of the kernel.
     pub fn started_by(starter: Starter) -> Result<Self> {
         let starter = Arc::new(Asked::new(starter)?);
-        Ok(Self { origin: Whence::Starter(starter), host: AsyncMutex::new(None) })
+        Ok(Self::of(Whence::Starter(starter)))
+    }
+
+    fn of(origin: Whence) -> Self {
+        Self { origin, host: AsyncMutex::new(None), programs: None, newest: Mutex::new(None) }
+    }
+
+    /// The same with the programs that are kept there, in all sandboxes.
+    #[must_use]
+    pub fn with(self, programs: Programs) -> Self {
+        Self { programs: Some(programs), ..self }
     }
 
     /// What works on this machine, found out by doing it.
@@ -213,6 +228,27 @@ impl Local {
         }
     }
 
+    /// Tells a process that has just begun which programs sandboxes have.
+    async fn equip(&self, connection: &Connection) -> Result<()> {
+        let files = self.programs.as_ref().map(Programs::files).transpose()?.unwrap_or_default();
+        let (names, files) = files.into_iter().map(|(name, file)| (name, OwnedFd::from(file))).unzip();
+        let (Answer::Runner(runner), _) = connection.call(Call::AddRunner(names), files).await? else {
+            return Err(Error::Answer.into());
+        };
+        connection.call(Call::UseRunner(runner), Vec::new()).await?;
+        self.note(runner);
+        Ok(())
+    }
+
+    /// The version that sandboxes are made with; none where that was never told to anybody.
+    pub fn newest(&self) -> Option<BlobHash> {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, runner: BlobHash) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(runner);
+    }
+
     pub(super) async fn done(&self, call: Call) -> Result<()> {
         match self.call(call).await? {
             (Answer::Done, _) => Ok(()),
@@ -230,13 +266,14 @@ impl Local {
         connection.call(call, files).await
     }
 
-    async fn connection(&self) -> Result<Arc<Connection>> {
+    pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
         let mut host = self.host.lock().await;
         if let Some(connection) = host.as_ref().filter(|connection| connection.lives()) {
             return Ok(connection.clone());
         }
         let connection = Arc::new(Connection::with(self.origin.start().await?, self.origin.starter())?);
         connection.call(Call::Open, Vec::new()).await?;
+        self.equip(&connection).await?;
         *host = Some(connection.clone());
         Ok(connection)
     }

@@ -27,7 +27,7 @@ use super::packets::Packet;
 use super::runners::Runners;
 use super::sandbox::{Sandbox, Spare, Workshop};
 use super::spawner::{self, Jobs};
-use super::{packets, privileges, reaper};
+use super::{packets, privileges, reaper, weak};
 use crate::runner::Usage;
 use crate::workspace::Workspaces;
 
@@ -92,6 +92,9 @@ const CONTROL: u64 = 0;
 const WAKE: u64 = 1;
 const SANDBOXES: u64 = 2;
 
+/// What the hand is called among the platform's programs.
+const HAND: &str = "hand";
+
 /// How long calls that are being worked on have when the gateway is gone.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -129,9 +132,11 @@ fn open(
     settings: &Settings,
     workspaces: Keeper,
 ) -> Result<(Arc<Host>, Jobs), (OwnedFd, kernel::Error)> {
+    let hand = weak::hand(&settings.run_dir).unwrap_or(hand);
     let prepare = || -> kernel::Result<_> {
         let privileged = privileges::held();
-        if privileged {
+        let without = weak::without(&settings.run_dir);
+        if privileged && !weak::roots_are_the_hosts(&settings.run_dir) {
             privileges::reduce().map_err(|error| Error::Files("giving up privileges", error))?;
         }
         let directory = RunDir::open(&settings.run_dir)?;
@@ -146,12 +151,25 @@ fn open(
         let events = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let program = Program::new(hand).map_err(failed)?;
         let runners = Runners::open(directory.runners())?;
-        let runner = Mutex::new(runners.add(&[("hand".to_owned(), hand.to_vec())])?);
         let hand = directory.place_hand(hand)?;
+        let own = std::fs::File::open(&hand).map_err(failed)?;
+        let runner = Mutex::new(runners.add(vec![(HAND.to_owned(), own)], || Ok(Vec::new()))?);
         let runsc = settings.runsc.clone();
-        let base = if privileged { Some(Base::new(directory.base()?)) } else { None };
-        let workshop =
-            Workshop { directory, layout, base, program, hand, runners, runner, trees, spawner, runsc };
+        // What roots have in common is made with every protection.
+        let base = if privileged && without.is_empty() { Some(Base::new(directory.base()?)) } else { None };
+        let workshop = Workshop {
+            directory,
+            layout,
+            base,
+            program,
+            hand,
+            runners,
+            runner,
+            trees,
+            spawner,
+            runsc,
+            without,
+        };
         Ok((workshop, workspaces, privileged, events, jobs))
     };
     match prepare() {

@@ -18,7 +18,7 @@ const IN_PACKET: usize = 32 << 10;
 const MAX: u64 = 16 << 20;
 
 /// Most open files of a message.
-pub const FILES: usize = 4;
+pub const FILES: usize = 16;
 
 /// The first byte of a packet: its words follow, or are in its first file.
 const HERE: u8 = 0;

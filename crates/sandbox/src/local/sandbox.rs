@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use hand::jail::{Disks, JailSpec, Kernel, Told, Tree, Users};
+use hand::jail::{Disks, JailSpec, Kernel, Protection, Told, Tree, Users};
 use kernel::{BlobHash, SandboxId};
 
 use super::base::{Base, Held};
@@ -41,6 +41,8 @@ pub struct Workshop {
     pub spawner: Spawner,
     /// Where gVisor's program is, unless where it usually is.
     pub runsc: Option<PathBuf>,
+    /// What jails do without: nothing, but in tests.
+    pub without: Vec<Protection>,
 }
 
 impl Workshop {
@@ -233,7 +235,7 @@ fn jail_spec(
         users,
         disks: told,
         kernel,
-        without: Vec::new(),
+        without: workshop.without.clone(),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::error::Error;
 use super::message::Settings;
-use super::{packets, privileges};
+use super::{packets, privileges, weak};
 
 /// How long a process may take to end what it has made.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
@@ -163,7 +163,9 @@ impl Asked {
 /// # Errors
 /// Where it could not begin, or the connection breaks.
 pub fn starter_main(control: &OwnedFd, settings: &Settings, host: impl Fn() -> Command) -> Result<(), Error> {
-    privileges::limit().map_err(|error| Error::Files("giving up privileges", error))?;
+    if !weak::roots_are_the_hosts(&settings.run_dir) {
+        privileges::limit().map_err(|error| Error::Files("giving up privileges", error))?;
+    }
     let mut last: Option<(Child, OwnedFd)> = None;
     loop {
         let over = wait(control, last.as_ref().map(|(_, pidfd)| pidfd)).map_err(Error::Gone)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use kernel::{BlobHash, Code, SandboxId, WorkspaceId, WorkspaceSnapshotId};
+use sandbox::local::Swap;
 use sandbox::runner::{Limits, Runner, Spec};
 use sandbox::workspace::{LEAST_QUOTA, Mounted, Origin};
 
@@ -20,7 +21,10 @@ async fn current(cell: &Cell) -> String {
     cell.shell("/run/steading/runner/current/hand").await
 }
 
-on_every_runner![a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not];
+on_every_runner![
+    a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not,
+    programs_of_a_builder_lie_beside_the_hand_and_their_check_is_the_versions,
+];
 
 async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_not(rig: Rig) {
     let cell = rig.cell().await;
@@ -28,7 +32,7 @@ async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_n
     let [first, second] = [runner(&rig, 1).await, runner(&rig, 2).await];
     assert_eq!(runner(&rig, 1).await, first, "the same files are the same version");
     assert_ne!(first, second);
-    rig.local.swap_runner(cell.id, &cell.session, first).await.unwrap();
+    assert_eq!(rig.local.swap_runner(cell.id, &cell.session, first).await.unwrap(), Swap::Done);
     assert_eq!(current(&cell).await, "version 1");
     // What has begun goes on with the file that it has.
     cell.shell("sleep 1000 < /run/steading/runner/current/hand &").await;
@@ -41,10 +45,10 @@ async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_n
     assert!(took.as_secs() < 10, "{took:?}");
     // One that fails, and one that is not there.
     let bad = rig.local.add_runner(&[("hand", b"#!/bin/sh\nexit 3\n")]).await.unwrap();
-    let refused = rig.local.swap_runner(cell.id, &cell.session, bad).await.unwrap_err();
-    assert_eq!((refused.code(), current(&cell).await), (Code::Conflict, "version 2".to_owned()));
-    let missing = rig.local.swap_runner(cell.id, &cell.session, BlobHash::of(b"none")).await.unwrap_err();
-    assert_eq!((missing.code(), current(&cell).await), (Code::Conflict, "version 2".to_owned()));
+    for bad in [bad, BlobHash::of(b"none")] {
+        let refused = rig.local.swap_runner(cell.id, &cell.session, bad).await.unwrap();
+        assert_eq!((refused, current(&cell).await), (Swap::Reverted, "version 2".to_owned()));
+    }
     assert_eq!(rig.local.use_runner(BlobHash::of(b"none")).await.unwrap_err().code(), Code::NotFound);
     // Nobody inside changes what it is.
     let attempts = "cd /run/steading; ln -sf /bin/false runner/current; rm -rf runner runners; mv runner x; mv runners x; \
@@ -55,6 +59,44 @@ async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_n
         assert!(rig.local.add_runner(&[(name, b"x")]).await.is_err(), "{name}");
     }
     assert_eq!(cell.shell("ls -A").await, "", "nothing of it lies in the workspace");
+}
+
+/// Programs that a builder has put beside the hand.
+async fn beside(rig: &Rig, agent: &str, check: &str) -> BlobHash {
+    let [agent, check] = [agent, check].map(|text| format!("#!/bin/sh\n{text}\n"));
+    rig.local.add_runner(&[("agent", agent.as_bytes()), ("check", check.as_bytes())]).await.unwrap()
+}
+
+async fn programs_of_a_builder_lie_beside_the_hand_and_their_check_is_the_versions(rig: Rig) {
+    let cell = rig.cell().await;
+    let own = rig.local.runner().await.unwrap();
+    let good = beside(&rig, "echo one", "exec \"${0%/*}/agent\" >/dev/null").await;
+    assert_eq!(rig.local.swap_runner(cell.id, &cell.session, good).await.unwrap(), Swap::Done);
+    let both = "cd /run/steading/runner/current; ./agent; ./hand check && ls";
+    assert_eq!(cell.shell(both).await, "one\nagent\ncheck\nhand");
+    for (agent, check) in
+        [("echo two", "exit 3"), ("echo three", "exec /run/nothing"), ("echo four", "kill $$")]
+    {
+        let bad = beside(&rig, agent, check).await;
+        assert_eq!(
+            rig.local.swap_runner(cell.id, &cell.session, bad).await.unwrap(),
+            Swap::Reverted,
+            "{check}"
+        );
+        assert_eq!(cell.shell("/run/steading/runner/current/agent").await, "one");
+    }
+    // Versions that nobody has do not pile up, and the one that a sandbox has stays.
+    for version in 0..8 {
+        beside(&rig, &format!("echo {version}"), "true").await;
+    }
+    assert_eq!(
+        cell.shell("ls /run/steading/runners | wc -l").await,
+        "6",
+        "four, the one that is in use, and the first"
+    );
+    assert_eq!(cell.shell("/run/steading/runner/current/agent").await, "one");
+    assert_eq!(rig.local.swap_runner(cell.id, &cell.session, own).await.unwrap(), Swap::Done);
+    assert_eq!(cell.shell("ls /run/steading/runner/current").await, "hand");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ fn wanted(tenant: TenantId, env: EnvId, name: &str) -> Workspace {
         kept: Kept::Unsaid,
         archive: None,
         template: "node".to_owned(),
+        isolation: Some("gvisor".to_owned()),
         frozen: None,
         ended: None,
     }

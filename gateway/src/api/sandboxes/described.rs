@@ -199,6 +199,10 @@ pub fn described(operation: fn(&str, &str, &str) -> Value) -> Vec<(String, Value
         json!({
             "name": { "type": "string", "description": "Its id where it is left out." },
             "template": { "enum": ["blank", "node", "python"] },
+            "isolation": {
+                "enum": ["namespaces", "pod", "gvisor", "microvm"],
+                "description": "The least that it must be kept apart by; it is not made where a machine has less.",
+            },
         }),
         &[],
     );

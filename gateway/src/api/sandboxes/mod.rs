@@ -19,7 +19,7 @@ use kernel::{Caller, Code, Env, Error, Proof as _, Result, Scope};
 use mcp_server::auth::Authenticated;
 use mcp_server::name_of;
 use mcp_server::platform::Shown;
-use sandbox::runner::Limiting;
+use sandbox::runner::{Isolation, Limiting};
 use sandbox::workspace::templates::Template;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -92,6 +92,7 @@ async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> A
 struct Wanted {
     name: Option<String>,
     template: Option<String>,
+    isolation: Option<String>,
 }
 
 /// A template, by its name.
@@ -102,14 +103,27 @@ fn template(name: &str) -> Result<Template> {
     Template::from_name(name).ok_or_else(wrong)
 }
 
+/// How strongly a sandbox must be kept apart at least, by its name.
+fn isolation(name: &str) -> Result<Isolation> {
+    let known = Isolation::ALL.map(Isolation::as_str).join(", ");
+    let wrong = || {
+        Error::invalid("/isolation", "sandboxes are not kept apart by that")
+            .hint(format!("there are {known}"))
+    };
+    Isolation::from_name(name).ok_or_else(wrong)
+}
+
 async fn create(State(api): State<Api>, Authenticated(caller): Authenticated, request: Request) -> Answer {
     unbroken(async move {
         let (caller, headers, input) = read(&api, caller, request).await?;
         let wanted: Wanted = tool::decode(input.clone())?;
         let work = async {
             let env = environment(&api, &caller).await?;
-            let template = wanted.template.as_deref().map(template).transpose()?;
-            let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref(), template).await?;
+            let how = hands::Wanted {
+                template: wanted.template.as_deref().map(template).transpose()?,
+                isolation: wanted.isolation.as_deref().map(isolation).transpose()?,
+            };
+            let made = api.platform().create_sandbox(&env, &caller, wanted.name.as_deref(), how).await?;
             shown(&api, &made).await
         };
         let made = api.act_once(&caller, &headers, "sandboxes.create", &input, Value::clone, work).await?;
@@ -203,6 +217,9 @@ async fn shown(api: &Api, workspace: &Workspace) -> Result<Value> {
             "tmp_bytes": limits.tmp_bytes, "disk_bytes": workspace.quota_bytes,
         },
     });
+    if let Some(least) = &workspace.isolation {
+        body["least_isolation"] = json!(least);
+    }
     if let Some(snapshot) = workspace.frozen {
         body["frozen"] = json!(snapshot);
     }

@@ -1,7 +1,6 @@
 //! What the process that makes sandboxes does when it is asked.
 
 use std::fs;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +9,7 @@ use hand::jail::{Kernel, Tree};
 use kernel::{BlobHash, Result, SandboxId};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::{Error, Host, Place, Running, archives};
+use super::{Error, HAND, Host, Place, Running, archives};
 use crate::local::gvisor;
 use crate::local::message::{Answer, Call, WorkspaceCall};
 use crate::local::probe::{self, Finding};
@@ -58,16 +57,23 @@ impl Host {
         Ok((answer, Vec::new()))
     }
 
+    /// Adds a version of the platform's programs, which has this process's own hand unless it brings one.
     fn add_runner(&self, names: Vec<String>, files: Vec<OwnedFd>) -> Result<BlobHash, Error> {
-        if names.len() != files.len() || names.is_empty() {
+        if names.len() != files.len() {
             return Err(Error::Order);
         }
-        let read = |(name, file): (String, OwnedFd)| {
-            let mut bytes = Vec::new();
-            fs::File::from(file).read_to_end(&mut bytes).map(|_| (name, bytes))
+        let mut files: Vec<_> = names.into_iter().zip(files.into_iter().map(fs::File::from)).collect();
+        if !files.iter().any(|(name, _)| name == HAND) {
+            let own = fs::File::open(&self.workshop.hand);
+            files.insert(0, (HAND.to_owned(), own.map_err(|error| Error::Files("reading the hand", error))?));
+        }
+        let workshop = &self.workshop;
+        let in_use = || {
+            let used = |id| workshop.runners.used(&workshop.directory.of(id).runner());
+            let used = workshop.directory.ids()?.into_iter().filter_map(used);
+            Ok(used.chain([workshop.newest_runner()]).collect())
         };
-        let files = names.into_iter().zip(files).map(read).collect::<std::io::Result<Vec<_>>>();
-        self.workshop.runners.add(&files.map_err(|error| Error::Files("reading a runner", error))?)
+        workshop.runners.add(files, in_use)
     }
 
     /// What keeps sandboxes apart like that; nothing weaker is taken in its place.
