@@ -127,6 +127,8 @@ pub(crate) struct Awake {
     used: Mutex<Used>,
     /// How often the kernel has ended a process of it for want of memory.
     oom_kills: AtomicU64,
+    /// Who has it changes which version of the platform's programs it has.
+    pub swapping: tokio::sync::Mutex<()>,
     /// When its files are weighed next.
     pub weighing: Rarely,
     fullness: Mutex<Option<Fullness>>,
@@ -382,6 +384,7 @@ impl Inner {
             waits_for_room: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
             used: Mutex::new(Used { at: now, cpu: Duration::ZERO, looked: now }),
+            swapping: tokio::sync::Mutex::default(),
             weighing: Rarely::default(),
             fullness: Mutex::default(),
             session,

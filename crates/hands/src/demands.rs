@@ -91,6 +91,11 @@ impl Inner {
         };
         self.has_gvisor.get_or_try_init(|| tried).await.map(drop)
     }
+
+    /// Whether it has shown that it makes sandboxes that gVisor keeps apart.
+    pub(crate) fn makes_gvisor(&self) -> bool {
+        self.has_gvisor.initialized()
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kernel::{BlobHash, Code, Error, Result, SandboxId, WorkspaceId};
-use sandbox::local::programs::{Program, Programs};
+use sandbox::local::programs::{MOST_BYTES, Program, Programs};
 use sandbox::local::{Swap, not_whole};
 use sandbox::runner::{Isolation, Runner as _, Spec};
 use sandbox::session::Session;
@@ -64,7 +64,8 @@ impl Hands {
         let _turn = inner.equipping.try_lock().map_err(busy)?;
         let nowhere = || Error::new(Code::Unavailable, "nobody keeps programs for sandboxes here");
         let programs = inner.local.programs().cloned().ok_or_else(nowhere)?;
-        inner.hold_room(0)?;
+        // It lies there twice until it is used.
+        inner.hold_room(2 * MOST_BYTES)?;
         let unpacking = programs.clone();
         let unpacked = move || unpacking.unpack(&mut SyncIoBridge::new(archive));
         let outcome = match tokio::task::spawn_blocking(unpacked).await.map_err(Error::internal)? {
@@ -85,14 +86,15 @@ impl Hands {
         inner.try_version(version).await?;
         programs.exchange()?;
         if let Err(error) = inner.local.use_runner(version).await {
-            programs.exchange()?;
+            if let Err(error) = programs.exchange() {
+                tracing::error!(error = error.chain(), "programs that are not used are kept");
+            }
             return Err(error);
         }
         // From here on none is made with another; one that is being made looks when it is.
         let slots: Vec<_> = inner.slots().values().cloned().collect();
         let awake = slots.into_iter().filter_map(|slot| slot.seen());
-        let swaps =
-            futures::stream::iter(awake).map(|awake| async move { inner.swap(&awake, version).await });
+        let swaps = futures::stream::iter(awake).map(|awake| async move { inner.swap(&awake).await });
         let swaps: Vec<_> = swaps.buffer_unordered(AT_ONCE).filter_map(async |swap| swap).collect().await;
         let reverted = swaps.iter().filter(|swap| **swap == Swap::Reverted).count();
         let swapped = swaps.len() - reverted;
@@ -102,8 +104,11 @@ impl Hands {
 }
 
 impl Inner {
-    /// Has what starts in a sandbox use a version; none where it ends meanwhile.
-    pub(crate) async fn swap(&self, awake: &Arc<Awake>, version: BlobHash) -> Option<Swap> {
+    /// Has what starts in a sandbox use the newest version; none where it ends meanwhile.
+    pub(crate) async fn swap(&self, awake: &Arc<Awake>) -> Option<Swap> {
+        // Two at once would take each other's version for the one before.
+        let _turn = awake.swapping.lock().await;
+        let version = self.local.newest()?;
         let outcome = async {
             if !awake.is_stopped() {
                 let hand = Hand::new(awake);
@@ -137,7 +142,21 @@ impl Inner {
         self.tidy().await?;
         let id = WorkspaceId::new();
         self.local.create_workspace(id, Origin::Empty, LEAST_QUOTA).await?;
-        let tried = self.try_in(id, version).await;
+        let tried = async {
+            let demands = &self.limits.isolation;
+            let has_gvisor = demands.all == Some(Isolation::Gvisor);
+            if has_gvisor {
+                return self.try_in(id, version, Isolation::Gvisor).await;
+            }
+            let may_have =
+                demands.of.values().any(|least| *least >= Isolation::Gvisor) || self.makes_gvisor();
+            let is_whole = self.try_in(id, version, Isolation::Namespaces).await?;
+            if is_whole && may_have && self.can_meet(Isolation::Gvisor).await.is_ok() {
+                return self.try_in(id, version, Isolation::Gvisor).await;
+            }
+            Ok(is_whole)
+        };
+        let tried = tried.await;
         if let Err(error) = self.local.remove_workspace(id).await {
             // What no row names goes at the next start.
             tracing::warn!(workspace.id = %id, error = error.chain(), "a trial's workspace could not be removed");
@@ -145,12 +164,12 @@ impl Inner {
         if tried? { Ok(()) } else { Err(not_whole()) }
     }
 
-    async fn try_in(&self, id: WorkspaceId, version: BlobHash) -> Result<bool> {
+    async fn try_in(&self, id: WorkspaceId, version: BlobHash, isolation: Isolation) -> Result<bool> {
         let (workspace, layers) =
             (self.local.tree(id).await?, self.layers(self.limits.template.as_str()).await?);
         let spec = Spec { id: SandboxId::new(), workspace, layers, limits: self.limits.each };
-        let started = match self.limits.isolation.all {
-            Some(Isolation::Gvisor) => self.local.gvisor().create(&spec).await?,
+        let started = match isolation {
+            Isolation::Gvisor => self.local.gvisor().create(&spec).await?,
             _ => self.local.create(&spec).await?,
         };
         let session = Session::open(started.hand).await;

@@ -221,7 +221,7 @@ impl Hands {
         inner.at_hand(workspace).await?;
         inner.bring(workspace.id, snapshot).await?;
         inner.local.rollback(workspace.id, snapshot).await?;
-        slot.begins_with(None);
+        slot.begins_with(Some(found.bytes));
         Ok(found)
     }
 

@@ -189,7 +189,9 @@ impl Hands {
                 }
             };
             awake.weighed(fullness);
-            let grown = fullness.map_or(0, |fullness| slot.weighs(fullness.bytes));
+            // Of one that has ended meanwhile the files may be others by now.
+            let is_it = slot.seen().is_some_and(|now| Arc::ptr_eq(&now, awake));
+            let grown = fullness.filter(|_| is_it).map_or(0, |fullness| slot.weighs(fullness.bytes));
             // Others are weighed while this waits for its place.
             drop((turn, own));
             let is_overfull = fullness.is_none_or(|it| {

@@ -102,15 +102,16 @@ impl Hands {
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
-                if workspace.frozen.is_some() {
-                    slot.begins_with(None);
+                if let Some(frozen) = workspace.frozen {
+                    let all = inner.store.workspaces().snapshots(workspace.id).await?;
+                    slot.begins_with(all.iter().find(|it| it.id == frozen).map(|it| it.bytes));
                 } else if workspace.kept == Kept::Unsaid && workspace.used == workspace.created {
                     slot.begins_with(Some(0));
                 }
                 slot.show(&awake);
                 // Whoever has changed it meanwhile may not have seen this one.
-                if let Some(newer) = inner.local.newest().filter(|it| version.is_some_and(|was| was != *it)) {
-                    inner.swap(&awake, newer).await;
+                if version.is_some() && inner.local.newest() != version {
+                    inner.swap(&awake).await;
                 }
                 *held = Some(awake);
                 inner.store.workspaces().touch(workspace.id, Timestamp::now()).await?;

@@ -1,6 +1,7 @@
 //! The gateway's end: starts the process that makes sandboxes, and speaks with it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
@@ -230,10 +231,27 @@ impl Local {
 
     /// Tells a process that has just begun which programs sandboxes have.
     async fn equip(&self, connection: &Connection) -> Result<()> {
-        let files = self.programs.as_ref().map(Programs::files).transpose()?.unwrap_or_default();
-        let (names, files) = files.into_iter().map(|(name, file)| (name, OwnedFd::from(file))).unzip();
-        let (Answer::Runner(runner), _) = connection.call(Call::AddRunner(names), files).await? else {
-            return Err(Error::Answer.into());
+        let add = async |files: Vec<(String, File)>| {
+            let (names, files) = files.into_iter().map(|(name, file)| (name, OwnedFd::from(file))).unzip();
+            let (Answer::Runner(runner), _) = connection.call(Call::AddRunner(names), files).await? else {
+                return Err(Error::Answer.into());
+            };
+            Ok::<_, kernel::Error>(runner)
+        };
+        let added = match self.programs.as_ref().map(Programs::files).transpose() {
+            Ok(files) => add(files.unwrap_or_default()).await,
+            Err(error) => Err(error),
+        };
+        let runner = match added {
+            Ok(runner) => runner,
+            // Without them sandboxes are made, and removed, which is what makes room.
+            Err(error) => {
+                tracing::error!(
+                    error = error.chain(),
+                    "the programs beside the hand cannot be used: sandboxes have it alone"
+                );
+                add(Vec::new()).await?
+            }
         };
         connection.call(Call::UseRunner(runner), Vec::new()).await?;
         self.note(runner);

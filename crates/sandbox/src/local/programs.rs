@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use kernel::{Code, Error, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Dir, Mode, OFlags, RenameFlags, renameat_with};
 use tar::{Archive, Builder, EntryType, Header};
 
 /// The most programs: all of them are one message of files.
@@ -55,17 +55,17 @@ impl Programs {
     /// Of the file system.
     pub fn list(&self) -> Result<Vec<Program>> {
         let long = |(name, file): (String, File)| Ok(Program { name, bytes: file.metadata()?.len() });
-        opened(&self.current()).and_then(|all| all.into_iter().map(long).collect()).map_err(failed)
+        self.files()?.into_iter().map(long).collect::<io::Result<_>>().map_err(failed)
     }
 
     /// The same, to be read.
     pub(super) fn files(&self) -> Result<Vec<(String, File)>> {
-        opened(&self.current()).map_err(failed)
+        programs(&self.current())
     }
 
     /// Those that were unpacked and have not taken their place.
     pub(super) fn next_files(&self) -> Result<Vec<(String, File)>> {
-        opened(&self.next()).map_err(failed)
+        programs(&self.next())
     }
 
     /// Writes what a tar holds beside what is there: plain files at its top, programs all.
@@ -95,7 +95,10 @@ impl Programs {
                 _ => failed(error),
             })?;
             let size = entry.size();
-            let copied = io::copy(&mut entry, &mut file).map_err(unreadable)?;
+            let copied = io::copy(&mut entry, &mut file).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed(error),
+                _ => unreadable(error),
+            })?;
             if copied != size {
                 return Err(wrong("the archive breaks off"));
             }
@@ -103,7 +106,7 @@ impl Programs {
         }
         // Whether all of it came shows at its end.
         io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unreadable)?;
-        Ok(())
+        File::open(self.next()).and_then(|next| next.sync_all()).map_err(failed)
     }
 
     /// Has what was unpacked take the place of what is there, or the other way round, in one step.
@@ -162,15 +165,33 @@ pub fn pack(directory: &Path, out: &mut dyn Write) -> Result<()> {
     tar.finish().map_err(unusable)
 }
 
-/// The files of a directory, by name, which are opened without waiting for anybody.
+/// The programs of one of our own directories: whatever else somebody has put there is none.
+fn programs(directory: &Path) -> Result<Vec<(String, File)>> {
+    let mut all = opened(directory).map_err(failed)?;
+    all.retain(|(text, file)| name(text.as_bytes()).is_ok() && file.metadata().is_ok_and(|it| it.is_file()));
+    all.truncate(MOST);
+    Ok(all)
+}
+
+/// The files of a directory, by name, which are opened without waiting for anybody. They are of one directory, also where
+/// another takes its name meanwhile.
 fn opened(directory: &Path) -> io::Result<Vec<(String, File)>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    let place = File::open(directory)?;
+    for entry in Dir::read_from(&place)? {
         let entry = entry?;
-        let name = entry.file_name().into_string().map_err(|_| io::Error::other("a name is no text"))?;
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
-        let file = rustix::fs::open(entry.path(), flags, rustix::fs::Mode::empty())?;
-        all.push((name, File::from(file)));
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let file = rustix::fs::openat(
+            &place,
+            name,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?;
+        let name = name.to_str().map_err(|_| io::Error::other("a name is no text"))?;
+        all.push((name.to_owned(), File::from(file)));
     }
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(all)
@@ -259,6 +280,12 @@ mod tests {
         programs.exchange().unwrap();
         assert_eq!(names(&programs), set);
         programs.forget_next().unwrap();
+        // What somebody else has put there is no program, and in nobody's way.
+        for stray in [".DS_Store", "hand", "no name"] {
+            fs::write(programs.current().join(stray), "x").unwrap();
+        }
+        fs::create_dir(programs.current().join("directory")).unwrap();
+        assert_eq!(names(&programs), set);
         programs.unpack(&mut tar(&[]).as_slice()).unwrap();
         programs.exchange().unwrap();
         assert_eq!(names(&programs), []);

@@ -57,14 +57,14 @@ impl Workshop {
         base.map(|base| base.hold(&self.spawner, &self.program)).transpose()
     }
 
-    /// Changes it; those that wait for whose they are to be have it, too.
+    /// Changes it.
     ///
     /// # Errors
     /// [`Error::Runner`].
-    pub fn use_runner(&self, runner: BlobHash, spares: &[Spare]) -> Result<(), Error> {
+    pub fn use_runner(&self, runner: BlobHash) -> Result<(), Error> {
         self.runners.known(runner)?;
         *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = runner;
-        spares.iter().try_for_each(|spare| spare.use_newest_runner(self))
+        Ok(())
     }
 }
 

@@ -97,7 +97,15 @@ impl Host {
 
     /// Has new sandboxes use this version of the runner.
     pub(super) fn use_runner(&self, runner: kernel::BlobHash) -> Result<(), Error> {
-        self.workshop.use_runner(runner, &self.spares())
+        self.workshop.use_runner(runner)?;
+        let mut spares = self.spares();
+        let newest = |spare: &Spare| spare.use_newest_runner(&self.workshop).is_ok();
+        let (told, others): (Vec<_>, Vec<_>) = spares.drain(..).partition(newest);
+        spares.extend(told);
+        drop(spares);
+        // One that cannot be told is nobody's, and another one takes its place.
+        others.into_iter().for_each(Spare::end);
+        Ok(())
     }
 
     /// Ends those that nobody was given.
