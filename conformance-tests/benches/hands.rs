@@ -241,6 +241,7 @@ fn previews(table: &mut Table) {
         1_500.0,
         "ms",
     );
+    parked(table);
     let mut page = events(&preview, steading.authority());
     let told = (0..20).map(|number| {
         sleep(REST);
@@ -252,6 +253,28 @@ fn previews(table: &mut Table) {
     });
     let told = Times::of(told.collect());
     table.most("a file changes until an open page is told, p50 of 20", told.percentile(50), 100.0, "ms");
+}
+
+/// How long a visitor waits for the first byte of a server that ended with its sandbox.
+fn parked(table: &mut Table) {
+    let parking = Steading::launch()
+        .env("STEADING_SANDBOX_FREEZE_AFTER_S", "1")
+        .env("STEADING_SANDBOX_PARK_AFTER_S", "3");
+    let steading = require(parking.start());
+    let client = steading.client();
+    client.output("file_write", &json!({ "path": "server.py", "text": SERVER })).unwrap();
+    let wanted = json!({ "port": 8000, "command": "touch seen; exec python3 server.py" });
+    let shown = client.output("preview_open", &wanted).unwrap();
+    let preview = Preview::of(&shown, &steading).unwrap();
+    let visits = (0..5).map(|_| {
+        until(&client, "parked");
+        timed(|| {
+            let got = preview.ask("GET", "/").send().unwrap();
+            assert_eq!((got.status, got.body.as_slice()), (200, b"ready\n".as_slice()));
+        })
+    });
+    let slowest = Times::of(visits.collect()).percentile(100);
+    table.most("a preview starts the server of its parked sandbox, slowest of 5", slowest, 1_500.0, "ms");
 }
 
 /// Waits until the sandbox is so.

@@ -12,7 +12,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use edge::Secured;
 use futures::future::BoxFuture;
-use hands::Visit;
+use hands::{Reached, Visit, Who};
 use http::header::{CACHE_CONTROL, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kernel::{Code, Result, SandboxId, Timestamp};
@@ -22,7 +22,7 @@ use sandbox::session::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a visitor waits for a sandbox to wake before a page says that it does.
+/// How long a visitor waits for a sandbox to wake, and for its server to listen, before a page says that it starts.
 const WAKING: Duration = Duration::from_millis(1_500);
 
 /// How long a visitor's connection may carry nothing.
@@ -126,7 +126,7 @@ async fn answer(platform: &Arc<Platform>, label: &str, request: Request) -> Resu
     let (method, headers) = (parts.method.clone(), parts.headers.clone());
     let now = Timestamp::now();
     let entry = platform.previews.entry(sandbox, number, &parts, now);
-    let until = match entry {
+    let seen_until = match entry {
         Entry::Pass(until) | Entry::Cookie(until) => Some(until),
         _ if platform.hands.public_ports(&workspace).await?.contains(&number) => None,
         Entry::Anothers => return Ok(preview::anothers(&method, &headers).map(Body::new)),
@@ -141,25 +141,38 @@ async fn answer(platform: &Arc<Platform>, label: &str, request: Request) -> Resu
         return Ok(preview::moved(&to, cookies).map(Body::new));
     }
     // It goes on waking when its visitor is told to wait.
+    let until = Instant::now() + WAKING;
     let waking = platform.hands.wake_for_visitor(&workspace);
-    let Ok(woken) = tokio::time::timeout(WAKING, waking).await else {
+    let Ok(woken) = tokio::time::timeout_at(until, waking).await else {
         return Ok(preview::waking(&method, &headers).map(Body::new));
     };
     let Some(visit) = woken?.visit() else {
         let busy = kernel::Error::new(Code::Unavailable, "too many visitors are at this preview");
         return Err(busy);
     };
-    let Ok(stream) = visit.dial(number).await else {
-        return Ok(preview::failed(&method, &headers, Failure::Broken).map(Body::new));
+    let failed = |failure| Ok(preview::failed(&method, &headers, failure).map(Body::new));
+    let reaching = platform.hands.reach(&workspace, &visit, number, Who::Visitor, until);
+    let stream = match tokio::time::timeout_at(until, reaching).await {
+        Ok(Ok(Reached::Listens(stream))) => stream,
+        Ok(Ok(Reached::Comes)) | Err(_) => {
+            return Ok(preview::waking(&method, &headers).map(Body::new));
+        }
+        // What it has said is nobody's who only looks.
+        Ok(Ok(Reached::Silent(_))) => return failed(Failure::Silent),
+        Ok(Ok(Reached::Nothing)) => return failed(Failure::Broken),
+        Ok(Err(error)) => {
+            tracing::warn!(error = error.chain(), "the command of a preview could not be begun");
+            return failed(Failure::Silent);
+        }
     };
-    let over = Box::pin(ended(Arc::clone(platform), port, until));
-    let stream = Visited { stream, _visit: visit, idle: Box::pin(sleep(IDLE)), over: Some(over) };
+    let over = Box::pin(ended(Arc::clone(platform), port, seen_until));
+    let stream = Visited { stream: *stream, _visit: visit, idle: Box::pin(sleep(IDLE)), over: Some(over) };
     let visitor = Visitor { address: client.ip(), scheme };
     let mut response = match preview::forward(Request::from_parts(parts, body), stream, visitor).await {
         Ok(response) => response.map(Body::new),
         Err(failure) => preview::failed(&method, &headers, failure).map(Body::new),
     };
-    if until.is_some() {
+    if seen_until.is_some() {
         keep_private(response.headers_mut());
     }
     Ok(response)

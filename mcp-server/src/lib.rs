@@ -13,6 +13,7 @@ pub mod mcp;
 pub mod platform;
 pub mod sandboxes;
 pub mod seal;
+pub mod serving;
 pub mod skills;
 pub mod stdio;
 pub mod tools;

@@ -289,3 +289,59 @@ fn who_demands_gvisor_has_it_or_nothing_and_the_others_are_as_before() {
     assert!(problem["hint"].as_str().unwrap().contains("`apt install runsc`"), "{problem}");
     assert_eq!(run(&client, look["command"].as_str().unwrap())["stdout"], "0\n");
 }
+
+#[test]
+fn an_environment_that_demands_gvisor_has_it_in_all_its_sandboxes_or_has_none() {
+    let directory = temporary().unwrap();
+    let data = directory.path().join("data");
+    let launch = || Steading::launch().data_dir(&data);
+    let demand = |client: &Client, isolation: Value| {
+        let put = client.clone().without_env().request("PUT", "/v1/envs/default/sandboxes");
+        let put = put.json(&json!({ "isolation": isolation })).send().unwrap();
+        (put.status, put.json().unwrap())
+    };
+    let demanded = |client: &Client| {
+        let got = client.clone().without_env().request("GET", "/v1/envs/default/sandboxes").send().unwrap();
+        got.json().unwrap()["isolation"].clone()
+    };
+    let kernel = "dmesg 2>/dev/null | grep -q gVisor && echo own || echo shared";
+    let mut steading = require(launch().start());
+    let client = steading.client().in_env("default");
+    assert_eq!(demanded(&client), json!(null));
+    assert_eq!(run(&client, &format!("echo mine > file; {kernel}"))["stdout"], "shared\n");
+    // What runs and is kept apart by less ends there and then, and keeps its files.
+    assert_eq!(demand(&client, json!("gvisor")), (200, json!({ "isolation": "gvisor" })));
+    let there = shown(&client);
+    assert_eq!((&there["state"], &there["least_isolation"]), (&json!("parked"), &json!("gvisor")));
+    assert_eq!(run(&client, &format!("cat file; {kernel}"))["stdout"], "mine\nown\n");
+    assert_eq!(shown(&client)["isolation"], "gvisor");
+    // Nobody gets less by demanding less, and other environments are as they were.
+    let weak =
+        client.request("POST", "/v1/sandboxes").json(&json!({ "name": "weak", "isolation": "namespaces" }));
+    assert_eq!(weak.send().unwrap().json().unwrap()["least_isolation"], "gvisor");
+    assert_eq!(inside(&client, "weak", kernel), "own\n");
+    client.clone().without_env().output("env_create", &json!({ "slug": "lax" })).unwrap();
+    assert_eq!(run(&client.clone().in_env("lax"), kernel)["stdout"], "shared\n");
+    // What cannot be is not demanded, nor by whoever only uses it.
+    for (isolation, status, code) in [("microvm", 503, "unavailable"), ("strong", 400, "invalid_input")] {
+        let (was, refused) = demand(&client, json!(isolation));
+        let told = (was, refused["code"].as_str(), refused["field"].as_str());
+        assert_eq!(told, (status, Some(code), Some("/isolation")), "{refused}");
+    }
+    let wanted = json!({ "name": "user", "env": "default", "scopes": ["sandbox:use"] });
+    let made = client.clone().without_env().request("POST", "/v1/keys").json(&wanted).send().unwrap();
+    let user = Client::new(&steading.ready().url).with_key(made.json().unwrap()["key"].as_str().unwrap());
+    assert_eq!(demand(&user, json!(null)).0, 403);
+    assert_eq!(demanded(&client), json!("gvisor"));
+    assert!(steading.stop().is_some_and(|status| status.success()));
+
+    // It holds where there is nothing to keep it, until it is taken back.
+    let steading = require(launch().env("STEADING_SANDBOX_RUNSC", "/nowhere/runsc").start());
+    let client = steading.client().in_env("default");
+    let refused =
+        client.request("POST", "/v1/tools/shell_run").json(&json!({ "command": "true" })).send().unwrap();
+    assert_eq!(refused.status, 503, "{:?}", refused.text());
+    assert_eq!(run(&client.clone().in_env("lax"), kernel)["stdout"], "shared\n");
+    assert_eq!(demand(&client, json!(null)).0, 200);
+    assert_eq!(run(&client, &format!("cat file; {kernel}"))["stdout"], "mine\nshared\n");
+}

@@ -163,6 +163,15 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             .into_iter()
             .flat_map(|env| with(&format!("/v1/envs/{env}/egress"), json!({ "allow": [] })))
             .collect(),
+        ("get", "/v1/envs/{env}/sandboxes") => [
+            plain(&format!("/v1/envs/{}/sandboxes", t.slug)),
+            plain(&format!("/v1/envs/{}/sandboxes", t.env)),
+        ]
+        .concat(),
+        ("put", "/v1/envs/{env}/sandboxes") => [&t.slug, &t.env]
+            .into_iter()
+            .flat_map(|env| with(&format!("/v1/envs/{env}/sandboxes"), json!({ "isolation": "namespaces" })))
+            .collect(),
         ("get", "/v1/envs/{env}/export") => {
             [plain(&format!("/v1/envs/{}/export", t.slug)), plain(&format!("/v1/envs/{}/export", t.env))]
                 .concat()
@@ -196,7 +205,11 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
                 ("post", "/mcp/a") => {
                     with(&path, json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }))
                 }
-                ("post", "/previews") => with(&path, json!({ "port": 1 })),
+                ("post", "/previews") => [
+                    with(&path, json!({ "port": 1 })),
+                    with(&path, json!({ "port": 1, "command": "true", "cwd": "." })),
+                ]
+                .concat(),
                 ("post", "/processes/1/signal") => with(&path, json!({ "signal": 9 })),
                 ("post", "/files/mkdir") => with(&path, json!({ "path": "a" })),
                 ("post", "/files/move") => with(&path, json!({ "from": "a", "to": "b" })),

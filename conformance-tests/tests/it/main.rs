@@ -92,6 +92,7 @@ mod sandbox_mcp;
 mod sandbox_once;
 mod sandbox_preview;
 mod sandbox_preview_browser;
+mod sandbox_preview_command;
 mod sandbox_room;
 mod sandbox_routes;
 mod sandbox_runner;

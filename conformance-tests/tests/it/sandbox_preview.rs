@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a browser sends of which its user goes somewhere.
 const GOES: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
-const SERVER: &str = include_str!("sandbox_preview_server.py");
+pub const SERVER: &str = include_str!("sandbox_preview_server.py");
 
 pub fn run(client: &Client, command: &str) -> String {
     let ran = client.output("shell_run", &json!({ "command": command })).unwrap();

@@ -1,5 +1,6 @@
 //! Sandboxes that are awake: made by the first call, and there for the next.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::rarely::Rarely;
 use crate::runs::Run;
 use crate::servers::Servers;
+use crate::serving::Begun;
 use crate::surroundings::surroundings;
 use crate::{Inner, Journal};
 
@@ -42,6 +44,8 @@ pub(crate) struct Slot {
     pub keeping_ended: Rarely,
     /// Which of its visitors wakes it, and when the last one has failed to.
     pub visited: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// The commands that began last to serve its ports.
+    pub serving: Arc<tokio::sync::Mutex<HashMap<u16, Begun>>>,
 }
 
 /// Somebody who waits, until this goes.
@@ -244,6 +248,16 @@ impl Hand {
         Self(Arc::clone(awake))
     }
 
+    /// The same once more: it is in use for as long as somebody has either.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(&self.0)
+    }
+
+    /// Which one it is of those that a workspace has had.
+    pub(crate) fn awake(&self) -> &Arc<Awake> {
+        &self.0
+    }
+
     /// How strongly it is kept from its host.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
@@ -307,9 +321,9 @@ impl Hand {
 }
 
 impl Deref for Visit {
-    type Target = Session;
+    type Target = Hand;
 
-    fn deref(&self) -> &Session {
+    fn deref(&self) -> &Hand {
         &self.0
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{Code, Error, Result, TenantId};
+use kernel::{Code, Env, Error, Result, TenantId};
 use sandbox::local::{Local, Verdict};
 use sandbox::runner::Isolation;
 use store::Workspace;
 
-use crate::Inner;
+use crate::{Hands, Inner};
 
 /// The least isolation of all sandboxes, and of those of some tenants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,23 +49,68 @@ impl Demands {
     }
 }
 
+impl Hands {
+    /// The least that is demanded of a workspace's sandbox by whoever made it and by its environment.
+    ///
+    /// # Errors
+    /// `unavailable` where this version does not know it.
+    pub async fn least_isolation(&self, workspace: &Workspace) -> Result<Option<Isolation>> {
+        self.0.demanded(workspace).await
+    }
+
+    /// Demands of all sandboxes of an environment that they are kept apart by `least` at least, or takes that back. What
+    /// runs and is kept apart by less ends.
+    ///
+    /// # Errors
+    /// `unavailable` at `/isolation` where this machine does not do that, and `not_found` where there is no such
+    /// environment; then nothing is demanded.
+    pub async fn demand(&self, env: &Env, least: Option<Isolation>) -> Result<()> {
+        let inner = &self.0;
+        if let Some(least) = least {
+            let chosen = inner.limits.isolation.choose(env.tenant(), Some(least), &Local::LEVELS);
+            inner.can_meet(chosen.map_err(|error| error.field("/isolation"))?).await?;
+        }
+        if !inner.store.demands().set(env.id(), least.map(Isolation::as_str)).await? {
+            return Err(Error::not_found(format!("environment \"{}\"", env.id())));
+        }
+        // Whoever makes one from here on knows of it.
+        for workspace in inner.store.workspaces().list(env.id()).await? {
+            let slot = inner.slot(workspace.id);
+            let mut held = slot.lock().await;
+            if held.as_ref().is_some_and(|awake| Some(awake.isolation) < least) {
+                inner.end(&slot, &mut held).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Inner {
     /// What keeps the sandboxes of a workspace apart.
     ///
     /// # Errors
-    /// `unavailable` where what is demanded is not made here, at `/isolation` where that is the workspace's own demand.
-    pub(crate) fn isolation_of(&self, workspace: &Workspace) -> Result<Isolation> {
+    /// `unavailable` where what is demanded is not made here, at `/isolation` where that is its own or its environment's.
+    pub(crate) async fn isolation_of(&self, workspace: &Workspace) -> Result<Isolation> {
         let demands = &self.limits.isolation;
-        let Some(name) = workspace.isolation.as_deref() else {
+        let Some(own) = self.demanded(workspace).await? else {
             return demands.choose(workspace.tenant, None, &Local::LEVELS);
-        };
-        let Some(own) = Isolation::from_name(name) else {
-            let message = format!("this version keeps no sandbox apart by \"{name}\"");
-            return Err(Error::new(Code::Unavailable, message)
-                .hint("start the version of Steading that the sandbox was made with"));
         };
         let chosen = demands.choose(workspace.tenant, Some(own), &Local::LEVELS);
         chosen.map_err(|error| if Local::LEVELS.contains(&own) { error } else { error.field("/isolation") })
+    }
+
+    /// The least that is demanded of a workspace's sandbox by whoever made it and by its environment.
+    async fn demanded(&self, workspace: &Workspace) -> Result<Option<Isolation>> {
+        let of_env = self.store.demands().get(workspace.env).await?;
+        let all = [of_env.as_deref(), workspace.isolation.as_deref()].into_iter().flatten();
+        let levels = all.map(|name| {
+            Isolation::from_name(name).ok_or_else(|| {
+                let message = format!("this version keeps no sandbox apart by \"{name}\"");
+                Error::new(Code::Unavailable, message)
+                    .hint("start the version of Steading that this was demanded of")
+            })
+        });
+        Ok(levels.collect::<Result<Vec<_>>>()?.into_iter().max())
     }
 
     /// Refuses a demand that this machine does not meet, before anything is made for it.

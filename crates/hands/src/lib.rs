@@ -17,6 +17,7 @@ mod programs;
 mod rarely;
 mod runs;
 mod servers;
+mod serving;
 mod showing;
 mod snapshots;
 mod status;
@@ -46,6 +47,7 @@ pub use limits::HandsLimits;
 pub use programs::{Equipment, Swapped};
 pub use runs::{Lent, Platform, Reach};
 pub use servers::{Message, Program, Speaker};
+pub use serving::{Reached, Who};
 pub use showing::Visibility;
 pub use status::{AwakeStatus, State, Status, Wanted};
 
@@ -187,7 +189,7 @@ impl Hands {
     /// Notes a workspace, unless there is one of that name.
     async fn insert(&self, new: &Workspace) -> Result<Workspace> {
         // What could never have a sandbox is not made.
-        self.0.isolation_of(new)?;
+        self.0.isolation_of(new).await?;
         let records = self.0.store.workspaces();
         let limits = &self.0.limits;
         let most = Most { of_env: limits.workspaces_of_env, of_owner: limits.workspaces_of_owner };

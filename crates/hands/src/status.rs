@@ -92,7 +92,7 @@ impl Hands {
         new.name = format!("{owner}/{name}");
         new.isolation = wanted.isolation.map(|level| level.as_str().to_owned());
         if wanted.isolation.is_some() {
-            self.0.can_meet(self.0.isolation_of(&new)?).await?;
+            self.0.can_meet(self.0.isolation_of(&new).await?).await?;
         }
         let made = self.insert(&new).await?;
         if made.id != new.id {

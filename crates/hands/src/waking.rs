@@ -89,7 +89,7 @@ impl Hands {
                 inner.end(&slot, &mut held).await?;
             }
         }
-        let isolation = inner.isolation_of(workspace)?;
+        let isolation = inner.isolation_of(workspace).await?;
         inner.hold_room(0)?;
         // It may have been removed or archived while this waited for its place.
         let Some(workspace) = &inner.store.workspaces().of_sandbox(workspace.sandbox).await? else {

@@ -25,7 +25,7 @@ pub use dial::Connection;
 pub use error::{Error, Result};
 pub use files::{Content, Files, Search, Searched, Tree, Watch, Write};
 pub use hand::wire::{
-    Among, Change, Completeness, Contents, Entry, Existing, Exit, FileKind, Found, Listening, Outcome,
+    Among, Cause, Change, Completeness, Contents, Entry, Existing, Exit, FileKind, Found, Listening, Outcome,
     Output, Program, Running, Size, State, Stats, Stdin, Terminal, TreeCaps,
 };
 pub use process::Process;

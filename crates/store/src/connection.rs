@@ -15,8 +15,8 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Certificates, Domains, Egress, Environments, Error, Keys, Records, Replays, Result, Secrets, Settings,
-    SigningKeys, Spent, Tenants, Workspaces, migrations,
+    Certificates, Demands, Domains, Egress, Environments, Error, Keys, Records, Replays, Result, Secrets,
+    Settings, SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -119,6 +119,12 @@ impl Store {
     #[must_use]
     pub fn domains(&self) -> Domains<'_> {
         Domains(self)
+    }
+
+    /// How strongly sandboxes must be kept apart.
+    #[must_use]
+    pub fn demands(&self) -> Demands<'_> {
+        Demands(self)
     }
 
     /// Where sandboxes may go.

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod connection;
+mod demands;
 mod domains;
 mod egress;
 mod environments;
@@ -16,6 +17,7 @@ mod records;
 mod replays;
 mod rows;
 mod secrets;
+mod served;
 mod settings;
 mod signing_keys;
 mod spent;
@@ -24,6 +26,7 @@ mod workspaces;
 
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Location, Store};
+pub use demands::Demands;
 pub use domains::{Claimed, DomainClaim, Domains, ProvenFor};
 pub use egress::Egress;
 pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, Insertion};
@@ -32,6 +35,7 @@ pub use keys::{Key, KeyKind, Keys};
 pub use records::{Call, Records, Usage};
 pub use replays::{Claim, ClaimKey, Replays};
 pub use secrets::{SealedSecret, SecretRow, Secrets};
+pub use served::Served;
 pub use settings::Settings;
 pub use signing_keys::{SigningKeyRow, SigningKeys};
 pub use spent::Spent;

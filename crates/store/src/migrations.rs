@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0007_snapshot_sizes.sql"),
     include_str!("migrations/0008_public_ports.sql"),
     include_str!("migrations/0009_isolation.sql"),
+    include_str!("migrations/0010_served_ports.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

@@ -366,7 +366,7 @@ impl Workspaces<'_> {
         query.bind(most).fetch_all(self.0.reader()).await?.iter().map(workspace).collect()
     }
 
-    /// Forgets a workspace, with its snapshots and its public ports.
+    /// Forgets a workspace, with its snapshots and what is noted of its ports.
     ///
     /// # Errors
     /// Where the database fails.
@@ -375,6 +375,7 @@ impl Workspaces<'_> {
         for sql in [
             "DELETE FROM workspace_snapshots WHERE workspace = $1",
             "DELETE FROM public_ports WHERE workspace = $1",
+            "DELETE FROM served_ports WHERE workspace = $1",
             "DELETE FROM workspaces WHERE id = $1",
         ] {
             sqlx::query(sql).bind(id.to_string()).execute(write.connection()).await?;

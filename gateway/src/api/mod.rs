@@ -2,6 +2,7 @@
 
 mod archives;
 mod blobs;
+mod demands;
 mod egress;
 mod environments;
 mod health;
@@ -54,6 +55,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/envs", get(environments::list).post(environments::create))
         .route("/v1/envs/{env}", get(environments::show).delete(environments::delete))
         .route("/v1/envs/{env}/egress", get(egress::show).put(egress::set))
+        .route("/v1/envs/{env}/sandboxes", get(demands::show).put(demands::set))
         .route("/v1/envs/{env}/export", get(archives::export))
         .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/envs/{env}/backups", get(archives::backups).post(archives::back_up))

@@ -150,6 +150,13 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/v1/envs/{env}/sandboxes",
+            json!({
+                "get": operation("showDemands", "The least isolation of its sandboxes, null where what the operator demands", "200"),
+                "put": operation("setDemands", "Demand {\"isolation\": level} of its sandboxes at least", "200"),
+            }),
+        ),
+        (
             "/v1/envs/{env}/export",
             json!({ "get": operation("exportEnvironment", "Everything in it as one tar, secrets' values left out", "200") }),
         ),

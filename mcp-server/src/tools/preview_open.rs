@@ -1,7 +1,5 @@
 //! `preview_open`: shows a server of the caller's sandbox at an address of its own.
 
-use std::time::Duration;
-
 use hands::Visibility;
 use kernel::{Code, Env, Error, Result, Scope};
 use schemars::JsonSchema;
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tool::{Cx, Effect, Spec, Tool};
 
 use crate::platform::Platform;
+use crate::serving::Said;
 
 pub struct PreviewOpen;
 
@@ -18,6 +17,9 @@ pub struct Input {
     port: u16,
     /// Show it to everybody; false ends that.
     public: Option<bool>,
+    /// Starts the server, also on later visits; "" forgets it.
+    command: Option<String>,
+    cwd: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -28,10 +30,6 @@ pub struct Output {
     /// Whether everybody sees it.
     public: bool,
 }
-
-/// How long it is waited for the server.
-const PATIENCE: Duration = Duration::from_secs(20);
-const STEP: Duration = Duration::from_millis(25);
 
 impl Tool<Platform> for PreviewOpen {
     type Proof = Env;
@@ -56,19 +54,13 @@ impl Tool<Platform> for PreviewOpen {
         if to == Some(Visibility::Private) {
             cx.platform().show(&workspace, input.port, to).await?;
         }
-        let hand = cx.platform().hands.wake(&workspace).await?;
-        let answers = async {
-            while hand.dial(input.port).await.is_err() {
-                tokio::time::sleep(STEP).await;
+        // Nor to forget its command.
+        let said = cx.platform().note_command(&workspace, input.port, input.command, input.cwd).await?;
+        if said != Said::Forgotten {
+            tokio::select! {
+                listens = cx.platform().listens(&workspace, input.port) => listens?,
+                () = cx.cancel().cancelled() => return Err(Error::new(Code::Timeout, "the call was given up")),
             }
-        };
-        tokio::select! {
-            answered = tokio::time::timeout(PATIENCE, answers) => answered.map_err(|_| {
-                Error::new(Code::Unavailable, format!("nothing listens on port {} of the sandbox", input.port))
-                    .field("/port")
-                    .hint("start the server with shell_run and & at its end; its output says on which port it is")
-            })?,
-            () = cx.cancel().cancelled() => return Err(Error::new(Code::Timeout, "the call was given up")),
         }
         let shown = cx.platform().show(&workspace, input.port, to).await?;
         Ok(Output { url: shown.url, public: shown.public })

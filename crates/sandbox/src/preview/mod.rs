@@ -58,6 +58,9 @@ pub enum Failure {
     /// What listens there does not speak HTTP/1.1, or broke off.
     #[error("what listens at this port did not answer with HTTP/1.1")]
     Broken,
+    /// The command that is to listen there does not.
+    #[error("the command of this port does not listen on it")]
+    Silent,
     /// It takes too long.
     #[error("what listens at this port did not answer in time")]
     Slow,
@@ -70,6 +73,8 @@ impl From<Failure> for Error {
             Failure::Host => Self::new(Code::InvalidInput, message).hint("send one Host header"),
             Failure::Broken => Self::new(Code::Unavailable, message)
                 .hint("look at the server's output in the sandbox, and that it serves plain HTTP"),
+            Failure::Silent => Self::new(Code::Unavailable, message)
+                .hint("open it once more with preview_open: that shows the last output of its command"),
             Failure::Slow => {
                 Self::new(Code::Timeout, message).hint("look at the server's output in the sandbox")
             }

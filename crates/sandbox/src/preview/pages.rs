@@ -35,6 +35,10 @@ pub fn failed(method: &Method, headers: &HeaderMap, failure: Failure) -> Respons
             StatusCode::BAD_GATEWAY,
             "Nothing at this port of the sandbox answered with HTTP. Is the server running?",
         ),
+        Failure::Silent => (
+            StatusCode::BAD_GATEWAY,
+            "The command of this preview does not listen on its port. Whoever runs it sees why with preview_open.",
+        ),
         Failure::Slow => (StatusCode::GATEWAY_TIMEOUT, "The server in the sandbox did not answer in time."),
     };
     page(method, headers, status, "No answer", text, "")

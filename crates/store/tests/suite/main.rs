@@ -28,6 +28,8 @@ macro_rules! store_suite {
             workspaces: a_workspace_is_found_used_and_goes_with_its_snapshots,
             workspaces: files_of_a_workspace_are_in_one_place_whoever_notes_it_at_once,
             workspaces: ports_of_a_workspace_are_public_until_they_are_not_and_go_with_it,
+            workspaces: ports_of_a_workspace_have_commands_until_they_have_not_and_go_with_it,
+            workspaces: an_environment_demands_until_it_does_not,
             lives: a_tenant_is_found_by_id_and_by_slug,
             lives: an_environment_lives_and_takes_its_keys_and_secrets_along,
             lives: environments_are_listed_by_page_tag_and_external_id,

@@ -1,7 +1,7 @@
 //! Workspaces: one of each name, no more than there may be, and all of them gone with their environment.
 
 use kernel::{BlobHash, EnvId, PlaceId, SandboxId, TenantId, Timestamp, WorkspaceId, WorkspaceSnapshotId};
-use store::{Ended, Kept, Most, Workspace, WorkspaceSnapshot};
+use store::{Ended, Kept, Most, Served, Workspace, WorkspaceSnapshot};
 
 use crate::place::{Place, now};
 
@@ -186,4 +186,49 @@ pub async fn ports_of_a_workspace_are_public_until_they_are_not_and_go_with_it(p
     records.remove(made.id).await.unwrap();
     assert!(!records.publish(made.id, 80, 3).await.unwrap(), "of nothing");
     assert_eq!(records.public_ports(made.id).await.unwrap(), [0; 0]);
+}
+
+pub async fn ports_of_a_workspace_have_commands_until_they_have_not_and_go_with_it(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let records = store.workspaces();
+    let made = records.get_or_insert(&wanted(tenant, env, "own"), most(9)).await.unwrap().unwrap();
+    let other = records.get_or_insert(&wanted(tenant, env, "other"), most(9)).await.unwrap().unwrap();
+    let served = |port, command: &str| Served { port, command: command.to_owned(), cwd: None };
+    // Of many at once as many as there may be.
+    let asking = (1..=8).map(|port| {
+        let (store, id, served) = (store.clone(), made.id, served(port, "a"));
+        tokio::spawn(async move { store.workspaces().serve(id, &served, 3).await.unwrap() })
+    });
+    let mut noted = 0;
+    for asked in asking.collect::<Vec<_>>() {
+        noted += usize::from(asked.await.unwrap());
+    }
+    let there = records.served(made.id).await.unwrap();
+    assert_eq!((noted, there.len()), (3, 3));
+    // Another one takes its place.
+    let changed = Served { cwd: Some("app".to_owned()), ..served(there[0].port, "b") };
+    assert!(records.serve(made.id, &changed, 3).await.unwrap());
+    assert!(!records.serve(made.id, &served(9, "c"), 3).await.unwrap());
+    records.unserve(made.id, there[1].port).await.unwrap();
+    records.unserve(made.id, there[1].port).await.unwrap();
+    assert!(records.serve(made.id, &served(65_535, "c"), 3).await.unwrap());
+    let expected = [changed, there[2].clone(), served(65_535, "c")];
+    assert_eq!(records.served(made.id).await.unwrap(), expected);
+    assert_eq!(records.served(other.id).await.unwrap(), []);
+    records.remove(made.id).await.unwrap();
+    assert!(!records.serve(made.id, &served(80, "a"), 3).await.unwrap(), "of nothing");
+    assert_eq!(records.served(made.id).await.unwrap(), []);
+}
+
+pub async fn an_environment_demands_until_it_does_not(place: &Place) {
+    let (store, _, env) = place.with_env().await;
+    let demands = store.demands();
+    assert_eq!(demands.get(env).await.unwrap(), None);
+    for demanded in [Some("gvisor"), Some("namespaces"), None, None] {
+        assert!(demands.set(env, demanded).await.unwrap());
+        assert_eq!(demands.get(env).await.unwrap().as_deref(), demanded);
+    }
+    let nowhere = EnvId::new();
+    assert!(!demands.set(nowhere, Some("gvisor")).await.unwrap());
+    assert_eq!(demands.get(nowhere).await.unwrap(), None);
 }

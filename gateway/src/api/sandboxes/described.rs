@@ -61,7 +61,7 @@ const ROWS: &[Row] = &[
         "/previews",
         "post",
         "openPreview",
-        "The address that {port} is shown at; {public} says to whom",
+        "The address that {port} is shown at; {public} says to whom, {command} what serves it",
         "200",
         &[],
     ),
@@ -179,6 +179,11 @@ fn body(id: &str) -> Option<Value> {
             json!({
                 "port": { "type": "integer", "minimum": 1, "maximum": 65_535 },
                 "public": { "type": "boolean", "description": "Show it to everybody; false ends that." },
+                "command": {
+                    "type": "string", "maxLength": 4_096,
+                    "description": "A line for bash that serves it, now and where it is visited again; empty forgets it.",
+                },
+                "cwd": { "type": "string", "maxLength": 1_024, "description": "Where that begins, from /workspace." },
             }),
             &["port"],
         ),

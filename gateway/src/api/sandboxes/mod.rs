@@ -19,6 +19,7 @@ use kernel::{Caller, Code, Env, Error, Proof as _, Result, Scope};
 use mcp_server::auth::Authenticated;
 use mcp_server::name_of;
 use mcp_server::platform::Shown;
+use mcp_server::serving::Said;
 use sandbox::runner::{Isolation, Limiting};
 use sandbox::workspace::templates::Template;
 use serde::Deserialize;
@@ -104,7 +105,7 @@ fn template(name: &str) -> Result<Template> {
 }
 
 /// How strongly a sandbox must be kept apart at least, by its name.
-fn isolation(name: &str) -> Result<Isolation> {
+pub(super) fn isolation(name: &str) -> Result<Isolation> {
     let known = Isolation::ALL.map(Isolation::as_str).join(", ");
     let wrong = || {
         Error::invalid("/isolation", "sandboxes are not kept apart by that")
@@ -187,15 +188,30 @@ async fn ports(asked: Asked) -> Answer {
 struct Port {
     port: u16,
     public: Option<bool>,
+    command: Option<String>,
+    cwd: Option<String>,
 }
 
-/// The address that a port is shown at, whether something listens there already or not, and to whom.
+/// The address that a port is shown at, whether something listens there already or not, and to whom. Where a command is
+/// to serve it that begins, and is waited for.
 async fn preview(mut asked: Asked, request: Request) -> Answer {
     let (_, input) = asked.input(request).await?;
     let work = async {
-        let Port { port, public } = tool::decode(input)?;
+        let Port { port, public, command, cwd } = tool::decode(input)?;
+        let (platform, workspace) = (asked.platform(), asked.workspace().await?);
         let to = public.map(Visibility::from);
-        Ok(shown_port(port, &asked.platform().show(&asked.workspace().await?, port, to).await?))
+        // Nobody waits for a server to hide it.
+        if to == Some(Visibility::Private) {
+            platform.show(&workspace, port, to).await?;
+        }
+        if platform.note_command(&workspace, port, command, cwd).await? == Said::Kept {
+            platform.listens(&workspace, port).await?;
+        }
+        let mut shown = shown_port(port, &platform.show(&workspace, port, to).await?);
+        if let Some(served) = platform.hands.served(&workspace, port).await? {
+            shown["command"] = served.command.into();
+        }
+        Ok(shown)
     };
     asked.told("sandboxes.preview", Effect::Idempotent, work).await
 }
@@ -217,7 +233,7 @@ async fn shown(api: &Api, workspace: &Workspace) -> Result<Value> {
             "tmp_bytes": limits.tmp_bytes, "disk_bytes": workspace.quota_bytes,
         },
     });
-    if let Some(least) = &workspace.isolation {
+    if let Some(least) = hands.least_isolation(workspace).await? {
         body["least_isolation"] = json!(least);
     }
     if let Some(snapshot) = workspace.frozen {

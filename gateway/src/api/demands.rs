@@ -1,0 +1,60 @@
+//! `/v1/envs/{env}/sandboxes`: how strongly an environment's sandboxes must be kept apart, beyond what the operator demands.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use kernel::{Env, Error, Proof, Result, Scope, Tenant};
+use mcp_server::auth::Authenticated;
+use mcp_server::extract::Path;
+use serde::Deserialize;
+use serde_json::json;
+use tool::Effect;
+use web::problem::Problem;
+
+use super::{Api, answer, read, sandboxes, unbroken};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// A level; what the operator demands where it is null.
+    isolation: Option<String>,
+}
+
+pub async fn show(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(env): Path<String>,
+) -> Result<Response, Problem> {
+    let work = async {
+        let tenant = Tenant::authorize(&caller, &[Scope::EnvRead])?;
+        let found = api.platform().control.environments().get(&tenant, &env).await?;
+        Ok(api.platform().control.store().demands().get(found.id).await?)
+    };
+    let isolation = api.act(&caller, "demands.show", Effect::Read, work).await?;
+    Ok(answer(StatusCode::OK, &json!({ "isolation": isolation })))
+}
+
+pub async fn set(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(env): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, _, input) = read(&api, caller, request).await?;
+        let work = async {
+            let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
+            let platform = api.platform();
+            let found = platform.control.environments().get(&tenant, &env).await?;
+            let wanted: Wanted = serde_json::from_value(input).map_err(|error| {
+                Error::invalid("", error.to_string()).hint("send {\"isolation\": \"gvisor\"}")
+            })?;
+            let least = wanted.isolation.as_deref().map(sandboxes::isolation).transpose()?;
+            platform.hands.demand(&Env::for_upkeep(found.tenant, found.id), least).await?;
+            Ok(wanted.isolation)
+        };
+        let isolation = api.act(&caller, "demands.set", Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &json!({ "isolation": isolation })))
+    })
+    .await
+}
