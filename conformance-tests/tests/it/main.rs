@@ -87,6 +87,7 @@ mod outsiders;
 mod sandbox_agent;
 mod sandbox_bridge;
 mod sandbox_egress;
+mod sandbox_files;
 mod sandbox_mcp;
 mod sandbox_once;
 mod sandbox_preview;
