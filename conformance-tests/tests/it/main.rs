@@ -97,5 +97,6 @@ mod sandbox_routes;
 mod sandbox_runner;
 mod sandbox_shell;
 mod sandbox_site;
+mod sandbox_soak;
 mod sdk_client;
 mod skills_hold;
