@@ -11,7 +11,7 @@ use testkit::{Steading, built_binary, finish, require, temporary};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs `doctor` on a data directory, and gives its report with the exit code.
-fn doctor(data: &Path, arguments: &[&str]) -> (Value, i32) {
+pub fn doctor(data: &Path, arguments: &[&str]) -> (Value, i32) {
     let binary = require(built_binary().ok_or(testkit::Unavailable::NotBuilt));
     let mut doctor = Command::new(binary);
     doctor.args(["doctor", "--json", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).args(arguments);
@@ -29,7 +29,7 @@ fn checks(report: &Value, name: &str) -> Vec<(String, String, String)> {
 }
 
 /// What is mounted there, which goes before its directory does.
-struct Mounted(PathBuf);
+pub struct Mounted(pub PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {

@@ -115,8 +115,9 @@ const ITS_OWN: [&str; 14] = [
     "list /proc/1/fd",
 ];
 
-/// What it says of what it does not have: there is no such file, file system, family or request.
-const NOT_THERE: [&str; 6] = ["errno 2", "errno 22", "errno 25", "errno 93", "errno 95", "errno 97"];
+/// What it says of what it does not have: there is no such file, device, file system, family or request.
+const NOT_THERE: [&str; 7] =
+    ["errno 2", "errno 19", "errno 22", "errno 25", "errno 93", "errno 95", "errno 97"];
 
 #[test]
 fn every_attempt_of_the_table_is_denied_or_ends_in_its_own_kernel() {

@@ -1,9 +1,15 @@
 //! Workspaces that nobody needs: archived with everything in them, and back with the next call, whatever ends meanwhile.
 
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use conformance_tests::Incoming;
 use serde_json::{Value, json};
 use testkit::{Client, Fsync, Launch, Postgres, SeaweedFs, Steading, eventually, require};
 
@@ -208,6 +214,74 @@ fn what_is_spoilt_in_the_store_is_never_taken_for_the_workspace() {
     std::fs::remove_dir_all(&root).unwrap();
     std::fs::rename(root.with_extension("away"), &root).unwrap();
     assert_eq!(listed(&server.restart().unwrap().client()), before);
+}
+
+/// A way to an object store on which, while `lies` is so, the last byte of each archive that is read comes out wrong.
+/// Gives its address.
+fn lying_store(to: &str, lies: &Arc<AtomicBool>, lied: &Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (to, lies, lied) = (to.to_owned(), Arc::clone(lies), Arc::clone(lied));
+    // It ends with the test.
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let (to, lies, lied) = (to.clone(), Arc::clone(&lies), Arc::clone(&lied));
+            std::thread::spawn(move || {
+                let mut near = BufReader::new(near);
+                if let Ok(Some(asked)) = Incoming::read(&mut near) {
+                    let mut far = TcpStream::connect(&to).unwrap();
+                    write!(far, "{} {} HTTP/1.1\r\n", asked.method, asked.path).unwrap();
+                    for (name, value) in &asked.headers {
+                        if !name.eq_ignore_ascii_case("connection") {
+                            write!(far, "{name}: {value}\r\n").unwrap();
+                        }
+                    }
+                    far.write_all(b"connection: close\r\n\r\n").unwrap();
+                    far.write_all(&asked.body).unwrap();
+                    let mut answer = Vec::new();
+                    far.read_to_end(&mut answer).unwrap();
+                    let archive = asked.method == "GET" && asked.path.contains("/archives/");
+                    if archive && lies.load(SeqCst) && answer.starts_with(b"HTTP/1.1 2") {
+                        *answer.last_mut().unwrap() ^= 1;
+                        lied.fetch_add(1, SeqCst);
+                    }
+                    // The answer's end is that of its connection.
+                    let _ = near.get_mut().write_all(&answer);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn an_archive_that_the_store_has_spoilt_is_noticed_before_the_files_go() {
+    let seaweed = require(SeaweedFs::start());
+    let (lies, lied) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let mut launch = quick();
+    for (name, value) in seaweed.settings() {
+        let through =
+            value.strip_prefix("http://").map(|to| format!("http://{}", lying_store(to, &lies, &lied)));
+        launch = launch.env(name, through.unwrap_or_else(|| value.to_owned()));
+    }
+    let server = require(launch.start());
+    let (client, data) = (server.client(), server.ready().data_dir.clone());
+    let shown = || client.request("GET", "/v1/sandboxes/default").send().unwrap().json().unwrap();
+    run(&client, FILL);
+    let before = listed(&client);
+    // It is noticed, and the files stay, with nothing that was kept of them.
+    let noticed = eventually(LIMIT, || {
+        assert!(!lying(&data).is_empty() && shown()["state"] != "archived", "{}", shown());
+        server.log().contains("a workspace could not be archived").then_some(())
+    });
+    assert!(noticed.is_some() && lied.load(SeqCst) > 0, "{}\n{}", shown(), server.log());
+    assert!(!lying(&data).is_empty() && shown()["state"] != "archived", "{}", shown());
+    assert_eq!((listed(&client), seaweed.names("workspaces").unwrap().len()), (before.clone(), 1));
+    // It is not tried again for a while but by a platform that starts.
+    lies.store(false, SeqCst);
+    let server = server.restart().unwrap();
+    archived(&server);
+    assert_eq!(listed(&server.client()), before);
 }
 
 #[test]

@@ -19,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 const NOBODY: u32 = 65_534;
 
 /// The processes of a server: itself, what starts the process that makes sandboxes, and that process.
-struct Processes {
-    gateway: u32,
-    starter: u32,
-    host: u32,
+pub struct Processes {
+    pub gateway: u32,
+    pub starter: u32,
+    pub host: u32,
 }
 
 impl Processes {
-    fn of(steading: &Steading) -> Self {
+    pub fn of(steading: &Steading) -> Self {
         let gateway = steading.id();
         let starter = child(gateway, "sandbox-starter").expect("nobody starts what makes sandboxes");
         let host = child(starter, "sandbox-host").expect("nobody makes sandboxes");
@@ -45,7 +45,7 @@ fn child(parent: u32, part: &str) -> Option<u32> {
 }
 
 /// A line of a status file (proc(5)).
-fn field(file: &str, name: &str) -> Option<String> {
+pub fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.map(|line| line.trim().to_owned())

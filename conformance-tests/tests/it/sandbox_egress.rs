@@ -339,3 +339,43 @@ fn a_host_that_one_tenant_may_ask_is_none_of_the_others() {
     let other = client.output("shell_run", &ask).unwrap();
     assert!(other["stdout"].as_str().unwrap().contains("sandbox.allow"), "{other}");
 }
+
+#[test]
+fn a_private_address_is_refused_also_where_the_operator_has_listed_it() {
+    let host = TcpListener::bind("127.0.0.9:0").unwrap();
+    let place = host.local_addr().unwrap().to_string();
+    let visits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&visits);
+    // It ends with the test.
+    std::thread::spawn(move || {
+        for visitor in host.incoming() {
+            let mut visitor = visitor.unwrap();
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ = visitor.read(&mut [0; 4096]);
+            let _ =
+                visitor.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nreally");
+        }
+    });
+    let listed =
+        [&place, "169.254.169.254:80", "10.0.0.1:80", "192.168.0.1:80", "[::1]:80", "[fd00:ec2::254]:80"];
+    let launch = || Steading::launch().env("STEADING_SANDBOX_ALLOW", listed.join(","));
+    let ask = |steading: &Steading, place: &str| {
+        let command = format!("curl -gsS --noproxy '' -x http://127.0.0.1:3128 -m 20 http://{place}/");
+        let ran = steading.client().output("shell_run", &json!({ "command": command })).unwrap();
+        ran["stdout"].as_str().unwrap().to_owned()
+    };
+    let steading = require(launch().start());
+    for place in listed {
+        let told = ask(&steading, place);
+        assert!(told.contains("is not at a public address"), "{place}: {told}");
+    }
+    assert!(ask(&steading, "192.168.0.2:80").contains("is not an allowed host"));
+    assert_eq!(visits.load(std::sync::atomic::Ordering::SeqCst), 0);
+    drop(steading);
+    // The same request to the same address gets there where the operator answers for it.
+    let steading = require(launch().env("STEADING_SANDBOX_ORIGINS", &place).start());
+    assert_eq!(
+        (ask(&steading, &place), visits.load(std::sync::atomic::Ordering::SeqCst)),
+        ("really".to_owned(), 1)
+    );
+}

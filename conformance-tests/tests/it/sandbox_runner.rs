@@ -182,3 +182,86 @@ fn only_the_operator_puts_programs_into_sandboxes_and_only_so_many() {
     });
     assert!(seen.is_some());
 }
+
+/// What a sandbox that begins with it shows of a workspace.
+const BOOTED: &str = "(find . -mindepth 1 -printf '%p %y %m %l\\n' | sort; find . -type f | sort | xargs sha256sum) | sha256sum";
+
+#[test]
+fn a_hundred_runs_by_two_versions_of_the_programs_begin_with_the_same_digest() {
+    let server = require(Steading::start());
+    let ask = |method: &str, path: &str, body: &Value| {
+        let request = server.client().in_env("default").request(method, &format!("/v1/sandboxes{path}"));
+        let answer = if body.is_null() { request } else { request.json(body) }.send().unwrap();
+        assert!(answer.status < 300, "{method} {path}: {:?}", answer.text());
+        answer
+    };
+    let exec = |sandbox: &str, command: &str| {
+        let told = ask("POST", &format!("/{sandbox}/exec"), &json!({ "command": command }));
+        let lines = told.text().unwrap().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.last().unwrap()["code"], 0, "{sandbox}: {command}: {lines:?}");
+        lines.iter().filter_map(|line| line["text"].as_str()).collect::<String>()
+    };
+    ask("POST", "", &json!({ "name": "source" }));
+    exec("source", "mkdir -p d/e && seq 1000 > d/f && ln -s d/f l && chmod 700 d/e && ln d/f d/e/g");
+    let shown = exec("source", BOOTED);
+    let base = ask("POST", "/source/freeze", &json!({ "name": "base" })).json().unwrap();
+    let digest = base["digest"].as_str().unwrap();
+    // What a run begins with by its digest, what it finds, and who answers; what it leaves is its own.
+    let run = |name: &str| {
+        ask("POST", "/source/fork", &json!({ "name": name, "snapshot": "base" }));
+        let frozen = ask("POST", &format!("/{name}/freeze"), &json!({})).json().unwrap();
+        let found = exec(name, &format!("{BOOTED}; agent; echo changed > d/f; rm l; touch since"));
+        ask("DELETE", &format!("/{name}"), &Value::Null);
+        (frozen["digest"].as_str().unwrap().to_owned(), found)
+    };
+    let mut runs: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for (round, version) in ["one", "two"].iter().cycle().take(10).enumerate() {
+        assert_eq!(used(&server, &[("agent", &format!("echo {version}"))]).0, 0);
+        let ran = std::thread::scope(|scope| {
+            let run = &run;
+            let half = |half: usize| {
+                scope.spawn(move || {
+                    (0..5).map(|n| run(&format!("run-{round}-{half}-{n}"))).collect::<Vec<_>>()
+                })
+            };
+            [half(0), half(1)].map(|half| half.join().unwrap()).concat()
+        });
+        for it in ran {
+            *runs.entry(it).or_default() += 1;
+        }
+    }
+    let expected = ["one", "two"].map(|version| ((digest.to_owned(), format!("{shown}{version}\n")), 50));
+    assert_eq!(runs, BTreeMap::from(expected));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "where this user's caches are")]
+fn nothing_compiled_from_one_version_is_taken_for_another() {
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
+    let launch = Steading::launch().env("STEADING_SANDBOX_TEMPLATE", "node");
+    let launch = launch.env("STEADING_SANDBOX_TEMPLATES_DIR", home.join(".cache/steading/templates"));
+    let server = require(launch.start());
+    let client = server.client();
+    // Texts of one length, of which each language keeps what it has compiled in the workspace.
+    let set = |word: &str| {
+        [
+            ("answer.py".to_owned(), format!("print('{word}')")),
+            ("main.py".to_owned(), "import answer".to_owned()),
+            ("answer.cjs".to_owned(), format!("console.log('{word}')")),
+            ("main.cjs".to_owned(), "require('./answer.cjs')".to_owned()),
+        ]
+    };
+    let run = "cd /run/steading/runner/current; export PYTHONPYCACHEPREFIX=/workspace/.py NODE_COMPILE_CACHE=/workspace/.js; \
+               python3 main.py; python3 -c 'import answer'; PYTHONPATH=/run/steading/runner/current python3 -c 'import answer'; node main.cjs";
+    for word in ["one", "two", "one"] {
+        let files = set(word);
+        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        assert_eq!(used(&server, &files).0, 0);
+        for _ in 0..2 {
+            assert_eq!(says(&client, run), format!("{word}\n").repeat(4), "version {word}");
+        }
+    }
+    let kept = "find .py -name 'answer*.pyc' | grep -q . && find .js -type f | grep -q . && echo kept";
+    assert_eq!(says(&client, kept), "kept\n", "there were caches to be misled by");
+}

@@ -47,6 +47,9 @@ pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), 
         // It makes namespaces of its own in the one of users, and gives up all else by itself.
         return sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(step, "no_new_privs");
     }
+    if spec.has(Protection::NoNewPrivileges) {
+        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(step, "no_new_privs")?;
+    }
     if !spec.has(Protection::Privileges) {
         return Ok(());
     }
@@ -75,10 +78,7 @@ pub(super) fn become_hand(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<(), 
             break;
         }
     }
-    if !spec.has(Protection::NoNewPrivileges) {
-        return Ok(());
-    }
-    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at(step, "no_new_privs")
+    Ok(())
 }
 
 /// What the first process does before anything else: its memory and files are nobody's, and it does not outlive whoever

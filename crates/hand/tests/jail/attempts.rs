@@ -25,8 +25,12 @@ const OF_ROOT: &[&str] = &[
     "unshare 131072",
     "unshare 1073741824",
     "clone 131072",
-    "setns",
+    "setns /proc/self/ns/uts",
+    "setns /proc/1/ns/uts",
+    "setns /proc/1/ns/net",
     "bpf",
+    "perf",
+    "userfaultfd 0",
     "kexec",
     "init_module",
     "delete_module",
@@ -51,7 +55,7 @@ const OF_ANYBODY: &[&str] = &[
     "clone3 268435456",
     "keyctl",
     "add_key",
-    "userfaultfd",
+    "userfaultfd 1",
     "io_uring",
     "personality",
     "quotactl",
@@ -69,11 +73,17 @@ const OF_ANYBODY: &[&str] = &[
 ];
 
 /// What takes the first process's own privileges.
-const OF_THE_FIRST: &[&str] = &["setuid", "setgroups", "kill 1", "open /proc/1/maps", "open /proc/1/environ"];
-
-/// What also takes a way around Landlock.
-const OF_ITS_FILES: &[&str] =
-    &["list /proc/1/fd", "readlink /proc/1/exe", "open /proc/1/mem", "list /proc/1/root/"];
+const OF_THE_FIRST: &[&str] = &[
+    "setuid",
+    "setgroups",
+    "kill 1",
+    "open /proc/1/maps",
+    "open /proc/1/environ",
+    "open /proc/1/mem",
+    "list /proc/1/fd",
+    "list /proc/1/root/",
+    "readlink /proc/1/exe",
+];
 
 /// What also takes a system call that is filtered.
 const OF_ITS_MEMORY: &[&str] = &["ptrace", "process_vm_readv", "pidfd_getfd"];
@@ -84,31 +94,45 @@ const OF_SETTINGS: &[&str] = &["write /proc/sys/kernel/core_pattern"];
 /// A program that makes its user root.
 const OF_OWNERS: &[&str] = &["suid"];
 
+/// A program whose file has a privilege that its user has not.
+const OF_FILES: &[&str] = &["capable"];
+
 /// Each attempt, with the protections without which it succeeds or fails for its own nonsense only. Without those of the
 /// first the user is the host's root in the jail's other namespaces.
 pub const TABLE: &[(&[&str], &[&str])] = &[
     (&["seccomp", "landlock", "privileges", "users"], OF_ROOT),
     (&["seccomp"], OF_ANYBODY),
     (&["privileges"], OF_THE_FIRST),
-    (&["privileges", "landlock"], OF_ITS_FILES),
     (&["privileges", "seccomp"], OF_ITS_MEMORY),
     (&["users", "privileges", "proc", "landlock"], OF_SETTINGS),
     (&["nosuid", "no_new_privileges", "seccomp", "landlock"], OF_OWNERS),
+    (&["nosuid", "no_new_privileges", "seccomp", "landlock", "privileges"], OF_FILES),
 ];
 
-/// Whether the machine's own root gets no further than that: its kernel is built without what the attempt is about, or it
-/// runs without a capability that the attempt takes.
-pub fn is_beyond_root(name: &str, result: &str) -> bool {
+/// What a program's file has to say, as the attribute `security.capability`, so that it has the privilege to become
+/// anybody (version 2, in force from the start).
+pub const CAPABLE: [u8; 20] = [1, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What this machine's own root gets no further with, so that nothing here shows that these attempts are real: its kernel
+/// is built without what they are about, or it runs without a capability that they take. Any other one that fails where
+/// nothing is against it is a mistake of the table.
+pub fn beyond_root() -> Vec<&'static str> {
     const RESOURCE: u64 = 1 << 24;
-    match name {
-        "kexec" | "init_module" | "delete_module" => result == "errno 38",
-        "rlimit" => {
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-            u64::from_str_radix(held.trim(), 16).unwrap() & RESOURCE == 0
-        }
-        _ => false,
+    let missing = |path: &str| fs::metadata(path).is_err();
+    let off = |switch: &str| fs::read_to_string(switch).is_ok_and(|value| value.trim() == "1");
+    let mut beyond = Vec::new();
+    if missing("/sys/kernel/kexec_loaded") || off("/proc/sys/kernel/kexec_load_disabled") {
+        beyond.push("kexec");
     }
+    if missing("/proc/modules") || off("/proc/sys/kernel/modules_disabled") {
+        beyond.extend(["init_module", "delete_module"]);
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    if u64::from_str_radix(held.trim(), 16).unwrap() & RESOURCE == 0 {
+        beyond.push("rlimit");
+    }
+    beyond
 }
 
 /// Tries what the file `attempt` names and leaves what came of it in the file `result`.
@@ -124,9 +148,9 @@ pub fn attempt() {
     fs::write("result", result).unwrap();
 }
 
-/// Whether the kernel has said no: EPERM, EACCES, ENOSYS.
+/// Whether the kernel has said no: EPERM, EACCES, EROFS, ENOSYS.
 pub fn denied(result: &str) -> bool {
-    ["errno 1", "errno 13", "errno 38"].contains(&result)
+    ["errno 1", "errno 13", "errno 30", "errno 38"].contains(&result)
 }
 
 fn call(number: c_long, arguments: [u64; 5]) -> io::Result<()> {
@@ -164,7 +188,12 @@ fn attempt_named(name: &str) -> io::Result<()> {
         "umount" => call(libc::SYS_umount2, [text("/usr"), libc::MNT_DETACH as u64, 0, 0, 0]),
         "fsopen" => call(libc::SYS_fsopen, [text("tmpfs"), 0, 0, 0, 0]),
         "open_tree" => call(libc::SYS_open_tree, [libc::AT_FDCWD as u64, text("/usr"), 1, 0, 0]),
-        "move_mount" => call(libc::SYS_move_mount, [u64::MAX, text(""), u64::MAX, text(""), 0]),
+        "move_mount" => {
+            let (tree, place) = (fs::File::open("/usr")?, text("/tmp"));
+            let tree = std::os::fd::AsRawFd::as_raw_fd(&tree) as u64;
+            // MOVE_MOUNT_F_EMPTY_PATH
+            call(libc::SYS_move_mount, [tree, text(""), libc::AT_FDCWD as u64, place, 4])
+        }
         "mount_setattr" => call(libc::SYS_mount_setattr, [libc::AT_FDCWD as u64, text("/usr"), 0, there, 32]),
         "pivot_root" => call(libc::SYS_pivot_root, [text("/tmp"), text("/tmp"), 0, 0, 0]),
         "chroot" => call(libc::SYS_chroot, [text("/tmp"), 0, 0, 0, 0]),
@@ -177,7 +206,7 @@ fn attempt_named(name: &str) -> io::Result<()> {
             cloned(libc::SYS_clone3, [arguments.as_ptr() as u64, 64])
         }
         "setns" => {
-            let namespace = fs::File::open("/proc/self/ns/uts")?;
+            let namespace = fs::File::open(argument)?;
             let number = std::os::fd::AsRawFd::as_raw_fd(&namespace);
             call(libc::SYS_setns, [number as u64, 0, 0, 0, 0])
         }
@@ -190,7 +219,7 @@ fn attempt_named(name: &str) -> io::Result<()> {
         }
         "pidfd_getfd" => {
             let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, 1, 0) };
-            call(libc::SYS_pidfd_getfd, [pidfd as u64, 3, 0, 0, 0])
+            call(libc::SYS_pidfd_getfd, [pidfd as u64, 0, 0, 0, 0])
         }
         "open" => fs::File::open(argument).map(drop),
         "list" => fs::read_dir(argument).map(drop),
@@ -201,17 +230,41 @@ fn attempt_named(name: &str) -> io::Result<()> {
         }
         "keyctl" => call(libc::SYS_keyctl, [0, (-3_i64) as u64, 1, 0, 0]),
         "add_key" => call(libc::SYS_add_key, [text("user"), text("x"), text("y"), 1, (-2_i64) as u64]),
-        "userfaultfd" => call(libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        "userfaultfd" => call(libc::SYS_userfaultfd, [argument.parse().unwrap(), 0, 0, 0, 0]),
         "io_uring" => call(libc::SYS_io_uring_setup, [4, there, 0, 0, 0]),
-        "bpf" => call(libc::SYS_bpf, [0, there, 64, 0, 0]),
-        "perf" => call(libc::SYS_perf_event_open, [there, 0, u64::MAX, u64::MAX, 0]),
+        "bpf" => {
+            // BPF_MAP_CREATE of an array of one number.
+            let array = [2_u32, 4, 4, 1, 0, 0, 0, 0];
+            call(libc::SYS_bpf, [0, array.as_ptr() as u64, 32, 0, 0])
+        }
+        "perf" => {
+            // PERF_TYPE_SOFTWARE, whose first event is the processor's clock.
+            let event = [1_u32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            call(libc::SYS_perf_event_open, [event.as_ptr() as u64, 0, u64::MAX, u64::MAX, 0])
+        }
         "kexec" => call(libc::SYS_kexec_load, [0, 1000, 0, u64::MAX, 0]),
         "init_module" => call(libc::SYS_init_module, [0, 0, 0, 0, 0]),
         "delete_module" => call(libc::SYS_delete_module, [text("nosuchmodule"), 0, 0, 0, 0]),
-        "open_by_handle_at" => call(libc::SYS_open_by_handle_at, [u64::MAX, 0, 0, 0, 0]),
+        "open_by_handle_at" => {
+            // The handle of a directory that everybody may see, where somebody gives it; 128 bytes of room for it.
+            let directory = fs::File::open("/workspace")?;
+            let number = std::os::fd::AsRawFd::as_raw_fd(&directory) as u64;
+            let (mut handle, mut mount) = ([0_u32; 34], 0_i32);
+            handle[0] = 128;
+            let handle = handle.as_mut_ptr() as u64;
+            let mount = (&raw mut mount) as u64;
+            // AT_EMPTY_PATH
+            let _ = call(libc::SYS_name_to_handle_at, [number, text(""), handle, mount, 0x1000]);
+            call(libc::SYS_open_by_handle_at, [number, handle, 0, 0, 0])
+        }
         "personality" => call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0]),
         "quotactl" => call(libc::SYS_quotactl, [u64::MAX, text("/"), 0, 0, 0]),
-        "acct" => call(libc::SYS_acct, [text("/nowhere"), 0, 0, 0, 0]),
+        "acct" => {
+            fs::write("/tmp/acct", "")?;
+            let begun = call(libc::SYS_acct, [text("/tmp/acct"), 0, 0, 0, 0]);
+            // Where it worked the host's own goes on without.
+            if begun.is_ok() { call(libc::SYS_acct, [0; 5]) } else { begun }
+        }
         "swapon" => call(libc::SYS_swapon, [text("/nowhere"), 0, 0, 0, 0]),
         "reboot" => call(libc::SYS_reboot, [1, 2, 3, 0, 0]),
         "clock_settime" => call(libc::SYS_clock_settime, [99, there, 0, 0, 0]),
@@ -261,6 +314,24 @@ fn attempt_named(name: &str) -> io::Result<()> {
         "core" => {
             let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             call(libc::SYS_prlimit64, [0, u64::from(libc::RLIMIT_CORE), (&raw const limit) as u64, 0, 0])
+        }
+        "capable" => {
+            // Whoever has privileges of its own gives them up first; who has none does not get so far, which is as good.
+            let (version, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+            let _ = call(libc::SYS_setuid, [1000, 0, 0, 0, 0]);
+            call(libc::SYS_capset, [version.as_ptr() as u64, none.as_ptr() as u64, 0, 0, 0])?;
+            let mut program = std::process::Command::new("/workspace/capable");
+            let status = program.arg("/proc/self/status").output()?.stdout;
+            match String::from_utf8_lossy(&status).contains("CapEff:\t0000000000000080") {
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            }
+        }
+        "udp" => {
+            let address: SocketAddr = argument.parse().unwrap();
+            let own = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            // Nothing is sent; it is enough that there is a way.
+            std::net::UdpSocket::bind(own)?.connect(address)
         }
         "suid" => {
             let said = std::process::Command::new("/workspace/suid").arg("-u").output()?;

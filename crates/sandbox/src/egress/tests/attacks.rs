@@ -37,6 +37,59 @@ async fn no_writing_of_loopback_is_reached() {
     assert_eq!(*sandbox.known.asked.lock().unwrap(), ["b.test"]);
 }
 
+#[test]
+fn a_name_that_changes_its_mind_leads_to_no_private_address() {
+    // In a network of its own an address that is everybody's is this machine's, so that it can be dialled.
+    let alone = "ip link set lo up && ip addr add 8.8.8.8/32 dev lo && exec \"$0\" --exact --ignored --nocapture \"$1\"";
+    let name = "egress::tests::attacks::where_a_public_address_answers";
+    let mut command = std::process::Command::new("unshare");
+    let command = command.args(["--net", "sh", "-c", alone]).arg(std::env::current_exe().unwrap()).arg(name);
+    let ran = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{ran:?}");
+}
+
+#[tokio::test]
+#[ignore = "runs in a network of its own, started by the one above"]
+async fn where_a_public_address_answers() {
+    let server = Server::everywhere(|_| ok("reached")).await;
+    let a = server.named("a.test");
+    let sandbox = Sandbox::under(policy(&[&a], &[]));
+    let says = |turns: &[&[&str]]| {
+        let turns = turns.iter().map(|turn| turn.iter().map(|it| it.parse().unwrap()).collect());
+        *sandbox.known.fickle.lock().unwrap() = turns.collect();
+        sandbox.known.asked.lock().unwrap().clear();
+    };
+    let asked = || sandbox.known.asked.lock().unwrap().clone();
+    let get = format!("GET http://{a}/ HTTP/1.1\r\nconnection: close\r\n\r\n");
+    let connect = format!("CONNECT {a} HTTP/1.1\r\nhost: {a}\r\nconnection: close\r\n\r\n");
+    // It is asked once, and what was judged is dialled; whatever it would say next.
+    says(&[&["8.8.8.8"], &["127.0.0.1"]]);
+    assert_eq!(parts(&sandbox.ask(&get).await), ("HTTP/1.1 200 OK", "reached"));
+    assert_eq!((asked(), server.connections()), (vec!["a.test".to_owned()], 1));
+    // The next request is judged anew.
+    for request in [&get, &connect] {
+        says(&[&["127.0.0.1"], &["8.8.8.8"]]);
+        let answer = sandbox.ask(request).await;
+        assert!(parts(&answer).0.contains("is not at a public address"), "{request}: {answer}");
+    }
+    says(&[&["8.8.8.8"], &["127.0.0.1"], &["8.8.8.8"]]);
+    let mut kept = sandbox.open().await;
+    kept.write_all(format!("GET http://{a}/ HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+    assert!(head(&mut kept).await.starts_with("HTTP/1.1 200 "));
+    kept.read_exact(&mut [0; "reached".len()]).await.unwrap();
+    kept.write_all(get.as_bytes()).await.unwrap();
+    // One that is asked over the connection that is there stays with the address that was judged.
+    assert_eq!(parts(&rest(&mut kept).await), ("HTTP/1.1 200 OK", "reached"));
+    assert_eq!((asked().len(), server.connections()), (1, 2));
+    // Of several only the public ones are tried, first or last.
+    for turn in [["127.0.0.1", "8.8.8.8"], ["8.8.8.8", "10.0.0.1"]] {
+        says(&[&turn]);
+        assert_eq!(parts(&sandbox.ask(&get).await), ("HTTP/1.1 200 OK", "reached"));
+    }
+    assert_eq!(*server.reached.lock().unwrap(), ["8.8.8.8"; 4]);
+}
+
 #[tokio::test]
 async fn a_redirect_to_a_denied_host_is_the_programs_next_request_and_refused() {
     let inner = Server::start(|_| ok("inner")).await;

@@ -8,7 +8,7 @@ mod secrets;
 mod server;
 mod tls;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -41,14 +41,17 @@ impl Journal for Kept {
 #[derive(Default)]
 struct Known {
     names: HashMap<&'static str, IpAddr>,
+    /// What it says first, one after the other, whatever the name.
+    fickle: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Names for Known {
     fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, std::io::Result<Vec<IpAddr>>> {
         self.asked.lock().unwrap().push(name.to_owned());
-        let found = self.names.get(name).copied();
-        Box::pin(async move { found.map(|found| vec![found]).ok_or(std::io::ErrorKind::NotFound.into()) })
+        let turn = self.fickle.lock().unwrap().pop_front();
+        let found = turn.or_else(|| self.names.get(name).map(|found| vec![*found]));
+        Box::pin(async move { found.ok_or(std::io::ErrorKind::NotFound.into()) })
     }
 }
 
@@ -72,7 +75,7 @@ impl Sandbox {
     fn trusting(policy: Policy, roots: RootCertStore) -> Self {
         let here = IpAddr::from([127, 0, 0, 1]);
         let names = HashMap::from(["a.test", "b.test", "c.test"].map(|name| (name, here)));
-        let known = Arc::new(Known { names, asked: Mutex::default() });
+        let known = Arc::new(Known { names, ..Known::default() });
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("egress.sock");
         let kept = Arc::new(Kept::default());

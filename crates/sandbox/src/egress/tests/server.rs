@@ -15,24 +15,38 @@ pub(super) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<Mutex<usize>>,
+    /// The addresses at which it was reached.
+    pub(super) reached: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// One that answers each request with what `answer` makes of its head and body.
     pub(super) async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", answer).await
+    }
+
+    /// The same at every address of this machine.
+    pub(super) async fn everywhere(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::at("0.0.0.0:0", answer).await
+    }
+
+    async fn at(place: &str, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, connections) = (Arc::new(Mutex::default()), Arc::new(Mutex::new(0)));
+        let reached = Arc::<Mutex<Vec<String>>>::default();
         let (kept, counted, answer) = (Arc::clone(&requests), Arc::clone(&connections), Arc::new(answer));
+        let seen = Arc::clone(&reached);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 *counted.lock().unwrap() += 1;
+                seen.lock().unwrap().push(stream.local_addr().unwrap().ip().to_string());
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 tokio::spawn(async move { serve(stream, &kept, answer.as_ref()).await });
             }
         });
-        Self { address, requests, connections, task }
+        Self { address, requests, connections, reached, task }
     }
 
     /// The same over TLS, as one of the hosts of `world`.
@@ -56,7 +70,7 @@ impl Server {
                 });
             }
         });
-        Self { address, requests, connections, task }
+        Self { address, requests, connections, reached: Arc::default(), task }
     }
 
     /// One that sends back what it gets.
@@ -71,7 +85,7 @@ impl Server {
                 });
             }
         });
-        Self { address, requests: Arc::default(), connections: Arc::default(), task }
+        Self { address, requests: Arc::default(), connections: Arc::default(), reached: Arc::default(), task }
     }
 
     /// `name` with its port.
