@@ -21,8 +21,8 @@ pub use error::{Error, Source};
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
-    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, Sender, Servers, Text, TlsMode,
-    Vouched,
+    AcmeChallenge, Addresses, Contact, Format, Hidden, Level, MailServer, OrZero, Sender, Servers, Text,
+    TlsMode, Vouched,
 };
 
 /// The file that is read from the working directory when `--config` names no other.
@@ -229,11 +229,11 @@ pub struct Sandbox {
     /// After how many it is ended; its files stay.
     pub park_after_s: u64,
     /// After how many its files are archived; never where it is 0.
-    pub archive_after_s: u64,
+    pub archive_after_s: OrZero,
     /// What a new one has below `/usr/local`.
     pub template: Template,
     /// How many are made before anybody asks.
-    pub spares: usize,
+    pub spares: OrZero,
     /// Where that is put together; below the data directory where it is not said.
     pub templates_dir: Option<PathBuf>,
     /// How long a run token is good for, in seconds.
@@ -310,9 +310,9 @@ impl Default for Config {
                 snapshot_bytes_of_tenant: 20 << 30,
                 freeze_after_s: 30,
                 park_after_s: 300,
-                archive_after_s: 3 * 24 * 3_600,
+                archive_after_s: OrZero(3 * 24 * 3_600),
                 template: Template::Blank,
-                spares: 2,
+                spares: OrZero(2),
                 templates_dir: None,
                 token_s: 900,
                 egress_bytes: 20 << 30,

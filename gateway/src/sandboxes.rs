@@ -121,7 +121,11 @@ fn settings(config: &Config) -> Result<Settings> {
     let wanted = &config.sandbox;
     // Those that are made before anybody asks share the machine's kernel; nobody asks for such where all must not.
     let nobody_asks = wanted.isolation.all.is_some_and(|least| least > Isolation::Namespaces);
-    let count = if nobody_asks { 0 } else { wanted.spares.min(wanted.awake) };
+    let count = if nobody_asks {
+        0
+    } else {
+        usize::try_from(wanted.spares.0).unwrap_or(usize::MAX).min(wanted.awake)
+    };
     let settings = below(&directory, templates, Spares { count, limits: each(config) });
     Ok(Settings { runsc: wanted.runsc.clone(), ..settings })
 }
@@ -183,7 +187,7 @@ pub fn hands(
         quota_bytes: Some(wanted.workspace_bytes),
         freeze_after: Duration::from_secs(wanted.freeze_after_s),
         park_after: Duration::from_secs(wanted.park_after_s),
-        archive_after: Some(wanted.archive_after_s).filter(|after| *after > 0).map(Duration::from_secs),
+        archive_after: Some(wanted.archive_after_s.0).filter(|after| *after > 0).map(Duration::from_secs),
         template: wanted.template,
         token: Duration::from_secs(wanted.token_s),
         preview_domain: config

@@ -52,6 +52,9 @@ fn a_file_is_read() {
     expected.mcp.body_limit = 1000;
     expected.log.level = Level::Warn;
     assert_eq!(config, expected);
+    // What 0 says is said.
+    let none = parse("[sandbox]\nspares = 0\narchive_after_s = 0").unwrap().sandbox;
+    assert_eq!((none.spares, none.archive_after_s), (OrZero(0), OrZero(0)));
 }
 
 #[test]
@@ -80,6 +83,12 @@ fn what_is_wrong_is_named_with_its_line() {
         "[mcp]\nbody_limit = -1",
         expect![[
             r#"steading.toml, line 2: mcp.body_limit must be a whole number from 1 to 18446744073709551615"#
+        ]],
+    );
+    check(
+        "[sandbox]\nspares = -1",
+        expect![[
+            r#"steading.toml, line 2: sandbox.spares must be a whole number up to 18446744073709551615"#
         ]],
     );
     check("listen = 8787", expect!["steading.toml, line 1: listen must be text in quotes"]);

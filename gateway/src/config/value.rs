@@ -68,6 +68,23 @@ macro_rules! whole_number {
 
 whole_number!(u32, u64, usize);
 
+/// A whole number of which 0 is one, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrZero(pub u64);
+
+impl Value for OrZero {
+    const KIND: Kind = Kind::Integer;
+
+    fn read(text: &str) -> Result<Self, String> {
+        let number = text.replace('_', "").parse();
+        number.map(Self).map_err(|_| format!("must be a whole number up to {}", u64::MAX))
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 impl Value for SocketAddr {
     const KIND: Kind = Kind::Text;
 
