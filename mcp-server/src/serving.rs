@@ -5,7 +5,7 @@ use std::time::Duration;
 use hands::{Reached, Who};
 use kernel::{Code, Error, Result};
 use store::{Served, Workspace};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::platform::Platform;
 
@@ -59,8 +59,8 @@ impl Platform {
     /// # Errors
     /// `unavailable` where nothing comes to listen, with the last that the command has written.
     pub async fn listens(&self, workspace: &Workspace, port: u16) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
         let hand = self.hands.wake(workspace).await?;
+        let until = Instant::now() + PATIENCE;
         match self.hands.reach(workspace, &hand, port, Who::Owner, until).await? {
             Reached::Listens(_) => return Ok(()),
             Reached::Silent(said) => return Err(silent(port, &said)),
@@ -69,7 +69,7 @@ impl Platform {
         }
         while Instant::now() < until {
             sleep(STEP).await;
-            if hand.dial(port).await.is_ok() {
+            if timeout_at(until, hand.dial(port)).await.is_ok_and(|dialled| dialled.is_ok()) {
                 return Ok(());
             }
         }
@@ -89,5 +89,5 @@ fn silent(port: u16, said: &str) -> Error {
     let message = format!("the command does not listen on port {port} of the sandbox, {written}");
     Error::new(Code::Unavailable, message)
         .field("/port")
-        .hint("mend what it says, or give another command or port; it must listen on 127.0.0.1 or 0.0.0.0")
+        .hint("mend what it says, or give another command or port; it must listen on 127.0.0.1 or 0.0.0.0. One that still runs goes on: command \"\" ends it")
 }

@@ -74,14 +74,16 @@ impl Hands {
             return Err(Error::not_found(format!("environment \"{}\"", env.id())));
         }
         // Whoever makes one from here on knows of it.
+        let mut outcome = Ok(());
         for workspace in inner.store.workspaces().list(env.id()).await? {
-            let slot = inner.slot(workspace.id);
+            let Some(slot) = inner.slots().get(&workspace.id).cloned() else { continue };
             let mut held = slot.lock().await;
             if held.as_ref().is_some_and(|awake| Some(awake.isolation) < least) {
-                inner.end(&slot, &mut held).await?;
+                // One that does not end keeps no other from it.
+                outcome = outcome.and(inner.end(&slot, &mut held).await);
             }
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -135,11 +137,6 @@ impl Inner {
                 .source(why))
         };
         self.has_gvisor.get_or_try_init(|| tried).await.map(drop)
-    }
-
-    /// Whether it has shown that it makes sandboxes that gVisor keeps apart.
-    pub(crate) fn makes_gvisor(&self) -> bool {
-        self.has_gvisor.initialized()
     }
 }
 

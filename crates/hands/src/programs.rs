@@ -143,15 +143,12 @@ impl Inner {
         let id = WorkspaceId::new();
         self.local.create_workspace(id, Origin::Empty, LEAST_QUOTA).await?;
         let tried = async {
-            let demands = &self.limits.isolation;
-            let has_gvisor = demands.all == Some(Isolation::Gvisor);
-            if has_gvisor {
+            if self.limits.isolation.all == Some(Isolation::Gvisor) {
                 return self.try_in(id, version, Isolation::Gvisor).await;
             }
-            let may_have =
-                demands.of.values().any(|least| *least >= Isolation::Gvisor) || self.makes_gvisor();
             let is_whole = self.try_in(id, version, Isolation::Namespaces).await?;
-            if is_whole && may_have && self.can_meet(Isolation::Gvisor).await.is_ok() {
+            // Where it can be had, somebody may demand it tomorrow.
+            if is_whole && self.can_meet(Isolation::Gvisor).await.is_ok() {
                 return self.try_in(id, version, Isolation::Gvisor).await;
             }
             Ok(is_whole)

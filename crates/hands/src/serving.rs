@@ -17,8 +17,13 @@ const MOST: i64 = 8;
 const COMMAND: usize = 4_096;
 const CWD: usize = 1_024;
 
-/// How long after one has begun another one may.
+/// How long after one has ended soon it may begin again, for those who only look; each time it does so twice as long, up to
+/// the other.
 const AGAIN: Duration = Duration::from_secs(3);
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// How long a connection and a list of what runs may take.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// How long one has until it listens.
 const LISTENS: Duration = Duration::from_secs(20);
@@ -39,8 +44,10 @@ pub(crate) struct Begun {
     served: Served,
     handle: u32,
     at: Instant,
-    /// The last of its output, where nothing of it runs any more.
-    over: Option<String>,
+    /// Where nothing of it runs any more: the last of its output, and since when that is known.
+    over: Option<(String, Instant)>,
+    /// How long it is left alone then.
+    pause: Duration,
 }
 
 /// Who wants to see a port.
@@ -100,13 +107,18 @@ impl Hands {
             .hint("forget one that is not needed: command \"\", with its port"))
     }
 
-    /// Forgets the command of a port. What runs of it goes on.
+    /// Forgets the command of a port, and ends what runs of it.
     ///
     /// # Errors
     /// Where the control plane fails.
     pub async fn stop_serving(&self, workspace: &Workspace, port: u16) -> Result<()> {
         self.0.store.workspaces().unserve(workspace.id, port).await?;
-        self.0.slot(workspace.id).serving.lock().await.remove(&port);
+        let Some(begun) = self.0.slot(workspace.id).serving.lock().await.remove(&port) else { return Ok(()) };
+        if let Some(awake) = begun.awake.upgrade().filter(|awake| begun.over.is_none() && !awake.has_ended())
+        {
+            // It may end by itself meanwhile.
+            drop(timeout(ANSWER, Hand::new(&awake).kill(begun.handle, SIGKILL)).await);
+        }
         Ok(())
     }
 
@@ -132,33 +144,39 @@ impl Hands {
         by: Who,
         until: tokio::time::Instant,
     ) -> Result<Reached> {
-        if let Ok(connection) = hand.dial(port).await {
-            return Ok(Reached::Listens(Box::new(connection)));
+        match dialled(hand, port).await {
+            Dialled::Listens(connection) => return Ok(Reached::Listens(connection)),
+            // Who listens and does not answer is not begun once more.
+            Dialled::Hangs => return Ok(Reached::Silent(String::new())),
+            Dialled::Nothing => {}
         }
         let (mut began, mut steps) = (false, STEPS.into_iter());
         let mut step = Duration::ZERO;
         loop {
             let (workspace, own) = (workspace.clone(), hand.again());
+            let now = by == Who::Owner && !began;
             let seen = self
                 .to_its_end(move |hands| async move {
                     let serving = Arc::clone(&hands.0.slot(workspace.id).serving);
                     let mut all = serving.lock().await;
                     // Who waits for one that was changed meanwhile waits for the other.
                     match hands.served(&workspace, port).await? {
-                        Some(served) => see_to(&mut all, &own, served).await.map(Some),
+                        Some(served) => see_to(&mut all, &own, served, now).await.map(Some),
                         None => Ok(None),
                     }
                 })
                 .await?;
             let Some(seen) = seen else { return Ok(Reached::Nothing) };
             // It may have begun to listen before it was looked at.
-            if let Ok(connection) = hand.dial(port).await {
-                return Ok(Reached::Listens(Box::new(connection)));
+            match dialled(hand, port).await {
+                Dialled::Listens(connection) => return Ok(Reached::Listens(connection)),
+                Dialled::Hangs => return Ok(Reached::Silent(String::new())),
+                Dialled::Nothing => {}
             }
             let mut running = None;
             match seen {
                 Seen::Began(handle) => (began, running) = (true, Some(handle)),
-                Seen::Runs(handle) => running = Some(handle),
+                Seen::Runs(handle) => (began, running) = (true, Some(handle)),
                 Seen::Hangs(_) if by == Who::Visitor => return Ok(Reached::Silent(String::new())),
                 Seen::Hangs(handle) => return Ok(Reached::Silent(said(hand, handle).await)),
                 Seen::Over(said) if began || by == Who::Visitor => return Ok(Reached::Silent(said)),
@@ -176,8 +194,27 @@ impl Hands {
     }
 }
 
-/// Begins the command of a port, unless it runs or has begun a moment ago.
-async fn see_to(all: &mut HashMap<u16, Begun>, hand: &Hand, served: Served) -> Result<Seen> {
+/// What there is at a port.
+enum Dialled {
+    Listens(Box<Connection>),
+    Hangs,
+    Nothing,
+}
+
+async fn dialled(hand: &Hand, port: u16) -> Dialled {
+    match timeout(ANSWER, hand.dial(port)).await {
+        Ok(Ok(connection)) => Dialled::Listens(Box::new(connection)),
+        Ok(Err(session::Error::Refused(failure))) if failure.cause == session::Cause::NotFound => {
+            Dialled::Nothing
+        }
+        // It is full of connections, or stopped, or gone: nothing is begun for that.
+        Ok(Err(_)) | Err(_) => Dialled::Hangs,
+    }
+}
+
+/// Begins the command of a port, unless it runs, or has ended soon and a moment ago. With `now` that is not waited for.
+async fn see_to(all: &mut HashMap<u16, Begun>, hand: &Hand, served: Served, now: bool) -> Result<Seen> {
+    let mut pause = AGAIN;
     if let Some(begun) = all.get_mut(&served.port) {
         let is_this_one = std::ptr::eq(begun.awake.as_ptr(), Arc::as_ptr(hand.awake()));
         let is_same = begun.served == served;
@@ -189,17 +226,33 @@ async fn see_to(all: &mut HashMap<u16, Begun>, hand: &Hand, served: Served) -> R
             // Another one is to serve the port.
             hand.kill(begun.handle, SIGKILL).await?;
         }
-        if is_same && begun.at.elapsed() < AGAIN {
-            let over = begun.over.clone().filter(|_| is_this_one);
-            return Ok(over.map_or(Seen::Waits, Seen::Over));
+        match &begun.over {
+            Some((said, since)) if is_same && is_this_one => {
+                if !now && since.elapsed() < begun.pause {
+                    return Ok(Seen::Over(said.clone()));
+                }
+                pause = if begun.pause.is_zero() { AGAIN } else { (begun.pause * 2).min(AT_MOST) };
+            }
+            _ if is_same && !now && begun.at.elapsed() < AGAIN => return Ok(Seen::Waits),
+            _ => {}
         }
     }
     let mut exec = Exec::command(served.command.clone());
     exec.cwd.clone_from(&served.cwd);
-    let handle = hand.spawn(exec).await?;
-    let awake = Arc::downgrade(hand.awake());
-    all.insert(served.port, Begun { awake, served, handle, at: Instant::now(), over: None });
-    Ok(Seen::Began(handle))
+    let (awake, at) = (Arc::downgrade(hand.awake()), Instant::now());
+    match hand.spawn(exec).await {
+        Ok(handle) => {
+            all.insert(served.port, Begun { awake, served, handle, at, over: None, pause });
+            Ok(Seen::Began(handle))
+        }
+        // What cannot begin has ended at once.
+        Err(session::Error::Refused(failure)) => {
+            let over = Some((failure.message.clone(), at));
+            all.insert(served.port, Begun { awake, served, handle: 0, at, over, pause });
+            Ok(Seen::Over(failure.message))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Begun {
@@ -208,8 +261,13 @@ impl Begun {
         if self.over.is_some() {
             return Ok(false);
         }
-        let found = hand.processes().await?.into_iter().find(|it| it.handle == self.handle);
-        match found {
+        let silent = |_| Error::new(Code::Unavailable, "the sandbox does not say what runs in it");
+        let all = timeout(ANSWER, hand.processes()).await.map_err(silent)??;
+        // One that has served for a while begins again at once.
+        if self.at.elapsed() > LISTENS {
+            self.pause = Duration::ZERO;
+        }
+        match all.into_iter().find(|it| it.handle == self.handle) {
             Some(found) if found.state == State::Running => return Ok(true),
             Some(_) => {
                 let said = said(hand, self.handle).await;
@@ -218,10 +276,10 @@ impl Begun {
                         return Ok(true);
                     }
                     Err(session::Error::Closed) => return Err(session::Error::Closed.into()),
-                    _ => self.over = Some(said),
+                    _ => self.over = Some((said, Instant::now())),
                 }
             }
-            None => self.over = Some(String::new()),
+            None => self.over = Some((String::new(), Instant::now())),
         }
         Ok(false)
     }

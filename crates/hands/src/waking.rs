@@ -97,14 +97,20 @@ impl Hands {
             return Err(Error::not_found("such workspace (any more)"));
         };
         inner.tidy().await?;
+        let begins_with = match workspace.frozen {
+            Some(frozen) => {
+                let all = inner.store.workspaces().snapshots(workspace.id).await?;
+                all.iter().find(|it| it.id == frozen).map(|it| it.bytes)
+            }
+            None => None,
+        };
         inner.take_place(&slot, workspace.tenant).await?;
         let version = inner.local.newest();
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
                 let hand = Hand::new(&awake);
-                if let Some(frozen) = workspace.frozen {
-                    let all = inner.store.workspaces().snapshots(workspace.id).await?;
-                    slot.begins_with(all.iter().find(|it| it.id == frozen).map(|it| it.bytes));
+                if workspace.frozen.is_some() {
+                    slot.begins_with(begins_with);
                 } else if workspace.kept == Kept::Unsaid && workspace.used == workspace.created {
                     slot.begins_with(Some(0));
                 }

@@ -46,9 +46,12 @@ pub async fn set(
             let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
             let platform = api.platform();
             let found = platform.control.environments().get(&tenant, &env).await?;
-            let wanted: Wanted = serde_json::from_value(input).map_err(|error| {
-                Error::invalid("", error.to_string()).hint("send {\"isolation\": \"gvisor\"}")
-            })?;
+            let hint = "send {\"isolation\": \"gvisor\"}, or null for what the operator demands";
+            if input.get("isolation").is_none() {
+                return Err(Error::invalid("/isolation", "it is missing").hint(hint));
+            }
+            let wanted: Wanted = serde_json::from_value(input)
+                .map_err(|error| Error::invalid("", error.to_string()).hint(hint))?;
             let least = wanted.isolation.as_deref().map(sandboxes::isolation).transpose()?;
             platform.hands.demand(&Env::for_upkeep(found.tenant, found.id), least).await?;
             Ok(wanted.isolation)

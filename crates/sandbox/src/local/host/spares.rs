@@ -104,7 +104,11 @@ impl Host {
         spares.extend(told);
         drop(spares);
         // One that cannot be told is nobody's, and another one takes its place.
-        others.into_iter().for_each(Spare::end);
+        for spare in others {
+            let users = spare.users;
+            spare.end();
+            self.return_users(users);
+        }
         Ok(())
     }
 
