@@ -86,9 +86,9 @@ impl Server {
                 process.stderr.finish(stream, &mut self.link);
                 self.link.say(stream, Kind::Reply, &Reply::Exited(process.exit(outcome)));
                 self.waiting.remove(&stream);
-                process.stdout.discard();
-                process.stderr.discard();
             }
+            process.stdout.go_on();
+            process.stderr.go_on();
             if process.reports.is_none() {
                 self.left(handle);
             }

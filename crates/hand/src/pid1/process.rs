@@ -309,7 +309,8 @@ impl Outlet {
     }
 
     pub fn interest(&self, link: &Link) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let from = self.from.as_ref()?;
+        // What is not taken is not asked for: an end that nobody takes note of is told for ever.
+        let from = self.from.as_ref().filter(|_| self.left != Some(0))?;
         let wanted = match &self.sink {
             Sink::Stream { credit, .. } => *credit > 0 && !link.congested(),
             Sink::Capped { head, log, .. } => log.total() >= *head || !link.congested(),
@@ -409,10 +410,12 @@ impl Outlet {
         }
     }
 
-    /// Takes from here on without keeping.
-    pub fn discard(&mut self) {
+    /// Takes what those write that the command has left behind: where somebody may ask for it that is kept, elsewhere not.
+    pub fn go_on(&mut self) {
         self.left = None;
-        self.sink = Sink::Nowhere(self.kept());
+        if self.log().is_none() {
+            self.sink = Sink::Nowhere(self.kept());
+        }
     }
 
     pub fn kept(&self) -> Kept {

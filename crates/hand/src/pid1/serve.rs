@@ -403,8 +403,8 @@ impl Server {
         self.link.fail(stream, cause, message);
         if let Some(process) = self.processes.get_mut(&handle) {
             process.stream = None;
-            process.stdout.discard();
-            process.stderr.discard();
+            process.stdout.go_on();
+            process.stderr.go_on();
             process.deadline = None;
             let outcome = match process.state() {
                 State::Ended(outcome) => outcome,

@@ -118,3 +118,30 @@ async fn there_is_room_for_so_many_and_those_that_ended_make_way() {
     assert_eq!(full, Error::Refused(Failure { cause: Cause::Busy, message }));
     assert_eq!(inside.session.processes().await.expect("a list").len(), 64);
 }
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_is_heard_and_costs_nothing() {
+    let inside = Inside::start().await;
+    // It ends, and what it has begun writes later, with what it has ended after that.
+    let line = "(sleep 0.3; echo late; sleep 0.3) & echo early";
+    let handle = inside.session.spawn(Exec::command(line)).await.expect("a command");
+    let exit = wait(&inside, handle).await;
+    assert_eq!((exit.outcome, exit.stdout.bytes), (Outcome::Code(0), 6));
+    // Of this one nobody takes the errors, and what it has begun writes output.
+    let much = "(sleep 0.3; echo late; sleep 1000) & head -c 1000000 /dev/zero >&2";
+    let _stuck = inside.session.exec(Exec::command(much)).await.expect("a command");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", inside.hand.id())).expect("a hand");
+        let fields: Vec<u64> =
+            stat.split(' ').skip(13).take(2).map(|it| it.parse().expect("ticks")).collect();
+        fields.iter().sum::<u64>()
+    };
+    let before = used();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A tick is a hundredth of a second.
+    assert!(used() - before < 50, "it is at work where there is none");
+    let heard = inside.session.attach(handle, 0).await.expect("a command").output().expect("output");
+    let heard = { heard }.all(1_000).await;
+    assert_eq!(String::from_utf8_lossy(&heard), "early\nlate\n");
+}
