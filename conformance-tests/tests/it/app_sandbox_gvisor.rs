@@ -316,6 +316,13 @@ fn an_environment_that_demands_gvisor_has_it_in_all_its_sandboxes_or_has_none() 
     assert_eq!((&there["state"], &there["least_isolation"]), (&json!("parked"), &json!("gvisor")));
     assert_eq!(run(&client, &format!("cat file; {kernel}"))["stdout"], "mine\nown\n");
     assert_eq!(shown(&client)["isolation"], "gvisor");
+    // What is left out takes nothing back.
+    for (place, field) in [("sandboxes", "/isolation"), ("egress", "/allow")] {
+        let put = client.clone().without_env().request("PUT", &format!("/v1/envs/default/{place}"));
+        let refused = put.json(&json!({})).send().unwrap();
+        assert_eq!((refused.status, &refused.json().unwrap()["field"]), (400, &json!(field)));
+    }
+    assert_eq!(demanded(&client), "gvisor");
     // Nobody gets less by demanding less, and other environments are as they were.
     let weak =
         client.request("POST", "/v1/sandboxes").json(&json!({ "name": "weak", "isolation": "namespaces" }));

@@ -283,7 +283,11 @@ fn an_environment_holds_its_sandboxes_to_less_than_the_operator_allows_and_sees_
     assert_eq!(ask(plain), "403");
     world.hold_to(&Value::Null);
     assert_eq!(ask(plain), "200");
-    for (wrong, field) in [(json!({ "allow": ["a b"] }), "/allow"), (json!({ "deny": [] }), "")] {
+    for (wrong, field) in [
+        (json!({ "allow": ["a b"] }), "/allow"),
+        (json!({ "deny": [] }), "/allow"),
+        (json!({ "allow": null, "deny": [] }), ""),
+    ] {
         let put = world.client().without_env().request("PUT", "/v1/envs/default/egress");
         let refused = put.json(&wrong).send().unwrap();
         assert_eq!((refused.status, refused.json().unwrap()["field"] == field), (400, true), "{wrong}");

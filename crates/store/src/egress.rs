@@ -1,9 +1,15 @@
 //! Where sandboxes of an environment may go, of what the operator allows to all.
 
 use kernel::EnvId;
-use sqlx::Row;
 
+use crate::of_env::OfEnv;
 use crate::{Result, Store};
+
+const HOSTS: OfEnv = OfEnv {
+    get: "SELECT allow FROM egress WHERE env = $1",
+    remove: "DELETE FROM egress WHERE env = $1",
+    add: "INSERT INTO egress (env, allow) VALUES ($1, $2)",
+};
 
 /// The lists of environments that have one.
 pub struct Egress<'a>(pub(crate) &'a Store);
@@ -14,11 +20,7 @@ impl Egress<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn get(&self, env: EnvId) -> Result<Option<Vec<String>>> {
-        let row = sqlx::query("SELECT allow FROM egress WHERE env = $1")
-            .bind(env.to_string())
-            .fetch_optional(self.0.reader())
-            .await?;
-        let hosts = row.map(|row| row.try_get::<String, _>(0)).transpose()?;
+        let hosts = HOSTS.get(self.0, env).await?;
         Ok(hosts.map(|hosts| hosts.lines().map(str::to_owned).collect()))
     }
 
@@ -27,26 +29,7 @@ impl Egress<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn set(&self, env: EnvId, allow: Option<&[String]>) -> Result<bool> {
-        let mut write = self.0.begin_write().await?;
-        let there = sqlx::query("SELECT 1 FROM environments WHERE id = $1 AND state = 'ready'")
-            .bind(env.to_string())
-            .fetch_optional(write.connection())
-            .await?
-            .is_some();
-        if there {
-            sqlx::query("DELETE FROM egress WHERE env = $1")
-                .bind(env.to_string())
-                .execute(write.connection())
-                .await?;
-        }
-        if let Some(allow) = allow.filter(|_| there) {
-            sqlx::query("INSERT INTO egress (env, allow) VALUES ($1, $2)")
-                .bind(env.to_string())
-                .bind(allow.join("\n"))
-                .execute(write.connection())
-                .await?;
-        }
-        write.commit().await?;
-        Ok(there)
+        let hosts = allow.map(|allow| allow.join("\n"));
+        HOSTS.set(self.0, env, hosts.as_deref()).await
     }
 }

@@ -13,6 +13,7 @@ mod environments;
 mod error;
 mod keys;
 mod migrations;
+mod of_env;
 mod records;
 mod replays;
 mod rows;

@@ -3,7 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use kernel::{Env, Error, Proof, Result, Scope, Tenant};
+use kernel::{Env, Proof, Result, Scope, Tenant};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Path;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::json;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read, sandboxes, unbroken};
+use super::{Api, answer, read, sandboxes, unbroken, wanted};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,11 +47,7 @@ pub async fn set(
             let platform = api.platform();
             let found = platform.control.environments().get(&tenant, &env).await?;
             let hint = "send {\"isolation\": \"gvisor\"}, or null for what the operator demands";
-            if input.get("isolation").is_none() {
-                return Err(Error::invalid("/isolation", "it is missing").hint(hint));
-            }
-            let wanted: Wanted = serde_json::from_value(input)
-                .map_err(|error| Error::invalid("", error.to_string()).hint(hint))?;
+            let wanted: Wanted = wanted(input, "isolation", hint)?;
             let least = wanted.isolation.as_deref().map(sandboxes::isolation).transpose()?;
             platform.hands.demand(&Env::for_upkeep(found.tenant, found.id), least).await?;
             Ok(wanted.isolation)

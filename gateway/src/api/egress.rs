@@ -12,7 +12,7 @@ use serde_json::json;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read, unbroken};
+use super::{Api, answer, read, unbroken, wanted};
 
 /// How many hosts a list has at most.
 const MOST: usize = 200;
@@ -50,9 +50,8 @@ pub async fn set(
             let tenant = Tenant::authorize(&caller, &[Scope::EnvWrite])?;
             let platform = api.platform();
             let found = platform.control.environments().get(&tenant, &env).await?;
-            let wanted: Wanted = serde_json::from_value(input).map_err(|error| {
-                Error::invalid("", error.to_string()).hint("send {\"allow\": [\"host\"]}")
-            })?;
+            let hint = "send {\"allow\": [\"host\"]}, or null for all that the operator allows";
+            let wanted: Wanted = wanted(input, "allow", hint)?;
             let allow = wanted.allow.as_deref();
             if let Some(hosts) = allow {
                 patterns(hosts).map_err(|error| error.field("/allow"))?;

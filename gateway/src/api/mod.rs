@@ -27,6 +27,7 @@ use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
 use mcp_server::{Doors, auth};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
 use web::problem::{Problem, unknown_method};
@@ -200,6 +201,14 @@ async fn read_text(
     let env = auth::text(&parts.headers, auth::ENV)?;
     let (caller, bytes) = auth::body_of(&*api.0.gate, caller, &parts.headers, env, body, most).await?;
     Ok((caller, parts.headers, bytes))
+}
+
+/// What a request sets, which it has to say: what is left out lifts no bound.
+fn wanted<T: DeserializeOwned>(input: Value, name: &str, hint: &str) -> Result<T> {
+    if input.get(name).is_none() {
+        return Err(Error::invalid(format!("/{name}"), "it is missing").hint(hint));
+    }
+    serde_json::from_value(input).map_err(|error| Error::invalid("", error.to_string()).hint(hint))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {

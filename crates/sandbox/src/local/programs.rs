@@ -3,8 +3,10 @@
 //! They are plain files of one directory. A new set is written beside it and takes its place in one step, so that whoever
 //! starts next finds the old one or the new one.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -150,7 +152,7 @@ pub fn pack(directory: &Path, out: &mut dyn Write) -> Result<()> {
     let programs = opened(directory).map_err(unusable)?;
     let (mut tar, mut left) = (Builder::new(out), MOST_BYTES);
     for (at, (text, file)) in programs.into_iter().enumerate() {
-        name(text.as_bytes())?;
+        let (text, file) = (name(text.as_encoded_bytes())?, file.map_err(unusable)?);
         let known = file.metadata().map_err(unusable)?;
         if !known.is_file() {
             return Err(wrong(&format!("{text:?} is not a plain file: only those are programs")));
@@ -160,22 +162,24 @@ pub fn pack(directory: &Path, out: &mut dyn Write) -> Result<()> {
         header.set_size(known.len());
         header.set_mode(0o755);
         header.set_cksum();
-        tar.append_data(&mut header, &text, file.take(known.len())).map_err(unusable)?;
+        tar.append_data(&mut header, text, file.take(known.len())).map_err(unusable)?;
     }
     tar.finish().map_err(unusable)
 }
 
 /// The programs of one of our own directories: whatever else somebody has put there is none.
 fn programs(directory: &Path) -> Result<Vec<(String, File)>> {
-    let mut all = opened(directory).map_err(failed)?;
-    all.retain(|(text, file)| name(text.as_bytes()).is_ok() && file.metadata().is_ok_and(|it| it.is_file()));
-    all.truncate(MOST);
-    Ok(all)
+    let all = opened(directory).map_err(failed)?.into_iter();
+    let all = all.filter_map(|(text, file)| Some((text.into_string().ok()?, file.ok()?)));
+    let is_program = |(text, file): &(String, File)| {
+        name(text.as_bytes()).is_ok() && file.metadata().is_ok_and(|it| it.is_file())
+    };
+    Ok(all.filter(is_program).take(MOST).collect())
 }
 
 /// The files of a directory, by name, which are opened without waiting for anybody. They are of one directory, also where
 /// another takes its name meanwhile.
-fn opened(directory: &Path) -> io::Result<Vec<(String, File)>> {
+fn opened(directory: &Path) -> io::Result<Vec<(OsString, io::Result<File>)>> {
     let mut all = Vec::new();
     let place = File::open(directory)?;
     for entry in Dir::read_from(&place)? {
@@ -184,14 +188,9 @@ fn opened(directory: &Path) -> io::Result<Vec<(String, File)>> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let file = rustix::fs::openat(
-            &place,
-            name,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-            Mode::empty(),
-        )?;
-        let name = name.to_str().map_err(|_| io::Error::other("a name is no text"))?;
-        all.push((name.to_owned(), File::from(file)));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(&place, name, flags, Mode::empty());
+        all.push((OsStr::from_bytes(name.to_bytes()).to_owned(), file.map(File::from).map_err(Into::into)));
     }
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(all)
@@ -285,6 +284,7 @@ mod tests {
             fs::write(programs.current().join(stray), "x").unwrap();
         }
         fs::create_dir(programs.current().join("directory")).unwrap();
+        std::os::unix::fs::symlink("nowhere", programs.current().join("dangling")).unwrap();
         assert_eq!(names(&programs), set);
         programs.unpack(&mut tar(&[]).as_slice()).unwrap();
         programs.exchange().unwrap();

@@ -221,13 +221,22 @@ pub async fn ports_of_a_workspace_have_commands_until_they_have_not_and_go_with_
 }
 
 pub async fn an_environment_demands_until_it_does_not(place: &Place) {
-    let (store, _, env) = place.with_env().await;
+    let (store, tenant, env) = place.with_env().await;
     let demands = store.demands();
     assert_eq!(demands.get(env).await.unwrap(), None);
     for demanded in [Some("gvisor"), Some("namespaces"), None, None] {
         assert!(demands.set(env, demanded).await.unwrap());
         assert_eq!(demands.get(env).await.unwrap().as_deref(), demanded);
     }
+    // With the environment it goes, and so do the commands of its sandboxes' ports.
+    let made = store.workspaces().get_or_insert(&wanted(tenant, env, "own"), most(9)).await.unwrap().unwrap();
+    let served = Served { port: 80, command: "serve".to_owned(), cwd: None };
+    assert!(store.workspaces().serve(made.id, &served, 3).await.unwrap());
+    assert!(demands.set(env, Some("gvisor")).await.unwrap());
+    store.environments().begin_delete(env).await.unwrap();
+    assert!(store.environments().remove(env).await.unwrap());
+    assert_eq!(demands.get(env).await.unwrap(), None);
+    assert_eq!(store.workspaces().served(made.id).await.unwrap(), []);
     let nowhere = EnvId::new();
     assert!(!demands.set(nowhere, Some("gvisor")).await.unwrap());
     assert_eq!(demands.get(nowhere).await.unwrap(), None);

@@ -40,11 +40,17 @@ async fn no_writing_of_loopback_is_reached() {
 #[test]
 fn a_name_that_changes_its_mind_leads_to_no_private_address() {
     // In a network of its own an address that is everybody's is this machine's, so that it can be dialled.
-    let alone = "ip link set lo up && ip addr add 8.8.8.8/32 dev lo && exec \"$0\" --exact --ignored --nocapture \"$1\"";
+    // SIOCSIFADDR of a second name of the loopback, SIOCSIFFLAGS of itself (netdevice(7)).
+    let alone = "import fcntl, os, socket, struct, sys\n\
+                 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                 fcntl.ioctl(s, 0x8914, struct.pack('16sH14x', b'lo', 0x49))\n\
+                 address = socket.inet_aton('8.8.8.8')\n\
+                 fcntl.ioctl(s, 0x8916, struct.pack('16sHH4s8x', b'lo:1', socket.AF_INET, 0, address))\n\
+                 os.execv(sys.argv[1], sys.argv[1:])\n";
     let name = "egress::tests::attacks::where_a_public_address_answers";
     let mut command = std::process::Command::new("unshare");
-    let command = command.args(["--net", "sh", "-c", alone]).arg(std::env::current_exe().unwrap()).arg(name);
-    let ran = command.output().unwrap();
+    let command = command.args(["--net", "python3", "-c", alone]).arg(std::env::current_exe().unwrap());
+    let ran = command.args(["--exact", "--ignored", "--nocapture", name]).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success() && said.contains("1 passed"), "{ran:?}");
 }
