@@ -61,21 +61,24 @@ async fn the_old_certificate_serves_while_the_authority_is_away_and_orders_back_
     ground.forward(DAY * 365 * 4);
     let mut waits = Vec::new();
     for attempt in 1..=3_i64 {
+        let before = ground.now();
         ground.certificates.round().await;
         let row = ground.row(host).await.unwrap();
         assert_eq!(row.failures, attempt);
         assert_eq!(row.error.as_deref(), Some("the certificate authority cannot be reached"));
         assert_eq!(ground.visit(host, &root).await.unwrap(), first, "the old one serves");
-        let wait = row.due.unwrap().as_micros() - ground.now().as_micros();
-        waits.push(wait);
+        let due = row.due.unwrap().as_micros();
+        let wait = due - ground.now().as_micros();
+        // The clock goes on: it was begun between the two.
+        waits.push([due - before.as_micros(), wait]);
         // Nothing is tried before its time.
         ground.certificates.round().await;
         assert_eq!(ground.row(host).await.unwrap().failures, attempt);
         ground.forward(Duration::from_micros(wait.unsigned_abs()));
     }
-    for (i, wait) in waits.iter().enumerate() {
+    for (i, [longest, shortest]) in waits.iter().enumerate() {
         let least = 60_000_000 << i;
-        assert!((least..=least * 5 / 4).contains(wait), "{waits:?}");
+        assert!(*longest >= least && *shortest <= least * 5 / 4, "{waits:?}");
     }
     // It comes back, and knows the account no longer.
     ground.pebble().go_on().unwrap();

@@ -122,7 +122,7 @@ async fn there_is_room_for_so_many_and_those_that_ended_make_way() {
 #[tokio::test]
 async fn what_a_command_leaves_behind_is_heard_and_costs_nothing() {
     let inside = Inside::start().await;
-    // It ends, and what it has begun writes later, with what it has ended after that.
+    // It ends, and what it has begun writes later, and ends after that.
     let line = "(sleep 0.3; echo late; sleep 0.3) & echo early";
     let handle = inside.session.spawn(Exec::command(line)).await.expect("a command");
     let exit = wait(&inside, handle).await;
@@ -141,7 +141,7 @@ async fn what_a_command_leaves_behind_is_heard_and_costs_nothing() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     // A tick is a hundredth of a second.
     assert!(used() - before < 50, "it is at work where there is none");
-    let heard = inside.session.attach(handle, 0).await.expect("a command").output().expect("output");
-    let heard = { heard }.all(1_000).await;
+    let mut attached = inside.session.attach(handle, 0).await.expect("a command");
+    let heard = attached.output().expect("output").all(1_000).await;
     assert_eq!(String::from_utf8_lossy(&heard), "early\nlate\n");
 }
