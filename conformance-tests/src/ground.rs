@@ -1,5 +1,6 @@
 //! The server and the browser that tests share, and an environment for each test alone.
 
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use testkit::{Chromium, Client, Steading, require};
 
 use crate::shared::Shared;
@@ -20,6 +22,21 @@ static PLACES: AtomicU32 = AtomicU32::new(1);
 pub fn steading() -> Arc<Steading> {
     // What tests leave at work in their sandboxes makes no room for the next ones at once.
     STEADING.get(|| require(Steading::launch().env("STEADING_SANDBOX_AWAKE_OF_TENANT", "32").start()))
+}
+
+/// A data directory for another gateway on the control plane of `one`: with its keys and its environments.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn home_beside(one: &Steading) -> anyhow::Result<TempDir> {
+    let other = TempDir::new()?;
+    for name in ["keys", "operator.key"] {
+        let from = one.ready().data_dir.join(name);
+        let copied = Command::new("cp").arg("-a").arg(from).arg(other.path()).status()?;
+        anyhow::ensure!(copied.success(), "{name} is not copied");
+    }
+    symlink(one.ready().data_dir.join("envs"), other.path().join("envs"))?;
+    Ok(other)
 }
 
 /// Has the browser that tests share to itself.
@@ -52,7 +69,22 @@ impl Place {
     /// # Errors
     /// With the problem, where the server refuses.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        let steading = steading();
+        Self::on(steading(), name)
+    }
+
+    /// The same on a server that nobody else has.
+    ///
+    /// # Errors
+    /// With the problem, where the server refuses.
+    pub fn alone(name: &str) -> anyhow::Result<Self> {
+        Self::on(Arc::new(require(Steading::start())), name)
+    }
+
+    /// The same on that server.
+    ///
+    /// # Errors
+    /// With the problem, where the server refuses.
+    pub fn on(steading: Arc<Steading>, name: &str) -> anyhow::Result<Self> {
         let slug = format!("{name}-{}", PLACES.fetch_add(1, Ordering::Relaxed));
         let made = steading.client().output("env_create", &json!({ "slug": slug }))?;
         let url = made["url"].as_str().context("no url")?.to_owned();

@@ -2,6 +2,7 @@
 
 mod app;
 mod app_task;
+mod consenting;
 mod driver;
 mod ground;
 mod incoming;
@@ -14,8 +15,9 @@ mod shared;
 
 pub use app::{App, Person, Reply, Session, encoded};
 pub use app_task::{Attack, MARK, Scene, Task, Usage};
+pub use consenting::{CLAUDE_CODE, Visitor, field, form, hidden, told};
 pub use driver::{Driver, Greeting, Said, Target};
-pub use ground::{Place, browser, steading};
+pub use ground::{Place, browser, home_beside, steading};
 pub use incoming::Incoming;
 pub use liar::liar;
 pub use live::{Event, Events, Socket};

@@ -207,8 +207,16 @@ impl Socket {
     /// # Errors
     /// Where the app does not answer.
     pub fn open(app: &App, headers: &[(&str, &str)]) -> anyhow::Result<Result<Self, Reply>> {
+        Self::open_at(app, "/_/realtime", headers)
+    }
+
+    /// Opens one at a path of the app's.
+    ///
+    /// # Errors
+    /// As [`Socket::open`].
+    pub fn open_at(app: &App, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Result<Self, Reply>> {
         let (stream, authority) = connected(app)?;
-        let mut request = format!("ws://{authority}/_/realtime").into_client_request()?;
+        let mut request = format!("ws://{authority}{path}").into_client_request()?;
         for (name, value) in headers {
             let name = tungstenite::http::HeaderName::from_bytes(name.as_bytes())?;
             request.headers_mut().insert(name, value.parse()?);

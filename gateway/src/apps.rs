@@ -6,7 +6,7 @@ use capabilities::releases::Releases;
 use control::Control;
 use edge::{Apps, AtDomain, Served, Which};
 use futures::future::BoxFuture;
-use kernel::{Env, Result, Slug};
+use kernel::{Code, Env, Error, Result, Slug};
 
 /// The environments and their releases.
 pub struct Residents {
@@ -19,7 +19,11 @@ pub struct Residents {
 impl Apps for Residents {
     fn find<'a>(&'a self, slug: &'a Slug) -> BoxFuture<'a, Result<Option<Env>>> {
         Box::pin(async move {
-            let place = self.control.environments().find(slug.as_str()).await?;
+            let environments = self.control.environments();
+            let place = environments.find(slug.as_str()).await?;
+            if place.is_none() && environments.is_suspended(slug.as_str()).await? {
+                return Err(Error::new(Code::Forbidden, "the tenant is suspended"));
+            }
             Ok(place.map(|place| Env::for_upkeep(place.tenant, place.env)))
         })
     }

@@ -4,8 +4,11 @@ mod allowed;
 mod demanded;
 mod error;
 mod file;
+mod model;
+mod oauth;
 mod settings;
 mod surroundings;
+mod usual;
 mod value;
 
 use std::net::SocketAddr;
@@ -18,6 +21,8 @@ use sandbox::workspace::templates::Template;
 use url::Url;
 
 pub use error::{Error, Source};
+pub use model::Model;
+pub use oauth::OAuth;
 pub use settings::example;
 pub use surroundings::Surroundings;
 pub use value::{
@@ -63,10 +68,16 @@ pub struct Config {
     pub environments: Environments,
     /// What sandboxes may take.
     pub sandbox: Sandbox,
+    /// What functions may take.
+    pub functions: Functions,
+    /// The model that functions ask.
+    pub model: Model,
     /// Mail to the users of apps.
     pub mail: Mail,
     /// Signing in to apps.
     pub auth: Auth,
+    /// Clients that act for users.
+    pub oauth: OAuth,
     /// Requests that apps cause.
     pub outbound: OutboundReach,
     /// Where files are.
@@ -250,6 +261,21 @@ pub struct Sandbox {
     pub runsc: Option<PathBuf>,
 }
 
+/// What functions may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Functions {
+    /// How many processes there are at once.
+    pub processes: usize,
+    /// How many of one environment are.
+    pub processes_of_env: usize,
+    /// The memory that all of them use, in bytes, from which on those that have waited longest end.
+    pub memory_bytes: u64,
+    /// What all processes of one environment may use together, in bytes.
+    pub memory_of_env: u64,
+    /// For how many seconds a process waits for its next request.
+    pub idle_s: u64,
+}
+
 /// Where files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
@@ -272,97 +298,6 @@ pub struct Log {
     pub level: Level,
     /// How a line looks.
     pub format: Format,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
-            data_dir: PathBuf::from(".steading"),
-            public_url: None,
-            apps_domain: None,
-            preview_domain: None,
-            allow_insecure_http: false,
-            trusted_proxies: Networks::default(),
-            shutdown_grace_s: 20,
-            tls: Tls {
-                listen: None,
-                http_redirect: None,
-                mode: TlsMode::LocalCa,
-                cert_file: None,
-                key_file: None,
-                cert_dir: None,
-                hsts: false,
-            },
-            acme: Acme {
-                directory: value::lets_encrypt(),
-                root_file: None,
-                contact: None,
-                challenge: AcmeChallenge::Any,
-                orders_per_tenant: 50,
-            },
-            sandbox: Sandbox {
-                awake: 32,
-                awake_of_tenant: 8,
-                memory_bytes: 1024 * 1024 * 1024,
-                cpu_millis: 1_000,
-                workspace_bytes: 2 * 1024 * 1024 * 1024,
-                snapshot_bytes_of_tenant: 20 << 30,
-                freeze_after_s: 30,
-                park_after_s: 300,
-                archive_after_s: OrZero(3 * 24 * 3_600),
-                template: Template::Blank,
-                spares: OrZero(2),
-                templates_dir: None,
-                token_s: 900,
-                egress_bytes: 20 << 30,
-                allow: Allowed::default(),
-                origins: Vouched::default(),
-                isolation: Demands::default(),
-                runsc: None,
-            },
-            domains: Domains { addresses: Addresses::default(), dns: Servers::default() },
-            mcp: Mcp { legacy_sessions: false, body_limit: 16 * 1024 * 1024 },
-            limits: Limits {
-                key_per_second: 500,
-                key_burst: 1_000,
-                token_per_second: 50,
-                token_burst: 300,
-                tenant_per_second: 2_000,
-                tenant_burst: 4_000,
-            },
-            database: Database { url: None },
-            environments: Environments {
-                max_open: 64,
-                max_database_bytes: 1024 * 1024 * 1024,
-                max_files_bytes: 10 * 1024 * 1024 * 1024,
-                max_log_bytes: 8 * 1024 * 1024,
-                max_log_per_second: 200,
-                statement_timeout_ms: 10_000,
-                upkeep_s: 3_600,
-                max_snapshots: 20,
-                max_snapshot_bytes: 4 * 1024 * 1024 * 1024,
-                max_backup_bytes: 20 * 1024 * 1024 * 1024,
-                keep_deleted_s: 30 * 24 * 60 * 60,
-            },
-            mail: Mail {
-                smtp: MailServer(None),
-                from: Sender(None),
-                user: Text::default(),
-                password: Hidden::default(),
-            },
-            auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
-            outbound: OutboundReach { private: Networks::default() },
-            storage: Storage {
-                s3_bucket: Text::default(),
-                s3_endpoint: Text::default(),
-                s3_region: Text("us-east-1".to_owned()),
-                s3_access_key: Text::default(),
-                s3_secret_key: Hidden::default(),
-            },
-            log: Log { level: Level::Info, format: Format::Text },
-        }
-    }
 }
 
 /// A value given by a flag: the setting, the flag's name, the text.
@@ -428,6 +363,8 @@ impl Config {
             return Err(Error::Alone { key, needs });
         }
         self.storage.check()?;
+        self.model.check()?;
+        self.oauth.check()?;
         let sandbox = &self.sandbox;
         if sandbox.workspace_bytes < LEAST_QUOTA {
             return Err(Error::Least { key: "sandbox.workspace_bytes", least: LEAST_QUOTA, of: "" });

@@ -1,13 +1,17 @@
 //! The product: one binary, `steading`.
 
 mod api;
+mod app_functions;
 mod apps;
 mod cli;
+mod clock;
 mod config;
+mod events;
 mod groundwork;
 mod hosts;
 mod live_check;
 mod lockfile;
+mod oauth;
 mod ports;
 mod previews;
 mod prompt;

@@ -28,8 +28,10 @@ const WAKING: Duration = Duration::from_millis(1_500);
 /// How long a visitor's connection may carry nothing.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// How often it is looked whether a visitor whose connection lasts may still see what they see.
+/// How often it is looked whether a visitor whose connection lasts may still see what they see, and how soon after any
+/// credential has ended.
 const LOOKED: Duration = Duration::from_secs(10);
+const LOOKED_AFTER: Duration = Duration::from_millis(250);
 
 /// Which pages get what is private besides those of its own host, where a browser does not tell whose asks (Fetch §3.7).
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -196,8 +198,12 @@ fn keep_private(headers: &mut HeaderMap) {
 
 /// Waits until a visitor may not see a port any more who was let in `until` then, or because it is public.
 async fn ended(platform: Arc<Platform>, port: Port, until: Option<Timestamp>) {
+    let mut revocations = platform.control.revocations();
     loop {
-        sleep(LOOKED).await;
+        // Once for many that end at once.
+        if tokio::time::timeout(LOOKED, revocations.next()).await.is_ok() {
+            sleep(LOOKED_AFTER).await;
+        }
         match may_stay(&platform, port, until).await {
             Ok(true) => {}
             Ok(false) => return,

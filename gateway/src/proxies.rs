@@ -17,16 +17,24 @@ impl Proxies {
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let lines = headers.get_all(FORWARDED_FOR).iter().rev();
-        let named = lines.flat_map(|line| line.to_str().unwrap_or("?").split(',').rev());
+        // Of bytes, and each by itself: what a client has made up does not spoil what its proxy has put behind it.
+        let named = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for name in named {
             if !self.0.have(client) {
                 break;
             }
             // A proxy of ours that names nobody is all that is known.
+            let name = std::str::from_utf8(name).unwrap_or_default();
             let Some(before) = address(name.trim()) else { break };
             client = before;
         }
         client
+    }
+
+    /// Whether an address is that of a proxy of ours, which is nobody's who asks: it has named nobody, or nobody that can be
+    /// read.
+    pub fn are_at(&self, address: IpAddr) -> bool {
+        self.0.have(address)
     }
 }
 
@@ -39,13 +47,15 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
-    fn client(proxies: &[&str], peer: &str, lines: &[&str]) -> String {
+    fn client(proxies: &[&str], peer: &str, lines: &[impl AsRef<[u8]>]) -> String {
         let proxies = Proxies(Networks::of(proxies.iter().copied()).unwrap());
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(FORWARDED_FOR, line.parse().unwrap());
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(line.as_ref()).unwrap());
         }
         proxies.client(peer.parse().unwrap(), &headers).to_string()
     }
@@ -72,6 +82,16 @@ mod tests {
         ] {
             assert_eq!(client(&ours, peer, lines), expected, "{peer} {lines:?}");
         }
+        // Bytes that are no text, of who wants the proxy to be taken for who asks.
+        for line in
+            [&b"\xff, 198.51.100.7"[..], b"10.4.4.4\xff,198.51.100.7", b"\xc3\x28,\xff , 198.51.100.7"]
+        {
+            assert_eq!(client(&ours, "10.1.2.3", &[line]), "198.51.100.7", "{line:?}");
+        }
+        assert_eq!(client(&ours, "10.1.2.3", &[&b"198.51.100.7, \xff"[..]]), "10.1.2.3");
+        let proxies = Proxies(Networks::of(ours.into_iter()).unwrap());
+        assert!(proxies.are_at("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!proxies.are_at("198.51.100.7".parse().unwrap()));
         assert_eq!(client(&[], "127.0.0.1", &["198.51.100.7"]), "127.0.0.1");
         assert_eq!(client(&["0.0.0.0/0"], "203.0.113.9", &["198.51.100.7"]), "198.51.100.7");
     }

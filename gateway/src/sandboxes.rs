@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
+use functions::{FunctionsLimits, InstanceLimits};
 use hands::{Hands, HandsLimits, Journal, Keeping, place_of};
 use kernel::Result;
 use sandbox::egress::{self, Policy};
@@ -23,6 +24,9 @@ use crate::config::Config;
 
 /// Where templates are, unless the configuration says where.
 const TEMPLATES: &str = "templates";
+
+/// Where the files of functions are that sandboxes read, in the data directory.
+const FUNCTIONS: &str = "functions";
 
 /// What this program is when it is not the gateway. Nobody else starts it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,7 @@ pub fn furnish(directory: &Path) -> std::io::Result<()> {
 
 /// Sandboxes in `directory`, made by a process that this one starts with the privileges that it has.
 pub fn local(directory: &Path, runsc: Option<PathBuf>) -> Local {
-    let settings = below(directory, directory.join(TEMPLATES), Spares::default());
+    let settings = below(directory, vec![directory.join(TEMPLATES)], Vec::new());
     Local::new(|| Part::Host.command(), Settings { runsc, ..settings })
 }
 
@@ -126,7 +130,9 @@ fn settings(config: &Config) -> Result<Settings> {
     } else {
         usize::try_from(wanted.spares.0).unwrap_or(usize::MAX).min(wanted.awake)
     };
-    let settings = below(&directory, templates, Spares { count, limits: each(config) });
+    let kinds = [each(config), InstanceLimits::default().sandbox];
+    let spares = kinds.map(|limits| Spares { count, limits }).to_vec();
+    let settings = below(&directory, vec![templates, functions(config)?], spares);
     Ok(Settings { runsc: wanted.runsc.clone(), ..settings })
 }
 
@@ -146,32 +152,70 @@ fn templates(config: &Config, directory: &Path) -> Result<PathBuf> {
 }
 
 /// The first of the trees is where workspaces are.
-fn below(directory: &Path, templates: PathBuf, spares: Spares) -> Settings {
-    let trees = vec![directory.join("workspaces"), templates];
+fn below(directory: &Path, others: Vec<PathBuf>, spares: Vec<Spares>) -> Settings {
+    let trees = std::iter::once(directory.join("workspaces")).chain(others).collect();
     Settings { run_dir: directory.join("run"), trees, spares, runsc: None }
 }
 
-/// The sandboxes of this machine, in the bounds that `config` sets. Without a `starter` this process itself starts the one
-/// that makes them.
+/// Where the files of functions are that sandboxes read.
+///
+/// # Errors
+/// Where this process is in no directory.
+pub fn functions(config: &Config) -> Result<PathBuf> {
+    std::path::absolute(config.data_dir.join(FUNCTIONS)).map_err(kernel::Error::internal)
+}
+
+/// What functions may take of this machine.
+pub fn function_limits(config: &Config) -> FunctionsLimits {
+    let own = &config.functions;
+    let idle = Duration::from_secs(own.idle_s);
+    let usual = FunctionsLimits::default();
+    FunctionsLimits {
+        processes: own.processes,
+        processes_of_env: own.processes_of_env,
+        memory_of_env: own.memory_of_env,
+        memory_bytes: own.memory_bytes,
+        idle,
+        idle_old: usual.idle_old.min(idle),
+    }
+}
+
+/// What sandboxes have below `/usr/local`, in a directory that is there.
+///
+/// # Errors
+/// Of the file system.
+pub fn layers(config: &Config) -> Result<Templates> {
+    let templates = templates(config, &directory(config)?)?;
+    std::fs::create_dir_all(&templates).map_err(kernel::Error::internal)?;
+    Ok(Templates::new(templates))
+}
+
+/// What makes sandboxes on this machine. Without a `starter` this process itself starts the one that does.
+///
+/// # Errors
+/// Of the kernel.
+pub fn makers(config: &Config, starter: Option<Starter>) -> Result<Arc<Local>> {
+    std::fs::create_dir_all(functions(config)?).map_err(kernel::Error::internal)?;
+    let local = match starter {
+        Some(starter) => Local::started_by(starter)?,
+        None => Local::new(|| Part::Host.command(), settings(config)?),
+    };
+    let programs = Programs::open(config.data_dir.join("programs"))?;
+    Ok(Arc::new(local.with(programs).with_own(&functions::RUNNERS)))
+}
+
+/// The sandboxes that `local` makes, in the bounds that `config` sets.
 ///
 /// # Errors
 /// Of the kernel.
 pub fn hands(
     config: &Config,
-    starter: Option<Starter>,
+    local: Arc<Local>,
     store: Store,
     journal: Journal,
     checkpoints: Checkpoints,
 ) -> Result<Hands> {
-    let directory = directory(config)?;
-    let templates = templates(config, &directory)?;
-    std::fs::create_dir_all(&templates).map_err(kernel::Error::internal)?;
-    let keeping = Keeping { place: place_of(&directory)?, checkpoints, templates: Templates::new(templates) };
-    let local = match starter {
-        Some(starter) => Local::started_by(starter)?,
-        None => Local::new(|| Part::Host.command(), settings(config)?),
-    };
-    let local = local.with(Programs::open(config.data_dir.join("programs"))?);
+    let keeping = Keeping { place: place_of(&directory(config)?)?, checkpoints, templates: layers(config)? };
     let wanted = &config.sandbox;
     let policy = Policy {
         origins: wanted.origins.0.clone(),

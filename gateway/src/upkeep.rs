@@ -15,8 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Bell;
+
 /// How often expired rows of the control plane are removed.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long it is waited for credentials that end together.
+const TOGETHER: Duration = Duration::from_millis(250);
 
 /// How often an environment's log says that its backups fail.
 const TOLD: Duration = Duration::from_secs(60 * 60);
@@ -28,9 +33,11 @@ const BACKUPS: usize = 2;
 const SWEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
-/// deleted ones go after `left`.
-pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: CancellationToken) {
+/// deleted ones go after `left`. `bell` has the clock look at the schedules of each.
+pub fn start(platform: Arc<Platform>, bell: Bell, every: Duration, left: Duration, stop: CancellationToken) {
+    tokio::spawn(stop_what_is_nobodys(Arc::clone(&platform), stop.clone()));
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
+    tokio::spawn(take_up(Arc::clone(&platform), bell.clone(), stop.clone()));
     tokio::spawn(make_backups(Arc::clone(&platform), every, left, stop.clone()));
     tokio::spawn(async move {
         let mut swept = HashMap::new();
@@ -46,14 +53,65 @@ pub fn start(platform: Arc<Platform>, every: Duration, left: Duration, stop: Can
                     if let Err(error) = platform.control.upkeep().await {
                         tracing::warn!(error = error.chain(), "the control plane could not be tidied");
                     }
+                    if let Err(error) = platform.purge_tenants().await {
+                        tracing::error!(error = error.chain(), "a deleted tenant could not be removed");
+                    }
                 }
                 _ = environments.tick() => {
-                    each(&platform, &mut swept).await;
+                    each(&platform, &bell, &mut swept).await;
                 }
                 () = stop.cancelled() => return,
             }
         }
     });
+}
+
+/// Stops what runs in sandboxes whose credential has ended: nobody comes back to it.
+async fn stop_what_is_nobodys(platform: Arc<Platform>, stop: CancellationToken) {
+    let mut revocations = platform.control.revocations();
+    loop {
+        tokio::select! {
+            // Some end by themselves.
+            _ = tokio::time::timeout(MINUTE, revocations.next()) => tokio::time::sleep(TOGETHER).await,
+            () = stop.cancelled() => return,
+        }
+        platform.stop_what_is_suspended().await;
+        for sandbox in platform.hands.running() {
+            let stopped = async {
+                match platform.hands.of_sandbox(sandbox).await? {
+                    Some(workspace) if !platform.has_owner(&workspace).await? => {
+                        platform.hands.pause(&workspace).await
+                    }
+                    _ => Ok(()),
+                }
+            };
+            if let Err(error) = stopped.await {
+                tracing::warn!(sandbox.id = %sandbox, error = error.chain(), "a sandbox that is nobody's could not be stopped");
+            }
+        }
+    }
+}
+
+/// Has services run that always do, whose releases were live before this process began, and has functions be told of events:
+/// who made such a release live may have died over it.
+async fn take_up(platform: Arc<Platform>, bell: Bell, stop: CancellationToken) {
+    let keep = async {
+        for (env, _) in all(&platform).await {
+            match platform.take_up(&env).await {
+                Ok(Some(live)) => {
+                    if live.functions.values().any(|it| !it.settings.events.is_empty()) {
+                        bell.ring(&env);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let error = error.chain();
+                    tracing::warn!(env.id = %env.id(), error, "the functions and services of an app could not be looked at");
+                }
+            }
+        }
+    };
+    let _ = stop.run_until_cancelled(keep).await;
 }
 
 /// By itself: name servers that do not answer hold nothing else up.
@@ -137,10 +195,12 @@ async fn back_up_or_tell(platform: &Platform, env: &Env, slug: Slug, told: &Mute
 }
 
 /// Looks after every environment; `swept` says when it was looked for what backups that died have left.
-async fn each(platform: &Platform, swept: &mut HashMap<EnvId, Instant>) {
+async fn each(platform: &Platform, bell: &Bell, swept: &mut HashMap<EnvId, Instant>) {
     swept.retain(|_, at| at.elapsed() < SWEPT);
     for (env, _) in all(platform).await {
         let id = env.id();
+        // Whoever has made the release may have ended before the clock heard of it.
+        bell.ring(&env);
         if let Entry::Vacant(place) = swept.entry(id) {
             match platform.backups.sweep(id).await {
                 Ok(()) => drop(place.insert(Instant::now())),

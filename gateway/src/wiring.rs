@@ -1,6 +1,7 @@
 //! The composition root: this file, and those below it, are the ones that name engines.
 
 mod https;
+mod models;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use axum::Router;
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
-use capabilities::logs::{Entry, Level, Logs, Pace, Rotation, Source};
+use capabilities::logs::{Logs, Pace, Rotation, Source};
 use capabilities::mail::{Post, Route, Server};
 use capabilities::outbound::{Outbound, SecretValues};
 use capabilities::realtime::{Realtime, RealtimeLimits};
@@ -22,27 +23,32 @@ use capabilities::rows::{LiveApps, Rows};
 use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
 use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
-use edge::{Data, Edge, Hosts};
+use edge::{Data, Edge, FunctionDoor, Hosts};
+use functions::{Artifacts, Functions, Host};
 use hands::Journal;
 use kernel::{Code, EnvId, Error, Result, Secret};
 use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
 use mcp_server::bridge::Bridge;
+use mcp_server::masks::Masks;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::{Doors, Guard, tools};
-use sandbox::egress::Outcome;
 use sandbox::local::Starter;
 use sandbox::preview::Labels;
 use sandbox::workspace::checkpoints::Checkpoints;
 use tokio_util::sync::CancellationToken;
 use web::problem;
 
-use crate::api;
+use crate::api::{self, Api};
 
+use crate::app_functions::{Around, Workshop, noted};
 use crate::apps::Residents;
+use crate::clock::{Bell, Clock};
 use crate::config::Config;
+use crate::events::Messenger;
 use crate::live_check::Dialer;
+use crate::oauth::{self, Door};
 use crate::proxies::Proxies;
 use crate::serve::Answering;
 use crate::traffic::Own;
@@ -93,6 +99,9 @@ pub struct App {
     /// What to say when it listens.
     pub ready: Ready,
     platform: Arc<Platform>,
+    around: Arc<Around>,
+    clock: Arc<Clock>,
+    messenger: Arc<Messenger>,
 }
 
 impl App {
@@ -101,6 +110,15 @@ impl App {
         if tokio::time::timeout(LAST_WORDS, self.platform.realtime.closed()).await.is_err() {
             tracing::warn!("some realtime connections did not end in time");
         }
+        self.platform.functions.close(LAST_WORDS).await;
+        if tokio::time::timeout(LAST_WORDS, self.clock.closed()).await.is_err() {
+            tracing::warn!("some schedules did not end in time");
+        }
+        if tokio::time::timeout(LAST_WORDS, self.messenger.closed()).await.is_err() {
+            tracing::warn!("some events did not end in time");
+        }
+        self.platform.models.close(LAST_WORDS).await;
+        self.around.disconnect();
         self.platform.hands.close().await;
         self.platform.databases.close().await;
         self.platform.logs.flush().await;
@@ -135,15 +153,26 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         domains: Arc::clone(&domains),
         own: listening.own.clone(),
     };
-    let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
-    let contents = contents(config, &environments_dir)?;
-    let releases = Arc::new(releases.with_domains(Arc::clone(&domains)).with_contents(contents.clone()));
+    let local = sandboxes::makers(config, starter)?;
+    let (store, journal) = (control.store().clone(), egress_journal(&logs));
+    let hands = sandboxes::hands(config, Arc::clone(&local), store, journal, checkpoints(config)?)?;
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
         apps_domain: listening.apps_domain.clone(),
         preview_domain: listening.preview_domain.clone(),
         domains: https::visited(listening),
     };
+    let masks = Arc::new(Masks::default());
+    let around = Arc::new(Around::new(&control, &urls, &logs, &masks, &hands));
+    let artifacts = Artifacts::open(sandboxes::functions(config)?, blobs.clone())?;
+    let (layers, limits) = (sandboxes::layers(config)?, sandboxes::function_limits(config));
+    let functions = Functions::new(local, layers, artifacts, Arc::clone(&around) as Arc<dyn Host>, limits)?;
+    let releases = Releases::new(Arc::clone(&databases), blobs.clone(), logs.clone(), Arc::new(dialer));
+    let contents = contents(config, &environments_dir)?;
+    let bell = Bell::default();
+    let builder = Workshop { functions: functions.clone(), hands: hands.clone(), bell: bell.clone() };
+    let releases = releases.with_domains(Arc::clone(&domains)).with_contents(contents.clone());
+    let releases = Arc::new(releases.with_functions(Arc::new(builder)));
     let keys = Arc::new(AppKeys(Arc::clone(&control)));
     let links = Arc::clone(&keys) as Arc<dyn LinkKeys>;
     let addresses = Arc::new(AppAddresses { control: Arc::clone(&control), urls: urls.clone() });
@@ -174,12 +203,11 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         snapshot_limits(config),
     );
     let backups = backups(config, snapshots.clone())?;
-    let (store, journal) = (control.store().clone(), egress_journal(&logs));
-    let hands = sandboxes::hands(config, starter, store, journal, checkpoints(config)?)?;
     tokio::spawn({
         let (hands, stop) = (hands.clone(), listening.stopping.clone());
         async move { hands.tend(stop).await }
     });
+    let models = models::models(config, control.store().clone())?;
     let previews = Labels::new(control.preview_key());
     let platform = Arc::new(Platform {
         previews,
@@ -195,32 +223,45 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         storage,
         logs,
         hands,
+        functions,
+        models,
+        masks,
         urls,
         environments_dir,
     });
     platform.recover().await?;
     let every = Duration::from_secs(config.environments.upkeep_s.max(1));
     let left = Duration::from_secs(config.environments.keep_deleted_s);
-    upkeep::start(Arc::clone(&platform), every, left, listening.stopping.clone());
+    upkeep::start(Arc::clone(&platform), bell.clone(), every, left, listening.stopping.clone());
     let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
     let https = match certificates {
         Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),
         None => None,
     };
+    let edge = edge(&platform);
+    around.connect(edge.clone());
     let dispatch = Dispatch {
         hosts,
         proxies: Proxies(config.trusted_proxies.clone()),
-        edge: edge(&platform),
+        edge,
         platform: platform_router(config, listening, &platform)?,
+        url: listening.url.clone(),
         services: Arc::clone(&platform),
         challenges: challenges.unwrap_or_default(),
         hsts: config.tls.hsts,
     };
+    // The last: what it runs needs all the others.
+    let messenger = Messenger::start(Arc::clone(&platform), listening.stopping.clone());
+    let (told, stop) = (Arc::clone(&messenger), listening.stopping.clone());
+    let clock = Clock::start(Arc::clone(&platform), bell, told, stop);
     Ok(App {
         answering: dispatch.answering(),
         https,
         ready: Ready { env: "default".to_owned(), key: bootstrap.operator_key },
         platform,
+        around,
+        clock,
+        messenger,
     })
 }
 
@@ -237,7 +278,10 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
         grace: Duration::from_secs(config.shutdown_grace_s),
         ..McpOptions::default()
     };
+    let (control, outbound) =
+        (Arc::clone(&platform.control), Outbound::new(config.outbound.private.clone())?);
     Ok(mcp_server::router(Arc::clone(&doors), options)
+        .merge(oauth::router(Door::new(Api::new(Arc::clone(&doors)), control, &config.oauth, outbound)))
         .merge(api::router(doors))
         .fallback(problem::unknown_route))
 }
@@ -253,7 +297,12 @@ fn edge(platform: &Arc<Platform>) -> Edge {
         files: platform.storage.clone(),
         realtime: platform.realtime.clone(),
     };
-    Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone())
+    let addresses =
+        Arc::new(AppAddresses { control: Arc::clone(&platform.control), urls: platform.urls.clone() });
+    let door =
+        FunctionDoor { functions: platform.functions.clone(), addresses, models: platform.models.clone() };
+    let edge = Edge::new(Arc::new(residents), platform.blobs.clone(), data, platform.logs.clone());
+    edge.with_functions(door)
 }
 
 fn hosts(listening: &Listening) -> Result<Hosts> {
@@ -286,6 +335,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
             token: limit("token", limits.token_per_second, limits.token_burst)?,
             tenant: limit("tenant", limits.tenant_per_second, limits.tenant_burst)?,
         },
+        consent: Duration::from_secs(config.oauth.consent_s),
         ..ControlConfig::new(config.data_dir.clone())
     })
 }
@@ -300,21 +350,7 @@ fn logs(config: &Config, environments_dir: &Path) -> Logs {
 /// Notes in the environment's log where its sandboxes went, and what they were refused.
 fn egress_journal(logs: &Logs) -> Journal {
     let logs = logs.clone();
-    Arc::new(move |env, event| {
-        let target = event.target.as_ref().map_or_else(|| "a host".to_owned(), ToString::to_string);
-        let (level, what) = match &event.outcome {
-            Outcome::Allowed => (Level::Debug, format!("a sandbox was connected to {target}")),
-            Outcome::Cut(cut) => (Level::Warn, format!("a sandbox was cut off from {target}: {cut}")),
-            Outcome::Refused(refusal) => {
-                (Level::Warn, format!("a sandbox was not let out to {target}: {refusal}"))
-            }
-        };
-        let used = match event.outcome {
-            Outcome::Refused(_) => String::new(),
-            _ => format!(" ({} bytes out, {} in, {} ms)", event.up, event.down, event.took.as_millis()),
-        };
-        logs.append(env, Entry::new(event.at, level, Source::Sandbox, format!("{what}{used}")));
-    })
+    Arc::new(move |env, event| logs.append(env, noted("a sandbox", Source::Sandbox, &event)))
 }
 
 /// Where the contents of files are.

@@ -1,10 +1,11 @@
 //! From request headers to a caller.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{FromRef, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -12,7 +13,7 @@ use http::{HeaderMap, Uri};
 use kernel::{Caller, Code, Error, Result, Surface};
 use tool::Selection;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Shown};
 use web::problem::Problem;
 
 /// Chooses the environment, by slug or id, for credentials that are not bound to one.
@@ -36,8 +37,52 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let gate = Arc::<dyn Gate>::from_ref(state);
         let env = text(&parts.headers, ENV)?;
-        Ok(Self(caller(&*gate, &parts.headers, env, Surface::Http).await?))
+        let whence = Whence::of(parts, None);
+        Ok(Self(caller(&*gate, &parts.headers, env, Surface::Http, whence).await?))
     }
+}
+
+/// Beside the address that a request comes from: it is a proxy's that does not say who asks. What is good from some
+/// addresses alone is not good from there.
+#[derive(Debug, Clone, Copy)]
+pub struct Unnamed;
+
+/// Beside a request: the address of the platform that was dialled, `https://cloud.example` for example.
+#[derive(Debug, Clone)]
+pub struct Dialled(pub Arc<str>);
+
+/// Where a request comes from, and where it went.
+#[derive(Debug, Clone)]
+pub struct Whence {
+    /// The address it comes from, proxies of ours looked through.
+    pub source: Option<IpAddr>,
+    /// The address of the platform that it asked.
+    pub at: Option<Arc<str>>,
+}
+
+impl Whence {
+    /// Of a request: to the platform as a whole, or to the MCP door of this path.
+    #[must_use]
+    pub fn of(parts: &Parts, door: Option<&str>) -> Self {
+        let dialled = parts.extensions.get::<Dialled>().map(|dialled| &dialled.0);
+        let at =
+            dialled.map(|base| door.map_or_else(|| Arc::clone(base), |path| format!("{base}{path}").into()));
+        Self { source: source(parts), at }
+    }
+
+    fn again(caller: &Caller) -> Self {
+        Self { source: caller.source, at: caller.at.clone() }
+    }
+}
+
+/// The address that a request comes from: that of the client, where the listener has looked through its proxies; none
+/// where one of those does not name it.
+#[must_use]
+pub fn source(parts: &Parts) -> Option<IpAddr> {
+    if parts.extensions.get::<Unnamed>().is_some() {
+        return None;
+    }
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|client| client.0.ip().to_canonical())
 }
 
 /// The caller behind `headers`, in the environment `env`.
@@ -46,8 +91,10 @@ pub(crate) async fn caller(
     headers: &HeaderMap,
     env: Option<&str>,
     surface: Surface,
+    Whence { source, at }: Whence,
 ) -> Result<Arc<Caller>> {
-    gate.caller(bearer(headers)?, env, text(headers, TENANT)?, surface).await
+    let (bearer, tenant) = (bearer(headers)?, text(headers, TENANT)?);
+    gate.caller(Shown { bearer, env, tenant, surface, source, at: at.as_ref() }).await
 }
 
 /// How long a body may take until it is asked again who has sent it.
@@ -71,16 +118,16 @@ pub async fn body_of(
     if began.elapsed() < AT_ONCE {
         return Ok((first, bytes));
     }
-    Ok((caller(gate, headers, env, first.surface).await?, bytes))
+    Ok((caller(gate, headers, env, first.surface, Whence::again(&first)).await?, bytes))
 }
 
 impl Authenticated {
-    /// The same, asked for again.
+    /// The same as `first`, from the same address at the same one, asked for again.
     ///
     /// # Errors
     /// `unauthenticated` where the credential has been revoked meanwhile.
-    pub async fn again(gate: &dyn Gate, headers: &HeaderMap) -> Result<Self> {
-        Ok(Self(caller(gate, headers, text(headers, ENV)?, Surface::Http).await?))
+    pub async fn again(gate: &dyn Gate, headers: &HeaderMap, first: &Caller) -> Result<Self> {
+        Ok(Self(caller(gate, headers, text(headers, ENV)?, Surface::Http, Whence::again(first)).await?))
     }
 }
 

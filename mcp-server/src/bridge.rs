@@ -9,9 +9,7 @@ use std::sync::Arc;
 use control::EgressSecret;
 use futures::future::BoxFuture;
 use hands::{Lent, Reach};
-use kernel::{
-    Caller, Code, Env, Error, KeyId, Principal, Result, SandboxId, Scope, Scopes, Surface, Timestamp,
-};
+use kernel::{Caller, Code, Env, Error, Held, KeyId, Principal, Result, SandboxId, Scope, Scopes, Surface};
 use sandbox::bridge::Grant;
 use sandbox::egress::{Pattern, Unreadable};
 use serde_json::{Map, Value};
@@ -58,7 +56,7 @@ impl Bridge {
         Self { platform: Arc::clone(&doors.platform), messages: Messages::new(doors, INSTRUCTIONS), tools }
     }
 
-    async fn caller(&self, grant: &Grant) -> Result<Arc<Caller>> {
+    pub(crate) async fn caller(&self, grant: &Grant) -> Result<Arc<Caller>> {
         let gone = || {
             Error::new(Code::Unauthenticated, "the credential that the run stands for is not valid any more")
                 .hint("nothing can be called from here; the sandbox ends soon")
@@ -66,28 +64,23 @@ impl Bridge {
         let workspace = self.platform.hands.of_sandbox(grant.sandbox).await?;
         let workspace = workspace.filter(|workspace| workspace.env == grant.env).ok_or_else(gone)?;
         let owner = owner_of(&workspace);
-        let own = if owner == OPERATOR {
-            Scopes::of_environment()
+        let held = Held::to(grant.tools.iter().cloned());
+        let (own, held, above) = if owner == OPERATOR {
+            (Scopes::of_environment(), held, Vec::new())
         } else {
             let id: KeyId = owner.parse().map_err(|_| gone())?;
-            let key = self.platform.control.store().keys().get(id).await?;
-            let key = key.filter(|key| {
-                key.is_live(Timestamp::now())
-                    && key.tenant == workspace.tenant
-                    && key.env.is_none_or(|bound| bound == workspace.env)
-                    && key.scopes.contains(Scope::SandboxUse)
+            let standing = self.platform.control.tokens().standing_of_owner(id).await?.filter(|standing| {
+                standing.opens(workspace.tenant, workspace.env) && standing.scopes.contains(Scope::SandboxUse)
             });
-            key.ok_or_else(gone)?.scopes
+            let standing = standing.ok_or_else(gone)?;
+            // What holds the credential holds what runs for it.
+            let above = std::iter::once(standing.root).chain(standing.path).collect();
+            (standing.scopes, held.and(&standing.held), above)
         };
-        let caller = Caller {
-            principal: Principal::Run(grant.run),
-            tenant: workspace.tenant,
-            env: None,
-            scopes: SCOPES.into_iter().collect::<Scopes>().intersection(own),
-            surface: Surface::Mcp,
-            credential: grant.run.into(),
-            expires: None,
-        };
+        let scopes = SCOPES.into_iter().collect::<Scopes>().intersection(own);
+        let run = Principal::Run(grant.run);
+        let caller = Caller::new(run, workspace.tenant, grant.run.into(), scopes).by(Surface::Mcp, None);
+        let caller = caller.held_to(Some(Arc::new(held))).standing_on(above);
         self.platform.control.select_env(&Arc::new(caller), Some(&grant.env.to_string()), None).await
     }
 }
@@ -102,7 +95,7 @@ impl sandbox::bridge::Tools for Bridge {
         Box::pin(async move {
             let pass = self.platform.hands.pass(sandbox, token)?;
             let caller = self.caller(pass.grant()).await?;
-            self.messages.answer(caller, Arc::clone(&pass.grant().tools), message).await
+            self.messages.answer(caller, message).await
         })
     }
 }

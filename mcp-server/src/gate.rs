@@ -1,5 +1,6 @@
 //! The port to whoever checks credentials.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::Control;
@@ -7,22 +8,33 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kernel::{Caller, Code, Error, Result, Surface};
 
+/// What a request says of who sends it, and of where it wants to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// The credential.
+    pub bearer: Option<&'a str>,
+    /// The environment, by slug or id.
+    pub env: Option<&'a str>,
+    /// The tenant, by slug or id.
+    pub tenant: Option<&'a str>,
+    /// The door.
+    pub surface: Surface,
+    /// The address it comes from, proxies of ours looked through.
+    pub source: Option<IpAddr>,
+    /// The address of the platform that was dialled.
+    pub at: Option<&'a Arc<str>>,
+}
+
 /// Turns a request's credential and its choice of environment into a caller.
 pub trait Gate: Send + Sync + 'static {
-    /// The caller behind `bearer`, in the environment `env` (a slug or an id) of the tenant `tenant`.
+    /// The caller behind the credential, in the environment and the tenant that are named.
     ///
-    /// Without `env`, a credential of a whole tenant gives a caller without an environment.
+    /// Without an environment, a credential of a whole tenant gives a caller without an environment.
     ///
     /// # Errors
     /// `unauthenticated` where the credential is missing or not valid; `not_found` where the environment or the
     /// tenant does not exist or is not the credential's.
-    fn caller<'a>(
-        &'a self,
-        bearer: Option<&'a str>,
-        env: Option<&'a str>,
-        tenant: Option<&'a str>,
-        surface: Surface,
-    ) -> BoxFuture<'a, Result<Arc<Caller>>>;
+    fn caller<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Arc<Caller>>>;
 
     /// What a caller without an environment is told when it calls a tool that needs one: `invalid_input` with
     /// the slugs it may choose from.
@@ -30,20 +42,14 @@ pub trait Gate: Send + Sync + 'static {
 }
 
 impl Gate for Control {
-    fn caller<'a>(
-        &'a self,
-        bearer: Option<&'a str>,
-        env: Option<&'a str>,
-        tenant: Option<&'a str>,
-        surface: Surface,
-    ) -> BoxFuture<'a, Result<Arc<Caller>>> {
+    fn caller<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Arc<Caller>>> {
         async move {
-            let Some(bearer) = bearer else {
+            let Some(bearer) = shown.bearer else {
                 return Err(Error::new(Code::Unauthenticated, "there is no credential")
                     .hint("send Authorization: Bearer with a key; `steading key create` makes one"));
             };
-            let caller = self.authenticate(bearer, surface).await?;
-            self.select_env(&caller, env, tenant).await
+            let caller = self.authenticate_at(bearer, shown.surface, shown.source, shown.at).await?;
+            self.select_env(&caller, shown.env, shown.tenant).await
         }
         .boxed()
     }

@@ -88,7 +88,7 @@ fn permitted(doc: &Doc, caller: &Caller) -> Result<()> {
     if doc.allowed(caller) {
         return Ok(());
     }
-    kernel::Tenant::authorize(caller, doc.spec.scopes).map(drop)
+    kernel::Tenant::authorize_for(caller, doc.spec.scopes, Some(doc.name)).map(drop)
 }
 
 async fn call<P: Host>(

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod gate;
 mod guard;
 pub mod http;
+pub mod masks;
 pub mod mcp;
 pub mod platform;
 pub mod sandboxes;
@@ -16,6 +17,7 @@ pub mod seal;
 pub mod serving;
 pub mod skills;
 pub mod stdio;
+mod tenancy;
 pub mod tools;
 
 pub use doors::{BODY_LIMIT, Doors};

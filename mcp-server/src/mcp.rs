@@ -8,7 +8,6 @@ mod sessions;
 mod skills;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tool::{Call, Host, Selection};
 
-use crate::auth;
+use crate::auth::{self, Whence};
 use crate::doors::Doors;
 use crate::extract::Path;
 use handler::Handler;
@@ -82,8 +82,6 @@ pub enum Sessions {
 struct Visit {
     caller: Arc<Caller>,
     selection: Selection,
-    /// The tools that the caller is held to, where it is held to some.
-    tools: Option<Arc<BTreeSet<String>>>,
     id: CallId,
 }
 
@@ -186,7 +184,8 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
             Some(env) => Some(env),
             None => auth::text(&parts.headers, auth::ENV)?,
         };
-        let caller = auth::caller(&*self.doors.gate, &parts.headers, env, Surface::Mcp).await?;
+        let whence = Whence::of(&parts, Some(parts.uri.path()));
+        let caller = auth::caller(&*self.doors.gate, &parts.headers, env, Surface::Mcp, whence).await?;
         let selection = auth::selection(&parts.uri)?;
         let session = wire::session_of(&parts.headers)?.map(str::to_owned);
         if let (Some(owners), Some(session)) = (&self.owners, &session) {
@@ -210,7 +209,8 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if let Some(owners) = opens {
             owners.room_for(&caller, &sent).await?;
         }
-        parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, tools: None, id });
+        parts.extensions.insert(Visit { caller: Arc::clone(&caller), selection, id });
+        let is_listening = parts.method == Method::GET;
         let request = http::Request::from_parts(parts, Full::new(sent.clone()));
         let response = self.service.handle(request).await;
         if let Some(owners) = opens
@@ -225,6 +225,14 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
             }
             let said = said.collect().await.map_or_else(|e| match e {}, |all| all.to_bytes());
             return Ok(wire::refusal(&refused, &said, id, &sent));
+        }
+        if is_listening {
+            // What a session is told on the side lasts for as long as the credential that listens.
+            let platform = Arc::clone(&self.doors.platform);
+            let over = async move { tool::ended(&*platform, &caller).await };
+            return Ok(response
+                .map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(over))))
+                .into_response());
         }
         // The answer's body holds the token, so that a stream counts as under way until its end.
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| (&under_way, frame).1))).into_response())
@@ -252,6 +260,12 @@ impl<P: Host, X: ServerHandler> McpDoor<P, X> {
         if self.closed.is_cancelled() && outcome.as_ref().is_err_and(|e| e.code() == Code::Timeout) {
             return Err(stopping());
         }
+        // A client whose user can consent to more learns of it by HTTP (MCP 2025-11-25, Authorization, Scope Challenge
+        // Handling).
+        let outcome = match outcome {
+            Err(error) if error.lacks().is_some() => return Err(error),
+            outcome => outcome,
+        };
         plain.answer(&handler::result(outcome, id))
     }
 }

@@ -13,11 +13,16 @@ use capabilities::releases::Releases;
 use capabilities::snapshots::{Backups, Snapshots};
 use capabilities::storage::Storage;
 use control::{Control, EnvState, Environment, Environments, NewEnvironment, SecretKind};
+use functions::Functions;
+use futures::future::BoxFuture;
 use hands::{Full, Hand, Hands, Visibility};
 use kernel::{Caller, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
+use models::Models;
 use sandbox::preview::Labels;
 use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
+
+use crate::masks::Masks;
 
 /// What the workspace of whoever runs the platform is called.
 pub(crate) const OPERATOR: &str = "operator";
@@ -48,6 +53,12 @@ pub struct Platform {
     pub logs: Logs,
     /// Their sandboxes.
     pub hands: Hands,
+    /// Their functions.
+    pub functions: Functions,
+    /// The model that those ask.
+    pub models: Models,
+    /// What functions were given in secret.
+    pub masks: Arc<Masks>,
     /// The hosts that servers in them are shown at.
     pub previews: Labels,
     /// Where apps answer.
@@ -148,15 +159,17 @@ impl Platform {
         Err(full)
     }
 
-    /// Whether the credential whose workspace it is lives.
+    /// Whether the credential whose workspace it is lives, and its tenant is active.
     ///
     /// # Errors
     /// Where the control plane fails.
     pub async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
+        if self.control.environments().is_suspended(&workspace.env.to_string()).await? {
+            return Ok(false);
+        }
         let owner = owner_of(workspace);
         let Ok(id) = owner.parse::<KeyId>() else { return Ok(owner == OPERATOR) };
-        let key = self.control.store().keys().get(id).await?;
-        Ok(key.is_some_and(|key| key.is_live(Timestamp::now())))
+        Ok(self.control.tokens().standing_of_owner(id).await?.is_some())
     }
 
     /// Where a port of a workspace's sandbox is shown, to whom `to` says from now on, where it says.
@@ -208,6 +221,13 @@ impl Platform {
     pub async fn app_secrets(&self, env: &Env) -> Result<Vec<String>> {
         let all = self.control.secrets().names(env).await?.into_iter();
         Ok(all.filter(|it| it.kind == SecretKind::Function).map(|it| it.name).collect())
+    }
+
+    /// To be called when the secrets of an environment, or the hosts that its programs may ask, have changed: when this
+    /// returns, they go by what holds now.
+    pub async fn reach_changed(&self, env: &Env) {
+        self.functions.changed(env.id());
+        self.hands.reach_changed(env).await;
     }
 
     /// Makes an environment with everything that belongs to it; the same external id again is the same one.
@@ -312,6 +332,8 @@ impl Platform {
         self.auth.forget(environment.id);
         self.snapshots.forget(environment.id).await?;
         self.backups.leave(environment.tenant, environment.id).await?;
+        self.functions.forget(environment.id).await?;
+        self.masks.forget(environment.id);
         self.hands.forget(environment.id).await?;
         let directory = self.environments_dir.join(environment.id.to_string());
         let doomed = directory.with_extension("removed");
@@ -348,7 +370,7 @@ impl Platform {
                         tracing::error!(env.id = %id, error, "a deleted environment could not be removed");
                     }
                 }
-                EnvState::Ready => {}
+                EnvState::Ready | EnvState::Suspended => {}
             }
         }
         Ok(())
@@ -364,7 +386,7 @@ pub(crate) fn owner_of(workspace: &Workspace) -> &str {
 pub(crate) fn owner(caller: &Caller) -> String {
     match caller.principal {
         Principal::Operator => OPERATOR.to_owned(),
-        _ => caller.credential.to_string(),
+        _ => caller.owner.to_string(),
     }
 }
 
@@ -396,5 +418,9 @@ impl Host for Platform {
 
     fn digest_key(&self) -> &[u8; 32] {
         self.control.digest_key()
+    }
+
+    fn revoked<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, ()> {
+        Box::pin(self.control.revoked(caller))
     }
 }

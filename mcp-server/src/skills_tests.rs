@@ -36,6 +36,8 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "auth-and-accounts",
         "files-and-images",
         "realtime",
+        "write-functions",
+        "run-services",
         "domains",
         "debug-and-verify",
         "change-data-safely",
@@ -117,6 +119,9 @@ fn words_find_the_skill_that_is_meant() {
         ("my own domain", "domains"),
         ("DNS records for a custom domain", "domains"),
         ("HTTPS certificate", "domains"),
+        ("take webhooks of a provider", "write-functions"),
+        ("a server in Python", "run-services"),
+        ("write a function in TypeScript", "write-functions"),
         ("run a shell command", "work-in-a-sandbox"),
         ("npm install", "work-in-a-sandbox"),
     ] {

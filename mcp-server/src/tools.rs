@@ -10,6 +10,7 @@ mod auth_configure;
 mod auth_user_set;
 mod auth_users;
 mod client_code;
+mod code;
 mod confirm;
 mod db_execute;
 mod db_load;
@@ -30,6 +31,8 @@ mod file_read;
 mod file_search;
 mod file_write;
 mod files;
+mod function_deploy;
+mod function_invoke;
 mod logs_query;
 mod manifest;
 mod outcome;
@@ -37,6 +40,7 @@ mod parts;
 mod preview_open;
 mod resource_delete;
 mod secret_set;
+mod service_deploy;
 mod shell_run;
 mod site_deploy;
 mod skill_read;
@@ -83,6 +87,9 @@ pub fn registry() -> Registry<Platform> {
         storage_get::StorageGet,
         storage_put::StoragePut,
         storage_sign::StorageSign,
+        function_deploy::FunctionDeploy,
+        function_invoke::FunctionInvoke,
+        service_deploy::ServiceDeploy,
         site_deploy::SiteDeploy,
         domain_set::DomainSet,
         domain_check::DomainCheck,

@@ -401,7 +401,7 @@ fn a_plan_says_what_a_route_opens_and_refuses_what_cannot_be() {
         (
             json!({ "/a": { "to": { "function": "f" } } }),
             "/manifest/routes/~1a/to",
-            "there are no functions here",
+            "there is no function f to lead to",
         ),
         (json!({ "/a": { "speed": 1 } }), "/manifest/routes/~1a", "unknown field"),
         (

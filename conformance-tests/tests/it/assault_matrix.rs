@@ -93,6 +93,17 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         "workspace_restore" => vec![json!({ "snapshot": t.snapshot, "dry_run": true })],
         // The same for everybody.
         "skill_read" => vec![json!({ "name": "start-here" })],
+        "function_deploy" => vec![
+            json!({ "name": t.slug, "access": "public" }),
+            json!({ "name": t.slug, "workspace_path": t.env }),
+            json!({ "name": t.slug, "files": { "index.ts": { "sha256": t.blob } } }),
+        ],
+        "service_deploy" => vec![
+            json!({ "name": t.slug, "access": "public" }),
+            json!({ "name": t.slug, "command": "true", "workspace_path": t.env }),
+            json!({ "name": t.slug, "command": "true", "files": { "a": { "sha256": t.blob } } }),
+        ],
+        "function_invoke" => vec![json!({ "name": t.slug })],
         "site_deploy" => vec![blob, json!({ "workspace_path": t.env })],
         // A name of theirs is free for us: see `names_are_each_environments_own`.
         "secret_set" => vec![json!({ "name": t.slug, "value": "not a secret's name" })],
@@ -132,6 +143,10 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get", "/v1/tools" | "/v1/schemas/manifest" | "/oauth/jwks.json" | "/healthz" | "/readyz") => {
             plain(route)
         }
+        // They ask for no credential and look nobody up; the page has another tag each time.
+        (_, "/.well-known/oauth-protected-resource/mcp/{env}") => plain(&route.replace("{env}", "a")),
+        ("get", "/oauth/device") => vec![],
+        (_, route) if route.starts_with("/oauth/") || route.starts_with("/.well-known/") => plain(route),
         ("get", "/v1/tools/{tool}") => plain("/v1/tools/db_query"),
         ("get", "/v1/openapi.json") => plain(route),
         ("head", "/v1/blobs/{sha256}") => plain(&format!("/v1/blobs/{}", t.blob)),
@@ -192,6 +207,30 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ]
         .concat(),
         ("delete", "/v1/keys/{key}") => plain(&format!("/v1/keys/{}", t.key_id)),
+        ("get", "/v1/budgets") => [
+            plain(&format!("{route}?env={}", t.slug)),
+            plain(&format!("{route}?env={}", t.env)),
+            plain(&format!("{route}?cursor={}", t.budget)),
+        ]
+        .concat(),
+        ("put", "/v1/budgets") => [&t.slug, &t.env]
+            .into_iter()
+            .flat_map(|env| with(route, json!({ "env": env, "unit": "tokens", "period": "day", "most": 0 })))
+            .collect(),
+        ("get" | "delete", "/v1/budgets/{budget}") => plain(&format!("/v1/budgets/{}", t.budget)),
+        ("put", "/v1/budgets/{budget}") => with(&format!("/v1/budgets/{}", t.budget), json!({ "most": 0 })),
+        // Of nobody's.
+        ("get", "/v1/prices") => plain(route),
+        ("put", "/v1/prices") => with(route, json!({ "model": t.slug, "input": 1, "output": 1 })),
+        ("post", "/v1/keys/{key}/rotate") => with(&format!("/v1/keys/{}/rotate", t.key_id), json!({})),
+        ("get", "/v1/credentials") => plain(&format!("/v1/credentials?cursor={}", t.key_id)),
+        ("post", "/v1/credentials") => [&t.slug, &t.env]
+            .into_iter()
+            .flat_map(|env| with(route, json!({ "env": env, "scopes": ["db:read"], "expires_in": 60 })))
+            .collect(),
+        ("delete", "/v1/credentials/{credential}") => plain(&format!("/v1/credentials/{}", t.key_id)),
+        // The operator's alone.
+        ("get", "/v1/signing-keys") | ("post", "/v1/signing-keys/rotate") => plain(route),
         ("get", "/v1/sandboxes") => plain(route),
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
@@ -235,6 +274,19 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get" | "put", "/v1/runner") => plain(route),
         ("get", "/v1/tenants") => plain(&format!("/v1/tenants?cursor={}", t.tenant_id)),
         ("post", "/v1/tenants") => with(route, json!({ "slug": t.tenant })),
+        ("get" | "delete", "/v1/tenants/{tenant}") => plain(&format!("/v1/tenants/{}", t.tenant_id)),
+        ("patch", "/v1/tenants/{tenant}") => {
+            with(&format!("/v1/tenants/{}", t.tenant), json!({ "name": "x" }))
+        }
+        (
+            "post",
+            "/v1/tenants/{tenant}/suspend" | "/v1/tenants/{tenant}/resume" | "/v1/tenants/{tenant}/restore",
+        ) => plain(&route.replace("{tenant}", &t.tenant)),
+        ("post", "/v1/provision") => [
+            with(route, json!({ "tenant": { "slug": t.tenant } })),
+            with(route, json!({ "env": { "template": t.slug } })),
+        ]
+        .concat(),
         _ => return None,
     })
 }

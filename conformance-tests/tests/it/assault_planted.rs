@@ -48,7 +48,9 @@ fn armed(directory: &Path, variable: &str, inherited: &str) -> Steading {
         Steading::launch()
             .binary(at("start"))
             .data_dir(at("data"))
-            .env("MODEL_API_KEY", variable)
+            .env("STEADING_MODEL_BASE_URL", "http://127.0.0.1:9/v1")
+            .env("STEADING_MODEL", "small")
+            .env("STEADING_MODEL_API_KEY", variable)
             .env("STEADING_STORAGE_S3_SECRET_KEY", variable)
             .start(),
     )

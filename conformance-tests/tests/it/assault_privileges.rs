@@ -51,7 +51,7 @@ pub fn field(file: &str, name: &str) -> Option<String> {
     line.map(|line| line.trim().to_owned())
 }
 
-fn kill(signal: &str, pids: &[u32]) {
+pub fn kill(signal: &str, pids: &[u32]) {
     let pids = pids.iter().map(ToString::to_string);
     assert!(Command::new("kill").arg(signal).args(pids).status().unwrap().success());
 }

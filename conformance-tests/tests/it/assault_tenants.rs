@@ -28,6 +28,7 @@ pub struct Things {
     pub user: String,
     pub email: String,
     pub sandbox: String,
+    pub budget: String,
 }
 
 /// A tenant's credentials.
@@ -97,6 +98,7 @@ impl Village {
             "envs": get("/v1/envs"),
             "env": get(&format!("/v1/envs/{}", self.theirs.slug)),
             "keys": keys,
+            "budgets": get("/v1/budgets"),
             "sandboxes": hands.request("GET", "/v1/sandboxes").send().unwrap().json().unwrap(),
             "site": site.text().unwrap(),
         })
@@ -165,6 +167,9 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     let user = app.output("auth_user_set", &json!({ "user": email, "password": "correct horse" })).unwrap();
     let hands = Client::new(&steading.ready().url).with_key(&keys.hands).in_env(&slug);
     let sandbox = post(&hands, None, "/v1/sandboxes", &json!({ "name": "kiln" }));
+    let budget = json!({ "env": slug, "unit": "tokens", "period": "day", "most": 1_000 });
+    let wide_key = Client::new(&steading.ready().url).with_key(&keys.wide);
+    let budget = wide_key.request("PUT", "/v1/budgets").json(&budget).send().unwrap().json().unwrap();
     let things = Things {
         tenant: name.to_owned(),
         tenant_id: text(&tenant["tenant"]),
@@ -185,6 +190,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
         user: text(&user["user"]["id"]),
         email,
         sandbox: text(&sandbox["id"]),
+        budget: text(&budget["id"]),
     };
     (things, keys)
 }
@@ -234,13 +240,14 @@ impl Things {
             user: other(&self.user),
             email: "fletcher@example.org".to_owned(),
             sandbox: other(&self.sandbox),
+            budget: other(&self.budget),
         }
     }
 
     fn names(&self) -> Vec<&str> {
         let Self { tenant, tenant_id, slug, env, plan, snapshot, confirm, blob, .. } = self;
         let Self { content, secret, table, migration, external_id, request, key_id, release, .. } = self;
-        let Self { user, email, sandbox, .. } = self;
+        let Self { user, email, sandbox, budget, .. } = self;
         let mut names = vec![
             tenant_id.as_str(),
             slug,
@@ -259,6 +266,7 @@ impl Things {
             user,
             email,
             sandbox,
+            budget,
             tenant,
             release,
         ];

@@ -93,7 +93,7 @@ fn row(what: &str, answer: &Answer, exit: &str) -> String {
     let problem = &answer.body;
     let code = problem["code"].as_str().unwrap();
     let mut row = format!("{code} {} exit {exit}: {what}\n", answer.status);
-    for part in ["message", "field", "hint", "next"] {
+    for part in ["message", "field", "hint", "limit", "next"] {
         match &problem[part] {
             Value::Null => {}
             Value::String(text) => writeln!(row, "    {part}: {text}").unwrap(),

@@ -9,6 +9,8 @@ use testkit::Client;
 
 /// What a model may have to read for one tool on average.
 const PER_TOOL: usize = 85;
+/// What it may have to read for those that work in no sandbox.
+const WITHOUT_SANDBOX: usize = 3_200;
 /// What it may have to read for the tools that only read.
 const READ_ONLY: usize = 1_100;
 
@@ -66,6 +68,13 @@ fn tools_cost_a_model_what_the_table_says() {
         writeln!(table, "{:4} {}", tokens(tool), tool["name"].as_str().unwrap()).unwrap();
     }
     expect_file!["./golden/tools.txt"].assert_eq(&table);
+    let of_sandbox = ["shell_", "file_", "preview_", "workspace_"];
+    let others = tools.iter().filter(|it| {
+        let name = it["name"].as_str().unwrap();
+        !of_sandbox.iter().any(|begin| name.starts_with(begin))
+    });
+    let without: usize = others.map(tokens).sum();
+    assert!(without <= WITHOUT_SANDBOX, "{without} tokens for the tools without sandboxes");
     assert!(full <= PER_TOOL * tools.len(), "{full} tokens for {} tools", tools.len());
     assert!(read_only <= READ_ONLY, "{read_only} tokens for the tools that only read");
 }

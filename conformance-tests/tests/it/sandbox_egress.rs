@@ -286,7 +286,7 @@ fn an_environment_holds_its_sandboxes_to_less_than_the_operator_allows_and_sees_
     for (wrong, field) in [
         (json!({ "allow": ["a b"] }), "/allow"),
         (json!({ "deny": [] }), "/allow"),
-        (json!({ "allow": null, "deny": [] }), ""),
+        (json!({ "allow": null, "deny": [] }), "/deny"),
     ] {
         let put = world.client().without_env().request("PUT", "/v1/envs/default/egress");
         let refused = put.json(&wrong).send().unwrap();

@@ -170,6 +170,8 @@ fn only_the_operator_puts_programs_into_sandboxes_and_only_so_many() {
     assert_eq!(refused.map(|it| it.body["code"].clone()), ["too_large", "invalid_input", "invalid_input"]);
     let garbage = operator.request("PUT", "/v1/runner").body(b"no archive").send().unwrap();
     assert_eq!(garbage.status, 400);
+    let ours = put(&operator, &[("function-bun.mjs", "x")]);
+    assert_eq!(ours.body["code"], "invalid_input");
     assert_eq!(shown(&server), before);
     // A program that nobody can run is none of a check's business; the check itself is.
     assert_eq!(put(&operator, &[("check", "\x7fELF")]).status, 409);
@@ -178,7 +180,7 @@ fn only_the_operator_puts_programs_into_sandboxes_and_only_so_many() {
     let client = server.client();
     let seen = eventually(PATIENCE, || {
         let said = says(&client, "ls /run/steading/runner/current");
-        (said == "agent\nhand\n").then_some(())
+        (said == "agent\nfunction-bun.mjs\nfunction-node.mjs\nhand\n").then_some(())
     });
     assert!(seen.is_some());
 }

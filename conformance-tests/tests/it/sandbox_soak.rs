@@ -16,8 +16,8 @@ use super::assault_privileges::{Processes, field};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The processes of a sandbox that is made and was not asked for, of which there is always one.
-const SPARE: usize = 2;
+/// The processes of the sandboxes that are made and were not asked for: one waits for a workspace, one for a function.
+const SPARE: usize = 4;
 
 fn ask(server: &Steading, method: &str, path: &str, body: &Value) -> u16 {
     let client = server.client().in_env("default");

@@ -1,6 +1,6 @@
 //! That what the skills tell an agent works: their app, their pages, their requests, as they stand there.
 
-use conformance_tests::{Place, browser};
+use conformance_tests::{App, Place, browser};
 use serde_json::{Value, json};
 use testkit::http::Request;
 
@@ -191,4 +191,72 @@ fn the_requests_are_answered_as_they_stand() {
             id = new.to_owned();
         }
     }
+}
+
+#[test]
+fn the_functions_run_as_they_stand() {
+    let place = Place::new("functions").unwrap();
+    let table = |column: &str| json!({ "columns": { column: "text!" }, "access": "private" });
+    let text = skill(&place, "write-functions");
+    let tables = json!({ "orders": table("title"), "events": table("body"), "reports": table("day"), "mails": table("order") });
+    let triggers = skill(&place, "write-functions/references/triggers.md");
+    let [orders, webhook] = blocks(&text, "ts").try_into().unwrap();
+    let [report, confirm] = blocks(&triggers, "ts").try_into().unwrap();
+    let [sum] = blocks(&text, "js").try_into().unwrap();
+    let events = json!([{ "on": "rows", "table": "orders", "do": ["create"] }]);
+    assert!(
+        triggers.contains(r#""events": [{"on": "rows", "table": "orders", "do": ["create"]}]"#),
+        "the skill says so too"
+    );
+    let functions = json!({ "confirm": { "files": { "index.ts": confirm }, "events": events } });
+    let manifest = json!({ "auth": { "methods": ["anonymous"] }, "database": { "tables": tables }, "functions": functions });
+    place.output("app_apply", &json!({ "manifest": manifest })).unwrap();
+    for (name, file, code) in [
+        ("orders", "index.ts", orders),
+        ("webhook", "index.ts", webhook),
+        ("report", "index.ts", report),
+        ("sum", "index.js", sum),
+    ] {
+        let input = json!({ "name": name, "files": { file: code }, "access": "public" });
+        place.output("function_deploy", &input).unwrap();
+    }
+    let person = App::new(&place.url).stranger().unwrap();
+    let made = person.send("POST", "/_/fn/orders", &json!({ "title": "Tea" })).unwrap();
+    assert_eq!(
+        (made.status, &made.body["title"], &made.body["owner"]),
+        (201, &json!("Tea"), &json!(person.id()))
+    );
+    let told = testkit::eventually(std::time::Duration::from_secs(60), || {
+        let mails = place.output("db_query", &json!({ "sql": "SELECT \"order\" FROM mails" })).unwrap();
+        mails["rows"].get(0).map(|row| row[0].clone())
+    });
+    assert_eq!(told.as_ref(), Some(&made.body["id"]));
+    let sum = person.send("POST", "/_/fn/sum", &json!({ "a": 1, "b": 2 })).unwrap();
+    assert_eq!((sum.status, &sum.body["sum"]), (200, &json!(3)), "{sum:?}");
+    let sent = |signature: &str| {
+        let request = Request::post(&format!("{}/_/fn/webhook", place.url)).body("paid");
+        request.header("x-signature", signature).send().unwrap().status
+    };
+    // HMAC-SHA256 of the body under the key that it has where no secret is set.
+    let good = "2643c76f13e66586973fbaf102e491f16f0f00aa1906d70ea35a2403110e6bbc";
+    assert_eq!((sent("0"), sent(good)), (401, 204));
+    let nightly = json!({ "function": "report", "cron": "30 3 * * *", "timezone": "Europe/Berlin" });
+    assert!(triggers.contains(&nightly["cron"].to_string()), "the skill says so too");
+    place.output("app_apply", &json!({ "manifest": { "schedules": { "nightly": nightly } } })).unwrap();
+    let ran = place.output("function_invoke", &json!({ "name": "report", "schedule": "nightly" })).unwrap();
+    assert_eq!(ran["status"], 204, "{ran}");
+    // And a page asks by the client as it says.
+    let asked = browser(|browser| {
+        browser.goto(&format!("{}/_/sdk.js", place.url))?;
+        browser.evaluate(
+            "return (async () => {
+                const app = (await import('/_/sdk.js')).createClient();
+                await app.auth.anonymous();
+                const order = await app.fn('orders').invoke({ title: 'Tea' });
+                const answer = await app.fn('orders').fetch('/none', { method: 'PUT', body: 'x' });
+                return [order.title, order.owner === app.auth.user.id, answer.status];
+            })()",
+        )
+    });
+    assert_eq!(asked.unwrap(), json!(["Tea", true, 404]));
 }

@@ -21,6 +21,10 @@ pub struct ControlConfig {
     pub keep_reads: Duration,
     /// How long all other audit rows are kept.
     pub keep_changes: Duration,
+    /// How long a deleted tenant can be restored.
+    pub keep_tenants: Duration,
+    /// How long a user's consent to a client lasts.
+    pub consent: Duration,
 }
 
 impl ControlConfig {
@@ -35,6 +39,8 @@ impl ControlConfig {
             templates: vec!["empty".to_owned()],
             keep_reads: DAY * 7,
             keep_changes: DAY * 400,
+            keep_tenants: DAY * 7,
+            consent: DAY * 30,
         }
     }
 }

@@ -4,15 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Code, Error, Result, Secret, Slug, TenantId, Timestamp};
-use store::{Location, SigningKeyRow, Store, Tenant};
+use kernel::{Caller, Code, Error, Proof as _, Result, Scope, Secret, Slug, TenantId, Timestamp};
+use store::{KeptSigningKey, Location, Store, Tenant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tool::Effect;
 use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
 use crate::names::Names;
+use crate::news::{Memories, News};
+use crate::oauth::{DeviceTurns, OAuth};
 use crate::remembered::Remembered;
-use crate::signing::Signing;
+use crate::ring::{Before, Ring, SLACK};
+use crate::tokens::TURNS;
 use crate::vault::{Master, Vault};
 use crate::{
     AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
@@ -21,7 +26,6 @@ use crate::{
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);
 const DEFAULT: &str = "default";
-const SIGNING_PURPOSE: &str = "platform";
 const FINGERPRINT: &str = "master_key";
 const BOOTSTRAPPED: &str = "default_environment";
 /// Audit rows removed by one statement, so that no write waits long for it.
@@ -32,7 +36,10 @@ pub struct Control {
     pub(crate) store: Store,
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) news: Arc<News>,
     pub(crate) tokens: Tokens,
+    ring: Arc<Ring>,
+    following: Option<JoinHandle<()>>,
     /// Tenants that calls have named; one is never renamed.
     pub(crate) tenant_names: Remembered<String, TenantId>,
     tenants: Tenants,
@@ -48,7 +55,9 @@ pub struct Control {
     default_tenant: TenantId,
     digest_key: Zeroizing<[u8; 32]>,
     preview_key: Zeroizing<[u8; 32]>,
-    config: ControlConfig,
+    pub(crate) oauth_key: Zeroizing<[u8; 32]>,
+    pub(crate) device_turns: DeviceTurns,
+    pub(crate) config: ControlConfig,
 }
 
 /// What is said once.
@@ -77,21 +86,37 @@ impl Control {
         let store = Store::open(&location).await.map_err(failed)?;
         let master = master(&store, &keys_dir.join("master"), &failed).await?;
         let vault = Arc::new(Vault::new(&master));
-        let signing = signing(&store, &vault, &failed).await?;
+        let ring = Arc::new(Ring::open(store.clone(), Arc::clone(&vault), &failed).await?);
 
         let names = Arc::new(Names::new(store.clone()));
         let credentials = Arc::new(Credentials::new());
+        let news = Arc::new(News::new(&store));
+        let following = news.follow(
+            &store,
+            Memories {
+                credentials: Arc::clone(&credentials),
+                names: Arc::clone(&names),
+                ring: Arc::clone(&ring),
+            },
+        );
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
         let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&vault)));
         let default_tenant = default_tenant(&store).await.map_err(failed)?;
         let control = Self {
             tokens: Tokens {
                 store: store.clone(),
-                signing,
+                ring: Arc::clone(&ring),
                 names: Arc::clone(&names),
                 credentials: Arc::clone(&credentials),
+                turns: Semaphore::new(TURNS),
             },
-            tenants: Tenants { store: store.clone() },
+            tenants: Tenants {
+                store: store.clone(),
+                names: Arc::clone(&names),
+                credentials: Arc::clone(&credentials),
+                grace: config.keep_tenants,
+                default: default_tenant,
+            },
             environments: Environments {
                 store: store.clone(),
                 names: Arc::clone(&names),
@@ -116,9 +141,14 @@ impl Control {
             store,
             names,
             credentials,
+            news,
+            following,
+            ring,
             default_tenant,
             digest_key: master.derive("steading input digest"),
             preview_key: master.derive("steading previews"),
+            oauth_key: master.derive("steading oauth"),
+            device_turns: DeviceTurns::default(),
             config,
         };
         control.default_environment().await.map_err(OpenError::DefaultEnvironment)?;
@@ -154,6 +184,12 @@ impl Control {
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    /// The authorization server.
+    #[must_use]
+    pub fn oauth(&self) -> OAuth<'_> {
+        OAuth(self)
     }
 
     /// The environments' secrets.
@@ -224,6 +260,29 @@ impl Control {
         self.keys.reset_operator(self.default_tenant).await
     }
 
+    /// The keys that sign tokens: each with where it is in its life.
+    ///
+    /// # Errors
+    /// `forbidden` for all but the operator.
+    pub async fn signing_keys(&self, caller: &Caller) -> Result<Vec<KeptSigningKey>> {
+        operator(caller)?;
+        self.ring.all().await
+    }
+
+    /// Has another key sign tokens from now on. Those that were signed hold until they end, unless the keys `before` are
+    /// forgotten.
+    ///
+    /// # Errors
+    /// `forbidden` for all but the operator.
+    pub async fn rotate_signing_key(&self, caller: &Caller, before: Before) -> Result<Vec<KeptSigningKey>> {
+        operator(caller)?;
+        let keys = self.ring.rotate(before).await?;
+        if before == Before::Forgotten {
+            self.credentials.forget_all();
+        }
+        Ok(keys)
+    }
+
     /// At most `limit` of a tenant's calls made before `before`, latest first.
     ///
     /// # Errors
@@ -260,6 +319,12 @@ impl Control {
         let now = Timestamp::now();
         self.store.replays().purge(now).await?;
         self.store.spent().purge(now).await?;
+        let long_ago = now.minus(SLACK);
+        self.store.runs().purge(long_ago).await?;
+        self.store.runs().purge_makers(now.minus(self.config.keep_changes)).await?;
+        self.store.news().purge(long_ago).await?;
+        self.oauth().upkeep(now).await?;
+        self.ring.upkeep(now).await?;
         for effect in [Effect::Read, Effect::Idempotent, Effect::Write, Effect::Destroy] {
             let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
             self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;
@@ -282,6 +347,9 @@ impl Control {
 
     /// Writes what is still to be written and closes the database. Calls that come later fail.
     pub async fn close(&self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
         self.ledger.close().await;
         self.store.close().await;
     }
@@ -333,27 +401,9 @@ async fn master(
     Ok(master)
 }
 
-async fn signing(
-    store: &Store,
-    vault: &Vault,
-    failed: &impl Fn(store::Error) -> OpenError,
-) -> Result<Signing, OpenError> {
-    let row = match store.signing_keys().current(SIGNING_PURPOSE).await.map_err(failed)? {
-        Some(row) => row,
-        None => {
-            let new = Signing::generate().map_err(OpenError::Random)?;
-            let row = SigningKeyRow {
-                id: new.kid().to_owned(),
-                purpose: SIGNING_PURPOSE.to_owned(),
-                public: new.public(),
-                sealed: new.seal(vault, SIGNING_PURPOSE).map_err(|_| OpenError::SigningKey)?,
-                created: Timestamp::now(),
-            };
-            store.signing_keys().get_or_insert(&row).await.map_err(failed)?
-        }
-    };
-    let signing = Signing::open(vault, SIGNING_PURPOSE, &row.id, &row.sealed);
-    signing.map_err(|_| OpenError::SigningKey)
+/// That this is who runs the platform, and not who was given a part of it.
+fn operator(caller: &Caller) -> Result<()> {
+    kernel::Tenant::authorize(caller, &[Scope::TenantAdmin]).map(drop)
 }
 
 async fn default_tenant(store: &Store) -> store::Result<TenantId> {
@@ -362,8 +412,8 @@ async fn default_tenant(store: &Store) -> store::Result<TenantId> {
     }
     let slug =
         DEFAULT.parse::<Slug>().map_err(|e| store::Error::Unreadable { what: "slug", source: e.into() })?;
-    let tenant = Tenant { id: TenantId::new(), slug, name: "Default".to_owned(), created: Timestamp::now() };
-    if store.tenants().insert(&tenant).await? {
+    let tenant = Tenant::new(slug, "Default".to_owned(), TenantId::new(), Timestamp::now());
+    if store.tenants().insert(&tenant).await?.is_made() {
         return Ok(tenant.id);
     }
     // Another node was quicker.

@@ -10,8 +10,8 @@ use crate::credentials::Credentials;
 use crate::names::{DomainPlace, Names, Place, canonical};
 use crate::{AppKeys, Confirmation, Confirmations};
 
-const MAX_NAME: usize = 100;
-const MAX_EXTERNAL_ID: usize = 255;
+pub(crate) const MAX_NAME: usize = 100;
+pub(crate) const MAX_EXTERNAL_ID: usize = 255;
 const MAX_TAGS: usize = 20;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
@@ -108,6 +108,17 @@ impl Environments {
         self.finish_delete(environment).await
     }
 
+    /// Begins the deletion of an environment whose tenant is removed for good, as [`Environments::begin_delete`] does.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn doom(&self, env: Environment) -> Result<Environment> {
+        self.store.environments().begin_delete(env.id).await?;
+        self.names.changed(&env);
+        self.credentials.env_gone(env.id);
+        Ok(Environment { state: EnvState::Deleting, external_id: None, ..env })
+    }
+
     pub(crate) async fn create_for(&self, tenant: TenantId, new: NewEnvironment) -> Result<Created> {
         self.check(&new)?;
         let template = self.template(new.template.as_deref())?;
@@ -119,7 +130,7 @@ impl Environments {
         let base = new.slug.clone().or_else(|| new.name.as_deref().and_then(Slug::from_name));
         let mut slug = match &base {
             Some(base) => base.clone(),
-            None => suffixed(None)?,
+            None => suffixed(None, "app")?,
         };
         for _ in 0..TRIES {
             let environment = Environment {
@@ -140,7 +151,7 @@ impl Environments {
                     return Ok(Created { environment: *environment, making: Making::Existing });
                 }
                 Insertion::SlugTaken if given => break,
-                Insertion::SlugTaken => slug = suffixed(base.as_ref())?,
+                Insertion::SlugTaken => slug = suffixed(base.as_ref(), "app")?,
             }
         }
         Err(Error::new(Code::Conflict, format!("the slug {:?} is taken", slug.as_str()))
@@ -158,6 +169,7 @@ impl Environments {
         let now = self.store.environments().find(&environment.id.to_string()).await?;
         match now {
             Some(now) if changed || now.state == EnvState::Ready => Ok(now),
+            Some(now) if now.state == EnvState::Suspended => Err(suspended()),
             _ => Err(Error::new(Code::Conflict, "the environment is being deleted")),
         }
     }
@@ -208,6 +220,15 @@ impl Environments {
     /// Where the database fails.
     pub async fn find(&self, slug_or_id: &str) -> Result<Option<Place>> {
         self.names.find(slug_or_id).await
+    }
+
+    /// Whether there is an environment with this slug or id that cannot be used, for its tenant is not active. From memory, for
+    /// the hosts of apps.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn is_suspended(&self, slug_or_id: &str) -> Result<bool> {
+        self.names.is_suspended(slug_or_id).await
     }
 
     /// The ready environment that a domain, in lower case and ASCII, is proven for. From memory, for the hosts of apps.
@@ -293,19 +314,24 @@ impl Environments {
         check_text("/name", "name", new.name.as_deref(), MAX_NAME)?;
         check_text("/plan", "plan", new.plan.as_deref(), MAX_TAG_NAME)?;
         check_text("/external_id", "external id", new.external_id.as_deref(), MAX_EXTERNAL_ID)?;
-        if new.tags.len() > MAX_TAGS {
-            return Err(Error::invalid("/tags", format!("an environment has at most {MAX_TAGS} tags")));
-        }
-        for (name, value) in &new.tags {
-            check_text("/tags", "name of a tag", Some(name), MAX_TAG_NAME)?;
-            let at = format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
-            if value.chars().count() > MAX_TAG_VALUE || value.contains('\0') {
-                let message = format!("the value of a tag has at most {MAX_TAG_VALUE} characters and no NUL");
-                return Err(Error::invalid(at, message));
-            }
-        }
-        Ok(())
+        check_tags(&new.tags, "an environment")
     }
+}
+
+/// The tags of `what`.
+pub(crate) fn check_tags(tags: &BTreeMap<String, String>, what: &str) -> Result<()> {
+    if tags.len() > MAX_TAGS {
+        return Err(Error::invalid("/tags", format!("{what} has at most {MAX_TAGS} tags")));
+    }
+    for (name, value) in tags {
+        check_text("/tags", "name of a tag", Some(name), MAX_TAG_NAME)?;
+        let at = format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
+        if value.chars().count() > MAX_TAG_VALUE || value.contains('\0') {
+            let message = format!("the value of a tag has at most {MAX_TAG_VALUE} characters and no NUL");
+            return Err(Error::invalid(at, message));
+        }
+    }
+    Ok(())
 }
 
 /// A text that people read: not empty, not longer than `most` characters, nothing invisible in it.
@@ -320,13 +346,18 @@ pub(crate) fn check_text(field: &str, what: &str, text: Option<&str>, most: usiz
     Ok(())
 }
 
-/// `<base>-x4k2p9`, shortened where it would be too long.
-fn suffixed(base: Option<&Slug>) -> Result<Slug> {
+/// `<base>-x4k2p9`, shortened where it would be too long; `<or>-…` where there is no base.
+pub(crate) fn suffixed(base: Option<&Slug>, or: &str) -> Result<Slug> {
     const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut random = [0; SUFFIX];
     getrandom::fill(&mut random).map_err(Error::internal)?;
     let suffix: String =
         random.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect();
-    let base: String = base.map_or("app", Slug::as_str).chars().take(40 - SUFFIX - 1).collect();
+    let base: String = base.map_or(or, Slug::as_str).chars().take(40 - SUFFIX - 1).collect();
     format!("{}-{suffix}", base.trim_end_matches('-')).parse().map_err(Error::internal)
+}
+
+/// That a tenant is suspended.
+pub(crate) fn suspended() -> Error {
+    Error::new(Code::Forbidden, "the tenant is suspended").hint("ask the platform's operator")
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{
-    Caller, Code, EnvId, Error, KeyId, Principal, Result, Scope, Scopes, Secret, TenantId, Timestamp,
+    Caller, Code, EnvId, Error, KeyId, Networks, Principal, Result, Scope, Scopes, Secret, TenantId,
+    Timestamp,
 };
 use store::{Key, KeyKind, Store};
 
@@ -15,6 +16,8 @@ use crate::{OpenError, private};
 
 const MAX_NAME: usize = 100;
 const MAX_PAGE: u32 = 100;
+/// How long two keys may be good beside each other.
+const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a key is to be.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct NewKey {
     pub scopes: Option<Scopes>,
     /// How long it lives; until it is revoked, where nothing is said.
     pub expires_in: Option<Duration>,
+    /// Where it is good, at most where its maker is; as its maker, where nothing is said.
+    pub cidrs: Option<Networks>,
 }
 
 /// A key that was just made. Its secret is here and nowhere else.
@@ -59,7 +64,7 @@ impl Keys {
             return Err(lacks(Scope::KeyAdmin));
         }
         if !matches!(caller.principal, Principal::Operator | Principal::Key) {
-            return Err(Error::new(Code::Forbidden, "a minted token cannot make keys"));
+            return Err(minted());
         }
         let no_env = |env: EnvId| Error::not_found(format!("environment \"{env}\"")).field("/env");
         let env = match (caller.env, new.env) {
@@ -79,17 +84,20 @@ impl Keys {
             }
         }
         if scopes == Scopes::NONE {
-            return Err(Error::invalid("/scopes", "a key needs at least one scope"));
+            return Err(Error::invalid("/scopes", "a key needs at least one scope")
+                .hint("name some, or leave it out: then it has those of its maker"));
         }
         let secret = credentials::generate(credentials::TENANT).map_err(Error::internal)?;
         let key = row(KeyKind::Tenant, caller.tenant, env, new.name, scopes);
         let expires = new.expires_in.map(|after| key.created.plus(after));
         if expires.is_some_and(|expires| expires <= key.created) {
-            return Err(Error::invalid("/expires_in", "a key must live for a while"));
+            return Err(Error::invalid("/expires_in", "a key must live for a while")
+                .hint("say for how many seconds, or leave it out: then it lives until it is revoked"));
         }
         // A key that ends makes none that outlives it.
         let expires = expires.into_iter().chain(caller.expires).min();
-        let key = Key { expires, ..key };
+        let cidrs = self.networks(caller, new.cidrs).await?;
+        let key = Key { expires, cidrs, ..key };
         if !self.store.keys().insert(&key, &hash(secret.expose())).await? {
             return Err(env.map_or_else(|| Error::internal("a key without environment was refused"), no_env));
         }
@@ -125,6 +133,74 @@ impl Keys {
         }
         self.credentials.revoked(id);
         Ok(())
+    }
+
+    /// Makes a key that takes the place of another: with its name, environment, scopes, networks and, from now, its lifetime,
+    /// but no longer than the caller's: one that takes its own place gets no more time, or who has it had it for ever.
+    /// The old one ends after `overlap`, and with it every token that stands on it.
+    ///
+    /// # Errors
+    /// `forbidden` without `key:admin`, or where the key may do more than the caller; `not_found` where there is no such
+    /// key, or it is another tenant's; `conflict` where it has ended, or another takes its place already.
+    pub async fn rotate(&self, caller: &Caller, id: KeyId, overlap: Duration) -> Result<NewKeyMade> {
+        if !caller.scopes.contains(Scope::KeyAdmin) {
+            return Err(lacks(Scope::KeyAdmin));
+        }
+        if !matches!(caller.principal, Principal::Operator | Principal::Key) {
+            return Err(minted());
+        }
+        if overlap > MAX_OVERLAP {
+            let message = format!("both keys are good for at most {} seconds", MAX_OVERLAP.as_secs());
+            return Err(Error::invalid("/overlap_s", message));
+        }
+        let is_its = |key: &Key| {
+            key.kind == KeyKind::Tenant
+                && key.tenant == caller.tenant
+                && caller.env.is_none_or(|bound| key.env == Some(bound))
+        };
+        let old = self.store.keys().get(id).await?.filter(is_its);
+        let old = old.ok_or_else(|| Error::not_found(format!("key \"{id}\"")))?;
+        // Who is shown the new one has all that it may.
+        if let Some(scope) = old.scopes.iter().find(|scope| !caller.scopes.contains(*scope)) {
+            let message = format!("the key carries {scope}, which the credential lacks");
+            return Err(Error::new(Code::Forbidden, message).field("/key").hint(
+                "who is shown the new key may do all that it may: use a credential that carries as much",
+            ));
+        }
+        let secret = credentials::generate(credentials::TENANT).map_err(Error::internal)?;
+        let key = row(KeyKind::Tenant, old.tenant, old.env, old.name.clone(), old.scopes);
+        let lasted = |ends: Timestamp| {
+            let micros = ends.as_micros().saturating_sub(old.created.as_micros());
+            Duration::from_micros(micros.try_into().unwrap_or_default())
+        };
+        let lifetime = old.expires.map(|ends| key.created.plus(lasted(ends)));
+        let cidrs = self.networks(caller, old.cidrs.clone()).await?;
+        let expires = lifetime.into_iter().chain(caller.expires).min();
+        let key = Key { expires, cidrs, lineage: old.lineage, ..key };
+        let ends = key.created.plus(overlap);
+        if !self.store.keys().rotate(id, ends, &key, &hash(secret.expose())).await? {
+            return Err(Error::new(Code::Conflict, "the key has ended, or another takes its place already")
+                .field("/key")
+                .hint("GET /v1/keys shows which; create a key where none is left"));
+        }
+        self.credentials.revoked(id);
+        Ok(NewKeyMade { key, secret })
+    }
+
+    /// The networks of a key that the caller makes: no more than its own.
+    async fn networks(&self, caller: &Caller, wanted: Option<Networks>) -> Result<Option<Networks>> {
+        let maker = self.store.keys().get(caller.credential).await?;
+        let both = match (maker.and_then(|key| key.cidrs), wanted) {
+            (Some(own), Some(wanted)) => Some(own.intersection(&wanted)),
+            (own, wanted) => wanted.or(own),
+        };
+        if both.as_ref().is_some_and(Networks::is_empty) {
+            let message = "the credential is good in none of these networks";
+            return Err(Error::new(Code::Forbidden, message).field("/cidrs").hint(
+                "name networks that its maker is good in, or none: then it is good where its maker is",
+            ));
+        }
+        Ok(both)
     }
 
     /// Makes another operator key in place of all there were, and writes it to its file. For who has lost it.
@@ -173,8 +249,9 @@ impl Keys {
 }
 
 fn row(kind: KeyKind, tenant: TenantId, env: Option<EnvId>, name: String, scopes: Scopes) -> Key {
+    let id = KeyId::new();
     Key {
-        id: KeyId::new(),
+        id,
         tenant,
         env,
         kind,
@@ -184,7 +261,16 @@ fn row(kind: KeyKind, tenant: TenantId, env: Option<EnvId>, name: String, scopes
         expires: None,
         revoked: None,
         last_used: None,
+        cidrs: None,
+        rotated_to: None,
+        lineage: id,
+        suspended: false,
     }
+}
+
+fn minted() -> Error {
+    Error::new(Code::Forbidden, "a minted token cannot make keys")
+        .hint("use a key with key:admin, or mint a credential with POST /v1/credentials")
 }
 
 fn lacks(scope: Scope) -> Error {

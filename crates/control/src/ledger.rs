@@ -41,6 +41,8 @@ struct Desk {
 struct Waiting {
     reads: VecDeque<Call>,
     changes: Vec<Call>,
+    /// When the keys were used that calls stand on.
+    uses: HashMap<KeyId, Timestamp>,
     promises: Vec<oneshot::Sender<bool>>,
     dropped: u64,
     closing: bool,
@@ -91,6 +93,7 @@ impl Drop for Ledger {
 impl tool::Ledger for Ledger {
     fn record(&self, record: Record) -> BoxFuture<'_, Result<()>> {
         let effect = record.effect;
+        self.desk.used(record.root, record.at);
         let call = row(record);
         if effect == Effect::Read {
             self.desk.put_read(call);
@@ -104,6 +107,13 @@ impl tool::Ledger for Ledger {
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the use of a key. Whoever puts the call down wakes the writer.
+    fn used(&self, key: KeyId, at: Timestamp) {
+        let mut waiting = self.lock();
+        let last = waiting.uses.entry(key).or_insert(at);
+        *last = at.max(*last);
     }
 
     fn put_read(&self, call: Call) {
@@ -174,19 +184,19 @@ async fn commit(store: &Store, batch: Waiting, uses: &mut HashMap<KeyId, Timesta
     let mut calls = batch.changes;
     calls.extend(batch.reads);
     let mut written = true;
-    if !calls.is_empty() {
-        if let Err(error) = store.records().append(&calls).await {
-            let error = Error::from(error).chain();
-            tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
-            written = false;
-        }
-        let used = newly_used(&calls, uses);
-        if written
-            && !used.is_empty()
-            && let Err(error) = store.keys().used(&used).await
-        {
-            tracing::warn!(error = Error::from(error).chain(), "the last use of keys cannot be noted");
-        }
+    if !calls.is_empty()
+        && let Err(error) = store.records().append(&calls).await
+    {
+        let error = Error::from(error).chain();
+        tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
+        written = false;
+    }
+    let used = newly_used(batch.uses, uses);
+    if written
+        && !used.is_empty()
+        && let Err(error) = store.keys().used(&used).await
+    {
+        tracing::warn!(error = Error::from(error).chain(), "the last use of keys cannot be noted");
     }
     if batch.dropped > 0 {
         tracing::warn!(
@@ -200,17 +210,19 @@ async fn commit(store: &Store, batch: Waiting, uses: &mut HashMap<KeyId, Timesta
     }
 }
 
-/// The credentials whose last noted use is a while ago.
-fn newly_used(calls: &[Call], uses: &mut HashMap<KeyId, Timestamp>) -> Vec<(KeyId, Timestamp)> {
+/// The keys whose last noted use is a while ago.
+fn newly_used(
+    now: HashMap<KeyId, Timestamp>,
+    uses: &mut HashMap<KeyId, Timestamp>,
+) -> Vec<(KeyId, Timestamp)> {
     if uses.len() > MAX_USES {
         uses.clear();
     }
     let mut used = Vec::new();
-    for call in calls {
-        let noted = uses.get(&call.credential);
-        if noted.is_none_or(|noted| noted.plus(USE_INTERVAL) <= call.at) {
-            uses.insert(call.credential, call.at);
-            used.push((call.credential, call.at));
+    for (key, at) in now {
+        if uses.get(&key).is_none_or(|noted| noted.plus(USE_INTERVAL) <= at) {
+            uses.insert(key, at);
+            used.push((key, at));
         }
     }
     // Two writers on Postgres lock rows in the same order.

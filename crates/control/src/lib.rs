@@ -15,9 +15,12 @@ mod keys;
 mod ledger;
 mod limits;
 mod names;
+mod news;
+pub mod oauth;
 mod private;
 mod remembered;
 mod replays;
+mod ring;
 mod sealing;
 mod secrets;
 mod signing;
@@ -29,6 +32,7 @@ pub use app_keys::AppKeys;
 pub use config::{ControlConfig, RateLimit, RateLimits};
 pub use confirmations::{Confirmation, Confirmations};
 pub use control::{Bootstrap, Control};
+pub use credentials::Revocations;
 pub use environments::{Created, Environments, Making, NewEnvironment};
 pub use error::OpenError;
 pub use keys::{Keys, NewKey, NewKeyMade};
@@ -36,8 +40,12 @@ pub use ledger::Ledger;
 pub use limits::Limits;
 pub use names::{DomainPlace, Place};
 pub use replays::Replays;
+pub use ring::Before;
 pub use sealing::Sealing;
 pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
-pub use store::{Call, EnvState, Environment, EnvironmentFilter, Key, Location, Tenant, Usage};
-pub use tenants::Tenants;
-pub use tokens::{Minted, NewToken, Tokens};
+pub use store::{
+    Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant, TenantFilter,
+    TenantState, Usage,
+};
+pub use tenants::{NewTenant, TenantChange, Tenants};
+pub use tokens::{Minted, NewToken, Standing, Tokens};

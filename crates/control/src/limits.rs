@@ -7,14 +7,15 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use kernel::{Caller, Code, Error, KeyId, LimitInfo, Principal, Result, TenantId};
+use kernel::{Caller, Code, Error, KeyId, LimitInfo, LimitScope, Principal, Result, TenantId};
 
 use crate::{RateLimit, RateLimits};
 
 /// The system's clock and not a calibrated counter: calibration would make the start wait.
 type Cells<K> = RateLimiter<K, DashMapStateStore<K>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
-/// Admits calls by key, by minted token and by tenant (GCRA).
+/// Admits calls by key, by minted token and by tenant (GCRA). A call of a minted token counts as one of each that it stands
+/// on: minting makes no room.
 pub struct Limits {
     keys: Policy<KeyId>,
     tokens: Policy<KeyId>,
@@ -22,7 +23,7 @@ pub struct Limits {
 }
 
 struct Policy<K: Clone + Eq + Hash> {
-    name: &'static str,
+    scope: LimitScope,
     limit: RateLimit,
     cells: Cells<K>,
 }
@@ -30,9 +31,9 @@ struct Policy<K: Clone + Eq + Hash> {
 impl Limits {
     pub(crate) fn new(limits: RateLimits) -> Self {
         Self {
-            keys: Policy::new("key", limits.key),
-            tokens: Policy::new("token", limits.token),
-            tenants: Policy::new("tenant", limits.tenant),
+            keys: Policy::new(LimitScope::Key, limits.key),
+            tokens: Policy::new(LimitScope::Token, limits.token),
+            tenants: Policy::new(LimitScope::Tenant, limits.tenant),
         }
     }
 
@@ -50,30 +51,36 @@ impl tool::Limiter for Limits {
             Principal::Run(_) => self.tokens.admit(caller.credential)?,
             _ => self.keys.admit(caller.credential)?,
         }
+        for between in caller.above.iter().skip(1).rev() {
+            self.tokens.admit(*between)?;
+        }
+        if let Some(root) = caller.above.first() {
+            self.keys.admit(*root)?;
+        }
         self.tenants.admit(caller.tenant)
     }
 }
 
 impl<K: Clone + Eq + Hash> Policy<K> {
-    fn new(name: &'static str, limit: RateLimit) -> Self {
+    fn new(scope: LimitScope, limit: RateLimit) -> Self {
         let quota = Quota::per_second(limit.per_second).allow_burst(limit.burst);
-        Self { name, limit, cells: RateLimiter::dashmap_with_clock(quota, MonotonicClock) }
+        Self { scope, limit, cells: RateLimiter::dashmap_with_clock(quota, MonotonicClock) }
     }
 
     fn admit(&self, who: K) -> Result<()> {
         let Err(until) = self.cells.check_key(&who) else { return Ok(()) };
         let wait = until.wait_time_from(MonotonicClock.now()).max(Duration::from_millis(1));
         let burst = u64::from(self.limit.burst.get());
-        let info = LimitInfo {
-            name: self.name,
-            quota: burst,
-            window_s: burst.div_ceil(u64::from(self.limit.per_second.get())),
-            remaining: 0,
-            reset_s: wait.as_millis().div_ceil(1000) as u64,
-        };
+        let name = self.scope.as_str();
+        let info = LimitInfo::new(name, self.scope, burst, "calls")
+            .window(burst.div_ceil(u64::from(self.limit.per_second.get())))
+            .reset(wait.as_millis().div_ceil(1000) as u64)
+            .raised(format!(
+                "ask who runs the platform to raise limits.{name}_per_second and limits.{name}_burst"
+            ));
         let message = format!(
-            "more calls than the {} may make: {} a second, {burst} at once",
-            self.name, self.limit.per_second
+            "more calls than the {name} may make: {} a second, {burst} at once",
+            self.limit.per_second
         );
         Err(Error::new(Code::RateLimited, message)
             .retry_after(wait)

@@ -31,9 +31,16 @@ pub struct DomainPlace {
     pub hsts: bool,
 }
 
+/// An environment that is ready, or would be if its tenant were active.
+#[derive(Debug, Clone)]
+struct Known {
+    place: Place,
+    ready: bool,
+}
+
 pub(crate) struct Names {
     store: Store,
-    known: Remembered<String, Option<Place>>,
+    known: Remembered<String, Option<Known>>,
     domains: Remembered<String, Option<DomainPlace>>,
 }
 
@@ -45,19 +52,42 @@ impl Names {
 
     /// The ready environment with this slug or id.
     pub(crate) async fn find(&self, slug_or_id: &str) -> Result<Option<Place>> {
+        Ok(self.known(slug_or_id).await?.filter(|known| known.ready).map(|known| known.place))
+    }
+
+    /// Whether there is an environment with this slug or id that cannot be used, for its tenant is not active.
+    pub(crate) async fn is_suspended(&self, slug_or_id: &str) -> Result<bool> {
+        Ok(self.known(slug_or_id).await?.is_some_and(|known| !known.ready))
+    }
+
+    async fn known(&self, slug_or_id: &str) -> Result<Option<Known>> {
         let Some(name) = canonical(slug_or_id) else { return Ok(None) };
         if let Some(place) = self.known.get(&name) {
             return Ok(place);
         }
         let asked = self.known.asking();
         let row = self.store.environments().find(&name).await?;
-        let place = row.filter(|env| env.state == EnvState::Ready).map(|env| Place {
-            env: env.id,
-            slug: env.slug,
-            tenant: env.tenant,
+        let is_there = |state| matches!(state, EnvState::Ready | EnvState::Suspended);
+        let known = row.filter(|env| is_there(env.state)).map(|env| Known {
+            ready: env.state == EnvState::Ready,
+            place: Place { env: env.id, slug: env.slug, tenant: env.tenant },
         });
-        self.known.keep(asked, name, place.clone());
-        Ok(place)
+        self.known.keep(asked, name, known.clone());
+        Ok(known)
+    }
+
+    /// Drops everything.
+    pub(crate) fn forget_all(&self) {
+        self.known.forget(|_, _| true);
+        self.domains.forget(|_, _| true);
+    }
+
+    /// To be called after an environment has begun to go.
+    pub(crate) fn env_gone(&self, env: EnvId) {
+        let id = env.to_string();
+        self.known
+            .forget(|name, place| *name == id || place.as_ref().is_some_and(|known| known.place.env == env));
+        self.domains.forget(|_, at| at.as_ref().is_some_and(|at| at.place.env == env));
     }
 
     /// To be called after an environment's state has changed.

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::{Signature, Signer, SigningKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -26,10 +26,68 @@ struct Header {
     typ: String,
 }
 
-/// The platform's signing key.
+/// A signing key.
 pub(crate) struct Signing {
     key: SigningKey,
+    public: Public,
+}
+
+/// The public half of one, which verifies.
+pub(crate) struct Public {
+    key: VerifyingKey,
     kid: String,
+}
+
+impl Public {
+    fn of(key: VerifyingKey) -> Self {
+        // The thumbprint of the public key (RFC 7638 §3): a kid that another key cannot have.
+        let x = URL_SAFE_NO_PAD.encode(key.as_bytes());
+        let thumb = Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+        Self { key, kid: URL_SAFE_NO_PAD.encode(thumb) }
+    }
+
+    /// The public half that is written so, which must be the one of this kid.
+    pub(crate) fn read(kid: &str, written: &str) -> Result<Self, Forged> {
+        let bytes = URL_SAFE_NO_PAD.decode(written).map_err(|_| Forged)?;
+        let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| Forged)?;
+        let public = Self::of(VerifyingKey::from_bytes(bytes).map_err(|_| Forged)?);
+        if public.kid == kid { Ok(public) } else { Err(Forged) }
+    }
+
+    pub(crate) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The kid that a token names.
+    pub(crate) fn kid_of(token: &str) -> Result<String, Forged> {
+        let header = token.split('.').next().ok_or(Forged)?;
+        let header: Header = serde_json::from_slice(&decoded(header)?).map_err(|_| Forged)?;
+        Ok(header.kid)
+    }
+
+    /// As one key of a key set (RFC 7517 §5).
+    pub(crate) fn jwk(&self) -> Value {
+        let x = URL_SAFE_NO_PAD.encode(self.key.as_bytes());
+        json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM, "kid": self.kid, "x": x })
+    }
+
+    /// The claims of a token that this key signed. The algorithm is ours, never the token's to choose, and the
+    /// claims are read after the signature holds.
+    pub(crate) fn verify<T: for<'de> Deserialize<'de>>(&self, token: &str) -> Result<T, Forged> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(Forged)?;
+        let (header, claims) = signed.split_once('.').ok_or(Forged)?;
+        let header: Header = serde_json::from_slice(&decoded(header)?).map_err(|_| Forged)?;
+        if header.alg != ALGORITHM || header.typ != TYPE || header.kid != self.kid {
+            return Err(Forged);
+        }
+        let signature = Signature::from_slice(&decoded(signature)?).map_err(|_| Forged)?;
+        self.key.verify_strict(signed.as_bytes(), &signature).map_err(|_| Forged)?;
+        serde_json::from_slice(&decoded(claims)?).map_err(|_| Forged)
+    }
+}
+
+fn decoded(part: &str) -> Result<Vec<u8>, Forged> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Forged)
 }
 
 impl Signing {
@@ -41,14 +99,16 @@ impl Signing {
 
     fn from_seed(seed: &[u8; 32]) -> Self {
         let key = SigningKey::from_bytes(seed);
-        // The thumbprint of the public key (RFC 7638 §3): a kid that another key cannot have.
-        let x = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
-        let thumb = Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
-        Self { key, kid: URL_SAFE_NO_PAD.encode(thumb) }
+        let public = Public::of(key.verifying_key());
+        Self { key, public }
     }
 
     pub(crate) fn kid(&self) -> &str {
-        &self.kid
+        &self.public.kid
+    }
+
+    pub(crate) fn public_half(&self) -> &Public {
+        &self.public
     }
 
     pub(crate) fn public(&self) -> String {
@@ -57,7 +117,7 @@ impl Signing {
 
     /// Seals the private half for its row.
     pub(crate) fn seal(&self, vault: &Vault, purpose: &str) -> kernel::Result<String> {
-        vault.seal(&place(purpose, &self.kid), self.key.as_bytes())
+        vault.seal(&place(purpose, self.kid()), self.key.as_bytes())
     }
 
     /// Opens the private half of the row with this purpose and kid.
@@ -65,7 +125,7 @@ impl Signing {
         let seed = vault.open(&place(purpose, kid), sealed)?;
         let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| Unsealable)?;
         let signing = Self::from_seed(seed);
-        if signing.kid == kid { Ok(signing) } else { Err(Unsealable) }
+        if signing.kid() == kid { Ok(signing) } else { Err(Unsealable) }
     }
 
     /// The code of `message` for this purpose, by the private half (HMAC-SHA256).
@@ -75,32 +135,20 @@ impl Signing {
 
     /// The public half as a key set (RFC 7517 §5).
     pub(crate) fn jwks(&self) -> Value {
-        json!({ "keys": [{
-            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM, "kid": self.kid, "x": self.public(),
-        }] })
+        json!({ "keys": [self.public.jwk()] })
     }
 
     pub(crate) fn sign<T: Serialize>(&self, claims: &T) -> serde_json::Result<String> {
-        let header = Header { alg: ALGORITHM.into(), kid: self.kid.clone(), typ: TYPE.into() };
+        let header = Header { alg: ALGORITHM.into(), kid: self.kid().to_owned(), typ: TYPE.into() };
         let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?));
         let signature = self.key.sign(signed.as_bytes());
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
     }
 
-    /// The claims of a token that this key signed. The algorithm is ours, never the token's to choose, and the
-    /// claims are read after the signature holds.
+    /// The claims of a token that this key signed.
     pub(crate) fn verify<T: for<'de> Deserialize<'de>>(&self, token: &str) -> Result<T, Forged> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(Forged)?;
-        let (header, claims) = signed.split_once('.').ok_or(Forged)?;
-        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| Forged);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Forged)?;
-        if header.alg != ALGORITHM || header.typ != TYPE || header.kid != self.kid {
-            return Err(Forged);
-        }
-        let signature = Signature::from_slice(&decode(signature)?).map_err(|_| Forged)?;
-        self.key.verifying_key().verify_strict(signed.as_bytes(), &signature).map_err(|_| Forged)?;
-        serde_json::from_slice(&decode(claims)?).map_err(|_| Forged)
+        self.public.verify(token)
     }
 }
 

@@ -6,15 +6,18 @@ mod coding;
 mod conditional;
 mod contents;
 mod data;
+mod functions;
 mod host;
 mod page;
 mod routes;
 mod serve;
+mod ticket;
 mod tls;
 
 pub use apps::{Apps, AtDomain, Which};
 pub use capabilities::releases::Served;
 pub use data::{Data, Hangup, ROUTES};
+pub use functions::FunctionDoor;
 pub use host::{HostKind, Hosts, NotAHost};
 pub use serve::{Edge, empty};
 pub use tls::{HSTS, Secured, Tls, misdirected};

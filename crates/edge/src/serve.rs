@@ -16,7 +16,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use kernel::{CallId, Env, Result, Timestamp};
+use kernel::{CallId, Code, Env, Result, Timestamp};
 use web::problem::Told;
 
 use crate::cache_control::{self, ASK_FIRST};
@@ -24,8 +24,9 @@ use crate::coding::Coding;
 use crate::conditional::{self, Part};
 use crate::contents::Contents;
 use crate::data;
+use crate::functions::{self, FunctionDoor};
 use crate::routes::{self, Gate, Shown, Taken};
-use crate::{Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, tls};
+use crate::{Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, ticket, tls};
 
 const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,11 +44,12 @@ const LOGGED_FIELD: usize = 100;
 /// Serves the apps of all environments. Cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
-    apps: Arc<dyn Apps>,
+    pub(crate) apps: Arc<dyn Apps>,
     contents: Arc<Contents>,
     pub(crate) data: Data,
-    logs: Logs,
+    pub(crate) logs: Logs,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) functions: Option<Arc<FunctionDoor>>,
 }
 
 /// The release that a host shows.
@@ -84,7 +86,14 @@ impl Edge {
     /// environment's release.
     #[must_use]
     pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, data: Data, logs: Logs) -> Self {
-        Self { apps, contents: Arc::new(Contents::new(blobs)), data, logs, gate: Arc::new(Gate::new()) }
+        let (contents, gate) = (Arc::new(Contents::new(blobs)), Arc::new(Gate::new()));
+        Self { apps, contents, data, logs, gate, functions: None }
+    }
+
+    /// The same with the functions of all apps.
+    #[must_use]
+    pub fn with_functions(self, door: FunctionDoor) -> Self {
+        Self { functions: Some(Arc::new(door)), ..self }
     }
 
     /// Answers a request for `host`, which is an app's or a preview's; any other host has nothing. Every answer
@@ -99,8 +108,12 @@ impl Edge {
         let mut response = match self.find(host).await {
             Ok(Some(found)) => {
                 let Found { env, served, which, hsts } = found;
+                let redeemed = ticket::redeem(&self.data, &env, &mut request);
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
-                let mut response = self.answer(&visit, body).await;
+                let mut response = match redeemed {
+                    Ok(()) => self.answer(&visit, body).await,
+                    Err(refusal) => data::refused(&refusal, &env, id),
+                };
                 self.log(&visit, &response, started.elapsed());
                 if hsts && request.extensions.get::<Secured>().is_some() {
                     response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, tls::HSTS);
@@ -108,6 +121,8 @@ impl Edge {
                 response
             }
             Ok(None) => page::nothing_here(),
+            // Whose it is may not have it answer now, which is no fault to look for.
+            Err(error) if error.code() == Code::Forbidden => page::failed(StatusCode::SERVICE_UNAVAILABLE),
             Err(error) => {
                 tracing::error!(call.id = %id, error = %error.chain(), "an app's release could not be found");
                 page::failed(
@@ -144,7 +159,9 @@ impl Edge {
     }
 
     async fn answer(&self, visit: &Visit<'_>, body: Body) -> Response {
-        let mut response = if Data::takes(visit.request.uri.path()) {
+        let mut response = if functions::takes(visit.request.uri.path()) {
+            Box::pin(functions::answer(self, visit, body)).await
+        } else if Data::takes(visit.request.uri.path()) {
             // A preview shows an earlier site over the rows as they are, under the rules as they are.
             // Each on its own, so that what one waits for is not as large as the other's state, and moved as often.
             Box::pin(self.data.answer(visit.env, visit.request, body, visit.id)).await
@@ -329,32 +346,33 @@ impl Edge {
 
     fn log(&self, visit: &Visit<'_>, response: &Response, took: Duration) {
         let status = response.status();
-        // Every method is ASCII (RFC 9110 §5.6.2), and any word is one.
-        let method = visit.request.method.as_str();
-        let method = &method[..method.len().min(LOGGED_METHOD)];
-        let raw = visit.request.uri.path();
-        let path = &raw[..raw.floor_char_boundary(LOGGED_PATH)];
         let level = match status {
             status if status.is_server_error() => Level::Error,
             status if status.is_client_error() => Level::Warn,
             _ => Level::Info,
         };
-        // Its words may repeat what was sent, and stay with the sender.
-        let told = response.extensions().get::<Told>();
-        let field = told.and_then(|told| told.field.as_deref());
-        let fields = VisitFields {
-            method,
-            path,
-            status: status.as_u16(),
-            duration_ms: took.as_micros() as f64 / 1000.0,
-            release: visit.served.release,
-            route: response.extensions().get().map(|Taken(route)| route.as_str()),
-            code: told.map(|told| told.code.as_str()),
-            field: field.map(|field| &field[..field.floor_char_boundary(LOGGED_FIELD)]),
-        };
-        let message = format!("{method} {path} {}", status.as_u16());
-        let visited = Visited { at: Timestamp::now(), level, message, request_id: visit.id, fields };
-        self.logs.visited(visit.env, &visited);
+        self.logs.visited(visit.env, level, || {
+            // Every method is ASCII (RFC 9110 §5.6.2), and any word is one.
+            let method = visit.request.method.as_str();
+            let method = &method[..method.len().min(LOGGED_METHOD)];
+            let raw = visit.request.uri.path();
+            let path = &raw[..raw.floor_char_boundary(LOGGED_PATH)];
+            // Its words may repeat what was sent, and stay with the sender.
+            let told = response.extensions().get::<Told>();
+            let field = told.and_then(|told| told.field.as_deref());
+            let fields = VisitFields {
+                method,
+                path,
+                status: status.as_u16(),
+                duration_ms: took.as_micros() as f64 / 1000.0,
+                release: visit.served.release,
+                route: response.extensions().get().map(|Taken(route)| route.as_str()),
+                code: told.map(|told| told.code.as_str()),
+                field: field.map(|field| &field[..field.floor_char_boundary(LOGGED_FIELD)]),
+            };
+            let message = format!("{method} {path} {}", status.as_u16());
+            Visited { at: Timestamp::now(), level, message, request_id: visit.id, fields }
+        });
     }
 }
 

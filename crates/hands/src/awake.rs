@@ -362,7 +362,7 @@ impl Inner {
         let (tree, layers) = self.begin(workspace, tree).await?;
         let spec = Spec { id: workspace.sandbox, workspace: tree, layers, limits: self.limits.each };
         let gvisor = self.local.gvisor();
-        let runner: &dyn Runner = if isolation == Isolation::Gvisor { &gvisor } else { &self.local };
+        let runner: &dyn Runner = if isolation == Isolation::Gvisor { &gvisor } else { &*self.local };
         let started = runner.create(&spec).await?;
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);

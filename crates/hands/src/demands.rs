@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{Code, Env, Error, Result, TenantId};
+use kernel::{Code, Env, EnvId, Error, Result, TenantId};
 use sandbox::local::{Local, Verdict};
 use sandbox::runner::Isolation;
 use store::Workspace;
@@ -58,6 +58,15 @@ impl Hands {
         self.0.demanded(workspace).await
     }
 
+    /// Whether what runs for an environment may run where it is kept apart by `isolation`.
+    ///
+    /// # Errors
+    /// `unavailable` where more is demanded.
+    pub async fn admits(&self, env: &Env, isolation: Isolation) -> Result<()> {
+        let own = self.0.demanded_of(env.id(), None).await?;
+        self.0.limits.isolation.choose(env.tenant(), own, &[isolation]).map(drop)
+    }
+
     /// Demands of all sandboxes of an environment that they are kept apart by `least` at least, or takes that back. What
     /// runs and is kept apart by less ends.
     ///
@@ -103,8 +112,12 @@ impl Inner {
 
     /// The least that is demanded of a workspace's sandbox by whoever made it and by its environment.
     async fn demanded(&self, workspace: &Workspace) -> Result<Option<Isolation>> {
-        let of_env = self.store.demands().get(workspace.env).await?;
-        let all = [of_env.as_deref(), workspace.isolation.as_deref()].into_iter().flatten();
+        self.demanded_of(workspace.env, workspace.isolation.as_deref()).await
+    }
+
+    async fn demanded_of(&self, env: EnvId, own: Option<&str>) -> Result<Option<Isolation>> {
+        let of_env = self.store.demands().get(env).await?;
+        let all = [of_env.as_deref(), own].into_iter().flatten();
         let levels = all.map(|name| {
             Isolation::from_name(name).ok_or_else(|| {
                 let message = format!("this version keeps no sandbox apart by \"{name}\"");

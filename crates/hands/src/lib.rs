@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kernel::{Code, Env, EnvId, Error, Result, SandboxId, Timestamp, WorkspaceId};
 use sandbox::bridge::Tokens;
-use sandbox::egress::{Event, Outside};
+use sandbox::egress::{Event, Outside, Policy};
 use sandbox::local::Local;
 use sandbox::workspace::DEFAULT_QUOTA;
 use sandbox::workspace::templates::Template;
@@ -85,7 +85,7 @@ pub type Journal = Arc<dyn Fn(&Env, Event) + Send + Sync>;
 pub struct Hands(Arc<Inner>);
 
 struct Inner {
-    local: Local,
+    local: Arc<Local>,
     store: Store,
     outside: Arc<Outside>,
     journal: Journal,
@@ -116,7 +116,7 @@ impl Hands {
     /// # Errors
     /// `internal` where TLS cannot be set up.
     pub fn new(
-        local: Local,
+        local: Arc<Local>,
         store: Store,
         journal: Journal,
         keeping: Keeping,
@@ -277,6 +277,25 @@ impl Hands {
             self.remove(&workspace).await?;
         }
         Ok(())
+    }
+
+    /// Where the programs of an environment may go besides those in its sandboxes: to the same hosts, without the secrets
+    /// that are bound to some.
+    ///
+    /// # Errors
+    /// Where that cannot be known.
+    pub async fn policy(&self, env: &Env) -> Result<Policy> {
+        let nobody = || Error::new(Code::Unavailable, "the platform is about to stop");
+        let within = self.0.platform().ok_or_else(nobody)?.reach(env).await?.within;
+        Ok(Policy { within, ..self.0.limits.egress_of(env.tenant()) })
+    }
+
+    /// Removes the files that earlier processes have left, once. From then on nobody's files go whom no row names.
+    ///
+    /// # Errors
+    /// Where they cannot be removed, or the machine makes no sandboxes.
+    pub async fn tidied(&self) -> Result<()> {
+        self.0.tidy().await
     }
 
     /// Ends every sandbox, and the process that makes them.

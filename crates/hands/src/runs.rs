@@ -103,7 +103,7 @@ impl Hands {
 
 impl Inner {
     /// The platform, once it is there.
-    fn platform(&self) -> Option<Arc<dyn Platform>> {
+    pub(crate) fn platform(&self) -> Option<Arc<dyn Platform>> {
         self.platform.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

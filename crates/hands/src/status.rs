@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use kernel::{Code, Env, Error, Result};
+use kernel::{Code, Env, Error, Result, SandboxId};
 use sandbox::runner::{Isolation, Limiting, Limits, Runner as _, Usage};
 use sandbox::workspace::Fullness;
 use sandbox::workspace::templates::Template;
@@ -124,6 +124,14 @@ impl Hands {
         }
         let (isolation, limiting, disk) = (awake.isolation, awake.limiting, awake.fullness());
         Ok(Status { state, awake: Some(AwakeStatus { isolation, limiting, usage, disk }) })
+    }
+
+    /// The sandboxes in which something runs.
+    #[must_use]
+    pub fn running(&self) -> Vec<SandboxId> {
+        let seen: Vec<_> = self.0.slots().values().filter_map(|slot| slot.seen()).collect();
+        let runs = seen.iter().filter(|awake| !awake.has_ended() && !awake.is_stopped());
+        runs.map(|awake| awake.sandbox).collect()
     }
 
     /// Stops whatever runs in the workspace's sandbox where it is, until the next call. Where nothing runs there is

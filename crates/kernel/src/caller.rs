@@ -1,6 +1,9 @@
 //! Who calls.
 
-use crate::{EnvId, KeyId, RunId, Scopes, TenantId, Timestamp, UserId};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::{EnvId, Held, KeyId, RunId, Scopes, TenantId, Timestamp, UserId};
 
 /// What kind of party a caller is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,4 +80,107 @@ pub struct Caller {
     pub credential: KeyId,
     /// When the credential ends, if it does.
     pub expires: Option<Timestamp>,
+    /// The address of who asks, proxies of ours looked through; none where the call came over no network, as from a
+    /// sandbox or from the platform itself.
+    pub source: Option<IpAddr>,
+    /// Whose what it leaves behind is, such as the workspace of a sandbox: its own, or that of the key whose place it took.
+    pub owner: KeyId,
+    /// What it is held to beyond its scopes, where it is held to anything.
+    pub held: Option<Arc<Held>>,
+    /// What the credential stands on, where it was minted: its key, then those between. What it does counts as theirs too.
+    pub above: Arc<[KeyId]>,
+    /// The address of the platform that was asked, as it was dialled, where it came over the network: a token that was
+    /// issued for one address is good there alone.
+    pub at: Option<Arc<str>>,
+    /// Whether the credential was issued to a client that can ask its user for more.
+    pub consent: Consent,
+}
+
+/// Whether whoever uses a credential can ask for more than it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consent {
+    /// It has what it was made with.
+    #[default]
+    Fixed,
+    /// A user has consented to it, and may consent to more.
+    Asked,
+}
+
+impl Caller {
+    /// A caller of a whole tenant, by JSON over HTTP, from nowhere, with a credential that does not end.
+    #[must_use]
+    pub fn new(principal: Principal, tenant: TenantId, credential: KeyId, scopes: Scopes) -> Self {
+        let (env, expires, source, held) = (None, None, None, None);
+        let (surface, above) = (Surface::Http, Arc::default());
+        let (owner, at, consent) = (credential, None, Consent::Fixed);
+        Self {
+            principal,
+            tenant,
+            env,
+            scopes,
+            surface,
+            credential,
+            expires,
+            source,
+            owner,
+            held,
+            above,
+            at,
+            consent,
+        }
+    }
+
+    /// The same, bound to an environment or to none.
+    #[must_use]
+    pub fn in_env(self, env: Option<EnvId>) -> Self {
+        Self { env, ..self }
+    }
+
+    /// The same, until the credential ends.
+    #[must_use]
+    pub fn until(self, expires: Option<Timestamp>) -> Self {
+        Self { expires, ..self }
+    }
+
+    /// The same, held to tools and values.
+    #[must_use]
+    pub fn held_to(self, held: Option<Arc<Held>>) -> Self {
+        Self { held, ..self }
+    }
+
+    /// The same, in the place of a key that was there before.
+    #[must_use]
+    pub fn in_place_of(self, owner: KeyId) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// The same, standing on a key and those minted between.
+    #[must_use]
+    pub fn standing_on(self, above: impl IntoIterator<Item = KeyId>) -> Self {
+        Self { above: above.into_iter().collect(), ..self }
+    }
+
+    /// The key that it stands on: itself, where it is one.
+    #[must_use]
+    pub fn root(&self) -> KeyId {
+        self.above.first().copied().unwrap_or(self.credential)
+    }
+
+    /// The same, issued to a client with its user's consent.
+    #[must_use]
+    pub fn consented(self) -> Self {
+        Self { consent: Consent::Asked, ..self }
+    }
+
+    /// The same at an address of the platform.
+    #[must_use]
+    pub fn at(self, at: Option<Arc<str>>) -> Self {
+        Self { at, ..self }
+    }
+
+    /// The same by another door, from an address.
+    #[must_use]
+    pub fn by(self, surface: Surface, source: Option<IpAddr>) -> Self {
+        Self { surface, source, ..self }
+    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::{LimitInfo, Scopes};
+
 /// What went wrong, as a closed list. HTTP status, CLI exit code and retry advice follow from it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -109,22 +111,6 @@ pub struct Next {
     pub input: Value,
 }
 
-/// The limit a call ran into, as the `RateLimit` and `RateLimit-Policy` headers of doors write it
-/// (draft-ietf-httpapi-ratelimit-headers).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitInfo {
-    /// The policy's name.
-    pub name: &'static str,
-    /// Calls allowed in a window.
-    pub quota: u64,
-    /// The window, in seconds.
-    pub window_s: u64,
-    /// Calls left.
-    pub remaining: u64,
-    /// Seconds until the next call passes, rounded up.
-    pub reset_s: u64,
-}
-
 /// An error on its way to a caller. `message` and `hint` are for the caller and hold nothing of other tenants,
 /// no path and no secret; the source is for the log alone.
 pub struct Error(Box<Parts>);
@@ -137,6 +123,8 @@ struct Parts {
     retry_after: Option<Duration>,
     next: Option<Next>,
     limit: Option<LimitInfo>,
+    /// Scopes that the caller can ask its user for.
+    lacks: Option<Scopes>,
     /// Finer than the code's own.
     status: Option<u16>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -157,6 +145,7 @@ impl Error {
             retry_after: None,
             next: None,
             limit: None,
+            lacks: None,
             status: None,
             source: None,
         }))
@@ -196,6 +185,22 @@ impl Error {
         error
     }
 
+    /// What was asked in the caller's place has not answered as it should: `unavailable` with status 502.
+    #[must_use]
+    pub fn broken_upstream(message: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::Unavailable, message);
+        error.0.status = Some(502);
+        error
+    }
+
+    /// What the caller sends does not come in time: `timeout` with status 408.
+    #[must_use]
+    pub fn slow_sender(message: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::Timeout, message);
+        error.0.status = Some(408);
+        error
+    }
+
     /// Adds the next action.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -207,6 +212,14 @@ impl Error {
     #[must_use]
     pub fn field(mut self, pointer: impl Into<String>) -> Self {
         self.0.field = Some(pointer.into());
+        self
+    }
+
+    /// The same in other words, for the message and the hint.
+    #[must_use]
+    pub fn reworded(mut self, worded: impl Fn(&str) -> String) -> Self {
+        self.0.message = worded(&self.0.message);
+        self.0.hint = self.0.hint.as_deref().map(worded);
         self
     }
 
@@ -282,6 +295,19 @@ impl Error {
         self.0.limit.as_ref()
     }
 
+    /// The same, for want of scopes that the caller can ask its user for.
+    #[must_use]
+    pub fn lacking(mut self, scopes: Scopes) -> Self {
+        self.0.lacks = Some(scopes);
+        self
+    }
+
+    /// The scopes that the caller can ask its user for, where it was refused for want of them.
+    #[must_use]
+    pub fn lacks(&self) -> Option<Scopes> {
+        self.0.lacks
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
@@ -304,6 +330,7 @@ impl Error {
             ("hint", self.0.hint.clone().map(Value::from)),
             ("field", self.0.field.clone().map(Value::from)),
             ("retry_after", self.retry_after_secs().map(Value::from)),
+            ("limit", self.0.limit.as_ref().map(LimitInfo::to_json)),
             ("next", self.0.next.as_ref().map(|n| json!({ "tool": n.tool, "input": n.input }))),
         ];
         for (name, value) in optional {
@@ -353,6 +380,7 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LimitScope;
 
     #[test]
     fn the_table_of_codes_is_the_contract() {
@@ -395,6 +423,25 @@ mod tests {
             })
         );
         assert_eq!(error.chain(), "only one statement is allowed: at /var/lib/secret");
+    }
+
+    #[test]
+    fn a_problem_says_which_limit_it_is_about_and_how_it_is_raised() {
+        let limit = LimitInfo::new("calls", LimitScope::Tenant, 10, "calls").window(2).reset(1);
+        let problem = Error::new(Code::RateLimited, "x").limit(limit).problem("req_1");
+        assert_eq!(
+            problem["limit"],
+            json!({
+                "name": "calls", "scope": "tenant", "value": 10, "unit": "calls", "window_s": 2, "left": 0,
+                "reset_s": 1, "raise": "ask who runs the platform",
+            })
+        );
+        let lasting = LimitInfo::new("database", LimitScope::Environment, 5, "bytes").left(1).raised("ask");
+        let problem = Error::new(Code::QuotaExceeded, "x").limit(lasting).problem("req_1");
+        assert_eq!(
+            problem["limit"],
+            json!({ "name": "database", "scope": "environment", "value": 5, "unit": "bytes", "left": 1, "raise": "ask" })
+        );
     }
 
     #[test]

@@ -111,6 +111,15 @@ typed_id!(
     /// A directory of one machine where workspaces lie.
     PlaceId, "plc", "a place's id");
 typed_id!(
+    /// How much may be spent on models, by whom.
+    BudgetId, "bud", "a budget's id");
+typed_id!(
+    /// One request to a model, which is counted once.
+    ModelCallId, "mdl", "the id of a model's call");
+typed_id!(
+    /// One process of the platform.
+    NodeId, "nod", "a node's id");
+typed_id!(
     /// An end user of an app.
     UserId, "usr", "a user id");
 

@@ -2,7 +2,9 @@
 
 mod caller;
 mod error;
+mod held;
 mod id;
+mod limit;
 mod network;
 mod proof;
 mod reach;
@@ -11,12 +13,14 @@ mod secret;
 mod slug;
 mod time;
 
-pub use caller::{Caller, Principal, Surface};
-pub use error::{Code, Error, LimitInfo, Next, Result};
+pub use caller::{Caller, Consent, Principal, Surface};
+pub use error::{Code, Error, Next, Result};
+pub use held::Held;
 pub use id::{
-    BlobHash, CallId, EnvId, IdError, KeyId, PlaceId, PlanId, RunId, SandboxId, SessionId, SnapshotId,
-    TenantId, UserId, WorkspaceId, WorkspaceSnapshotId,
+    BlobHash, BudgetId, CallId, EnvId, IdError, KeyId, ModelCallId, NodeId, PlaceId, PlanId, RunId,
+    SandboxId, SessionId, SnapshotId, TenantId, UserId, WorkspaceId, WorkspaceSnapshotId,
 };
+pub use limit::{LimitInfo, LimitScope};
 pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};
 pub use reach::is_public;

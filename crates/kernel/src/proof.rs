@@ -1,14 +1,24 @@
 //! Proofs of authorization: values that only a check can make, and that every capability asks for.
 
-use crate::{Caller, Code, EnvId, Error, Result, Scope, Scopes, TenantId};
+use crate::{Caller, Code, Consent, EnvId, Error, Result, Scope, Scopes, TenantId};
 
 /// A proof for one level of the platform.
 pub trait Proof: Sized + Send + Sync + 'static {
-    /// Checks that `caller` may use `wanted` on this level.
+    /// Checks that `caller` may use `wanted` on this level, for what is no tool. A credential that is held to tools, or to
+    /// values in their inputs, is for nothing else.
     ///
     /// # Errors
     /// `forbidden` naming the missing scope; `invalid_input` where the call lacks an environment.
-    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self>;
+    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
+        Self::authorize_for(caller, wanted, None)
+    }
+
+    /// The same for a call of `tool`, where there is one. Whoever asks for a tool holds its input to the credential's
+    /// rules.
+    ///
+    /// # Errors
+    /// As [`Proof::authorize`]; `forbidden` where the credential is not for the tool.
+    fn authorize_for(caller: &Caller, wanted: &[Scope], tool: Option<&str>) -> Result<Self>;
 
     /// The environment of the proof, where it has one; for the records.
     fn env(&self) -> Option<EnvId>;
@@ -61,8 +71,8 @@ impl PartialEq for Env {
 impl Eq for Env {}
 
 impl Proof for Env {
-    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
-        check(caller, wanted)?;
+    fn authorize_for(caller: &Caller, wanted: &[Scope], tool: Option<&str>) -> Result<Self> {
+        check(caller, wanted, tool)?;
         let id = caller.env.ok_or_else(|| {
             Error::new(Code::InvalidInput, "this call needs an environment")
                 .hint("name one with the Steading-Env header, or use /mcp/<environment>")
@@ -90,8 +100,8 @@ impl Tenant {
 }
 
 impl Proof for Tenant {
-    fn authorize(caller: &Caller, wanted: &[Scope]) -> Result<Self> {
-        check(caller, wanted)?;
+    fn authorize_for(caller: &Caller, wanted: &[Scope], tool: Option<&str>) -> Result<Self> {
+        check(caller, wanted, tool)?;
         Ok(Self { id: caller.tenant })
     }
 
@@ -100,11 +110,25 @@ impl Proof for Tenant {
     }
 }
 
-fn check(caller: &Caller, wanted: &[Scope]) -> Result<()> {
+fn check(caller: &Caller, wanted: &[Scope], tool: Option<&str>) -> Result<()> {
     if !caller.principal.may_call_tools() {
         return Err(Error::new(Code::Forbidden, "an app's users cannot call platform tools"));
     }
-    lacking(caller.scopes, wanted)
+    lacking(caller.scopes, wanted).map_err(|error| match caller.consent {
+        // What nobody consents to is not asked for.
+        Consent::Asked if wanted.iter().all(|scope| Scopes::of_environment().contains(*scope)) => {
+            error.lacking(wanted.iter().copied().collect())
+        }
+        Consent::Asked | Consent::Fixed => error,
+    })?;
+    match (&caller.held, tool) {
+        (None, _) => Ok(()),
+        (Some(held), Some(tool)) => held.permits(tool),
+        (Some(_), None) => {
+            Err(Error::new(Code::Forbidden, "the credential is held to tools, and this is none")
+                .hint("use a credential that was made with scopes alone"))
+        }
+    }
 }
 
 fn lacking(scopes: Scopes, wanted: &[Scope]) -> Result<()> {
@@ -118,17 +142,22 @@ fn lacking(scopes: Scopes, wanted: &[Scope]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{KeyId, Principal, Surface, UserId};
+    use crate::{KeyId, Principal, UserId};
 
     fn caller(principal: Principal, scopes: &[Scope], env: Option<EnvId>) -> Caller {
-        Caller {
-            principal,
-            tenant: TenantId::new(),
-            env,
-            scopes: scopes.iter().copied().collect::<Scopes>(),
-            surface: Surface::Http,
-            credential: KeyId::new(),
-            expires: None,
+        let scopes = scopes.iter().copied().collect::<Scopes>();
+        Caller::new(principal, TenantId::new(), KeyId::new(), scopes).in_env(env)
+    }
+
+    #[test]
+    fn who_is_held_to_tools_has_those_and_nothing_beside_them() {
+        let held = std::sync::Arc::new(crate::Held::to(["db_query"]));
+        let caller = caller(Principal::Key, &[Scope::DbRead], Some(EnvId::new())).held_to(Some(held));
+        assert!(Env::authorize_for(&caller, &[Scope::DbRead], Some("db_query")).is_ok());
+        for tool in [None, Some("db_load")] {
+            let refused = Env::authorize_for(&caller, &[Scope::DbRead], tool).map_err(|e| e.code());
+            assert_eq!(refused, Err(Code::Forbidden), "{tool:?}");
+            assert!(Tenant::authorize_for(&caller, &[], tool).is_err(), "{tool:?}");
         }
     }
 

@@ -43,6 +43,10 @@ scopes! {
     StorageRead = "storage:read",
     /// Store and remove files, whatever their bucket's rules say.
     StorageWrite = "storage:write",
+    /// Deploy functions, which read and change all rows and files.
+    FunctionWrite = "function:write",
+    /// Ask functions, whoever else may.
+    FunctionInvoke = "function:invoke",
     /// Deploy sites.
     SiteWrite = "site:write",
     /// Write (never read) secrets.
@@ -121,8 +125,8 @@ impl Scopes {
     #[must_use]
     pub fn of_environment() -> Self {
         use Scope::{
-            AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, LogsRead, ResourceDelete, SandboxUse,
-            SecretWrite, SiteWrite, StorageRead, StorageWrite,
+            AppRead, AppWrite, AuthRead, AuthWrite, DbRead, DbWrite, FunctionInvoke, FunctionWrite, LogsRead,
+            ResourceDelete, SandboxUse, SecretWrite, SiteWrite, StorageRead, StorageWrite,
         };
         [
             AppRead,
@@ -133,6 +137,8 @@ impl Scopes {
             DbWrite,
             StorageRead,
             StorageWrite,
+            FunctionWrite,
+            FunctionInvoke,
             SiteWrite,
             SecretWrite,
             LogsRead,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use hand::jail::Tree;
 use kernel::SandboxId;
-use sandbox::local::{Local, Settings, Spares};
+use sandbox::local::{Local, Settings};
 use sandbox::runner::{Limits, Runner, Spec, Started};
 use sandbox::session::{Exec, Run, Session};
 use serde_json::{Map, Value, json};
@@ -82,8 +82,7 @@ async fn main() {
     let workspaces = directory.path().join("workspaces");
     fs::create_dir(&workspaces).unwrap();
     let trees = vec![workspaces.clone()];
-    let settings =
-        Settings { run_dir: directory.path().join("run"), trees, spares: Spares::default(), runsc: None };
+    let settings = Settings { run_dir: directory.path().join("run"), trees, spares: Vec::new(), runsc: None };
     let kept: PathBuf = directory.path().join("kept");
     let start = move || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-host"));

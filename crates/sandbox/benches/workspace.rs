@@ -108,7 +108,7 @@ fn measure(workspaces: &dyn Workspaces, missed: &Cell<u32>) {
 /// Writes the files with these numbers, each of some kilobytes of text.
 fn write(workspaces: &dyn Workspaces, id: WorkspaceId, numbers: std::ops::Range<usize>, word: &str) {
     let root = match workspaces.tree(id).unwrap() {
-        Tree::Directory { path } => path,
+        Tree::Directory { path } | Tree::Fixed { path } => path,
         Tree::Overlay { upper, .. } => upper,
     };
     for number in numbers {

@@ -4,7 +4,7 @@ pub mod bridge;
 pub mod egress;
 pub mod local;
 pub mod preview;
-mod relay;
+pub mod relay;
 pub mod runner;
 pub mod session;
 pub mod workspace;

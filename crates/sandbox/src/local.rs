@@ -8,6 +8,7 @@ mod base;
 mod carrying;
 mod client;
 mod directory;
+mod door;
 mod error;
 pub mod groups;
 mod gvisor;
@@ -29,6 +30,7 @@ mod swapping;
 mod weak;
 
 pub use client::Local;
+pub use door::Door;
 pub use error::Error;
 pub use gvisor::Gvisor;
 pub use host::{Keeper, Parts, host_main};

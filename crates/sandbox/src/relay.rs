@@ -86,7 +86,7 @@ impl Upstream {
 
 /// Takes out what concerns two neighbours alone (RFC 9110 §7.6.1), and returns the protocol that is asked for instead
 /// of HTTP, if one is.
-pub(crate) fn end_to_end(headers: &mut HeaderMap) -> Option<HeaderValue> {
+pub fn end_to_end(headers: &mut HeaderMap) -> Option<HeaderValue> {
     const BETWEEN_NEIGHBOURS: [HeaderName; 10] = [
         CONNECTION,
         HeaderName::from_static("keep-alive"),
@@ -116,7 +116,7 @@ pub(crate) fn end_to_end(headers: &mut HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Puts the wish for another protocol back, for the next neighbour.
-pub(crate) fn ask_for(headers: &mut HeaderMap, protocol: HeaderValue) {
+pub fn ask_for(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
 }

@@ -122,6 +122,16 @@ impl Session {
         Process::started(stream).await
     }
 
+    /// Runs a program that serves others, until it ends or what is given is dropped: how long it may run is not looked at,
+    /// and all of its output is sent.
+    ///
+    /// # Errors
+    /// As [`Session::exec`].
+    pub async fn serve(&self, exec: Exec) -> Result<Process> {
+        let stream = self.mux.open_stream(&Request::Exec(exec.into_wire(Mode::Lasting)))?;
+        Process::started(stream).await
+    }
+
     /// The ports that are listened on inside, by number, without the way out.
     ///
     /// # Errors

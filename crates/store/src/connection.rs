@@ -15,14 +15,19 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Certificates, Demands, Domains, Egress, Environments, Error, Keys, Records, Replays, Result, Secrets,
-    Settings, SigningKeys, Spent, Tenants, Workspaces, migrations,
+    Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls, News,
+    OAuth, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys, Spent, Tenants,
+    Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
 const SQLITE_CONNECTIONS: u32 = 3;
 const POSTGRES_CONNECTIONS: u32 = 10;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
+/// On each new connection to Postgres. Nobody waits for a lock longer than for a connection, and what a lost program has begun
+/// is undone soon.
+const SESSION: &str = "SET lock_timeout = '8s'; SET idle_in_transaction_session_timeout = '20s'; \
+     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
 /// A larger file would make the start wait for its check; damage in it shows when the page is read.
 const CHECKED_BYTES: u64 = 8 << 20;
 
@@ -90,7 +95,11 @@ impl Store {
                         Ok(!connection.is_in_transaction())
                     })
                 }),
-            Engine::Postgres => AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS),
+            Engine::Postgres => {
+                AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+                })
+            }
         };
         let pool = pool.acquire_timeout(ACQUIRE_LIMIT).connect_lazy_with(options);
         let store = Self { pool, engine, writer: Arc::new(Semaphore::new(1)) };
@@ -119,6 +128,18 @@ impl Store {
     #[must_use]
     pub fn domains(&self) -> Domains<'_> {
         Domains(self)
+    }
+
+    /// When schedules are due.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules<'_> {
+        Schedules(self)
+    }
+
+    /// Whose functions are told of events.
+    #[must_use]
+    pub fn listeners(&self) -> Listeners<'_> {
+        Listeners(self)
     }
 
     /// How strongly sandboxes must be kept apart.
@@ -157,6 +178,24 @@ impl Store {
         SigningKeys(self)
     }
 
+    /// Minted credentials.
+    #[must_use]
+    pub fn runs(&self) -> Runs<'_> {
+        Runs(self)
+    }
+
+    /// What gateways tell each other.
+    #[must_use]
+    pub fn news(&self) -> News<'_> {
+        News(self)
+    }
+
+    /// What clients were given for their users' consent.
+    #[must_use]
+    pub fn oauth(&self) -> OAuth<'_> {
+        OAuth(self)
+    }
+
     /// The environments' secrets.
     #[must_use]
     pub fn secrets(&self) -> Secrets<'_> {
@@ -173,6 +212,24 @@ impl Store {
     #[must_use]
     pub fn spent(&self) -> Spent<'_> {
         Spent(self)
+    }
+
+    /// How much may be spent on models.
+    #[must_use]
+    pub fn budgets(&self) -> Budgets<'_> {
+        Budgets(self)
+    }
+
+    /// What models cost.
+    #[must_use]
+    pub fn prices(&self) -> Prices<'_> {
+        Prices(self)
+    }
+
+    /// What environments ask of models.
+    #[must_use]
+    pub fn model_calls(&self) -> ModelCalls<'_> {
+        ModelCalls(self)
     }
 
     /// Audit and usage rows.

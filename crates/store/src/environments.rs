@@ -19,12 +19,14 @@ pub enum EnvState {
     Creating,
     /// It can be used.
     Ready,
+    /// It cannot, for its tenant is not active.
+    Suspended,
     /// Its files are being removed.
     Deleting,
 }
 
 impl EnvState {
-    const ALL: [EnvState; 3] = [EnvState::Creating, EnvState::Ready, EnvState::Deleting];
+    const ALL: [EnvState; 4] = [EnvState::Creating, EnvState::Ready, EnvState::Suspended, EnvState::Deleting];
 
     /// The name in the database and on the wire.
     #[must_use]
@@ -32,6 +34,7 @@ impl EnvState {
         match self {
             EnvState::Creating => "creating",
             EnvState::Ready => "ready",
+            EnvState::Suspended => "suspended",
             EnvState::Deleting => "deleting",
         }
     }
@@ -190,17 +193,31 @@ impl Environments<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn unfinished(&self) -> Result<Vec<Environment>> {
-        let sql = selecting("state <> 'ready' ORDER BY id");
+        let sql = selecting("state IN ('creating', 'deleting') ORDER BY id");
         let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(self.0.reader()).await?;
         rows.iter().map(environment).collect()
     }
 
-    /// Moves an environment from creating to ready; `false` where it was not being created.
+    /// Moves an environment from creating to ready, or to suspended where its tenant is; `false` where it was not being
+    /// created.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn ready(&self, id: EnvId) -> Result<bool> {
-        self.change("UPDATE environments SET state = 'ready' WHERE id = $1 AND state = 'creating'", id).await
+        let mut write = self.0.begin_write().await?;
+        // Whoever changes the tenant's state waits for this, or has changed it.
+        let mut made = 0;
+        for sql in [
+            "UPDATE tenants SET state = state WHERE id = (SELECT tenant FROM environments WHERE id = $1)",
+            "UPDATE environments SET state = CASE WHEN \
+             (SELECT t.state FROM tenants t WHERE t.id = environments.tenant) = 'active' \
+             THEN 'ready' ELSE 'suspended' END WHERE id = $1 AND state = 'creating'",
+        ] {
+            let done = sqlx::query(sql).bind(id.to_string()).execute(write.connection()).await?;
+            made = done.rows_affected();
+        }
+        write.commit().await?;
+        Ok(made == 1)
     }
 
     /// Moves an environment to deleting, and ends its keys. Its external id is free from here on, its slug when
@@ -210,6 +227,7 @@ impl Environments<'_> {
     /// Where the database fails.
     pub async fn begin_delete(&self, id: EnvId) -> Result<bool> {
         let mut write = self.0.begin_write().await?;
+        write.tell(&id.to_string()).await?;
         let done = sqlx::query(
             "UPDATE environments SET state = 'deleting', external_id = NULL \
              WHERE id = $1 AND state <> 'deleting'",
@@ -217,12 +235,14 @@ impl Environments<'_> {
         .bind(id.to_string())
         .execute(write.connection())
         .await?;
-        sqlx::query("DELETE FROM keys WHERE env = $1")
-            .bind(id.to_string())
-            .execute(write.connection())
-            .await?;
+        if done.rows_affected() != 1 {
+            return Ok(false);
+        }
+        for ends in ["DELETE FROM runs WHERE env = $1", "DELETE FROM keys WHERE env = $1"] {
+            sqlx::query(ends).bind(id.to_string()).execute(write.connection()).await?;
+        }
         write.commit().await?;
-        Ok(done.rows_affected() == 1)
+        Ok(true)
     }
 
     /// Removes the row of an environment that is being deleted, with its secrets.

@@ -18,14 +18,25 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_public_ports.sql"),
     include_str!("migrations/0009_isolation.sql"),
     include_str!("migrations/0010_served_ports.sql"),
+    include_str!("migrations/0011_schedules.sql"),
+    include_str!("migrations/0012_model_usage.sql"),
+    include_str!("migrations/0013_events.sql"),
+    include_str!("migrations/0014_runs.sql"),
+    include_str!("migrations/0015_budgets.sql"),
+    include_str!("migrations/0016_tenants.sql"),
+    include_str!("migrations/0017_oauth.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310305461923)";
 
+/// The others' turn may be long.
+const PATIENT: &str = "SET LOCAL lock_timeout = 0";
+
 pub(crate) async fn apply(store: &Store) -> Result<()> {
     let mut write = store.begin_write().await?;
     if store.engine() == Engine::Postgres {
+        sqlx::raw_sql(PATIENT).execute(write.connection()).await?;
         sqlx::raw_sql(LOCK).execute(write.connection()).await?;
     }
     sqlx::raw_sql(

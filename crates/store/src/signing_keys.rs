@@ -1,9 +1,13 @@
 //! The keys that sign tokens, sealed.
 
+use std::str::FromStr;
+
 use kernel::{EnvId, Timestamp};
 use sqlx::any::AnyRow;
 
-use crate::rows::{text, time};
+use crate::connection::Write;
+use crate::news::SIGNING_KEYS;
+use crate::rows::{parsed, text, time, time_or_null};
 use crate::{Result, Store};
 
 /// One signing key.
@@ -19,6 +23,53 @@ pub struct SigningKeyRow {
     pub sealed: String,
     /// When it was made.
     pub created: Timestamp,
+}
+
+/// Where a signing key is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningState {
+    /// It is known already, and signs after the active one.
+    Next,
+    /// It signs.
+    Active,
+    /// It signs no more; what it has signed holds until it ends.
+    Retired,
+}
+
+impl SigningState {
+    const ALL: [SigningState; 3] = [SigningState::Next, SigningState::Active, SigningState::Retired];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SigningState::Next => "next",
+            SigningState::Active => "active",
+            SigningState::Retired => "retired",
+        }
+    }
+}
+
+impl FromStr for SigningState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let state = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        state.ok_or_else(|| format!("{text:?} is not a state of a signing key"))
+    }
+}
+
+/// A signing key, and where it is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The key.
+    pub key: SigningKeyRow,
+    /// Where it is.
+    pub state: SigningState,
+    /// Since when it signs, where it does or did; none for one from before that was noted.
+    pub activated: Option<Timestamp>,
+    /// Since when it does not, where it did.
+    pub retired: Option<Timestamp>,
 }
 
 const CURRENT: &str =
@@ -76,6 +127,96 @@ impl SigningKeys<'_> {
         row.as_ref().map(signing_key).transpose()
     }
 
+    /// All keys of a purpose: the active one, the next one, and those that are retired, latest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn all(&self, purpose: &str) -> Result<Vec<Kept>> {
+        let rows = sqlx::query(
+            "SELECT id, purpose, public, sealed, created, state, activated, retired FROM signing_keys \
+             WHERE purpose = $1 ORDER BY state, retired DESC, id",
+        )
+        .bind(purpose)
+        .fetch_all(self.0.reader())
+        .await?;
+        let kept = |row: &AnyRow| {
+            Ok(Kept {
+                key: signing_key(row)?,
+                state: parsed(row, "state")?,
+                activated: time_or_null(row, "activated")?,
+                retired: time_or_null(row, "retired")?,
+            })
+        };
+        rows.iter().map(kept).collect()
+    }
+
+    /// Adds the key that signs next, where the purpose has none.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn prepare(&self, key: &SigningKeyRow) -> Result<()> {
+        let mut write = self.0.begin_write().await?;
+        add_next(&mut write, key).await?;
+        write.commit().await
+    }
+
+    /// Retires the key `active`, has the next one sign, and adds the one after it. `false` where `active` is not the active
+    /// one (any more): somebody was quicker.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn rotate(&self, active: &str, after: &SigningKeyRow, now: Timestamp) -> Result<bool> {
+        let mut write = self.0.begin_write().await?;
+        // The private half is of no use any more.
+        let done = sqlx::query(
+            "UPDATE signing_keys SET current = NULL, state = 'retired', sealed = '', retired = $3 \
+             WHERE purpose = $1 AND id = $2 AND current = 1",
+        )
+        .bind(after.purpose.as_str())
+        .bind(active)
+        .bind(now.as_micros())
+        .execute(write.connection())
+        .await?;
+        if done.rows_affected() != 1 {
+            return Ok(false);
+        }
+        let done = sqlx::query(
+            "UPDATE signing_keys SET current = 1, state = 'active', activated = $2 \
+             WHERE purpose = $1 AND state = 'next'",
+        )
+        .bind(after.purpose.as_str())
+        .bind(now.as_micros())
+        .execute(write.connection())
+        .await?;
+        if done.rows_affected() != 1 {
+            return Ok(false);
+        }
+        add_next(&mut write, after).await?;
+        write.tell(SIGNING_KEYS).await?;
+        write.commit().await?;
+        Ok(true)
+    }
+
+    /// Forgets the keys that were retired by `before`; gives how many.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn purge(&self, purpose: &str, before: Timestamp) -> Result<u64> {
+        let mut write = self.0.begin_write().await?;
+        let done = sqlx::query(
+            "DELETE FROM signing_keys WHERE purpose = $1 AND state = 'retired' AND retired <= $2",
+        )
+        .bind(purpose)
+        .bind(before.as_micros())
+        .execute(write.connection())
+        .await?;
+        if done.rows_affected() > 0 {
+            write.tell(SIGNING_KEYS).await?;
+        }
+        write.commit().await?;
+        Ok(done.rows_affected())
+    }
+
     /// The current key of a purpose.
     ///
     /// # Errors
@@ -84,6 +225,21 @@ impl SigningKeys<'_> {
         let row = sqlx::query(CURRENT).bind(purpose).fetch_optional(self.0.reader()).await?;
         row.as_ref().map(signing_key).transpose()
     }
+}
+
+async fn add_next(write: &mut Write, key: &SigningKeyRow) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO signing_keys (id, purpose, public, sealed, created, state) \
+         VALUES ($1, $2, $3, $4, $5, 'next') ON CONFLICT DO NOTHING",
+    )
+    .bind(key.id.as_str())
+    .bind(key.purpose.as_str())
+    .bind(key.public.as_str())
+    .bind(key.sealed.as_str())
+    .bind(key.created.as_micros())
+    .execute(write.connection())
+    .await?;
+    Ok(())
 }
 
 fn signing_key(row: &AnyRow) -> Result<SigningKeyRow> {

@@ -1,7 +1,7 @@
 //! HTTP/1.1 to loopback: one request, one connection, whole answers; names below `localhost` need no resolver.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -16,8 +16,11 @@ pub struct Request {
     method: String,
     authority: String,
     address: Option<String>,
+    source: Option<IpAddr>,
     path: String,
     headers: Vec<(String, String)>,
+    /// Headers that are no text.
+    raw: Vec<u8>,
     body: Vec<u8>,
 }
 
@@ -39,7 +42,8 @@ impl Request {
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let (method, authority) = (method.to_owned(), authority.to_owned());
-        Self { method, authority, address: None, path, headers: Vec::new(), body: Vec::new() }
+        let (headers, raw, body) = (Vec::new(), Vec::new(), Vec::new());
+        Self { method, authority, address: None, source: None, path, headers, raw, body }
     }
 
     /// A GET request.
@@ -58,9 +62,21 @@ impl Request {
         self
     }
 
+    /// Connects from another address of this machine.
+    pub fn from(mut self, source: IpAddr) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Adds a header. `host` replaces the URL's.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a header whose value need not be text.
+    pub fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        self.raw.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
         self
     }
 
@@ -89,7 +105,11 @@ impl Request {
     }
 
     fn exchange(&self) -> anyhow::Result<Response> {
-        self.over(connect(&self.address.clone().unwrap_or_else(|| loopback(&self.authority)))?)
+        let address = self.address.clone().unwrap_or_else(|| loopback(&self.authority));
+        match self.source {
+            Some(source) => self.over(connect_from(source, &address)?),
+            None => self.over(connect(&address)?),
+        }
     }
 
     /// The exchange over a stream that is there.
@@ -105,8 +125,7 @@ impl Request {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        head.push_str("\r\n");
-        stream.write_all(head.as_bytes())?;
+        stream.write_all(&[head.as_bytes(), &self.raw, b"\r\n"].concat())?;
         // A server that refuses a body may answer and close before it has read all of it.
         let sent = stream.write_all(&self.body);
         read(BufReader::new(stream), &self.method).or_else(|error| sent.map_err(Into::into).and(Err(error)))
@@ -147,6 +166,17 @@ impl Response {
 pub(crate) fn connect(address: &str) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
     stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+fn connect_from(source: IpAddr, address: &str) -> anyhow::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &address.parse::<SocketAddr>()?)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     Ok(stream)

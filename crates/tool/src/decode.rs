@@ -12,9 +12,15 @@ use serde_path_to_error::{Path, Segment};
 /// `invalid_input` with a JSON pointer (RFC 6901) to the part that is wrong.
 pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_path_to_error::deserialize(Strict(value)).map_err(|e| {
-        let pointer = pointer(e.path());
-        Error::invalid(pointer, plain(&e.into_inner().to_string()))
+        let (at, message) = (pointer(e.path()), e.into_inner().to_string());
+        let at = missing(&message).map_or_else(|| at.clone(), |name| format!("{at}/{}", escaped(name)));
+        Error::invalid(at, plain(&message))
     })
+}
+
+/// The field that is missing, where one is: serde points at what it is missing in.
+fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
 /// What serde says, in the words of JSON.
@@ -107,10 +113,14 @@ impl<'de> Deserializer<'de> for Strict {
 
 type Answer<T> = std::result::Result<T, serde_json::Error>;
 
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 fn pointer(path: &Path) -> String {
     path.iter().fold(String::new(), |pointer, segment| match segment {
         Segment::Seq { index } => format!("{pointer}/{index}"),
-        Segment::Map { key } => format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Map { key } => format!("{pointer}/{}", escaped(key)),
         Segment::Enum { .. } | Segment::Unknown => pointer,
     })
 }
@@ -166,6 +176,8 @@ mod tests {
                 json!({ "inner": { "kind": true } }),
                 "/inner/kind: invalid type: boolean `true`, expected a string",
             ),
+            (json!({ "inner": { "kind": "big" } }), "/inner/share: missing field `share`"),
+            (json!({ "many": [inner, {}] }), "/many/1/kind: missing field `kind`"),
             (json!({ "outer": 1 }), "/outer: unknown field `outer`, expected `inner` or `many`"),
         ] {
             assert_eq!(read(value), format!("invalid_input {said}"));

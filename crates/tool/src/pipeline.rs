@@ -1,6 +1,5 @@
 //! The one road to a tool: find, authorize, limit, validate, replay, run, record, encode.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::registry::{Entry, Passed};
-use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, budget};
+use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, budget, ended};
 
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
@@ -34,8 +33,6 @@ pub struct Call {
     pub input: Value,
     /// What the client asked to see; a tool outside it is `forbidden`.
     pub selection: Selection,
-    /// The tools that the caller is held to, whatever its scopes open; all of those where it is held to none.
-    pub tools: Option<Arc<BTreeSet<String>>>,
     /// How long it may run; as long as the tool says where it is not said, else 600 s at most.
     pub deadline: Option<Duration>,
     /// Fires when the caller has gone.
@@ -56,7 +53,6 @@ impl Call {
             tool: tool.into(),
             input,
             selection: Selection::Full,
-            tools: None,
             deadline: None,
             cancel: CancellationToken::new(),
             progress: Progress::default(),
@@ -110,6 +106,7 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
         env: call.caller.env.filter(|_| entry.doc.in_environment),
         principal: call.caller.principal.kind(),
         credential: call.caller.credential,
+        root: call.caller.root(),
         surface: call.caller.surface.as_str(),
         tool: entry.doc.name,
         effect: entry.doc.spec.effect,
@@ -144,18 +141,16 @@ async fn admitted<P: Host>(
     input_digest: [u8; 32],
 ) -> Result<Value> {
     platform.limiter().admit(&call.caller)?;
-    (entry.authorize)(&call.caller, entry.doc.spec.scopes)?;
-    if let Some(tools) = call.tools.as_ref().filter(|tools| !tools.contains(entry.doc.name)) {
-        let message = format!("the credential is not for the tool {}", entry.doc.name);
-        let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
-        return Err(Error::new(Code::Forbidden, message).hint(format!("its tools are {}", tools.join(", "))));
-    }
+    (entry.authorize)(&call.caller, entry.doc.spec.scopes, entry.doc.name)?;
     if !call.selection.admits(entry.doc.spec.effect) {
         let message =
             format!("the tool {} is outside the selection this connection asked for", entry.doc.name);
         return Err(Error::new(Code::Forbidden, message).hint("connect with ?tools=full"));
     }
     entry.input.check(&call.input)?;
+    if let Some(held) = &call.caller.held {
+        held.admits(entry.doc.name, &call.input)?;
+    }
     let Some(key) = replay_key(entry, &call, input_digest)? else { return run(entry, platform, call).await };
     match platform.replays().begin(&key).await? {
         Attempt::Done(output) => Ok(output),
@@ -179,10 +174,12 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
     let deadline = deadline(entry, &call);
     let cancel = call.cancel.child_token();
     let _stop = cancel.clone().drop_guard();
+    let caller = Arc::clone(&call.caller);
     let passed = Passed {
         platform: Arc::clone(platform),
         caller: call.caller,
         selection: call.selection,
+        tool: entry.doc.name,
         id: call.id,
         cancel: cancel.clone(),
         progress: call.progress,
@@ -192,6 +189,10 @@ async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result
         biased;
         output = &mut work => return checked(entry, output?),
         () = cancel.cancelled() => Error::new(Code::Timeout, "the call was cancelled"),
+        () = ended(&**platform, &caller) => {
+            Error::new(Code::Unauthenticated, "the credential ended before the call did")
+                .hint("look at the state with another one before you repeat the call")
+        }
         () = tokio::time::sleep(deadline) => {
             let message = format!("the call ran longer than {} s", deadline.as_secs_f64());
             Error::new(Code::Timeout, message).hint("ask for less at once")
@@ -245,7 +246,8 @@ fn replay_key<P>(entry: &Entry<P>, call: &Call, input: [u8; 32]) -> Result<Optio
     whole.update(call.caller.env.map(|env| env.to_string()).unwrap_or_default());
     whole.update([0]);
     whole.update(input);
-    let (tenant, credential) = (call.caller.tenant, call.caller.credential);
+    // A client whose token was renewed meanwhile repeats the same call.
+    let (tenant, credential) = (call.caller.tenant, call.caller.owner);
     Ok(Some(ReplayKey { tenant, credential, key, digest: whole.finalize().into() }))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
-use kernel::{Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, Surface, TenantId};
+use kernel::{Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,6 +24,7 @@ struct Memory {
     digest: Mutex<Option<[u8; 32]>>,
     replays: Mutex<HashMap<String, Attempted>>,
     told: Notify,
+    revoked: Notify,
     recorded: Notify,
     written: Mutex<Vec<String>>,
 }
@@ -83,6 +84,10 @@ impl Host for Memory {
 
     fn digest_key(&self) -> &[u8; 32] {
         &[7; 32]
+    }
+
+    fn revoked<'a>(&'a self, _: &'a Caller) -> BoxFuture<'a, ()> {
+        Box::pin(self.revoked.notified())
     }
 }
 
@@ -145,16 +150,9 @@ fn registry() -> Arc<Registry<Memory>> {
 }
 
 fn call(tool: &str) -> Call {
-    let caller = Caller {
-        principal: Principal::Key,
-        tenant: TenantId::new(),
-        env: Some(EnvId::new()),
-        scopes: [Scope::DbRead].into_iter().collect::<Scopes>(),
-        surface: Surface::Http,
-        credential: KeyId::new(),
-        expires: None,
-    };
-    Call::new(Arc::new(caller), tool, json!({ "text": "hi" }))
+    let scopes = [Scope::DbRead].into_iter().collect::<Scopes>();
+    let caller = Caller::new(Principal::Key, TenantId::new(), KeyId::new(), scopes);
+    Call::new(Arc::new(caller.in_env(Some(EnvId::new()))), tool, json!({ "text": "hi" }))
 }
 
 fn changed(call: &mut Call, change: impl FnOnce(&mut Caller)) {
@@ -250,6 +248,31 @@ async fn a_read_is_dropped_at_its_deadline() {
     slow.deadline = Some(Duration::from_millis(20));
     let late = registry().call(&platform, slow).await.unwrap_err();
     assert_eq!((late.code(), late.message()), (Code::Timeout, "the call ran longer than 0.02 s"));
+}
+
+#[tokio::test]
+async fn a_call_ends_with_the_credential_that_makes_it() {
+    let platform = Arc::new(Memory::default());
+    let soon = || Some(Timestamp::now().plus(Duration::from_millis(20)));
+    let mut brief = call("stare");
+    changed(&mut brief, |caller| caller.expires = soon());
+    let ended = registry().call(&platform, brief).await.unwrap_err();
+    assert_eq!(
+        (ended.code(), ended.message()),
+        (Code::Unauthenticated, "the credential ended before the call did")
+    );
+    let mut brief = call("build");
+    changed(&mut brief, |caller| caller.expires = soon());
+    assert_eq!(registry().call(&platform, brief).await.unwrap(), json!({ "said": "hi" }));
+    // And where it is revoked meanwhile.
+    let platform = Arc::new(Memory::default());
+    let running = tokio::spawn({
+        let platform = Arc::clone(&platform);
+        async move { registry().call(&platform, call("stare")).await }
+    });
+    platform.told.notified().await;
+    platform.revoked.notify_one();
+    assert_eq!(running.await.unwrap().unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]

@@ -18,6 +18,23 @@ pub trait Host: Send + Sync + 'static {
     fn replays(&self) -> &dyn Replays;
     /// Keys the digests of inputs: without it, a short secret in an input could be guessed from its record.
     fn digest_key(&self) -> &[u8; 32];
+    /// Comes when the caller's credential is revoked, or anything that it stands on; never, where nobody revokes any.
+    fn revoked<'a>(&'a self, _caller: &'a Caller) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// Comes when the caller's credential ends, by itself or before.
+pub async fn ended<P: Host + ?Sized>(platform: &P, caller: &Caller) {
+    let by_itself = async {
+        let Some(end) = caller.expires else { return std::future::pending().await };
+        let left = end.as_micros().saturating_sub(Timestamp::now().as_micros());
+        tokio::time::sleep(Duration::from_micros(left.try_into().unwrap_or_default())).await;
+    };
+    tokio::select! {
+        () = by_itself => {}
+        () = platform.revoked(caller) => {}
+    }
 }
 
 /// Admits calls at the rate a tenant and a key may make them.
@@ -44,6 +61,8 @@ pub struct Record {
     pub principal: &'static str,
     /// The credential, by its name.
     pub credential: KeyId,
+    /// The key that it stands on.
+    pub root: KeyId,
     /// The door.
     pub surface: &'static str,
     /// The tool.

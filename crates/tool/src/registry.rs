@@ -60,7 +60,9 @@ impl Doc {
     /// Whether `caller` may call it.
     #[must_use]
     pub fn allowed(&self, caller: &Caller) -> bool {
-        caller.principal.may_call_tools() && caller.scopes.missing(self.spec.scopes).is_none()
+        caller.principal.may_call_tools()
+            && caller.scopes.missing(self.spec.scopes).is_none()
+            && caller.held.as_ref().is_none_or(|held| held.has(self.name))
     }
 
     /// The scopes it needs.
@@ -89,6 +91,7 @@ pub(crate) struct Passed<P> {
     pub platform: Arc<P>,
     pub caller: Arc<Caller>,
     pub selection: Selection,
+    pub tool: &'static str,
     pub id: kernel::CallId,
     pub cancel: CancellationToken,
     pub progress: Progress,
@@ -101,7 +104,7 @@ pub(crate) struct Entry<P> {
     pub doc: Doc,
     pub input: Validator,
     pub output: Validator,
-    pub authorize: fn(&Caller, &[Scope]) -> Result<()>,
+    pub authorize: fn(&Caller, &[Scope], &str) -> Result<()>,
     /// How long a call may run where its caller sets no deadline.
     pub patience: Duration,
     pub run: fn(Passed<P>, Value) -> Running,
@@ -143,7 +146,7 @@ impl<P: Host> Registry<P> {
                 input_schema: schema::slim(&input),
                 output_schema: output,
             },
-            authorize: |caller, scopes| T::Proof::authorize(caller, scopes).map(drop),
+            authorize: |caller, scopes, tool| T::Proof::authorize_for(caller, scopes, Some(tool)).map(drop),
             patience: T::PATIENCE,
             run: run::<P, T>,
         });
@@ -188,7 +191,7 @@ fn run<P: Host, T: Tool<P>>(passed: Passed<P>, input: Value) -> Running {
         let input = decode::<T::Input>(input)?;
         let cx = Cx {
             platform: &passed.platform,
-            proof: T::Proof::authorize(&passed.caller, T::SPEC.scopes)?,
+            proof: T::Proof::authorize_for(&passed.caller, T::SPEC.scopes, Some(passed.tool))?,
             caller: &passed.caller,
             selection: passed.selection,
             id: passed.id,

@@ -19,6 +19,13 @@ const STALLED: Duration = Duration::from_secs(30);
 /// How long one that is read whole may take in all.
 const WHOLE: Duration = Duration::from_secs(120);
 
+/// How much of a body is in memory before anybody is asked to read it.
+const GATHERED: usize = 64 << 10;
+
+/// How long one is waited for in any case, and how many bytes have to come for each second more.
+const GRACE: Duration = Duration::from_secs(10);
+const SLOWEST: u64 = 1 << 10;
+
 /// How much more than the limit is read and thrown away, so that a client that writes before it reads still
 /// gets its answer.
 const DISCARDED: u64 = 128 * 1024 * 1024;
@@ -116,7 +123,8 @@ pub async fn bounded(headers: &HeaderMap, body: Body, most: u64) -> Result<Body>
     Ok(Body::from_stream(bounded))
 }
 
-fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
+/// What is wrong with a body that has not come to its end.
+pub fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
     // A body that was bounded says itself what is wrong with it, through as many wrappings as it has.
     let cause = match cause.downcast::<Error>() {
         Ok(own) => return *own,
@@ -129,8 +137,72 @@ fn broken_off(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
     Error::new(Code::InvalidInput, "the body broke off before its end").source(cause)
 }
 
+/// The body, which has to come at a lowest rate from its first byte to its last. It is to be bounded after this: what is thrown
+/// away comes at that rate, too.
+///
+/// # Errors
+/// `timeout` from the body where it does not.
+pub fn paced(body: Body) -> Body {
+    let paced = Paced { body, pace: Pace::default() };
+    Body::from_stream(stream::try_unfold(paced, |mut paced| async move {
+        Ok::<_, Error>(paced.next().await?.map(|data| (data, paced)))
+    }))
+}
+
+/// The body with its first part, or all of a small one, in memory, so that nobody is kept waiting who reads it.
+///
+/// # Errors
+/// Of the body.
+pub async fn gathered(mut body: Body) -> Result<Body> {
+    let mut first = BytesMut::new();
+    while first.len() < GATHERED {
+        let Some(frame) = body.frame().await else { return Ok(Body::from(first.freeze())) };
+        if let Ok(data) = frame.map_err(|error| broken_off(error.into_inner()))?.into_data() {
+            first.extend_from_slice(&data);
+        }
+    }
+    let first = stream::iter([Ok(first.freeze())]);
+    Ok(Body::from_stream(first.chain(body.into_data_stream())))
+}
+
+/// A body, and how fast it has come.
+struct Paced {
+    body: Body,
+    pace: Pace,
+}
+
+#[derive(Default)]
+struct Pace {
+    arrived: u64,
+    /// Without the time in which nobody wanted more.
+    waited: Duration,
+}
+
+impl Pace {
+    /// How long its next part may take.
+    fn left(&self) -> Duration {
+        let may = GRACE + Duration::from_secs(self.arrived / SLOWEST);
+        may.saturating_sub(self.waited).min(STALLED)
+    }
+}
+
+impl Paced {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let began = Instant::now();
+            let frame = timeout(self.pace.left(), self.body.frame()).await.map_err(|_| stalled())?;
+            let Some(frame) = frame else { return Ok(None) };
+            self.pace.waited += began.elapsed();
+            if let Ok(data) = frame.map_err(|e| broken_off(e.into_inner()))?.into_data() {
+                self.pace.arrived += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
 fn stalled() -> Error {
-    Error::new(Code::Timeout, "the body takes too long").hint("send the request again")
+    Error::slow_sender("the body takes too long").hint("send the request again")
 }
 
 fn too_large(limit: usize) -> Error {
@@ -209,6 +281,50 @@ pub fn is_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_has_to_come_at_a_lowest_rate() {
+        let left = |arrived, waited| Pace { arrived, waited: Duration::from_secs(waited) }.left().as_secs();
+        for (arrived, waited, expected) in [
+            (0, 0, 10),
+            (0, 9, 1),
+            (1_023, 10, 0),
+            (10 << 10, 19, 1),
+            (64 << 10, 73, 1),
+            (64 << 10, 80, 0),
+            // However much has come, a pause has its bound.
+            (10 << 20, 0, 30),
+        ] {
+            assert_eq!(left(arrived, waited), expected, "{arrived} bytes in {waited} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_of_a_body_is_there_before_it_is_handed_on_and_nothing_is_lost() {
+        for sizes in [vec![], vec![1, 2, 3], vec![GATHERED], vec![GATHERED - 1, 7, 100_000], vec![1 << 20]] {
+            let sent: Vec<u8> = (0..sizes.iter().sum()).map(|at: usize| (at % 251) as u8).collect();
+            let mut rest = sent.clone();
+            let parts: Vec<_> = sizes.iter().map(|size| rest.drain(..*size).collect::<Vec<u8>>()).collect();
+            let parts = stream::iter(parts.into_iter().map(Ok::<_, Error>));
+            let mut body = gathered(Body::from_stream(parts)).await.unwrap();
+            let mut got = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let data = frame.unwrap().into_data().unwrap();
+                assert!(!got.is_empty() || data.len() >= sent.len().min(GATHERED));
+                got.extend_from_slice(&data);
+            }
+            assert!(got == sent, "{sizes:?}");
+        }
+        let broken = Body::from_stream(stream::iter([Ok("a"), Err(Error::slow_sender("gone"))]));
+        assert_eq!(gathered(broken).await.unwrap_err().status(), 408);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_says_so_through_everything_around_it() {
+        let parts = stream::iter((0..100).map(|_| Ok::<_, Error>(Bytes::from(vec![0; 2 << 10]))));
+        let body = bounded(&HeaderMap::new(), paced(Body::from_stream(parts)), 4 << 10).await.unwrap();
+        assert_eq!(gathered(body).await.unwrap_err().status(), 413);
+    }
 
     #[test]
     fn what_takes_a_hundred_times_its_bytes_is_refused_before_it_is_read() {

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use kernel::{CallId, Code, Error, LimitInfo};
+use kernel::{CallId, Code, Error, LimitInfo, Scopes};
 use serde_json::Value;
 
 /// The media type of problem details (RFC 9457 §3).
@@ -52,6 +52,10 @@ fn app_problem_response_as(status: StatusCode, error: &Error, request_id: &str) 
     }
     response
 }
+
+/// Beside an answer that refuses: the scopes that its caller can ask its user for.
+#[derive(Debug, Clone, Copy)]
+pub struct Lacking(pub Scopes);
 
 /// What a problem of an app has told, for the log: the code, and where in what was sent.
 #[derive(Debug, Clone)]
@@ -114,6 +118,10 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
     if error.code() == Code::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steading\""));
     }
+    if let Some(scopes) = error.lacks() {
+        response.extensions_mut().insert(Lacking(scopes));
+    }
+    let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after_secs() {
         headers.insert(RETRY_AFTER, seconds.into());
     }
@@ -125,10 +133,13 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
 
 /// Says how many calls are allowed, and how many are left.
 pub fn add_limit(headers: &mut HeaderMap, limit: &LimitInfo) {
-    let LimitInfo { name, quota, window_s, remaining, reset_s } = limit;
+    let LimitInfo { name, value, left, .. } = limit;
+    let with = |parameter, seconds: Option<u64>| {
+        seconds.map(|seconds| format!(";{parameter}={seconds}")).unwrap_or_default()
+    };
     let fields = [
-        (RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={window_s}")),
-        (RATE_LIMIT, format!("\"{name}\";r={remaining};t={reset_s}")),
+        (RATE_LIMIT_POLICY, format!("\"{name}\";q={value}{}", with('w', limit.window_s))),
+        (RATE_LIMIT, format!("\"{name}\";r={left}{}", with('t', limit.reset_s))),
     ];
     for (field, value) in fields {
         if let Ok(value) = HeaderValue::try_from(value) {

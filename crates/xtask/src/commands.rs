@@ -8,6 +8,7 @@ use testkit::{NodeTool, PythonTool};
 
 use crate::generated;
 use crate::setup::{self, Install};
+use crate::steady;
 use crate::workspace::{build_product, cargo, metadata, run, run_within, say};
 
 /// How long the tests may take, on two cores and with all of them to be compiled first; a third of it is usual.
@@ -21,9 +22,14 @@ const SOAKS: Duration = Duration::from_secs(4 * 60 * 60);
 pub fn test(install: Install, arguments: &[&str]) -> anyhow::Result<()> {
     // The profile of the tests themselves: nothing is compiled twice.
     let mut test = prepared(install, "test", "dev")?;
+    if arguments.is_empty() {
+        // A whole run says all that fails, not the first crate's.
+        test.args(["--workspace", "--no-fail-fast"]);
+        return steady::run(TESTS, test);
+    }
     // Cargo would let `--workspace` win over a package that somebody names.
     if !arguments.iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package")) {
-        test.arg("--workspace");
+        test.args(["--workspace", "--no-fail-fast"]);
     }
     run_within(TESTS, test.args(arguments))
 }
@@ -46,8 +52,9 @@ pub fn ci() -> anyhow::Result<()> {
 
 /// Runs the benchmarks whose names contain `filter`.
 pub fn bench(filter: &[&str]) -> anyhow::Result<()> {
-    let mut bench = prepared(Install::Missing, "bench", "fast")?;
-    // The profile of the product that is measured, whose builds are there already.
+    // The product as it is shipped: optimised as a whole a request takes two thirds of the processor time.
+    let mut bench = prepared(Install::Missing, "bench", "release")?;
+    // What measures it.
     bench.args(["--profile", "fast", "--workspace"]);
     for name in if filter.is_empty() { &[""] } else { filter } {
         bench.arg("--bench").arg(format!("*{name}*"));

@@ -6,10 +6,11 @@ use anyhow::Context;
 use serde_json::Value;
 
 /// Our crates, lowest layer first; each may use only what stands in a lower one.
-const LAYERS: [&[&str]; 5] = [
+const LAYERS: [&[&str]; 6] = [
     &["kernel", "hand"],
     &["tool", "web", "store", "sandbox"],
-    &["control", "capabilities", "hands"],
+    &["control", "capabilities", "hands", "models"],
+    &["functions"],
     &["mcp-server", "agent", "edge"],
     &["gateway"],
 ];

@@ -4,6 +4,7 @@ mod commands;
 mod generated;
 mod layers;
 mod setup;
+mod steady;
 mod tidy;
 mod up;
 mod workspace;

@@ -32,7 +32,7 @@ const IMPORT: &[Scope] =
     &[Scope::EnvWrite, Scope::AppWrite, Scope::DbWrite, Scope::AuthWrite, Scope::StorageWrite];
 
 /// How long an archive goes on until it is asked again who has asked for it.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The environment as it is now, as a tar.
 pub async fn export(
@@ -50,7 +50,7 @@ pub async fn export(
         Ok((slug.to_string(), stream))
     };
     let (slug, stream) = api.act(&caller, "envs.export", Effect::Read, work).await?;
-    Ok(archive(&slug, watched(stream, still(&api, headers), AGAIN)))
+    Ok(archive(&slug, watched(stream, still(&api, headers, &caller), AGAIN)))
 }
 
 /// The environment's backups, newest first; one that is deleted is named by its id.
@@ -123,7 +123,7 @@ pub async fn backup(
         platform.backups.read(env, &backup).await
     };
     let (backup, stream) = api.act(&caller, "backups.read", Effect::Read, work).await?;
-    let stream = watched(stream, still(&api, headers), AGAIN);
+    let stream = watched(stream, still(&api, headers, &caller), AGAIN);
     Ok(archive(&format!("{}-{}", backup.slug, backup.backup), stream))
 }
 
@@ -158,12 +158,16 @@ async fn past(platform: &Platform, caller: &Caller, env: &str) -> Result<EnvId> 
 }
 
 /// Asks whether who has asked for an archive may still have it.
-fn still(api: &Api, headers: HeaderMap) -> impl Fn() -> BoxFuture<'static, Result<()>> + Send + 'static {
-    let (gate, headers) = (Arc::clone(&api.0.gate), Arc::new(headers));
+fn still(
+    api: &Api,
+    headers: HeaderMap,
+    first: &Arc<Caller>,
+) -> impl Fn() -> BoxFuture<'static, Result<()>> + Send + 'static {
+    let (gate, headers, first) = (Arc::clone(&api.0.gate), Arc::new(headers), Arc::clone(first));
     move || {
-        let (gate, headers) = (Arc::clone(&gate), Arc::clone(&headers));
+        let (gate, headers, first) = (Arc::clone(&gate), Arc::clone(&headers), Arc::clone(&first));
         async move {
-            let Authenticated(caller) = Authenticated::again(&*gate, &headers).await?;
+            let Authenticated(caller) = Authenticated::again(&*gate, &headers, &first).await?;
             Tenant::authorize(&caller, EXPORT).map(drop)
         }
         .boxed()
@@ -216,10 +220,10 @@ pub async fn import(
             let slug: Slug = slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
             let _turn = platform.snapshots.begin_import(tenant.id())?;
             let wanted = NewEnvironment { slug: Some(slug), ..NewEnvironment::default() };
-            let gate = Arc::clone(&api.0.gate);
+            let (gate, first) = (Arc::clone(&api.0.gate), Arc::clone(&caller));
             // An archive takes its time: whoever sends its end must still be let in.
             let again = async move {
-                let Authenticated(caller) = Authenticated::again(&*gate, &headers).await.map_err(gone)?;
+                let Authenticated(caller) = Authenticated::again(&*gate, &headers, &first).await.map_err(gone)?;
                 Tenant::authorize(&caller, IMPORT).map_err(gone)?;
                 Ok(None)
             };

@@ -49,7 +49,13 @@ pub async fn set(
             let hint = "send {\"isolation\": \"gvisor\"}, or null for what the operator demands";
             let wanted: Wanted = wanted(input, "isolation", hint)?;
             let least = wanted.isolation.as_deref().map(sandboxes::isolation).transpose()?;
-            platform.hands.demand(&Env::for_upkeep(found.tenant, found.id), least).await?;
+            let env = Env::for_upkeep(found.tenant, found.id);
+            // Functions end also where a sandbox does not: what is demanded holds by then. They run again where that is
+            // enough for it.
+            let (demanded, ended) =
+                (platform.hands.demand(&env, least).await, platform.functions.end(found.id).await);
+            demanded?;
+            ended?;
             Ok(wanted.isolation)
         };
         let isolation = api.act(&caller, "demands.set", Effect::Idempotent, work).await?;

@@ -62,7 +62,7 @@ pub async fn set(
             if !platform.control.store().egress().set(found.id, allow).await? {
                 return Err(Error::not_found(format!("environment {env:?}")));
             }
-            platform.hands.reach_changed(&Env::for_upkeep(found.tenant, found.id)).await;
+            platform.reach_changed(&Env::for_upkeep(found.tenant, found.id)).await;
             Ok(wanted.allow)
         };
         let allow = api.act(&caller, "egress.set", Effect::Idempotent, work).await?;

@@ -11,12 +11,14 @@ use serde_json::{Map, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read};
+use super::{Api, answer, read, tenants};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     external_id: Option<String>,
+    /// `name=value`, as many as there are, with commas between.
+    tags: Option<String>,
     cursor: Option<String>,
 }
 
@@ -30,6 +32,10 @@ pub async fn list(
         if let Some(value) = value {
             input.insert(name.to_owned(), value.into());
         }
+    }
+    let tags = tenants::tags(filter.tags.as_deref())?;
+    if !tags.is_empty() {
+        input.insert("tags".to_owned(), json!(tags));
     }
     Ok(answer(StatusCode::OK, &api.call(caller, &HeaderMap::new(), "env_list", input.into()).await?))
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
+use super::credentials::networks;
 use super::{Api, answer, page, read, unbroken};
 
 /// Keys on one page.
@@ -29,6 +30,8 @@ pub struct Wanted {
     scopes: Option<Vec<Scope>>,
     /// Seconds.
     expires_in: Option<u64>,
+    /// The networks that it is good in.
+    cidrs: Option<Value>,
 }
 
 pub async fn create(
@@ -53,6 +56,7 @@ pub async fn create(
                 env,
                 scopes: wanted.scopes.map(|scopes| scopes.into_iter().collect::<Scopes>()),
                 expires_in: wanted.expires_in.map(Duration::from_secs),
+                cidrs: wanted.cidrs.as_ref().map(|cidrs| networks(cidrs, "/cidrs")).transpose()?,
             };
             let made = api.platform().control.keys().create(&caller, new).await?;
             let mut body = shown(&made.key);
@@ -110,6 +114,43 @@ pub async fn revoke(
     .await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// Seconds for which the old one is good yet.
+    #[serde(default = "hour")]
+    overlap_s: u64,
+}
+
+const fn hour() -> u64 {
+    60 * 60
+}
+
+/// Makes a key in place of another.
+pub async fn rotate(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, headers, input) = read(&api, caller, request).await?;
+        let wanted: Rotation = tool::decode(input.clone())?;
+        let once = json!({ "key": id, "input": input });
+        let work = async {
+            let id: KeyId = id.parse().map_err(|_| missing(&id))?;
+            let overlap = Duration::from_secs(wanted.overlap_s);
+            let made = api.platform().control.keys().rotate(&caller, id, overlap).await?;
+            let mut body = shown(&made.key);
+            body["key"] = made.secret.expose().into();
+            Ok(body)
+        };
+        let body = api.act_once(&caller, &headers, "keys.rotate", &once, without_key, work).await?;
+        Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::CREATED, &body)).into_response())
+    })
+    .await
+}
+
 /// The public keys that tokens are verified with (RFC 7517 §5).
 pub async fn jwks(State(api): State<Api>) -> Response {
     answer(StatusCode::OK, &api.platform().control.tokens().jwks())
@@ -124,11 +165,15 @@ fn shown(key: &control::Key) -> Value {
         ("env", key.env.map(|env| env.to_string())),
         ("expires_at", key.expires.map(|at| at.to_string())),
         ("last_used_at", key.last_used.map(|at| at.to_string())),
+        ("rotated_to", key.rotated_to.map(|id| id.to_string())),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
             body[name] = value.into();
         }
+    }
+    if let Some(cidrs) = &key.cidrs {
+        body["cidrs"] = cidrs.names().into();
     }
     body
 }

@@ -1,7 +1,9 @@
-//! The platform's routes beside the tools: blobs, environments, keys, tenants, health, documents.
+//! The platform's routes beside the tools: blobs, budgets, environments, keys, prices, tenants, health, documents.
 
 mod archives;
 mod blobs;
+mod budgets;
+mod credentials;
 mod demands;
 mod egress;
 mod environments;
@@ -9,11 +11,15 @@ mod health;
 mod home;
 mod keys;
 mod openapi;
+mod prices;
+mod provision;
 mod runner;
 mod sandboxes;
+mod signing_keys;
 mod tenants;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{FromRef, Request, State};
@@ -26,7 +32,7 @@ use http::{HeaderMap, StatusCode};
 use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
-use mcp_server::{Doors, auth};
+use mcp_server::{Doors, Guard, auth};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
@@ -40,6 +46,18 @@ const MAX_KEY: usize = 255;
 /// What the routes share.
 #[derive(Clone)]
 pub struct Api(Arc<Doors<Platform>>);
+
+impl Api {
+    /// What routes elsewhere share with these.
+    pub fn new(doors: Arc<Doors<Platform>>) -> Self {
+        Self(doors)
+    }
+
+    /// Which hosts and origins pass.
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
+    }
+}
 
 impl FromRef<Api> for Arc<dyn Gate> {
     fn from_ref(api: &Api) -> Self {
@@ -61,10 +79,23 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/envs/{env}/backups", get(archives::backups).post(archives::back_up))
         .route("/v1/envs/{env}/backups/{backup}", get(archives::backup).delete(archives::remove_backup))
+        .route("/v1/budgets", get(budgets::list).put(budgets::set))
+        .route("/v1/budgets/{budget}", get(budgets::show).put(budgets::change).delete(budgets::remove))
+        .route("/v1/prices", get(prices::list).put(prices::set))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
+        .route("/v1/keys/{key}/rotate", post(keys::rotate))
+        .route("/v1/credentials", get(credentials::list).post(credentials::mint))
+        .route("/v1/credentials/{credential}", axum::routing::delete(credentials::revoke))
+        .route("/v1/signing-keys", get(signing_keys::list))
+        .route("/v1/signing-keys/rotate", post(signing_keys::rotate))
         .route("/v1/runner", get(runner::show).put(runner::put))
+        .route("/v1/provision", post(provision::provision))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))
+        .route("/v1/tenants/{tenant}", get(tenants::show).patch(tenants::change).delete(tenants::delete))
+        .route("/v1/tenants/{tenant}/suspend", post(tenants::suspend))
+        .route("/v1/tenants/{tenant}/resume", post(tenants::resume))
+        .route("/v1/tenants/{tenant}/restore", post(tenants::restore))
         .route("/v1/schemas/manifest", get(openapi::manifest))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/oauth/jwks.json", get(keys::jwks))
@@ -113,7 +144,7 @@ impl Api {
         let Some(key) = idempotency_key(headers)? else {
             return self.act(caller, action, Effect::Write, work).await;
         };
-        let (tenant, credential) = (caller.tenant, caller.credential);
+        let (tenant, credential) = (caller.tenant, caller.owner);
         let env = caller.env.map(|env| env.to_string()).unwrap_or_default();
         let (secret, input) = (self.platform().digest_key(), input.to_string());
         let keyed = [secret, action.as_bytes(), b"\0", env.as_bytes(), b"\0", input.as_bytes()].concat();
@@ -144,17 +175,34 @@ impl Api {
     }
 
     /// Does what is no tool the way tools are done: counted against the limits before, recorded after.
-    async fn act<T>(
+    pub async fn act<T>(
         &self,
         caller: &Caller,
         action: &'static str,
         effect: Effect,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let platform = self.platform();
-        platform.limiter().admit(caller)?;
-        let (at, began) = (Timestamp::now(), std::time::Instant::now());
+        self.platform().limiter().admit(caller)?;
+        let (at, began) = (Timestamp::now(), Instant::now());
         let outcome = work.await;
+        let kept = self.noted(caller, action, effect, at, began, outcome.as_ref().err()).await;
+        outcome.and_then(|done| kept.map(|()| done))
+    }
+
+    /// Records what was done for a client that no limit holds up.
+    pub async fn record(&self, caller: &Caller, action: &'static str, effect: Effect) -> Result<()> {
+        self.noted(caller, action, effect, Timestamp::now(), Instant::now(), None).await
+    }
+
+    async fn noted(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        effect: Effect,
+        at: Timestamp,
+        began: Instant,
+        error: Option<&Error>,
+    ) -> Result<()> {
         let record = Record {
             call: CallId::new(),
             at,
@@ -162,15 +210,15 @@ impl Api {
             env: caller.env,
             principal: caller.principal.kind(),
             credential: caller.credential,
+            root: caller.root(),
             surface: caller.surface.as_str(),
             tool: action,
             effect,
-            error: outcome.as_ref().err().map(Error::code),
+            error: error.map(Error::code),
             took: began.elapsed(),
             input_digest: [0; 32],
         };
-        let kept = platform.ledger().record(record).await;
-        outcome.and_then(|done| kept.map(|()| done))
+        self.platform().ledger().record(record).await
     }
 }
 
@@ -208,7 +256,7 @@ fn wanted<T: DeserializeOwned>(input: Value, name: &str, hint: &str) -> Result<T
     if input.get(name).is_none() {
         return Err(Error::invalid(format!("/{name}"), "it is missing").hint(hint));
     }
-    serde_json::from_value(input).map_err(|error| Error::invalid("", error.to_string()).hint(hint))
+    tool::decode(input).map_err(|error| error.hint(hint))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {

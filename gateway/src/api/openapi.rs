@@ -179,6 +179,28 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "post": operation("importEnvironment", "Make an environment with this slug out of such a tar", "201") }),
         ),
         (
+            "/v1/budgets",
+            json!({
+                "get": operation("listBudgets", "The tenant's budgets for models and what is left of each; with env, all that bounds that environment", "200"),
+                "put": operation("setBudget", "Set {\"env\"?, \"unit\": \"tokens\" or \"micro\", \"period\": \"day\" or \"month\", \"most\"}; the tenant's own is the operator's to set", "200"),
+            }),
+        ),
+        (
+            "/v1/budgets/{budget}",
+            json!({
+                "get": operation("showBudget", "One budget and what is left of it", "200"),
+                "put": operation("changeBudget", "Have it be of another amount, {\"most\"}", "200"),
+                "delete": operation("removeBudget", "Remove one; what was spent is not forgotten", "200"),
+            }),
+        ),
+        (
+            "/v1/prices",
+            json!({
+                "get": operation("listPrices", "What models cost, by date", "200"),
+                "put": operation("setPrice", "Set {\"model\", \"since\"?, \"input\", \"cached_input\"?, \"output\"}, in millionths by the million tokens, for the operator", "200"),
+            }),
+        ),
+        (
             "/v1/keys",
             json!({
                 "get": operation("listKeys", "The tenant's keys", "200"),
@@ -186,6 +208,29 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("/v1/keys/{key}", json!({ "delete": operation("revokeKey", "Revoke a key", "200") })),
+        (
+            "/v1/keys/{key}/rotate",
+            json!({ "post": operation("rotateKey", "Make a key in its place, shown once; the old one is good for {\"overlap_s\": seconds} yet", "201") }),
+        ),
+        (
+            "/v1/credentials",
+            json!({
+                "get": operation("listCredentials", "The minted credentials that live", "200"),
+                "post": operation("mintCredential", "Mint a credential out of this one's rights: {env, tools or scopes, expires_in, source, args}", "201"),
+            }),
+        ),
+        (
+            "/v1/credentials/{credential}",
+            json!({ "delete": operation("revokeCredential", "Revoke one with all that stand on it", "200") }),
+        ),
+        (
+            "/v1/signing-keys",
+            json!({ "get": operation("listSigningKeys", "What signs minted credentials, for the operator", "200") }),
+        ),
+        (
+            "/v1/signing-keys/rotate",
+            json!({ "post": operation("rotateSigningKey", "Have another key sign, for the operator; with {\"forget\": true} what was signed before holds no more", "200") }),
+        ),
         ("/v1/runner", {
             let mut put = operation(
                 "useRunner",
@@ -203,10 +248,81 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/v1/tenants/{tenant}",
+            json!({
+                "get": operation("showTenant", "A tenant, for the operator", "200"),
+                "patch": operation("changeTenant", "Change what a tenant is called, for the operator", "200"),
+                "delete": operation("deleteTenant", "Delete a tenant, which can be restored for a time, for the operator", "200"),
+            }),
+        ),
+        (
+            "/v1/tenants/{tenant}/suspend",
+            json!({ "post": operation("suspendTenant", "Refuse a tenant's credentials and close its apps, for the operator", "200") }),
+        ),
+        (
+            "/v1/tenants/{tenant}/resume",
+            json!({ "post": operation("resumeTenant", "Undo a suspension, for the operator", "200") }),
+        ),
+        (
+            "/v1/tenants/{tenant}/restore",
+            json!({ "post": operation("restoreTenant", "Undo a deletion, for the operator", "200") }),
+        ),
+        (
+            "/v1/provision",
+            json!({ "post": operation("provision", "A tenant, an environment and a credential for it, one or many", "200") }),
+        ),
+        (
             "/v1/schemas/manifest",
             json!({ "get": open(operation("manifestSchema", "The manifest's JSON Schema", "200")) }),
         ),
         ("/oauth/jwks.json", json!({ "get": open(operation("jwks", "The keys that verify tokens", "200")) })),
+        (
+            "/.well-known/oauth-protected-resource",
+            json!({ "get": open(operation("protectedResource", "Whose tokens open the platform (RFC 9728)", "200")) }),
+        ),
+        (
+            "/.well-known/oauth-protected-resource/mcp",
+            json!({ "get": open(operation("protectedMcp", "The same of /mcp", "200")) }),
+        ),
+        (
+            "/.well-known/oauth-protected-resource/mcp/{env}",
+            json!({ "get": open(operation("protectedMcpOf", "The same of /mcp/{env}", "200")) }),
+        ),
+        (
+            "/.well-known/oauth-authorization-server",
+            json!({ "get": open(operation("authorizationServer", "What it can do (RFC 8414)", "200")) }),
+        ),
+        (
+            "/oauth/authorize",
+            json!({
+                "get": open(operation("authorize", "The page on which a user lets a client act", "200")),
+                "post": open(operation("authorizeAnswer", "The user's decision, by that page's form", "303")),
+            }),
+        ),
+        (
+            "/oauth/sign-in",
+            json!({ "post": open(operation("signIn", "The user's key, by the page's form", "303")) }),
+        ),
+        (
+            "/oauth/token",
+            json!({ "post": open(operation("token", "Tokens for a code, a refresh token or a device code", "200")) }),
+        ),
+        (
+            "/oauth/register",
+            json!({ "post": open(operation("registerClient", "Register a client (RFC 7591)", "201")) }),
+        ),
+        ("/oauth/revoke", json!({ "post": open(operation("revokeToken", "End a token (RFC 7009)", "200")) })),
+        (
+            "/oauth/device",
+            json!({
+                "get": open(operation("device", "The page on which a user types a device's code", "200")),
+                "post": open(operation("beginDevice", "Begin as a device (RFC 8628)", "200")),
+            }),
+        ),
+        (
+            "/oauth/device/answer",
+            json!({ "post": open(operation("deviceAnswer", "The user's decision, by that page's form", "200")) }),
+        ),
         ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
         ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),
     ]
@@ -227,6 +343,11 @@ fn problem() -> Value {
             "field": { "type": "string", "description": "A JSON pointer into the input." },
             "retry_after": { "type": "integer", "description": "Seconds." },
             "request_id": { "type": "string" },
+            "limit": { "type": "object", "description": "The limit that was reached.",
+                "required": ["name", "scope", "value", "unit", "left", "raise"], "properties": {
+                    "name": { "type": "string" }, "scope": { "type": "string" }, "value": { "type": "integer" },
+                    "unit": { "type": "string" }, "window_s": { "type": "integer" }, "left": { "type": "integer" },
+                    "reset_s": { "type": "integer" }, "raise": { "type": "string" } } },
             "next": { "type": "object", "description": "The call that would mend it." },
         },
     })

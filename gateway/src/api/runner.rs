@@ -45,11 +45,11 @@ pub async fn put(
         let work = async {
             authorize(&caller)?;
             let body = web::body::bounded(&headers, body, ARCHIVE).await?;
-            let gate = api.0.gate.clone();
+            let (gate, first) = (api.0.gate.clone(), caller.clone());
             // An archive takes its time: whoever sends its end must still be let in.
             let again = async move {
                 let Authenticated(caller) =
-                    Authenticated::again(&*gate, &headers).await.map_err(std::io::Error::other)?;
+                    Authenticated::again(&*gate, &headers, &first).await.map_err(std::io::Error::other)?;
                 authorize(&caller).map_err(std::io::Error::other)?;
                 Ok(None)
             };

@@ -1,27 +1,67 @@
 //! `/v1/tenants`: for the operator.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
+use control::{NewTenant, TenantChange, TenantFilter, TenantState};
 use http::StatusCode;
-use kernel::{Error, Proof, Result, Scope, Tenant, TenantId};
+use kernel::{Error, Proof, Result, Scope, Slug, Tenant, TenantId};
 use mcp_server::auth::Authenticated;
-use mcp_server::extract::Query;
+use mcp_server::extract::{Path, Query};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::keys::After;
 use super::{Api, answer, page, read, unbroken};
 
 /// Tenants on one page.
 const PAGE: u32 = 100;
 
+/// What a tenant is to be.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    slug: String,
+    slug: Option<String>,
     name: Option<String>,
+    external_id: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    /// The same, read; `at` is where it stands.
+    pub fn read(self, at: &str) -> Result<NewTenant> {
+        let slug = self.slug.map(|slug| slug.parse::<Slug>()).transpose();
+        let slug = slug.map_err(|e| Error::invalid(format!("{at}/slug"), format!("{e}")))?;
+        Ok(NewTenant { slug, name: self.name, external_id: self.external_id, tags: self.tags })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changed {
+    name: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    external_id: Option<String>,
+    /// `name=value`, as many as there are, with commas between.
+    tags: Option<String>,
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deletion {
+    /// The slug of the tenant, which says that it is meant.
+    confirm: Option<String>,
+    #[serde(default)]
+    purge: bool,
 }
 
 pub async fn create(
@@ -34,8 +74,12 @@ pub async fn create(
         let wanted: Wanted = tool::decode(input.clone())?;
         let work = async {
             let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
-            let slug = wanted.slug.parse().map_err(|e| Error::invalid("/slug", format!("{e}")))?;
-            Ok(shown(&api.platform().control.tenants().create(&proof, slug, wanted.name).await?))
+            let new = wanted.read("")?;
+            if new.slug.is_none() && new.external_id.is_none() {
+                return Err(Error::invalid("/slug", "it is missing").hint("give a slug, or an external_id"));
+            }
+            let (made, _) = api.platform().control.tenants().create(&proof, new).await?;
+            Ok(shown(&made))
         };
         let made = api.act_once(&caller, &headers, "tenants.create", &input, Value::clone, work).await?;
         Ok(answer(StatusCode::CREATED, &made))
@@ -46,26 +90,170 @@ pub async fn create(
 pub async fn list(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
-    Query(after): Query<After>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     let work = async {
         let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
-        let after: Option<TenantId> = after
+        let after: Option<TenantId> = asked
             .cursor
             .as_deref()
             .map(str::parse)
             .transpose()
             .map_err(|_| Error::invalid("/cursor", "this is not a cursor of this list"))?;
-        api.platform().control.tenants().list(&proof, after, PAGE).await
+        let filter = TenantFilter { tags: tags(asked.tags.as_deref())?, external_id: asked.external_id };
+        api.platform().control.tenants().list(&proof, &filter, after, PAGE).await
     };
     let tenants = api.act(&caller, "tenants.list", Effect::Read, work).await?;
     let cursor = (tenants.len() == PAGE as usize).then(|| tenants.last().map(|t| t.id.to_string())).flatten();
     Ok(page("tenants", tenants.iter().map(shown).collect(), cursor))
 }
 
-fn shown(tenant: &control::Tenant) -> Value {
-    json!({
-        "tenant": tenant.id, "slug": tenant.slug.to_string(), "name": tenant.name,
-        "created_at": tenant.created.to_string(),
+pub async fn show(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+) -> Result<Response, Problem> {
+    let work = async {
+        let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
+        api.platform().control.tenants().get(&proof, &tenant).await
+    };
+    let found = api.act(&caller, "tenants.show", Effect::Read, work).await?;
+    Ok(answer(StatusCode::OK, &shown(&found)))
+}
+
+pub async fn change(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let (caller, _, input) = read(&api, caller, request).await?;
+        let Changed { name, tags } = tool::decode(input)?;
+        let work = async {
+            let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
+            if name.is_none() && tags.is_none() {
+                return Err(Error::invalid("", "nothing is to be changed").hint("send name, tags or both"));
+            }
+            api.platform().control.tenants().change(&proof, &tenant, TenantChange { name, tags }).await
+        };
+        let found = api.act(&caller, "tenants.change", Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &shown(&found)))
     })
+    .await
+}
+
+/// What is done with a tenant, and undone.
+#[derive(Clone, Copy)]
+enum Turn {
+    Suspend,
+    Resume,
+    Restore,
+}
+
+pub async fn suspend(
+    api: State<Api>,
+    caller: Authenticated,
+    tenant: Path<String>,
+) -> Result<Response, Problem> {
+    turned(api, caller, tenant, Turn::Suspend).await
+}
+
+pub async fn resume(
+    api: State<Api>,
+    caller: Authenticated,
+    tenant: Path<String>,
+) -> Result<Response, Problem> {
+    turned(api, caller, tenant, Turn::Resume).await
+}
+
+pub async fn restore(
+    api: State<Api>,
+    caller: Authenticated,
+    tenant: Path<String>,
+) -> Result<Response, Problem> {
+    turned(api, caller, tenant, Turn::Restore).await
+}
+
+async fn turned(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+    turn: Turn,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let action = match turn {
+            Turn::Suspend => "tenants.suspend",
+            Turn::Resume => "tenants.resume",
+            Turn::Restore => "tenants.restore",
+        };
+        let work = async {
+            let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
+            let tenants = api.platform().control.tenants();
+            let found = match turn {
+                Turn::Suspend => tenants.suspend(&proof, &tenant).await?,
+                Turn::Resume => tenants.resume(&proof, &tenant).await?,
+                Turn::Restore => tenants.restore(&proof, &tenant).await?,
+            };
+            api.platform().tenant_changed(&found).await;
+            Ok(found)
+        };
+        let found = api.act(&caller, action, Effect::Idempotent, work).await?;
+        Ok(answer(StatusCode::OK, &shown(&found)))
+    })
+    .await
+}
+
+pub async fn delete(
+    State(api): State<Api>,
+    Authenticated(caller): Authenticated,
+    Path(tenant): Path<String>,
+    Query(deletion): Query<Deletion>,
+) -> Result<Response, Problem> {
+    unbroken(async move {
+        let work = async {
+            let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
+            let tenants = api.platform().control.tenants();
+            let found = tenants.get(&proof, &tenant).await?;
+            if deletion.confirm.as_deref() != Some(found.slug.as_str()) {
+                let hint = format!("repeat with ?confirm={}, where it is meant", found.slug);
+                return Err(Error::invalid("/confirm", "the slug of the tenant confirms it").hint(hint));
+            }
+            let found = tenants.delete(&proof, &found.id.to_string(), deletion.purge).await?;
+            api.platform().tenant_changed(&found).await;
+            if deletion.purge {
+                api.platform().purge_tenants().await?;
+            }
+            Ok(found)
+        };
+        let found = api.act(&caller, "tenants.delete", Effect::Destroy, work).await?;
+        Ok(answer(StatusCode::OK, &shown(&found)))
+    })
+    .await
+}
+
+/// `name=value,…`.
+pub fn tags(text: Option<&str>) -> Result<BTreeMap<String, String>> {
+    let pairs = text.into_iter().flat_map(|text| text.split(',')).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(Error::invalid("/tags", "a tag is asked for as name=value")),
+        })
+        .collect()
+}
+
+/// As everybody is told of one.
+pub fn shown(tenant: &control::Tenant) -> Value {
+    let mut shown = json!({
+        "tenant": tenant.id, "slug": tenant.slug.to_string(), "name": tenant.name,
+        "state": tenant.state.as_str(), "tags": tenant.tags, "created_at": tenant.created.to_string(),
+    });
+    if let Some(external_id) = &tenant.external_id {
+        shown["external_id"] = external_id.as_str().into();
+    }
+    if let Some(purge) = tenant.purge.filter(|_| tenant.state == TenantState::Deleted) {
+        shown["purge_after"] = purge.to_string().into();
+    }
+    shown
 }

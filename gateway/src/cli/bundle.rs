@@ -18,12 +18,21 @@ const INLINE_TOTAL: usize = 128 * 1024;
 /// How many uploads run at once.
 const AT_ONCE: usize = 8;
 
+/// What a directory is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bundle {
+    /// A site, which may have `.well-known`.
+    Site,
+    /// A function or a service: what is hidden is for who writes it.
+    Code,
+}
+
 /// Uploads what is too large to go inline below `dir`, and gives the map of path → text or `{sha256}`.
 ///
 /// # Errors
-/// `invalid_input` where the directory cannot be read or holds what no site may hold; what uploads answer.
-pub async fn upload(client: &Client, dir: &Path, output: Output) -> Result<Value, Failure> {
-    let files = list(dir)?;
+/// `invalid_input` where the directory cannot be read or holds what no bundle may hold; what uploads answer.
+pub async fn upload(client: &Client, dir: &Path, bundle: Bundle, output: Output) -> Result<Value, Failure> {
+    let files = list(dir, bundle)?;
     let mut bundle = Map::new();
     let mut inline = 0;
     let mut blobs = Vec::new();
@@ -35,7 +44,7 @@ pub async fn upload(client: &Client, dir: &Path, output: Output) -> Result<Value
                 bundle.insert(name, text.into());
             }
             _ => {
-                // Read again when it is sent: a site may be larger than memory.
+                // Read again when it is sent: all together may be larger than memory.
                 let hash = BlobHash::of(&bytes);
                 bundle.insert(name, json!({ "sha256": hash.to_string() }));
                 blobs.push((hash, path));
@@ -61,7 +70,7 @@ pub async fn upload(client: &Client, dir: &Path, output: Output) -> Result<Value
 
 /// Every file below `dir` with its path inside it, in order. Version control and editors' leftovers are left
 /// out; links are refused, since they may lead anywhere.
-fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+fn list(dir: &Path, bundle: Bundle) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut files = Vec::new();
     let mut directories = vec![(String::new(), dir.to_owned())];
     while let Some((prefix, directory)) = directories.pop() {
@@ -72,6 +81,9 @@ fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
                 Error::new(Code::InvalidInput, format!("the name of {} is not UTF-8", path.display()))
             })?;
             if matches!(name.as_str(), ".git" | ".hg" | ".svn" | ".DS_Store" | ".steading" | "node_modules") {
+                continue;
+            }
+            if bundle == Bundle::Code && name.starts_with('.') {
                 continue;
             }
             let kind = entry.file_type().map_err(|e| unreadable(&path, &e))?;
@@ -104,20 +116,25 @@ mod tests {
     #[test]
     fn a_directory_is_listed_in_order_without_leftovers() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["b/c.txt", "a.txt", ".git/config", ".well-known/x", "b/.DS_Store"] {
+        for path in
+            ["b/c.txt", "a.txt", ".git/config", ".well-known/x", "b/.DS_Store", "node_modules/a/index.js"]
+        {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
-        let names: Vec<_> = list(dir.path()).unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, [".well-known/x", "a.txt", "b/c.txt"]);
+        let names = |bundle: Bundle| -> Vec<String> {
+            list(dir.path(), bundle).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(Bundle::Site), [".well-known/x", "a.txt", "b/c.txt"]);
+        assert_eq!(names(Bundle::Code), ["a.txt", "b/c.txt"]);
     }
 
     #[test]
     fn a_link_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("x.txt")).unwrap();
-        let error = list(dir.path()).unwrap_err();
+        let error = list(dir.path(), Bundle::Code).unwrap_err();
         assert!(error.message().ends_with("x.txt is not a regular file"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use url::Url;
 
-use super::{Context, Failure};
+use super::{Context, Failure, login};
 use crate::config::is_loopback;
 use crate::lockfile;
 use crate::serve::{self, Running};
@@ -36,9 +36,13 @@ impl Client {
         let surroundings = &context.surroundings;
         let tenant = surroundings.tenant.clone();
         if let Some(base) = &surroundings.url {
-            let key = surroundings.key.clone().ok_or_else(|| {
+            let key = match &surroundings.key {
+                Some(key) => Some(key.clone()),
+                None => login::token(surroundings).await?,
+            };
+            let key = key.ok_or_else(|| {
                 Error::new(Code::Unauthenticated, "STEADING_URL is set and STEADING_KEY is not")
-                    .hint("set STEADING_KEY to a key of that platform")
+                    .hint("set STEADING_KEY to a key of that platform, or sign in with `steading login`")
             })?;
             let base: Url = base
                 .parse()
@@ -83,16 +87,7 @@ impl Client {
         tenant: Option<String>,
         own: Option<Running>,
     ) -> Result<Self, Failure> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("steading/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none());
-        let local = base.parse().is_ok_and(|url| is_loopback(&url));
-        if local {
-            // A proxy for the world outside knows nothing of this machine's loopback.
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(Error::internal)?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key, env, tenant, own })
+        Ok(Self { http: http(base)?, base: base.trim_end_matches('/').to_owned(), key, env, tenant, own })
     }
 
     /// Calls a tool with `input`.
@@ -134,7 +129,8 @@ impl Client {
             match page["cursor"].as_str() {
                 Some(cursor) => {
                     let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
-                    next = format!("{path}?cursor={cursor}");
+                    let with = if path.contains('?') { '&' } else { '?' };
+                    next = format!("{path}{with}cursor={cursor}");
                 }
                 None => return Ok(serde_json::json!({ items: all })),
             }
@@ -264,6 +260,19 @@ impl Client {
             own.stop().await;
         }
     }
+}
+
+/// What requests to the platform at this address are sent with.
+pub fn http(base: &str) -> Result<reqwest::Client, Failure> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("steading/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none());
+    let local = base.parse().is_ok_and(|url| is_loopback(&url));
+    if local {
+        // A proxy for the world outside knows nothing of this machine's loopback.
+        builder = builder.no_proxy();
+    }
+    Ok(builder.build().map_err(Error::internal)?)
 }
 
 /// Whether a blob had to be sent.

@@ -81,6 +81,7 @@ fn errors() -> String {
         let (name, status, exit) = (code.as_str(), code.status(), code.exit_code());
         text.push_str(&format!("| `{name}` | {status} | {exit} | {} |\n", code.title()));
     }
+    text.push_str("\nA request whose body comes too slowly or breaks off is answered with the code `timeout` and the status 408.\n");
     text.push_str("\nThe command line ends with 64 where its flags or its configuration are wrong, before it does anything.\n");
     text
 }

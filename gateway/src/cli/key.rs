@@ -2,13 +2,13 @@
 
 use clap::Subcommand;
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::client::{Client, segment};
 use super::output::{cell, table};
 use super::{Context, Failure};
 
-/// List, create and revoke keys
+/// List, create, rotate and revoke keys
 #[derive(Debug, clap::Args)]
 pub struct Key {
     #[command(subcommand)]
@@ -32,6 +32,26 @@ enum Command {
         /// Seconds until it ends [default: never]
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u64>,
+        /// A network that it is good in, such as 10.0.0.0/8; repeat for more [default: anywhere]
+        #[arg(long = "cidr", value_name = "NETWORK")]
+        cidrs: Vec<String>,
+    },
+    /// Make a key in place of another and show it, once
+    Rotate {
+        /// Its id, key_…
+        id: String,
+        /// Seconds for which the old one is good yet
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        overlap: u64,
+    },
+    /// Show what signs minted credentials, for the operator
+    Signing {
+        /// Have another one sign from now on
+        #[arg(long)]
+        rotate: bool,
+        /// Have what was signed before hold no more, where somebody else may have the key
+        #[arg(long, requires = "rotate")]
+        forget: bool,
     },
     /// Revoke a key, at once
     Revoke {
@@ -59,7 +79,7 @@ impl Command {
     async fn run(self, client: &mut Client, env: Option<String>) -> Result<(Value, Words), Failure> {
         match self {
             Command::List => Ok((client.pages("/v1/keys", "keys").await?, listed)),
-            Command::Create { name, bound, scopes, expires_in } => {
+            Command::Create { name, bound, scopes, expires_in, cidrs } => {
                 let mut body = Map::new();
                 body.insert("name".to_owned(), name.into());
                 if bound {
@@ -71,8 +91,23 @@ impl Command {
                 if let Some(seconds) = expires_in {
                     body.insert("expires_in".to_owned(), seconds.into());
                 }
+                if !cidrs.is_empty() {
+                    body.insert("cidrs".to_owned(), cidrs.into());
+                }
                 let made = client.call(Method::POST, "/v1/keys", Some(&body.into())).await?;
-                Ok((made, |made| format!("{}\n\nKeep it: it is not shown again.", cell(&made["key"]))))
+                Ok((made, kept))
+            }
+            Command::Rotate { id, overlap } => {
+                let path = format!("/v1/keys/{}/rotate", segment(&id));
+                let body = json!({ "overlap_s": overlap });
+                Ok((client.call(Method::POST, &path, Some(&body)).await?, kept))
+            }
+            Command::Signing { rotate: true, forget } => {
+                let body = json!({ "forget": forget });
+                Ok((client.call(Method::POST, "/v1/signing-keys/rotate", Some(&body)).await?, signing))
+            }
+            Command::Signing { rotate: false, .. } => {
+                Ok((client.call(Method::GET, "/v1/signing-keys", None).await?, signing))
             }
             Command::Revoke { id } => {
                 let path = format!("/v1/keys/{}", segment(&id));
@@ -82,6 +117,20 @@ impl Command {
     }
 }
 
+fn kept(made: &Value) -> String {
+    format!("{}\n\nKeep it: it is not shown again.", cell(&made["key"]))
+}
+
+fn signing(answer: &Value) -> String {
+    let rows: Vec<_> = answer["signing_keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|key| ["kid", "state", "activated_at", "retired_at"].map(|name| cell(&key[name])).to_vec())
+        .collect();
+    table(&["KEY", "STATE", "SIGNS SINCE", "RETIRED"], &rows)
+}
+
 fn listed(answer: &Value) -> String {
     let rows: Vec<_> = answer["keys"]
         .as_array()
@@ -89,8 +138,8 @@ fn listed(answer: &Value) -> String {
         .flatten()
         .map(|key| {
             let state = if key["revoked"] == true { "revoked".into() } else { key["expires_at"].clone() };
-            [&key["id"], &key["name"], &key["env"], &state].map(cell).to_vec()
+            [&key["id"], &key["name"], &key["env"], &state, &key["last_used_at"]].map(cell).to_vec()
         })
         .collect();
-    table(&["ID", "NAME", "ENVIRONMENT", "ENDS"], &rows)
+    table(&["ID", "NAME", "ENVIRONMENT", "ENDS", "LAST USED"], &rows)
 }

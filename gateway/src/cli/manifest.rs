@@ -5,14 +5,15 @@ use std::path::Path;
 use kernel::{Code, Error};
 use serde_json::Value;
 
+use super::bundle::{self, Bundle};
 use super::client::Client;
 use super::output::{cell, table};
-use super::{Failure, Output, bundle};
+use super::{Failure, Output};
 
 /// The manifest's name.
 const FILE: &str = "steading.json";
 
-/// Reads the manifest in `dir` and uploads the directory that its `site.dir` names.
+/// Reads the manifest in `dir` and uploads the directories that its site, its functions and its services name.
 ///
 /// # Errors
 /// `invalid_input` where it is missing or no JSON object; what uploads answer.
@@ -24,18 +25,39 @@ pub async fn read(client: &mut Client, dir: &Path, output: Output) -> Result<Val
     })?;
     let mut manifest: Value = serde_json::from_str(&text)
         .map_err(|e| Error::new(Code::InvalidInput, format!("{} is not JSON: {e}", path.display())))?;
-    let Some(site) = manifest.get_mut("site").and_then(Value::as_object_mut) else { return Ok(manifest) };
-    let Some(site_dir) = site.get("dir").and_then(Value::as_str).map(|inner| dir.join(inner)) else {
-        return Ok(manifest);
+    if let Some(site) = manifest.get_mut("site") {
+        bring(client, dir, ("/site", site), Bundle::Site, output).await?;
+    }
+    for kind in ["functions", "services"] {
+        let all = manifest.get_mut(kind).and_then(Value::as_object_mut);
+        for (name, code) in all.into_iter().flatten() {
+            let at = format!("/{kind}/{}", name.replace('~', "~0").replace('/', "~1"));
+            bring(client, dir, (&at, code), Bundle::Code, output).await?;
+        }
+    }
+    Ok(manifest)
+}
+
+/// Puts the files of the directory that `part` of a manifest names in its place, where it names one.
+async fn bring(
+    client: &mut Client,
+    home: &Path,
+    (at, part): (&str, &mut Value),
+    bundle: Bundle,
+    output: Output,
+) -> Result<(), Failure> {
+    let Some(part) = part.as_object_mut() else { return Ok(()) };
+    let Some(dir) = part.get("dir").and_then(Value::as_str).map(|inner| home.join(inner)) else {
+        return Ok(());
     };
-    if site.contains_key("files") {
-        return Err(Error::invalid("/site", "a site has either dir or files, and this one has both").into());
+    if part.contains_key("files") {
+        return Err(Error::invalid(at, "it has either dir or files, and this has both").into());
     }
     client.settle_env().await?;
-    let files = bundle::upload(client, &site_dir, output).await?;
-    site.remove("dir");
-    site.insert("files".to_owned(), files);
-    Ok(manifest)
+    let files = bundle::upload(client, &dir, bundle, output).await?;
+    part.remove("dir");
+    part.insert("files".to_owned(), files);
+    Ok(())
 }
 
 /// A plan in words.

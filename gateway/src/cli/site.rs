@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::bundle::{self, Bundle};
 use super::client::Client;
 use super::output::cell;
-use super::{Context, Failure, bundle};
+use super::{Context, Failure};
 
 /// Deploy sites
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ async fn deploy(
     context: &Context,
 ) -> Result<Value, Failure> {
     client.settle_env().await?;
-    let files = bundle::upload(client, dir, context.output).await?;
+    let files = bundle::upload(client, dir, Bundle::Site, context.output).await?;
     let mut input = json!({ "files": files });
     if let Some(spa) = spa {
         input["spa"] = spa.into();

@@ -90,6 +90,14 @@ pub enum Error {
         /// Where that comes from.
         of: &'static str,
     },
+    /// A setting that is too large.
+    #[error("{key} must be {most} at most")]
+    Most {
+        /// Which.
+        key: &'static str,
+        /// How much it may be.
+        most: u64,
+    },
     /// A bucket whose service is not said.
     #[error("storage.s3_bucket is set, and {0} is not")]
     Bucket(&'static str),
@@ -117,9 +125,11 @@ impl Error {
             Error::Bucket(missing) => Some(format!(
                 "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
             )),
-            Error::Unreadable { .. } | Error::Syntax { .. } | Error::Value { .. } | Error::Least { .. } => {
-                None
-            }
+            Error::Unreadable { .. }
+            | Error::Syntax { .. }
+            | Error::Value { .. }
+            | Error::Least { .. }
+            | Error::Most { .. } => None,
         }
     }
 }

@@ -177,6 +177,31 @@ const SETTINGS: &[Setting] = settings! {
     /// below /usr/local.
     "sandbox.runsc" => sandbox.runsc;
 
+    /// How many processes of functions there are at once, of all environments. One that nobody asks makes room.
+    "functions.processes" => functions.processes;
+    /// How many of one environment there are at once.
+    "functions.processes_of_env" => functions.processes_of_env;
+    /// The memory that all of them use, in bytes, from which on those end that have waited longest.
+    "functions.memory_bytes" => functions.memory_bytes;
+    /// What all processes of one environment may use together, in bytes: the sum of what each of them may.
+    "functions.memory_of_env" => functions.memory_of_env;
+    /// For how many seconds a process waits for its next request until it ends.
+    "functions.idle_s" => functions.idle_s;
+
+    /// The model that functions ask by `env.ai`: the address of a provider that speaks OpenAI's chat completions,
+    /// "https://api.example.com/v1" or "http://127.0.0.1:8080/v1". It may be a private one. Empty: none.
+    "model.base_url" => model.base_url;
+    /// What the provider calls the model. Its variable is STEADING_MODEL.
+    "model.name" => model.name;
+    /// The provider's key, which belongs into the variable STEADING_MODEL_API_KEY. Empty: it wants none.
+    "model.api_key" => model.api_key;
+    /// How many tokens one environment may use on a calendar day, in UTC, sent and received together. 0: none, so that its
+    /// functions have no model.
+    "model.tokens_of_env" => model.tokens_of_env;
+    /// How many tokens the model's template adds to the messages of a request at most: so many are set aside besides. Where it
+    /// begins with a text of its own, more than here; the log says when a provider counts more than was set aside.
+    "model.template_tokens" => model.template_tokens;
+
     /// The server that sends mail to the users of apps: "smtp://mail.example.com:587" with STARTTLS, "smtps://…" with
     /// TLS from the start. Empty: mail stays in each environment's outbox, which the tool auth_users shows.
     "mail.smtp" => mail.smtp;
@@ -193,6 +218,13 @@ const SETTINGS: &[Setting] = settings! {
     "auth.access_s" => auth.access_s;
     /// Seconds that a session of an app's user lives without being refreshed.
     "auth.session_s" => auth.session_s;
+
+    /// Whether MCP clients may register themselves, as most do.
+    "oauth.registration" => oauth.registration;
+    /// Whether a client may be named by the address of a document about it, which is then fetched.
+    "oauth.documents" => oauth.documents;
+    /// Seconds that a user's consent to a client lasts.
+    "oauth.consent_s" => oauth.consent_s;
 
     /// Networks around the platform that requests may reach which apps cause: a provider of sign-in, or a service that
     /// sends texts, which stands beside it: ["10.1.0.0/16"]. There plain HTTP is allowed too. All other private, local
@@ -222,9 +254,10 @@ impl Setting {
         (self.read)(config, text).map_err(|reason| Error::Value { key: self.key, from, reason })
     }
 
-    /// The environment variable, `STEADING_MCP_BODY_LIMIT` for `mcp.body_limit`.
+    /// The environment variable, `STEADING_MCP_BODY_LIMIT` for `mcp.body_limit`; what a section is the name of has the section's.
     pub fn variable(&self) -> String {
-        format!("STEADING_{}", self.key.replace('.', "_").to_uppercase())
+        let key = self.key.strip_suffix(".name").unwrap_or(self.key);
+        format!("STEADING_{}", key.replace('.', "_").to_uppercase())
     }
 
     fn section(&self) -> Option<&'static str> {

@@ -209,3 +209,34 @@ fn a_bucket_without_its_service_is_refused_and_no_secret_is_shown() {
     assert_eq!(config.storage.s3_region.0, "us-east-1");
     assert!(!format!("{config:?}").contains("very secret"));
 }
+
+#[test]
+fn a_model_is_set_by_three_variables_and_a_half_of_it_is_refused() {
+    let surroundings = Surroundings::of(&[
+        ("STEADING_MODEL_BASE_URL", "http://127.0.0.1:8080/v1"),
+        ("STEADING_MODEL", "small"),
+        ("STEADING_MODEL_API_KEY", "hunter2"),
+        ("STEADING_MODEL_NAME", "large"),
+    ]);
+    let (config, unknown) = Config::load(None, &surroundings, &[]).unwrap();
+    assert_eq!(config.model.name.0, "small");
+    assert_eq!(config.model.base_url.0.as_ref().unwrap().path(), "/v1");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert_eq!(unknown, ["STEADING_MODEL_NAME"]);
+    check(
+        "[model]\nname = 'small'",
+        expect![
+            "model.name (STEADING_MODEL) is set and model.base_url is not (set model.base_url too, or neither)"
+        ],
+    );
+    check(
+        "[model]\napi_key = 'hunter2'",
+        expect!["model.api_key is set and model.base_url is not (set model.base_url too, or neither)"],
+    );
+    check(
+        "[model]\nbase_url = 'https://user:hunter2@api.example/v1'",
+        expect![[
+            r#"steading.toml, line 2: model.base_url must be an address such as "https://api.example.com/v1", without a user and a query"#
+        ]],
+    );
+}

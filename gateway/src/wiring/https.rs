@@ -13,8 +13,9 @@ use capabilities::domains::{
 use capabilities::logs::Logs;
 use control::Control;
 use edge::{Edge, HSTS, HostKind, Hosts, Secured, Tls, misdirected};
-use http::header::STRICT_TRANSPORT_SECURITY;
+use http::header::{AUTHORIZATION, STRICT_TRANSPORT_SECURITY};
 use kernel::{Error, Result, Timestamp};
+use mcp_server::auth::Unnamed;
 use mcp_server::platform::Platform;
 use mcp_server::seal::Keeper;
 use tower::ServiceExt as _;
@@ -22,6 +23,7 @@ use tower::ServiceExt as _;
 use super::Listening;
 use crate::config::{AcmeChallenge, Config, TlsMode};
 use crate::hosts::HostOwners;
+use crate::oauth::{self, Bearer};
 use crate::previews;
 use crate::proxies::Proxies;
 use crate::redirect::{self, Redirect};
@@ -144,6 +146,8 @@ pub(super) struct Dispatch {
     pub proxies: Proxies,
     pub edge: Edge,
     pub platform: Router,
+    /// The platform's address for others.
+    pub url: String,
     /// Whose sandboxes are shown.
     pub services: Arc<Platform>,
     pub challenges: Arc<Challenges>,
@@ -168,9 +172,14 @@ impl Dispatch {
     }
 
     async fn answer(&self, mut request: Request) -> Response {
+        let mut is_from_proxy = false;
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() {
             let client = SocketAddr::new(self.proxies.client(peer.ip(), request.headers()), peer.port());
             request.extensions_mut().insert(ConnectInfo(client));
+            is_from_proxy = self.proxies.are_at(peer.ip().to_canonical());
+            if self.proxies.are_at(client.ip()) {
+                request.extensions_mut().insert(Unnamed);
+            }
         }
         let secured = request.extensions().get::<Secured>().cloned();
         if let Some(refusal) = misdirected(secured.as_ref(), &self.hosts, request.uri(), request.headers()) {
@@ -188,10 +197,7 @@ impl Dispatch {
             && !matches!(host, HostKind::Domain(_))
             && !Hosts::name(request.uri(), request.headers()).is_some_and(|name| is_local(&name));
         let mut response = match &host {
-            HostKind::Platform => {
-                let answered = Box::pin(self.platform.clone().oneshot(request)).await;
-                answered.unwrap_or_else(|never| match never {})
-            }
+            HostKind::Platform => self.of_platform(request, is_from_proxy).await,
             HostKind::Sandbox(label) => Box::pin(previews::show(&self.services, label, request)).await,
             host => self.edge.serve(host, request).await,
         };
@@ -199,6 +205,15 @@ impl Dispatch {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
         }
         response
+    }
+
+    async fn of_platform(&self, mut request: Request, is_from_proxy: bool) -> Response {
+        let dialled = oauth::dialled(&self.url, is_from_proxy, &request);
+        request.extensions_mut().insert(dialled.clone());
+        let path = request.uri().path().to_owned();
+        let bearer = if request.headers().contains_key(AUTHORIZATION) { Bearer::Shown } else { Bearer::None };
+        let answered = Box::pin(self.platform.clone().oneshot(request)).await;
+        oauth::challenged(answered.unwrap_or_else(|never| match never {}), &dialled.0, &path, bearer)
     }
 }
 

@@ -187,6 +187,35 @@ fn apply_uploads_the_site_and_loses_nothing_without_a_word() {
 }
 
 #[test]
+fn apply_reads_the_directories_of_functions_without_what_is_not_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in
+        ["fn/index.ts", "fn/lib/a.ts", "fn/.env", "fn/lib/.cache/x", "fn/node_modules/left-pad/index.js"]
+    {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+    let write = |functions: Value| {
+        let manifest = json!({ "functions": functions }).to_string();
+        std::fs::write(dir.path().join("steading.json"), manifest).unwrap();
+    };
+    write(json!({ "a": { "dir": "fn", "access": "public" }, "b": { "files": { "index.js": "1" } } }));
+    let (url, requests) = stand_in(releases);
+    against(dir.path(), &url, &["apply", "--env", "shop"]).output().unwrap();
+    let plan = requests.try_iter().last().unwrap().json();
+    let files = json!({ "index.ts": "x", "lib/a.ts": "x" });
+    assert_eq!(
+        plan["manifest"]["functions"],
+        json!({ "a": { "access": "public", "files": files }, "b": { "files": { "index.js": "1" } } })
+    );
+    write(json!({ "a": { "dir": "fn", "files": {} } }));
+    let refused = against(dir.path(), &url, &["apply", "--env", "shop"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(err(&refused).contains("at: /functions/a"), "{}", err(&refused));
+}
+
+#[test]
 fn an_environment_is_deleted_only_when_somebody_agrees() {
     let dir = tempfile::tempdir().unwrap();
     let (url, requests) = stand_in(|request| match request.json()["dry_run"] == true {

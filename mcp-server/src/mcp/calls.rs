@@ -18,7 +18,7 @@ struct Name {
 
 impl Name {
     fn new(caller: &Caller, request: &Value) -> Self {
-        Self { credential: caller.credential, env: caller.env, request: request.to_string() }
+        Self { credential: caller.owner, env: caller.env, request: request.to_string() }
     }
 }
 

@@ -174,15 +174,14 @@ impl<P: Host, X: ServerHandler> ServerHandler for Handler<P, X> {
         request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Answer<ListToolsResult> {
-        let Visit { caller, selection, tools: held, .. } = visit(&context)?.clone();
-        let among = |doc: &Doc| held.as_ref().is_none_or(|tools| tools.contains(doc.name));
+        let Visit { caller, selection, .. } = visit(&context)?.clone();
         let mut tools: Vec<Tool> = self
             .0
             .doors
             .registry
             .docs()
             .zip(&self.0.tools)
-            .filter(|(doc, _)| doc.allowed(&caller) && selection.admits(doc.spec.effect) && among(doc))
+            .filter(|(doc, _)| doc.allowed(&caller) && selection.admits(doc.spec.effect))
             .map(|(_, tool)| tool.clone())
             .collect();
         tools.extend(self.0.beside.list_tools(None, context).await?.tools);
@@ -205,12 +204,11 @@ impl<P: Host, X: ServerHandler> ServerHandler for Handler<P, X> {
         if self.0.doors.registry.doc(&request.name).is_err() {
             return self.0.beside.call_tool(request, context).await;
         }
-        let Visit { caller, selection, tools, id } = visit(&context)?.clone();
+        let Visit { caller, selection, id } = visit(&context)?.clone();
         let input = Value::Object(request.arguments.unwrap_or_default());
         let mut call = Call::new(caller, request.name, input);
         call.id = id;
         call.selection = selection;
-        call.tools = tools;
         call.cancel = context.ct.child_token();
         let _entered = self.0.calls.enter(&call, &context.id.clone().into_json_value());
         let outcome = match idempotency_key(&context) {

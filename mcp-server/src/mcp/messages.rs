@@ -1,6 +1,5 @@
 //! Messages that come by another way than the door: each is answered by itself, by the same protocol.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,14 +48,13 @@ impl<P: Host> Messages<P> {
         Self(StreamableHttpService::new(move || Ok(handler.clone()), Arc::default(), config))
     }
 
-    /// The answer to a message of `caller`, who is held to `tools`; a notification has none.
+    /// The answer to a message of `caller`; a notification has none.
     ///
     /// # Errors
     /// `invalid_input` where it is no message that has one answer.
     pub(crate) async fn answer(
         &self,
         caller: Arc<Caller>,
-        tools: Arc<BTreeSet<String>>,
         mut message: Map<String, Value>,
     ) -> Result<Option<Value>> {
         // Steps would come before the answer, which is one.
@@ -76,7 +74,7 @@ impl<P: Host> Messages<P> {
         for (name, value) in head.headers(Some(REVISION)) {
             headers.insert(name, value);
         }
-        let visit = Visit { caller, selection: Selection::Full, tools: Some(tools), id: CallId::new() };
+        let visit = Visit { caller, selection: Selection::Full, id: CallId::new() };
         request.extensions_mut().insert(visit);
         let (parts, body) = self.0.handle(request).await.into_parts();
         let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

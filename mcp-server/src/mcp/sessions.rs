@@ -11,7 +11,7 @@ use super::{no_session, wire};
 /// How many sessions a tenant may have open at once.
 const PER_TENANT: usize = 1_000;
 
-/// A credential in an environment.
+/// A credential in an environment; those that take each other's place are one.
 type Opener = (KeyId, Option<EnvId>);
 
 /// Who opened the sessions of each tenant; ended ones stay until their tenant needs the room.
@@ -35,7 +35,7 @@ impl Owners {
     pub(super) fn check(&self, session: &str, caller: &Caller) -> Result<()> {
         let openers = self.lock();
         let opener = openers.get(&caller.tenant).and_then(|sessions| sessions.get(session));
-        if opener == Some(&(caller.credential, caller.env)) { Ok(()) } else { Err(no_session()) }
+        if opener == Some(&(caller.owner, caller.env)) { Ok(()) } else { Err(no_session()) }
     }
 
     /// Sees whether the tenant may open one more session, where `message` asks for one.
@@ -58,7 +58,7 @@ impl Owners {
     }
 
     pub(super) fn add(&self, session: &str, caller: &Caller) {
-        let opener = (caller.credential, caller.env);
+        let opener = (caller.owner, caller.env);
         self.lock().entry(caller.tenant).or_default().insert(session.to_owned(), opener);
     }
 

@@ -1,5 +1,7 @@
 //! `app_apply`: makes the app what a manifest says.
 
+use std::time::Duration;
+
 use capabilities::releases::Wanted;
 use kernel::{Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
@@ -42,6 +44,9 @@ impl Tool<Platform> for AppApply {
 
     const ENTRY: bool = true;
 
+    /// What it brings is built, with packages that have to be fetched.
+    const PATIENCE: Duration = Duration::from_secs(420);
+
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Standing> {
         let platform = cx.platform();
         let secrets = platform.app_secrets(cx.env()).await?;
@@ -64,7 +69,10 @@ impl Tool<Platform> for AppApply {
         let of_manifest = matches!(wanted, Wanted::Manifest(_));
         cx.progress(0, 2, "applying");
         let applied = platform.releases.apply(cx.env(), wanted, &secrets, cx.cancel()).await;
-        let applied = applied.map_err(|e| if of_manifest { in_manifest(e) } else { e })?;
+        let applied = applied.map_err(|e| {
+            let e = platform.masks.covered(cx.env().id(), e);
+            if of_manifest { in_manifest(e) } else { e }
+        })?;
         cx.progress(2, 2, "live");
         Ok(Standing::new(platform.url(cx.env()).await?, applied))
     }

@@ -10,6 +10,7 @@ use capabilities::snapshots::Snapshot;
 use kernel::{Env, EnvId, Error, Result, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use store::{Limit, Standing};
 use tool::{Cx, Effect, Spec, Tool};
 
 use super::parts::{Parts, Section};
@@ -56,12 +57,59 @@ pub struct Output {
     /// Domains of the app's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     domains: Vec<DomainInfo>,
+    /// The model that functions ask by `env.ai`, where the platform has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Model>,
     /// What there is more of than is shown, each with the `section` that shows it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     omitted: Vec<String>,
     /// Where the next page of this section begins; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
+}
+
+/// What functions have asked of the model.
+#[derive(Serialize, JsonSchema)]
+pub struct Model {
+    /// What it is called.
+    name: String,
+    /// Calls of this day, in UTC.
+    calls: u64,
+    /// Tokens of those.
+    tokens: u64,
+    /// The most of a day.
+    most: u64,
+    /// What is left of budgets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    budgets: Vec<Left>,
+}
+
+/// What is left of a budget.
+#[derive(Serialize, JsonSchema)]
+pub struct Left {
+    /// `environment`, or `tenant` with all its environments.
+    of: &'static str,
+    /// `tokens`, or `micro`: millionths of the operator's currency.
+    unit: &'static str,
+    /// `day` or `month`, in UTC.
+    period: &'static str,
+    most: u64,
+    left: u64,
+}
+
+impl Left {
+    /// Of all that bounds an environment, what has been set for it.
+    fn of(bounds: &[Standing]) -> Vec<Self> {
+        let set = bounds.iter().filter(|it| matches!(it.limit, Limit::Set(_)));
+        let left = |it: &Standing| Self {
+            of: if it.limit.env().is_some() { "environment" } else { "tenant" },
+            unit: it.limit.unit().as_str(),
+            period: it.limit.period().as_str(),
+            most: it.limit.most(),
+            left: it.left(),
+        };
+        set.map(left).collect()
+    }
 }
 
 /// How long the store of backups is waited for.
@@ -86,6 +134,14 @@ impl Tool<Platform> for AppDescribe {
         let platform = cx.platform();
         let slug = platform.slug(cx.env()).await?;
         let parts = parts(cx).await?;
+        let model = platform.models.today(cx.env()).await?.map(|today| Model {
+            name: today.model,
+            calls: today.calls,
+            tokens: today.tokens,
+            most: today.most,
+            budgets: Left::of(&today.bounds),
+        });
+        let model = model.filter(|_| input.table.is_none() && input.section.is_none());
         let mut shown = match (input.table, input.section, input.cursor) {
             (Some(name), None, None) => parts.table(&name)?,
             (None, Some(section), cursor) => parts.section(section, cursor.as_deref())?,
@@ -115,6 +171,7 @@ impl Tool<Platform> for AppDescribe {
             secrets,
             bound_secrets,
             domains,
+            model,
             omitted: shown.omitted,
             cursor: shown.cursor,
         })
@@ -125,6 +182,16 @@ impl Tool<Platform> for AppDescribe {
 async fn parts(cx: &Cx<'_, Platform, Env>) -> Result<Parts> {
     let platform = cx.platform();
     let mut app = platform.releases.describe(cx.env()).await?;
+    if !app.schedules.is_empty() {
+        let known = platform.control.store().schedules().list(cx.env_id()).await?;
+        for row in known {
+            let Some(schedule) = app.schedules.get_mut(&row.name).filter(|it| it.cron == row.cron) else {
+                continue;
+            };
+            schedule.next = row.due.map(|at| at.to_string()).filter(|_| !schedule.off);
+            schedule.last = row.last.map(|(at, outcome)| format!("{at} {outcome}"));
+        }
+    }
     let domains = platform.domains.list(cx.env()).await?;
     let unproven = domains.iter().filter(|domain| !domain.proven);
     app.advice.extend(unproven.map(|domain| {

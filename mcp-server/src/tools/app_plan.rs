@@ -1,5 +1,7 @@
 //! `app_plan`: what applying a manifest would do.
 
+use std::time::Duration;
+
 use capabilities::releases::Manifest;
 use kernel::{Caller, Code, Env, Error, PlanId, Result, Scope};
 use schemars::JsonSchema;
@@ -45,6 +47,9 @@ impl Tool<Platform> for AppPlan {
         effect: Effect::Read,
         examples: &[r#"{"manifest":{"database":{"tables":{"todos":{"columns":{"title":"text!"}}}}}}"#],
     };
+
+    /// What it brings is built, with packages that have to be fetched.
+    const PATIENCE: Duration = Duration::from_secs(420);
 
     async fn call(cx: &Cx<'_, Platform, Env>, input: Input) -> Result<Output> {
         let platform = cx.platform();

@@ -13,8 +13,10 @@ use tool::budget;
 
 use super::outcome::shorten;
 
-/// What tables may cost in an overview, in tokens, what advice may, routes and buckets each, and what is only named.
-const TABLES: usize = 1_700;
+/// What tables may cost in an overview, in tokens, what functions and advice may, routes and buckets each, and what is only
+/// named.
+const TABLES: usize = 1_500;
+const FUNCTIONS: usize = 400;
 const ADVICE: usize = 600;
 const LISTS: usize = 250;
 const NAMES: usize = 70;
@@ -37,6 +39,9 @@ const RELEASES: usize = 5;
 pub enum Section {
     Tables,
     Buckets,
+    Functions,
+    Services,
+    Schedules,
     Routes,
     Channels,
     Domains,
@@ -73,6 +78,9 @@ impl Section {
         match self {
             Section::Tables => "tables",
             Section::Buckets => "buckets",
+            Section::Functions => "functions",
+            Section::Services => "services",
+            Section::Schedules => "schedules",
             Section::Routes => "routes",
             Section::Channels => "channels",
             Section::Domains => "domains",
@@ -101,6 +109,17 @@ impl Parts {
             }
         }
         cut.map(&mut app.buckets, LISTS, Section::Buckets);
+        for function in app.functions.values_mut() {
+            function.lists_mut().into_iter().for_each(|list| few(list, NAMES / 2));
+            function.failed.iter_mut().for_each(|failed| shorten(failed, NOTE));
+        }
+        cut.map(&mut app.functions, FUNCTIONS, Section::Functions);
+        for service in app.services.values_mut() {
+            service.lists_mut().into_iter().for_each(|list| few(list, NAMES / 2));
+        }
+        cut.map(&mut app.services, FUNCTIONS, Section::Services);
+        cut.map(&mut app.schedules, FUNCTIONS, Section::Schedules);
+        few(&mut app.variables, NAMES);
         cut.map(&mut app.routes, LISTS, Section::Routes);
         if let Some(realtime) = &mut app.realtime {
             cut.map(&mut realtime.channels, NAMES, Section::Channels);
@@ -173,6 +192,9 @@ impl Parts {
                 parts.app.tables = page(tables, from, next);
             }
             Section::Buckets => parts.app.buckets = page(app.buckets, from, next),
+            Section::Functions => parts.app.functions = page(app.functions, from, next),
+            Section::Services => parts.app.services = page(app.services, from, next),
+            Section::Schedules => parts.app.schedules = page(app.schedules, from, next),
             Section::Routes => parts.app.routes = page(app.routes, from, next),
             Section::Channels => {
                 let channels = app.realtime.map(|it| it.channels).unwrap_or_default();
@@ -201,6 +223,16 @@ impl Parts {
     /// Cuts each thing that would not fit on a page by itself, and says so where it was cut.
     fn narrow(&mut self) {
         self.app.tables.values_mut().for_each(narrow);
+        for function in self.app.functions.values_mut() {
+            function.lists_mut().into_iter().for_each(|list| few(list, ITEM / 3));
+            function.failed.iter_mut().for_each(|failed| shorten(failed, WORDS / 3));
+        }
+        for service in self.app.services.values_mut() {
+            service.lists_mut().into_iter().for_each(|list| few(list, ITEM / 3));
+        }
+        for last in self.app.schedules.values_mut().filter_map(|it| it.last.as_mut()) {
+            shorten(last, WORDS);
+        }
         for access in self.app.buckets.values_mut().filter_map(|bucket| bucket.access.as_mut()) {
             rules(access);
         }
@@ -297,9 +329,14 @@ fn narrow(table: &mut TableInfo) {
     if let Some(access) = &mut table.access {
         rules(access);
     }
-    let (kept, left) = budget::fit(std::mem::take(&mut table.indexes), ITEM / 4);
-    table.indexes = kept;
+    few(&mut table.indexes, ITEM / 4);
+}
+
+/// Cuts a list where it would not fit.
+fn few(list: &mut Vec<String>, tokens: usize) {
+    let (kept, left) = budget::fit(std::mem::take(list), tokens);
+    *list = kept;
     if left > 0 {
-        table.indexes.push(format!("… and {left} more"));
+        list.push(format!("… and {left} more"));
     }
 }

@@ -29,6 +29,8 @@ pub struct Input {
 pub enum Kind {
     Table,
     Bucket,
+    Function,
+    Service,
     Site,
     Secret,
     Domain,
@@ -42,7 +44,7 @@ impl Tool<Platform> for ResourceDelete {
 
     const SPEC: Spec = Spec {
         title: "Delete a resource",
-        about: "Deletes a table, a bucket, the site, a secret, a domain or a snapshot. Needs a dry run first.",
+        about: "Deletes a table, a bucket, a function, a service, the site, a secret, a domain or a snapshot. Needs a dry run first.",
         scopes: &[Scope::ResourceDelete],
         effect: Effect::Destroy,
         examples: &[],
@@ -56,6 +58,8 @@ impl Tool<Platform> for ResourceDelete {
         let removal = match input.kind {
             Kind::Table => Removal::Table(named()?.to_owned()),
             Kind::Bucket => Removal::Bucket(named()?.to_owned()),
+            Kind::Function => Removal::Function(named()?.to_owned()),
+            Kind::Service => Removal::Service(named()?.to_owned()),
             Kind::Site => Removal::Site,
             Kind::Snapshot => {
                 let found = platform.snapshots.find(env, named()?).await.map_err(|e| e.field("/name"))?;
@@ -79,7 +83,7 @@ impl Tool<Platform> for ResourceDelete {
                 }
                 let gone = async || {
                     platform.control.secrets().delete(env, name).await?;
-                    platform.hands.reach_changed(env).await;
+                    platform.reach_changed(env).await;
                     Ok(())
                 };
                 return confirmed(platform, &input, subject, effects, gone).await;

@@ -61,7 +61,7 @@ impl Tool<Platform> for SecretSet {
                 secrets.set_egress(env, name, hosts, &input.value).await?
             }
         };
-        platform.hands.reach_changed(env).await;
+        platform.reach_changed(env).await;
         Ok(Output { version: set.version })
     }
 }

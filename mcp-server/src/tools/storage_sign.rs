@@ -59,15 +59,12 @@ impl Tool<Platform> for StorageSign {
             Method::Put => LinkMethod::Put,
         };
         let mut expires_in = expires_in.map(Duration::from_secs);
-        let mut guest = Guest::maker(env.clone());
-        match (&cx.caller().principal, cx.caller().expires) {
-            // A run's token is not asked again, so that what it makes ends with it at the latest.
-            (Principal::Run(_), Some(end)) => {
-                let left = end.as_micros().saturating_sub(Timestamp::now().as_micros());
-                let left = Duration::from_micros(u64::try_from(left).unwrap_or_default());
-                expires_in = Some(expires_in.unwrap_or(LIFE).min(left));
-            }
-            _ => guest = guest.with_key(cx.caller().credential),
+        // It ends with the credential that makes it: the shown time of one that is minted says so too.
+        let guest = Guest::maker(env.clone()).with_key(cx.caller().credential);
+        if let (Principal::Run(_), Some(end)) = (&cx.caller().principal, cx.caller().expires) {
+            let left = end.as_micros().saturating_sub(Timestamp::now().as_micros());
+            let left = Duration::from_micros(u64::try_from(left).unwrap_or_default());
+            expires_in = Some(expires_in.unwrap_or(LIFE).min(left));
         }
         let sign = Sign { bucket, path, method, expires_in, max_size: None, content_type: None };
         let link = platform.storage.sign(&guest, sign).await?;

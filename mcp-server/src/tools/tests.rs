@@ -1,7 +1,10 @@
 //! What holds for every tool, tried on a platform with real engines.
 
 mod access;
+mod around;
 mod auth;
+mod functions;
+mod minted;
 mod secrets;
 mod skills;
 mod storage;
@@ -22,7 +25,7 @@ use capabilities::storage::{Contents, LinkKeys, Storage, StorageLimits};
 use control::{Control, ControlConfig};
 use futures::future::BoxFuture;
 use hands::{Hands, HandsLimits, Keeping, place_of};
-use kernel::{Caller, Env, Principal, Proof as _, Result, Scope, Scopes, Surface, Timestamp};
+use kernel::{Caller, Env, Principal, Proof as _, Result, Scope, Scopes, Timestamp};
 use sandbox::local::{self, Local};
 use sandbox::preview::Labels;
 use sandbox::workspace::checkpoints::Checkpoints;
@@ -37,8 +40,8 @@ use crate::app_keys::AppKeys;
 use crate::platform::{Platform, Urls};
 use crate::seal::Keeper;
 
-/// What a model may have to read for one tool on average, in tokens of the o200k vocabulary.
-const TOKENS: usize = 85;
+/// What a model may have to read for all tools, in tokens of the o200k vocabulary.
+const TOKENS: usize = 4_000;
 
 /// What it may have to read for all tools that only read.
 const READ_ONLY_TOKENS: usize = 1_100;
@@ -110,10 +113,9 @@ impl Ground {
             Realtime::new(Arc::clone(&databases), Arc::clone(&live), auth.clone(), limits, stopping);
         let storage = Storage::new(Arc::clone(&databases), live, contents, links, StorageLimits::default());
         // Nothing here runs code: the process that would make sandboxes is none.
-        let spares = local::Spares::default();
-        let settings =
-            local::Settings { run_dir: dir.path().join("run"), trees: Vec::new(), spares, runsc: None };
-        let none = Local::new(|| std::process::Command::new("false"), settings);
+        let run_dir = dir.path().join("run");
+        let settings = local::Settings { run_dir, trees: Vec::new(), spares: Vec::new(), runsc: None };
+        let none = Arc::new(Local::new(|| std::process::Command::new("false"), settings));
         let journal: hands::Journal = Arc::new(|_, _| {});
         let keeping = Keeping {
             place: place_of(&dir.path().join("sandboxes")).unwrap(),
@@ -121,10 +123,16 @@ impl Ground {
             templates: Templates::new(dir.path().join("templates")),
         };
         let hands =
-            Hands::new(none, control.store().clone(), journal, keeping, HandsLimits::default()).unwrap();
+            Hands::new(Arc::clone(&none), control.store().clone(), journal, keeping, HandsLimits::default())
+                .unwrap();
+        let functions = around::functions(none, dir.path(), blobs.clone());
+        let models = models::Models::new(None, 0, control.store().clone()).unwrap();
         let previews = Labels::new(control.preview_key());
         let platform = Platform {
             hands,
+            functions,
+            models,
+            masks: Arc::default(),
             previews,
             control,
             databases,
@@ -146,15 +154,8 @@ impl Ground {
 
     async fn operator(&self) -> Arc<Caller> {
         let place = self.platform.control.environments().find("default").await.unwrap().unwrap();
-        Arc::new(Caller {
-            principal: Principal::Operator,
-            tenant: place.tenant,
-            env: Some(place.env),
-            scopes: Scopes::all(),
-            surface: Surface::Http,
-            credential: kernel::KeyId::new(),
-            expires: None,
-        })
+        let caller = Caller::new(Principal::Operator, place.tenant, kernel::KeyId::new(), Scopes::all());
+        Arc::new(caller.in_env(Some(place.env)))
     }
 
     async fn call(&self, tool: &str, input: Value) -> Result<Value> {
@@ -166,7 +167,8 @@ impl Ground {
 #[tokio::test]
 async fn every_example_works_on_a_fresh_environment() {
     // What runs code is tried where code is run: against the built binary.
-    let runs_no_code = |doc: &&tool::Doc| !doc.spec.scopes.contains(&Scope::SandboxUse);
+    let runs_code = [Scope::SandboxUse, Scope::FunctionWrite];
+    let runs_no_code = |doc: &&tool::Doc| !doc.spec.scopes.iter().any(|scope| runs_code.contains(scope));
     for doc in registry().docs().filter(runs_no_code) {
         for example in doc.spec.examples {
             let ground = Ground::new().await;
@@ -187,7 +189,7 @@ fn every_tool_is_worth_its_tokens() {
     let registry = registry();
     let costs: Vec<(&str, usize)> = registry.docs().map(|doc| (doc.name, cost(doc))).collect();
     let total: usize = costs.iter().map(|(_, cost)| cost).sum();
-    assert!(total <= TOKENS * costs.len(), "{total} tokens for {} tools: {costs:?}", costs.len());
+    assert!(total <= TOKENS, "{total} tokens for {} tools: {costs:?}", costs.len());
     let reading: usize =
         registry.docs().filter(|d| Selection::ReadOnly.admits(d.spec.effect)).map(cost).sum();
     assert!(reading <= READ_ONLY_TOKENS, "{reading} tokens for tools that read");

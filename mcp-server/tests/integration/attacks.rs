@@ -194,6 +194,6 @@ async fn a_body_that_stops_half_way_is_not_waited_for_without_end() {
     };
     let answers = tokio::join!(sent("/v1/tools/echo"), sent("/mcp"));
     for answer in [answers.0, answers.1] {
-        assert_eq!(answer, "HTTP/1.1 504 Gateway Timeout\n\"the body takes too long\"\n");
+        assert_eq!(answer, "HTTP/1.1 408 Request Timeout\n\"the body takes too long\"\n");
     }
 }

@@ -3,7 +3,7 @@
 use control::{Control, ControlConfig};
 use expect_test::expect;
 use kernel::{Result, Surface};
-use mcp_server::gate::Gate;
+use mcp_server::gate::{Gate, Shown};
 
 fn told<T: std::fmt::Debug>(result: Result<T>) -> String {
     match result {
@@ -19,11 +19,14 @@ async fn credentials_and_environments_are_checked_by_the_control_plane() {
     let operator = first.operator_key.unwrap();
     let environment = control.environments().unfinished().await.unwrap().remove(0);
     let ask = async |bearer: Option<&str>, env: Option<&str>, tenant: Option<&str>| {
-        let caller = control.caller(bearer, env, tenant, Surface::Mcp).await;
+        let caller = control
+            .caller(Shown { bearer, env, tenant, surface: Surface::Mcp, source: None, at: None })
+            .await;
         told(caller.map(|caller| (caller.surface, caller.env == Some(environment.id))))
     };
     let key = Some(operator.expose());
-    let homeless = control.caller(key, None, None, Surface::Mcp).await.unwrap();
+    let shown = Shown { bearer: key, env: None, tenant: None, surface: Surface::Mcp, source: None, at: None };
+    let homeless = control.caller(shown).await.unwrap();
     let mut all = vec![ask(None, None, None).await, ask(Some("wrong"), None, None).await];
     all.push(ask(key, Some("default"), None).await);
     all.push(told::<()>(Err(control.missing_env(&homeless).await)));

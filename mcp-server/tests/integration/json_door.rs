@@ -376,6 +376,16 @@ async fn a_limit_says_when_to_come_back() {
               "status": 429,
               "code": "rate_limited",
               "message": "the key made too many calls",
+              "limit": {
+                "name": "key",
+                "scope": "key",
+                "value": 300,
+                "unit": "calls",
+                "left": 0,
+                "raise": "ask who runs the platform",
+                "window_s": 6,
+                "reset_s": 7
+              },
               "retry_after": 7
             }
         "#]],

@@ -180,7 +180,7 @@ async fn a_failed_call_is_a_problem_in_text_alone() {
         echo {"type":"urn:steading:error:invalid_input","title":"The input is not valid","status":400,"code":"invalid_input","message":"expected string, got a number","field":"/text"}
         add {"type":"urn:steading:error:forbidden","title":"The credential does not allow this","status":403,"code":"forbidden","message":"the credential lacks the scope db:write","hint":"use a credential that carries it, or ask who made this one"}
         add {"type":"urn:steading:error:invalid_input","title":"The input is not valid","status":400,"code":"invalid_input","message":"this call needs an environment","hint":"alpha, beta"}
-        add {"type":"urn:steading:error:rate_limited","title":"Too many calls","status":429,"code":"rate_limited","message":"the key made too many calls","retry_after":7}
+        add {"type":"urn:steading:error:rate_limited","title":"Too many calls","status":429,"code":"rate_limited","message":"the key made too many calls","limit":{"name":"key","scope":"key","value":300,"unit":"calls","left":0,"raise":"ask who runs the platform","window_s":6,"reset_s":7},"retry_after":7}
         panics {"type":"urn:steading:error:internal","title":"Internal error","status":500,"code":"internal","message":"internal error"}
     "#]].assert_eq(&told);
 }

@@ -11,9 +11,9 @@ use axum::serve::ListenerExt;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kernel::{
-    Caller, Code, EnvId, Error, KeyId, LimitInfo, Principal, Result, Scope, Scopes, Surface, TenantId,
+    Caller, Code, EnvId, Error, KeyId, LimitInfo, LimitScope, Principal, Result, Scope, Scopes, TenantId,
 };
-use mcp_server::gate::Gate;
+use mcp_server::gate::{Gate, Shown};
 use mcp_server::mcp::McpOptions;
 use mcp_server::{Doors, http, mcp};
 use rmcp::ServerHandler;
@@ -70,7 +70,7 @@ impl Limiter for Memory {
         if *self.tired.lock().unwrap() != Some(caller.credential) {
             return Ok(());
         }
-        let limit = LimitInfo { name: "key", quota: 300, window_s: 6, remaining: 0, reset_s: 7 };
+        let limit = LimitInfo::new("key", LimitScope::Key, 300, "calls").window(6).reset(7);
         Err(Error::new(Code::RateLimited, "the key made too many calls")
             .retry_after(Duration::from_secs(7))
             .limit(limit))
@@ -112,14 +112,8 @@ impl Keys {
     fn new(memory: &Memory) -> Self {
         let tenant = TenantId::new();
         let envs = HashMap::from([("alpha", EnvId::new()), ("beta", EnvId::new())]);
-        let caller = |env: Option<&str>, scopes: Scopes| Caller {
-            principal: Principal::Key,
-            tenant,
-            env: env.map(|slug| envs[slug]),
-            scopes,
-            surface: Surface::Http,
-            credential: KeyId::new(),
-            expires: None,
+        let caller = |env: Option<&str>, scopes: Scopes| {
+            Caller::new(Principal::Key, tenant, KeyId::new(), scopes).in_env(env.map(|slug| envs[slug]))
         };
         let callers = HashMap::from([
             (ENV_KEY, caller(Some("alpha"), Scopes::of_environment())),
@@ -132,11 +126,11 @@ impl Keys {
         Self { callers, envs }
     }
 
-    fn find(&self, bearer: Option<&str>, env: Option<&str>, surface: Surface) -> Result<Arc<Caller>> {
-        let known = bearer.and_then(|bearer| self.callers.get(bearer));
+    fn find(&self, shown: Shown<'_>) -> Result<Arc<Caller>> {
+        let known = shown.bearer.and_then(|bearer| self.callers.get(bearer));
         let known = known.ok_or_else(|| Error::new(Code::Unauthenticated, "the credential is not valid"))?;
-        let mut caller = Caller { surface, ..known.clone() };
-        if let Some(slug) = env {
+        let mut caller = known.clone().by(shown.surface, shown.source);
+        if let Some(slug) = shown.env {
             let id = self.envs.get(slug).copied();
             let id = id.filter(|id| known.env.is_none_or(|bound| bound == *id));
             caller.env = Some(id.ok_or_else(|| Error::not_found(format!("environment {slug:?}")))?);
@@ -146,14 +140,8 @@ impl Keys {
 }
 
 impl Gate for Keys {
-    fn caller<'a>(
-        &'a self,
-        bearer: Option<&'a str>,
-        env: Option<&'a str>,
-        _tenant: Option<&'a str>,
-        surface: Surface,
-    ) -> BoxFuture<'a, Result<Arc<Caller>>> {
-        futures::future::ready(self.find(bearer, env, surface)).boxed()
+    fn caller<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Arc<Caller>>> {
+        futures::future::ready(self.find(shown)).boxed()
     }
 
     fn missing_env<'a>(&'a self, _caller: &'a Caller) -> BoxFuture<'a, Error> {

@@ -51,6 +51,7 @@ pub struct Guest {
     subject: Arc<Subject>,
     key: Option<KeyId>,
     network: Option<IpAddr>,
+    depth: u8,
 }
 
 impl Guest {
@@ -68,7 +69,7 @@ impl Guest {
 
     /// A subject that was verified, or that is made up to try rules.
     pub(crate) fn new(env: Env, subject: Subject) -> Self {
-        Self { env, subject: Arc::new(subject), key: None, network: None }
+        Self { env, subject: Arc::new(subject), key: None, network: None, depth: 0 }
     }
 
     /// The same, who showed this platform key: what they lend ends with it.
@@ -81,6 +82,18 @@ impl Guest {
     #[must_use]
     pub fn at(self, network: Option<IpAddr>) -> Self {
         Self { network, ..self }
+    }
+
+    /// The same, for whom a function asks that others have set off: so many times until here.
+    #[must_use]
+    pub fn at_depth(self, depth: u8) -> Self {
+        Self { depth, ..self }
+    }
+
+    /// How many times functions have set each other off until here; 0 where none asks.
+    #[must_use]
+    pub const fn depth(&self) -> u8 {
+        self.depth
     }
 
     /// The network that the request comes from, where that is known.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kernel::{EnvId, Result};
+use kernel::{EnvId, LimitScope, Result};
 use quick_cache::sync::Cache;
 
 use super::address::Address;
@@ -69,8 +69,8 @@ impl Guesses {
         familiar: &Familiar,
     ) -> Self {
         Self {
-            of_network: Throttle::new(name, of_network, limits.minded),
-            of_strangers: Throttle::new(name, of_strangers, limits.minded),
+            of_network: Throttle::new(name, LimitScope::Address, of_network, limits.minded),
+            of_strangers: Throttle::new(name, LimitScope::User, of_strangers, limits.minded),
             familiar: familiar.clone(),
         }
     }

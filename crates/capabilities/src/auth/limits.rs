@@ -24,6 +24,8 @@ const fn rate(burst: u32, every: Duration) -> Rate {
 pub struct AuthLimits {
     /// How long an access token lives.
     pub access: Duration,
+    /// How often it is looked whether a session has expired that something lasts of.
+    pub lasting: Duration,
     /// How long a session lives without being refreshed.
     pub session: Duration,
     /// Sessions of one user; the oldest end where there would be more.
@@ -115,6 +117,7 @@ impl Default for AuthLimits {
         const OFTEN: Rate = rate(300, Duration::from_millis(50));
         Self {
             access: Duration::from_secs(15 * 60),
+            lasting: Duration::from_secs(60),
             session: Duration::from_secs(30 * 24 * 60 * 60),
             sessions: 50,
             remembered: 16_384,

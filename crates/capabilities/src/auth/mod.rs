@@ -48,7 +48,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{CallId, Code, Env, EnvId, Error, Networks, Result, Scope, Secret, Timestamp, UserId};
+use kernel::{
+    CallId, Code, Env, EnvId, Error, LimitScope, Networks, Result, Scope, Secret, Timestamp, UserId,
+};
 use serde_json::Value;
 
 pub use account::{Account, Profile};
@@ -62,6 +64,7 @@ pub use origin::origin;
 pub(crate) use others::check as check_providers;
 pub use others::{
     Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, Landing, Provider, Taken, Wish,
+    is_of_a_way,
 };
 pub use passkeys::{NewPasskey, Passkey, ShownPasskey};
 pub use proofs::{Entered, Shown};
@@ -250,19 +253,39 @@ impl Auth {
             guesses: Guesses::passwords(&limits, &familiar),
             codes: Guesses::codes(&limits, &familiar),
             mails: Guesses::mails(&limits, &familiar),
-            mails_from: Throttle::new("mails", limits.mails_from, limits.minded),
-            invitations: Throttle::new("invitations", limits.invitations, limits.minded),
-            invitations_of_app: Throttle::new("invitations-of-app", limits.invitations_of_app, limits.minded),
-            passwords: Throttle::new("passwords", limits.passwords, limits.minded),
-            anonymous: Throttle::new("anonymous", limits.anonymous, limits.minded),
-            anonymous_users: Throttle::new("anonymous-users", limits.anonymous_users, limits.minded),
-            others: Throttle::new("sign-ins", limits.others, limits.minded),
-            customs: Throttle::new("sign-ins", limits.customs, limits.minded),
-            refreshes: Throttle::new("refreshes", limits.refreshes, limits.minded),
+            mails_from: Throttle::new("mails", LimitScope::Address, limits.mails_from, limits.minded),
+            invitations: Throttle::new("invitations", LimitScope::User, limits.invitations, limits.minded),
+            invitations_of_app: Throttle::new(
+                "invitations-of-app",
+                LimitScope::Environment,
+                limits.invitations_of_app,
+                limits.minded,
+            ),
+            passwords: Throttle::new("passwords", LimitScope::Address, limits.passwords, limits.minded),
+            anonymous: Throttle::new("anonymous", LimitScope::Address, limits.anonymous, limits.minded),
+            anonymous_users: Throttle::new(
+                "anonymous-users",
+                LimitScope::Address,
+                limits.anonymous_users,
+                limits.minded,
+            ),
+            others: Throttle::new("sign-ins", LimitScope::Address, limits.others, limits.minded),
+            customs: Throttle::new("sign-ins", LimitScope::User, limits.customs, limits.minded),
+            refreshes: Throttle::new("refreshes", LimitScope::Address, limits.refreshes, limits.minded),
             texts: Guesses::texts(&limits, &familiar),
-            texts_from: Throttle::new("texts", limits.texts_from, limits.minded),
-            texts_of_app: Throttle::new("texts-of-app", limits.texts_of_app, limits.minded),
-            seconds: Throttle::new("wrong-second-factors", limits.wrong_seconds, limits.minded),
+            texts_from: Throttle::new("texts", LimitScope::Address, limits.texts_from, limits.minded),
+            texts_of_app: Throttle::new(
+                "texts-of-app",
+                LimitScope::Environment,
+                limits.texts_of_app,
+                limits.minded,
+            ),
+            seconds: Throttle::new(
+                "wrong-second-factors",
+                LimitScope::User,
+                limits.wrong_seconds,
+                limits.minded,
+            ),
         };
         Self(Arc::new(Inner {
             recognized: Recognized::new(limits.remembered),
@@ -390,6 +413,13 @@ impl Inner {
         let claims = self.keys.verify(env, token).await?.filter(|claims| claims.hold(env, now));
         let claims = claims.ok_or_else(refused)?;
         let asked = self.recognized.asking();
+        let known = Arc::new(self.behind(env, claims, now).await?);
+        self.recognized.keep(asked, hash, Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// Whose the session is that a token speaks of, where it goes on.
+    async fn behind(&self, env: &Env, claims: Claims, now: Timestamp) -> Result<Known> {
         // What is said of the user comes from here: the token may have been signed before it changed.
         let sql = format!(
             "SELECT {}, s.second FROM _steading_session s JOIN _steading_user u ON u.id = s.user \
@@ -400,15 +430,13 @@ impl Inner {
         let rows = self.databases.platform_query(env, &sql, &params).await?;
         let row = rows.first().ok_or_else(refused)?;
         let account = Stored::read(row)?.account;
-        let known = Arc::new(Known {
+        Ok(Known {
             guest: Guest::new(env.clone(), Subject::User(account.user())),
             profile: account.profile(),
             session: claims.sid,
             expires: claims.exp,
             second: row.last().is_some_and(Value::is_i64),
-        });
-        self.recognized.keep(asked, hash, Arc::clone(&known));
-        Ok(known)
+        })
     }
 }
 

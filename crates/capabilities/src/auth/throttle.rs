@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kernel::{Code, Error, LimitInfo, Result};
+use kernel::{Code, Error, LimitInfo, LimitScope, Result};
 
 use super::limits::Rate;
 
@@ -14,6 +14,7 @@ use super::limits::Rate;
 /// count as a wrong one, and many guesses at the same moment still do.
 pub(crate) struct Throttle<K> {
     name: &'static str,
+    scope: LimitScope,
     rate: Rate,
     most: usize,
     cells: Mutex<Cells<K>>,
@@ -47,9 +48,9 @@ impl<K: Eq + Hash> Cells<K> {
 const FEW: usize = 1_024;
 
 impl<K: Eq + Hash> Throttle<K> {
-    pub fn new(name: &'static str, rate: Rate, most: usize) -> Self {
+    pub fn new(name: &'static str, scope: LimitScope, rate: Rate, most: usize) -> Self {
         let cells = Cells { rested: HashMap::new(), tidy_at: FEW };
-        Self { name, rate, most, cells: Mutex::new(cells) }
+        Self { name, scope, rate, most, cells: Mutex::new(cells) }
     }
 
     /// Lets `who` pass, once.
@@ -96,13 +97,9 @@ impl<K: Eq + Hash> Throttle<K> {
     fn refusal(&self, wait: Duration) -> Error {
         let wait = wait.max(Duration::from_millis(1));
         let window = self.rate.every.saturating_mul(self.rate.burst.get());
-        let info = LimitInfo {
-            name: self.name,
-            quota: u64::from(self.rate.burst.get()),
-            window_s: seconds(window),
-            remaining: 0,
-            reset_s: seconds(wait),
-        };
+        let info = LimitInfo::new(self.name, self.scope, self.rate.burst.get().into(), "attempts")
+            .window(seconds(window))
+            .reset(seconds(wait));
         Error::new(Code::RateLimited, "there were too many attempts")
             .retry_after(wait)
             .limit(info)
@@ -132,7 +129,7 @@ mod tests {
 
     fn throttle(burst: u32, most: usize) -> Throttle<u32> {
         let rate = Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(30) };
-        Throttle::new("test", rate, most)
+        Throttle::new("test", LimitScope::Address, rate, most)
     }
 
     fn waits(refused: Result<()>) -> Option<u64> {

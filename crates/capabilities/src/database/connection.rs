@@ -1,5 +1,6 @@
 //! One guarded connection: it runs a statement in a role, within a time and a memory bound.
 
+use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::engine_error::{self, Told};
 use super::error::Error;
 use super::feed::Feed;
-use super::guard::{self, Bounds, Broken, Failed, Kept, Rejected, Statement};
+use super::guard::{self, Bounds, Broken, Failed, Kept, Noting, Rejected, Statement};
 use super::limits::{Limits, Room};
 use super::policy::{Refusal, Role};
 use super::rows::Rows;
@@ -81,11 +82,11 @@ impl Engine {
 
 /// How much of a text is a statement to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum Text<'a> {
     /// All of it, one statement.
     One,
-    /// Its first statement.
-    First,
+    /// Its first statement. The engine takes the same text, which is not to be copied for each of many statements.
+    First(&'a CStr),
 }
 
 /// A text of at most this many bytes compiles in no time.
@@ -100,6 +101,8 @@ pub(super) struct Connection {
     role: Option<Role>,
     /// What the engine was told last, where statements of this connection write.
     room: Option<Room>,
+    /// Of the events that statements of this connection note, where it writes.
+    noting: Option<Arc<Noting>>,
     env: EnvId,
     path: PathBuf,
     limits: Arc<Limits>,
@@ -144,6 +147,7 @@ impl Connection {
             watch,
             role: None,
             room: (!kind.reads()).then_some(Room::Quota),
+            noting: None,
             env,
             path: path.to_owned(),
             limits: Arc::clone(limits),
@@ -167,7 +171,8 @@ impl Connection {
             let mut handle = connection.engine.driver()?.lock_handle().await.map_err(Error::Engine)?;
             let told = guard::tell(&mut handle, feed);
             drop(handle);
-            told.map_err(|code| Error::Engine(sqlx::Error::Protocol(format!("no memory: {code}"))))?;
+            let no_memory = |code| Error::Engine(sqlx::Error::Protocol(format!("no memory: {code}")));
+            connection.noting = Some(told.map_err(no_memory)?);
         }
         if let Some(role) = kind.role() {
             return connection.keep(role).await;
@@ -183,7 +188,7 @@ impl Connection {
         let engine = match self.engine {
             Engine::Driver(driver) => {
                 let bounds = (Arc::clone(&self.limits), self.room);
-                Engine::Kept(Kept::new(driver, Arc::clone(&self.watch), bounds).await?)
+                Engine::Kept(Kept::new(driver, Arc::clone(&self.watch), bounds, self.noting.clone()).await?)
             }
             kept @ Engine::Kept(_) => kept,
         };
@@ -215,6 +220,20 @@ impl Connection {
         Ok(())
     }
 
+    /// How deep functions have set each other off until the statements that follow.
+    pub fn at_depth(&self, depth: u8) {
+        if let Some(noting) = &self.noting {
+            noting.at_depth(depth);
+        }
+    }
+
+    /// To be called after a commit: has those hear of it who deliver events, where some were noted.
+    pub fn committed(&self) {
+        if let Some(noting) = &self.noting {
+            noting.committed();
+        }
+    }
+
     /// The bounds it keeps.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -226,7 +245,7 @@ impl Connection {
     }
 
     /// Prepares `sql` under `role`, as much of it as `text` says.
-    pub async fn inspect(&mut self, role: Role, sql: &str, text: Text) -> Result<Statement, Error> {
+    pub async fn inspect(&mut self, role: Role, sql: &str, text: Text<'_>) -> Result<Statement, Error> {
         if sql.len() > self.limits.sql_bytes && role != Role::Platform {
             return Err(Error::TextTooLong { bytes: sql.len(), most: self.limits.sql_bytes });
         }
@@ -241,7 +260,15 @@ impl Connection {
             guard::assume(&mut handle, role, &self.limits);
             self.role = Some(role);
         }
-        let inspected = apart(sql, || guard::inspect(&mut handle, role, sql));
+        let copied;
+        let ended = match text {
+            Text::First(ended) => ended,
+            Text::One => {
+                copied = CString::new(sql).map_err(|nul| zero_byte(nul.nul_position()))?;
+                &copied
+            }
+        };
+        let inspected = apart(sql, || guard::inspect(&mut handle, role, ended));
         let statement = inspected.map_err(|rejected| match rejected {
             Rejected::Refused(refusal) => Error::Refused(refusal),
             Rejected::TooSlow => Error::TooSlow(guard::COMPILING),
@@ -260,7 +287,7 @@ impl Connection {
             }
         }
         match (text, sql.get(statement.end..)) {
-            (Text::First, _) => Ok(statement),
+            (Text::First(_), _) => Ok(statement),
             (Text::One, _) if statement.empty => Err(Error::Empty),
             (Text::One, Some(rest)) if apart(rest, || guard::is_blank(&mut handle, role, rest)) => {
                 Ok(statement)
@@ -413,6 +440,11 @@ impl Connection {
             tracing::warn!(env.id = %self.env, error = %error, "a database connection did not close cleanly");
         }
     }
+}
+
+/// The engine's texts end with the first zero byte.
+pub(super) fn zero_byte(at: usize) -> Error {
+    Error::Statement { message: "the text holds a zero byte".to_owned(), at: Some(at), hint: None }
 }
 
 /// Does `work`, which compiles `sql`, without holding up the runtime's other tasks where that may take long.

@@ -13,6 +13,7 @@ use super::Databases;
 use super::connection::{Connection, Kind, Outcome};
 use super::environments::Lease;
 use super::error::Error;
+use super::events;
 use super::fate::{Fate, fate, people};
 use super::feed::Feed;
 use super::guard;
@@ -194,12 +195,21 @@ impl Loose {
     /// Of the engine.
     pub async fn keep(&mut self, kept: impl Fn(Fate) -> bool) -> Result<(), Error> {
         self.run("PRAGMA secure_delete = ON", &[]).await?;
+        events::lift(&mut self.0).await?;
         for (table, sql) in TABLES {
             if sql.starts_with("CREATE TABLE") && !kept(fate(table)) {
                 self.run(&format!("DELETE FROM {table}"), &[]).await?;
             }
         }
         Ok(())
+    }
+
+    /// Has events be noted as its live release wants it.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub async fn lay_events(&mut self) -> Result<(), Error> {
+        events::lay(&mut self.0).await
     }
 
     /// Lays the database at `other`, which nobody is served from, beside this one, as `beside`.

@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 
 use super::connection::{Connection, Kind};
 use super::error::Error;
+use super::events::Noted;
 use super::feed::Feed;
 use super::feeds::Feeds;
 use super::limits::Limits;
@@ -134,6 +135,11 @@ impl Environments {
     /// Where the database of `env` is.
     pub fn path(&self, env: EnvId) -> PathBuf {
         self.root.join(env.to_string()).join("main.db")
+    }
+
+    /// Who hears of events of functions.
+    pub fn noted(&self) -> Arc<Noted> {
+        Arc::clone(&self.feeds.noted)
     }
 
     /// The log of what changes in `env`.

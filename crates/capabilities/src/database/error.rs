@@ -29,6 +29,16 @@ pub enum Error {
     /// More than one statement, where one is expected.
     #[error("only one statement is allowed")]
     Several,
+    /// A function listens to a table that would not be there.
+    #[error("there is no table {table}, and the function {function} listens to it")]
+    Listened {
+        /// The function.
+        function: String,
+        /// Which of its events, from 0.
+        at: usize,
+        /// The table.
+        table: String,
+    },
     /// No statement at all.
     #[error("there is no statement in the text")]
     Empty,
@@ -253,6 +263,8 @@ impl From<Error> for kernel::Error {
             Error::MigrationChanged(_) => new(Code::Conflict)
                 .field("/name")
                 .hint("an applied migration does not change: write the difference as a new one"),
+            Error::Listened { .. } => sql(Code::Conflict)
+                .hint("leave the table as it is called, or apply a manifest whose function has no `events` of it first"),
             Error::MoreLost => {
                 new(Code::Conflict).field("/confirm").hint("make another dry run and look at what it returns")
             }

@@ -21,6 +21,8 @@ pub(crate) enum Fate {
 /// Every table of ours, and those that come with other parts of the platform.
 const FATES: &[(&str, Fate)] = &[
     ("_steading_code", Fate::Passing),
+    // What was not told of yet is not told of anywhere else.
+    ("_steading_event", Fate::Passing),
     ("_steading_identity", Fate::People("user")),
     ("_steading_mail", Fate::Passing),
     ("_steading_migration", Fate::Shape),

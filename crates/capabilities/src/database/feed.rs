@@ -4,8 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kernel::EnvId;
 use serde_json::Value;
 use tokio::sync::watch;
+
+use super::events::Noted;
 
 /// How many changes the log holds, and how many bytes of what was there before them.
 const ENTRIES: usize = 10_000;
@@ -20,6 +23,8 @@ pub(crate) struct Feed {
     watched: AtomicBool,
     state: Mutex<State>,
     head: watch::Sender<u64>,
+    /// Who hears of events that are noted there.
+    noted: Option<(EnvId, Arc<Noted>)>,
 }
 
 struct State {
@@ -88,7 +93,20 @@ pub(crate) enum Since {
 impl Feed {
     pub(super) fn new() -> Self {
         let state = State { tables: Arc::default(), entries: VecDeque::new(), bytes: 0, floor: 0 };
-        Self { watched: AtomicBool::new(false), state: Mutex::new(state), head: watch::Sender::new(0) }
+        let head = watch::Sender::new(0);
+        Self { watched: AtomicBool::new(false), state: Mutex::new(state), head, noted: None }
+    }
+
+    /// That of an environment; `noted` hears of its events.
+    pub(super) fn of(env: EnvId, noted: &Arc<Noted>) -> Self {
+        Self { noted: Some((env, Arc::clone(noted))), ..Self::new() }
+    }
+
+    /// Events of functions were committed.
+    pub(super) fn note(&self) {
+        if let Some((env, noted)) = &self.noted {
+            noted.ring(*env);
+        }
     }
 
     /// Whether somebody watches.

@@ -8,20 +8,25 @@ use kernel::{Env, EnvId};
 use super::Databases;
 use super::connection::Kind;
 use super::error::Error;
+use super::events::Noted;
 use super::feed::{Columns, Feed};
 
 /// The log of each environment that was asked for.
 #[derive(Default)]
-pub(super) struct Feeds(Mutex<HashMap<EnvId, Arc<Feed>>>);
+pub(super) struct Feeds {
+    all: Mutex<HashMap<EnvId, Arc<Feed>>>,
+    /// Who hears of events of functions.
+    pub noted: Arc<Noted>,
+}
 
 impl Feeds {
     pub fn of(&self, env: EnvId) -> Arc<Feed> {
-        let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(feeds.entry(env).or_default())
+        let mut feeds = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(feeds.entry(env).or_insert_with(|| Arc::new(Feed::of(env, &self.noted))))
     }
 
     pub fn forget(&self, env: EnvId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
     }
 }
 
@@ -29,6 +34,12 @@ impl Feeds {
 const ATTEMPTS: usize = 10;
 
 impl Databases {
+    /// Tells of which environments events were committed that functions are to hear of.
+    #[must_use]
+    pub fn noted(&self) -> Arc<Noted> {
+        self.environments.noted()
+    }
+
     /// The log of an environment's changes.
     pub(crate) fn feed(&self, env: EnvId) -> Arc<Feed> {
         self.environments.feed(env)

@@ -13,6 +13,7 @@ mod capture;
 mod cells;
 mod files;
 mod kept;
+mod noting;
 mod statements;
 
 use std::cell::RefCell;
@@ -26,10 +27,11 @@ use sqlx::sqlite::LockedSqliteHandle;
 
 use super::feed::Feed;
 use super::limits::{FREE, Limits, PAGES, PARAMETERS, Room};
-use super::policy::{Action, Refusal, Role, refusal};
+use super::policy::{Action, Refusal, Role, refusal, refused_text};
 
 pub(super) use files::{Broken, attach, read_file, replace};
 pub(super) use kept::{Bounds, Failed, Kept, Queue};
+pub(super) use noting::Noting;
 
 /// What preparing a statement told.
 #[derive(Debug, Default)]
@@ -120,7 +122,7 @@ pub(super) fn harden(handle: &mut LockedSqliteHandle<'_>) -> Result<(), c_int> {
 ///
 /// # Errors
 /// The engine's result code, where it has no memory.
-pub(super) fn tell(handle: &mut LockedSqliteHandle<'_>, feed: Arc<Feed>) -> Result<(), c_int> {
+pub(super) fn tell(handle: &mut LockedSqliteHandle<'_>, feed: Arc<Feed>) -> Result<Arc<Noting>, c_int> {
     capture::attach(handle.as_raw_handle(), feed)
 }
 
@@ -205,7 +207,7 @@ pub(super) fn assume(handle: &mut LockedSqliteHandle<'_>, role: Role, limits: &L
 pub(super) fn inspect(
     handle: &mut LockedSqliteHandle<'_>,
     role: Role,
-    sql: &str,
+    sql: &CStr,
 ) -> Result<Statement, Rejected> {
     let db = handle.as_raw_handle();
     refresh(db);
@@ -216,7 +218,11 @@ pub(super) fn inspect(
     // `seen` ends with this call: the callback must not keep a pointer to it.
     authorize(db, role, null_mut());
     let seen = seen.into_inner();
-    match (prepared, seen.refusal) {
+    // Of a script this is one statement of many: what comes after it is looked at with the next.
+    let end = prepared.as_ref().map_or(usize::MAX, |statement| statement.end);
+    let text = sql.to_bytes();
+    let refused = refused_text(role, text.get(..end).unwrap_or(text));
+    match (prepared, refused.or(seen.refusal)) {
         _ if seen.too_slow => Err(Rejected::TooSlow),
         (_, Some(refusal)) => Err(Rejected::Refused(refusal)),
         (Err(rejected), None) => Err(rejected),
@@ -232,7 +238,8 @@ pub(super) fn inspect(
 
 /// Whether `sql` holds no statement, only blanks, comments and semicolons.
 pub(super) fn is_blank(handle: &mut LockedSqliteHandle<'_>, role: Role, sql: &str) -> bool {
-    inspect(handle, role, sql).is_ok_and(|statement| statement.empty)
+    let Ok(sql) = CString::new(sql) else { return false };
+    inspect(handle, role, &sql).is_ok_and(|statement| statement.empty)
 }
 
 /// Whether a transaction is open.
@@ -265,32 +272,27 @@ fn refresh(db: NonNull<sys::sqlite3>) {
     }
 }
 
-fn prepare(db: NonNull<sys::sqlite3>, sql: &str) -> Result<Statement, Rejected> {
-    let text = CString::new(sql).map_err(|nul| Rejected::Engine {
-        code: sys::SQLITE_ERROR,
-        message: "the text holds a zero byte".to_owned(),
-        at: Some(nul.nul_position()),
-    })?;
-    let bytes = text.as_bytes_with_nul();
+fn prepare(db: NonNull<sys::sqlite3>, sql: &CStr) -> Result<Statement, Rejected> {
+    let length = sql.to_bytes().len();
     let mut raw = null_mut();
     let mut tail = null();
     // SAFETY: the handle is locked by the caller; the text ends with a zero byte and outlives the call; both
     // out-pointers are valid for writes. A length of -1 reads up to the zero byte.
-    let code = unsafe { sys::sqlite3_prepare_v3(db.as_ptr(), text.as_ptr(), -1, 0, &mut raw, &mut tail) };
+    let code = unsafe { sys::sqlite3_prepare_v3(db.as_ptr(), sql.as_ptr(), -1, 0, &mut raw, &mut tail) };
     let Some(raw) = NonNull::new(raw) else {
         if code == sys::SQLITE_OK {
-            return Ok(Statement { end: sql.len(), empty: true, ..Statement::default() });
+            return Ok(Statement { end: length, empty: true, ..Statement::default() });
         }
         return Err(last_error(db, code));
     };
     // SAFETY: with a statement prepared, the tail points into the text or at its end.
-    let end = unsafe { tail.offset_from(bytes.as_ptr().cast()) };
+    let end = unsafe { tail.offset_from(sql.as_ptr()) };
     let statement = Statement {
         columns: columns(raw),
         parameters: parameters(raw),
         // SAFETY: the statement is valid until its finalization below.
         read_only: unsafe { sys::sqlite3_stmt_readonly(raw.as_ptr()) != 0 },
-        end: usize::try_from(end).unwrap_or(sql.len()).min(sql.len()),
+        end: usize::try_from(end).unwrap_or(length).min(length),
         ..Statement::default()
     };
     // SAFETY: the statement was made above, is not used after this, and nothing else holds it.

@@ -150,11 +150,13 @@ impl Databases {
         sql: &str,
         writer: &mut Writer,
     ) -> Result<(Vec<Effect>, u64), Error> {
+        // A migration's own changes are no events, and columns may go that events are made of.
+        writer.lift_events().await?;
         let before = writer.schema_counting(Counting::All).await?;
         let mut shape = effects::shape(&before);
         let mut lineage = Lineage::new(&shape);
         let mut changed = 0;
-        let mut script = Script::new(sql);
+        let mut script = Script::new(sql)?;
         while let Some(done) = writer.next(Role::Migrator, &mut script).await? {
             changed += done.changed;
             if done.changes_schema {

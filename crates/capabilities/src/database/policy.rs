@@ -121,6 +121,34 @@ fn is_search_index(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case("search"))
 }
 
+/// What the names of triggers begin with that note events, the table that they note them in, and what they call. No
+/// caller's text names any of them.
+pub(super) const NOTES: &str = "_steading_event";
+const CALLED: &[&str] = &["steading_depth", "steading_row"];
+
+/// The platform's own tables that have such triggers.
+const TOLD: &[&str] = &["_steading_object", "_steading_user", "_steading_session"];
+
+/// Whether this is what a trigger of ours does that notes an event.
+fn notes_event(role: Role, action: &Action<'_>) -> bool {
+    let ours = action.inside.is_some_and(|inside| starts_with(inside, NOTES));
+    ours && match action.code {
+        sys::SQLITE_INSERT => action.first == NOTES,
+        sys::SQLITE_FUNCTION => CALLED.contains(&action.second),
+        // What waits already, lest it become too much.
+        sys::SQLITE_READ if action.first == NOTES => true,
+        sys::SQLITE_READ => role == Role::Platform && one_of(action.first, TOLD),
+        _ => false,
+    }
+}
+
+/// Why a statement that a caller wrote is refused for its text: what is not named cannot be taken for ours.
+pub(super) fn refused_text(role: Role, sql: &[u8]) -> Option<Refusal> {
+    let callers = matches!(role, Role::Reader | Role::Writer | Role::Migrator);
+    let names = |word: &str| sql.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    (callers && names(NOTES)).then(|| Refusal::Platform(NOTES.to_owned()))
+}
+
 fn starts_with(name: &str, prefix: &str) -> bool {
     name.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
@@ -131,6 +159,9 @@ fn one_of(name: &str, list: &[&str]) -> bool {
 
 /// Why `role` may not do this; `None` where it may. Whatever is not known is refused.
 pub(super) fn refusal(role: Role, action: &Action<'_>) -> Option<Refusal> {
+    if notes_event(role, action) {
+        return None;
+    }
     match role {
         Role::Platform => refused_to_the_platform(action),
         Role::Reader | Role::Writer | Role::Migrator => refused_to_a_caller(role, action),

@@ -15,7 +15,7 @@ use super::fate::{Fate, fate};
 use super::policy::{Role, is_platform, is_search};
 use super::schema::{self, quoted};
 use super::search::{fill_search, read_search};
-use super::template::{self, APPLICATION, LAYOUT, TABLES};
+use super::template::{self, APPLICATION, LAYOUT, RELEASE, RELEASES_BEFORE, TABLES};
 use super::{Databases, guard};
 
 /// Which rows come along.
@@ -44,6 +44,10 @@ struct Object {
     table: String,
     sql: String,
 }
+
+/// Brings releases along that knew no functions.
+const RELEASES_OVER: &str = "INSERT INTO main._steading_release (number, manifest, site, created_at, note) \
+     SELECT number, manifest, site, created_at, note FROM beside._steading_release";
 
 impl Databases {
     /// Makes a database at `to` that is like the one at `from`, whoever made that.
@@ -97,7 +101,10 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
         Fate::Here | Fate::Now | Fate::Passing => false,
     };
     // What is left behind may be of an earlier layout, or of nobody's making.
-    let is_ours = |it: &Object| TABLES.iter().any(|(name, sql)| it.name == *name && it.sql == *sql);
+    let is_ours = |it: &Object| {
+        let before = std::iter::once(&(RELEASE, RELEASES_BEFORE));
+        TABLES.iter().chain(before).any(|(name, sql)| it.name == *name && it.sql == *sql)
+    };
     if ours.iter().any(|it| goes(&it.table) && !is_ours(it)) {
         return Err(Error::Damaged(env));
     }
@@ -115,9 +122,10 @@ async fn rebuild(env: EnvId, db: &mut Loose, maker: Maker, along: Along) -> Resu
             }
         }
     }
-    for object in ours.iter().filter(|object| object.kind == "table") {
-        if goes(&object.name) {
-            rows(db, &object.name).await?;
+    for object in ours.iter().filter(|object| object.kind == "table" && goes(&object.name)) {
+        match object.sql.as_str() {
+            RELEASES_BEFORE => db.run(RELEASES_OVER, &[]).await.map(drop)?,
+            _ => rows(db, &object.name).await?,
         }
     }
     counters(db, along).await?;

@@ -158,19 +158,20 @@ impl Databases {
     ) -> Result<Rows, Error> {
         let mut lease = self.environments.reader(env.id(), Kind::RowsReader).await?;
         let connection = lease.connection()?;
-        let bounds = Bounds { most, limit: connection.limits().statement, queue: None };
+        let bounds = Bounds { most, limit: connection.limits().statement, queue: None, depth: 0 };
         let read = connection.step_kept(sql, params, bounds).await;
         lease.settle();
         read
     }
 
-    /// The right to write for the data plane, in the same turn as [`Databases::writer`].
+    /// The right to write for the data plane, in the same turn as [`Databases::writer`]; `depth` is how many times functions
+    /// have set each other off until here.
     ///
     /// # Errors
     /// `Busy` where others hold it for longer than a call may wait.
-    pub(crate) async fn rows_writer(&self, env: &Env) -> Result<RowsWriter, Error> {
+    pub(crate) async fn rows_writer(&self, env: &Env, depth: u8) -> Result<RowsWriter, Error> {
         let lease = self.environments.writer(env.id(), Kind::RowsWriter).await?;
-        Ok(RowsWriter { lease: Some(lease), until: None, working: false })
+        Ok(RowsWriter { lease: Some(lease), until: None, working: false, depth })
     }
 
     /// The right to make changes by themselves for the data plane, beside others who do; nobody else writes until the
@@ -178,10 +179,10 @@ impl Databases {
     ///
     /// # Errors
     /// As [`Databases::rows_writer`].
-    pub(crate) async fn rows_turn(&self, env: &Env) -> Result<RowsTurn, Error> {
+    pub(crate) async fn rows_turn(&self, env: &Env, depth: u8) -> Result<RowsTurn, Error> {
         let until = tokio::time::Instant::now() + self.environments.limits().turn;
         let turn = Arc::new(self.environments.shared_turn(env.id()).await?);
-        Ok(RowsTurn { turn, until })
+        Ok(RowsTurn { turn, until, depth })
     }
 }
 
@@ -198,13 +199,15 @@ pub(crate) trait RunRows: Send {
 pub(crate) struct RowsTurn {
     turn: Arc<SharedTurn>,
     until: tokio::time::Instant,
+    depth: u8,
 }
 
 impl RunRows for RowsTurn {
     async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
         let connection = self.turn.connection()?;
         let queue = Some(Queue { turn: Arc::clone(&self.turn), until: self.until });
-        let bounds = Bounds { most: usize::MAX, limit: connection.limits().statement, queue };
+        let bounds =
+            Bounds { most: usize::MAX, limit: connection.limits().statement, queue, depth: self.depth };
         connection.step_kept(sql, params, bounds).await
     }
 }
@@ -245,6 +248,7 @@ pub(crate) struct RowsWriter {
     until: Option<Instant>,
     /// Set while the engine works for us, and for ever where the connection is not to be used again.
     working: bool,
+    depth: u8,
 }
 
 impl RowsWriter {
@@ -297,12 +301,12 @@ impl RowsWriter {
 
 impl RunRows for RowsWriter {
     async fn run(&mut self, sql: String, params: Vec<Value>) -> Result<Rows, Error> {
-        let until = self.until;
+        let (until, depth) = (self.until, self.depth);
         self.working = true;
         let connection = self.lease()?.connection()?;
         let most = connection.limits().statement;
         let limit = until.map_or(most, |until| until.saturating_duration_since(Instant::now()));
-        let bounds = Bounds { most: usize::MAX, limit, queue: None };
+        let bounds = Bounds { most: usize::MAX, limit, queue: None, depth };
         let result = connection.step_kept(sql, params, bounds).await;
         self.working = !connection.is_sound();
         // What is left of the transaction's time is not what the caller was given.

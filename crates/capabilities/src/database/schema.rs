@@ -153,7 +153,8 @@ async fn table(
     let of_table = [Value::from(name.as_str())];
     let triggers = ask(
         connection,
-        "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY name",
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+         AND name NOT LIKE '\\_steading\\_%' ESCAPE '\\' ORDER BY name",
         &of_table,
     )
     .await?

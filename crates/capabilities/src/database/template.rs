@@ -18,11 +18,11 @@ const HALF: &str = "main.db.new-";
 pub(super) const APPLICATION: i64 = 0x5354_4447;
 
 /// The version of the platform's own tables, in the header's user version. 0 lacks those of the app's users.
-pub(super) const LAYOUT: i64 = 4;
+pub(super) const LAYOUT: i64 = 6;
 
 /// The platform's own tables and indexes, as the engine keeps their text. The guard keeps callers from them, and each
 /// change of the schema is held against this list.
-pub(super) const TABLES: [(&str, &str); 25] = [
+pub(super) const TABLES: [(&str, &str); 28] = [
     (
         "_steading_migration",
         "CREATE TABLE _steading_migration (name TEXT PRIMARY KEY, digest TEXT NOT NULL, sql TEXT NOT NULL, \
@@ -32,11 +32,7 @@ pub(super) const TABLES: [(&str, &str); 25] = [
         "_steading_plan",
         "CREATE TABLE _steading_plan (id TEXT PRIMARY KEY, plan TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
     ),
-    (
-        "_steading_release",
-        "CREATE TABLE _steading_release (number INTEGER PRIMARY KEY, manifest TEXT NOT NULL, site TEXT, \
-         created_at INTEGER NOT NULL, note TEXT) STRICT",
-    ),
+    (RELEASE, RELEASES),
     ("_steading_state", "CREATE TABLE _steading_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT"),
     (
         "_steading_user",
@@ -117,8 +113,36 @@ pub(super) const TABLES: [(&str, &str); 25] = [
          expires_at INTEGER NOT NULL) STRICT",
     ),
     ("_steading_oauth_by_time", "CREATE INDEX _steading_oauth_by_time ON _steading_oauth (expires_at)"),
+    (
+        "_steading_event",
+        "CREATE TABLE _steading_event (seq INTEGER PRIMARY KEY, id TEXT NOT NULL DEFAULT (lower(hex(randomblob(12)))), \
+         function TEXT NOT NULL, source TEXT NOT NULL, about TEXT NOT NULL, did TEXT NOT NULL, depth INTEGER NOT NULL, \
+         at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), attempt INTEGER NOT NULL DEFAULT 0, \
+         due INTEGER NOT NULL DEFAULT 0, failed TEXT, weight INTEGER NOT NULL DEFAULT 0, upto INTEGER NOT NULL DEFAULT 0, \
+         new TEXT, old TEXT) STRICT",
+    ),
+    (
+        "_steading_event_by_lane",
+        "CREATE INDEX _steading_event_by_lane ON _steading_event (function, source, about) WHERE attempt >= 0",
+    ),
+    (
+        "_steading_event_given_up",
+        "CREATE INDEX _steading_event_given_up ON _steading_event (function) WHERE attempt < 0",
+    ),
     ("_steading_reply_by_time", "CREATE INDEX _steading_reply_by_time ON _steading_reply (created_at)"),
 ];
+
+pub(super) const RELEASE: &str = "_steading_release";
+
+const RELEASES: &str = "CREATE TABLE _steading_release (number INTEGER PRIMARY KEY, manifest TEXT NOT NULL, site TEXT, \
+     created_at INTEGER NOT NULL, note TEXT, functions TEXT) STRICT";
+
+/// The releases of layout 4 and before, as the engine keeps their text.
+pub(super) const RELEASES_BEFORE: &str = "CREATE TABLE _steading_release (number INTEGER PRIMARY KEY, \
+     manifest TEXT NOT NULL, site TEXT, created_at INTEGER NOT NULL, note TEXT) STRICT";
+
+/// Brings them over: they had no functions.
+const ADD_FUNCTIONS: &str = "ALTER TABLE _steading_release ADD COLUMN functions TEXT";
 
 const SESSION: &str = "_steading_session";
 
@@ -154,6 +178,12 @@ pub(super) async fn upgrade(connection: &mut Connection) -> Result<(), Error> {
     };
     for sql in steps {
         connection.run(Role::Platform, sql, &[], limit).await?;
+    }
+    let before = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND sql = ?2";
+    let before =
+        connection.run(Role::Platform, before, &[RELEASE.into(), RELEASES_BEFORE.into()], limit).await?;
+    if !before.rows.is_empty() {
+        connection.run(Role::Platform, ADD_FUNCTIONS, &[], limit).await?;
     }
     // What is of use for a moment alone, and had another form, begins anew.
     for (name, sql) in TABLES.iter().filter(|(name, sql)| is_table(sql) && fate(name) == Fate::Passing) {

@@ -1,12 +1,14 @@
 //! What the database of an environment does, on the real engine.
 
 mod changes;
+mod events;
 mod files;
 mod fixture;
 mod guard;
 mod layouts;
 mod loads;
 mod migrations;
+mod noted;
 mod pages;
 mod statements;
 mod together;

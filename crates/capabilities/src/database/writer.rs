@@ -1,5 +1,6 @@
 //! The one writer of an environment, held for as long as a transaction needs it.
 
+use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -7,9 +8,10 @@ use kernel::EnvId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Outcome, Text, names};
+use super::connection::{Outcome, Text, names, zero_byte};
 use super::environments::Lease;
 use super::error::Error;
+use super::events;
 use super::feed::Feed;
 use super::guard::Statement;
 use super::limits::Limits;
@@ -52,6 +54,10 @@ pub struct Writer {
     changed_schema: bool,
     /// Whether the platform or a caller has changed the schema: who watches tables hears of it.
     reshaped: bool,
+    /// Whether the triggers that note events have to be laid before the commit.
+    lifted: bool,
+    /// How deep functions have set each other off until here.
+    depth: u8,
     feed: Arc<Feed>,
 }
 
@@ -75,6 +81,8 @@ impl Writer {
             unusual: [false; 2],
             changed_schema: false,
             reshaped: false,
+            lifted: false,
+            depth: 0,
             feed,
         }
     }
@@ -108,11 +116,44 @@ impl Writer {
             Durability::Normal => "PRAGMA synchronous = NORMAL",
         };
         self.own(synchronous).await?;
+        let depth = self.depth;
+        self.lease()?.connection()?.at_depth(depth);
         self.own("BEGIN IMMEDIATE").await?;
+        // Nothing may come between: whoever goes away there would leave it open.
+        self.state = State::Open;
         self.changed_schema = false;
         self.reshaped = false;
-        self.state = State::Open;
+        self.lifted = false;
         Ok(())
+    }
+
+    /// The same for what functions do that have set each other off until here so many times; before it begins.
+    pub(crate) fn at_depth(&mut self, depth: u8) {
+        self.depth = depth;
+    }
+
+    /// Has nothing be an event of what changes from here to the end of the transaction.
+    ///
+    /// # Errors
+    /// Of the engine alone.
+    pub(crate) async fn lift_events(&mut self) -> Result<(), Error> {
+        self.working = true;
+        events::lift(self.lease()?.connection()?).await?;
+        self.working = false;
+        self.lifted = true;
+        Ok(())
+    }
+
+    /// Has events be noted as the release wants it that is current in the transaction.
+    ///
+    /// # Errors
+    /// `Listened` where a function listens to a table that is not there.
+    pub(crate) async fn lay_events(&mut self) -> Result<(), Error> {
+        self.working = true;
+        let laid = events::lay(self.lease()?.connection()?).await;
+        self.working = false;
+        self.lifted = false;
+        laid
     }
 
     /// Runs one statement in the open transaction. Use [`Role::Platform`] for `_steading_` tables alone, without
@@ -135,15 +176,15 @@ impl Writer {
     /// # Errors
     /// `Script` naming the first that fails; what ran before it stays until the caller rolls back.
     pub async fn script(&mut self, role: Role, sql: &str) -> Result<usize, Error> {
-        let mut script = Script::new(sql);
+        let mut script = Script::new(sql)?;
         while self.next(role, &mut script).await?.is_some() {}
         Ok(script.number)
     }
 
     /// Runs the next statement of a script; `None` at its end.
     pub(super) async fn next(&mut self, role: Role, script: &mut Script<'_>) -> Result<Option<Done>, Error> {
-        let rest = script.rest();
-        let result = self.statement(role, rest, &[], Text::First).await;
+        let (rest, ended) = script.rest();
+        let result = self.statement(role, rest, &[], Text::First(ended)).await;
         let (statement, outcome) = result.map_err(|source| script.failed(source))?;
         script.at += statement.end;
         if statement.empty {
@@ -162,7 +203,7 @@ impl Writer {
         role: Role,
         sql: &str,
         params: &[Value],
-        text: Text,
+        text: Text<'_>,
     ) -> Result<(Statement, Outcome), Error> {
         match self.state {
             State::Open => {}
@@ -191,7 +232,7 @@ impl Writer {
                 let mut returned = 0;
                 let changed = connection
                     .step(&statement, sql, params, |row| {
-                        if text == Text::First {
+                        if text != Text::One {
                             return Ok(ControlFlow::Continue(()));
                         }
                         if rows.is_empty() {
@@ -267,6 +308,7 @@ impl Writer {
         match committed {
             Ok(()) => {
                 self.state = State::Idle;
+                self.lease()?.connection()?.committed();
                 Ok(())
             }
             Err(error) => {
@@ -277,13 +319,14 @@ impl Writer {
     }
 
     async fn seal(&mut self) -> Result<(), Error> {
-        if !self.changed_schema {
-            return Ok(());
+        if self.changed_schema {
+            // A column more, or less, is one of its events too.
+            self.lift_events().await?;
+            self.working = true;
+            schema::sealed(self.lease()?.connection()?).await?;
+            self.working = false;
         }
-        self.working = true;
-        schema::sealed(self.lease()?.connection()?).await?;
-        self.working = false;
-        Ok(())
+        if self.lifted { self.lay_events().await } else { Ok(()) }
     }
 
     /// Undoes everything since [`Writer::begin`]; nothing where no transaction is open.
@@ -377,6 +420,8 @@ impl Drop for Writer {
 /// A text of several statements, and how far it has run.
 pub(super) struct Script<'a> {
     sql: &'a str,
+    /// The same as the engine takes it.
+    ended: CString,
     at: usize,
     number: usize,
 }
@@ -389,12 +434,19 @@ pub(super) struct Done {
 }
 
 impl<'a> Script<'a> {
-    pub const fn new(sql: &'a str) -> Self {
-        Self { sql, at: 0, number: 0 }
+    /// # Errors
+    /// Where it holds a zero byte.
+    pub fn new(sql: &'a str) -> Result<Self, Error> {
+        let ended = CString::new(sql).map_err(|nul| {
+            let source = Box::new(zero_byte(nul.nul_position()));
+            Error::Script { number: 1, source }
+        })?;
+        Ok(Self { sql, ended, at: 0, number: 0 })
     }
 
-    fn rest(&self) -> &'a str {
-        self.sql.get(self.at..).unwrap_or_default()
+    fn rest(&self) -> (&'a str, &CStr) {
+        let at = self.at.min(self.sql.len());
+        (self.sql.get(at..).unwrap_or_default(), &self.ended.as_c_str()[at..])
     }
 
     /// Whether no statement has run.

@@ -177,6 +177,29 @@ impl Blobs {
         if BlobHash::of(&bytes) == hash { Ok(bytes) } else { Err(Error::Damaged(hash)) }
     }
 
+    /// Gives a blob another name on this machine, at which everybody may read it who comes there; it takes no room of its
+    /// own, and stays when the blob is collected. It is checked against its hash before.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], [`Error::Damaged`], or the disk.
+    pub async fn link(&self, env: &Env, hash: BlobHash, place: PathBuf) -> Result<()> {
+        let bytes = self.read(env, hash).await?;
+        let blob = self.dir(env).join(hash.to_string());
+        blocking(move || {
+            let readable = || std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            std::fs::set_permissions(&blob, readable())?;
+            match std::fs::hard_link(&blob, &place) {
+                // Another file system, or one without such names.
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    std::fs::write(&place, &bytes)?;
+                    std::fs::set_permissions(&place, readable())
+                }
+                done => done,
+            }
+        })
+        .await
+    }
+
     /// The blob, or the bytes of `range` in it, as a stream. A whole blob is hashed on the way and its last
     /// bytes are held back until the hash is right, so a damaged one never arrives complete. A part cannot
     /// be checked; a `range` beyond the end is an error.

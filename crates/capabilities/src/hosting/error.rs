@@ -2,12 +2,13 @@
 
 use kernel::{BlobHash, Code};
 
+use super::files::Owner;
 use super::path::PathError;
 
 /// What most fallible functions of hosting return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure of hosting. `at` is a JSON pointer (RFC 6901) relative to the site object.
+/// A failure of hosting. `at` is a JSON pointer (RFC 6901) relative to what the files are of.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A directory of the caller's machine, which nobody but the command line can read.
@@ -23,14 +24,14 @@ pub enum Error {
     #[error("{file:?} is a file, so {below:?} cannot lie below it")]
     FileAndDirectory { at: String, file: String, below: String },
     /// Too many files.
-    #[error("the site has {count} files; the limit is {limit}")]
-    TooManyFiles { count: usize, limit: usize },
+    #[error("the {of} has {count} files; the limit is {limit}")]
+    TooManyFiles { of: Owner, count: usize, limit: usize },
     /// One file is too large.
     #[error("{path:?} has {size} bytes; the limit is {limit} for each file")]
-    FileTooLarge { at: String, path: String, size: u64, limit: u64 },
+    FileTooLarge { of: Owner, at: String, path: String, size: u64, limit: u64 },
     /// The files together are too large.
-    #[error("the site has more than {limit} bytes in all")]
-    SiteTooLarge { limit: u64 },
+    #[error("the {of} has more than {limit} bytes in all")]
+    TooManyBytes { of: Owner, limit: u64 },
     /// Text that was to be base64 and is not.
     #[error("{path:?} is not valid base64")]
     Base64 { at: String, path: String },
@@ -56,7 +57,7 @@ pub enum Error {
     #[error("the blob is larger than {limit} bytes")]
     BlobTooLarge { limit: u64 },
     /// More than the environment's blobs may have together.
-    #[error("the app's sites have {used} of {limit} bytes, and this is more")]
+    #[error("the app's sites and functions have {used} of {limit} bytes, and this is more")]
     Full { used: u64, limit: u64 },
     /// The sender stopped in the middle of an upload.
     #[error("the upload broke off")]
@@ -110,12 +111,12 @@ impl From<Error> for kernel::Error {
             Error::TooManyFiles { .. } => {
                 kernel::Error::new(Code::TooLarge, message).field("/files").hint("deploy fewer files")
             }
-            Error::FileTooLarge { at, .. } => kernel::Error::new(Code::TooLarge, message)
+            Error::FileTooLarge { of, at, .. } => kernel::Error::new(Code::TooLarge, message)
                 .field(at)
-                .hint("make the file smaller, or keep it in storage instead of the site"),
-            Error::SiteTooLarge { .. } => kernel::Error::new(Code::TooLarge, message)
+                .hint(format!("make the file smaller, or keep it in storage instead of the {of}")),
+            Error::TooManyBytes { of, .. } => kernel::Error::new(Code::TooLarge, message)
                 .field("/files")
-                .hint("keep large files in storage instead of the site"),
+                .hint(format!("keep large files in storage instead of the {of}")),
             Error::Base64 { at, .. } => {
                 invalid(at).hint("use the standard alphabet (RFC 4648 §4), without line breaks")
             }

@@ -1,5 +1,6 @@
 //! What makes a site, what is refused and where, and what differs between two.
 
+use bytes::Bytes;
 use kernel::{EnvId, TenantId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -167,7 +168,7 @@ async fn a_site_over_its_limits_is_refused_before_anything_is_stored() {
     assert!(matches!(refused, Err(Error::FileTooLarge { size: 5, limit: 4, .. })));
     let uploaded = ground.blobs.put(&ground.env, Bytes::from_static(b"1234")).await.unwrap();
     let refused = ground.prepare(json!({ "files": { "a": { "sha256": uploaded }, "b": "123" } })).await;
-    assert!(matches!(refused, Err(Error::SiteTooLarge { limit: 6 })));
+    assert!(matches!(refused, Err(Error::TooManyBytes { limit: 6, .. })));
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ impl JsonSchema for FileSpec {
 }
 
 /// `text` as one reference token of a JSON pointer (RFC 6901 §3).
-pub(super) fn pointer_escape(text: &str) -> String {
+pub(crate) fn pointer_escape(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 

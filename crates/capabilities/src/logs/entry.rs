@@ -35,6 +35,10 @@ pub enum Source {
     Mail,
     /// Signing in.
     Auth,
+    /// What functions say, and what becomes of them.
+    Function,
+    /// What services say, and what becomes of them.
+    Service,
     /// What sandboxes ask for and are refused.
     Sandbox,
     /// The log itself.

@@ -178,7 +178,8 @@ async fn a_crowd_of_visits_pushes_out_nothing_but_visits() {
         let level = if at % 2 == 0 { Level::Info } else { Level::Warn };
         said(at, level, Source::Edge, "GET /none");
         said(at, Level::Warn, Source::Auth, "a wrong password");
-        if at % 100 == 0 {
+        // Not on and on: each time, what was dropped by then is told, in the same few bytes.
+        if at % 100 == 0 && at <= 2_000 {
             logs.flush().await;
         }
     }

@@ -140,26 +140,43 @@ impl Logs {
     ///
     /// Callers keep query strings, headers, bodies and secrets out of entries.
     pub fn append(&self, env: &Env, entry: Entry) {
-        self.take(env.id(), Part::of(entry.source, entry.level), entry.level, &entry.into_line());
+        let (of, level) = ((env.id(), Part::of(entry.source, entry.level)), entry.level);
+        if self.admits(of, level) {
+            self.take(of, &entry.into_line());
+        }
     }
 
-    /// As [`Logs::append`], of a request to the app's host.
-    pub fn visited(&self, env: &Env, visit: &Visited<'_>) {
-        self.take(env.id(), Part::of(Source::Edge, visit.level), visit.level, &visit.to_line());
+    /// As [`Logs::append`], of a request to the app's host, which is not made into an entry where none is taken.
+    pub fn visited<'a>(&self, env: &Env, level: Level, visit: impl FnOnce() -> Visited<'a>) {
+        let of = (env.id(), Part::of(Source::Edge, level));
+        if self.admits(of, level) {
+            self.take(of, &visit().to_line());
+        }
     }
 
-    fn take(&self, env: EnvId, part: Part, level: Level, line: &[u8]) {
-        let (of, now) = ((env, part), Instant::now());
+    /// Whether the pace of a part lets one more in; what it does not is counted.
+    fn admits(&self, of: (EnvId, Part), level: Level) -> bool {
+        let now = Instant::now();
+        let mut waiting = self.waiting();
+        let paced = waiting.paced.entry(of).or_insert_with(|| Paced::new(now));
+        let is_admitted = paced.admits(level, self.inner.pace, now);
+        if !is_admitted {
+            paced.dropped += 1;
+            drop(waiting);
+            self.inner.arrived.notify_one();
+        }
+        is_admitted
+    }
+
+    fn take(&self, of: (EnvId, Part), line: &[u8]) {
         let mut waiting = self.waiting();
         let Waiting { bytes, lines, paced } = &mut *waiting;
-        let paced = paced.entry(of).or_insert_with(|| Paced::new(now));
         let lines = lines.entry(of).or_default();
-        let has_room = *bytes + line.len() <= MAX_WAITING_IN_ALL && lines.len() + line.len() <= MAX_WAITING;
-        if has_room && paced.admits(level, self.inner.pace, now) {
+        if *bytes + line.len() <= MAX_WAITING_IN_ALL && lines.len() + line.len() <= MAX_WAITING {
             lines.extend_from_slice(line);
             *bytes += line.len();
         } else {
-            paced.dropped += 1;
+            paced.entry(of).or_insert_with(|| Paced::new(Instant::now())).dropped += 1;
         }
         drop(waiting);
         self.inner.arrived.notify_one();

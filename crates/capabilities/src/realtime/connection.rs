@@ -21,7 +21,7 @@ use crate::auth::Held;
 const DECIDED: Duration = Duration::from_secs(1);
 
 /// How often a platform key is recognized again.
-const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A connection. Dropped, it leaves everything.
 pub struct Connection {

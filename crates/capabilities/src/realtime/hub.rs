@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kernel::{Code, Env, Error, Result, Secret};
+use kernel::{Code, Env, Error, LimitScope, Result, Secret};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -120,7 +120,11 @@ impl Hub {
             return Err(Error::new(Code::RateLimited, "the app has too many open connections")
                 .hint("close those that are not needed, or try again later")
                 .retry_after(self.limits().idle)
-                .limit(self.limits().full("connections", self.limits().connections)));
+                .limit(self.limits().full(
+                    "connections",
+                    LimitScope::Environment,
+                    self.limits().connections,
+                )));
         }
         state.last += 1;
         let id = state.last;

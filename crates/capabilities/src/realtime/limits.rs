@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernel::LimitInfo;
+use kernel::{LimitInfo, LimitScope};
 
 /// Bounds for one process and for each of its environments, connections and channels.
 #[derive(Debug, Clone)]
@@ -53,9 +53,9 @@ pub struct RealtimeLimits {
 impl RealtimeLimits {
     /// What is said of a bound on how many are open at once: one that is left is known to be gone when it has been silent
     /// for so long.
-    pub(super) fn full(&self, name: &'static str, quota: usize) -> LimitInfo {
-        let seconds = self.idle.as_secs();
-        LimitInfo { name, quota: quota as u64, window_s: seconds, remaining: 0, reset_s: seconds }
+    pub(super) fn full(&self, name: &'static str, scope: LimitScope, most: usize) -> LimitInfo {
+        let unit = if name.ends_with("subscriptions") { "subscriptions" } else { "connections" };
+        LimitInfo::new(name, scope, most as u64, unit).reset(self.idle.as_secs())
     }
 }
 

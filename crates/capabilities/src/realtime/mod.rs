@@ -19,7 +19,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kernel::{Code, Env, EnvId, Error, Result, Secret};
+use kernel::{Code, Env, EnvId, Error, LimitScope, Result, Secret};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,7 @@ use self::hub::Hub;
 use self::outbox::Waiting;
 use self::spec::Act;
 use self::tickets::Tickets;
+pub use self::tickets::is_ticket;
 use crate::access::Guest;
 use crate::auth::{Auth, Rate, Throttle, network};
 use crate::database::{Client, Databases};
@@ -88,8 +89,12 @@ impl Realtime {
         let tickets = Tickets::new(limits.ticket, (limits.tickets, limits.tickets_of_client));
         let waiting = Arc::new(Waiting::new(limits.waiting_bytes_in_all));
         let burst = NonZeroU32::new(limits.messages).unwrap_or(NonZeroU32::MIN);
-        let said =
-            Throttle::new("broadcasts", Rate { burst, every: Duration::from_secs(1) / burst.get() }, SENDERS);
+        let said = Throttle::new(
+            "broadcasts",
+            LimitScope::User,
+            Rate { burst, every: Duration::from_secs(1) / burst.get() },
+            SENDERS,
+        );
         let tasks = TaskTracker::new();
         let services = Arc::new(Services { databases, live, auth, limits, tasks, waiting, said });
         Self(Arc::new(Inner { services, hubs: Mutex::default(), clients: Arc::default(), tickets, stopping }))
@@ -193,6 +198,12 @@ impl Realtime {
         hub.permit(&app, Act::Send, &message.channel, guest.subject()).await?;
         let said = said(message, &json!({ "id": null, "user": guest.subject().uid() }));
         Ok(hub.channels(|channels| channels.broadcast(&message.channel, None, &said)))
+    }
+
+    /// The environments that somebody is connected to.
+    #[must_use]
+    pub fn environments(&self) -> Vec<EnvId> {
+        self.0.hubs().keys().copied().collect()
     }
 
     /// Ends what is open in an environment that is deleted.
@@ -315,7 +326,11 @@ impl Seat {
                 return Err(Error::new(Code::RateLimited, "too many connections are open from this address")
                     .hint("close those that are not needed")
                     .retry_after(limits.idle)
-                    .limit(limits.full("client_connections", limits.connections_of_client)));
+                    .limit(limits.full(
+                        "client_connections",
+                        LimitScope::Address,
+                        limits.connections_of_client,
+                    )));
             }
             taken.connections += 1;
         }
@@ -338,7 +353,11 @@ impl Seat {
                 )
                 .hint("end those that are not needed")
                 .retry_after(limits.idle)
-                .limit(limits.full("client_subscriptions", limits.subscriptions_of_client)));
+                .limit(limits.full(
+                    "client_subscriptions",
+                    LimitScope::Address,
+                    limits.subscriptions_of_client,
+                )));
             }
             taken.subscriptions = others + count;
         }

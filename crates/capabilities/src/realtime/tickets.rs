@@ -13,6 +13,12 @@ use sha2::{Digest as _, Sha256};
 /// What tickets begin with, so that secret scanners find them.
 const PREFIX: &str = "stead_tk_";
 
+/// Whether a text looks like a ticket.
+#[must_use]
+pub fn is_ticket(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// So few environments are never worth a walk.
 const FEW: usize = 1_024;
 

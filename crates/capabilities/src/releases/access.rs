@@ -4,8 +4,9 @@ use kernel::{Code, Env, Error, Result};
 use tokio_util::sync::CancellationToken;
 
 use super::column::{Column, OnDelete};
+use super::goal::Goal;
 use super::manifest::Table;
-use super::rehearsal::{Goal, Rehearsal, Release, rehearse};
+use super::rehearsal::{Rehearsal, Release, rehearse};
 use super::{Applied, Releases, lossy};
 use crate::access::{self, AccessSpec, Explanation, Matrix, Operation, Question};
 use crate::database::{Durability, Writer};

@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::describe::Description;
+use super::events::OFF;
 use crate::access::{self, Finding, Indexed, Mend};
 use crate::database::Schema;
-use crate::routes::{Route, Who};
+use crate::functions::Access;
+use crate::routes::{Route, Target, Who};
 use crate::rows::{App, BUCKET, Method, TableModel};
 
 /// Findings, and the call that mends them.
@@ -33,7 +35,8 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
         (None, Some(route)) => {
             Some(format!("{} is for who is signed in, and nobody can sign in", route.text))
         }
-        (None, None) => None,
+        (None, None) => lonely(described, app)
+            .map(|name| format!("the function {name} is for who is signed in, and nobody can sign in")),
     };
     if let Some(found) = found.filter(|_| nobody) {
         let call = json!({ "methods": ["anonymous", "password"] });
@@ -84,8 +87,25 @@ pub(super) fn advice(described: &Description, schema: &Schema, app: &App) -> Vec
             add(&mut advice, found, format!("app_apply {}", json!({ "manifest": { "realtime": realtime } })));
         }
     }
+    if described.schedules.values().any(|schedule| schedule.held) {
+        let found = "no schedule runs in this copy of an app, this has them run here too".to_owned();
+        add(&mut advice, found, "app_apply with the `schedules` of its manifest".to_owned());
+    }
+    if described.functions.values().any(|function| function.events.iter().any(|it| it == OFF)) {
+        let found =
+            "functions are told of no events in this copy of an app, this has them be told".to_owned();
+        add(&mut advice, found, "app_apply with the `functions` of its manifest".to_owned());
+    }
     unindexed(schema, &indexed, &mut advice);
     advice.into_iter().map(|Piece { found, call }| format!("{}: {call}", found.join("; "))).collect()
+}
+
+/// A function that nobody but who is signed in reaches.
+fn lonely<'a>(described: &'a Description, app: &App) -> Option<&'a String> {
+    let mut functions = described.functions.iter().filter(|(_, it)| it.access == Access::SignedIn);
+    let is_led_to =
+        |name: &str| app.routes.iter().any(|it| matches!(&it.to, Target::Function(to) if to == name));
+    functions.find(|(name, _)| !is_led_to(name)).map(|(name, _)| name)
 }
 
 /// References that every deletion of what they refer to has to look for in the whole table.

@@ -10,13 +10,21 @@ use super::column::{Column, Default};
 use super::live::Served;
 use super::manifest::Table;
 use super::rehearsal::Release;
+use crate::functions::Access;
 use crate::rows::{App, ColumnModel, DefaultValue, LiveApps, TableModel, Type};
 
 impl Release {
     /// What is served for this release.
     pub(crate) fn served(&self) -> Result<Arc<Served>> {
         let app = Arc::new(self.app()?);
-        Ok(Arc::new(Served { release: self.number, site: self.site.clone().unwrap_or_default(), app }))
+        let functions = self.functions.iter();
+        Ok(Arc::new(Served {
+            release: self.number,
+            site: self.site.clone().unwrap_or_default(),
+            functions: functions.map(|(name, it)| (name.clone(), Arc::new(it.clone()))).collect(),
+            variables: Arc::new(self.manifest.variables.clone().unwrap_or_default()),
+            app,
+        }))
     }
 
     /// The tables with their rules, and how people sign in.
@@ -27,7 +35,10 @@ impl Release {
         let realtime =
             self.manifest.realtime.as_ref().map(|spec| spec.rules(&models)).transpose()?.unwrap_or_default();
         let tables = tables.iter().zip(models).map(|(table, model)| (table.name.folded(), Arc::new(model)));
-        Ok(App { tables: tables.collect(), buckets: self.buckets()?, auth, realtime, routes: self.routes()? })
+        let (buckets, routes) = (self.buckets()?, self.routes()?);
+        let access = self.functions.iter().map(|(name, it)| (name.clone(), (it.kind(), it.settings.access)));
+        let functions = access.filter(|(_, (_, access))| *access != Access::Service).collect();
+        Ok(App { functions, tables: tables.collect(), buckets, auth, realtime, routes })
     }
 }
 

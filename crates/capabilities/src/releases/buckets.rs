@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::change::{Action, Draft, EffectKind};
 use super::describe::BucketInfo;
-use super::rehearsal::{Goal, Release, rehearse};
+use super::goal::Goal;
+use super::rehearsal::{Release, rehearse};
 use super::tables::{Guarded, Surplus, privilege};
 use super::{Applied, Releases, lossy};
 use crate::access::AccessSpec;

@@ -13,12 +13,16 @@ use super::advice::advice;
 use super::auth_spec::AuthSpec;
 use super::buckets;
 use super::declared::words;
+use super::described_service::ServiceInfo;
 use super::keeping::{BackupSpec, LifecycleSpec, Period};
 use super::manifest::{Kind, Table};
 use super::rehearsal::Release;
+use super::schedules::ScheduleInfo;
 use crate::access::AccessSpec;
 use crate::auth::{Auth, Custom};
 use crate::database::Table as LiveTable;
+use crate::functions::{Access, Function, FunctionName, Runs, Runtime, Settings};
+use crate::hosting::SitePath;
 use crate::realtime::RealtimeSpec;
 use crate::rows::{Method, Mfa, PhoneAdapter, SignUp, Theme};
 
@@ -46,6 +50,18 @@ pub struct Description {
     /// The site, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteInfo>,
+    /// Function name → function.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub functions: IndexMap<String, FunctionInfo>,
+    /// Schedule name → schedule.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub schedules: IndexMap<String, ScheduleInfo>,
+    /// Service name → service.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub services: IndexMap<String, ServiceInfo>,
+    /// Names of the variables that all functions and services get.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
     /// How people sign in, where the app says so or has users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthInfo>,
@@ -198,6 +214,80 @@ pub struct SiteInfo {
     pub spa: bool,
 }
 
+/// One function.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct FunctionInfo {
+    /// The same as long as the same code runs on the same runtime.
+    pub version: String,
+    /// What it runs on.
+    pub runtime: Runtime,
+    /// Who may ask it at its path.
+    pub access: Access,
+    /// Its own path below the app's URL.
+    pub path: String,
+    /// The file that exports the handlers, where it was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Paths of its files.
+    pub files: Vec<String>,
+    /// Names of its own variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<String>,
+    /// Names of the secrets that it gets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Memory of one process, where it is not 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// Seconds until its answer must have begun, where they are not 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u32>,
+    /// Requests that one process works on at once, where they are not 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Processes at once, where they are not 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<u32>,
+    /// What it is told of when it has happened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+    /// How many of its events it was not told of yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting: u64,
+    /// The last event that it was told of in vain, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl FunctionInfo {
+    /// What may be long.
+    pub fn lists_mut(&mut self) -> [&mut Vec<String>; 4] {
+        [&mut self.files, &mut self.variables, &mut self.secrets, &mut self.events]
+    }
+
+    fn of(name: &FunctionName, function: &Function, runtime: Runtime, entry: Option<&SitePath>) -> Self {
+        let Settings { access, variables, secrets, memory_mb, timeout_s, concurrency, max_instances, .. } =
+            function.settings.clone();
+        Self {
+            version: function.version(),
+            runtime,
+            access,
+            path: function.path(name),
+            entry: entry.map(ToString::to_string),
+            files: function.sources.files.keys().map(ToString::to_string).collect(),
+            variables: variables.into_keys().collect(),
+            secrets,
+            memory_mb,
+            timeout_s,
+            concurrency,
+            max_instances,
+            events: function.settings.events.iter().map(ToString::to_string).collect(),
+            waiting: 0,
+            failed: None,
+        }
+    }
+}
+
 impl Releases {
     /// Describes the environment.
     ///
@@ -234,6 +324,20 @@ impl Releases {
             paths: site.files.keys().map(ToString::to_string).collect(),
             spa: site.spa,
         });
+        let (mut functions, mut services) = (IndexMap::new(), IndexMap::new());
+        for (name, it) in &current.functions {
+            match &it.sources.runs {
+                Runs::Function { runtime, entry } => {
+                    let info = FunctionInfo::of(name, it, *runtime, entry.as_ref());
+                    functions.insert(name.to_string(), info);
+                }
+                Runs::Service { service } => {
+                    services.insert(name.to_string(), ServiceInfo::of(name, it, service));
+                }
+            }
+        }
+        self.waiting(env, &mut functions).await?;
+        let schedules = self.scheduled(env).await?.described();
         let (users, mails) = Auth::count(&self.databases, env).await?;
         let auth = current.manifest.auth.clone();
         let auth = (auth.is_some() || users > 0).then(|| {
@@ -278,6 +382,10 @@ impl Releases {
             buckets,
             migrations: migrations.iter().filter_map(|r| r.first()?.as_str().map(str::to_owned)).collect(),
             site,
+            functions,
+            services,
+            schedules,
+            variables: current.manifest.variables.unwrap_or_default().into_keys().collect(),
             auth,
             realtime: current.manifest.realtime,
             backups: current.manifest.backups.map(|BackupSpec { every, keep, age }| BackupInfo {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use kernel::{Code, Env, EnvId, Error, Result};
 
 use super::change::{Action, Change, Draft, Effect, EffectKind};
-use super::rehearsal::{Goal, Rehearsal, Release, rehearse};
+use super::goal::Goal;
+use super::rehearsal::{Rehearsal, Release, rehearse};
 use super::{Releases, Served};
 use crate::database::{self, Writer};
 use crate::domains::Domains;

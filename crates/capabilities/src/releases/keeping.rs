@@ -38,7 +38,7 @@ pub struct LifecycleSpec {
     /// Releases, and the files that only they need (default: 100 are kept).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub releases: Option<Keep>,
-    /// Contents of sites that no release, plan or snapshot needs; `age` is how long an upload may wait for its release
+    /// Contents of sites and functions that no release, plan or snapshot needs; `age` is how long an upload may wait for its release
     /// (default 1h, at most 30d).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blobs: Option<Keep>,
@@ -182,7 +182,7 @@ impl LifecycleSpec {
         self.releases.and_then(|it| it.keep).unwrap_or(RELEASES)
     }
 
-    /// How long contents of sites stay that nothing needs.
+    /// How long contents stay that nothing needs.
     pub(crate) fn blobs_grace(&self) -> Duration {
         self.blobs.and_then(|it| it.age).map_or(DEFAULT_GRACE, Period::duration)
     }

@@ -1,6 +1,6 @@
 //! Which release answers at an app's address: a cache over the pointers in the environments' own databases.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::Releases;
 use super::rehearsal::Release;
+use crate::functions::{Function, FunctionName};
 use crate::hosting::Site;
 use crate::rows::App;
 
-/// How many files of sites the cache holds before the least used sites are forgotten.
+/// How many files of sites and functions the cache holds before the least used are forgotten.
 const CACHED_FILES: u64 = 100_000;
 
 /// What is served for one release of one environment.
@@ -25,6 +26,10 @@ pub struct Served {
     pub release: u64,
     /// Its site; the default one where the release has none.
     pub site: Site,
+    /// Its functions.
+    pub functions: BTreeMap<FunctionName, Arc<Function>>,
+    /// The variables that all of them get.
+    pub variables: Arc<BTreeMap<String, String>>,
     /// Its tables and how people sign in.
     pub app: Arc<App>,
 }
@@ -50,7 +55,12 @@ struct ByFiles;
 
 impl Weighter<EnvId, Option<Arc<Served>>> for ByFiles {
     fn weight(&self, _: &EnvId, served: &Option<Arc<Served>>) -> u64 {
-        10 + served.as_ref().map_or(0, |served| served.site.files.len() + served.app.tables.len()) as u64
+        let files = |served: &Arc<Served>| {
+            let of_functions: usize =
+                served.functions.values().map(|function| function.sizes().count()).sum();
+            served.site.files.len() + of_functions + served.app.tables.len()
+        };
+        10 + served.as_ref().map_or(0, files) as u64
     }
 }
 
@@ -61,6 +71,20 @@ impl Releases {
     /// The environment's database cannot be read.
     pub async fn live(&self, env: &Env) -> Result<Option<Arc<Served>>> {
         self.live.get(env.id(), self.load(env, Release::CURRENT, &[])).await
+    }
+
+    /// What the environment's database says that answers, whatever is on trial, and as soon as it says so.
+    ///
+    /// # Errors
+    /// The environment's database cannot be read.
+    pub async fn committed(&self, env: &Env) -> Result<Option<Arc<Served>>> {
+        let known = self.live.committed(env.id(), self.load(env, Release::CURRENT, &[])).await?;
+        let rows = self.databases.platform_query(env, Release::POINTER, &[]).await?;
+        let number = rows.first().and_then(|row| row.first()?.as_u64());
+        if known.as_ref().map(|known| known.release) == number {
+            return Ok(known);
+        }
+        self.load(env, Release::CURRENT, &[]).await
     }
 
     /// An earlier or the current release, for its preview.
@@ -84,6 +108,7 @@ impl Releases {
     /// Forgets an environment that is deleted.
     pub fn forget(&self, env: EnvId) {
         self.live.forget(env);
+        self.lately.forget(env);
     }
 }
 

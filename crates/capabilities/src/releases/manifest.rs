@@ -12,10 +12,12 @@ use super::column::{Column, ColumnSpec, Type};
 use super::keeping::{BackupSpec, LifecycleSpec};
 use super::names::{ColumnName, JsonPath, TableName};
 use crate::access::{AccessSpec, Expr, Rules, TestSpec};
+use crate::functions::{FunctionName, FunctionSpec, ServiceSpec};
 use crate::hosting::SiteSpec;
 use crate::realtime::RealtimeSpec;
 use crate::routes::RoutesSpec;
 use crate::rows::TableModel;
+use crate::schedules::Schedules;
 use crate::storage::StorageSpec;
 
 /// An app. A section that is left out stays as it is; an empty one is emptied.
@@ -40,6 +42,19 @@ pub struct Manifest {
     /// The static site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteSpec>,
+    /// Name → function: code that answers requests at /_/fn/{name}, and where `routes` lead to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<BTreeMap<FunctionName, FunctionSpec>>,
+    /// Name → service: a command of any language that listens at $PORT and answers at /_/svc/{name}, and where `routes` lead to
+    /// it. No function has the name of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<BTreeMap<FunctionName, ServiceSpec>>,
+    /// Variables that all functions and services get, as `env.NAME`; what is not to be read belongs into secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables: Option<BTreeMap<String, String>>,
+    /// Name → schedule: when a function is asked without anybody asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<Schedules>,
     /// Pattern of a path → what answers there, for whom, and how often: `/api/todos/*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<RoutesSpec>,
@@ -370,6 +385,10 @@ impl Manifest {
             storage: self.storage.or_else(|| base.storage.clone()),
             realtime: self.realtime.or_else(|| base.realtime.clone()),
             site: self.site.or_else(|| base.site.clone()),
+            functions: self.functions.or_else(|| base.functions.clone()),
+            services: self.services.or_else(|| base.services.clone()),
+            variables: self.variables.or_else(|| base.variables.clone()),
+            schedules: self.schedules.or_else(|| base.schedules.clone()),
             routes: self.routes.or_else(|| base.routes.clone()),
             domains: self.domains.or_else(|| base.domains.clone()),
             secrets: self.secrets.or_else(|| base.secrets.clone()),

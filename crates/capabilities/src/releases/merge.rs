@@ -5,18 +5,19 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::entrusting::SET_FIRST;
+use super::goal::Goal;
 use super::manifest::{Manifest, MigrationSpec};
-use super::rehearsal::{Goal, Release};
 use super::{Applied, Plan, Releases};
+use crate::functions::Functions;
 use crate::hosting::Site;
 
 /// What the two sides have come from, and what the other has become.
 #[derive(Debug)]
 pub(crate) struct Sides {
-    /// The manifest and the site that both began with.
-    pub base: [Value; 2],
+    /// The manifest, the site and the functions that both began with.
+    pub base: [Value; 3],
     /// Those of the other side now.
-    pub theirs: [Value; 2],
+    pub theirs: [Value; 3],
     /// The migrations that have run on the other side: name, digest, SQL.
     pub migrations: Vec<[String; 3]>,
 }
@@ -39,16 +40,18 @@ impl Releases {
     /// # Errors
     /// The database cannot be read.
     pub(crate) async fn merge(&self, env: &Env, sides: Sides, secrets: &[String]) -> Result<Merged> {
-        let current = self.databases.platform_query(env, Release::CURRENT, &[]).await?;
-        let current = current.into_iter().next().map_or(Ok(Release::default()), Release::read)?;
-        let ours = [&json!(current.manifest), &json!(current.site)].map(Clone::clone);
+        let current = self.current(env).await?;
+        let ours = [json!(current.manifest), json!(current.site), json!(current.functions)];
         let mut merge = Merge::default();
         let mut merged = Vec::new();
-        for (at, part) in ["", "/site"].into_iter().enumerate() {
+        for (at, part) in ["", "/site", "/functions"].into_iter().enumerate() {
             let [base, ours, theirs] = [&sides.base[at], &ours[at], &sides.theirs[at]].map(some);
             let place: Vec<String> = part.split('/').skip(1).map(str::to_owned).collect();
             merged.push(merge.value(&place, base, ours, theirs).unwrap_or_default());
         }
+        let functions: Option<Functions> =
+            serde_json::from_value(merged.pop().unwrap_or_default()).map_err(Error::internal)?;
+        let functions = functions.unwrap_or_default();
         let site: Option<Site> =
             serde_json::from_value(merged.pop().unwrap_or_default()).map_err(Error::internal)?;
         let manifest = merged.pop().filter(|it| !it.is_null()).unwrap_or_else(|| json!({}));
@@ -61,10 +64,20 @@ impl Releases {
             let at = missing.pointer().unwrap_or_default();
             merge.conflicts.push(format!("/auth{at}: {}: {SET_FIRST}", missing.message()));
         }
+        for (name, function) in &functions {
+            if let Err(missing) = function.settings.has_secrets(secrets) {
+                let at = missing.pointer().unwrap_or_default();
+                merge.conflicts.push(format!(
+                    "{}{at}: {}: {SET_FIRST}",
+                    function.place(name),
+                    missing.message()
+                ));
+            }
+        }
         // Domains belong to the place, not to the app: a branch has none of its parent's, and brings none.
         manifest.domains = current.manifest.domains;
         let site = site.filter(|site| *site != Site::default());
-        let goal = Goal::Whole { manifest: Box::new(manifest), site };
+        let goal = Goal::Whole { manifest: Box::new(manifest), site, functions };
         Ok(Merged { goal, conflicts: merge.conflicts })
     }
 
@@ -117,12 +130,9 @@ impl Releases {
 }
 
 impl Merged {
-    /// The blobs that its site needs.
+    /// The blobs that its site and its functions need.
     pub fn blobs(&self) -> std::collections::HashSet<BlobHash> {
-        match &self.goal {
-            Goal::Whole { site, .. } => site.iter().flat_map(Site::blobs).collect(),
-            _ => Default::default(),
-        }
+        self.goal.blobs()
     }
 }
 
@@ -218,6 +228,7 @@ fn is_whole(place: &[String]) -> bool {
             | ["realtime", _, _, ..]
             | ["routes", _, ..]
             | ["site", "files", _, ..]
+            | ["functions" | "schedules", _, ..]
     )
 }
 

@@ -5,17 +5,24 @@ mod advice;
 mod alter;
 mod app;
 mod auth_spec;
+mod beside;
 mod buckets;
+mod building;
 mod change;
 mod column;
 mod convert;
 mod ddl;
 mod declared;
 mod describe;
+mod described_service;
 mod domains;
 mod door;
 mod entrusting;
+mod events;
+mod functions;
+mod goal;
 mod keeping;
+mod lately;
 mod live;
 mod manifest;
 pub(crate) mod merge;
@@ -26,8 +33,11 @@ pub(crate) mod past;
 mod plans;
 mod rehearsal;
 mod routes;
+mod running;
+mod schedules;
 mod tables;
 mod title;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,20 +48,36 @@ use tokio_util::sync::CancellationToken;
 pub use access::AccessSet;
 pub use auth_spec::{AuthChange, AuthSpec};
 pub use buckets::BucketChange;
+pub use building::CodeChange;
 pub use change::{Action, Change, Effect, EffectKind};
-pub use describe::{AuthInfo, BackupInfo, BucketInfo, Description, ReleaseInfo, SiteInfo, TableInfo};
+pub use describe::{
+    AuthInfo, BackupInfo, BucketInfo, Description, FunctionInfo, ReleaseInfo, SiteInfo, TableInfo,
+};
+pub use described_service::ServiceInfo;
 pub use keeping::{BackupSpec, Keep, LifecycleSpec, Period};
 pub use live::{LiveCheck, Served};
 pub use manifest::{DatabaseSpec, Manifest, MigrationSpec, TableSpec};
+pub use schedules::{ScheduleInfo, Scheduled};
+pub use wanted::{Removal, Wanted};
+
+pub(crate) use ddl::NOW;
+pub(crate) use door::is_secret;
+pub(crate) use entrusting::SET_FIRST;
+pub(crate) use schedules::HOLD;
 pub(crate) use title::is_title;
 
 use crate::database::{Databases, Durability, Writer};
-use crate::hosting::{Blobs, FileSpec, Site, SiteSpec, Sites};
+use crate::functions::Builder;
+use crate::hosting::{Blobs, FileSpec, SiteSpec, Sites};
 use crate::logs::{Entry, Level, Logs, Source};
 use crate::storage::Contents;
+use building::unless;
+use goal::Goal;
+use lately::Lately;
 use live::Live;
 use plans::{Stored, lossy};
-use rehearsal::{Goal, Rehearsal, Release, rehearse};
+use rehearsal::{Rehearsal, Release, rehearse};
+use running::{Until, may_lead};
 
 /// The releases of every environment.
 pub struct Releases {
@@ -63,6 +89,8 @@ pub struct Releases {
     check: Arc<dyn LiveCheck>,
     domains: Option<Arc<crate::domains::Domains>>,
     contents: Option<Contents>,
+    builder: Option<Arc<dyn Builder>>,
+    lately: Lately,
 }
 
 /// A plan, as it is shown.
@@ -93,36 +121,6 @@ pub struct Applied {
     pub effects: Vec<Effect>,
 }
 
-/// What [`Releases::apply`] is given.
-#[derive(Debug)]
-pub enum Wanted {
-    /// A manifest, which loses no data.
-    Manifest(Box<Manifest>),
-    /// A plan that was shown, with its confirmation where it loses data.
-    Plan { id: PlanId, confirm: Option<String> },
-}
-
-/// What can be removed from an app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removal {
-    /// One table, in a manifest or not.
-    Table(String),
-    /// The site.
-    Site,
-    /// One bucket, with its files.
-    Bucket(String),
-}
-
-impl Removal {
-    fn goal(&self) -> Goal {
-        match self {
-            Removal::Table(name) => Goal::DropTable { name: name.clone() },
-            Removal::Bucket(name) => Goal::DropBucket { name: name.clone() },
-            Removal::Site => Goal::Apply { manifest: Box::default(), site: Some(Site::default()) },
-        }
-    }
-}
-
 impl Plan {
     /// What [`Releases::remove`] wants to hear.
     #[must_use]
@@ -148,16 +146,18 @@ impl Releases {
             check,
             domains: None,
             contents: None,
+            builder: None,
+            lately: Lately::default(),
         }
     }
 
-    /// What applying `manifest` would do, tried out in a transaction that is rolled back. `secrets` are the names
-    /// of those that the app can use.
+    /// What applying `manifest` would do, tried out in a transaction that is rolled back. Its functions are built, and not
+    /// started: a plan runs nothing. `secrets` are the names of those that the app can use.
     ///
     /// # Errors
     /// What is wrong with the manifest, with a pointer into it, or why it cannot be applied to what is there.
     pub async fn plan(&self, env: &Env, manifest: Manifest, secrets: &[String]) -> Result<Plan> {
-        let goal = self.goal(env, manifest, secrets).await?;
+        let goal = self.goal(env, manifest, secrets, Until::Built).await?;
         self.plan_goal(env, goal).await
     }
 
@@ -174,6 +174,7 @@ impl Releases {
     }
 
     async fn plan_goal(&self, env: &Env, goal: Goal) -> Result<Plan> {
+        may_lead(env, &goal, &self.current(env).await?)?;
         let mut db = self.databases.writer(env).await?;
         let rehearsal = self.observed(env, &mut db, &goal, "").await?;
         db.rollback().await?;
@@ -203,7 +204,7 @@ impl Releases {
     ) -> Result<Applied> {
         match wanted {
             Wanted::Manifest(manifest) => {
-                let goal = self.goal(env, *manifest, secrets).await?;
+                let goal = unless(cancel, self.goal(env, *manifest, secrets, Until::Started)).await?;
                 let mut db = self.writer(env, cancel).await?;
                 let rehearsal = self.observed(env, &mut db, &goal, "").await?;
                 if rehearsal.losses().next().is_some() {
@@ -230,11 +231,16 @@ impl Releases {
         db.begin(Durability::Normal).await?;
         let stored = Stored::load(&mut db, id).await?;
         let applied = Release::applied_as(&mut db, &note).await?;
+        let base = Release::current(&mut db).await?;
         db.rollback().await?;
+        drop(db);
         if let Some(release) = applied {
             return Ok(Applied { release, changed: false, changes: Vec::new(), effects: Vec::new() });
         }
         stored.confirmed(confirm)?;
+        may_lead(env, &stored.goal, &base)?;
+        unless(cancel, self.planned_started(env, &stored.goal, &base)).await?;
+        let mut db = self.writer(env, cancel).await?;
         let rehearsal = self.observed(env, &mut db, &stored.goal, &note).await?;
         let judged = stored.observed.unmoved(&rehearsal.observed).and_then(|()| {
             if !rehearsal.losses().eq(stored.losses.iter()) {
@@ -326,7 +332,8 @@ impl Releases {
             site.headers = before.headers;
             site.redirects = before.redirects;
         }
-        let goal = Goal::Apply { manifest: Box::default(), site: Some(site) };
+        let goal =
+            Goal::Apply { manifest: Box::default(), site: Some(site), functions: None, services: None };
         let rehearsal = rehearse(&mut db, &goal, "").await?;
         self.finish(env, db, rehearsal, cancel).await
     }
@@ -349,8 +356,8 @@ impl Releases {
         let auth = current.manifest.auth.unwrap_or_default().with(change).checked()?;
         auth.has_secrets(secrets)?;
         let manifest = Manifest { auth: Some(auth.clone()), ..Manifest::default() };
-        let rehearsal =
-            rehearse(&mut db, &Goal::Apply { manifest: Box::new(manifest), site: None }, "").await?;
+        let goal = Goal::Apply { manifest: Box::new(manifest), site: None, functions: None, services: None };
+        let rehearsal = rehearse(&mut db, &goal, "").await?;
         Ok((self.finish(env, db, rehearsal, cancel).await?, auth))
     }
 
@@ -391,7 +398,7 @@ impl Releases {
 
     async fn back(&self, env: &Env, db: &mut Writer, release: u64, secrets: &[String]) -> Result<Rehearsal> {
         let mut rehearsal = self.observed(env, db, &Goal::Back { release }, "").await?;
-        let lacking = entrusting::lacking(&rehearsal.release.manifest, secrets);
+        let lacking = entrusting::lacking(&rehearsal.release, secrets);
         let effects = lacking.map(|(name, message)| Effect {
             kind: EffectKind::Privilege,
             target: format!("secret {name}"),
@@ -411,6 +418,7 @@ impl Releases {
     ) -> Result<Applied> {
         let (number, changed) = (rehearsal.release.number, rehearsal.changed());
         entrusting::may(env, &rehearsal.entrusted, &mut db).await?;
+        rehearsal.told.may(env, &mut db).await?;
         if changed {
             let served = rehearsal.release.served()?;
             // Readers get the new release from here on; the writer is held, so that giving it up loses no write.
@@ -428,10 +436,14 @@ impl Releases {
             }
             // Whoever waits for this may go away; what is on disk is what answers all the same.
             let (live, id) = (Arc::clone(&self.live), env.id());
+            let (builder, of, now) = (self.builder.clone(), env.clone(), Arc::clone(&served));
             let committed = tokio::spawn(async move {
                 let committed = db.commit().await;
                 if committed.is_ok() {
                     live.publish(id, Some(served));
+                    if let Some(builder) = builder {
+                        builder.switched(&of, &now.functions, &now.variables);
+                    }
                 }
                 // Before the writer is free: the next trial is another's.
                 drop(trial);
@@ -452,6 +464,12 @@ impl Releases {
         Ok(Applied { release: number, changed, changes, effects })
     }
 
+    /// The release that is current.
+    async fn current(&self, env: &Env) -> Result<Release> {
+        let rows = self.databases.platform_query(env, Release::CURRENT, &[]).await?;
+        rows.into_iter().next().map_or(Ok(Release::default()), Release::read)
+    }
+
     /// The right to write; no further statement begins once `cancel` is cancelled.
     async fn writer(&self, env: &Env, cancel: &CancellationToken) -> Result<Writer> {
         let mut db = self.databases.writer(env).await?;
@@ -461,31 +479,6 @@ impl Releases {
 
     fn say(&self, env: &Env, level: Level, message: String) {
         self.logs.append(env, Entry::new(Timestamp::now(), level, Source::Release, message));
-    }
-
-    async fn goal(&self, env: &Env, manifest: Manifest, secrets: &[String]) -> Result<Goal> {
-        for (i, name) in manifest.secrets.iter().flatten().enumerate() {
-            if !secrets.contains(name) {
-                return Err(Error::invalid(format!("/secrets/{i}"), format!("the secret {name} is not set"))
-                    .hint(entrusting::SET_FIRST));
-            }
-        }
-        let mut manifest = manifest.formed()?;
-        manifest.auth.iter().try_for_each(|it| it.has_secrets(secrets).map_err(|e| e.under("/auth")))?;
-        manifest.domains = self.claimable(env, manifest.domains.take()).await?;
-        // Wrong tables are said before any blob is stored.
-        if let Some(database) = &manifest.database {
-            let tables = database.tables();
-            tables.and_then(|tables| database.well_written(&tables)).map_err(|e| e.under("/database"))?;
-        }
-        let site = match manifest.site.take() {
-            Some(spec) => {
-                let site = self.sites.prepare(env, spec).await;
-                Some(site.map_err(|e| Error::from(e).under("/site"))?)
-            }
-            None => None,
-        };
-        Ok(Goal::Apply { manifest: Box::new(manifest), site })
     }
 }
 

@@ -14,11 +14,12 @@ use super::live::Live;
 use super::manifest::Manifest;
 use super::plans::Stored;
 use super::rehearsal::Release;
+use crate::functions::{self, Function, Functions};
 use crate::hosting::Site;
 use crate::storage::Contents;
 
 /// Reads every release, for [`needed`].
-pub(crate) const RELEASES: &str = "SELECT number, manifest, site FROM _steading_release";
+pub(crate) const RELEASES: &str = "SELECT number, manifest, site, functions FROM _steading_release";
 
 /// Reads the release that is current, for [`Releases::replace`].
 pub(crate) const CURRENT: &str = Release::CURRENT;
@@ -27,7 +28,9 @@ pub(crate) const CURRENT: &str = Release::CURRENT;
 pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
     let mut needed = HashSet::new();
     for row in rows {
-        needed.extend(Release::read(row)?.site.iter().flat_map(Site::blobs));
+        let release = Release::read(row)?;
+        needed.extend(release.site.iter().flat_map(Site::blobs));
+        needed.extend(functions::blobs(&release.functions));
     }
     Ok(needed)
 }
@@ -35,17 +38,24 @@ pub(crate) fn needed(rows: Vec<Vec<Value>>) -> Result<HashSet<BlobHash>> {
 /// The blobs that a release needs, each with the size that it says, where everything that it says can be served.
 ///
 /// # Errors
-/// What is wrong with it, at its place in the manifest or in `/site`.
+/// What is wrong with it, at its place in the manifest, in `/site` or in `/functions`.
 pub(crate) fn checked(row: &[Value]) -> Result<Vec<(BlobHash, u64)>> {
     let number = row.first().and_then(Value::as_u64).unwrap_or_default();
     let manifest: Manifest = part(row, 1)?;
     let site: Option<Site> = part(row, 2).map_err(|e| e.under("/site"))?;
     manifest.kept()?;
     site.iter().try_for_each(|site| site.kept().map_err(|e| Error::from(e).under("/site")))?;
-    let release = Release { number, manifest, site };
+    let functions: Option<Functions> = part(row, 3).map_err(|e| e.under("/functions"))?;
+    let release = Release { number, manifest, site, functions: functions.unwrap_or_default() };
+    for (name, function) in &release.functions {
+        function.kept().map_err(|e| e.under(&format!("/functions/{name}")))?;
+    }
+    super::functions::check(&release)?;
+    super::schedules::check(&release)?;
     release.tables().map_err(|e| e.under("/database"))?;
     release.served()?;
-    Ok(release.site.iter().flat_map(Site::sizes).collect())
+    let of_functions = release.functions.values().flat_map(Function::sizes);
+    Ok(release.site.iter().flat_map(Site::sizes).chain(of_functions).collect())
 }
 
 /// A part of a row as what it stands for; or where it does not, and why.
@@ -79,6 +89,9 @@ impl Releases {
         let trial = served.as_ref().map(|served| Live::try_out(&self.live, env.id(), served));
         work.await?;
         self.live.publish(env.id(), served.as_ref().map(Arc::clone));
+        if let (Some(builder), Some(served)) = (&self.builder, &served) {
+            builder.switched(env, &served.functions, &served.variables);
+        }
         drop(trial);
         Ok(())
     }

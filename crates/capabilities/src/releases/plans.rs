@@ -1,5 +1,6 @@
 //! Plans that were shown to somebody and can be applied as they were shown.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kernel::{BlobHash, Code, Error, PlanId, Result, Timestamp};
@@ -7,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::change::Effect;
+use super::goal::Goal;
 use super::observed::Observed;
-use super::rehearsal::{Goal, Rehearsal};
+use super::rehearsal::Rehearsal;
 use crate::database::{Durability, Role, Writer};
-use crate::hosting::Site;
 
 /// How long a plan can be applied.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -72,17 +73,8 @@ impl Stored {
     }
 
     /// The blobs that applying it needs.
-    pub(crate) fn blobs(&self) -> Vec<BlobHash> {
-        match &self.goal {
-            Goal::Apply { site, .. } | Goal::Whole { site, .. } => {
-                site.iter().flat_map(Site::blobs).collect()
-            }
-            Goal::Access { .. }
-            | Goal::DropTable { .. }
-            | Goal::Bucket { .. }
-            | Goal::DropBucket { .. }
-            | Goal::Back { .. } => Vec::new(),
-        }
+    pub(crate) fn blobs(&self) -> HashSet<BlobHash> {
+        self.goal.blobs()
     }
 
     /// Refuses where the plan loses data and `confirm` is not what it asked for.

@@ -1,107 +1,40 @@
 //! One transaction that takes an environment from the release it has to the one that is wanted.
 
 use kernel::{Code, Error, Result, Timestamp};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Applied;
+use super::beside;
 use super::buckets::{self, Buckets};
 use super::change::{Action, Change, Draft, Effect, EffectKind};
 use super::domains::Moved;
 use super::entrusting::{self, Entrusted};
-use super::keeping;
+use super::events;
+use super::functions;
+use super::goal::Goal;
 use super::manifest::{DatabaseSpec, Manifest, Table};
 use super::migrations::run_migrations;
-use super::names::TableName;
 use super::observed::Observed;
 use super::routes;
+use super::schedules;
 use super::tables::{self, Surplus, count};
-use crate::access::{self, AccessSpec};
+use crate::access;
 use crate::database::{self, Durability, Role, Schema, Switch, Table as LiveTable, Writer, quoted};
-use crate::hosting::{Site, SiteDiff};
+use crate::functions::{Functions, Kind};
+use crate::hosting::Site;
 use crate::rows::TableModel;
-use crate::storage::BucketSpec;
-
-/// Where to go.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Goal {
-    /// What a manifest says, over what is there. Its site has been prepared and is beside it.
-    Apply { manifest: Box<Manifest>, site: Option<Site> },
-    /// The whole app: nothing stays that the manifest does not say. Its site is beside it.
-    Whole { manifest: Box<Manifest>, site: Option<Site> },
-    /// What is there, with another access of one table.
-    Access { table: String, access: AccessSpec },
-    /// What is there, without one table.
-    DropTable { name: String },
-    /// What is there, with one bucket as it shall be.
-    Bucket { name: String, bucket: BucketSpec },
-    /// What is there, without one bucket.
-    DropBucket { name: String },
-    /// Back to an earlier release.
-    Back { release: u64 },
-}
-
-impl Goal {
-    /// Whether it says what the tables shall be. Where it does not, they stay as they are, also where somebody
-    /// has changed them since the release.
-    fn has_tables(&self) -> bool {
-        match self {
-            Goal::Apply { manifest, .. } => manifest.database.is_some(),
-            Goal::Bucket { .. } | Goal::DropBucket { .. } => false,
-            Goal::Whole { .. } | Goal::Access { .. } | Goal::DropTable { .. } | Goal::Back { .. } => true,
-        }
-    }
-
-    /// Whether it says what that table shall be.
-    fn is_about(&self, name: &TableName) -> bool {
-        match self {
-            Goal::Access { table, .. } => name.as_str().eq_ignore_ascii_case(table),
-            Goal::Apply { .. }
-            | Goal::Whole { .. }
-            | Goal::DropTable { .. }
-            | Goal::Bucket { .. }
-            | Goal::DropBucket { .. }
-            | Goal::Back { .. } => true,
-        }
-    }
-
-    /// A pointer into a manifest that the caller did not write becomes one to what was written.
-    fn placed(&self, error: Error) -> Error {
-        match self {
-            Goal::Access { .. } if error.pointer().is_some() => {
-                let at = error.pointer().unwrap_or_default();
-                let in_table = at.strip_prefix("/database/tables/").and_then(|at| at.split_once('/'));
-                let at = match in_table {
-                    Some((_, below)) if below.starts_with("access") => format!("/{below}"),
-                    None if at.starts_with("/tests") => "/access".to_owned(),
-                    _ => "/table".to_owned(),
-                };
-                error.field(at)
-            }
-            Goal::Bucket { name, .. } if error.pointer().is_some() => {
-                let at = error.pointer().unwrap_or_default();
-                let at = at.strip_prefix(&format!("/storage/buckets/{name}")).unwrap_or(at).to_owned();
-                error.field(at)
-            }
-            Goal::DropTable { .. } | Goal::DropBucket { .. } if error.pointer().is_some() => {
-                error.field("/name")
-            }
-            Goal::Back { .. } if error.pointer().is_some() => error.field("/release"),
-            _ => error,
-        }
-    }
-}
 
 /// A release as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Release {
     /// Its number; 0 stands for what an environment is before its first.
     pub number: u64,
-    /// Its manifest, without the site's files.
+    /// Its manifest, without what is beside it here.
     pub manifest: Manifest,
     /// Its site, where it has one.
     pub site: Option<Site>,
+    /// Its functions and services.
+    pub functions: Functions,
 }
 
 /// What has been done inside the transaction, and is not committed yet.
@@ -115,6 +48,8 @@ pub(crate) struct Rehearsal {
     pub release: Release,
     /// The secrets that are sent where they were not sent before.
     pub entrusted: Entrusted,
+    /// What functions are told of that not everybody may have them be told of.
+    pub told: events::Told,
     /// The domains that a manifest adds, and those that it names no longer.
     pub domains: Moved,
 }
@@ -138,13 +73,17 @@ impl Rehearsal {
 }
 
 impl Release {
+    /// Reads the number of the release that is current.
+    pub(crate) const POINTER: &str =
+        "SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release'";
+
     /// Reads the release that is current, for [`Release::read`].
-    pub(crate) const CURRENT: &str = "SELECT number, manifest, site FROM _steading_release \
+    pub(crate) const CURRENT: &str = "SELECT number, manifest, site, functions FROM _steading_release \
         WHERE number = (SELECT CAST(value AS INTEGER) FROM _steading_state WHERE key = 'release')";
 
     /// Reads the release of the number `?1`, for [`Release::read`].
     pub(crate) const NUMBERED: &str =
-        "SELECT number, manifest, site FROM _steading_release WHERE number = ?1";
+        "SELECT number, manifest, site, functions FROM _steading_release WHERE number = ?1";
 
     /// The release that is current.
     pub(crate) async fn current(db: &mut Writer) -> Result<Release> {
@@ -180,7 +119,7 @@ impl Release {
         Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_u64))
     }
 
-    /// A row of (number, manifest, site).
+    /// A row of (number, manifest, site, functions).
     pub(crate) fn read(row: Vec<Value>) -> Result<Release> {
         let text = |i: usize| row.get(i).and_then(Value::as_str).unwrap_or("null");
         let wrong = |e: serde_json::Error| Error::internal(format!("a stored release does not parse: {e}"));
@@ -188,6 +127,8 @@ impl Release {
             number: row.first().and_then(Value::as_u64).unwrap_or_default(),
             manifest: serde_json::from_str(text(1)).map_err(wrong)?,
             site: serde_json::from_str(text(2)).map_err(wrong)?,
+            // Releases of before there were functions say nothing.
+            functions: serde_json::from_str::<Option<Functions>>(text(3)).map_err(wrong)?.unwrap_or_default(),
         })
     }
 
@@ -214,6 +155,8 @@ pub(crate) async fn rehearse(db: &mut Writer, goal: &Goal, note: &str) -> Result
 
 async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> {
     db.begin(Durability::Full).await?;
+    // What a release does to rows is no event of theirs.
+    db.lift_events().await?;
     let base = Release::current(db).await?;
     let observed = Observed::now(db, base.number).await?;
     let (mut release, surplus) = wanted(db, &base, goal).await?;
@@ -224,6 +167,7 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         db.foreign_keys(Switch::Off).await?;
         db.legacy_alter_table(Switch::On).await?;
         db.begin(Durability::Full).await?;
+        db.lift_events().await?;
     }
     for (place, step) in &draft.steps {
         db.run(Role::Platform, step, &[]).await.map_err(|e| match e {
@@ -254,10 +198,12 @@ async fn attempt(db: &mut Writer, goal: &Goal, note: &str) -> Result<Rehearsal> 
         _ if !draft.changes.is_empty() => release.number = store(db, &release, note).await?,
         _ => {}
     }
+    events::lay(db).await?;
     let domains = Moved::by(goal, &base, &release);
     let entrusted = Entrusted::by(&base, &release);
+    let told = events::Told::by(goal, &base, &release);
     let Draft { changes, effects, gone, .. } = draft;
-    Ok(Rehearsal { observed, changes, effects, gone, release, entrusted, domains })
+    Ok(Rehearsal { observed, changes, effects, gone, release, entrusted, told, domains })
 }
 
 /// What has to be done between two releases.
@@ -296,7 +242,14 @@ async fn draft(
         buckets::drop_unmanaged(db, base, name, &mut draft).await?;
     }
     routes::diff(base, release, &mut draft)?;
-    others(base, release, &mut draft);
+    functions::check(release)?;
+    functions::diff(base, release, &mut draft);
+    schedules::check(release)?;
+    schedules::diff(base, release, &mut draft);
+    schedules::begin(db, goal, base, &mut draft).await?;
+    events::check(release)?;
+    events::begin(db, goal, release, &mut draft).await?;
+    beside::changes(base, release, &mut draft);
     entrusting::effects(&Entrusted::by(base, release), &mut draft);
     Moved::by(goal, base, release).draft(&mut draft);
     Ok(draft)
@@ -304,18 +257,20 @@ async fn draft(
 
 async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release, Surplus)> {
     Ok(match goal {
-        Goal::Apply { manifest, site } => {
+        Goal::Apply { manifest, site, functions, services } => {
             let manifest = Manifest::clone(manifest).over(&base.manifest);
+            let functions =
+                crate::functions::replaced(&base.functions, functions.as_ref(), services.as_ref())?;
             let site = match site {
                 Some(site) if *site == Site::default() => None,
                 Some(site) => Some(site.clone()),
                 None => base.site.clone(),
             };
-            (Release { number: base.number, manifest, site }, Surplus::Drop)
+            (Release { number: base.number, manifest, site, functions }, Surplus::Drop)
         }
-        Goal::Whole { manifest, site } => {
-            let manifest = Manifest::clone(manifest);
-            (Release { number: base.number, manifest, site: site.clone() }, Surplus::Drop)
+        Goal::Whole { manifest, site, functions } => {
+            let (manifest, site, functions) = (Manifest::clone(manifest), site.clone(), functions.clone());
+            (Release { number: base.number, manifest, site, functions }, Surplus::Drop)
         }
         Goal::Access { table, access } => {
             let mut release = base.clone();
@@ -351,6 +306,9 @@ async fn wanted(db: &mut Writer, base: &Release, goal: &Goal) -> Result<(Release
             }
             (release, Surplus::Drop)
         }
+        Goal::Function { name, function } => (functions::with(base, name, function)?, Surplus::Keep),
+        Goal::DropFunction { name } => (functions::without(base, Kind::Function, name)?, Surplus::Keep),
+        Goal::DropService { name } => (functions::without(base, Kind::Service, name)?, Surplus::Keep),
         Goal::Back { release } => (Release::numbered(db, *release).await?, Surplus::Keep),
     })
 }
@@ -396,74 +354,6 @@ async fn drop_unmanaged(db: &mut Writer, live: &Schema, name: &str, draft: &mut 
     Ok(())
 }
 
-/// What changes beside the database.
-fn others(base: &Release, release: &Release, draft: &mut Draft) {
-    if base.manifest.name != release.manifest.name {
-        draft.change(Action::Alter, "name", release.manifest.name.clone());
-    }
-    let auth = |release: &Release| release.manifest.auth.clone().unwrap_or_default();
-    let (was, is) = (auth(base), auth(release));
-    if was != is {
-        let detail = format!("{was} → {is}");
-        draft.change(Action::Alter, "auth", Some(detail.clone()));
-        draft.effect(EffectKind::Privilege, "auth", detail);
-    }
-    let realtime = |release: &Release| release.manifest.realtime.clone().unwrap_or_default();
-    let (was, is) = (realtime(base), realtime(release));
-    if was != is {
-        let detail = format!("{was} → {is}");
-        draft.change(Action::Alter, "realtime", Some(detail.clone()));
-        draft.effect(EffectKind::Privilege, "realtime", detail);
-    }
-    keeping::changes(&base.manifest, &release.manifest, draft);
-    if base.manifest.secrets != release.manifest.secrets {
-        let names = release.manifest.secrets.clone().unwrap_or_default();
-        draft.change(Action::Alter, "secrets", Some(names.join(", ")));
-    }
-    if base.manifest.tests != release.manifest.tests {
-        let tests = release.manifest.tests.as_ref().map_or(0, Vec::len);
-        draft.change(Action::Alter, "tests", Some(format!("{tests} tests of access")));
-    }
-    match (&base.site, &release.site) {
-        (None, Some(site)) => {
-            let detail = format!("{} files, {} bytes", site.files.len(), site.bytes());
-            draft.change(Action::Create, "site", Some(detail));
-            draft.effect(
-                EffectKind::Privilege,
-                "site",
-                "its files are served to everybody who has the address",
-            );
-        }
-        (Some(_), None) => {
-            draft.change(Action::Drop, "site", None);
-            draft.effect(EffectKind::Privilege, "site", "the address has nothing to show any more");
-        }
-        (Some(before), Some(after)) => {
-            let diff = before.diff(after);
-            if !diff.is_empty() {
-                draft.change(Action::Alter, "site", Some(words(&diff)));
-            }
-        }
-        (None, None) => {}
-    }
-}
-
-fn words(diff: &SiteDiff) -> String {
-    let mut parts = Vec::new();
-    for (verb, paths) in [("added", &diff.added), ("changed", &diff.changed), ("removed", &diff.removed)] {
-        let named: Vec<_> = paths.iter().take(5).map(ToString::to_string).collect();
-        match paths.len() {
-            0 => {}
-            n if n <= 5 => parts.push(format!("{verb} {}", named.join(", "))),
-            n => parts.push(format!("{verb} {} and {} more", named.join(", "), n - 5)),
-        }
-    }
-    if !diff.settings.is_empty() {
-        parts.push(format!("changed settings {}", diff.settings.join(", ")));
-    }
-    parts.join("; ")
-}
-
 /// Refuses rows that refer to rows that are not there.
 async fn dangling(db: &mut Writer) -> Result<()> {
     let broken = db.broken_references().await?;
@@ -477,8 +367,11 @@ async fn store(db: &mut Writer, release: &Release, note: &str) -> Result<u64> {
     let number = last + 1;
     let manifest = serde_json::to_string(&release.manifest).map_err(Error::internal)?;
     let site = serde_json::to_string(&release.site).map_err(Error::internal)?;
-    let sql = "INSERT INTO _steading_release (number, manifest, site, created_at, note) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let row = [json!(number), json!(manifest), json!(site), json!(Timestamp::now().as_micros()), json!(note)];
+    let functions = serde_json::to_string(&release.functions).map_err(Error::internal)?;
+    let sql = "INSERT INTO _steading_release (number, manifest, site, functions, created_at, note) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let made = Timestamp::now().as_micros();
+    let row = [json!(number), json!(manifest), json!(site), json!(functions), json!(made), json!(note)];
     db.run(Role::Platform, sql, &row).await?;
     point_at(db, number).await?;
     let kept = release.manifest.lifecycle.clone().unwrap_or_default().kept_releases();

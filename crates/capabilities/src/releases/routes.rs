@@ -6,16 +6,23 @@ use kernel::Result;
 
 use super::change::{Action, Draft, EffectKind};
 use super::rehearsal::Release;
+use crate::functions::Kind;
 use crate::routes::{RouteSpec, Routes, Target, There, Who};
 
 impl Release {
-    /// The routes, over the tables and buckets that there are.
+    /// The routes, over the tables, buckets and functions that there are.
     pub(super) fn routes(&self) -> Result<Routes> {
         let Some(spec) = &self.manifest.routes else { return Ok(Routes::default()) };
         let tables: BTreeSet<String> = self.tables()?.iter().map(|table| table.name.folded()).collect();
         let buckets = self.manifest.storage.iter().flat_map(|storage| storage.buckets.keys());
         let buckets: BTreeSet<String> = buckets.map(ToString::to_string).collect();
-        Routes::parse(spec, There { tables: &tables, buckets: &buckets }).map_err(|e| e.under("/routes"))
+        let of = |kind| {
+            let all = self.functions.iter().filter(move |(_, it)| it.kind() == kind);
+            all.map(|(name, _)| name.to_string()).collect::<BTreeSet<_>>()
+        };
+        let (functions, services) = (of(Kind::Function), of(Kind::Service));
+        let there = There { tables: &tables, buckets: &buckets, functions: &functions, services: &services };
+        Routes::parse(spec, there).map_err(|e| e.under("/routes"))
     }
 }
 
@@ -76,6 +83,8 @@ fn who(spec: &RouteSpec) -> String {
     let what = match &spec.to {
         Target::Site => "gets the site there".to_owned(),
         Target::Bucket(name) => format!("reaches files of {name} there, as far as its access lets them"),
+        Target::Function(name) => format!("asks the function {name} there"),
+        Target::Service(name) => format!("asks the service {name} there"),
         Target::Table(name) => format!("reaches rows of {name} there, as far as its access lets them"),
     };
     let pages = spec.cors.as_ref().map(|cors| format!(", also from pages of {}", cors.origins.join(", ")));

@@ -81,6 +81,10 @@ pub(crate) struct There<'a> {
     pub tables: &'a BTreeSet<String>,
     /// Buckets.
     pub buckets: &'a BTreeSet<String>,
+    /// Functions.
+    pub functions: &'a BTreeSet<String>,
+    /// Services.
+    pub services: &'a BTreeSet<String>,
 }
 
 impl Routes {
@@ -159,13 +163,13 @@ impl Routes {
 }
 
 impl Routed<'_> {
-    /// The path within the target, which begins with a slash: of the site, of a bucket's files, of a table's rows. None
+    /// The path within the target, which begins with a slash: of the site, for a function or a service, of a bucket's files, of a table's rows. None
     /// where what the names stand for makes no path of it.
     #[must_use]
     pub fn path(&self, asked: &RequestPath) -> Option<RequestPath> {
         match (&self.route.rewrite, &self.route.to) {
             (Some(rewrite), _) => RequestPath::decoded(rewrite.fill(&self.names)),
-            (None, Target::Site) => Some(asked.clone()),
+            (None, Target::Site | Target::Function(_) | Target::Service(_)) => Some(asked.clone()),
             (None, Target::Bucket(_) | Target::Table(_)) => {
                 let rest = self.names.last().map_or("", |(_, rest)| rest);
                 RequestPath::decoded(format!("/{rest}"))
@@ -186,7 +190,15 @@ impl Route {
                 return Err(missing("table", name));
             }
             Target::Bucket(name) if !there.buckets.contains(name) => return Err(missing("bucket", name)),
-            Target::Site | Target::Table(_) | Target::Bucket(_) => {}
+            Target::Function(name) if !there.functions.contains(name) => {
+                return Err(missing("function", name));
+            }
+            Target::Service(name) if !there.services.contains(name) => return Err(missing("service", name)),
+            Target::Site
+            | Target::Table(_)
+            | Target::Bucket(_)
+            | Target::Function(_)
+            | Target::Service(_) => {}
         }
         let rewrite = spec.rewrite.as_deref().map(|text| Rewrite::parse(text, &pattern));
         let rewrite = rewrite.transpose().map_err(|why| Error::invalid("/rewrite", why))?;
@@ -194,7 +206,8 @@ impl Route {
             return Err(Error::invalid("/rewrite", "it does not say which file is meant")
                 .hint("end the pattern with *, or write the path of a file in the bucket"));
         }
-        if rewrite.is_none() && !pattern.has_rest() && !pattern.is_plain() && spec.to != Target::Site {
+        let is_table = matches!(spec.to, Target::Table(_));
+        if rewrite.is_none() && !pattern.has_rest() && !pattern.is_plain() && is_table {
             return Err(Error::invalid("/rewrite", "it does not say which row is meant")
                 .hint("write the path below the table: /:id"));
         }
@@ -241,9 +254,10 @@ impl RouteSpec {
         let takes: &[Verb] = match self.to {
             Target::Site => &[Verb::Get, Verb::Head],
             Target::Bucket(_) => &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
-            Target::Table(_) => &[Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Patch, Verb::Delete],
+            Target::Table(_) | Target::Function(_) | Target::Service(_) => &Verb::ALL,
         };
         let mut methods = match &self.methods {
+            None if matches!(self.to, Target::Function(_) | Target::Service(_)) => BTreeSet::from(Verb::ALL),
             None => BTreeSet::from([Verb::Get]),
             Some(methods) if methods.is_empty() => {
                 return Err(Error::invalid("/methods", "no method is named, so nobody could ask"));
@@ -268,6 +282,8 @@ impl Target {
             Target::Site => "site",
             Target::Bucket(_) => "bucket",
             Target::Table(_) => "table",
+            Target::Function(_) => "function",
+            Target::Service(_) => "service",
         }
     }
 }

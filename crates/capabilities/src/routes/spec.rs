@@ -14,18 +14,19 @@ pub type RoutesSpec = BTreeMap<String, RouteSpec>;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSpec {
-    /// What answers: `site` (as where it is left out), `{"bucket": name}` or `{"table": name}`, whose own rules hold too.
+    /// What answers: `site` (as where it is left out), `{"function": name}` or `{"service": name}` (whatever its `access`
+    /// says), `{"bucket": name}` or `{"table": name}`, whose own rules hold too.
     #[serde(default, skip_serializing_if = "is_default")]
     pub to: Target,
     /// Who may: `public` (as where it is left out), `signed_in`, `admin`, `{"role": name}`, or `service` (a platform key).
     /// It is asked of the Authorization header, which a page that is opened by its address does not send.
     #[serde(default, skip_serializing_if = "is_default")]
     pub auth: Who,
-    /// GET (and with it HEAD), and those of POST, PUT, PATCH and DELETE that the target takes; GET alone where it is left
-    /// out.
+    /// GET (and with it HEAD), and those of POST, PUT, PATCH and DELETE that the target takes. Where it is left out, GET
+    /// alone, and for a function or a service all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub methods: Option<BTreeSet<Verb>>,
-    /// Pages of which other origins may read the answers; without it, for buckets and tables, those of auth.origins.
+    /// Pages of which other origins may read the answers; without it, but for the site, those of auth.origins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<CorsSpec>,
     /// How often it may be asked.
@@ -38,7 +39,7 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u32>,
     /// The path within the target, with the pattern's names: `/posts/:id.html`, `/:splat` (what `*` stands for). Without it
-    /// the site gets the path as it came, a bucket or a table what `*` stands for.
+    /// the site, a function or a service gets the path as it came, a bucket or a table what `*` stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<String>,
 }
@@ -54,6 +55,10 @@ pub enum Target {
     Bucket(String),
     /// The rows of this table.
     Table(String),
+    /// This function.
+    Function(String),
+    /// This service.
+    Service(String),
 }
 
 /// Who may pass a route.
@@ -148,7 +153,10 @@ pub enum By {
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected \"site\", {\"bucket\": name} or {\"table\": name}")]
+#[serde(
+    untagged,
+    expecting = "expected \"site\", {\"function\": name}, {\"service\": name}, {\"bucket\": name} or {\"table\": name}"
+)]
 enum TargetForm {
     Named(String),
     Of(BTreeMap<String, String>),
@@ -170,6 +178,8 @@ struct RoleForm {
     role: String,
 }
 
+const TARGETS: &str = "a route leads to \"site\", {\"function\": name}, {\"service\": name}, {\"bucket\": name} or {\"table\": name}";
+
 impl TryFrom<TargetForm> for Target {
     type Error = String;
 
@@ -185,11 +195,9 @@ impl TryFrom<TargetForm> for Target {
             ("site", None) => Ok(Target::Site),
             ("bucket", Some(name)) => Ok(Target::Bucket(name)),
             ("table", Some(name)) => Ok(Target::Table(name)),
-            ("function" | "service", _) => {
-                let offer = "a route leads to \"site\", {\"bucket\": name} or {\"table\": name}";
-                Err(format!("there are no {kind}s here: {offer}"))
-            }
-            _ => Err("a target is \"site\", {\"bucket\": name} or {\"table\": name}".to_owned()),
+            ("function", Some(name)) => Ok(Target::Function(name)),
+            ("service", Some(name)) => Ok(Target::Service(name)),
+            _ => Err(TARGETS.to_owned()),
         }
     }
 }
@@ -201,6 +209,8 @@ impl From<Target> for TargetForm {
             Target::Site => TargetForm::Named("site".to_owned()),
             Target::Bucket(name) => of("bucket", name),
             Target::Table(name) => of("table", name),
+            Target::Function(name) => of("function", name),
+            Target::Service(name) => of("service", name),
         }
     }
 }
@@ -240,6 +250,10 @@ impl From<Who> for WhoForm {
 }
 
 impl Verb {
+    /// All of them.
+    pub(super) const ALL: [Verb; 6] =
+        [Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Patch, Verb::Delete];
+
     /// As requests write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -292,6 +306,8 @@ impl fmt::Display for Target {
             Target::Site => f.write_str("site"),
             Target::Bucket(name) => write!(f, "bucket {name}"),
             Target::Table(name) => write!(f, "table {name}"),
+            Target::Function(name) => write!(f, "function {name}"),
+            Target::Service(name) => write!(f, "service {name}"),
         }
     }
 }

@@ -8,7 +8,12 @@ fn parsed(spec: Value) -> Result<Routes> {
     let spec: RoutesSpec = serde_json::from_value(spec).unwrap();
     let tables = BTreeSet::from(["todos".to_owned()]);
     let buckets = BTreeSet::from(["photos".to_owned()]);
-    Routes::parse(&spec, There { tables: &tables, buckets: &buckets })
+    let functions = BTreeSet::from(["hello".to_owned()]);
+    let services = BTreeSet::from(["live".to_owned()]);
+    Routes::parse(
+        &spec,
+        There { tables: &tables, buckets: &buckets, functions: &functions, services: &services },
+    )
 }
 
 fn leads(routes: &Routes, raw: &str) -> String {
@@ -179,11 +184,33 @@ fn what_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
+fn a_function_gets_the_path_as_it_came_and_every_method() {
+    let routes = parsed(json!({
+        "/api": { "to": { "function": "hello" } },
+        "/api/*": { "to": { "function": "hello" }, "methods": ["GET", "POST"] },
+        "/v/:id/x": { "to": { "function": "hello" }, "rewrite": "/x/:id" },
+    }))
+    .unwrap();
+    assert_eq!(leads(&routes, "/api"), "function hello /api");
+    assert_eq!(leads(&routes, "/api/a/b"), "function hello /api/a/b");
+    assert_eq!(leads(&routes, "/v/7/x"), "function hello /x/7");
+    let methods = |path: &str| routes.at(path).unwrap().methods.len();
+    assert_eq!((methods("/api"), methods("/api/a")), (Verb::ALL.len(), 3));
+    let missing = parsed(json!({ "/api": { "to": { "function": "Hello" } } })).unwrap_err();
+    assert_eq!(missing.message(), "there is no function Hello to lead to");
+    let service = parsed(json!({ "/live": { "to": { "service": "live" } } })).unwrap();
+    assert_eq!(leads(&service, "/live"), "service live /live");
+    let other = parsed(json!({ "/live": { "to": { "service": "hello" } } })).unwrap_err();
+    assert_eq!(other.message(), "there is no service hello to lead to");
+    assert_eq!(missing.pointer(), Some("/~1api/to"));
+}
+
+#[test]
 fn what_is_no_route_does_not_parse() {
     let told = |spec: Value| serde_json::from_value::<RouteSpec>(spec).unwrap_err().to_string();
-    let offer = "a route leads to \"site\", {\"bucket\": name} or {\"table\": name}";
-    assert_eq!(told(json!({ "to": { "function": "f" } })), format!("there are no functions here: {offer}"));
-    assert_eq!(told(json!({ "to": "service" })), format!("there are no services here: {offer}"));
+    let offer = r#"a route leads to "site", {"function": name}, {"service": name}, {"bucket": name} or {"table": name}"#;
+    assert_eq!(told(json!({ "to": "function" })), offer);
+    assert_eq!(told(json!({ "to": "service" })), offer);
     for bad in [
         json!({ "to": "bucket" }),
         json!({ "to": { "site": "x" } }),

@@ -76,7 +76,11 @@ impl Rows {
         let checked = check(&batch, guest, &before)?;
         let Some(first) = checked.first() else { return Ok(Bytes::from_static(b"{\"results\":[]}")) };
         let table = first.table;
-        let mut writer = self.databases.rows_writer(guest.env()).await.map_err(|error| told(error, table))?;
+        let mut writer = self
+            .databases
+            .rows_writer(guest.env(), guest.depth())
+            .await
+            .map_err(|error| told(error, table))?;
         // As for a change by itself: these are the rules that hold.
         let app = self.app(guest.env()).await?;
         let ready = if Arc::ptr_eq(&before, &app) { checked } else { check(&batch, guest, &app)? };

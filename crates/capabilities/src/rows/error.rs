@@ -57,6 +57,7 @@ pub(super) fn told(error: database::Error, table: &TableModel) -> Error {
         | E::NoTable(_)
         | E::Data { .. }
         | E::Row { .. }
+        | E::Listened { .. }
         | E::Transaction(_) => Error::internal(error),
     }
 }

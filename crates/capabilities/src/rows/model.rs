@@ -11,6 +11,7 @@ use super::Type;
 use crate::access::{Operation, Rules};
 use crate::auth::{Custom, Provider};
 use crate::database::Role;
+use crate::functions::{Access, FunctionName, Kind};
 use crate::realtime::ChannelRules;
 use crate::routes::Routes;
 use crate::storage::{self, Bucket};
@@ -21,6 +22,8 @@ pub(crate) const BUCKET: &str = "files/";
 /// An app, as its data plane sees it. Made once for each release, then only read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct App {
+    /// Functions that pages may ask, and who.
+    pub functions: BTreeMap<FunctionName, (Kind, Access)>,
     /// Table name in lower case → table.
     pub tables: BTreeMap<String, Arc<TableModel>>,
     /// Bucket name → bucket.

@@ -163,6 +163,7 @@ impl Rows {
             }
         };
         let mut db = self.databases.writer(guest.env()).await?;
+        db.at_depth(guest.depth());
         // No release is switched to while we have the turn, so that these are the rules that hold.
         let app = self.app(guest.env()).await?;
         db.begin(Durability::Normal).await?;

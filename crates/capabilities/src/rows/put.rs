@@ -53,7 +53,7 @@ impl Rows {
         // What is wrong with the request is said before anybody waits for a turn.
         let before = self.app(guest.env()).await?;
         let put = Put::check(&before, guest, table, target, row.clone(), if_match.clone())?;
-        let writer = self.databases.rows_writer(guest.env()).await;
+        let writer = self.databases.rows_writer(guest.env(), guest.depth()).await;
         let mut writer = writer.map_err(|error| told(error, put.table))?;
         // As for a change by itself: these are the rules that hold.
         let app = self.app(guest.env()).await?;

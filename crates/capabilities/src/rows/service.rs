@@ -188,8 +188,7 @@ impl Rows {
         let before = self.app(guest.env()).await?;
         let table = known(&before, name)?;
         let mut change = prepare(table)?;
-        let turn =
-            Turn::take(&self.databases, guest.env(), &change).await.map_err(|error| told(error, table))?;
+        let turn = Turn::take(&self.databases, guest, &change).await.map_err(|error| told(error, table))?;
         // No release is switched to while we have the turn, so that these are the rules that hold.
         let app = self.app(guest.env()).await?;
         let table = known(&app, name)?;
@@ -224,10 +223,11 @@ enum Turn {
 }
 
 impl Turn {
-    async fn take(databases: &Databases, env: &Env, change: &Change) -> Result<Self, database::Error> {
+    async fn take(databases: &Databases, guest: &Guest, change: &Change) -> Result<Self, database::Error> {
+        let (env, depth) = (guest.env(), guest.depth());
         match change.is_conditional() {
-            true => databases.rows_writer(env).await.map(Box::new).map(Turn::Whole),
-            false => databases.rows_turn(env).await.map(Turn::Shared),
+            true => databases.rows_writer(env, depth).await.map(Box::new).map(Turn::Whole),
+            false => databases.rows_turn(env, depth).await.map(Turn::Shared),
         }
     }
 }

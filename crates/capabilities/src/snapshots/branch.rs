@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::store::{self, Staged, sync};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::database::{Along, Fate, Loose, Maker, make_servable};
-use crate::releases::past;
+use crate::releases::{self, past};
 
 /// Where a branch keeps what it began with.
 pub(crate) const STATE: &str = "branch";
@@ -44,9 +44,11 @@ pub(crate) struct Origin {
 pub(crate) struct Base {
     /// The branch's release; 0 before the first.
     pub release: u64,
-    /// The release's manifest, and its site.
+    /// The release's manifest, its site, and its functions.
     pub manifest: Value,
     pub site: Value,
+    #[serde(default)]
+    pub functions: Value,
 }
 
 /// A merge. The parent keeps its mark, which goes where the parent goes back to before it.
@@ -207,12 +209,13 @@ async fn become_branch(
         serde_json::from_str(text).map_err(Error::internal)
     };
     let release = current.as_ref().and_then(|row| row.first()?.as_u64()).unwrap_or_default();
-    let base = Base { release, manifest: part(1)?, site: part(2)? };
+    let base = Base { release, manifest: part(1)?, site: part(2)?, functions: part(3)? };
     let origin = Origin { parent, base, merged: Vec::new() };
     let origin = serde_json::to_string(&origin).map_err(Error::internal)?;
     let sql = "INSERT INTO _steading_state (key, value) VALUES (?1, ?2) \
                ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     copy.run(sql, &[json!(STATE), json!(origin)]).await?;
+    copy.run(releases::HOLD, &[]).await?;
     copy.run("COMMIT", &[]).await?;
     Ok((release, past::needed(copy.rows(past::RELEASES).await?)?))
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kernel::{Code, EnvId, Error, LimitInfo, Result, TenantId};
+use kernel::{Code, EnvId, Error, LimitInfo, LimitScope, Result, TenantId};
 
 /// How many of one environment, of all environments of one tenant, and of all tenants.
 const OF_ENV: usize = 2;
@@ -34,10 +34,13 @@ impl Exports {
         let of_env = all.iter().filter(|it| **it == of).count();
         let of_tenant = all.iter().filter(|it| it.0 == of.0).count();
         if of_env >= OF_ENV || of_tenant >= OF_TENANT {
-            let (name, quota) =
-                if of_env >= OF_ENV { ("env_archives", OF_ENV) } else { ("tenant_archives", OF_TENANT) };
-            let window_s = AGAIN.as_secs();
-            let limit = LimitInfo { name, quota: quota as u64, window_s, remaining: 0, reset_s: window_s };
+            let limit = if of_env >= OF_ENV {
+                LimitInfo::new("env_archives", LimitScope::Environment, OF_ENV as u64, "archives at once")
+            } else {
+                LimitInfo::new("tenant_archives", LimitScope::Tenant, OF_TENANT as u64, "archives at once")
+            };
+            // No setting raises it.
+            let limit = limit.reset(AGAIN.as_secs()).raised("let those that were begun end");
             let message = format!(
                 "at most {OF_ENV} archives of an environment and {OF_TENANT} of a tenant move at once"
             );
@@ -80,7 +83,7 @@ mod tests {
             (Code::RateLimited, Some(30)),
             "of one environment"
         );
-        let limit = full.limit_info().map(|limit| (limit.name, limit.quota, limit.remaining));
+        let limit = full.limit_info().map(|limit| (limit.name, limit.value, limit.left));
         assert_eq!(limit, Some(("env_archives", 2, 0)));
         let others: Vec<_> = (OF_ENV..OF_TENANT).map(|_| all.begin(tenant, EnvId::new()).unwrap()).collect();
         assert_eq!(code(all.begin(tenant, EnvId::new())), Some(Code::RateLimited), "of one tenant");

@@ -3,7 +3,7 @@
 use kernel::{Env, Result};
 use serde_json::Value;
 
-use super::restore::LIVE;
+use super::restore::live_beside;
 use super::{Snapshot, Snapshots};
 use crate::database::{Loose, people, quoted};
 
@@ -22,10 +22,10 @@ impl Snapshots {
         drop(turn);
         let mut both = self.0.databases.beside(env.id(), &past.join("main.db")).await?;
         let compared = compare(&mut both, snapshot).await;
-        let live = both.rows(LIVE).await;
+        let live = live_beside(&mut both).await;
         both.close().await;
         let (mut losses, named) = compared?;
-        losses.extend(self.0.releases.brought_back(env, live?.into_iter().next()).await?.words(set));
+        losses.extend(self.0.releases.brought_back(env, live?).await?.words(set));
         for name in self.0.releases.unclaimed(env, named).await? {
             losses.push(format!("domain {name} is named again and not claimed by this: domain_set does it"));
         }

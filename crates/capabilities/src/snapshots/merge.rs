@@ -83,7 +83,7 @@ impl Snapshots {
             serde_json::from_str(text).map_err(Error::internal)
         };
         let release = current.as_ref().and_then(|row| row.first()?.as_u64()).unwrap_or_default();
-        let theirs = [part(1)?, part(2)?];
+        let theirs = [part(1)?, part(2)?, part(3)?];
         let ran = databases.platform_query(branch, MIGRATIONS, &[]).await?;
         let words = |row: &Vec<Value>| [0, 1, 2].map(|at| row[at].as_str().unwrap_or_default().to_owned());
         let mark = self.kept(env, &mark_of(branch.id())).await?;
@@ -93,19 +93,19 @@ impl Snapshots {
         origin.merged.truncate(at.map_or(0, |at| at + 1));
         let base = origin.merged.last().map_or(&origin.base, |merge| &merge.base).clone();
         let sides = Sides {
-            base: [base.manifest, base.site],
+            base: [base.manifest, base.site, base.functions],
             theirs: theirs.clone(),
             migrations: ran.iter().map(words).collect(),
         };
-        let [manifest, site] = theirs;
-        let base = Base { release, manifest, site };
+        let [manifest, site, functions] = theirs;
+        let base = Base { release, manifest, site, functions };
         origin.merged.push(MergedOnce { mark: PlanId::new().to_string(), base });
         let too_many = origin.merged.len().saturating_sub(MERGES);
         origin.merged.drain(..too_many);
         Ok((origin, self.0.releases.merge(env, sides, secrets).await?))
     }
 
-    /// Puts the blobs in place that the merged site needs and the branch has.
+    /// Puts the blobs in place that the merged site and functions need and the branch has.
     async fn bring(&self, env: &Env, branch: &Env, merged: &Merged) -> Result<()> {
         let here = self.0.environment(env.id()).join("blobs");
         let there = self.0.environment(branch.id()).join("blobs");

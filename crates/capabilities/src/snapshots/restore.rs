@@ -36,9 +36,16 @@ struct Prepared {
     contents: HashSet<String>,
 }
 
-/// Reads the release that is live in the database beside.
-pub(super) const LIVE: &str = "SELECT number, manifest, site FROM beside._steading_release WHERE number = \
-    (SELECT CAST(value AS INTEGER) FROM beside._steading_state WHERE key = 'release')";
+/// The release that is live in the database beside, which may be of a time that knew no functions.
+pub(super) async fn live_beside(both: &mut Loose) -> Result<Option<Vec<serde_json::Value>>> {
+    let known = "SELECT 1 FROM pragma_table_info('_steading_release', 'beside') WHERE name = 'functions'";
+    let functions = if both.rows(known).await?.is_empty() { "NULL" } else { "functions" };
+    let sql = format!(
+        "SELECT number, manifest, site, {functions} FROM beside._steading_release WHERE number = \
+         (SELECT CAST(value AS INTEGER) FROM beside._steading_state WHERE key = 'release')"
+    );
+    Ok(both.rows(&sql).await?.into_iter().next())
+}
 
 /// Reads the names of the contents of files.
 const CONTENTS: &str = "SELECT content FROM _steading_object";
@@ -110,9 +117,9 @@ impl Inner {
     async fn live_of(&self, env: &Env, snapshot: &Snapshot) -> Result<Option<Vec<serde_json::Value>>> {
         let (from, _open) = self.open(env.id(), snapshot).await?;
         let mut both = self.databases.beside(env.id(), &from.join("main.db")).await?;
-        let rows = both.rows(LIVE).await;
+        let live = live_beside(&mut both).await;
         both.close().await;
-        Ok(rows?.into_iter().next())
+        live
     }
 
     /// Makes the copy of a snapshot's database what is to be put back, with who is let in as the copy at `now` has it.
@@ -131,6 +138,7 @@ impl Inner {
                 copy.fill(table, rows).await?;
             }
             signed_in(&mut copy).await?;
+            copy.lay_events().await?;
             copy.run("COMMIT", &[]).await?;
             let row = copy.rows(past::CURRENT).await?.into_iter().next();
             let blobs = past::needed(copy.rows(past::RELEASES).await?)?;

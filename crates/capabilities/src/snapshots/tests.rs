@@ -17,6 +17,7 @@ use super::archive::{self, Index, Most};
 use super::{Attic, Backup, Backups, NewSnapshot, SnapshotLimits, Snapshots};
 use crate::auth::{Auth, AuthLimits, Claims, Outside, TokenKeys};
 use crate::database::{Databases, Limits};
+use crate::functions::copier::Copier;
 use crate::hosting::Blobs;
 use crate::logs::Logs;
 use crate::mail::Post;
@@ -30,6 +31,7 @@ mod yard;
 mod backups;
 mod files;
 mod foreign;
+mod functions;
 mod now;
 mod old;
 
@@ -125,7 +127,9 @@ impl Ground {
         let env = Env::for_upkeep(TenantId::new(), EnvId::new());
         databases.create(env.id()).await.unwrap();
         let (blobs, logs) = (Blobs::new(&path).unwrap(), Logs::new(&path));
-        let releases = Releases::new(Arc::clone(&databases), blobs, logs.clone(), Arc::new(Trusting));
+        let builder = Arc::new(Copier::new(blobs.clone()));
+        let releases = Releases::new(Arc::clone(&databases), blobs, logs.clone(), Arc::new(Trusting))
+            .with_functions(builder);
         let releases = Arc::new(releases);
         let post = Post::to_outbox(logs.clone());
         let auth = Auth::new(
@@ -219,7 +223,7 @@ async fn rows_come_along_with_their_places_and_no_trigger_goes_off() {
         "SELECT rowid, * FROM counted",
         "SELECT * FROM titles",
         "SELECT name, seq FROM sqlite_sequence",
-        "SELECT number, manifest, site FROM _steading_release",
+        "SELECT number, manifest, site, functions FROM _steading_release",
         "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
     ] {
         assert_eq!(ground.read(&env, sql).await, ground.read(&ground.env, sql).await, "{sql}");
@@ -240,7 +244,12 @@ async fn what_is_named_like_ours_and_is_not_stays_behind() {
     imported.unwrap();
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('_steading_more', 't')";
     assert_eq!(ground.read(&env, sql).await, [[json!(0)]]);
-    assert_eq!(ground.read(&env, "SELECT key FROM _steading_state").await, [[json!("release")]]);
+    let state = ground.read(&env, "SELECT key FROM _steading_state ORDER BY key").await;
+    assert_eq!(
+        state,
+        [[json!("events")], [json!("release")], [json!("schedules")]],
+        "its own, which says that no schedule runs there, and that nobody is told of events"
+    );
     assert_eq!(ground.read(&env, "SELECT count(*) FROM _steading_session").await, [[json!(0)]]);
 }
 

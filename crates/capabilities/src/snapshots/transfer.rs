@@ -24,7 +24,7 @@ use super::store::{Staged, entries};
 use super::{Inner, Snapshots, blocking, contents};
 use crate::auth;
 use crate::database::{self, Along, Fate, Loose, Maker};
-use crate::releases::past;
+use crate::releases::{self, past};
 use crate::storage::pins::{NAMED, Named};
 use crate::storage::{self, FileStream};
 
@@ -237,6 +237,7 @@ async fn check(copy: &mut Loose, index: &Index) -> Result<(u64, Vec<Named>)> {
     let releases = copy.rows(past::RELEASES).await?;
     let numbers: Vec<Option<u64>> = releases.iter().map(|row| row.first()?.as_u64()).collect();
     let state = copy.rows("SELECT value FROM _steading_state").await?;
+    copy.run(releases::HOLD, &[]).await?;
     let live = match state.first() {
         None => 0,
         Some(row) => {

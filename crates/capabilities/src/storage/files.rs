@@ -42,6 +42,7 @@ impl Storage {
         let (inner, guest, bucket) = (Arc::clone(&self.0), guest.clone(), bucket.to_owned());
         whole(async move {
             let mut db = inner.databases.writer(guest.env()).await?;
+            db.at_depth(guest.depth());
             db.begin(Durability::Full).await?;
             match inner.remove(&mut db, &guest, &bucket, &path, &condition).await {
                 Ok(object) => {

@@ -23,6 +23,7 @@ impl Storage {
         let (inner, guest, bucket) = (Arc::clone(&self.0), guest.clone(), bucket.to_owned());
         whole(async move {
             let mut db = inner.databases.writer(guest.env()).await?;
+            db.at_depth(guest.depth());
             db.begin(Durability::Full).await?;
             let moved = inner.shift(&mut db, &guest, &bucket, &path, &to).await;
             inner.settle(db, moved).await
@@ -46,6 +47,7 @@ impl Storage {
             vacant(&Standing::ask(&mut desk, &known, &guest, &to, &given).await?, &known)?;
             let content = inner.contents.copy(env, &from.content).await?;
             let mut db = inner.databases.writer(guest.env()).await?;
+            db.at_depth(guest.depth());
             db.begin(Durability::Full).await?;
             let made = inner.duplicate(&mut db, &guest, &from, &to, &content).await;
             let made = inner.settle(db, made).await;

@@ -179,6 +179,7 @@ impl Inner {
     /// Makes the row; the object as it is, and as it was.
     async fn commit(&self, checked: &Checked, written: &Written) -> Result<(Placed, Option<Object>)> {
         let mut db = self.databases.writer(checked.guest.env()).await?;
+        db.at_depth(checked.guest.depth());
         // After a power cut the row must not name bytes that are gone.
         db.begin(Durability::Full).await?;
         match self.make(&mut db, checked, written).await {

@@ -129,7 +129,7 @@ async fn an_environment_is_found_while_it_is_ready_and_only_then() {
     assert_eq!(envs.find("shop").await.unwrap(), None);
     assert_eq!(envs.find(&ready.id.to_string()).await.unwrap(), None);
     assert_eq!(said(envs.get(&owner, "shop").await), "not_found there is no environment \"shop\"");
-    let tried = platform.control.authenticate(secret.expose(), Surface::Http).await;
+    let tried = platform.control.authenticate(secret.expose(), Surface::Http, None).await;
     assert_eq!(said(tried), "unauthenticated the credential is not valid");
     assert_eq!(said(envs.ready(&record).await), "conflict the environment is being deleted");
     assert_eq!(envs.unfinished().await.unwrap().len(), 1, "its files are still to be removed");

@@ -29,7 +29,7 @@ async fn what_is_no_credential_gets_the_same_words() {
         &as_tenant,
         "a.b.c",
     ] {
-        let refused = platform.control.authenticate(bad, Surface::Http).await;
+        let refused = platform.control.authenticate(bad, Surface::Http, None).await;
         assert_eq!(said(refused), "unauthenticated the credential is not valid");
     }
 }
@@ -54,7 +54,7 @@ async fn a_key_carries_what_its_level_can_and_no_more_than_its_maker() {
 
     let narrow = NewKey { scopes: Some(scopes(&[Scope::KeyAdmin, Scope::DbRead])), ..key("narrow") };
     let narrow = keys.create(&wide, narrow).await.unwrap();
-    let narrow = platform.control.authenticate(narrow.secret.expose(), Surface::Http).await.unwrap();
+    let narrow = platform.control.authenticate(narrow.secret.expose(), Surface::Http, None).await.unwrap();
     let child = keys.create(&narrow, key("child")).await.unwrap();
     assert_eq!(child.key.scopes, narrow.scopes, "it inherits");
 
@@ -91,13 +91,13 @@ async fn a_key_ends_and_its_children_end_no_later() {
     let platform = Platform::new().await;
     let soon = NewKey { expires_in: Some(Duration::from_millis(300)), ..key("short") };
     let made = platform.control.keys().create(&platform.operator, soon).await.unwrap();
-    let caller = platform.control.authenticate(made.secret.expose(), Surface::Http).await.unwrap();
+    let caller = platform.control.authenticate(made.secret.expose(), Surface::Http, None).await.unwrap();
     let child = NewKey { expires_in: Some(Duration::from_secs(60)), ..key("child") };
     let child = platform.control.keys().create(&caller, child).await.unwrap();
     assert_eq!(child.key.expires, made.key.expires);
     let ended = async {
         loop {
-            match platform.control.authenticate(made.secret.expose(), Surface::Http).await {
+            match platform.control.authenticate(made.secret.expose(), Surface::Http, None).await {
                 Ok(_) => tokio::task::yield_now().await,
                 Err(error) => return error,
             }
@@ -116,14 +116,14 @@ async fn a_revoked_key_opens_nothing_however_busy_it_is() {
         for _ in 0..4 {
             let (platform, secret) = (Arc::clone(&platform), secret.clone());
             users.push(tokio::spawn(async move {
-                while platform.control.authenticate(secret.expose(), Surface::Mcp).await.is_ok() {
+                while platform.control.authenticate(secret.expose(), Surface::Mcp, None).await.is_ok() {
                     tokio::task::yield_now().await;
                 }
             }));
         }
         platform.control.keys().revoke(&platform.operator, caller.credential).await.unwrap();
         for _ in 0..50 {
-            let tried = platform.control.authenticate(secret.expose(), Surface::Http).await;
+            let tried = platform.control.authenticate(secret.expose(), Surface::Http, None).await;
             assert_eq!(said(tried), "unauthenticated the credential is not valid");
         }
         for user in users {

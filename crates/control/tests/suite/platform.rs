@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use control::{Control, ControlConfig, Environment, NewEnvironment, NewKey};
+use control::{Control, ControlConfig, Environment, NewEnvironment, NewKey, NewTenant};
 use kernel::{Caller, Env, Error, Proof, Scope, Scopes, Secret, Surface, Tenant};
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ impl Platform {
         change(&mut config);
         let (control, bootstrap) = Control::open(config).await.unwrap();
         let operator_key = bootstrap.operator_key.unwrap();
-        let operator = control.authenticate(operator_key.expose(), Surface::Http).await.unwrap();
+        let operator = control.authenticate(operator_key.expose(), Surface::Http, None).await.unwrap();
         let record = control.environments().unfinished().await.unwrap().remove(0);
         let default = control.environments().ready(&record).await.unwrap();
         Self { control, operator, operator_key, default, data }
@@ -47,7 +47,8 @@ impl Platform {
     /// The operator in a new tenant.
     pub async fn tenant(&self, slug: &str) -> Arc<Caller> {
         let proof = Tenant::authorize(&self.operator, &[Scope::TenantAdmin]).unwrap();
-        self.control.tenants().create(&proof, slug.parse().unwrap(), None).await.unwrap();
+        let new = NewTenant { slug: Some(slug.parse().unwrap()), ..NewTenant::default() };
+        self.control.tenants().create(&proof, new).await.unwrap();
         self.control.select_env(&self.operator, None, Some(slug)).await.unwrap()
     }
 
@@ -55,13 +56,13 @@ impl Platform {
     pub async fn key(&self, maker: &Caller, env: Option<&Environment>) -> (Secret, Arc<Caller>) {
         let new = NewKey { env: env.map(|env| env.id), ..key("ci") };
         let made = self.control.keys().create(maker, new).await.unwrap();
-        let caller = self.control.authenticate(made.secret.expose(), Surface::Http).await.unwrap();
+        let caller = self.control.authenticate(made.secret.expose(), Surface::Http, None).await.unwrap();
         (made.secret, caller)
     }
 }
 
 pub fn key(name: &str) -> NewKey {
-    NewKey { name: name.to_owned(), env: None, scopes: None, expires_in: None }
+    NewKey { name: name.to_owned(), env: None, scopes: None, expires_in: None, cidrs: None }
 }
 
 pub fn scopes(list: &[Scope]) -> Scopes {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{Control, ControlConfig, NewToken, RateLimit};
-use kernel::{CallId, Caller, Code, KeyId, LimitInfo, Principal, RunId, Scopes, TenantId, Timestamp};
+use kernel::{
+    CallId, Caller, Code, KeyId, LimitInfo, LimitScope, Principal, RunId, Scopes, TenantId, Timestamp,
+};
 use serde_json::json;
 use tool::{Attempt, Effect, Ledger, Limiter, Record, ReplayKey, Replays};
 
@@ -18,6 +20,7 @@ fn record(caller: &Caller, effect: Effect) -> Record {
         env: caller.env,
         principal: caller.principal.kind(),
         credential: caller.credential,
+        root: caller.root(),
         surface: "http",
         tool: "db_query",
         effect,
@@ -49,7 +52,8 @@ async fn each_key_token_and_tenant_has_its_own_limit() {
     assert_eq!(passes(&one, 9), 3);
     let refused = platform.control.limiter().admit(&one).unwrap_err();
     assert_eq!((refused.code(), refused.retry_after_secs()), (Code::RateLimited, Some(1)));
-    let info = LimitInfo { name: "key", quota: 3, window_s: 3, remaining: 0, reset_s: 1 };
+    let info = LimitInfo::new("key", LimitScope::Key, 3, "calls").window(3).reset(1);
+    let info = info.raised("ask who runs the platform to raise limits.key_per_second and limits.key_burst");
     assert_eq!(refused.limit_info(), Some(&info));
     assert_eq!(passes(&with(Principal::Run(RunId::new()), zeta), 9), 2);
 
@@ -128,6 +132,15 @@ async fn the_last_use_of_a_key_is_noted() {
     platform.control.ledger().flush().await.unwrap();
     let keys = platform.control.keys().list(&platform.operator, None, 10).await.unwrap();
     assert_eq!(keys[0].last_used, Some(used.at));
+    // Also where it is what it has minted that calls.
+    let (_, other) = platform.key(&platform.operator, None).await;
+    let minted = Caller::clone(&caller).standing_on([other.credential, KeyId::new()]);
+    let minted = Caller { credential: KeyId::new(), principal: Principal::Run(RunId::new()), ..minted };
+    let used = record(&minted, Effect::Write);
+    platform.control.ledger().record(used.clone()).await.unwrap();
+    platform.control.ledger().flush().await.unwrap();
+    let row = platform.control.store().keys().get(other.credential).await.unwrap().unwrap();
+    assert_eq!(row.last_used, Some(used.at));
 }
 
 #[tokio::test]
@@ -172,15 +185,17 @@ async fn upkeep_removes_what_has_expired_and_nothing_else() {
     let new = NewToken {
         env: platform.default.id,
         scopes: Scopes::all(),
+        held: kernel::Held::default(),
+        source: None,
         expires_in: Duration::from_secs(60),
         run: None,
     };
     let minted = control.tokens().mint(operator, new).await.unwrap();
-    control.tokens().revoke(&minted.token).await.unwrap();
+    control.tokens().revoke(operator, minted.row.id).await.unwrap();
     control.upkeep().await.unwrap();
     let calls = control.calls(&tenant(operator), None, 10).await.unwrap();
     assert_eq!(calls.iter().map(|call| call.id).collect::<Vec<_>>(), [change.call]);
     assert!(control.replays().begin(&key).await.is_err(), "it is still running");
-    let tried = control.authenticate(minted.token.expose(), kernel::Surface::Http).await;
+    let tried = control.authenticate(minted.token.expose(), kernel::Surface::Http, None).await;
     assert_eq!(said(tried), "unauthenticated the credential is not valid");
 }

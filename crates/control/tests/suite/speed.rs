@@ -19,7 +19,7 @@ async fn a_known_credential_passes_without_the_database() {
     let began = Instant::now();
     const CALLS: u32 = 5_000;
     for _ in 0..CALLS {
-        let caller = control.authenticate(platform.operator_key.expose(), Surface::Mcp).await.unwrap();
+        let caller = control.authenticate(platform.operator_key.expose(), Surface::Mcp, None).await.unwrap();
         let caller = control.select_env(&caller, Some("default"), None).await.unwrap();
         control.limiter().admit(&caller).unwrap();
         control
@@ -31,6 +31,7 @@ async fn a_known_credential_passes_without_the_database() {
                 env: caller.env,
                 principal: "operator",
                 credential: caller.credential,
+                root: caller.root(),
                 surface: "mcp",
                 tool: "db_query",
                 effect: Effect::Read,

@@ -37,7 +37,7 @@ async fn the_first_start_makes_everything_and_says_the_operator_key_once() {
     }
     let key = bootstrap.operator_key.unwrap();
     assert_eq!(fs::read_to_string(below.join("operator.key")).unwrap(), format!("{}\n", key.expose()));
-    let operator = control.authenticate(key.expose(), Surface::Mcp).await.unwrap();
+    let operator = control.authenticate(key.expose(), Surface::Mcp, None).await.unwrap();
     assert_eq!(operator.principal, Principal::Operator);
     assert_eq!((operator.scopes, operator.tenant), (Scopes::all(), control.default_tenant()));
     let unfinished = control.environments().unfinished().await.unwrap();
@@ -48,7 +48,7 @@ async fn the_first_start_makes_everything_and_says_the_operator_key_once() {
 
     let (control, bootstrap) = Control::open(ControlConfig::new(&below)).await.unwrap();
     assert!(bootstrap.operator_key.is_none());
-    assert!(control.authenticate(key.expose(), Surface::Mcp).await.is_ok());
+    assert!(control.authenticate(key.expose(), Surface::Mcp, None).await.is_ok());
     assert_eq!(control.environments().unfinished().await.unwrap(), []);
     assert!(control.environments().find("default").await.unwrap().is_some());
 }
@@ -99,10 +99,10 @@ async fn a_lost_operator_key_file_does_not_stop_the_start_and_the_key_can_be_res
     let (control, bootstrap) = Control::open(ControlConfig::new(platform.path())).await.unwrap();
     assert!(bootstrap.operator_key.is_none());
     let old = platform.operator_key.expose();
-    assert!(control.authenticate(old, Surface::Http).await.is_ok(), "who still has it can use it");
+    assert!(control.authenticate(old, Surface::Http, None).await.is_ok(), "who still has it can use it");
     let new = control.reset_operator().await.unwrap();
-    assert!(control.authenticate(old, Surface::Http).await.is_err());
-    assert!(control.authenticate(new.expose(), Surface::Http).await.is_ok());
+    assert!(control.authenticate(old, Surface::Http, None).await.is_err());
+    assert!(control.authenticate(new.expose(), Surface::Http, None).await.is_ok());
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), new.expose());
     assert_eq!(mode(&file), 0o600);
 }
@@ -114,7 +114,7 @@ async fn an_operator_key_that_was_brought_along_is_taken() {
     fs::write(data.path().join("operator.key"), key.expose()).unwrap();
     let (control, bootstrap) = Control::open(ControlConfig::new(data.path())).await.unwrap();
     assert_eq!(bootstrap.operator_key, Some(key.clone()));
-    assert!(control.authenticate(key.expose(), Surface::Http).await.is_ok());
+    assert!(control.authenticate(key.expose(), Surface::Http, None).await.is_ok());
     assert_eq!(mode(&data.path().join("operator.key")), 0o600);
 
     let data = TempDir::new().unwrap();

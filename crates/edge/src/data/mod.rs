@@ -4,6 +4,7 @@ mod auth;
 mod files;
 mod openapi;
 mod openapi_files;
+mod openapi_functions;
 mod openapi_realtime;
 mod openapi_routes;
 pub(crate) mod origin;
@@ -14,8 +15,9 @@ mod sdk;
 mod uploads;
 
 pub(crate) use self::files::SCOPES as FILE_SCOPES;
-use self::origin::Allowed;
+pub(crate) use self::origin::Allowed;
 pub use self::realtime::Hangup;
+pub(crate) use self::realtime::is_upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use web::problem::app_problem_response;
 
+use crate::functions::Inside;
 use crate::serve::OwnDomain;
 
 /// The routes of the data plane, as documents write them; everything else below `/_/` is not found.
@@ -93,6 +96,14 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/_/db/{table}/{id}"),
     ("DELETE", "/_/db/{table}/{id}"),
     ("POST", "/_/batch"),
+    ("GET", "/_/fn/{name}"),
+    ("POST", "/_/fn/{name}"),
+    ("GET", "/_/fn/{name}/{path}"),
+    ("POST", "/_/fn/{name}/{path}"),
+    ("GET", "/_/svc/{name}"),
+    ("POST", "/_/svc/{name}"),
+    ("GET", "/_/svc/{name}/{path}"),
+    ("POST", "/_/svc/{name}/{path}"),
     ("GET", "/_/files/{bucket}"),
     ("GET", "/_/files/{bucket}/{path}"),
     ("PUT", "/_/files/{bucket}/{path}"),
@@ -208,7 +219,12 @@ impl Data {
     }
 
     /// The live app, and the origin of another's page that may use it.
-    async fn opened(&self, env: &Env, parts: &Parts, road: Road) -> Result<(Arc<App>, Option<Allowed>)> {
+    pub(crate) async fn opened(
+        &self,
+        env: &Env,
+        parts: &Parts,
+        road: Road,
+    ) -> Result<(Arc<App>, Option<Allowed>)> {
         let app = self.rows.app(env).await?;
         let origin = match road {
             Road::Open => origin::judge(self, env, &app, parts).await?,
@@ -258,7 +274,7 @@ impl Data {
 }
 
 /// An answer on its way out.
-fn closed(answer: Result<Response>, origin: Option<Allowed>, env: &Env, id: CallId) -> Response {
+pub(crate) fn closed(answer: Result<Response>, origin: Option<Allowed>, env: &Env, id: CallId) -> Response {
     let mut response = answer.unwrap_or_else(|error| refused(&error, env, id));
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
@@ -299,13 +315,22 @@ impl Ask<'_> {
     }
 
     async fn guest_where(&self, data: &Data, mfa: Mfa, wanted: &[Scope]) -> Result<Guest> {
+        let inside = Inside::of(self.parts);
+        let depth = inside.map_or(0, |inside| inside.depth);
+        if Inside::is_own(self.parts) {
+            return Ok(Guest::maker(self.env.clone()).at_depth(depth));
+        }
         match self.token()? {
             Some(token) => {
-                let guest = data.auth.recognize_for(self.env, mfa, &token, wanted).await?;
+                // What a function asks in somebody's place is asked for as long as their request goes on, which may be a socket.
+                let guest = match inside {
+                    Some(_) => data.auth.recognize_lasting(self.env, mfa, &token, wanted).await?,
+                    None => data.auth.recognize_for(self.env, mfa, &token, wanted).await?,
+                };
                 not_of_a_page(self.parts, &guest)?;
-                Ok(guest.at(network(self.peer())))
+                Ok(guest.at(network(self.peer())).at_depth(depth))
             }
-            None => Ok(Guest::visitor(self.env.clone()).at(network(self.peer()))),
+            None => Ok(Guest::visitor(self.env.clone()).at(network(self.peer())).at_depth(depth)),
         }
     }
 

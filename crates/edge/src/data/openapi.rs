@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use kernel::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, json as answer_json, openapi_files, openapi_realtime, openapi_routes};
+use super::{Ask, json as answer_json, openapi_files, openapi_functions, openapi_realtime, openapi_routes};
 
 pub(super) fn answer(ask: &Ask<'_>) -> Result<Response> {
     match ask.parts.method {
@@ -27,6 +27,7 @@ fn document(app: &App) -> Value {
         paths.insert("/_/batch".to_owned(), json!({ "post": batch() }));
     }
     openapi_files::paths(app, &mut paths, &mut schemas);
+    openapi_functions::add(app, &mut paths);
     openapi_realtime::add(app, &mut paths, &mut schemas);
     openapi_routes::add(app, &mut paths);
     super::auth::openapi::describe(app, &mut paths, &mut schemas);
@@ -256,6 +257,11 @@ fn common_schemas() -> Map<String, Value> {
             "code": { "type": "string" }, "message": { "type": "string" }, "hint": { "type": "string" },
             "field": { "type": "string", "description": "A JSON pointer to what is wrong." },
             "retry_after": { "type": "integer" }, "request_id": { "type": "string" },
+            "limit": { "type": "object", "description": "The limit that was reached.",
+                "required": ["name", "scope", "value", "unit", "left", "raise"], "properties": {
+                    "name": { "type": "string" }, "scope": { "type": "string" }, "value": { "type": "integer" },
+                    "unit": { "type": "string" }, "window_s": { "type": "integer" }, "left": { "type": "integer" },
+                    "reset_s": { "type": "integer" }, "raise": { "type": "string" } } },
         },
     });
     Map::from_iter([("app.Problem".to_owned(), problem)])

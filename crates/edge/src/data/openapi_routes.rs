@@ -30,6 +30,8 @@ fn described(route: &Route, verb: Verb) -> Value {
     let (what, below) = match &route.to {
         Target::Site => ("The site.".to_owned(), None),
         Target::Table(name) => (format!("Rows of {name}."), Some(format!("/_/db/{name}"))),
+        Target::Function(name) => (format!("The function {name}."), Some(format!("/_/fn/{name}"))),
+        Target::Service(name) => (format!("The service {name}."), Some(format!("/_/svc/{name}"))),
         Target::Bucket(name) => (format!("Files of {name}."), Some(format!("/_/files/{name}/{{path}}"))),
     };
     let status = match (&route.to, verb) {

@@ -12,6 +12,7 @@ use kernel::{Code, Env, Error, Result};
 
 use super::Data;
 use super::realtime::shows_later;
+use crate::ticket::Shown;
 
 const KEY: HeaderName = HeaderName::from_static("steading-key");
 
@@ -24,7 +25,7 @@ pub(crate) const EXPOSED: &str = "content-disposition, content-range, etag, last
     x-request-id, x-release";
 
 /// Another origin that may read the answer. None stands for the app's own pages, and for programs.
-pub(super) struct Allowed(HeaderValue);
+pub(crate) struct Allowed(HeaderValue);
 
 /// Judges the request's `Origin` (Fetch §3.1). Sessions are bearer tokens, so that no page has any by being
 /// visited; this keeps other pages from using an app as their own.
@@ -51,7 +52,7 @@ pub(super) async fn judge(data: &Data, env: &Env, app: &App, parts: &Parts) -> R
     }
     let allowed = Allowed(origin.clone());
     // A browser asks first without the header, and only whether it may send it; for events and sockets it sends none.
-    if allowed.asks_first(parts) || shows_later(parts) {
+    if allowed.asks_first(parts) || shows_later(parts) || parts.extensions.get::<Shown>().is_some() {
         return Ok(Some(allowed));
     }
     let key = parts.headers.get(KEY).and_then(|key| key.to_str().ok());
@@ -95,12 +96,12 @@ fn is_public(parts: &Parts) -> bool {
 
 impl Allowed {
     /// Whether this is the question before the request (Fetch §3.3.2).
-    pub(super) fn asks_first(&self, parts: &Parts) -> bool {
+    pub(crate) fn asks_first(&self, parts: &Parts) -> bool {
         parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
     /// What the origin may send.
-    pub(super) fn preflight(&self) -> axum::response::Response {
+    pub(crate) fn preflight(&self) -> axum::response::Response {
         let mut response = axum::response::Response::new(axum::body::Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();

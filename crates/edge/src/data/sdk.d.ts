@@ -205,12 +205,28 @@ export interface Result {
   etag?: string;
 }
 
+export interface Service {
+  /** Its answer to a request, below it where a path is given; 401 is an AppError. */
+  fetch(path?: string, init?: Pick<RequestInit, "method" | "headers" | "body" | "signal">): Promise<Response>;
+  /** A WebSocket to it, as whoever is signed in; it ends with their session, and after a quarter of an hour at the latest. */
+  socket(path?: string, protocols?: string | string[]): Promise<WebSocket>;
+}
+
+export interface Fn extends Service {
+  /** Calls it with a JSON value and gives back its JSON answer. */
+  invoke<T = unknown>(value?: unknown, options?: { signal?: AbortSignal }): Promise<T>;
+}
+
 export interface Client {
   readonly auth: Auth;
   db<T extends object = Record<string, unknown>>(table: string): Table<T>;
   batch(operations: readonly Operation[], options?: Once): Promise<Result[]>;
   /** The files of a bucket. */
   files(bucket: string): Bucket;
+  /** A function of the app. */
+  fn(name: string): Fn;
+  /** A service of the app. */
+  service(name: string): Service;
   /** Joins a channel, which the manifest must name. */
   channel<S extends object = Record<string, unknown>>(name: string): Channel<S>;
 }

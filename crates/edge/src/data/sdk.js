@@ -144,7 +144,7 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
   const unlocked = (work) => work();
 
   /** One request as it stands: no session, no repetition. */
-  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, credentials = "omit", ...more } = {}) {
+  async function ask(method, path, { body, bytes, ifMatch, idempotencyKey, token, keepalive, as, patience, signal, credentials = "omit", ...more } = {}) {
     const headers = { ...more.headers };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (token) headers.authorization = `Bearer ${token}`;
@@ -155,10 +155,13 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     const options = { method, headers, body: sent, credentials, cache: "no-store", keepalive };
     let answer, data;
     try {
-      answer = await fetch(origin + path, { ...options, signal: AbortSignal.timeout(patience ?? PATIENCE_MS) });
+      const patient = AbortSignal.timeout(patience ?? PATIENCE_MS);
+      answer = await fetch(origin + path, { ...options, signal: signal ? AbortSignal.any([signal, patient]) : patient });
+      if (as === "response" && answer.status !== 401) return { data: answer };
       if (as === "blob" && answer.ok) return { data: await answer.blob(), headers: answer.headers };
       data = await answer.text();
     } catch (cause) {
+      if (signal?.aborted) throw cause;
       const problem = { code: "unavailable", message: "the app cannot be reached", hint: "check the connection" };
       throw new AppError(0, problem, { cause });
     }
@@ -388,7 +391,34 @@ export function createClient({ url = globalThis.location?.origin, key } = {}) {
     return data.results;
   }
 
-  return { auth, db, batch, files: filesOf(call, origin), channel: live.channel };
+  function fn(name) {
+    const path = `/_/fn/${segment(name)}`;
+    return {
+      invoke: async (value = {}, { signal } = {}) => (await call("POST", path, { body: value, patience: LONG_MS, signal })).data,
+      ...below(path),
+    };
+  }
+
+  const below = (root) => {
+    const at = (path = "") => root + path.replace(/^(?=[^/])/, "/");
+    return {
+      fetch: async (path, { method = "GET", headers, body, signal } = {}) => {
+        const sent = { bytes: body, headers: Object.fromEntries(new Headers(headers)), patience: LONG_MS, as: "response", signal };
+        return (await call(method, at(path), sent)).data;
+      },
+      // No header goes with a socket: a ticket says who it is.
+      socket: async (path, protocols) => {
+        const { data } = await call("POST", "/_/realtime/ticket");
+        const url = origin.replace(/^http/, "ws") + at(path);
+        return new WebSocket(`${url}${url.includes("?") ? "&" : "?"}_ticket=${data.ticket}`, protocols);
+      },
+    };
+  };
+
+  /** A service: a `Response`, as of `fetch`, of whatever its path says, or a socket. */
+  const service = (name) => below(`/_/svc/${segment(name)}`);
+
+  return { auth, db, batch, files: filesOf(call, origin), fn, service, channel: live.channel };
 }
 
 /** Something that nobody guesses; `crypto.randomUUID` is for secure contexts alone. */
@@ -400,5 +430,5 @@ const joined = (names) => (Array.isArray(names) ? names.join(",") : names);
 /** A table's name or a row's id; anything else could lead to another path. */
 function segment(text) {
   if (typeof text === "string" && /^[\w-]+$/.test(text)) return text;
-  throw new TypeError(`not the name of a table or the id of a row: ${String(text)}`);
+  throw new TypeError(`not the name of a table or a function, or the id of a row: ${String(text)}`);
 }

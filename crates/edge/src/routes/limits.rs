@@ -4,8 +4,8 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use capabilities::routes::LimitSpec;
-use kernel::{Code, Error, LimitInfo, Result};
+use capabilities::routes::{By, LimitSpec};
+use kernel::{Code, Error, LimitInfo, LimitScope, Result};
 
 /// How many places there are for those whose hashes begin alike, and how many such lots.
 const PLACES: usize = 8;
@@ -48,12 +48,16 @@ impl Limits {
         let window = u64::from(limit.per.seconds()) * 1_000_000;
         let quota = u64::from(limit.requests.max(1));
         let every = (window / quota).max(1);
-        let told = |remaining, until: u64| LimitInfo {
-            name: limit.by.as_str(),
-            quota,
-            window_s: u64::from(limit.per.seconds()),
-            remaining,
-            reset_s: until.div_ceil(1_000_000),
+        let scope = match limit.by {
+            By::Ip => LimitScope::Address,
+            By::User => LimitScope::User,
+            By::Route => LimitScope::Route,
+        };
+        let told = |left, until: u64| {
+            LimitInfo::new(limit.by.as_str(), scope, quota, "requests")
+                .window(limit.per.seconds().into())
+                .left(left)
+                .reset(until.div_ceil(1_000_000))
         };
 
         let lots = self.lots.get_or_init(|| Mutex::new(vec![[Cell::default(); PLACES]; LOTS]));
@@ -87,7 +91,7 @@ mod tests {
 
     fn at(limits: &Limits, who: u32, second: u64) -> Result<(u64, u64), u64> {
         let told = limits.admit_at(&who, &LIMIT, second * 1_000_000);
-        told.map(|info| (info.remaining, info.reset_s)).map_err(|e| e.retry_after_secs().unwrap())
+        told.map(|info| (info.left, info.reset_s.unwrap())).map_err(|e| e.retry_after_secs().unwrap())
     }
 
     #[test]

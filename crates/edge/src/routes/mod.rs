@@ -18,6 +18,7 @@ use kernel::{Code, EnvId, Error, LimitInfo, Result, Scope};
 
 use self::limits::Limits;
 use crate::data::{self, Ask, Road};
+use crate::functions;
 use crate::serve::{Edge, Visit};
 use crate::{Which, page};
 
@@ -166,6 +167,10 @@ async fn target(
         // A route leads to files, not to the list of them.
         Target::Bucket(_) if path.as_str() == "/" => return page::problem(&data::unknown(), visit.id),
         Target::Bucket(bucket) => below("files", bucket),
+        Target::Function(_) | Target::Service(_) => {
+            let led = functions::Led { route, asked, path: &path, road };
+            return Box::pin(functions::led(edge, visit, &led, body)).await;
+        }
     };
     // On its own, so that what other routes wait for is not as large as a statement's state.
     Box::pin(edge.data.routed(visit.env, visit.request, body, visit.id, path, road)).await
@@ -281,6 +286,7 @@ fn scopes(to: &Target) -> &'static [Scope] {
         Target::Site => &[Scope::AppRead],
         Target::Bucket(_) => data::FILE_SCOPES,
         Target::Table(_) => &[Scope::DbRead, Scope::DbWrite],
+        Target::Function(_) | Target::Service(_) => functions::SCOPES,
     }
 }
 

@@ -265,7 +265,13 @@ impl Ground {
         let mut apps = self.apps.apps.lock().unwrap();
         let resident = apps.get_mut(&"shop".parse::<Slug>().unwrap()).unwrap();
         let release = resident.releases.len() as u64 + 1;
-        resident.releases.push(Arc::new(Served { release, site, app: Arc::new(app) }));
+        resident.releases.push(Arc::new(Served {
+            release,
+            site,
+            functions: Default::default(),
+            variables: Default::default(),
+            app: Arc::new(app),
+        }));
     }
 
     /// Sends these bytes and reads until the other side closes.

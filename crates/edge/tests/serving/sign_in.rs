@@ -7,9 +7,7 @@ use control::{Control, NewEnvironment, NewKey};
 use ed25519_dalek::{Signer as _, SigningKey};
 use expect_test::expect;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use kernel::{
-    Caller, Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, Surface, Tenant, TenantId, Timestamp,
-};
+use kernel::{Caller, Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, Tenant, TenantId, Timestamp};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -231,15 +229,7 @@ fn forged(header: &Value, claims: &Claims, sign: impl Fn(&[u8]) -> Vec<u8>) -> S
 }
 
 fn operator(tenant: TenantId) -> Caller {
-    Caller {
-        principal: Principal::Operator,
-        tenant,
-        env: None,
-        scopes: Scopes::all(),
-        surface: Surface::Http,
-        credential: KeyId::new(),
-        expires: None,
-    }
+    Caller::new(Principal::Operator, tenant, KeyId::new(), Scopes::all())
 }
 
 /// Another environment of the tenant.
@@ -392,6 +382,7 @@ async fn platform_key(control: &Control, maker: &Env, env: Option<EnvId>, scopes
         env,
         scopes: Some(scopes.iter().copied().collect()),
         expires_in: None,
+        cidrs: None,
     };
     control.keys().create(&caller, new).await.unwrap().secret.expose().to_owned()
 }

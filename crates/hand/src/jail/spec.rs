@@ -13,6 +13,11 @@ pub enum Tree {
         /// Where it is on the host.
         path: PathBuf,
     },
+    /// A directory of the host that is only read.
+    Fixed {
+        /// Where it is on the host.
+        path: PathBuf,
+    },
     /// Layers that are only read, the topmost first, under one that takes what is written (overlayfs). It is mounted
     /// with `userxattr`: marks are then the same with and without privileges, out of reach of whoever is inside, and
     /// neither renames of directories nor changes of mere attributes are kept in ways that only overlayfs reads.

@@ -42,6 +42,7 @@ pub fn take(spec: &JailSpec, translation: Translation<'_>) -> Result<Taken, Erro
     let nosuid = if spec.has(Protection::Nosuid) { libc::MOUNT_ATTR_NOSUID } else { 0 };
     let workspace = match &spec.workspace {
         Tree::Directory { path } => Files::Directory(take(path, nosuid | libc::MOUNT_ATTR_NODEV)?),
+        Tree::Fixed { path } => Files::Directory(take(path, READ_ONLY)?),
         Tree::Overlay { lowers, upper, work } => {
             let both = common(upper, work).at(Step::Workspace, upper.display())?;
             let below = |path: &Path| path.strip_prefix(both).unwrap_or(path).to_owned();
@@ -84,7 +85,7 @@ impl Taken {
 pub fn translates(spec: &JailSpec, users: BorrowedFd<'_>) -> Result<bool, Error> {
     let mut disks: Vec<&Path> = spec.layers.iter().map(PathBuf::as_path).collect();
     match &spec.workspace {
-        Tree::Directory { path } => disks.push(path),
+        Tree::Directory { path } | Tree::Fixed { path } => disks.push(path),
         Tree::Overlay { lowers, upper, .. } => {
             disks.extend(lowers.iter().map(PathBuf::as_path));
             disks.push(upper);

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use super::process::Stage;
 use super::serve::Server;
-use crate::wire::{Cause, Event, Kind, Reply, Running, State, WINDOW};
+use crate::wire::{Cause, Event, Kind, Reply, Running, WINDOW};
 
 /// Commands in the background that run or are remembered. All of them fit into one answer.
 pub const MAX_BACKGROUND: usize = 64;
@@ -104,9 +104,9 @@ impl Server {
     }
 
     pub fn forget(&mut self, stream: u32, handle: u32) {
-        match self.processes.get(&handle) {
+        match self.processes.get_mut(&handle) {
             Some(process) if process.stdout.log().is_some() => {
-                if process.state() == State::Running || process.reports.is_some() {
+                if !process.over() {
                     self.link.fail(stream, Cause::Busy, "it, or what it has begun, still runs");
                 } else {
                     self.remove(handle);

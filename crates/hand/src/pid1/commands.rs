@@ -105,7 +105,7 @@ impl Server {
         };
         let sink = |channel: &str| match exec.mode {
             Mode::Background => Ok(Sink::Log(Log::new(RING, place(channel)))),
-            Mode::Foreground(Output::Stream) => Ok(Sink::Stream { credit: WINDOW, sent: 0 }),
+            Mode::Lasting | Mode::Foreground(Output::Stream) => Ok(Sink::Stream { credit: WINDOW, sent: 0 }),
             Mode::Foreground(Output::Capped { head, tail }) => {
                 let sum = head.saturating_add(tail);
                 if sum > MAX_HEAD_AND_TAIL {
@@ -274,7 +274,7 @@ fn streams(exec: &Exec) -> Result<Streams, Refused> {
     let (stdout, stdout_own) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, stderr_own) = match exec.mode {
         Mode::Background => (None, stdout_own.try_clone()?),
-        Mode::Foreground(_) => {
+        Mode::Foreground(_) | Mode::Lasting => {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             (Some(nonblocking(read)?), write)
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
@@ -23,6 +23,9 @@ const KILL_EVERY: Duration = Duration::from_millis(5);
 
 /// How long the rest of a terminal's output is waited for, after its command has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a supervisor below which nothing is left is given to end, where somebody asks for it.
+const SUPERVISOR_ENDS: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// One command.
 pub struct Process {
@@ -91,6 +94,21 @@ impl Process {
                 None
             }
         }
+    }
+
+    /// Whether the command has ended and nothing that it has begun is left. Its end is told before that of its
+    /// supervisor, so who asks right afterwards waits for the second where only that is missing.
+    pub fn over(&mut self) -> bool {
+        if self.state() == State::Running {
+            return false;
+        }
+        if let Some(reports) = self.reports.as_ref()
+            && self.tree.is_empty()
+        {
+            let ended = poll(&mut [PollFd::new(reports, PollFlags::IN)], Some(&SUPERVISOR_ENDS));
+            while ended.is_ok() && self.next_report().is_some() {}
+        }
+        self.reports.is_none()
     }
 
     /// The command itself has ended with that status of `wait`.

@@ -79,6 +79,11 @@ impl Tree {
         }
     }
 
+    /// Whether none of them was seen.
+    pub fn is_empty(&self) -> bool {
+        self.members().is_empty()
+    }
+
     /// Sends a signal to all of them, as they are at one moment.
     pub fn signal(&self, signal: Signal) {
         for member in self.members() {

@@ -137,6 +137,8 @@ pub enum Stdin {
 pub enum Mode {
     /// The stream is the program's life: it ends with the program, and the program with it.
     Foreground(Output),
+    /// The same for what serves others: its output is sent, and it runs until it ends or is ended.
+    Lasting,
     /// The program lives on; its output, standard error within, is kept for whoever attaches.
     Background,
 }

@@ -106,7 +106,7 @@ async fn main() -> ExitCode {
     let directory = tempfile::tempdir().unwrap();
     let workspaces = directory.path().join("workspaces");
     fs::create_dir(&workspaces).unwrap();
-    let host = |name: &str, spares: Spares| {
+    let host = |name: &str, spares: Vec<Spares>| {
         let trees = vec![workspaces.clone()];
         let settings = Settings { run_dir: directory.path().join(name), trees, spares, runsc: None };
         let kept = directory.path().join(format!("{name}-kept"));
@@ -117,8 +117,8 @@ async fn main() -> ExitCode {
         };
         Bench { local: Local::new(start, settings), workspaces: workspaces.clone() }
     };
-    let cold = host("cold", Spares::default());
-    let warm = host("warm", Spares { count: 2, limits: Limits::default() });
+    let cold = host("cold", Vec::new());
+    let warm = host("warm", vec![Spares { count: 2, limits: Limits::default() }]);
     for bench in [&cold, &warm] {
         let first = bench.create().await;
         bench.local.destroy(first.id).await.unwrap();

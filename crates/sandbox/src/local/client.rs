@@ -35,8 +35,9 @@ type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Packet>>>>>;
 pub struct Local {
     origin: Whence,
     host: AsyncMutex<Option<Arc<Connection>>>,
-    /// What sandboxes have beside the hand.
+    /// What sandboxes have beside the hand: the operator's programs, and the platform's own files.
     pub(super) programs: Option<Programs>,
+    pub(super) own: &'static [(&'static str, &'static [u8])],
     /// The version of both that sandboxes are made with, as far as is known.
     pub(super) newest: Mutex<Option<BlobHash>>,
 }
@@ -105,13 +106,19 @@ impl Local {
     }
 
     fn of(origin: Whence) -> Self {
-        Self { origin, host: AsyncMutex::new(None), programs: None, newest: Mutex::new(None) }
+        Self { origin, host: AsyncMutex::new(None), programs: None, own: &[], newest: Mutex::new(None) }
     }
 
     /// The same with the programs that are kept there, in all sandboxes.
     #[must_use]
     pub fn with(self, programs: Programs) -> Self {
         Self { programs: Some(programs), ..self }
+    }
+
+    /// The same with these files of the platform's own, whose names no program of the operator's has.
+    #[must_use]
+    pub fn with_own(self, own: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self { own, ..self }
     }
 
     /// What works on this machine, found out by doing it.
@@ -232,7 +239,7 @@ impl Local {
     /// Tells a process that has just begun which programs sandboxes have.
     async fn equip(&self, connection: &Connection) -> Result<()> {
         let add = async |files: Vec<(String, File)>| {
-            let (names, files) = files.into_iter().map(|(name, file)| (name, OwnedFd::from(file))).unzip();
+            let (names, files) = self.with_files(files)?;
             let (Answer::Runner(runner), _) = connection.call(Call::AddRunner(names), files).await? else {
                 return Err(Error::Answer.into());
             };
@@ -274,7 +281,7 @@ impl Local {
         }
     }
 
-    async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
+    pub(super) async fn call(&self, call: Call) -> Result<(Answer, Vec<OwnedFd>)> {
         self.call_with(call, Vec::new()).await
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kernel::SandboxId;
 use rustix::fs::{FlockOperation, flock};
@@ -19,6 +20,10 @@ const BRIDGE: &str = "bridge.sock";
 const SCRATCH: &str = "scratch";
 const RUNNER: &str = "runner";
 
+/// How long the one before may take to go, and how often it is looked whether it has.
+const GOING: Duration = Duration::from_secs(15);
+const STEP: Duration = Duration::from_millis(10);
+
 /// The run directory, held by this process alone.
 #[derive(Debug)]
 pub struct RunDir {
@@ -27,7 +32,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Takes it, and makes it where it is not there.
+    /// Takes it, and makes it where it is not there. One that has lost its platform holds it until all that it has made has
+    /// ended, which is waited for.
     ///
     /// # Errors
     /// [`Error::Locked`]; where it is another user's, or open to others.
@@ -43,7 +49,13 @@ impl RunDir {
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
         let lock = lock.map_err(|error| Error::Files("opening the lock", error))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked)?;
+        let begun = Instant::now();
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begun.elapsed() > GOING {
+                return Err(Error::Locked);
+            }
+            std::thread::sleep(STEP);
+        }
         let path =
             fs::canonicalize(path).map_err(|error| Error::Files("reading the run directory", error))?;
         Ok(Self { path, _lock: lock })
@@ -202,5 +214,22 @@ impl SandboxDir {
             .and_then(|()| there(fs::remove_dir_all(self.runner())))
             .and_then(|()| there(fs::remove_dir(&self.0)))
             .map_err(|error| Error::Files("removing a sandbox's directory", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_about_to_go_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let before = RunDir::open(&path).unwrap();
+        let waiting = std::thread::spawn(move || RunDir::open(&path));
+        std::thread::sleep(10 * STEP);
+        assert!(!waiting.is_finished());
+        drop(before);
+        assert!(waiting.join().unwrap().is_ok());
     }
 }

@@ -48,6 +48,9 @@ pub enum Error {
     /// Nothing here can pause processes.
     #[error("sandboxes cannot be paused on this machine")]
     Freezer,
+    /// Nobody gets to the sockets of what runs inside.
+    #[error("the sockets of what runs in this sandbox cannot be reached")]
+    Door(#[source] io::Error),
     /// A control group.
     #[error("a control group failed")]
     Groups(#[source] io::Error),
@@ -101,6 +104,7 @@ impl From<Error> for kernel::Error {
             ),
             Error::Isolation(_) => kernel::Error::new(Code::Unavailable, text)
                 .hint("the operator demands less in sandbox.isolation, or serves on a machine that has it"),
+            Error::Door(_) => unavailable(error, "it may just have ended: try again"),
             Error::Groups(_) => unavailable(error, "free memory, or raise the limit on control groups"),
             Error::Threads(_) | Error::Maker => {
                 unavailable(error, "try again when the machine is less loaded")

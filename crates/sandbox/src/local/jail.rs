@@ -5,12 +5,13 @@ pub mod spoken;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hand::jail::{Disks, JailSpec, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -58,6 +59,28 @@ impl First {
     /// Readable when the process has ended.
     pub fn pidfd(&self) -> &OwnedFd {
         &self.pidfd
+    }
+
+    /// Opens a directory of the jail's root, below which nothing of it leads elsewhere, to name what is in it.
+    pub fn open_inside(&self, path: &Path) -> io::Result<OwnedFd> {
+        let root = format!("/proc/{}/root", self.pid()?);
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, directory, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(root, path, directory, Mode::empty(), resolve)?;
+        // Nobody else has had its number as long as it has not ended.
+        if self.has_ended()? { Err(io::ErrorKind::NotFound.into()) } else { Ok(opened) }
+    }
+
+    fn has_ended(&self) -> io::Result<bool> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&at_once))? > 0)
+    }
+
+    fn pid(&self) -> io::Result<i32> {
+        let known = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd()))?;
+        let pid = known.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        pid.filter(|pid| *pid > 0).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Ends it, and with it every process of the jail, and returns when they are gone. Once more is no error.

@@ -20,7 +20,7 @@ pub struct Settings {
     pub trees: Vec<PathBuf>,
     /// Sandboxes that are made before anybody asks for them.
     #[serde(default)]
-    pub spares: Spares,
+    pub spares: Vec<Spares>,
     /// Where gVisor's `runsc` is, unless where it usually is.
     #[serde(default)]
     pub runsc: Option<PathBuf>,
@@ -70,6 +70,8 @@ pub enum Call {
     Destroy(SandboxId),
     /// As the runner's.
     Usage(SandboxId),
+    /// The directory of one's own sockets.
+    Door(SandboxId),
     /// Adds a version of the runner: the names of its files, which come along.
     AddRunner(Vec<String>),
     /// Has new sandboxes use a version.
@@ -131,6 +133,8 @@ pub enum Answer {
     Done,
     /// A sandbox runs; three files come along: the connection to its hand, and the two sockets that listen.
     Created(Isolation, Limiting),
+    /// The directory of a sandbox's own sockets, which comes along.
+    Door,
     /// What one uses.
     Usage(Usage),
     /// What works here.

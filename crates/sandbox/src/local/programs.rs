@@ -23,8 +23,9 @@ pub const MOST_BYTES: u64 = 512 << 20;
 /// The longest name, in bytes.
 const NAME: usize = 64;
 
-/// What the platform's own program is called.
+/// What the platform's own program is called, and what its other files begin with.
 const HAND: &str = "hand";
+const OURS: &str = "function-";
 
 /// A directory of its own; clones are the same one.
 #[derive(Debug, Clone)]
@@ -209,6 +210,10 @@ fn name(bytes: &[u8]) -> Result<&str> {
     if text == HAND {
         return Err(wrong("\"hand\" is the platform's own program").hint("call yours something else"));
     }
+    if text.starts_with(OURS) {
+        return Err(wrong(&format!("what begins with {OURS:?} is the platform's own"))
+            .hint("call yours something else"));
+    }
     Ok(text)
 }
 
@@ -297,7 +302,18 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let programs = Programs::open(place.path().to_owned()).unwrap();
         let refused = |bytes: &[u8]| programs.unpack(&mut { bytes }).unwrap_err().code();
-        for path in ["../x", "/x", "a/b", ".x", "hand", "./hand", "a b", "-x", &"x".repeat(NAME + 1)] {
+        for path in [
+            "../x",
+            "/x",
+            "a/b",
+            ".x",
+            "hand",
+            "./hand",
+            "function-bun.mjs",
+            "a b",
+            "-x",
+            &"x".repeat(NAME + 1),
+        ] {
             assert_eq!(refused(&tar(&[(path, Regular, b"x")])), Code::InvalidInput, "{path}");
         }
         for kind in [Directory, Fifo, Link, Symlink] {

@@ -244,6 +244,7 @@ fn disks(workshop: &Workshop, spec: &Spec) -> Result<Disks, Error> {
     let inside = |path: &PathBuf| inside(&workshop.trees, path);
     let workspace = match &spec.workspace {
         Tree::Directory { path } => Tree::Directory { path: inside(path)? },
+        Tree::Fixed { path } => Tree::Fixed { path: inside(path)? },
         Tree::Overlay { lowers, upper, work } => Tree::Overlay {
             lowers: lowers.iter().map(inside).collect::<Result<_, _>>()?,
             upper: inside(upper)?,
@@ -284,6 +285,15 @@ impl Sandbox {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.first.pidfd().as_fd()
+    }
+
+    /// The directory in which what runs inside listens for the gateway: the one that it may write, which is as small as its
+    /// memory is.
+    ///
+    /// # Errors
+    /// [`Error::Door`].
+    pub fn door(&self) -> Result<OwnedFd, Error> {
+        self.first.open_inside(Path::new("run/steading")).map_err(Error::Door)
     }
 
     /// Has what starts in it from here on use this version of the runner, and returns the one before.

@@ -253,7 +253,7 @@ mod tests {
     /// A starter of processes that end when their connection does, in a thread of this one.
     fn starter() -> (OwnedFd, JoinHandle<Result<(), Error>>) {
         let (ours, theirs) = packets::pair().unwrap();
-        let spares = Spares::default();
+        let spares = vec![Spares::default()];
         let settings = Settings { run_dir: "/nowhere".into(), trees: Vec::new(), spares, runsc: None };
         let host = || {
             let mut command = Command::new("/bin/sh");

@@ -1,5 +1,6 @@
 //! The gateway's end of versions: adds them, tries them, and changes which one a sandbox has.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -50,7 +51,7 @@ impl Local {
     /// As [`Local::add_runner`].
     pub async fn add_next(&self) -> Result<BlobHash> {
         let files = self.programs.as_ref().map(Programs::next_files).transpose()?.unwrap_or_default();
-        let (names, files) = files.into_iter().map(|(name, file)| (name, OwnedFd::from(file))).unzip();
+        let (names, files) = self.with_files(files)?;
         self.add(names, files).await
     }
 
@@ -61,9 +62,15 @@ impl Local {
     /// `unavailable` where the process is gone; `internal` for names that are none.
     pub async fn add_runner(&self, files: &[(&str, &[u8])]) -> Result<BlobHash> {
         let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let file = |bytes: &[u8]| memory(|file| file.write_all(bytes).map_err(failed)).map(OwnedFd::from);
-        let files = files.iter().map(|(_, bytes)| file(bytes)).collect::<Result<Vec<OwnedFd>>>()?;
+        let files = files.iter().map(|(_, bytes)| in_memory(bytes)).collect::<Result<Vec<OwnedFd>>>()?;
         self.add(names, files).await
+    }
+
+    /// The platform's own files, and these programs.
+    pub(super) fn with_files(&self, programs: Vec<(String, File)>) -> Result<(Vec<String>, Vec<OwnedFd>)> {
+        let own = self.own.iter().map(|(name, bytes)| Ok(((*name).to_owned(), in_memory(bytes)?)));
+        let programs = programs.into_iter().map(|(name, file)| Ok((name, OwnedFd::from(file))));
+        own.chain(programs).collect::<Result<Vec<_>>>().map(|all| all.into_iter().unzip())
     }
 
     async fn add(&self, names: Vec<String>, files: Vec<OwnedFd>) -> Result<BlobHash> {
@@ -117,6 +124,10 @@ impl Local {
             _ => Err(Error::Answer.into()),
         }
     }
+}
+
+fn in_memory(bytes: &[u8]) -> Result<OwnedFd> {
+    memory(|file| file.write_all(bytes).map_err(failed)).map(OwnedFd::from)
 }
 
 /// Why a version is not used.

@@ -94,7 +94,8 @@ pub(super) fn to_visitor(headers: &mut HeaderMap) {
 }
 
 /// Whether a credential is the platform's, as it is or in the name and password of Basic (RFC 7617).
-fn holds_a_key(value: &HeaderValue) -> bool {
+#[must_use]
+pub fn holds_a_key(value: &HeaderValue) -> bool {
     let has = |bytes: &[u8]| bytes.windows(PLATFORM_KEYS.len()).any(|part| part == PLATFORM_KEYS);
     let value = value.as_bytes();
     let basic = value.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case(b"basic ")).is_some();

@@ -40,7 +40,11 @@ impl Session {
     pub async fn attach(&self, handle: u32, from: u64) -> Result<Attachment> {
         let mut stream = self.mux.open_stream(&Request::Attach { handle, from })?;
         match stream.event().await {
-            Ok(Event::Attached { from }) => Ok(Attachment { from, stream }),
+            Ok(Event::Attached { from }) => {
+                // Whoever reads too slowly is told from where it goes on, again and again, which nobody listens to.
+                stream.deaf();
+                Ok(Attachment { from, stream })
+            }
             Ok(_) | Err(Ok(_)) => Err(Error::Protocol("it does not say from where it reads")),
             Err(Err(error)) => Err(error),
         }

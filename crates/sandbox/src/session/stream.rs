@@ -62,6 +62,11 @@ impl Stream {
         }
     }
 
+    /// Wants no more events: however many come, none is kept.
+    pub fn deaf(&mut self) {
+        self.events.close();
+    }
+
     /// What goes into it.
     pub fn writer(&self) -> Writer {
         Writer { mux: self.mux.clone(), id: self.id }

@@ -100,7 +100,7 @@ pub(in crate::workspace) struct Mount {
 impl Mount {
     pub fn of(tree: &Tree, at: &Path) -> Self {
         match tree {
-            Tree::Directory { path } => Self { path: path.clone(), mounted: false },
+            Tree::Directory { path } | Tree::Fixed { path } => Self { path: path.clone(), mounted: false },
             Tree::Overlay { lowers, upper, work } => {
                 let lowers: Vec<&str> = lowers.iter().map(|lower| lower.to_str().unwrap()).collect();
                 let (upper, work) = (upper.display(), work.display());

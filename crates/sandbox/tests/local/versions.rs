@@ -35,7 +35,9 @@ async fn a_runner_is_swapped_beneath_what_runs_and_one_that_fails_its_check_is_n
     assert_eq!(rig.local.swap_runner(cell.id, &cell.session, first).await.unwrap(), Swap::Done);
     assert_eq!(current(&cell).await, "version 1");
     // What has begun goes on with the file that it has.
-    cell.shell("sleep 1000 < /run/steading/runner/current/hand &").await;
+    let begins =
+        "sleep 1000 < /run/steading/runner/current/hand & until [ $(cat /proc/$!/comm) = sleep ]; do :; done";
+    cell.shell(begins).await;
     let old = "f=$(pgrep -x sleep); grep -c 'version 1' /proc/$f/fd/0; readlink /proc/$f/fd/0";
     let begun = Instant::now();
     rig.local.swap_runner(cell.id, &cell.session, second).await.unwrap();

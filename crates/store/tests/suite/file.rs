@@ -97,7 +97,10 @@ async fn what_was_written_before_the_program_died_is_there_after_it() {
         let from = format!("{}{suffix}", path.display());
         std::fs::copy(from, format!("{}{suffix}", after.display())).unwrap();
     }
-    assert_eq!(open(&after).await.unwrap().tenants().list(None, 9).await.unwrap(), [acme, zeta]);
+    assert_eq!(
+        open(&after).await.unwrap().tenants().list(&store::TenantFilter::default(), None, 9).await.unwrap(),
+        [acme, zeta]
+    );
 }
 
 #[tokio::test]

@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod budgets;
 mod domains;
 mod file;
+mod listeners;
 mod lives;
+mod oauth;
 mod place;
 mod races;
+mod runs;
+mod schedules;
 mod workspaces;
 
 macro_rules! store_suite {
@@ -43,6 +48,32 @@ macro_rules! store_suite {
             domains: a_domain_is_claimed_by_many_and_proven_for_one,
             domains: a_proof_that_is_gone_counts_for_a_while,
             domains: a_certificate_is_ordered_by_one_at_a_time,
+            runs: a_minted_credential_reads_back_whole_and_ends_with_all_that_stand_on_it,
+            runs: a_tenant_has_no_more_credentials_than_it_may_however_many_are_minted_at_once,
+            runs: what_was_revoked_makes_room_at_once_and_is_told_once,
+            runs: what_stands_on_one_credential_does_not_take_all_that_its_tenant_has,
+            runs: one_of_many_takes_a_keys_place,
+            runs: a_signing_key_is_followed_by_one_other,
+            oauth: a_code_is_used_by_one_of_many_and_a_second_use_is_noted,
+            oauth: a_family_goes_on_by_one_of_many_and_goes_with_its_credential,
+            oauth: a_device_is_answered_once_and_used_once_and_no_more_wait_than_may,
+            listeners: who_cannot_have_the_turn_writes_nothing_to_learn_so,
+            schedules: a_time_is_run_by_one_of_many_who_see_it,
+            schedules: a_run_that_is_not_over_holds_up_the_next_where_that_is_wanted,
+            schedules: what_somebody_died_over_is_taken_by_one_other,
+            schedules: schedules_are_those_of_the_release_and_go_with_the_environment,
+            budgets: of_many_at_once_no_more_is_set_aside_than_there_is,
+            budgets: a_request_is_counted_once_whoever_ends_it,
+            budgets: what_was_not_set_aside_is_charged_to_nobody,
+            budgets: what_nobody_speaks_for_is_found_when_its_time_is_over,
+            budgets: a_budget_of_money_wants_a_price,
+            budgets: all_that_bounds_an_environment_has_to_have_room,
+            budgets: a_request_counts_in_the_day_and_month_in_which_it_was_made,
+            budgets: what_is_nearly_spent_is_said_once_in_a_period,
+            budgets: a_budget_that_is_set_bounds_all_that_is_not_set_aside_by_then,
+            budgets: what_an_environment_has_used_outlives_it,
+            budgets: a_budget_is_set_listed_and_removed_by_its_tenant_alone,
+            budgets: a_price_counts_from_its_day_on,
         }
     };
     ($engine:ident, $place:expr, $($module:ident: $case:ident,)+) => {

@@ -40,7 +40,7 @@ impl Place {
     pub async fn with_tenant(&self) -> (Store, TenantId) {
         let store = self.open().await;
         let tenant = tenant("acme");
-        assert!(store.tenants().insert(&tenant).await.unwrap());
+        assert!(store.tenants().insert(&tenant).await.unwrap().is_made());
         (store, tenant.id)
     }
 
@@ -64,7 +64,7 @@ impl Place {
 }
 
 pub fn tenant(slug: &str) -> Tenant {
-    Tenant { id: TenantId::new(), slug: slug.parse().unwrap(), name: slug.to_uppercase(), created: now() }
+    Tenant::new(slug.parse().unwrap(), slug.to_uppercase(), TenantId::new(), now())
 }
 
 pub fn environment(tenant: TenantId, slug: &str) -> Environment {
@@ -83,8 +83,9 @@ pub fn environment(tenant: TenantId, slug: &str) -> Environment {
 }
 
 pub fn key(tenant: TenantId, env: Option<EnvId>) -> Key {
+    let id = KeyId::new();
     Key {
-        id: KeyId::new(),
+        id,
         tenant,
         env,
         kind: KeyKind::Tenant,
@@ -94,6 +95,10 @@ pub fn key(tenant: TenantId, env: Option<EnvId>) -> Key {
         expires: None,
         revoked: None,
         last_used: None,
+        cidrs: None,
+        rotated_to: None,
+        lineage: id,
+        suspended: false,
     }
 }
 

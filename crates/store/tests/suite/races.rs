@@ -10,10 +10,10 @@ use tokio::sync::Barrier;
 
 use crate::place::{Place, environment, key, now};
 
-const RACERS: usize = 16;
+pub const RACERS: usize = 16;
 
 /// Runs `racer` for each number at once, each in a task of its own, and gives what they returned.
-async fn race<F, R>(racer: impl Fn(usize) -> F) -> Vec<R>
+pub async fn race<F, R>(racer: impl Fn(usize) -> F) -> Vec<R>
 where
     F: Future<Output = R> + Send + 'static,
     R: Send + 'static,

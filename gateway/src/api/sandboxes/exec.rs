@@ -87,7 +87,7 @@ pub async fn exec(mut asked: Asked, request: Request) -> Answer {
             Ok(Running::new(hand, process, input))
         };
         let running = asked.act("sandboxes.exec", Effect::Write, work).await?;
-        Ok(lines::answer(running, Still::new(&asked.api, headers)))
+        Ok(lines::answer(running, Still::new(&asked.api, headers, &asked.caller)))
     })
     .await
 }

@@ -57,7 +57,8 @@ pub async fn read_file(
     };
     let (hand, content) = asked.act("sandboxes.read", Effect::Read, work).await?;
     let length = content.entry().size.saturating_sub(offset).min(limit.unwrap_or(u64::MAX));
-    let reading = Reading { content, left: length, still: Still::new(&asked.api, headers), _hand: hand };
+    let reading =
+        Reading { content, left: length, still: Still::new(&asked.api, headers, &asked.caller), _hand: hand };
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
         // Never a page of the platform's own.
@@ -155,7 +156,7 @@ pub async fn write(
             };
             let hand = asked.hand().await?;
             // A file takes its time: whoever sends its end must still be let in.
-            let still = Still::new(&asked.api, headers.clone());
+            let still = Still::new(&asked.api, headers.clone(), &asked.caller);
             let parts = (chunks(body), size, still);
             let content = stream::try_unfold(parts, |(mut chunks, left, still)| async move {
                 let Some(chunk) = chunks.try_next().await.map_err(gone)? else { return Ok(None) };
@@ -334,7 +335,7 @@ pub async fn watch(asked: Asked, Query(One { path }): Query<One>, headers: Heade
         Ok(Watching { watch: Some(watch), begun: false, _hand: hand })
     };
     let watching = asked.act("sandboxes.watch", Effect::Read, work).await?;
-    Ok(lines::answer(watching, Still::new(&asked.api, headers)))
+    Ok(lines::answer(watching, Still::new(&asked.api, headers, &asked.caller)))
 }
 
 /// A directory that is told of.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
-use kernel::{CallId, Env, Error, Proof as _, Result};
+use kernel::{CallId, Caller, Env, Error, Proof as _, Result};
 use mcp_server::auth::Authenticated;
 use mcp_server::gate::Gate;
 use sandbox::session::Outcome;
@@ -22,10 +22,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::{Api, SCOPES};
 
 /// How often it is asked whether who listens may still do so.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// After how many such times without a line a sign of life is given.
-const SILENT: u32 = 3;
+const SILENT: u32 = 30;
 
 /// Where lines come from. Whether waiting for the next one is given up makes no difference to it.
 pub trait Source: Send + 'static {
@@ -46,15 +46,16 @@ enum Format {
 pub struct Still {
     gate: Arc<dyn Gate>,
     headers: HeaderMap,
+    first: Arc<Caller>,
     asked: Interval,
 }
 
 impl Still {
-    pub fn new(api: &Api, headers: HeaderMap) -> Self {
+    pub fn new(api: &Api, headers: HeaderMap, first: &Arc<Caller>) -> Self {
         let mut asked = interval(AGAIN);
         asked.set_missed_tick_behavior(MissedTickBehavior::Delay);
         asked.reset();
-        Self { gate: Arc::clone(&api.0.gate), headers, asked }
+        Self { gate: Arc::clone(&api.0.gate), headers, first: Arc::clone(first), asked }
     }
 
     /// Waits until it is time to ask.
@@ -67,7 +68,7 @@ impl Still {
     /// # Errors
     /// As for whoever begins now.
     pub async fn holds(&self) -> Result<()> {
-        let Authenticated(caller) = Authenticated::again(&*self.gate, &self.headers).await?;
+        let Authenticated(caller) = Authenticated::again(&*self.gate, &self.headers, &self.first).await?;
         Env::authorize(&caller, SCOPES).map(drop)
     }
 

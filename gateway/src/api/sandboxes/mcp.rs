@@ -64,7 +64,7 @@ pub async fn speak(mut asked: Asked, request: Request) -> Answer {
             let program = named(&hand, name).await?;
             speaker.speak(name, &program, &message).await
         };
-        let work = Still::new(&asked.api, headers).during(work);
+        let work = Still::new(&asked.api, headers, &asked.caller).during(work);
         Ok(match asked.act("sandboxes.mcp", Effect::Write, work).await? {
             Some(message) => (StatusCode::OK, [(CONTENT_TYPE, "application/json")], message).into_response(),
             None => StatusCode::ACCEPTED.into_response(),

@@ -64,7 +64,7 @@ pub async fn output(asked: Asked, Query(From { from }): Query<From>, headers: He
         Ok(Attached { attachment, output, texts: Texts::default(), told, ended: false, _hand: hand })
     };
     let attached = asked.act("sandboxes.attach", Effect::Read, work).await?;
-    Ok(lines::answer(attached, Still::new(&asked.api, headers)))
+    Ok(lines::answer(attached, Still::new(&asked.api, headers, &asked.caller)))
 }
 
 /// A command in the background that is told of.

@@ -53,7 +53,7 @@ pub async fn open(asked: Asked, request: Request) -> Answer {
         Error::new(Code::InvalidInput, format!("this is no WebSocket: {rejection}"))
             .hint("POST runs a command without one")
     })?;
-    let still = Still::new(&asked.api, parts.headers);
+    let still = Still::new(&asked.api, parts.headers, &asked.caller);
     Ok(upgrade.max_message_size(MESSAGE).max_frame_size(MESSAGE).on_upgrade(move |socket| async move {
         let (mut out, mut into) = socket.split();
         let began = begin(&asked, &mut into).await;

@@ -96,7 +96,9 @@ async fn every_call_in_a_skill_is_one_that_its_tool_takes() {
     let mut tried = 0;
     for (file, of, input) in json_blocks() {
         // What has to do with a sandbox is tried where there are some: against the built binary.
-        let in_sandbox = |of| registry().doc(of).unwrap().spec.scopes.contains(&Scope::SandboxUse);
+        let runs_code = [Scope::SandboxUse, Scope::FunctionWrite, Scope::FunctionInvoke];
+        let in_sandbox =
+            |of| registry().doc(of).unwrap().spec.scopes.iter().any(|scope| runs_code.contains(scope));
         if of == "manifest" || in_sandbox(of) || input.get("workspace_path").is_some() {
             continue;
         }
@@ -187,8 +189,20 @@ fn every_name_in_a_skill_is_one_of_the_product() {
     in_schema(&schemars::schema_for!(Manifest).to_value(), &mut known);
     known.extend(["created_at", "updated_at", "retry_after"].map(str::to_owned));
     let named = skills::FILES.iter().flat_map(|file| names(file.text).map(|name| (file.path, name)));
-    // Of the examples themselves: a migration's name, a secret's value, a prefix, a scope.
-    let own = ["snsapi_userinfo", "001_states", "004_split_names", "sk_live_", "pk_", "todos_via_list"];
+    // Of the examples themselves: a migration's name, a secret's value, a prefix, a scope, what models are asked, Python's own.
+    let own = [
+        "snsapi_userinfo",
+        "001_states",
+        "004_split_names",
+        "sk_live_",
+        "pk_",
+        "todos_via_list",
+        "max_tokens",
+        "send_response",
+        "send_header",
+        "end_headers",
+        "serve_forever",
+    ];
     let unknown: Vec<_> = named.filter(|(_, name)| !known.contains(*name) && !own.contains(name)).collect();
     assert_eq!(unknown, []);
 }
@@ -241,7 +255,7 @@ async fn a_skill_is_read_by_its_name_or_by_words() {
 #[tokio::test]
 async fn what_is_no_skill_is_answered_with_those_there_are() {
     let ground = Ground::new().await;
-    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, domains, debug-and-verify, change-data-safely, manage-environments, work-in-a-sandbox";
+    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, write-functions, run-services, domains, debug-and-verify, change-data-safely, manage-environments, work-in-a-sandbox";
     for name in ["", "start", "../tools.rs", "/etc/passwd", "start-here/../start-here/SKILL.md", "SKILL.md"] {
         let refused = ground.call("skill_read", json!({ "name": name })).await.unwrap_err();
         assert_eq!((refused.code(), refused.advice()), (Code::NotFound, Some(hint)), "{name}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Ground, cost};
 
-async fn bucket(ground: &Ground) {
+pub(super) async fn bucket(ground: &Ground) {
     let input = json!({ "name": "notes", "access": "private", "max_size": 200_000 });
     let set = ground.call("storage_bucket", input).await.unwrap();
     assert_eq!(

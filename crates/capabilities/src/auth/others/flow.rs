@@ -110,6 +110,22 @@ pub enum Taken {
     Linked(Profile),
 }
 
+/// What the names of our cookies begin with: a prefix that browsers hold to (RFC 6265bis §4.1.3.2), and our own.
+const HOST: &str = "__Host-";
+const WAY: &str = "oauth-";
+
+/// How many characters of a name tell one way from another.
+const NAMED: usize = 16;
+
+/// Whether a cookie of this name ties a way to its browser: such a one is for nobody but the platform.
+#[must_use]
+pub fn is_of_a_way(name: &str) -> bool {
+    // Browsers compare the prefix without case (RFC 6265bis §4.1.3).
+    let prefix = name.get(..HOST.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(HOST));
+    let rest = if prefix { &name[HOST.len()..] } else { name };
+    rest.strip_prefix(WAY).is_some_and(|state| state.len() == NAMED)
+}
+
 /// What the cookie of a code is called by.
 fn named(env: &Env, code: &Secret) -> String {
     pending::hash(env, "code", code.expose())
@@ -147,8 +163,8 @@ fn cookie(base: &str, state: &str, life: Duration, value: Secret) -> Cookie {
         url::Url::parse(base).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     // Browsers take their own machine for secure.
     let secure = base.starts_with("https://") || host == "localhost" || host.ends_with(".localhost");
-    let prefix = if secure { "__Host-" } else { "" };
-    let name = format!("{prefix}oauth-{}", state.get(..16).unwrap_or_default());
+    let prefix = if secure { HOST } else { "" };
+    let name = format!("{prefix}{WAY}{}", state.get(..NAMED).unwrap_or_default());
     Cookie { name, value, secure, posted: false, life: life.as_secs() }
 }
 

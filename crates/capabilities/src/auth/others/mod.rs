@@ -14,7 +14,7 @@ mod providers;
 mod vouching;
 
 pub use custom::CustomToken;
-pub use flow::{Arrival, CALLBACK, Cookie, Departure, Handover, Landing, Taken, Wish};
+pub use flow::{Arrival, CALLBACK, Cookie, Departure, Handover, Landing, Taken, Wish, is_of_a_way};
 pub(super) use issuers::Issuers;
 pub(super) use links::Vouched;
 pub(crate) use providers::check;

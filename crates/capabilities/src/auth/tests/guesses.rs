@@ -41,13 +41,14 @@ async fn an_answer_does_not_tell_whether_there_is_an_account() {
         let mut last = whole(ground.log_in(user, PASSWORD).await);
         let wait = last["retry_after"].take().as_u64().unwrap();
         assert!((25..=30).contains(&wait), "{wait}");
+        assert_eq!(last["limit"]["reset_s"].take(), wait);
         of_user.push(last);
         answers.push(of_user);
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
     expect![[r#"{"type":"urn:steading:error:unauthenticated","title":"A valid credential is needed","status":401,"code":"unauthenticated","message":"the address or the password is wrong","request_id":"req"}"#]]
         .assert_eq(&answers[0][0].to_string());
-    expect![[r#"{"type":"urn:steading:error:rate_limited","title":"Too many calls","status":429,"code":"rate_limited","message":"there were too many attempts","request_id":"req","hint":"wait as long as Retry-After says, then try once more","retry_after":null}"#]]
+    expect![[r#"{"type":"urn:steading:error:rate_limited","title":"Too many calls","status":429,"code":"rate_limited","message":"there were too many attempts","request_id":"req","hint":"wait as long as Retry-After says, then try once more","retry_after":null,"limit":{"name":"wrong-passwords","scope":"address","value":5,"unit":"attempts","left":0,"raise":"ask who runs the app","window_s":150,"reset_s":null}}"#]]
         .assert_eq(&answers[0][5].to_string());
 }
 

@@ -1,16 +1,17 @@
 //! Sessions: opened, refreshed, stolen, ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use expect_test::expect;
-use kernel::Secret;
+use futures::future::BoxFuture;
+use kernel::{Env, Result, Secret, Timestamp};
 use serde_json::json;
 
-use super::fixture::{Ground, PASSWORD, told};
+use super::fixture::{Ground, Keys, PASSWORD, told};
 use crate::access::Subject;
-use crate::auth::{AuthLimits, Ending};
-use crate::rows::Mfa;
+use crate::auth::{AuthLimits, Claims, Ending, Session, UserChange};
+use crate::rows::{App, LiveApps, Mfa};
 
 #[tokio::test]
 async fn who_signs_in_anonymously_is_a_user_without_an_address() {
@@ -248,4 +249,99 @@ async fn what_nobody_comes_back_for_goes_and_accounts_stay() {
     assert_eq!(ground.auth.tidy(&ground.env).await.unwrap(), 1);
     assert_eq!(ground.rows("SELECT id FROM _steading_user").await, [[json!(account.user.id.to_string())]]);
     assert_eq!(ground.rows("SELECT count(*) FROM _steading_session").await, [[json!(0)]]);
+}
+
+/// The same token when its time is up.
+fn outlived(ground: &Ground, token: &Secret) -> Secret {
+    let claims = Keys::read(&ground.env, token).unwrap();
+    Keys::signed(&ground.env, &Claims { exp: Timestamp::now().as_secs() - 1, ..claims })
+}
+
+/// An app of which it changes what it asks for.
+#[derive(Clone, Default)]
+struct Asks(Arc<Mutex<Mfa>>);
+
+impl LiveApps for Asks {
+    fn app<'a>(&'a self, _env: &'a Env) -> BoxFuture<'a, Result<Arc<App>>> {
+        let mut app = App::default();
+        app.auth.mfa = *self.0.lock().unwrap();
+        Box::pin(async { Ok(Arc::new(app)) })
+    }
+}
+
+#[tokio::test]
+async fn what_was_begun_ends_where_its_user_is_another_or_the_app_asks_for_more() {
+    let ground =
+        Ground::with(AuthLimits { lasting: Duration::from_millis(1), ..AuthLimits::default() }).await;
+    let sign_up = async |email: &str| ground.sign_up(email).await.unwrap();
+    let (promoted, other) = (sign_up("ada@example.org").await, sign_up("bob@example.org").await);
+    let asks = Asks::default();
+    let lasting = |session: &Session| {
+        let (auth, env, asks) = (ground.auth.clone(), ground.env.clone(), asks.clone());
+        let token = outlived(&ground, &session.access_token);
+        tokio::spawn(async move { auth.ended(&env, &asks, &token, &[]).await })
+    };
+    let (mut one, mut two) = (lasting(&promoted), lasting(&other));
+    let holds = Duration::from_millis(100);
+    assert!(tokio::time::timeout(holds, &mut one).await.is_err(), "it holds");
+    let user = promoted.user.id.to_string();
+    let change = UserChange { user, role: Some("staff".to_owned()), ..UserChange::default() };
+    ground.auth.set_user(&ground.env, change).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), one).await.expect("it was told another role").unwrap();
+    assert!(tokio::time::timeout(holds, &mut two).await.is_err(), "another's holds");
+    *asks.0.lock().unwrap() = Mfa::Required;
+    tokio::time::timeout(Duration::from_secs(10), two).await.expect("it has shown too little").unwrap();
+}
+
+#[tokio::test]
+async fn what_was_begun_with_a_token_goes_on_for_as_long_as_its_session() {
+    let ground = Ground::new().await;
+    let sign_in = async || ground.log_in("ada@example.org", PASSWORD).await.unwrap();
+    ground.sign_up("ada@example.org").await.unwrap();
+    let (first, second, third) = (sign_in().await, sign_in().await, sign_in().await);
+    let bystander = ground.anonymous().await;
+    let lasting = |session: &Session| {
+        let (auth, env) = (ground.auth.clone(), ground.env.clone());
+        let token = outlived(&ground, &session.access_token);
+        tokio::spawn(async move { auth.ended(&env, &Asks::default(), &token, &[]).await })
+    };
+    let (one, two, three, other) = (lasting(&first), lasting(&second), lasting(&third), lasting(&bystander));
+    // The token opens nothing new, and what goes on is still its user's.
+    let old = outlived(&ground, &first.access_token);
+    assert!(ground.auth.recognize(&ground.env, Mfa::Off, &old).await.is_err());
+    let guest = ground.auth.recognize_lasting(&ground.env, Mfa::Off, &old, &[]).await.unwrap();
+    assert!(matches!(guest.subject(), Subject::User(user) if user.id == first.user.id));
+    let foreign = Keys::signed(&ground.another().await, &Keys::read(&ground.env, &old).unwrap());
+    assert!(ground.auth.recognize_lasting(&ground.env, Mfa::Off, &foreign, &[]).await.is_err());
+
+    let first = ground.refresh(&first).await.unwrap();
+    tokio::task::yield_now().await;
+    ground.auth.log_out(&ground.env, &first.access_token, Ending::This).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), one).await.expect("it is told of its end").unwrap();
+    assert!(ground.auth.recognize_lasting(&ground.env, Mfa::Off, &old, &[]).await.is_err());
+    assert!(!two.is_finished() && !three.is_finished());
+    ground.auth.log_out(&ground.env, &third.access_token, Ending::Others).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), two).await.expect("so is another").unwrap();
+    let user = third.user.id.to_string();
+    let disabled = UserChange { user, disabled: Some(true), ..UserChange::default() };
+    ground.auth.set_user(&ground.env, disabled).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), three)
+        .await
+        .expect("who may not sign in has no socket")
+        .unwrap();
+    assert!(!other.is_finished(), "a bystander's ends with nobody else's");
+    other.abort();
+}
+
+#[tokio::test]
+async fn what_was_begun_with_a_session_ends_when_it_expires() {
+    let ground =
+        Ground::with(AuthLimits { lasting: Duration::from_millis(1), ..AuthLimits::default() }).await;
+    let session = ground.anonymous().await;
+    let (auth, env) = (ground.auth.clone(), ground.env.clone());
+    let token = outlived(&ground, &session.access_token);
+    let mut lasting = tokio::spawn(async move { auth.ended(&env, &Asks::default(), &token, &[]).await });
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut lasting).await.is_err(), "it holds");
+    ground.run("UPDATE _steading_session SET expires_at = 1").await;
+    tokio::time::timeout(Duration::from_secs(60), lasting).await.expect("it is looked at").unwrap();
 }

@@ -14,6 +14,7 @@ use libsqlite3_sys as sys;
 use serde_json::{Value, json};
 
 use super::super::feed::{Before, Changed, Feed, ROWS, ROWS_BYTES, Table, Watched, size};
+use super::noting::{self, Noting};
 
 /// After how many pages in the log they are moved to the file, as the engine does by itself.
 const CHECKPOINT: c_int = 1_000;
@@ -22,9 +23,17 @@ const CHECKPOINT: c_int = 1_000;
 const NAME: &CStr = c"steading.capture";
 
 /// What is told of the transaction that is open. Owned by the connection, which drops it when it is closed.
-pub(in crate::database) struct Capture {
+struct Capture {
     feed: Arc<Feed>,
     open: Mutex<Open>,
+    noting: Arc<Noting>,
+}
+
+impl Drop for Capture {
+    /// Whoever wanted to commit may have gone away meanwhile: the engine has come to its end with it all the same.
+    fn drop(&mut self) {
+        self.noting.committed();
+    }
 }
 
 #[derive(Default)]
@@ -39,29 +48,35 @@ struct Open {
     bytes: usize,
 }
 
-/// Gives the connection what it needs to tell `feed`.
+/// Gives the connection what it needs to tell `feed`, and its triggers what they need.
 ///
 /// # Errors
 /// Where the engine has no memory.
-pub(in crate::database) fn attach(db: NonNull<sys::sqlite3>, feed: Arc<Feed>) -> Result<(), c_int> {
-    let capture = Box::into_raw(Box::new(Capture { feed, open: Mutex::default() }));
+pub(in crate::database) fn attach(db: NonNull<sys::sqlite3>, feed: Arc<Feed>) -> Result<Arc<Noting>, c_int> {
+    let noting = Noting::new(Arc::clone(&feed));
+    let capture = Capture { feed, open: Mutex::default(), noting: Arc::clone(&noting) };
+    let capture = Box::into_raw(Box::new(capture));
     // SAFETY: the handle is locked or this thread's alone; the name is a C string that lives for ever; the engine calls
     // the destructor once, when the connection is closed or where this fails, with the pointer it was given
     // (https://www.sqlite.org/c3ref/get_clientdata.html).
     let code =
         unsafe { sys::sqlite3_set_clientdata(db.as_ptr(), NAME.as_ptr(), capture.cast(), Some(destroy)) };
-    if code == sys::SQLITE_OK { Ok(()) } else { Err(code) }
+    if code != sys::SQLITE_OK {
+        return Err(code);
+    }
+    noting::attach(db, &noting).map(|()| noting)
+}
+
+/// What `attach` has given the connection.
+fn of<'a>(db: NonNull<sys::sqlite3>) -> Option<&'a Capture> {
+    // SAFETY: the handle is locked or this thread's alone; what comes back is null or what `attach` has given, which
+    // lives as long as the connection is open, and longer than what is done with it here.
+    unsafe { sys::sqlite3_get_clientdata(db.as_ptr(), NAME.as_ptr()).cast::<Capture>().as_ref() }
 }
 
 /// To be called before each statement. Begins to tell where somebody watches, and forgets what was rolled back.
 pub(in crate::database) fn before_statement(db: NonNull<sys::sqlite3>) {
-    // SAFETY: the handle is locked or this thread's alone; what comes back is null or what `attach` has given, which
-    // lives as long as the connection is open.
-    let capture = unsafe {
-        let found = sys::sqlite3_get_clientdata(db.as_ptr(), NAME.as_ptr());
-        found.cast::<Capture>().as_ref()
-    };
-    if let Some(capture) = capture {
+    if let Some(capture) = of(db) {
         capture.ready(db);
     }
 }

@@ -19,6 +19,7 @@ use super::super::error::Error;
 use super::super::limits::{Limits, Room};
 use super::super::rows::Rows;
 use super::super::watch::{GRACE, Stop, Watch};
+use super::noting::Noting;
 use super::statements::{Handle, Statements};
 
 /// How many changes, and for how long, are made before they are committed together.
@@ -73,6 +74,8 @@ pub(in crate::database) struct Bounds {
     pub limit: Duration,
     /// For a change by itself, which waits behind others and is committed with them.
     pub queue: Option<Queue>,
+    /// How deep functions have set each other off until here.
+    pub depth: u8,
 }
 
 /// A place among the changes that wait.
@@ -104,6 +107,7 @@ struct Job {
     most: usize,
     limit: Duration,
     turn: Option<Arc<SharedTurn>>,
+    depth: u8,
     answer: oneshot::Sender<Result<Rows, Failed>>,
 }
 
@@ -116,6 +120,7 @@ impl Kept {
         mut driver: SqliteConnection,
         watch: Arc<Watch>,
         (limits, room): (Arc<Limits>, Option<Room>),
+        noting: Option<Arc<Noting>>,
     ) -> Result<Self, Error> {
         let db = Handle(driver.lock_handle().await.map_err(Error::Engine)?.as_raw_handle());
         let (jobs, waiting) = mpsc::channel::<Job>();
@@ -128,7 +133,7 @@ impl Kept {
         let (runtime, shared) = (Runtime::current(), Arc::clone(&state));
         let statements = Arc::new(Mutex::new(Statements::new(db, limits, room)));
         let reading = room.is_none().then(|| Arc::clone(&statements));
-        let work = move || Worker { statements, state: shared, runtime }.work(&waiting);
+        let work = move || Worker { statements, noting, state: shared, runtime }.work(&waiting);
         let thread = std::thread::Builder::new().name("rows".to_owned()).spawn(work).map_err(Error::File)?;
         let jobs = Some(Mutex::new(Jobs { sent: 0, to: jobs }));
         let (next, doubt) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -137,13 +142,13 @@ impl Kept {
 
     /// Runs one statement and collects its rows. One whose caller goes away before it has begun is not run.
     pub async fn run(&self, sql: String, params: Vec<Value>, how: Bounds) -> Result<Rows, Failed> {
-        let Bounds { most, limit, queue } = how;
+        let Bounds { most, limit, queue, depth } = how;
         if let Some(result) = self.read_here(&sql, &params, most, limit) {
             return result;
         }
         let (answer, mut answered) = oneshot::channel();
         let (turn, until) = queue.map(|queue| (queue.turn, queue.until)).unzip();
-        let number = self.send(|number| Job { number, sql, params, most, limit, turn, answer })?;
+        let number = self.send(|number| Job { number, sql, params, most, limit, turn, depth, answer })?;
         if let Some(until) = until {
             match timeout_at(until, &mut answered).await {
                 Ok(result) => return result.map_err(|_| Failed::Gone)?,
@@ -271,6 +276,7 @@ impl Drop for Kept {
 /// What the thread works with.
 struct Worker {
     statements: Arc<Mutex<Statements>>,
+    noting: Option<Arc<Noting>>,
     state: Arc<State>,
     runtime: Runtime,
 }
@@ -336,6 +342,9 @@ impl Worker {
         if job.answer.is_closed() {
             return None;
         }
+        if let Some(noting) = &self.noting {
+            noting.at_depth(job.depth);
+        }
         Some(self.watched(&job.sql, &job.params, job.most, job.limit))
     }
 
@@ -350,6 +359,9 @@ impl Worker {
         watch.begin(limit);
         let result = statements.run(sql, params, most);
         watch.end();
+        if let Some(noting) = self.noting.as_ref().filter(|_| !statements.in_transaction()) {
+            noting.committed();
+        }
         told(result, watch)
     }
 

@@ -49,7 +49,7 @@ fn words(entry: &Arc<Entry>) -> String {
 }
 
 async fn rows(fixture: &Fixture, env: &Env, statements: &[&str]) {
-    let mut writer = fixture.databases.rows_writer(env).await.unwrap();
+    let mut writer = fixture.databases.rows_writer(env, 0).await.unwrap();
     writer.begin().await.unwrap();
     for sql in statements {
         writer.run((*sql).to_owned(), Vec::new()).await.unwrap();
@@ -129,12 +129,12 @@ async fn a_row_whose_id_changes_is_two() {
 #[tokio::test]
 async fn what_is_rolled_back_is_not_told() {
     let fixture = watching().await;
-    let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut writer = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     writer.begin().await.unwrap();
     writer.run("INSERT INTO notes (id) VALUES ('a')".to_owned(), Vec::new()).await.unwrap();
     writer.rollback().await.unwrap();
     // One that goes away with its transaction open.
-    let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut writer = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     writer.begin().await.unwrap();
     writer.run("INSERT INTO notes (id) VALUES ('b')".to_owned(), Vec::new()).await.unwrap();
     drop(writer);

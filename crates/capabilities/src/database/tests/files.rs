@@ -48,7 +48,7 @@ async fn a_full_database_can_be_emptied_row_by_row_and_opens_sessions() {
         if n % 2 == 0 {
             fixture.execute("DELETE FROM t WHERE id = ?1", std::slice::from_ref(id)).await.unwrap();
         } else {
-            let mut turn = fixture.databases.rows_turn(&fixture.env).await.unwrap();
+            let mut turn = fixture.databases.rows_turn(&fixture.env, 0).await.unwrap();
             turn.run("DELETE FROM t WHERE id = ?".to_owned(), vec![id.clone()]).await.unwrap();
         }
     }
@@ -62,7 +62,7 @@ async fn a_full_database_can_be_emptied_row_by_row_and_opens_sessions() {
         if n % 2 == 0 {
             while fixture.execute(row, &[]).await.is_ok() {}
         } else {
-            let mut turn = fixture.databases.rows_turn(&fixture.env).await.unwrap();
+            let mut turn = fixture.databases.rows_turn(&fixture.env, 0).await.unwrap();
             while turn.run(row.to_owned(), Vec::new()).await.is_ok() {}
         }
         let ids: Vec<_> = fixture.rows("SELECT id FROM t").await.concat();

@@ -86,7 +86,7 @@ async fn tried_as_data_plane(sql: &str) -> (String, String) {
     let schema = fixture.databases.schema(&fixture.env).await.unwrap().fingerprint;
     let _ = fixture.databases.read_rows(&fixture.env, sql.to_owned(), Vec::new(), usize::MAX).await;
     assert_eq!(guarded(&fixture).await, before, "read: {sql}");
-    let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut writer = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     writer.begin().await.unwrap();
     let turn = told(writer.run(sql.to_owned(), Vec::new()).await);
     let _ = writer.commit().await;
@@ -468,7 +468,7 @@ fn random_mixes_never_reach_the_platforms_tables_or_another_file() {
                 let _ = fixture.query(&sql).await;
                 let _ = fixture.execute(&sql, &[]).await;
                 let _ = fixture.migrate(&sql, &sql, Mode::DryRun).await;
-                let mut writer = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+                let mut writer = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
                 let _ = writer.run(sql.clone(), Vec::new()).await;
                 let _ = writer.rollback().await;
                 prop_assert_eq!(&guarded(&fixture).await, &before, "{}", sql);

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use super::fixture::{Fixture, told};
 use super::{fill, with_todo};
 use crate::database::rows::RunRows as _;
-use crate::database::template::{LAYOUT, TABLES};
+use crate::database::template::{LAYOUT, RELEASES_BEFORE, TABLES};
 use crate::database::{Limits, Mode};
 
 fn path(fixture: &Fixture) -> PathBuf {
@@ -124,6 +124,29 @@ async fn sessions_of_the_second_layout_go_on_without_a_second_factor() {
 }
 
 #[tokio::test]
+async fn releases_of_the_fourth_layout_go_on_without_functions() {
+    let fixture = Fixture::new().await;
+    fixture.databases.close().await;
+    let mut connection = raw(&fixture).await;
+    for sql in [
+        "DROP TABLE _steading_release",
+        RELEASES_BEFORE,
+        "INSERT INTO _steading_release VALUES (1, '{}', 'null', 5, NULL), (2, '{\"name\":\"x\"}', '{\"files\":{}}', 6, 'n')",
+        "INSERT INTO _steading_state VALUES ('release', '2')",
+        "PRAGMA user_version = 4",
+    ] {
+        connection.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    assert_eq!(ours(&fixture).await, expected());
+    let found = fixture.platform("SELECT * FROM _steading_release ORDER BY number").await;
+    assert_eq!(
+        json!(found),
+        json!([[1, "{}", "null", 5, null, null], [2, "{\"name\":\"x\"}", "{\"files\":{}}", 6, "n", null],])
+    );
+}
+
+#[tokio::test]
 async fn an_older_database_gets_what_it_lacks_before_anything_writes_it() {
     let fixture = with_todo().await;
     grow_old(&fixture).await;
@@ -143,7 +166,7 @@ async fn an_older_database_gets_what_it_lacks_before_the_data_plane_reads_or_wri
     assert_eq!(ours(&fixture).await, expected());
 
     grow_old(&fixture).await;
-    let mut writer = databases.rows_writer(&fixture.env).await.unwrap();
+    let mut writer = databases.rows_writer(&fixture.env, 0).await.unwrap();
     writer.begin().await.unwrap();
     writer.run("DELETE FROM todo".to_owned(), Vec::new()).await.unwrap();
     writer.commit().await.unwrap();

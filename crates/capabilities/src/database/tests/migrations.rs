@@ -1,5 +1,7 @@
 //! Migrations, their effects, and the schema.
 
+use std::time::{Duration, Instant};
+
 use expect_test::expect;
 use serde_json::json;
 
@@ -284,4 +286,21 @@ async fn a_migration_is_known_by_its_text_under_another_name() {
     assert!(!fixture.migrate("two", sql, Mode::Apply).await.unwrap().applied);
     let other = fixture.migrate("one", "DROP TABLE seed", Mode::Apply).await;
     assert!(matches!(other, Err(Error::MigrationChanged(_))), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_statement_of_a_script_costs_what_it_is_and_not_what_comes_after_it() {
+    let fixture = with_todo().await;
+    let begun = Instant::now();
+    let script = format!("{}/* {} */", "SELECT 1;".repeat(2_000), "x".repeat(900_000));
+    let migrated = fixture.migrate("long", &script, Mode::Apply).await.unwrap();
+    assert!(migrated.applied);
+    // Two gigabytes are looked at for longer.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // Each is looked at all the same.
+    for sql in ["SELECT 1; CREATE VIEW v AS SELECT * FROM _steading_event; SELECT 2", "SELECT 1; SELECT '\0'"]
+    {
+        let failed = fixture.migrate("bad", sql, Mode::Apply).await.map(drop);
+        assert!(matches!(failed, Err(Error::Script { .. })), "{sql:?}: {failed:?}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::database::{Durability, Error, Limits, Role};
 
 /// Makes one change, of the title that `sql` says.
 async fn change(fixture: &Fixture, sql: &str, title: &str) -> Result<(), Error> {
-    let mut turn = fixture.databases.rows_turn(&fixture.env).await?;
+    let mut turn = fixture.databases.rows_turn(&fixture.env, 0).await?;
     turn.run(sql.to_owned(), vec![json!(title)]).await.map(drop)
 }
 

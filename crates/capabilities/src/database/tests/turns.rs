@@ -1,6 +1,7 @@
 //! Readers, the one writer, deadlines and cancellation.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::json;
@@ -180,20 +181,20 @@ async fn the_data_plane_writes_in_the_same_turn_and_keeps_no_more_connections_th
     let fixture = Fixture::with(limits).await;
     fixture.execute(TABLE, &[]).await.unwrap();
     let writer = fixture.databases.writer(&fixture.env).await.unwrap();
-    assert!(matches!(fixture.databases.rows_writer(&fixture.env).await.err(), Some(Error::Busy)));
+    assert!(matches!(fixture.databases.rows_writer(&fixture.env, 0).await.err(), Some(Error::Busy)));
     drop(writer);
-    let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut rows = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     assert!(matches!(fixture.databases.writer(&fixture.env).await.err(), Some(Error::Busy)));
     let insert = "INSERT INTO todo (title) VALUES (?)";
     rows.run(insert.to_owned(), vec![json!("a")]).await.unwrap();
     drop(rows);
     // One that is dropped with its transaction open leaves nothing.
-    let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut rows = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     rows.begin().await.unwrap();
     rows.run(insert.to_owned(), vec![json!("b")]).await.unwrap();
     drop(rows);
     loop {
-        match fixture.databases.rows_writer(&fixture.env).await {
+        match fixture.databases.rows_writer(&fixture.env, 0).await {
             Err(Error::Busy) => {}
             other => break drop(other.unwrap()),
         }
@@ -234,7 +235,7 @@ async fn a_slow_statement_of_the_data_plane_is_stopped_and_its_connection_serves
     let read = fixture.databases.read_rows(&fixture.env, ENDLESS.to_owned(), Vec::new(), usize::MAX).await;
     assert!(matches!(read, Err(Error::TooSlow(_))), "{read:?}");
     let slow = ENDLESS.replace("SELECT count(*)", "INSERT INTO todo (title) SELECT count(*)");
-    let mut rows = fixture.databases.rows_writer(&fixture.env).await.unwrap();
+    let mut rows = fixture.databases.rows_writer(&fixture.env, 0).await.unwrap();
     rows.begin().await.unwrap();
     rows.run("INSERT INTO todo (title) VALUES ('first')".to_owned(), Vec::new()).await.unwrap();
     assert!(matches!(rows.run(slow, Vec::new()).await, Err(Error::TooSlow(_))));
@@ -256,7 +257,7 @@ async fn a_connection_of_the_data_plane_is_closed_in_order_whoever_gives_up_wait
     fixture.databases.close().await;
     let path = fixture.directory.path().join(fixture.env.id().to_string()).join("main.db");
     let limits = Arc::new(Limits { statement: Duration::from_secs(600), ..Limits::default() });
-    let bounds = || Bounds { most: usize::MAX, limit: Duration::from_secs(600), queue: None };
+    let bounds = || Bounds { most: usize::MAX, limit: Duration::from_secs(600), queue: None, depth: 0 };
     for _ in 0..10 {
         let env = fixture.env.id();
         let connection =
@@ -290,5 +291,41 @@ async fn slow_lists_leave_a_reader_to_the_others() {
         biased;
         lists = &mut lists => panic!("the lists came first: {lists:?}"),
         read = read => assert_eq!(read.unwrap().iter().len(), 1),
+    }
+}
+
+/// Goes away after so many waits; whether it came to its end before.
+pub(super) async fn within_waits<T>(waits: usize, work: impl Future<Output = T>) -> bool {
+    let (mut work, mut left) = (std::pin::pin!(work), waits);
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if left == 0 => Poll::Ready(false),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_goes_away_while_it_begins_holds_up_nobody() {
+    let limits = Limits { turn: Duration::from_secs(2), ..Limits::default() };
+    let fixture = Fixture::with(limits).await;
+    fixture.execute(TABLE, &[]).await.unwrap();
+    for waits in 0.. {
+        let mut writer = fixture.databases.writer(&fixture.env).await.unwrap();
+        writer.at_depth(1);
+        let begun = within_waits(waits, writer.begin(Durability::Normal)).await;
+        drop(writer);
+        let mut rows = fixture.databases.rows_turn(&fixture.env, 0).await.unwrap();
+        let insert = "INSERT INTO todo (title) VALUES (?)".to_owned();
+        rows.run(insert, vec![json!(waits.to_string())])
+            .await
+            .unwrap_or_else(|e| panic!("after {waits} waits: {e}"));
+        if begun {
+            assert!(waits > 1);
+            break;
+        }
     }
 }

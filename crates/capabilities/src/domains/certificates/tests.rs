@@ -45,8 +45,8 @@ async fn neither_an_authority_that_is_away_nor_strangers_use_up_the_orders_of_pr
     let store = Store::open(&Location::Sqlite(directory.path().join("control.db"))).await.unwrap();
     let env = Env::for_upkeep(TenantId::new(), EnvId::new());
     let (tenant, start) = (env.tenant(), Timestamp::now());
-    let row = Tenant { id: tenant, slug: "acme".parse().unwrap(), name: "Acme".into(), created: start };
-    assert!(store.tenants().insert(&row).await.unwrap());
+    let row = Tenant::new("acme".parse().unwrap(), "Acme".into(), tenant, start);
+    assert!(store.tenants().insert(&row).await.unwrap().is_made());
     let environment = Environment {
         id: env.id(),
         tenant,

@@ -242,3 +242,23 @@ async fn a_rollback_after_a_hundred_rows_does_to_each_what_was_said() {
     let live = yard.releases.live(&yard.env).await.unwrap().unwrap();
     assert_eq!(live.app.table("tags").unwrap().access, crate::access::Preset::AdminOnly.rules());
 }
+
+/// Who tells functions of events drops those that the release does not listen to: one that is undone has no say in it.
+#[tokio::test]
+async fn what_is_committed_is_known_beside_what_is_on_trial_and_as_soon_as_it_is() {
+    let yard = Yard::new().await;
+    yard.apply(json!({ "name": "one" })).await.unwrap();
+    let (env, releases) = (&yard.env, &yard.releases);
+    let number = |served: Option<Arc<Served>>| served.map(|served| served.release);
+    let one = releases.live(env).await.unwrap().unwrap();
+    let trial =
+        Live::try_out(&releases.live, env.id(), &Arc::new(Served { release: 9, ..Served::clone(&one) }));
+    assert_eq!(number(releases.live(env).await.unwrap()), Some(9));
+    assert_eq!(number(releases.committed(env).await.unwrap()), Some(1));
+    drop(trial);
+    // The moment between a commit and its publication.
+    yard.apply(json!({ "name": "two" })).await.unwrap();
+    releases.live.publish(env.id(), Some(one));
+    assert_eq!(number(releases.live(env).await.unwrap()), Some(1));
+    assert_eq!(number(releases.committed(env).await.unwrap()), Some(2));
+}

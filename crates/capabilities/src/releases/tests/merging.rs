@@ -30,7 +30,11 @@ async fn a_merge_takes_away_what_the_other_side_has_taken_away() {
     let mut here = base.clone();
     here["database"]["tables"]["more"] = json!({ "columns": { "n": "int" } });
     yard.apply(here).await.unwrap();
-    let sides = Sides { base: [base, site], theirs: [kept.clone(), Value::Null], migrations: Vec::new() };
+    let sides = Sides {
+        base: [base, site, json!({})],
+        theirs: [kept.clone(), Value::Null, Value::Null],
+        migrations: Vec::new(),
+    };
     let merged = yard.releases.merge(&yard.env, sides, &[]).await.unwrap();
     assert_eq!(merged.conflicts, [""; 0]);
     let again = yard.releases.plan_merged(&yard.env, merged).await.unwrap();
@@ -49,7 +53,7 @@ async fn a_merge_takes_away_what_the_other_side_has_taken_away() {
 
 impl Yard {
     /// The manifest of the release that is current.
-    async fn current(&self) -> Manifest {
+    pub(super) async fn current(&self) -> Manifest {
         let rows = self.databases.platform_query(&self.env, Release::CURRENT, &[]).await.unwrap();
         Release::read(rows.into_iter().next().unwrap()).unwrap().manifest
     }

@@ -5,20 +5,27 @@ mod apply;
 mod back;
 mod buckets;
 mod columns;
+mod function_refusals;
+mod functions;
 mod guarding;
 mod keeping;
 mod merging;
+mod running;
+mod schedules;
+mod services;
 mod sign_in;
 mod tables;
 
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use kernel::{EnvId, TenantId};
+use kernel::{Caller, EnvId, KeyId, Principal, Proof as _, Scope, TenantId};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::database::{Limits, Migrate, Mode, Query};
+use crate::functions::copier::Copier;
+use crate::hosting::Site;
 
 /// Notes what was tried out, and refuses when told to.
 #[derive(Default)]
@@ -43,6 +50,7 @@ struct Yard {
     releases: Releases,
     databases: Arc<Databases>,
     witness: Arc<Witness>,
+    builder: Arc<Copier>,
     env: Env,
     dir: tempfile::TempDir,
 }
@@ -57,13 +65,22 @@ impl Yard {
         let witness = Arc::new(Witness::default());
         let logs = Logs::new(dir.path());
         let check = Arc::clone(&witness) as Arc<dyn LiveCheck>;
-        let releases = Releases::new(Arc::clone(&databases), blobs, logs, check);
-        Self { releases, databases, witness, env, dir }
+        let builder = Arc::new(Copier::new(blobs.clone()));
+        let releases = Releases::new(Arc::clone(&databases), blobs, logs, check)
+            .with_functions(Arc::clone(&builder) as Arc<dyn crate::functions::Builder>);
+        Self { releases, databases, witness, builder, env, dir }
     }
 
     async fn apply(&self, manifest: Value) -> Result<Applied> {
         let wanted = Wanted::Manifest(Box::new(parse(manifest)));
         self.releases.apply(&self.env, wanted, &[], &CancellationToken::new()).await
+    }
+
+    /// The environment with no more than these scopes.
+    fn env_with(&self, scopes: &[Scope]) -> Env {
+        let scopes = scopes.iter().copied().collect();
+        let caller = Caller::new(Principal::Key, self.env.tenant(), KeyId::new(), scopes);
+        Env::authorize(&caller.in_env(Some(self.env.id())), &[]).unwrap()
     }
 
     async fn plan(&self, manifest: Value) -> Result<Plan> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kernel::{Caller, KeyId, Principal, Proof as _, Scope, Surface};
+use kernel::Scope;
 
 use super::*;
 use crate::rows::Method;
@@ -124,17 +124,8 @@ async fn a_secret_is_sent_to_another_host_by_who_may_set_it_alone() {
         auth.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         parse(json!({ "auth": auth }))
     };
-    let caller = |scopes: &[Scope]| Caller {
-        principal: Principal::Key,
-        tenant: yard.env.tenant(),
-        env: Some(yard.env.id()),
-        scopes: scopes.iter().copied().collect(),
-        surface: Surface::Http,
-        credential: KeyId::new(),
-        expires: None,
-    };
-    let writes = Env::authorize(&caller(&[Scope::AppWrite]), &[Scope::AppWrite]).unwrap();
-    let trusted = Env::authorize(&caller(&[Scope::AppWrite, Scope::SecretWrite]), &[]).unwrap();
+    let writes = yard.env_with(&[Scope::AppWrite]);
+    let trusted = yard.env_with(&[Scope::AppWrite, Scope::SecretWrite]);
     let cancel = CancellationToken::new();
     let apply = async |env: &Env, manifest: Manifest| {
         yard.releases.apply(env, Wanted::Manifest(Box::new(manifest)), &secrets, &cancel).await

@@ -262,3 +262,17 @@ fn any_cursor_and_any_text_is_answered_and_never_shows_what_is_hidden() {
         })
         .unwrap();
 }
+
+#[tokio::test]
+async fn numbers_are_kept_as_they_are_written_to_the_last_bit() {
+    let things = json!({ "columns": { "real": "real", "json": "json" }, "access": "private" });
+    let field = Field::new(json!({ "things": things })).await;
+    let user = field.user();
+    for text in ["0.30000000000000004", "12.490598428394481", "5e-324", "1.7976931348623157e308"] {
+        let given = serde_json::from_str(&format!("{{\"real\": {text}, \"json\": [{text}]}}")).unwrap();
+        let row = field.create(&user, "things", given).await.unwrap();
+        let bits = |value: &Value| value.to_string().parse::<f64>().unwrap().to_bits();
+        let expected = text.parse::<f64>().unwrap().to_bits();
+        assert_eq!((bits(&row["real"]), bits(&row["json"][0])), (expected, expected), "{text}");
+    }
+}

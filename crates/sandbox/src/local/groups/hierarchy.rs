@@ -224,14 +224,20 @@ impl Hierarchy {
         let commands = directory.join(COMMANDS);
         match self.kind {
             Kind::V2 => {
-                usage.memory_bytes += number(&directory, "memory.current");
+                // What it has read and written of files is the kernel's to drop.
+                let files = ["inactive_file", "active_file"].map(|it| field(&directory, "memory.stat", it));
+                let used = number(&directory, "memory.current");
+                usage.memory_bytes += used.saturating_sub(files.iter().sum());
                 usage.pids += u32::try_from(number(&directory, "pids.current")).unwrap_or(u32::MAX);
                 usage.oom_kills += field(&commands, "memory.events", "oom_kill");
                 usage.cpu += Duration::from_micros(field(&directory, "cpu.stat", "usage_usec"));
             }
             Kind::Unified => usage.cpu += Duration::from_micros(field(&directory, "cpu.stat", "usage_usec")),
             Kind::Memory => {
-                usage.memory_bytes += number(&directory, "memory.usage_in_bytes");
+                let files = ["total_inactive_file", "total_active_file"];
+                let files = files.map(|it| field(&directory, "memory.stat", it));
+                let used = number(&directory, "memory.usage_in_bytes");
+                usage.memory_bytes += used.saturating_sub(files.iter().sum());
                 usage.oom_kills += field(&commands, "memory.oom_control", "oom_kill");
             }
             Kind::Pids => usage.pids += u32::try_from(number(&directory, "pids.current")).unwrap_or(u32::MAX),

@@ -38,6 +38,10 @@ impl Host {
                 self.destroy(id)?;
                 Answer::Done
             }
+            Call::Door(id) => {
+                let directory = self.running(id)?.sandbox.door()?;
+                return Ok((Answer::Door, vec![directory]));
+            }
             Call::AddRunner(names) => Answer::Runner(self.add_runner(names, files)?),
             Call::UseRunner(runner) => {
                 self.use_runner(runner)?;

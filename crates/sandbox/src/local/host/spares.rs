@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Error, Host};
 use crate::local::sandbox::{Ends, Sandbox, Spare};
-use crate::runner::Spec;
+use crate::runner::{Limits, Spec};
 use hand::jail::{Kernel, Users};
 
 /// Who was just given one has something to do; the next is made after that, and not beside it.
@@ -16,19 +16,19 @@ const BREATH: Duration = Duration::from_millis(50);
 impl Host {
     /// Makes as many as there are to be, on a thread of its own; whoever does so already goes on.
     pub(super) fn refill(self: &Arc<Self>) {
-        if !self.lacks_spares() || self.refilling.swap(true, Ordering::SeqCst) {
+        if self.lacking().is_none() || self.refilling.swap(true, Ordering::SeqCst) {
             return;
         }
         let begun = self.begin(|host| {
             thread::sleep(BREATH);
             loop {
                 let mut works = true;
-                while works && host.lacks_spares() {
-                    works = host.add_spare().is_ok();
+                while works && let Some(limits) = host.lacking() {
+                    works = host.add_spare(limits).is_ok();
                 }
                 host.refilling.store(false, Ordering::SeqCst);
                 // One may have been taken since the last look, by somebody who saw that it is being looked after.
-                if !works || !host.lacks_spares() || host.refilling.swap(true, Ordering::SeqCst) {
+                if !works || host.lacking().is_none() || host.refilling.swap(true, Ordering::SeqCst) {
                     return;
                 }
             }
@@ -38,17 +38,21 @@ impl Host {
         }
     }
 
-    fn lacks_spares(&self) -> bool {
-        self.spares().len() < self.settings.spares.count
+    /// What one may use that there are not enough of.
+    fn lacking(&self) -> Option<Limits> {
+        let there = self.spares();
+        let of = |limits: &Limits| there.iter().filter(|spare| spare.fits(limits)).count();
+        let lacking = self.settings.spares.iter().find(|wanted| of(&wanted.limits) < wanted.count);
+        lacking.map(|wanted| wanted.limits)
     }
 
     fn spares(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add_spare(&self) -> Result<(), Error> {
+    fn add_spare(&self, limits: Limits) -> Result<(), Error> {
         let users = self.users(kernel::SandboxId::new());
-        match Spare::make(&self.workshop, self.settings.spares.limits, users) {
+        match Spare::make(&self.workshop, limits, users) {
             Ok(spare) => {
                 let mut spares = self.spares();
                 // The version may have changed while it was made, which only those that wait were told.

@@ -1,0 +1,40 @@
+//! Code of apps that runs when it is asked: each version of a function is a process in a jail of its own.
+
+mod answered;
+mod artifacts;
+mod attending;
+mod bridge;
+mod build;
+mod entry;
+mod error;
+mod fleet;
+mod host;
+mod instance;
+mod known;
+mod output;
+mod pace;
+mod packing;
+mod room;
+mod runtime;
+mod serving;
+mod starting;
+mod supervisor;
+mod told;
+mod trigger;
+mod upkeep;
+mod workshops;
+mod wrong;
+
+pub use answered::Answered;
+pub use artifacts::Artifacts;
+pub use build::Registry;
+pub use capabilities::functions::Runtime;
+pub use error::{Error, Failure, Result};
+pub use fleet::Lease;
+pub use host::{Asker, Asking, By, Called, Host, Kind, Lines, Place};
+pub use instance::{Around, Assignment, Instance, InstanceLimits, Meta, Ping, Sent, Sink};
+pub use output::{Level, Line};
+pub use runtime::{RUNNERS, layers};
+pub use serving::Service;
+pub use supervisor::{Answer, Functions, FunctionsLimits, Outcome, Reply};
+pub use trigger::{InVain, Notice, Tick, ascii};

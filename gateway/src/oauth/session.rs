@@ -1,0 +1,160 @@
+//! Who is at a page: a cookie for a quarter of an hour, which a key that is pasted into a form brings. Forms carry a tag of
+//! the cookie, so that no other page can send them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use control::oauth::User;
+use http::header::{COOKIE, LOCATION, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use kernel::{Code, Error, KeyId, Principal, Result, Surface, Timestamp};
+use mcp_server::auth;
+
+use super::dialled::is_loopback;
+use super::{Door, Fields, base, pages, too_often};
+
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// The most that is read of a cookie.
+const LONGEST: usize = 512;
+/// Where a page may send its visitor on to after signing in.
+const PAGES: [&str; 2] = ["/oauth/authorize?", "/oauth/device"];
+
+/// A visit.
+pub struct Session {
+    cookie: String,
+    /// The key that was shown.
+    pub key: Option<KeyId>,
+}
+
+/// What the cookie is called, and where it is sent: a secure one to this host alone; a plain one, on this machine, whose
+/// ports share their cookies, to these pages alone.
+fn named(base: &str) -> (&'static str, &'static str) {
+    if base.starts_with("https://") {
+        ("__Host-steading-sign-in", "Path=/; Secure; HttpOnly; SameSite=Lax")
+    } else {
+        ("steading-sign-in", "Path=/oauth; HttpOnly; SameSite=Lax")
+    }
+}
+
+impl Door {
+    /// The visit that a request belongs to.
+    pub(super) fn session(&self, parts: &Parts, base: &str) -> Option<Session> {
+        let (name, _) = named(base);
+        let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let mut cookies = lines.flat_map(|line| line.split(';')).filter_map(|one| one.trim().split_once('='));
+        let (_, cookie) =
+            cookies.find(|(other, _)| *other == name).filter(|(_, value)| value.len() <= LONGEST)?;
+        let mut fields = cookie.split('.');
+        let (nonce, key, until, tag) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let parts = [base, nonce, key, until].map(str::as_bytes);
+        let lives = until.parse::<i64>().is_ok_and(|until| until > Timestamp::now().as_secs());
+        if !lives || !self.oauth().has_tag("session", &parts, tag) || fields.next().is_some() {
+            return None;
+        }
+        Some(Session { cookie: cookie.to_owned(), key: key.parse().ok() })
+    }
+
+    /// A new one.
+    pub(super) fn begin(&self, base: &str, key: Option<KeyId>) -> Result<Session> {
+        let is_here = |base: &str| {
+            let url = url::Url::parse(base).ok();
+            url.is_some_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback))
+        };
+        if !is_here(base) {
+            return Err(Error::new(
+                Code::Forbidden,
+                "a key is not shown over plain HTTP from another machine",
+            )
+            .hint("serve HTTPS, or give the program a key"));
+        }
+        let nonce = self.oauth().nonce()?;
+        let key_name = key.map(|key| key.to_string()).unwrap_or_default();
+        let until = Timestamp::now().plus(LIFETIME).as_secs().to_string();
+        let tag = self.oauth().tag("session", &[base, &nonce, &key_name, &until].map(str::as_bytes));
+        Ok(Session { cookie: format!("{nonce}.{key_name}.{until}.{tag}"), key })
+    }
+
+    /// What its forms carry.
+    pub(super) fn form_tag(&self, session: &Session) -> String {
+        self.oauth().tag("form", &[session.cookie.as_bytes()])
+    }
+
+    /// Whether a form is one of this visit's.
+    pub(super) fn is_its_form(&self, session: &Session, form: &Fields) -> bool {
+        let tag = form.get("form").unwrap_or_default();
+        self.oauth().has_tag("form", &[session.cookie.as_bytes()], tag)
+    }
+
+    /// Who has signed in, as long as the key is good.
+    pub(super) async fn visitor(&self, session: &Session, source: Option<IpAddr>) -> Result<Option<User>> {
+        match session.key {
+            Some(key) => self.oauth().user(key, source).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// An answer that keeps the visit.
+pub fn kept(mut response: Response, base: &str, session: &Session) -> Response {
+    let (name, rest) = named(base);
+    let cookie = format!("{name}={}; Max-Age={}; {rest}", session.cookie, LIFETIME.as_secs());
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// An answer that ends it.
+pub fn ended(mut response: Response, base: &str) -> Response {
+    let (name, rest) = named(base);
+    if let Ok(cookie) = HeaderValue::try_from(format!("{name}=; Max-Age=0; {rest}")) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Sends the visitor on.
+pub fn onward(to: &str) -> Response {
+    match HeaderValue::try_from(to) {
+        Ok(to) => (StatusCode::SEE_OTHER, [(LOCATION, to)], [(http::header::CACHE_CONTROL, "no-store")])
+            .into_response(),
+        Err(_) => pages::sorry(StatusCode::BAD_REQUEST, "The way back cannot be read."),
+    }
+}
+
+/// Takes a key, and sends the visitor back to the page that asked for it.
+pub async fn sign_in(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let source = auth::source(&parts);
+    let outcome = async {
+        let base = base(&parts)?;
+        let form = Fields::of(&parts, body, &[]).await.map_err(|e| Error::invalid("", e.to_string()))?;
+        let session = door.session(&parts, &base).filter(|session| door.is_its_form(session, &form));
+        let next = form.get("next").filter(|next| PAGES.iter().any(|page| next.starts_with(page)));
+        let (Some(session), Some(next)) = (session, next) else { return Ok(pages::stale()) };
+        if door.wrong_keys.is_over(source) {
+            return Err(too_often());
+        }
+        let key = form.get("key").unwrap_or_default().trim();
+        let found = door.control.authenticate(key, Surface::Http, source).await;
+        let why = match found {
+            Ok(caller) if matches!(caller.principal, Principal::Operator | Principal::Key) => {
+                let signed_in = door.begin(&base, Some(caller.credential))?;
+                return Ok(kept(onward(next), &base, &signed_in));
+            }
+            Ok(_) => "This is a short-lived credential. Paste a key.".to_owned(),
+            Err(error) if error.code() == Code::Unauthenticated => {
+                tracing::warn!(from = ?source, "a key that is not good was shown at the sign-in page");
+                format!("This does not open anything: {}.", error.message())
+            }
+            Err(error) => return Err(error),
+        };
+        door.wrong_keys.count(source);
+        Ok(pages::sign_in(StatusCode::UNAUTHORIZED, next, &door.form_tag(&session), Some(&why)))
+    };
+    outcome.await.unwrap_or_else(|error: Error| pages::failed(&error))
+}
