@@ -190,7 +190,8 @@ fn a_user_with_a_browser_signs_in_decides_and_is_sent_back() {
     })
     .unwrap();
     let back = eventually(LIMIT, || came.try_iter().find(|line| line.contains("/callback?"))).unwrap();
-    let code = conformance_tests::field(back.split(' ').nth(1).unwrap(), "code").unwrap();
+    let code = conformance_tests::field(back.split(' ').nth(1).unwrap(), "code");
+    let code = code.unwrap_or_else(|| panic!("{back}"));
     let tokens = flow.redeem(&code, &[]).json().unwrap();
     assert_eq!(text(&tokens, "scope"), "read");
 }

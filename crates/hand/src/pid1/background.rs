@@ -104,6 +104,8 @@ impl Server {
     }
 
     pub fn forget(&mut self, stream: u32, handle: u32) {
+        // Who reads it is told of its end first, where that has just come.
+        self.finish();
         match self.processes.get_mut(&handle) {
             Some(process) if process.stdout.log().is_some() => {
                 if !process.over() {
