@@ -117,7 +117,7 @@ async fn answer(platform: &Arc<Platform>, label: &str, request: Request) -> Resu
     let port = Port { sandbox, number };
     let workspace = platform.hands.of_sandbox(sandbox).await?.ok_or_else(nothing)?;
     // What a credential shows ends with it, and nobody's visit wakes what is nobody's.
-    if !platform.has_owner(&workspace).await? {
+    if !platform.may_run(&workspace).await? {
         return Err(nothing());
     }
     let Some(ConnectInfo(client)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() else {
@@ -214,7 +214,7 @@ async fn ended(platform: Arc<Platform>, port: Port, until: Option<Timestamp>) {
 
 async fn may_stay(platform: &Platform, port: Port, until: Option<Timestamp>) -> Result<bool> {
     let Some(workspace) = platform.hands.of_sandbox(port.sandbox).await? else { return Ok(false) };
-    if !platform.has_owner(&workspace).await? {
+    if !platform.may_run(&workspace).await? {
         return Ok(false);
     }
     if until.is_some_and(|until| until > Timestamp::now()) {

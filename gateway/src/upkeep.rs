@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use capabilities::logs::{self, Level, Source};
 use capabilities::snapshots::Backup;
-use kernel::{Env, EnvId, Result, Slug, TenantId, Timestamp};
+use kernel::{Env, EnvId, Result, SandboxId, Slug, TenantId, Timestamp};
 use mcp_server::platform::Platform;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ const SWEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Works in the background until `stop`; environments are looked at each time that `every` has passed, and backups of
 /// deleted ones go after `left`. `bell` has the clock look at the schedules of each.
 pub fn start(platform: Arc<Platform>, bell: Bell, every: Duration, left: Duration, stop: CancellationToken) {
-    tokio::spawn(stop_what_is_nobodys(Arc::clone(&platform), stop.clone()));
+    tokio::spawn(follow_lives(Arc::clone(&platform), bell.clone(), stop.clone()));
     tokio::spawn(look_at_domains(Arc::clone(&platform), stop.clone()));
     tokio::spawn(take_up(Arc::clone(&platform), bell.clone(), stop.clone()));
     tokio::spawn(make_backups(Arc::clone(&platform), every, left, stop.clone()));
@@ -66,8 +66,9 @@ pub fn start(platform: Arc<Platform>, bell: Bell, every: Duration, left: Duratio
     });
 }
 
-/// Stops what runs in sandboxes whose credential has ended: nobody comes back to it.
-async fn stop_what_is_nobodys(platform: Arc<Platform>, stop: CancellationToken) {
+/// Stops what runs for tenants that are not active, and in sandboxes whose credential has ended: nobody comes back to it. What
+/// always runs of environments that can be used again begins again.
+async fn follow_lives(platform: Arc<Platform>, bell: Bell, stop: CancellationToken) {
     let mut revocations = platform.control.revocations();
     loop {
         tokio::select! {
@@ -75,20 +76,35 @@ async fn stop_what_is_nobodys(platform: Arc<Platform>, stop: CancellationToken) 
             _ = tokio::time::timeout(MINUTE, revocations.next()) => tokio::time::sleep(TOGETHER).await,
             () = stop.cancelled() => return,
         }
-        platform.stop_what_is_suspended().await;
-        for sandbox in platform.hands.running() {
-            let stopped = async {
-                match platform.hands.of_sandbox(sandbox).await? {
-                    Some(workspace) if !platform.has_owner(&workspace).await? => {
-                        platform.hands.pause(&workspace).await
-                    }
-                    _ => Ok(()),
+        platform.close_what_is_not_ready().await;
+        match platform.opened().await {
+            Ok(opened) => {
+                for env in opened {
+                    take_up_one(&platform, &bell, &env).await;
                 }
-            };
-            if let Err(error) = stopped.await {
+            }
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "it is not known which environments can be used again");
+            }
+        }
+        for sandbox in platform.hands.running() {
+            if let Err(error) = stop_where_nobodys(&platform, sandbox).await {
                 tracing::warn!(sandbox.id = %sandbox, error = error.chain(), "a sandbox that is nobody's could not be stopped");
             }
         }
+    }
+}
+
+async fn stop_where_nobodys(platform: &Platform, sandbox: SandboxId) -> Result<()> {
+    match platform.hands.of_sandbox(sandbox).await? {
+        // It was removed by another gateway.
+        None => platform.hands.end(sandbox).await,
+        Some(workspace) if platform.may_run(&workspace).await? => Ok(()),
+        Some(workspace) => match platform.hands.pause(&workspace).await {
+            Ok(()) => Ok(()),
+            // Not every machine can stop one where it is.
+            Err(_) => platform.hands.end(sandbox).await,
+        },
     }
 }
 
@@ -97,21 +113,26 @@ async fn stop_what_is_nobodys(platform: Arc<Platform>, stop: CancellationToken) 
 async fn take_up(platform: Arc<Platform>, bell: Bell, stop: CancellationToken) {
     let keep = async {
         for (env, _) in all(&platform).await {
-            match platform.take_up(&env).await {
-                Ok(Some(live)) => {
-                    if live.functions.values().any(|it| !it.settings.events.is_empty()) {
-                        bell.ring(&env);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    let error = error.chain();
-                    tracing::warn!(env.id = %env.id(), error, "the functions and services of an app could not be looked at");
-                }
-            }
+            take_up_one(&platform, &bell, &env).await;
         }
     };
     let _ = stop.run_until_cancelled(keep).await;
+}
+
+async fn take_up_one(platform: &Platform, bell: &Bell, env: &Env) {
+    match platform.take_up(env).await {
+        Ok(Some(live)) => {
+            if live.functions.values().any(|it| !it.settings.events.is_empty()) {
+                bell.ring(env);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let error = error.chain();
+            platform.not_taken_up(env.id());
+            tracing::warn!(env.id = %env.id(), error, "the functions and services of an app could not be looked at");
+        }
+    }
 }
 
 /// By itself: name servers that do not answer hold nothing else up.

@@ -33,6 +33,7 @@ use mcp_server::bridge::Bridge;
 use mcp_server::masks::Masks;
 use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::platform::{Platform, Urls};
+use mcp_server::tenancy::Lives;
 use mcp_server::{Doors, Guard, tools};
 use sandbox::local::Starter;
 use sandbox::preview::Labels;
@@ -227,6 +228,7 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         models,
         masks,
         urls,
+        lives: Lives::default(),
         environments_dir,
     });
     platform.recover().await?;

@@ -17,7 +17,7 @@ pub mod seal;
 pub mod serving;
 pub mod skills;
 pub mod stdio;
-mod tenancy;
+pub mod tenancy;
 pub mod tools;
 
 pub use doors::{BODY_LIMIT, Doors};

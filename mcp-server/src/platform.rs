@@ -23,6 +23,7 @@ use store::Workspace;
 use tool::{Host, Ledger, Limiter, Replays};
 
 use crate::masks::Masks;
+use crate::tenancy::Lives;
 
 /// What the workspace of whoever runs the platform is called.
 pub(crate) const OPERATOR: &str = "operator";
@@ -63,6 +64,8 @@ pub struct Platform {
     pub previews: Labels,
     /// Where apps answer.
     pub urls: Urls,
+    /// What is known of tenants that are not active.
+    pub lives: Lives,
     /// Below it, each environment has its directory.
     pub environments_dir: PathBuf,
 }
@@ -159,14 +162,17 @@ impl Platform {
         Err(full)
     }
 
-    /// Whether the credential whose workspace it is lives, and its tenant is active.
+    /// Whether the credential whose workspace it is lives, and its environment is ready.
     ///
     /// # Errors
     /// Where the control plane fails.
-    pub async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
-        if self.control.environments().is_suspended(&workspace.env.to_string()).await? {
-            return Ok(false);
-        }
+    pub async fn may_run(&self, workspace: &Workspace) -> Result<bool> {
+        let ready = self.control.environments().find(&workspace.env.to_string()).await?.is_some();
+        Ok(ready && self.has_owner(workspace).await?)
+    }
+
+    /// Whether the credential whose workspace it is lives.
+    pub(crate) async fn has_owner(&self, workspace: &Workspace) -> Result<bool> {
         let owner = owner_of(workspace);
         let Ok(id) = owner.parse::<KeyId>() else { return Ok(owner == OPERATOR) };
         Ok(self.control.tokens().standing_of_owner(id).await?.is_some())

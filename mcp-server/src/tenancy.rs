@@ -1,12 +1,21 @@
 //! What becomes of all that a tenant has when its state changes.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use capabilities::releases::Served;
-use control::{Tenant, TenantState};
-use kernel::{Env, Error, Result, TenantId};
+use kernel::{Env, EnvId, Error, Result, TenantId};
 
 use crate::platform::Platform;
+
+/// What is known here of tenants that are not active.
+#[derive(Debug, Default)]
+pub struct Lives {
+    /// Environments that could not be used when they were last looked at.
+    closed: Mutex<HashSet<EnvId>>,
+    /// One tenant is removed at a time.
+    removing: tokio::sync::Mutex<()>,
+}
 
 impl Platform {
     /// Has what always runs of an environment's live release do so from here on; gives that release.
@@ -21,72 +30,94 @@ impl Platform {
         Ok(live)
     }
 
-    /// To be called when a tenant's state has changed: what runs for it ends, or what always does begins again.
-    pub async fn tenant_changed(&self, tenant: &Tenant) {
-        match tenant.state {
-            TenantState::Active => self.take_up_tenant(tenant.id).await,
-            TenantState::Suspended | TenantState::Deleted => self.stop_what_is_suspended().await,
-        }
-    }
-
-    async fn take_up_tenant(&self, tenant: TenantId) {
-        let mut after = None;
-        loop {
-            let page = match self.control.tenants().environments(tenant, after).await {
-                Ok(page) => page,
-                Err(error) => {
-                    return tracing::warn!(tenant.id = %tenant, error = error.chain(), "a tenant's environments could not be listed");
-                }
-            };
-            let Some(last) = page.last() else { return };
-            after = Some(last.id);
-            for environment in page {
-                let env = Env::for_upkeep(environment.tenant, environment.id);
-                if let Err(error) = self.take_up(&env).await {
-                    tracing::warn!(env.id = %env.id(), error = error.chain(), "the services of an app could not be started");
-                }
-            }
-        }
-    }
-
-    /// Ends functions, services and connections of environments that cannot be used, for their tenant is not active. Sandboxes
-    /// are nobody's then, and end as those do.
-    pub async fn stop_what_is_suspended(&self) {
+    /// Ends functions, services and connections of environments that are not ready: their tenant is not active, or they are gone.
+    /// Sandboxes are nobody's then, and end as those do.
+    pub async fn close_what_is_not_ready(&self) {
         let mut running = self.functions.environments();
         running.extend(self.realtime.environments());
         for env in running {
             let ended = async {
-                if self.control.environments().is_suspended(&env.to_string()).await? {
+                if self.control.environments().find(&env.to_string()).await?.is_none() {
                     self.realtime.forget(env);
                     self.functions.rest(env).await?;
                 }
                 Ok::<_, Error>(())
             };
             if let Err(error) = ended.await {
-                tracing::warn!(env.id = %env, error = error.chain(), "what runs of a suspended tenant could not be ended");
+                tracing::warn!(env.id = %env, error = error.chain(), "what runs of an environment that is closed could not be ended");
             }
         }
     }
 
-    /// Removes the deleted tenants whose time of grace is over, with all that is theirs.
+    /// The environments of this gateway that could not be used when this was last asked, and can be again.
     ///
     /// # Errors
-    /// Where the control plane fails. What could not be removed is tried again the next time.
-    pub async fn purge_tenants(&self) -> Result<()> {
-        let tenants = self.control.tenants();
-        for tenant in tenants.due().await? {
-            let mut left = tenants.environments(tenant.id, None).await?;
-            while let Some(environment) = left.pop() {
-                let doomed = self.control.environments().doom(environment).await?;
-                self.remove_environment(&doomed).await?;
-                if left.is_empty() {
-                    left = tenants.environments(tenant.id, None).await?;
-                }
+    /// Where the control plane fails.
+    pub async fn opened(&self) -> Result<Vec<Env>> {
+        let suspended: HashSet<EnvId> = self.control.environments().suspended().await?.into_iter().collect();
+        let before = {
+            let mut closed = self.lives.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *closed, suspended.clone())
+        };
+        let mut opened = Vec::new();
+        for env in before.difference(&suspended) {
+            if self.environments_dir.join(env.to_string()).is_dir()
+                && let Some(place) = self.control.environments().find(&env.to_string()).await?
+            {
+                opened.push(Env::for_upkeep(place.tenant, place.env));
             }
-            if tenants.remove(tenant.id).await? {
-                tracing::info!(tenant.id = %tenant.id, "a deleted tenant is removed for good");
+        }
+        Ok(opened)
+    }
+
+    /// Has an environment be among those of [`Platform::opened`] once more: what was to be done for it has failed.
+    pub fn not_taken_up(&self, env: EnvId) {
+        self.lives.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(env);
+    }
+
+    /// Removes the deleted tenants whose time of grace is over, with all that is theirs. What could not be removed is tried again
+    /// the next time, and stands in no other's way.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn purge_tenants(&self) -> Result<()> {
+        for tenant in self.control.tenants().due().await? {
+            if let Err(error) = self.purge_tenant(tenant.id).await {
+                tracing::error!(tenant.id = %tenant.id, error = error.chain(), "a deleted tenant could not be removed");
             }
         }
         Ok(())
+    }
+
+    /// Removes one of them; `false` where it is not to be removed, or not all of it could be.
+    ///
+    /// # Errors
+    /// The first that kept something from being removed.
+    pub async fn purge_tenant(&self, tenant: TenantId) -> Result<bool> {
+        let _turn = self.lives.removing.lock().await;
+        let (tenants, mut after, mut failed) = (self.control.tenants(), None, None);
+        loop {
+            let page = tenants.environments(tenant, after).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            for environment in page {
+                let id = environment.id;
+                let Some(doomed) = self.control.environments().doom(environment).await? else {
+                    return Ok(false);
+                };
+                if let Err(error) = self.remove_environment(&doomed).await {
+                    tracing::error!(env.id = %id, error = error.chain(), "a deleted environment could not be removed");
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let removed = tenants.remove(tenant).await?;
+        if removed {
+            tracing::info!(tenant.id = %tenant, "a deleted tenant is removed for good");
+        }
+        Ok(removed)
     }
 }

@@ -75,6 +75,9 @@ fn a_suspended_tenant_opens_nothing_and_has_everything_when_it_is_resumed() {
     let (status, refused) = call(&operator, "POST", "/v1/provision", &item("cust-1", "shop-2"));
     assert_eq!((status, &refused["code"]), (403, &json!("forbidden")), "{refused}");
     assert_eq!(told(&inside).0, 404, "not even the operator works in what is closed");
+    let inside_it = operator.request("POST", "/v1/envs").header("steading-tenant", tenant);
+    let refused = inside_it.json(&json!({ "slug": "more" })).send().unwrap();
+    assert_eq!(refused.status, 403, "{:?}", refused.text());
     // Others go on.
     let other = provision(&operator, &item("cust-2", "shop-1"));
     assert_ne!(other["env"], made["env"]);
@@ -158,13 +161,17 @@ fn what_a_builder_provisions_is_there_once_and_found_again() {
     items[7]["env"]["slug"] = "Not A Slug".into();
     items[8]["surprise"] = true.into();
     items[9]["credential"]["env"] = "default".into();
+    items[10]["env"]["template"] = "none such".into();
+    items[11]["credential"]["expires_in"] = 0.into();
     let told = provision(&operator, &json!({ "items": items }));
     let results = told["results"].as_array().unwrap();
     assert_eq!(results.len(), 60);
     assert_eq!(results[7]["error"]["field"], "/env/slug");
     assert_eq!(results[8]["error"]["code"], "invalid_input");
     assert_eq!(results[9]["error"]["field"], "/credential/env");
-    assert_eq!(results.iter().filter(|it| it["env"].is_string()).count(), 57);
+    assert_eq!(results[10]["error"]["field"], "/env/template");
+    assert_eq!(results[11]["error"]["field"], "/credential/expires_in");
+    assert_eq!(results.iter().filter(|it| it["env"].is_string()).count(), 55);
     for (items, field) in [(json!([]), "/items"), (json!(vec![item("a", "b"); 101]), "/items")] {
         let (status, refused) = call(&operator, "POST", "/v1/provision", &json!({ "items": items }));
         assert_eq!((status, &refused["field"]), (400, &json!(field)));
@@ -180,12 +187,12 @@ fn what_a_builder_provisions_is_there_once_and_found_again() {
     };
     assert_eq!([found("tags=region=eu"), found("tags=region=us"), found("external_id=shop")], [1, 0, 1]);
     let gold = done(&operator, "GET", "/v1/tenants?tags=tier%3Dgold", &Value::Null);
-    assert_eq!(gold["tenants"].as_array().unwrap().len(), 58, "of what is refused nothing is made");
+    assert_eq!(gold["tenants"].as_array().unwrap().len(), 56, "of what is refused nothing is made");
     let changed =
         done(&operator, "PATCH", &format!("/v1/tenants/{tenant}"), &json!({ "tags": { "tier": "tin" } }));
     assert_eq!((&changed["tags"], &changed["name"]), (&json!({ "tier": "tin" }), &json!("Acme")));
     let gold = done(&operator, "GET", "/v1/tenants?tags=tier%3Dgold", &Value::Null);
-    assert_eq!(gold["tenants"].as_array().unwrap().len(), 57);
+    assert_eq!(gold["tenants"].as_array().unwrap().len(), 55);
     // A tenant's own key provisions in its tenant, and names no other.
     let request =
         operator.request("POST", "/v1/keys").header("steading-tenant", tenant).json(&json!({ "name": "k" }));
@@ -220,6 +227,45 @@ fn a_suspension_holds_at_another_gateway_within_a_second() {
     );
     done(&operator, "POST", &format!("/v1/tenants/{tenant}/resume"), &json!({}));
     assert!(eventually(PATIENCE, || (told(&there).0 == 200).then_some(())).is_some());
+}
+
+/// How many processes of this machine have `word` in their command.
+fn running(word: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(word)).count()
+}
+
+#[test]
+fn what_always_runs_at_another_gateway_ends_with_its_tenant_and_begins_again() {
+    let postgres = require(Postgres::start(Fsync::Off));
+    let launch = || Steading::launch().env("STEADING_DATABASE_URL", postgres.url("postgres"));
+    let one = require(launch().start());
+    let other = home_beside(&one).unwrap();
+    let two = require(launch().data_dir(other.path()).start());
+    let operator = one.client().without_env();
+    let made = provision(&operator, &item("cust-1", "shop-1"));
+    let (tenant, slug) = (made["tenant"]["tenant"].as_str().unwrap(), &made["tenant"]["slug"]);
+    let word = format!("86400.{}", std::process::id());
+    let there = two.client().in_env(made["env"].as_str().unwrap());
+    let service = json!({ "name": "beat", "files": { "index.html": "ok" }, "access": "public", "always": true,
+        "command": format!("sleep {word} & exec python3 -m http.server $PORT") });
+    there.output("service_deploy", &service).unwrap();
+    let runs = |wanted: bool| {
+        let seen = eventually(PATIENCE, || ((running(&word) > 0) == wanted).then_some(()));
+        assert!(seen.is_some(), "{wanted} is wanted, and {} run", running(&word));
+    };
+    runs(true);
+    for _ in 0..2 {
+        done(&operator, "POST", &format!("/v1/tenants/{tenant}/suspend"), &json!({}));
+        runs(false);
+        done(&operator, "POST", &format!("/v1/tenants/{tenant}/resume"), &json!({}));
+        runs(true);
+    }
+    let path = format!("/v1/tenants/{tenant}?confirm={}&purge=true", slug.as_str().unwrap());
+    done(&operator, "DELETE", &path, &json!({}));
+    runs(false);
+    assert_eq!(call(&operator, "GET", &format!("/v1/tenants/{tenant}"), &json!({})).0, 404);
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub struct Control {
     pub(crate) tokens: Tokens,
     ring: Arc<Ring>,
     following: Option<JoinHandle<()>>,
-    /// Tenants that calls have named; one is never renamed.
-    pub(crate) tenant_names: Remembered<String, TenantId>,
+    /// Tenants that calls have named; one is never renamed, and may be removed.
+    pub(crate) tenant_names: Arc<Remembered<String, TenantId>>,
     tenants: Tenants,
     environments: Environments,
     keys: Keys,
@@ -91,12 +91,14 @@ impl Control {
         let names = Arc::new(Names::new(store.clone()));
         let credentials = Arc::new(Credentials::new());
         let news = Arc::new(News::new(&store));
+        let tenant_names = Arc::new(Remembered::new(1_024, TENANT_NAMES));
         let following = news.follow(
             &store,
             Memories {
                 credentials: Arc::clone(&credentials),
                 names: Arc::clone(&names),
                 ring: Arc::clone(&ring),
+                tenants: Arc::clone(&tenant_names),
             },
         );
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
@@ -114,6 +116,7 @@ impl Control {
                 store: store.clone(),
                 names: Arc::clone(&names),
                 credentials: Arc::clone(&credentials),
+                slugs: Arc::clone(&tenant_names),
                 grace: config.keep_tenants,
                 default: default_tenant,
             },
@@ -137,7 +140,7 @@ impl Control {
             limits: Limits::new(config.limits),
             ledger: Ledger::start(store.clone()),
             replays: Replays::new(store.clone()),
-            tenant_names: Remembered::new(1_024, TENANT_NAMES),
+            tenant_names,
             store,
             names,
             credentials,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kernel::{Code, EnvId, Error, Result, Slug, Tenant, TenantId, Timestamp};
-use store::{EnvState, Environment, EnvironmentFilter, Insertion, Store};
+use store::{EnvState, Environment, EnvironmentFilter, Insertion, Store, TenantState};
 
 use crate::credentials::Credentials;
 use crate::names::{DomainPlace, Names, Place, canonical};
@@ -108,15 +108,29 @@ impl Environments {
         self.finish_delete(environment).await
     }
 
-    /// Begins the deletion of an environment whose tenant is removed for good, as [`Environments::begin_delete`] does.
+    /// Begins the deletion of an environment whose tenant is removed for good, as [`Environments::begin_delete`] does; `None`
+    /// where that tenant is not to be removed any more.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn doom(&self, env: Environment) -> Result<Environment> {
-        self.store.environments().begin_delete(env.id).await?;
+    pub async fn doom(&self, env: Environment) -> Result<Option<Environment>> {
+        if env.state == EnvState::Deleting {
+            return Ok(Some(env));
+        }
+        if !self.store.environments().doom(env.id, Timestamp::now()).await? {
+            return Ok(None);
+        }
         self.names.changed(&env);
         self.credentials.env_gone(env.id);
-        Ok(Environment { state: EnvState::Deleting, external_id: None, ..env })
+        Ok(Some(Environment { state: EnvState::Deleting, external_id: None, ..env }))
+    }
+
+    /// Every environment that cannot be used, for its tenant is not active.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn suspended(&self) -> Result<Vec<EnvId>> {
+        Ok(self.store.environments().suspended().await?)
     }
 
     pub(crate) async fn create_for(&self, tenant: TenantId, new: NewEnvironment) -> Result<Created> {
@@ -126,6 +140,12 @@ impl Environments {
     }
 
     async fn insert(&self, tenant: TenantId, new: NewEnvironment, template: String) -> Result<Created> {
+        // Where that changes in this moment, the environment is suspended when it is made.
+        let owner = self.store.tenants().find(&tenant.to_string()).await?;
+        if let Some(owner) = owner.filter(|owner| owner.state != TenantState::Active) {
+            return Err(Error::new(Code::Forbidden, format!("the tenant is {}", owner.state.as_str()))
+                .hint("whoever runs the platform resumes or restores it"));
+        }
         let given = new.slug.is_some();
         let base = new.slug.clone().or_else(|| new.name.as_deref().and_then(Slug::from_name));
         let mut slug = match &base {
@@ -309,7 +329,11 @@ impl Environments {
         })
     }
 
-    fn check(&self, new: &NewEnvironment) -> Result<()> {
+    /// Whether an environment could be made so, but for what is taken.
+    ///
+    /// # Errors
+    /// `invalid_input` naming the field.
+    pub fn check(&self, new: &NewEnvironment) -> Result<()> {
         self.template(new.template.as_deref())?;
         check_text("/name", "name", new.name.as_deref(), MAX_NAME)?;
         check_text("/plan", "plan", new.plan.as_deref(), MAX_TAG_NAME)?;

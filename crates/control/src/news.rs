@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel::Result;
+use kernel::{Result, TenantId};
 use store::Store;
 use tokio::task::JoinHandle;
 
 use crate::credentials::Credentials;
 use crate::names::Names;
+use crate::remembered::Remembered;
 use crate::ring::Ring;
 
 /// How often it is asked.
@@ -38,6 +39,7 @@ pub(crate) struct Memories {
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) names: Arc<Names>,
     pub(crate) ring: Arc<Ring>,
+    pub(crate) tenants: Arc<Remembered<String, TenantId>>,
 }
 
 impl News {
@@ -122,9 +124,9 @@ impl Memories {
     }
 
     async fn forget_all(&self) -> Result<()> {
-        self.ring.reload().await?;
         self.names.forget_all();
+        self.tenants.forget(|_, _| true);
         self.credentials.forget_all();
-        Ok(())
+        self.ring.reload().await
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{Code, EnvId, Error, Result, Slug, TenantId, Timestamp};
-use store::{Environment, EnvironmentFilter, Settling, Store, Tenant, TenantFilter, TenantState};
+use store::{Environment, Settling, Store, Tenant, TenantFilter, TenantState};
 
 use crate::credentials::Credentials;
 use crate::environments::{MAX_EXTERNAL_ID, MAX_NAME, check_tags, check_text, suffixed};
 use crate::names::Names;
+use crate::remembered::Remembered;
 
 const MAX_PAGE: u32 = 100;
 /// So many are removed for good at once.
@@ -44,6 +45,7 @@ pub struct Tenants {
     pub(crate) store: Store,
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) slugs: Arc<Remembered<String, TenantId>>,
     /// How long a deleted one can be restored.
     pub(crate) grace: Duration,
     /// The operator's key is in it.
@@ -171,7 +173,7 @@ impl Tenants {
     /// Undoes [`Tenants::delete`], as long as it is there. It is active then.
     ///
     /// # Errors
-    /// `not_found`.
+    /// `not_found`; `conflict` where its time is over, and it is being removed.
     pub async fn restore(&self, proof: &kernel::Tenant, slug_or_id: &str) -> Result<Tenant> {
         self.settle(proof, slug_or_id, &[TenantState::Deleted], TenantState::Active).await
     }
@@ -194,23 +196,33 @@ impl Tenants {
         to: TenantState,
         purge: Option<Timestamp>,
     ) -> Result<Tenant> {
-        let found = self.get(proof, slug_or_id).await?;
-        let now = Timestamp::now();
-        let settles = from.contains(&found.state);
-        if settles && self.store.tenants().settle(found.id, found.state, to, now, purge).await? {
-            self.credentials.forget_all();
-            self.names.forget_all();
+        let mut found = self.get(proof, slug_or_id).await?;
+        // Another may change it in the same moment, once.
+        for _ in 0..2 {
+            let now = Timestamp::now();
+            let settles = from.contains(&found.state);
+            let settled =
+                settles && self.store.tenants().settle(found.id, found.state, to, now, purge).await?;
+            if settled {
+                self.credentials.forget_all();
+                self.names.forget_all();
+            }
+            found = self.get(proof, &found.id.to_string()).await?;
+            if settled || !from.contains(&found.state) {
+                break;
+            }
         }
-        let now = self.get(proof, &found.id.to_string()).await?;
-        if now.state == to {
-            return Ok(now);
+        if found.state == to {
+            return Ok(found);
         }
-        let hint = match now.state {
+        let is_over = found.purge.is_some_and(|purge| purge <= Timestamp::now());
+        let hint = match found.state {
             TenantState::Active => "it was changed meanwhile: try again",
             TenantState::Suspended => "resume it",
+            TenantState::Deleted if is_over => "it is being removed for good, and cannot be restored any more",
             TenantState::Deleted => "restore it",
         };
-        Err(Error::new(Code::Conflict, format!("the tenant is {}", now.state.as_str())).hint(hint))
+        Err(Error::new(Code::Conflict, format!("the tenant is {}", found.state.as_str())).hint(hint))
     }
 
     /// The deleted tenants whose time of grace is over, at most 100. Their environments are to be removed, then
@@ -222,12 +234,13 @@ impl Tenants {
         Ok(self.store.tenants().due(Timestamp::now(), REMOVED).await?)
     }
 
-    /// At most 100 of the environments of a tenant, those made after `after`, oldest first. For the platform's own upkeep.
+    /// At most 100 of the environments of a tenant, those made after `after`, oldest first, and whatever their state. For the
+    /// platform's own upkeep.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn environments(&self, tenant: TenantId, after: Option<EnvId>) -> Result<Vec<Environment>> {
-        Ok(self.store.environments().list(tenant, &EnvironmentFilter::default(), after, MAX_PAGE).await?)
+        Ok(self.store.environments().of_tenant(tenant, after, MAX_PAGE).await?)
     }
 
     /// Removes a tenant of [`Tenants::due`] that has no environments any more; `false` where it is none.
@@ -236,8 +249,11 @@ impl Tenants {
     /// Where the database fails.
     pub async fn remove(&self, tenant: TenantId) -> Result<bool> {
         let removed = self.store.tenants().remove(tenant, Timestamp::now()).await?;
-        self.credentials.forget_all();
-        self.names.forget_all();
+        if removed {
+            self.credentials.forget_all();
+            self.names.forget_all();
+            self.slugs.forget(|_, id| *id == tenant);
+        }
         Ok(removed)
     }
 }

@@ -1,5 +1,6 @@
 //! What a sandbox does, and what its owner tells it to do.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kernel::{Code, Env, Error, Result, SandboxId};
@@ -9,6 +10,7 @@ use sandbox::workspace::templates::Template;
 use store::{Kept, Workspace};
 
 use crate::Hands;
+use crate::awake::Slot;
 
 /// How far a sandbox is from being at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +134,18 @@ impl Hands {
         let seen: Vec<_> = self.0.slots().values().filter_map(|slot| slot.seen()).collect();
         let runs = seen.iter().filter(|awake| !awake.has_ended() && !awake.is_stopped());
         runs.map(|awake| awake.sandbox).collect()
+    }
+
+    /// Ends a sandbox to which nobody comes back.
+    ///
+    /// # Errors
+    /// Where it cannot be ended.
+    pub async fn end(&self, sandbox: SandboxId) -> Result<()> {
+        let is_it = |slot: &Arc<Slot>| slot.seen().is_some_and(|awake| awake.sandbox == sandbox);
+        let slot = self.0.slots().values().find(|slot| is_it(slot)).cloned();
+        let Some(slot) = slot else { return Ok(()) };
+        let mut held = slot.lock().await;
+        self.0.end(&slot, &mut held).await
     }
 
     /// Stops whatever runs in the workspace's sandbox where it is, until the next call. Where nothing runs there is

@@ -226,13 +226,30 @@ impl Environments<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn begin_delete(&self, id: EnvId) -> Result<bool> {
+        self.begin(id, None).await
+    }
+
+    /// As [`Environments::begin_delete`] for one whose tenant is deleted and may be removed for good at `now`; `false` where it is
+    /// not so, or it is being deleted already.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn doom(&self, id: EnvId, now: Timestamp) -> Result<bool> {
+        self.begin(id, Some(now)).await
+    }
+
+    /// Begins a deletion; with `purge`, only where the tenant may be removed for good at that time.
+    async fn begin(&self, id: EnvId, purge: Option<Timestamp>) -> Result<bool> {
         let mut write = self.0.begin_write().await?;
+        // Whoever changes the tenant's state waits for this, or has changed it.
         write.tell(&id.to_string()).await?;
         let done = sqlx::query(
-            "UPDATE environments SET state = 'deleting', external_id = NULL \
-             WHERE id = $1 AND state <> 'deleting'",
+            "UPDATE environments SET state = 'deleting', external_id = NULL WHERE id = $1 AND state <> 'deleting' \
+             AND ($2 IS NULL OR EXISTS (SELECT 1 FROM tenants t \
+             WHERE t.id = environments.tenant AND t.state = 'deleted' AND t.purge <= $2))",
         )
         .bind(id.to_string())
+        .bind(purge.map(Timestamp::as_micros))
         .execute(write.connection())
         .await?;
         if done.rows_affected() != 1 {
@@ -243,6 +260,34 @@ impl Environments<'_> {
         }
         write.commit().await?;
         Ok(true)
+    }
+
+    /// At most `limit` of a tenant's environments after `after`, those that are being made or deleted, too.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn of_tenant(
+        &self,
+        tenant: TenantId,
+        after: Option<EnvId>,
+        limit: u32,
+    ) -> Result<Vec<Environment>> {
+        let rows = sqlx::query(AssertSqlSafe(selecting("tenant = $1 AND id > $2 ORDER BY id LIMIT $3")))
+            .bind(tenant.to_string())
+            .bind(after.map(|id| id.to_string()).unwrap_or_default())
+            .bind(i64::from(limit))
+            .fetch_all(self.0.reader())
+            .await?;
+        rows.iter().map(environment).collect()
+    }
+
+    /// Every environment whose tenant is not active.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn suspended(&self) -> Result<Vec<EnvId>> {
+        let rows = sqlx::query("SELECT id FROM environments WHERE state = 'suspended'");
+        rows.fetch_all(self.0.reader()).await?.iter().map(|row| parsed(row, "id")).collect()
     }
 
     /// Removes the row of an environment that is being deleted, with its secrets.

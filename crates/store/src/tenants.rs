@@ -219,7 +219,7 @@ impl Tenants<'_> {
     }
 
     /// Moves a tenant from one state to another, with all its environments: those of an active one can be used and others
-    /// cannot. `purge` is when it may be removed for good. `false` where it was in another state.
+    /// cannot. `purge` is when it may be removed for good. `false` where it was in another state, or that time has come.
     ///
     /// # Errors
     /// Where the database fails.
@@ -234,7 +234,8 @@ impl Tenants<'_> {
         let mut write = self.0.begin_write().await?;
         write.tell(&id.to_string()).await?;
         let done = sqlx::query(
-            "UPDATE tenants SET state = $3, changed = $4, purge = $5 WHERE id = $1 AND state = $2",
+            "UPDATE tenants SET state = $3, changed = $4, purge = $5 WHERE id = $1 AND state = $2 \
+             AND (purge IS NULL OR purge > $4 OR $3 = 'deleted')",
         )
         .bind(id.to_string())
         .bind(from.as_str())

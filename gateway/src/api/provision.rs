@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use control::{NewEnvironment, TenantState};
+use control::{NewEnvironment, NewToken, TenantState};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
-use kernel::{CallId, Caller, Code, Error, Proof as _, Result, Scope, Slug, Tenant};
+use kernel::{CallId, Caller, Code, EnvId, Error, Proof as _, Result, Scope, Slug, Tenant};
 use mcp_server::auth::Authenticated;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,6 +94,14 @@ async fn made(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {
     let wanted_env = NewEnvironment { slug, name, template, plan, tags, external_id };
     let mut caller = Caller::clone(caller);
     let mut told = json!({});
+    platform.control.environments().check(&wanted_env).map_err(|error| error.under("/env"))?;
+    // What is asked for is looked at before anything is made; then it is for the environment that was.
+    let asked = item.credential.map(|wanted| {
+        let asked = credentials::asked(api, &caller.clone().in_env(Some(EnvId::new())), wanted)?;
+        asked.check()?;
+        Ok(asked)
+    });
+    let asked = asked.transpose().map_err(|error: Error| error.under("/credential"))?;
     if let Some(wanted) = item.tenant {
         let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
         let wanted = wanted.read("/tenant")?;
@@ -117,13 +125,10 @@ async fn made(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {
     told["env"] = json!(made.id);
     told["slug"] = made.slug.to_string().into();
     told["url"] = platform.urls.app(&made.slug).into();
-    if let Some(wanted) = item.credential {
-        let caller = caller.in_env(Some(made.id));
-        let minted = async {
-            let asked = credentials::asked(api, &caller, wanted)?;
-            platform.control.tokens().mint(&caller, asked).await
-        };
-        let minted = minted.await.map_err(|error| error.under("/credential"))?;
+    if let Some(asked) = asked {
+        let (caller, asked) = (caller.in_env(Some(made.id)), NewToken { env: made.id, ..asked });
+        let minted = platform.control.tokens().mint(&caller, asked).await;
+        let minted = minted.map_err(|error| error.under("/credential"))?;
         told["credential"] = credentials::shown(&minted.row);
         told["credential"]["token"] = minted.token.expose().into();
     }

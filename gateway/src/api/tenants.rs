@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use control::{NewTenant, TenantChange, TenantFilter, TenantState};
 use http::StatusCode;
-use kernel::{Error, Proof, Result, Scope, Slug, Tenant, TenantId};
+use kernel::{Code, Error, Proof, Result, Scope, Slug, Tenant, TenantId};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::{Path, Query};
 use serde::Deserialize;
@@ -195,7 +195,7 @@ async fn turned(
                 Turn::Resume => tenants.resume(&proof, &tenant).await?,
                 Turn::Restore => tenants.restore(&proof, &tenant).await?,
             };
-            api.platform().tenant_changed(&found).await;
+            api.platform().close_what_is_not_ready().await;
             Ok(found)
         };
         let found = api.act(&caller, action, Effect::Idempotent, work).await?;
@@ -220,9 +220,17 @@ pub async fn delete(
                 return Err(Error::invalid("/confirm", "the slug of the tenant confirms it").hint(hint));
             }
             let found = tenants.delete(&proof, &found.id.to_string(), deletion.purge).await?;
-            api.platform().tenant_changed(&found).await;
+            api.platform().close_what_is_not_ready().await;
             if deletion.purge {
-                api.platform().purge_tenants().await?;
+                let left = |cause: Error| {
+                    Error::new(Code::Unavailable, "the tenant is deleted, and not all of it could be removed yet")
+                        .hint("it is tried again each minute")
+                        .source(cause)
+                };
+                if !api.platform().purge_tenant(found.id).await.map_err(left)? {
+                    return Err(Error::new(Code::Conflict, "the tenant was changed meanwhile: it is not removed")
+                        .hint("look at it, and try again where that is meant"));
+                }
             }
             Ok(found)
         };

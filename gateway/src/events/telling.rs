@@ -174,7 +174,7 @@ impl Messenger {
             Err(_) => (InVain { why: "the platform has failed at it".to_owned(), reached: true }, u8::MAX),
         };
         // It was not the function that failed.
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || !self.is_open(env).await? {
             return Ok(Next::Later);
         }
         let InVain { why, reached } = why;

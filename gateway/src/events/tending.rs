@@ -42,6 +42,8 @@ enum Next {
     Rest(Duration),
     /// Another gateway has the turn.
     Taken,
+    /// When the environment can be used again, whoever opens it rings.
+    Closed,
 }
 
 /// A turn to tell the functions of an environment, which no other gateway has meanwhile.
@@ -64,6 +66,7 @@ impl Messenger {
             }
             let pause = match next {
                 Ok(Next::Rung) => return self.leave(env).await,
+                Ok(Next::Closed) => return drop(self.busy().remove(&env.id())),
                 _ if !self.is_here(env.id()) => return self.leave(env).await,
                 Ok(Next::Rest(pause)) => {
                     failures = 0;
@@ -91,6 +94,9 @@ impl Messenger {
     /// Where something is to be told now, takes the turn and tells it. It holds no turn, and no place, while it waits.
     async fn round(self: &Arc<Self>, env: &Env, bell: &Notify, lanes: &mut Lanes) -> Result<Next> {
         let next = |lanes: &Lanes| lanes.rest().map_or(Next::Rung, Next::Rest);
+        if !self.is_open(env).await? {
+            return Ok(Next::Closed);
+        }
         // More may come while all of them rest.
         self.trim(env, lanes).await?;
         if lanes.ready(self.events.lanes(env).await?).is_empty() {
@@ -172,6 +178,11 @@ impl Messenger {
             }
         }
         outcome
+    }
+
+    /// Whether the environment can be used: its tenant is active.
+    pub(super) async fn is_open(&self, env: &Env) -> Result<bool> {
+        Ok(self.platform.control.environments().find(&env.id().to_string()).await?.is_some())
     }
 
     /// Has a lane be told by a task of its own.

@@ -39,6 +39,7 @@ use crate::app_addresses::AppAddresses;
 use crate::app_keys::AppKeys;
 use crate::platform::{Platform, Urls};
 use crate::seal::Keeper;
+use crate::tenancy::Lives;
 
 /// What a model may have to read for all tools, in tokens of the o200k vocabulary.
 const TOKENS: usize = 4_000;
@@ -146,6 +147,7 @@ impl Ground {
             backups,
             logs,
             urls,
+            lives: Lives::default(),
             environments_dir,
         };
         platform.recover().await.unwrap();

@@ -50,6 +50,20 @@ pub struct NewToken {
     pub run: Option<RunId>,
 }
 
+impl NewToken {
+    /// Whether it could be minted, but for what its maker may.
+    ///
+    /// # Errors
+    /// `invalid_input` naming the field.
+    pub fn check(&self) -> Result<()> {
+        if self.expires_in.is_zero() || self.expires_in > MAX_LIFETIME {
+            let message = format!("a credential lives 1 to {} seconds", MAX_LIFETIME.as_secs());
+            return Err(Error::invalid("/expires_in", message));
+        }
+        Ok(())
+    }
+}
+
 /// A token that was just minted.
 #[derive(Debug, Clone)]
 pub struct Minted {
@@ -112,10 +126,7 @@ impl Tokens {
     /// `forbidden` where nothing of what was asked for is the maker's, or too many stand on each other; `not_found` for an
     /// environment out of its reach; `invalid_input` for the lifetime; `quota_exceeded` where its tenant has too many.
     pub async fn mint(&self, caller: &Caller, new: NewToken) -> Result<Minted> {
-        if new.expires_in.is_zero() || new.expires_in > MAX_LIFETIME {
-            let message = format!("a credential lives 1 to {} seconds", MAX_LIFETIME.as_secs());
-            return Err(Error::invalid("/expires_in", message));
-        }
+        new.check()?;
         let place = self.names.find(&new.env.to_string()).await?.filter(|place| {
             place.tenant == caller.tenant && caller.env.is_none_or(|bound| bound == place.env)
         });
@@ -283,8 +294,10 @@ impl Tokens {
         if let Some(key) = self.store.keys().get(id).await? {
             return Ok(!key.is_live(now));
         }
-        let chain = self.chain(id).await?;
-        Ok(chain.is_some_and(|(key, chain)| Standing::of_chain(&key, &chain, now).is_none()))
+        let Some((key, chain)) = self.chain(id).await? else { return Ok(false) };
+        let Some(env) = chain.last().map(|run| run.env) else { return Ok(false) };
+        // That of a tenant which is not active is none, also where the operator's key has minted it.
+        Ok(Standing::of_chain(&key, &chain, now).is_none() || self.names.find(&env.to_string()).await?.is_none())
     }
 
     async fn at(&self, id: KeyId, now: Timestamp) -> Result<Option<Standing>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernel::{BlobHash, CallId, Code, KeyId, Scope, Scopes, TenantId};
 use store::{
     Call, Claim, ClaimKey, EnvState, EnvironmentFilter, Error, Insertion, Key, KeyKind, SealedSecret, Store,
-    TenantFilter,
+    TenantFilter, TenantState,
 };
 
 use crate::place::{Place, environment, key, now, tenant};
@@ -243,4 +243,30 @@ pub async fn a_database_of_a_later_program_is_refused(place: &Place) {
         refused.to_string(),
         "the control database has schema version 99, this program knows 17: use a newer program"
     );
+}
+
+pub async fn a_tenant_is_removed_only_while_its_time_is_over_and_then_not_restored(place: &Place) {
+    let (store, tenant, env) = place.with_env().await;
+    let (tenants, environments) = (store.tenants(), store.environments());
+    let (at, day) = (now(), Duration::from_secs(86_400));
+    let (active, deleted) = (TenantState::Active, TenantState::Deleted);
+    assert!(!environments.doom(env, at).await.unwrap(), "it is active");
+    assert!(tenants.settle(tenant, active, deleted, at, Some(at.plus(day))).await.unwrap());
+    assert!(!environments.doom(env, at).await.unwrap(), "its time is not over");
+    assert_eq!(environments.suspended().await.unwrap(), [env]);
+    // Restored in time, it is not removed by whoever has found it due before.
+    assert!(tenants.settle(tenant, deleted, active, at, None).await.unwrap());
+    assert!(!environments.doom(env, at.plus(day * 2)).await.unwrap());
+    assert_eq!(environments.suspended().await.unwrap(), []);
+    assert!(tenants.settle(tenant, active, deleted, at, Some(at.plus(day))).await.unwrap());
+    let over = at.plus(day);
+    assert!(!tenants.settle(tenant, deleted, active, over, None).await.unwrap(), "it may be half gone");
+    assert!(environments.doom(env, over).await.unwrap());
+    assert!(!environments.doom(env, over).await.unwrap(), "it is being deleted");
+    // What could not be removed is found again.
+    let left = environments.of_tenant(tenant, None, 10).await.unwrap();
+    assert_eq!(left.iter().map(|it| (it.id, it.state)).collect::<Vec<_>>(), [(env, EnvState::Deleting)]);
+    assert!(!tenants.remove(tenant, over).await.unwrap());
+    assert!(environments.remove(env).await.unwrap());
+    assert!(tenants.remove(tenant, over).await.unwrap());
 }

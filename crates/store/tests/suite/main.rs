@@ -36,6 +36,7 @@ macro_rules! store_suite {
             workspaces: ports_of_a_workspace_have_commands_until_they_have_not_and_go_with_it,
             workspaces: an_environment_demands_until_it_does_not,
             lives: a_tenant_is_found_by_id_and_by_slug,
+            lives: a_tenant_is_removed_only_while_its_time_is_over_and_then_not_restored,
             lives: an_environment_lives_and_takes_its_keys_and_secrets_along,
             lives: environments_are_listed_by_page_tag_and_external_id,
             lives: a_key_reads_back_whole,
