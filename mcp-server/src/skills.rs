@@ -41,6 +41,7 @@ pub const FILES: &[File] = files![
     "debug-and-verify/references/errors.md",
     "change-data-safely/SKILL.md",
     "manage-environments/SKILL.md",
+    "credentials-and-limits/SKILL.md",
     "work-in-a-sandbox/SKILL.md",
 ];
 

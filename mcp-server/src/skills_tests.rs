@@ -42,6 +42,7 @@ fn every_skill_has_a_name_a_description_and_its_files() {
         "debug-and-verify",
         "change-data-safely",
         "manage-environments",
+        "credentials-and-limits",
         "work-in-a-sandbox",
     ];
     assert_eq!(names, expected);
@@ -119,6 +120,10 @@ fn words_find_the_skill_that_is_meant() {
         ("my own domain", "domains"),
         ("DNS records for a custom domain", "domains"),
         ("HTTPS certificate", "domains"),
+        ("make a narrower credential", "credentials-and-limits"),
+        ("rotate a key", "credentials-and-limits"),
+        ("a rate limit", "credentials-and-limits"),
+        ("budget exceeded", "credentials-and-limits"),
         ("take webhooks of a provider", "write-functions"),
         ("a server in Python", "run-services"),
         ("write a function in TypeScript", "write-functions"),

@@ -1,8 +1,12 @@
 //! That what the skills tell an agent works: their app, their pages, their requests, as they stand there.
 
+use std::process::Command;
+use std::time::Duration;
+
 use conformance_tests::{App, Place, browser};
 use serde_json::{Value, json};
 use testkit::http::Request;
+use testkit::{finish, temporary};
 
 /// A file of the skills, as an agent reads it.
 fn skill(place: &Place, name: &str) -> String {
@@ -226,7 +230,7 @@ fn the_functions_run_as_they_stand() {
         (made.status, &made.body["title"], &made.body["owner"]),
         (201, &json!("Tea"), &json!(person.id()))
     );
-    let told = testkit::eventually(std::time::Duration::from_secs(60), || {
+    let told = testkit::eventually(Duration::from_secs(60), || {
         let mails = place.output("db_query", &json!({ "sql": "SELECT \"order\" FROM mails" })).unwrap();
         mails["rows"].get(0).map(|row| row[0].clone())
     });
@@ -259,4 +263,44 @@ fn the_functions_run_as_they_stand() {
         )
     });
     assert_eq!(asked.unwrap(), json!(["Tea", true, 404]));
+}
+
+#[test]
+fn a_credential_is_narrowed_as_it_stands() {
+    let place = Place::new("narrow").unwrap();
+    let directory = temporary().unwrap();
+    let text = skill(&place, "credentials-and-limits").replace("shop", &place.slug);
+    let [by_command, by_http] = blocks(&text, "sh").try_into().unwrap();
+    let run = |script: &str| {
+        let binary = place.binary();
+        let mut bash = Command::new("bash");
+        bash.arg("-euc").arg(format!("steading() {{ '{}' \"$@\"; }}\n{script}", binary.display()));
+        let ready = place.steading.ready();
+        bash.current_dir(directory.path()).env("no_proxy", "*");
+        bash.env("STEADING_URL", &ready.url).env("STEADING_KEY", &ready.key);
+        let finished = finish(bash, Duration::from_secs(60)).unwrap();
+        assert!(finished.success(), "{script}: {finished:?}");
+        finished.stdout
+    };
+    assert_eq!((run(&by_command), run(&by_http)), (String::new(), String::new()), "nobody sees it");
+    let told = run(&format!("{by_command}\nprintf %s \"$TOKEN\""));
+    let made = std::fs::read(directory.path().join("credential.json")).unwrap();
+    let made: Value = serde_json::from_slice(&made).unwrap();
+    let [command, http] = [told.as_str(), made["token"].as_str().unwrap()]
+        .map(|token| place.client.clone().with_key(token).without_env());
+    for client in [&command, &http] {
+        let asked = |limit: u32| {
+            client.call("db_query", &json!({ "sql": "SELECT 1", "limit": limit })).unwrap().status
+        };
+        assert_eq!((asked(50), asked(51)), (200, 403));
+        assert_eq!(client.call("app_describe", &json!({})).unwrap().code(), "forbidden");
+    }
+    for (bucket, path, field) in [("inbox", "elsewhere/a", "/path"), ("other", "from-ci/a", "/bucket")] {
+        let input = json!({ "bucket": bucket, "path": path, "text": "a" });
+        let refused = http.call("storage_put", &input).unwrap();
+        assert_eq!((refused.status, &refused.body["field"]), (403, &json!(field)));
+    }
+    let path = format!("/v1/credentials/{}", made["id"].as_str().unwrap());
+    assert_eq!(place.client.request("DELETE", &path).send().unwrap().status, 200);
+    assert_eq!(http.call("db_query", &json!({ "sql": "SELECT 1", "limit": 1 })).unwrap().status, 401);
 }

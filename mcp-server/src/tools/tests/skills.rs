@@ -187,7 +187,9 @@ fn every_name_in_a_skill_is_one_of_the_product() {
         in_schema(&doc.output_schema, &mut known);
     }
     in_schema(&schemars::schema_for!(Manifest).to_value(), &mut known);
-    known.extend(["created_at", "updated_at", "retry_after"].map(str::to_owned));
+    let platform: Value = serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
+    in_schema(&platform["components"]["schemas"]["Problem"], &mut known);
+    known.extend(["created_at", "updated_at"].map(str::to_owned));
     let named = skills::FILES.iter().flat_map(|file| names(file.text).map(|name| (file.path, name)));
     // Of the examples themselves: a migration's name, a secret's value, a prefix, a scope, what models are asked, Python's own.
     let own = [
@@ -255,7 +257,7 @@ async fn a_skill_is_read_by_its_name_or_by_words() {
 #[tokio::test]
 async fn what_is_no_skill_is_answered_with_those_there_are() {
     let ground = Ground::new().await;
-    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, write-functions, run-services, domains, debug-and-verify, change-data-safely, manage-environments, work-in-a-sandbox";
+    let hint = "the skills are start-here, build-a-web-app, data-and-access, auth-and-accounts, files-and-images, realtime, write-functions, run-services, domains, debug-and-verify, change-data-safely, manage-environments, credentials-and-limits, work-in-a-sandbox";
     for name in ["", "start", "../tools.rs", "/etc/passwd", "start-here/../start-here/SKILL.md", "SKILL.md"] {
         let refused = ground.call("skill_read", json!({ "name": name })).await.unwrap_err();
         assert_eq!((refused.code(), refused.advice()), (Code::NotFound, Some(hint)), "{name}");
