@@ -3,6 +3,7 @@
 mod apply;
 mod archive;
 mod args;
+mod audit;
 mod budget;
 mod bundle;
 mod ca;

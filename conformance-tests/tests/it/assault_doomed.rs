@@ -194,7 +194,7 @@ impl Doomed {
 fn is_known(path: &str) -> bool {
     let database = |name: &str| matches!(name.split_once(".db"), Some((_, "" | "-wal" | "-shm")));
     match path.split('/').collect::<Vec<_>>().as_slice() {
-        ["operator.key" | "lock"] | ["keys", "master"] => true,
+        ["operator.key" | "lock" | "audit-checkpoints.ndjson"] | ["keys", "master"] => true,
         ["sandboxes", "place"] => true,
         ["control.db" | "control.db-wal" | "control.db-shm"] => true,
         ["envs", env, rest @ ..] if env.starts_with("env_") => match rest {

@@ -70,6 +70,7 @@ mod assault_secrets;
 mod assault_tenants;
 mod assault_time;
 mod assault_writes;
+mod audit;
 mod budget_overspend;
 mod clients_agents;
 mod clients_board;

@@ -1,6 +1,6 @@
 //! The open control plane: what it makes on first start, its parts, its upkeep and its end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::ring::{Before, Ring, SLACK};
 use crate::tokens::TURNS;
 use crate::vault::{Master, Vault};
 use crate::{
-    AppKeys, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
+    AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
     OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
 };
 
@@ -29,7 +29,9 @@ const DEFAULT: &str = "default";
 const FINGERPRINT: &str = "master_key";
 const BOOTSTRAPPED: &str = "default_environment";
 /// Audit rows removed by one statement, so that no write waits long for it.
-const PURGE: u32 = 5_000;
+pub(crate) const PURGE: u32 = 5_000;
+/// The file of checkpoints of audit logs, below the data directory.
+pub const CHECKPOINTS: &str = "audit-checkpoints.ndjson";
 
 /// The control plane.
 pub struct Control {
@@ -51,6 +53,8 @@ pub struct Control {
     confirmations: Arc<Confirmations>,
     limits: Limits,
     ledger: Ledger,
+    pub(crate) audit_key: Arc<AuditKey>,
+    pub(crate) checkpoints: PathBuf,
     replays: Replays,
     default_tenant: TenantId,
     digest_key: Zeroizing<[u8; 32]>,
@@ -104,6 +108,7 @@ impl Control {
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
         let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&vault)));
         let default_tenant = default_tenant(&store).await.map_err(failed)?;
+        let audit_key = Arc::new(AuditKey::new(&master.derive("steading audit")));
         let control = Self {
             tokens: Tokens {
                 store: store.clone(),
@@ -138,7 +143,9 @@ impl Control {
             app_keys,
             confirmations,
             limits: Limits::new(config.limits),
-            ledger: Ledger::start(store.clone()),
+            ledger: Ledger::start(store.clone(), Arc::clone(&audit_key)),
+            audit_key,
+            checkpoints: config.data_dir.join(CHECKPOINTS),
             replays: Replays::new(store.clone()),
             tenant_names,
             store,
@@ -237,6 +244,12 @@ impl Control {
         &self.ledger
     }
 
+    /// The audit logs of tenants.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog<'_> {
+        AuditLog(self)
+    }
+
     /// The memory of calls made under an idempotency key.
     #[must_use]
     pub fn replays(&self) -> &Replays {
@@ -332,7 +345,7 @@ impl Control {
             let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
             self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;
         }
-        Ok(())
+        self.audit().upkeep(now).await
     }
 
     /// Whether the control database answers.
@@ -354,6 +367,7 @@ impl Control {
             following.abort();
         }
         self.ledger.close().await;
+        self.audit().close().await;
         self.store.close().await;
     }
 

@@ -1,15 +1,20 @@
-//! Audit and usage rows on their way to disk.
+//! Rows of calls, usage and audit on their way to disk.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kernel::{BlobHash, Code, Error, KeyId, Result, Timestamp};
-use store::{Call, Store};
+use kernel::{BlobHash, CallId, Code, EnvId, Error, KeyId, Result, TenantId, Timestamp};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use store::{Call, NewAuditEntry, Store};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tool::{Effect, Record};
+
+use crate::AuditKey;
 
 /// Reads that may wait to be written; beyond these the oldest are dropped, and counted.
 const MAX_READS: usize = 8_192;
@@ -41,6 +46,8 @@ struct Desk {
 struct Waiting {
     reads: VecDeque<Call>,
     changes: Vec<Call>,
+    /// The changes, for the audit log.
+    acts: Vec<NewAuditEntry>,
     /// When the keys were used that calls stand on.
     uses: HashMap<KeyId, Timestamp>,
     promises: Vec<oneshot::Sender<bool>>,
@@ -50,13 +57,13 @@ struct Waiting {
 
 impl Ledger {
     /// Starts the writer, which ends by [`Ledger::close`].
-    pub(crate) fn start(store: Store) -> Self {
+    pub(crate) fn start(store: Store, key: Arc<AuditKey>) -> Self {
         let desk = Arc::new(Desk {
             waiting: Mutex::new(Waiting::default()),
             arrived: Notify::new(),
             urgent: Notify::new(),
         });
-        let writer = tokio::spawn(write(store, Arc::clone(&desk)));
+        let writer = tokio::spawn(write(store, key, Arc::clone(&desk)));
         Self { desk, writer: Mutex::new(Some(writer)) }
     }
 
@@ -94,12 +101,12 @@ impl tool::Ledger for Ledger {
     fn record(&self, record: Record) -> BoxFuture<'_, Result<()>> {
         let effect = record.effect;
         self.desk.used(record.root, record.at);
-        let call = row(record);
         if effect == Effect::Read {
-            self.desk.put_read(call);
+            self.desk.put_read(row(record));
             return Box::pin(std::future::ready(Ok(())));
         }
-        let promise = self.desk.promise(Some(call));
+        let act = act(&record);
+        let promise = self.desk.promise(Some((row(record), act)));
         Box::pin(async move { kept(promise?).await })
     }
 }
@@ -133,13 +140,16 @@ impl Desk {
     }
 
     /// Puts a change down, and gives what tells when it is on disk with everything before it.
-    fn promise(&self, change: Option<Call>) -> Result<oneshot::Receiver<bool>> {
+    fn promise(&self, change: Option<(Call, NewAuditEntry)>) -> Result<oneshot::Receiver<bool>> {
         let (promise, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.closing {
             return Err(Error::new(Code::Unavailable, "the platform is stopping"));
         }
-        waiting.changes.extend(change);
+        if let Some((call, act)) = change {
+            waiting.changes.push(call);
+            waiting.acts.push(act);
+        }
         waiting.promises.push(promise);
         drop(waiting);
         self.wake();
@@ -162,7 +172,7 @@ async fn kept(promise: oneshot::Receiver<bool>) -> Result<()> {
     }
 }
 
-async fn write(store: Store, desk: Arc<Desk>) {
+async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
     let mut uses = HashMap::new();
     loop {
         desk.arrived.notified().await;
@@ -173,23 +183,30 @@ async fn write(store: Store, desk: Arc<Desk>) {
             let closing = waiting.closing;
             (std::mem::replace(&mut *waiting, Waiting { closing, ..Waiting::default() }), closing)
         };
-        commit(&store, batch, &mut uses).await;
+        commit(&store, &key, batch, &mut uses).await;
         if closing {
             return;
         }
     }
 }
 
-async fn commit(store: &Store, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) {
+async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) {
     let mut calls = batch.changes;
     calls.extend(batch.reads);
     let mut written = true;
-    if !calls.is_empty()
-        && let Err(error) = store.records().append(&calls).await
-    {
-        let error = Error::from(error).chain();
-        tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
-        written = false;
+    if !calls.is_empty() {
+        match store.records().append(&calls, &batch.acts, key).await {
+            Ok(changed) => {
+                for tenant in changed {
+                    tracing::error!(%tenant, "the audit log was changed by somebody else; an entry says so");
+                }
+            }
+            Err(error) => {
+                let error = Error::from(error).chain();
+                tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
+                written = false;
+            }
+        }
     }
     let used = newly_used(batch.uses, uses);
     if written
@@ -228,6 +245,48 @@ fn newly_used(
     // Two writers on Postgres lock rows in the same order.
     used.sort_unstable();
     used
+}
+
+/// The act as the audit log has it. Its number and the hash come with its place in the log.
+fn act(record: &Record) -> NewAuditEntry {
+    /// In this order, which is the order on disk.
+    #[derive(Serialize)]
+    struct Act<'a> {
+        tenant: TenantId,
+        at: Timestamp,
+        call: CallId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        env: Option<EnvId>,
+        who: &'static str,
+        credential: KeyId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<KeyId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<IpAddr>,
+        door: &'static str,
+        act: &'static str,
+        effect: &'static str,
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        about: &'a Map<String, Value>,
+    }
+    let body = serde_json::to_string(&Act {
+        tenant: record.tenant,
+        at: record.at,
+        call: record.call,
+        env: record.env,
+        who: record.principal,
+        credential: record.credential,
+        key: Some(record.root).filter(|root| *root != record.credential),
+        from: record.source,
+        door: record.surface,
+        act: record.tool,
+        effect: record.effect.as_str(),
+        outcome: record.error.map_or("ok", Code::as_str),
+        about: &record.about,
+    });
+    // Texts, numbers and a map by text always have a form.
+    NewAuditEntry { tenant: record.tenant, at: record.at, env: record.env, body: body.unwrap_or_default() }
 }
 
 fn row(record: Record) -> Call {

@@ -4,6 +4,8 @@
 //! call meets on its way (credentials, names of environments, limits, records of reads) is answered from memory.
 
 mod app_keys;
+pub mod audit;
+mod audits;
 mod authentication;
 mod config;
 mod confirmations;
@@ -29,9 +31,11 @@ mod tokens;
 mod vault;
 
 pub use app_keys::AppKeys;
+pub use audit::AuditKey;
+pub use audits::{AuditExport, AuditLog};
 pub use config::{ControlConfig, RateLimit, RateLimits};
 pub use confirmations::{Confirmation, Confirmations};
-pub use control::{Bootstrap, Control};
+pub use control::{Bootstrap, CHECKPOINTS as AUDIT_CHECKPOINTS, Control};
 pub use credentials::Revocations;
 pub use environments::{Created, Environments, Making, NewEnvironment};
 pub use error::OpenError;
@@ -44,7 +48,7 @@ pub use ring::Before;
 pub use sealing::Sealing;
 pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
 pub use store::{
-    Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant, TenantFilter,
+    AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant, TenantFilter,
     TenantState, Usage,
 };
 pub use tenants::{NewTenant, TenantChange, Tenants};

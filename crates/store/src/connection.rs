@@ -15,7 +15,7 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls, News,
+    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls, News,
     OAuth, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys, Spent, Tenants,
     Workspaces, migrations,
 };
@@ -232,7 +232,13 @@ impl Store {
         ModelCalls(self)
     }
 
-    /// Audit and usage rows.
+    /// The chains of acts.
+    #[must_use]
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+
+    /// Rows of calls, and usage.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records(self)

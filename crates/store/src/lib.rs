@@ -4,6 +4,7 @@
 //! hexadecimal or base64 text: the same statement runs on both engines. A guard that must hold is written into
 //! the statement that changes the row, never only read before it.
 
+mod audit;
 mod budgets;
 mod certificates;
 mod connection;
@@ -35,6 +36,10 @@ mod spent;
 mod tenants;
 mod workspaces;
 
+pub use audit::{
+    Audit, Entry as AuditEntry, Mark as AuditMark, MarkKind, NewEntry as NewAuditEntry, Signed as SignedMark,
+    Signer as AuditSigner, beginning as audit_beginning, link as audit_link,
+};
 pub use budgets::{Budget, Budgets, Limit, Setter, Spending, Standing, Unit};
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Location, Store};

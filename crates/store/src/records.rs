@@ -1,4 +1,4 @@
-//! Audit rows, one for each call, and usage, summed by hour.
+//! Rows of calls, and usage, summed by hour.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use crate::audit::{self, NewEntry, Signer};
 use crate::rows::{number, parsed, parsed_or_null, text, text_or_null, time};
 use crate::{Result, Store};
 
@@ -22,7 +23,7 @@ const HOUR_US: i64 = 3_600_000_000;
 static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
 static INSERT_CHUNK: LazyLock<String> = LazyLock::new(|| insertion(CHUNK));
 
-/// One call's audit row. It holds no arguments and no results.
+/// One call's row. It holds no arguments and no results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The call.
@@ -64,16 +65,23 @@ pub struct Usage {
     pub took_us: i64,
 }
 
-/// Audit and usage rows.
+/// Rows of calls, and usage.
 pub struct Records<'a>(pub(crate) &'a Store);
 
 impl Records<'_> {
-    /// Writes the audit rows of `calls` and adds them to the usage, all in one transaction.
+    /// Writes the rows of `calls`, adds them to the usage, and `acts` to the chains of their tenants, all in one
+    /// transaction. Gives the tenants whose chains somebody else has changed.
     ///
     /// # Errors
     /// Where the database fails; then none is written.
-    pub async fn append(&self, calls: &[Call]) -> Result<()> {
+    pub async fn append(
+        &self,
+        calls: &[Call],
+        acts: &[NewEntry],
+        signer: &dyn Signer,
+    ) -> Result<Vec<TenantId>> {
         let mut write = self.0.begin_write().await?;
+        let changed = audit::append(write.connection(), acts, signer).await?;
         let (chunks, rest) = calls.as_chunks::<CHUNK>();
         for chunk in chunks {
             insert(write.connection(), &INSERT_CHUNK, chunk).await?;
@@ -98,7 +106,8 @@ impl Records<'_> {
             .execute(write.connection())
             .await?;
         }
-        write.commit().await
+        write.commit().await?;
+        Ok(changed)
     }
 
     /// At most `limit` of the tenant's calls made before `before`, latest first.
@@ -145,7 +154,7 @@ impl Records<'_> {
             .collect()
     }
 
-    /// Removes at most `limit` audit rows of one risk class from before `before`; gives how many.
+    /// Removes at most `limit` rows of calls of one risk class from before `before`; gives how many.
     ///
     /// # Errors
     /// Where the database fails.

@@ -1,5 +1,6 @@
 //! What a tool is, and the one road to it.
 
+mod about;
 pub mod budget;
 mod cx;
 mod decode;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use about::about;
 pub use cx::{Cx, Progress, Step};
 pub use decode::decode;
 pub use pipeline::Call;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernel::{CallId, Caller, Code, Error, Result, Timestamp};
+use kernel::{CallId, Caller, Code, Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::registry::{Entry, Passed};
-use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, budget, ended};
+use crate::{
+    Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, about, budget, ended,
+};
 
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);
@@ -97,23 +99,14 @@ impl<P: Host> Registry<P> {
 
 /// The whole road, once the tool is found.
 async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
-    let (at, began) = (Timestamp::now(), Instant::now());
+    let began = Instant::now();
     let input_digest = digest(platform.digest_key(), &call.input);
-    let mut record = Record {
-        call: call.id,
-        at,
-        tenant: call.caller.tenant,
-        env: call.caller.env.filter(|_| entry.doc.in_environment),
-        principal: call.caller.principal.kind(),
-        credential: call.caller.credential,
-        root: call.caller.root(),
-        surface: call.caller.surface.as_str(),
-        tool: entry.doc.name,
-        effect: entry.doc.spec.effect,
-        error: None,
-        took: Duration::ZERO,
-        input_digest,
-    };
+    let mut record = Record::of(call.id, &call.caller, entry.doc.name, entry.doc.spec.effect);
+    record.env = record.env.filter(|_| entry.doc.in_environment);
+    record.input_digest = input_digest;
+    if record.effect != Effect::Read {
+        record.about = about(&call.input);
+    }
     let outcome = admitted(entry, platform, call, input_digest).await;
     record.error = outcome.as_ref().err().map(Error::code);
     record.took = began.elapsed();

@@ -1,10 +1,11 @@
 //! What the road to a tool needs of the platform: limits, records, and the memory of repeated calls.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kernel::{CallId, Caller, Code, EnvId, KeyId, Result, TenantId, Timestamp};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Effect;
 
@@ -46,7 +47,7 @@ pub trait Limiter: Send + Sync {
     fn admit(&self, caller: &Caller) -> Result<()>;
 }
 
-/// One call, for audit and usage. It holds no arguments and no results.
+/// One call, for audit and usage. Of its arguments it holds what they were about, of its results nothing.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// The call.
@@ -69,12 +70,40 @@ pub struct Record {
     pub tool: &'static str,
     /// The tool's risk class.
     pub effect: Effect,
+    /// Where it came from, where it came over the network.
+    pub source: Option<IpAddr>,
+    /// What it was about: see [`about`](crate::about).
+    pub about: Map<String, Value>,
     /// The error, or `None` where it went well.
     pub error: Option<Code>,
     /// How long it ran.
     pub took: Duration,
     /// Keyed SHA-256 of the input, so that a record can be matched with a request without holding it.
     pub input_digest: [u8; 32],
+}
+
+impl Record {
+    /// A call that begins now, of which nothing is known but who makes it and what it does.
+    #[must_use]
+    pub fn of(call: CallId, caller: &Caller, tool: &'static str, effect: Effect) -> Self {
+        Self {
+            call,
+            at: Timestamp::now(),
+            tenant: caller.tenant,
+            env: caller.env,
+            principal: caller.principal.kind(),
+            credential: caller.credential,
+            root: caller.root(),
+            surface: caller.surface.as_str(),
+            tool,
+            effect,
+            source: caller.source,
+            about: Map::new(),
+            error: None,
+            took: Duration::ZERO,
+            input_digest: [0; 32],
+        }
+    }
 }
 
 /// Keeps audit and usage rows.

@@ -32,11 +32,18 @@ type Failures = BTreeMap<String, Vec<String>>;
 /// Where it takes longer than `limit`, where a test fails alone or more than a few fail, and where something fails of
 /// which no test is known.
 pub fn run(limit: Duration, tests: Command) -> anyhow::Result<()> {
+    run_telling(limit, tests, || Box::new(std::io::stdout()))
+}
+
+/// Where what the tests print goes.
+type Out = fn() -> Box<dyn Write + Send>;
+
+fn run_telling(limit: Duration, tests: Command, out: Out) -> anyhow::Result<()> {
     let variables: Vec<_> = tests
         .get_envs()
         .filter_map(|(name, value)| Some((name.to_os_string(), value?.to_os_string())))
         .collect();
-    let (result, read) = watched(limit, tests)?;
+    let (result, read) = watched(limit, tests, out)?;
     let Err(error) = result else { return Ok(()) };
     let Ok(failures) = read.end() else { return Err(error) };
     let all: Vec<(&String, &String)> =
@@ -49,7 +56,7 @@ pub fn run(limit: Duration, tests: Command) -> anyhow::Result<()> {
         for _ in 0..ALONE {
             let mut alone = cargo(&["test", "--locked"]);
             alone.args(program.split(' ')).args(["--", "--exact", test]).envs(variables.iter().cloned());
-            let (result, read) = watched(ONE, alone)?;
+            let (result, read) = watched(ONE, alone, out)?;
             result.context("it fails alone, too")?;
             ensure!(read.passed == 1, "{test}: it was not found alone");
         }
@@ -61,11 +68,11 @@ pub fn run(limit: Duration, tests: Command) -> anyhow::Result<()> {
 }
 
 /// Runs tests, passes on what they print, and says how it went and what was read in it.
-fn watched(limit: Duration, mut tests: Command) -> anyhow::Result<(anyhow::Result<()>, Read)> {
+fn watched(limit: Duration, mut tests: Command, out: Out) -> anyhow::Result<(anyhow::Result<()>, Read)> {
     let (reader, writer) = std::io::pipe().context("a pipe")?;
     tests.stdout(writer.try_clone().context("a pipe")?).stderr(writer);
     let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || tell.send(watch(reader)));
+    std::thread::spawn(move || tell.send(watch(reader, out())));
     let result = run_within(limit, &mut tests);
     // It holds the pipe's other end.
     drop(tests);
@@ -74,13 +81,13 @@ fn watched(limit: Duration, mut tests: Command) -> anyhow::Result<(anyhow::Resul
 }
 
 /// Passes on what comes until its end.
-fn watch(reader: PipeReader) -> Read {
+fn watch(reader: PipeReader, mut out: Box<dyn Write + Send>) -> Read {
     let mut reader = BufReader::new(reader);
     let mut read = Read::default();
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         // Without a reader there is nobody to tell.
-        let _ = std::io::stdout().write_all(&line);
+        let _ = out.write_all(&line);
         read.line(String::from_utf8_lossy(&line).trim_end());
         line.clear();
     }
@@ -170,6 +177,11 @@ mod tests {
         }
     }
 
+    /// What is printed here would be taken for what the run of this test prints.
+    fn run_silently(limit: Duration, tests: Command) -> anyhow::Result<()> {
+        run_telling(limit, tests, || Box::new(std::io::sink()))
+    }
+
     /// Prints what a run prints, and ends as one that failed.
     fn printing(lines: &str) -> Command {
         let mut command = Command::new("sh");
@@ -181,13 +193,13 @@ mod tests {
     fn what_fails_alone_too_and_what_is_more_than_a_few_fails_the_run() {
         let end = "error: test failed, to rerun pass `-p xtask --bin xtask`\\n";
         let many: String = (0..=FEW).map(|at| format!("test a{at} ... FAILED\\n")).collect();
-        let error = run(ONE, printing(&(many + end))).unwrap_err();
+        let error = run_silently(ONE, printing(&(many + end))).unwrap_err();
         assert!(error.to_string().starts_with("sh "), "{error:#}");
-        let error = run(ONE, printing("out of memory\\n")).unwrap_err();
+        let error = run_silently(ONE, printing("out of memory\\n")).unwrap_err();
         assert!(error.to_string().starts_with("sh "), "{error:#}");
-        run(ONE, Command::new("true")).unwrap();
+        run_silently(ONE, Command::new("true")).unwrap();
         let broken = "test a ... FAILED\\nerror: test failed, to rerun pass `-p no-such-package --lib`\\n";
-        let error = run(ONE, printing(broken)).unwrap_err();
+        let error = run_silently(ONE, printing(broken)).unwrap_err();
         assert!(format!("{error:#}").contains("fails alone"), "{error:#}");
     }
 }

@@ -21,7 +21,7 @@ use tool::Effect;
 use web::body::chunks;
 use web::problem::Problem;
 
-use super::{Api, answer, unbroken};
+use super::{Action, Api, answer, unbroken};
 
 /// It holds everything that its users have written, and what is stored of their passwords.
 const EXPORT: &[Scope] =
@@ -104,7 +104,7 @@ pub async fn remove_backup(
             Tenant::authorize(&caller, &[Scope::ResourceDelete])?;
             platform.backups.forget(env, &backup).await
         };
-        api.act(&caller, "backups.delete", Effect::Destroy, work).await?;
+        api.act(&caller, Action::on("backups.delete", "backup", &backup), Effect::Destroy, work).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await

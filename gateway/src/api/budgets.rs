@@ -15,7 +15,7 @@ use store::{Limit, Standing};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, page, read, unbroken, wanted};
+use super::{Action, Api, answer, page, read, unbroken, wanted};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +69,7 @@ pub async fn set(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let (caller, _, input) = read(&api, caller, request).await?;
+        let action = Action::of("budgets.set", &input);
         let work = async {
             let hint = "send {\"env\", \"unit\": \"tokens\", \"period\": \"day\", \"most\": 1000000}";
             let wanted: Wanted = wanted(input, "most", hint)?;
@@ -85,7 +86,7 @@ pub async fn set(
             let new = NewBudget { env, unit, period, most: wanted.most };
             api.platform().models.budgets().set(&caller, new).await
         };
-        let set = api.act(&caller, "budgets.set", Effect::Idempotent, work).await?;
+        let set = api.act(&caller, action, Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&set)))
     })
     .await
@@ -113,7 +114,7 @@ pub async fn change(
             let Changed { most } = wanted(input, "most", "send {\"most\": 1000000}")?;
             api.platform().models.budgets().change(&caller, budget(&id)?, most).await
         };
-        let set = api.act(&caller, "budgets.set", Effect::Idempotent, work).await?;
+        let set = api.act(&caller, Action::on("budgets.set", "budget", &id), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&set)))
     })
     .await
@@ -126,14 +127,14 @@ pub async fn remove(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let work = async { api.platform().models.budgets().remove(&caller, budget(&id)?).await };
-        api.act(&caller, "budgets.remove", Effect::Destroy, work).await?;
+        api.act(&caller, Action::on("budgets.remove", "budget", &id), Effect::Destroy, work).await?;
         Ok(answer(StatusCode::OK, &json!({ "removed": true })))
     })
     .await
 }
 
 /// The environment of the caller's tenant with that slug or id.
-async fn environment(api: &Api, caller: &Arc<Caller>, name: &str) -> Result<EnvId> {
+pub async fn environment(api: &Api, caller: &Arc<Caller>, name: &str) -> Result<EnvId> {
     let tenant = Tenant::authorize(caller, &[Scope::EnvRead])?;
     let found = api.platform().control.environments().get(&tenant, name).await;
     Ok(found.map_err(|error| error.field("/env"))?.id)

@@ -18,7 +18,7 @@ use tool::Effect;
 use web::problem::Problem;
 
 use super::keys::After;
-use super::{Api, answer, page, read, unbroken};
+use super::{Action, Api, answer, page, read, unbroken};
 
 /// Credentials on one page.
 const PAGE: u32 = 100;
@@ -195,7 +195,7 @@ pub async fn revoke(
             let id: KeyId = id.parse().map_err(|_| missing())?;
             api.platform().control.tokens().revoke(&caller, id).await
         };
-        api.act(&caller, "credentials.revoke", Effect::Destroy, work).await?;
+        api.act(&caller, Action::on("credentials.revoke", "credential", &id), Effect::Destroy, work).await?;
         Ok(answer(StatusCode::OK, &json!({ "revoked": true })))
     })
     .await

@@ -16,7 +16,7 @@ use tool::Effect;
 use web::problem::Problem;
 
 use super::credentials::networks;
-use super::{Api, answer, page, read, unbroken};
+use super::{Action, Api, answer, page, read, unbroken};
 
 /// Keys on one page.
 const PAGE: u32 = 100;
@@ -108,7 +108,7 @@ pub async fn revoke(
             let id: KeyId = id.parse().map_err(|_| missing(&id))?;
             api.platform().control.keys().revoke(&caller, id).await
         };
-        api.act(&caller, "keys.revoke", Effect::Destroy, work).await?;
+        api.act(&caller, Action::on("keys.revoke", "credential", &id), Effect::Destroy, work).await?;
         Ok(answer(StatusCode::OK, &json!({ "revoked": true })))
     })
     .await
@@ -136,7 +136,7 @@ pub async fn rotate(
     unbroken(async move {
         let (caller, headers, input) = read(&api, caller, request).await?;
         let wanted: Rotation = tool::decode(input.clone())?;
-        let once = json!({ "key": id, "input": input });
+        let once = json!({ "credential": id, "input": input });
         let work = async {
             let id: KeyId = id.parse().map_err(|_| missing(&id))?;
             let overlap = Duration::from_secs(wanted.overlap_s);

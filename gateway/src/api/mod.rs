@@ -1,6 +1,7 @@
-//! The platform's routes beside the tools: blobs, budgets, environments, keys, prices, tenants, health, documents.
+//! The platform's routes beside the tools: audit, blobs, budgets, environments, keys, prices, tenants, health, documents.
 
 mod archives;
+mod audit;
 mod blobs;
 mod budgets;
 mod credentials;
@@ -29,12 +30,12 @@ use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use kernel::{BlobHash, CallId, Caller, Code, Error, Result, Timestamp};
+use kernel::{BlobHash, CallId, Caller, Code, Error, Result};
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
 use mcp_server::{Doors, Guard, auth};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tool::{Attempt, Call, Effect, Host as _, Record, ReplayKey};
 use web::problem::{Problem, unknown_method};
 
@@ -79,6 +80,9 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/envs/{env}/import", post(archives::import))
         .route("/v1/envs/{env}/backups", get(archives::backups).post(archives::back_up))
         .route("/v1/envs/{env}/backups/{backup}", get(archives::backup).delete(archives::remove_backup))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/export", get(audit::export))
+        .route("/v1/audit/key", get(audit::key))
         .route("/v1/budgets", get(budgets::list).put(budgets::set))
         .route("/v1/budgets/{budget}", get(budgets::show).put(budgets::change).delete(budgets::remove))
         .route("/v1/prices", get(prices::list).put(prices::set))
@@ -142,11 +146,12 @@ impl Api {
         work: impl Future<Output = Result<Value>>,
     ) -> Result<Value> {
         let Some(key) = idempotency_key(headers)? else {
-            return self.act(caller, action, Effect::Write, work).await;
+            return self.acted(caller, Action::of(action, input), Effect::Write, work, made).await;
         };
         let (tenant, credential) = (caller.tenant, caller.owner);
         let env = caller.env.map(|env| env.to_string()).unwrap_or_default();
-        let (secret, input) = (self.platform().digest_key(), input.to_string());
+        let (secret, shown) = (self.platform().digest_key(), input);
+        let input = input.to_string();
         let keyed = [secret, action.as_bytes(), b"\0", env.as_bytes(), b"\0", input.as_bytes()].concat();
         let digest = BlobHash::of(&keyed).to_bytes();
         let key = ReplayKey { tenant, credential, key, digest };
@@ -171,54 +176,74 @@ impl Api {
             }
             outcome
         };
-        self.act(caller, action, Effect::Write, work).await
+        self.acted(caller, Action::of(action, shown), Effect::Write, work, made).await
     }
 
     /// Does what is no tool the way tools are done: counted against the limits before, recorded after.
     pub async fn act<T>(
         &self,
         caller: &Caller,
-        action: &'static str,
+        action: impl Into<Action>,
         effect: Effect,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.acted(caller, action.into(), effect, work, |_| None).await
+    }
+
+    /// As [`Api::act`]; what was made is named in the record.
+    async fn acted<T>(
+        &self,
+        caller: &Caller,
+        Action { name, about }: Action,
+        effect: Effect,
+        work: impl Future<Output = Result<T>>,
+        made: fn(&T) -> Option<&Value>,
+    ) -> Result<T> {
         self.platform().limiter().admit(caller)?;
-        let (at, began) = (Timestamp::now(), Instant::now());
+        let began = Instant::now();
+        let mut record = Record { about, ..Record::of(CallId::new(), caller, name, effect) };
         let outcome = work.await;
-        let kept = self.noted(caller, action, effect, at, began, outcome.as_ref().err()).await;
+        if let Some(made) = outcome.as_ref().ok().and_then(made) {
+            record.about.insert("made".to_owned(), made.clone());
+        }
+        record.error = outcome.as_ref().err().map(Error::code);
+        record.took = began.elapsed();
+        let kept = self.platform().ledger().record(record).await;
         outcome.and_then(|done| kept.map(|()| done))
     }
 
     /// Records what was done for a client that no limit holds up.
     pub async fn record(&self, caller: &Caller, action: &'static str, effect: Effect) -> Result<()> {
-        self.noted(caller, action, effect, Timestamp::now(), Instant::now(), None).await
+        self.platform().ledger().record(Record::of(CallId::new(), caller, action, effect)).await
+    }
+}
+
+/// The id of what was made, where the answer names one.
+fn made(answer: &Value) -> Option<&Value> {
+    answer.get("id").filter(|id| id.is_string())
+}
+
+/// What a route does, and about what, as the record of it says.
+pub struct Action {
+    name: &'static str,
+    about: Map<String, Value>,
+}
+
+impl From<&'static str> for Action {
+    fn from(name: &'static str) -> Self {
+        Self { name, about: Map::new() }
+    }
+}
+
+impl Action {
+    /// The same, about what `input` names.
+    fn of(name: &'static str, input: &Value) -> Self {
+        Self { name, about: tool::about(input) }
     }
 
-    async fn noted(
-        &self,
-        caller: &Caller,
-        action: &'static str,
-        effect: Effect,
-        at: Timestamp,
-        began: Instant,
-        error: Option<&Error>,
-    ) -> Result<()> {
-        let record = Record {
-            call: CallId::new(),
-            at,
-            tenant: caller.tenant,
-            env: caller.env,
-            principal: caller.principal.kind(),
-            credential: caller.credential,
-            root: caller.root(),
-            surface: caller.surface.as_str(),
-            tool: action,
-            effect,
-            error: error.map(Error::code),
-            took: began.elapsed(),
-            input_digest: [0; 32],
-        };
-        self.platform().ledger().record(record).await
+    /// The same, about this one, which is an id or a slug.
+    fn on(name: &'static str, kind: &str, one: &str) -> Self {
+        Self::of(name, &json!({ kind: one }))
     }
 }
 

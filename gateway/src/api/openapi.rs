@@ -179,6 +179,18 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "post": operation("importEnvironment", "Make an environment with this slug out of such a tar", "201") }),
         ),
         (
+            "/v1/audit",
+            json!({ "get": operation("listAudit", "What was done in the tenant, latest first; with env, in that environment", "200") }),
+        ),
+        (
+            "/v1/audit/export",
+            json!({ "get": operation("exportAudit", "The tenant's whole audit log as NDJSON, which `steading audit verify` verifies offline", "200") }),
+        ),
+        (
+            "/v1/audit/key",
+            json!({ "get": operation("showAuditKey", "The public key that audit logs are signed with", "200") }),
+        ),
+        (
             "/v1/budgets",
             json!({
                 "get": operation("listBudgets", "The tenant's budgets for models and what is left of each; with env, all that bounds that environment", "200"),

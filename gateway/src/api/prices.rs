@@ -14,7 +14,7 @@ use tool::Effect;
 use web::problem::Problem;
 
 use super::keys::After;
-use super::{Api, answer, page, read, unbroken};
+use super::{Action, Api, answer, page, read, unbroken};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,12 +54,13 @@ pub async fn set(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let (caller, _, input) = read(&api, caller, request).await?;
+        let action = Action::of("prices.set", &input);
         let work = async {
             let Wanted { model, since, input, cached_input, output } = tool::decode(input)?;
             let new = NewPrice { model, since, input, cached_input, output };
             api.platform().models.prices().set(&caller, new).await
         };
-        let set = api.act(&caller, "prices.set", Effect::Idempotent, work).await?;
+        let set = api.act(&caller, action, Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&set)))
     })
     .await

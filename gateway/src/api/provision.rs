@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, credentials, read, tenants, unbroken};
+use super::{Action, Api, answer, credentials, read, tenants, unbroken};
 
 /// So many at once.
 const ITEMS: usize = 100;
@@ -78,7 +78,8 @@ pub async fn provision(
 }
 
 async fn one(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {
-    api.act(caller, "provision", Effect::Write, made(api, caller, input)).await
+    let action = Action::of("provision", &input);
+    api.act(caller, action, Effect::Write, made(api, caller, input)).await
 }
 
 async fn made(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, page, read, unbroken};
+use super::{Action, Api, answer, page, read, unbroken};
 
 pub async fn list(State(api): State<Api>, Authenticated(caller): Authenticated) -> Result<Response, Problem> {
     let work = api.platform().control.signing_keys(&caller);
@@ -34,10 +34,11 @@ pub async fn rotate(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let (caller, _, input) = read(&api, caller, request).await?;
+        let action = Action::of("signing_keys.rotate", &input);
         let Rotation { forget } = tool::decode(input)?;
         let before = if forget { Before::Forgotten } else { Before::Good };
         let work = api.platform().control.rotate_signing_key(&caller, before);
-        let all = api.act(&caller, "signing_keys.rotate", Effect::Write, work).await?;
+        let all = api.act(&caller, action, Effect::Write, work).await?;
         let all: Vec<_> = all.iter().map(shown).collect();
         Ok(answer(StatusCode::OK, &json!({ "signing_keys": all })))
     })

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, page, read, unbroken};
+use super::{Action, Api, answer, page, read, unbroken};
 
 /// Tenants on one page.
 const PAGE: u32 = 100;
@@ -137,7 +137,7 @@ pub async fn change(
             }
             api.platform().control.tenants().change(&proof, &tenant, TenantChange { name, tags }).await
         };
-        let found = api.act(&caller, "tenants.change", Effect::Idempotent, work).await?;
+        let found = api.act(&caller, Action::on("tenants.change", "tenant", &tenant), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await
@@ -198,7 +198,7 @@ async fn turned(
             api.platform().close_what_is_not_ready().await;
             Ok(found)
         };
-        let found = api.act(&caller, action, Effect::Idempotent, work).await?;
+        let found = api.act(&caller, Action::on(action, "tenant", &tenant), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await
@@ -234,7 +234,7 @@ pub async fn delete(
             }
             Ok(found)
         };
-        let found = api.act(&caller, "tenants.delete", Effect::Destroy, work).await?;
+        let found = api.act(&caller, Action::on("tenants.delete", "tenant", &tenant), Effect::Destroy, work).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await

@@ -59,6 +59,7 @@ pub async fn import(client: &Client, file: &Path, slug: &str) -> Result<Value, F
     client.send(Method::POST, &format!("/v1/envs/{}/import", segment(slug)), "application/x-tar", body).await
 }
 
-fn unusable(path: &Path, error: std::io::Error) -> Failure {
+/// A file that cannot be read or written.
+pub fn unusable(path: &Path, error: std::io::Error) -> Failure {
     Error::new(Code::InvalidInput, format!("{} cannot be used: {error}", path.display())).into()
 }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login, logs, mcp,
+    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login, logs, mcp,
     plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
@@ -82,6 +82,7 @@ enum Command {
     Key(key::Key),
     Budget(budget::Budget),
     Price(price::Price),
+    Audit(audit::Audit),
     Credential(credential::Credential),
     Secret(secret::Secret),
     Site(site::Site),
@@ -190,6 +191,7 @@ impl Args {
             Command::Key(command) => command.run(context).await,
             Command::Budget(command) => command.run(context).await,
             Command::Price(command) => command.run(context).await,
+            Command::Audit(command) => command.run(context).await,
             Command::Credential(command) => command.run(context).await,
             Command::Secret(command) => command.run(context).await,
             Command::Site(command) => command.run(context).await,

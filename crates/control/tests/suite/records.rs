@@ -14,19 +14,9 @@ use crate::platform::{Platform, said, tenant};
 
 fn record(caller: &Caller, effect: Effect) -> Record {
     Record {
-        call: CallId::new(),
-        at: Timestamp::now(),
-        tenant: caller.tenant,
-        env: caller.env,
-        principal: caller.principal.kind(),
-        credential: caller.credential,
-        root: caller.root(),
-        surface: "http",
-        tool: "db_query",
-        effect,
-        error: None,
         took: Duration::from_micros(7),
         input_digest: [1; 32],
+        ..Record::of(CallId::new(), caller, "db_query", effect)
     }
 }
 

@@ -24,21 +24,7 @@ async fn a_known_credential_passes_without_the_database() {
         control.limiter().admit(&caller).unwrap();
         control
             .ledger()
-            .record(Record {
-                call: CallId::new(),
-                at: Timestamp::now(),
-                tenant: caller.tenant,
-                env: caller.env,
-                principal: "operator",
-                credential: caller.credential,
-                root: caller.root(),
-                surface: "mcp",
-                tool: "db_query",
-                effect: Effect::Read,
-                error: None,
-                took: Duration::ZERO,
-                input_digest: [0; 32],
-            })
+            .record(Record::of(CallId::new(), &caller, "db_query", Effect::Read))
             .await
             .unwrap();
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod budgets;
 mod domains;
 mod file;
@@ -17,6 +18,9 @@ mod workspaces;
 macro_rules! store_suite {
     ($engine:ident, $place:expr) => {
         store_suite! { $engine, $place,
+            audit: a_chain_is_whole_however_many_write,
+            audit: a_chain_that_somebody_has_changed_says_so_and_goes_on,
+            audit: old_entries_go_and_what_is_left_says_where_it_starts,
             races: one_of_many_creators_of_a_slug_wins,
             races: one_external_id_is_one_environment,
             races: one_of_many_claims_of_an_idempotency_key_is_first,

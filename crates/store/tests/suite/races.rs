@@ -8,6 +8,7 @@ use kernel::{BlobHash, CallId, KeyId, Timestamp};
 use store::{Call, Claim, ClaimKey, Insertion, SealedSecret, SigningKeyRow, Store};
 use tokio::sync::Barrier;
 
+use crate::audit::Scribe;
 use crate::place::{Place, environment, key, now};
 
 pub const RACERS: usize = 16;
@@ -156,7 +157,7 @@ pub async fn usage_of_many_writers_adds_up(place: &Place) {
                     input_digest: BlobHash::of(b"{}"),
                 })
                 .collect();
-            store.records().append(&calls).await.unwrap();
+            store.records().append(&calls, &[], &Scribe).await.unwrap();
         }
     })
     .await;

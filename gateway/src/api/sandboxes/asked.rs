@@ -18,7 +18,7 @@ use store::Workspace;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, environment};
+use super::{Action, Api, environment};
 use crate::api::{answer, read, read_text};
 
 /// What is answered.
@@ -86,7 +86,7 @@ impl Asked {
         effect: Effect,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.api.act(&self.caller, action, effect, work).await
+        self.api.act(&self.caller, Action::on(action, "sandbox", &self.sandbox), effect, work).await
     }
 
     /// Does `work` and tells what came of it.

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use store::Workspace;
 use tool::Effect;
 
-use super::{Api, answer, read, unbroken};
+use super::{Action, Api, answer, read, unbroken};
 use asked::{Answer, Asked};
 
 /// What a credential must carry for all of it.

@@ -1,0 +1,410 @@
+//! The chain of acts of each tenant: every entry holds the hash of all before it, and the end is signed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kernel::{BlobHash, EnvId, TenantId, Timestamp};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+
+use crate::rows::{number, parsed, text, time};
+use crate::{Result, Store};
+
+/// Chains that get a checkpoint at once.
+const CHAINS: i64 = 1_000;
+
+/// An act on its way into its tenant's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// Whose chain.
+    pub tenant: TenantId,
+    /// When the act began.
+    pub at: Timestamp,
+    /// The environment it was for, where it had one.
+    pub env: Option<EnvId>,
+    /// The act as a JSON object that is not empty, without its number.
+    pub body: String,
+}
+
+/// One entry of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, from 1 on.
+    pub seq: i64,
+    /// The act, as the JSON object that is hashed.
+    pub body: String,
+    /// SHA-256 of the hash before and of the body: see [`link`].
+    pub hash: String,
+}
+
+/// What a mark says of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkKind {
+    /// It ends here now.
+    Head,
+    /// It has come this far.
+    Checkpoint,
+    /// What is up to here was removed, as it was kept long enough.
+    Start,
+}
+
+impl MarkKind {
+    /// The name in what is signed and written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Checkpoint => "checkpoint",
+            Self::Start => "start",
+        }
+    }
+}
+
+/// What is signed of a chain. Its text form is what the signature is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// What it says.
+    pub kind: MarkKind,
+    /// Whose chain.
+    pub tenant: TenantId,
+    /// The number of the entry.
+    pub seq: i64,
+    /// The entry's hash.
+    pub hash: String,
+    /// When it was signed.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, tenant, seq, hash, at } = self;
+        write!(f, "steading audit 1 {} {tenant} {seq} {hash} {}", kind.as_str(), at.as_micros())
+    }
+}
+
+/// A mark and its signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// What is signed.
+    pub mark: Mark,
+    /// The signature, as text.
+    pub signature: String,
+}
+
+/// Signs marks, and knows its own signatures.
+pub trait Signer: Send + Sync {
+    /// The signature of a mark.
+    fn sign(&self, mark: &Mark) -> String;
+    /// Whether this signature of the mark is ours.
+    fn holds(&self, signed: &Signed) -> bool;
+}
+
+/// The hash of an entry: SHA-256 of the hash before it in hexadecimal, a line feed, and its body.
+#[must_use]
+pub fn link(before: &str, body: &str) -> String {
+    BlobHash::of(&[before.as_bytes(), b"\n", body.as_bytes()].concat()).to_string()
+}
+
+/// What stands before a tenant's first entry.
+#[must_use]
+pub fn beginning(tenant: TenantId) -> String {
+    BlobHash::of(format!("steading audit 1 {tenant}").as_bytes()).to_string()
+}
+
+/// The chains.
+pub struct Audit<'a>(pub(crate) &'a Store);
+
+impl Audit<'_> {
+    /// At most `limit` entries after number `after`, in order, with their environment where one is asked for.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn after(&self, tenant: TenantId, after: i64, limit: u32) -> Result<Vec<Entry>> {
+        let rows = sqlx::query(
+            "SELECT seq, body, hash FROM audit WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(tenant.to_string())
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// At most `limit` entries before number `before`, latest first, of one environment where one is named.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn before(
+        &self,
+        tenant: TenantId,
+        env: Option<EnvId>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>> {
+        let rows = sqlx::query(
+            "SELECT seq, body, hash FROM audit WHERE tenant = $1 AND seq < $2 AND ($3 IS NULL OR env = $3) \
+             ORDER BY seq DESC LIMIT $4",
+        )
+        .bind(tenant.to_string())
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(env.map(|env| env.to_string()))
+        .bind(i64::from(limit))
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// Where the chain ends, if it has begun.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn head(&self, tenant: TenantId) -> Result<Option<Signed>> {
+        let row = sqlx::query("SELECT tenant, seq, hash, at, signature FROM audit_heads WHERE tenant = $1")
+            .bind(tenant.to_string())
+            .fetch_optional(self.0.reader())
+            .await?;
+        row.map(|row| signed(&row, MarkKind::Head)).transpose()
+    }
+
+    /// The marks of one kind from number `from` on, in order.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn marks(&self, tenant: TenantId, kind: MarkKind, from: i64) -> Result<Vec<Signed>> {
+        let rows = sqlx::query(
+            "SELECT tenant, seq, hash, at, signature FROM audit_marks \
+             WHERE tenant = $1 AND kind = $2 AND seq >= $3 ORDER BY seq",
+        )
+        .bind(tenant.to_string())
+        .bind(kind.as_str())
+        .bind(from)
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| signed(row, kind)).collect()
+    }
+
+    /// Makes a checkpoint of chains that have grown since their last one, where that was made before `since`, of so many
+    /// chains at most, and gives them. Of several gateways one makes it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn checkpoint(&self, signer: &dyn Signer, since: Timestamp) -> Result<Vec<Signed>> {
+        let grown = sqlx::query(
+            "SELECT tenant, seq, hash, at, signature FROM audit_heads WHERE seq > checked AND checked_at < $1 \
+             ORDER BY tenant LIMIT $2",
+        )
+        .bind(since.as_micros())
+        .bind(CHAINS)
+        .fetch_all(self.0.reader())
+        .await?;
+        let mut made = Vec::new();
+        if grown.is_empty() {
+            return Ok(made);
+        }
+        let (mut write, at) = (self.0.begin_write().await?, Timestamp::now());
+        for row in &grown {
+            let head = signed(row, MarkKind::Head)?;
+            let moved = sqlx::query(
+                "UPDATE audit_heads SET checked = $2, checked_at = $3 WHERE tenant = $1 AND checked < $2",
+            )
+            .bind(head.mark.tenant.to_string())
+            .bind(head.mark.seq)
+            .bind(at.as_micros())
+            .execute(write.connection())
+            .await?;
+            // What is not ours is not made so.
+            if moved.rows_affected() == 1 && signer.holds(&head) {
+                let mark = Mark { kind: MarkKind::Checkpoint, at, ..head.mark };
+                let checkpoint = Signed { signature: signer.sign(&mark), mark };
+                keep(write.connection(), &checkpoint).await?;
+                made.push(checkpoint);
+            }
+        }
+        write.commit().await?;
+        Ok(made)
+    }
+
+    /// Removes at most `limit` entries of one chain from before `before`, and signs where it starts now. A chain's last
+    /// entry stays. Gives how many are gone.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn purge(&self, signer: &dyn Signer, before: Timestamp, limit: u32) -> Result<u64> {
+        let oldest = sqlx::query(
+            "SELECT audit.tenant FROM audit JOIN audit_heads ON audit_heads.tenant = audit.tenant \
+             WHERE audit.at < $1 AND audit.seq < audit_heads.seq ORDER BY audit.at LIMIT 1",
+        )
+        .bind(before.as_micros())
+        .fetch_optional(self.0.reader())
+        .await?;
+        let Some(oldest) = oldest else { return Ok(0) };
+        let tenant: TenantId = parsed(&oldest, "tenant")?;
+        let mut write = self.0.begin_write().await?;
+        // Entries of an act that took long are in order of its end; what is kept begins with the first that is young.
+        let found = sqlx::query(
+            "SELECT MIN(seq) AS first, (SELECT MAX(seq) FROM audit WHERE tenant = $1) AS last, \
+             (SELECT MIN(seq) FROM audit WHERE tenant = $1 AND at >= $2) AS young FROM audit WHERE tenant = $1",
+        )
+        .bind(tenant.to_string())
+        .bind(before.as_micros())
+        .fetch_one(write.connection())
+        .await?;
+        let (Some(first), Some(last)): (Option<i64>, Option<i64>) =
+            (found.try_get("first")?, found.try_get("last")?)
+        else {
+            return Ok(0);
+        };
+        let young: Option<i64> = found.try_get("young")?;
+        let until = young.unwrap_or(last).min(last).min(first + i64::from(limit)) - 1;
+        if until < first {
+            // What is old lies behind what is not: an act that took long. Both are old soon.
+            return Ok(0);
+        }
+        let row = sqlx::query("SELECT hash FROM audit WHERE tenant = $1 AND seq = $2")
+            .bind(tenant.to_string())
+            .bind(until)
+            .fetch_one(write.connection())
+            .await?;
+        let mark = Mark {
+            kind: MarkKind::Start,
+            tenant,
+            seq: until,
+            hash: text(&row, "hash")?,
+            at: Timestamp::now(),
+        };
+        let start = Signed { signature: signer.sign(&mark), mark };
+        for sql in [
+            "DELETE FROM audit_marks WHERE tenant = $1 AND seq <= $2",
+            "DELETE FROM audit WHERE tenant = $1 AND seq <= $2",
+        ] {
+            sqlx::query(sql).bind(tenant.to_string()).bind(until).execute(write.connection()).await?;
+        }
+        keep(write.connection(), &start).await?;
+        write.commit().await?;
+        Ok((until - first + 1).unsigned_abs())
+    }
+}
+
+/// Adds acts to their chains, within a transaction. Chains are locked in one order, each until the transaction's end.
+/// Gives the tenants whose chains somebody else has changed.
+pub(crate) async fn append(
+    connection: &mut AnyConnection,
+    entries: &[NewEntry],
+    signer: &dyn Signer,
+) -> Result<Vec<TenantId>> {
+    let mut changed = Vec::new();
+    let mut chains = BTreeMap::<TenantId, Vec<&NewEntry>>::new();
+    for entry in entries {
+        chains.entry(entry.tenant).or_default().push(entry);
+    }
+    for (tenant, entries) in chains {
+        let (mut seq, mut hash, broken) = end(connection, tenant, signer).await?;
+        changed.extend(broken.as_ref().map(|_| tenant));
+        let notice = broken.map(|found| NewEntry {
+            tenant,
+            at: Timestamp::now(),
+            env: None,
+            body: format!(r#"{{"tenant":"{tenant}","act":"audit.broken","about":{found}}}"#),
+        });
+        for entry in notice.iter().chain(entries) {
+            seq += 1;
+            let body = format!(r#"{{"seq":{seq},{}"#, entry.body.strip_prefix('{').unwrap_or(&entry.body));
+            hash = link(&hash, &body);
+            sqlx::query(
+                "INSERT INTO audit (tenant, seq, at, env, body, hash) VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(tenant.to_string())
+            .bind(seq)
+            .bind(entry.at.as_micros())
+            .bind(entry.env.map(|env| env.to_string()))
+            .bind(body)
+            .bind(hash.as_str())
+            .execute(&mut *connection)
+            .await?;
+        }
+        let mark = Mark { kind: MarkKind::Head, tenant, seq, hash, at: Timestamp::now() };
+        sqlx::query("UPDATE audit_heads SET seq = $2, hash = $3, at = $4, signature = $5 WHERE tenant = $1")
+            .bind(tenant.to_string())
+            .bind(seq)
+            .bind(mark.hash.as_str())
+            .bind(mark.at.as_micros())
+            .bind(signer.sign(&mark))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(changed)
+}
+
+/// Where a chain ends, which is locked from here on: its number and hash, and what does not fit where somebody has
+/// changed it. Such a chain goes on, behind an entry that says so for ever: what is done now is to be on record, too.
+async fn end(
+    connection: &mut AnyConnection,
+    tenant: TenantId,
+    signer: &dyn Signer,
+) -> Result<(i64, String, Option<serde_json::Value>)> {
+    let row = sqlx::query(
+        "INSERT INTO audit_heads (tenant, seq, hash, at, signature) VALUES ($1, 0, $2, 0, '') \
+         ON CONFLICT (tenant) DO UPDATE SET seq = audit_heads.seq RETURNING tenant, seq, hash, at, signature",
+    )
+    .bind(tenant.to_string())
+    .bind(beginning(tenant))
+    .fetch_one(&mut *connection)
+    .await?;
+    let head = signed(&row, MarkKind::Head)?;
+    let last =
+        sqlx::query("SELECT seq, body, hash FROM audit WHERE tenant = $1 ORDER BY seq DESC LIMIT 1")
+            .bind(tenant.to_string())
+            .fetch_optional(&mut *connection)
+            .await?
+            .map(|row| entry(&row))
+            .transpose()?;
+    let fresh = head.mark.seq == 0 && head.signature.is_empty() && head.mark.hash == beginning(tenant);
+    let fits = match &last {
+        None => fresh,
+        Some(last) => last.seq == head.mark.seq && last.hash == head.mark.hash && signer.holds(&head),
+    };
+    if fits {
+        return Ok((head.mark.seq, head.mark.hash, None));
+    }
+    let (seq, hash) = match last {
+        Some(last) if last.seq >= head.mark.seq => (last.seq, last.hash),
+        _ => (head.mark.seq.max(0), head.mark.hash.clone()),
+    };
+    let found = serde_json::json!({
+        "head": head.mark.seq, "last": seq, "signed": signer.holds(&head),
+    });
+    Ok((seq, hash, Some(found)))
+}
+
+async fn keep(connection: &mut AnyConnection, signed: &Signed) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO audit_marks (tenant, kind, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (tenant, kind, seq) DO UPDATE SET hash = excluded.hash, at = excluded.at, \
+         signature = excluded.signature",
+    )
+    .bind(signed.mark.tenant.to_string())
+    .bind(signed.mark.kind.as_str())
+    .bind(signed.mark.seq)
+    .bind(signed.mark.hash.as_str())
+    .bind(signed.mark.at.as_micros())
+    .bind(signed.signature.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn signed(row: &AnyRow, kind: MarkKind) -> Result<Signed> {
+    let mark = Mark {
+        kind,
+        tenant: parsed(row, "tenant")?,
+        seq: number(row, "seq")?,
+        hash: text(row, "hash")?,
+        at: time(row, "at")?,
+    };
+    Ok(Signed { mark, signature: text(row, "signature")? })
+}
+
+fn entry(row: &AnyRow) -> Result<Entry> {
+    Ok(Entry { seq: number(row, "seq")?, body: text(row, "body")?, hash: text(row, "hash")? })
+}
