@@ -129,7 +129,7 @@ async fn take_up_one(platform: &Platform, bell: &Bell, env: &Env) {
         Ok(None) => {}
         Err(error) => {
             let error = error.chain();
-            platform.not_taken_up(env.id());
+            platform.look_again(env.id());
             tracing::warn!(env.id = %env.id(), error, "the functions and services of an app could not be looked at");
         }
     }

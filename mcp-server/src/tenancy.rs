@@ -38,6 +38,8 @@ impl Platform {
         for env in running {
             let ended = async {
                 if self.control.environments().find(&env.to_string()).await?.is_none() {
+                    // It may be open again before anybody looks which ones are closed.
+                    self.look_again(env);
                     self.realtime.forget(env);
                     self.functions.rest(env).await?;
                 }
@@ -70,8 +72,8 @@ impl Platform {
         Ok(opened)
     }
 
-    /// Has an environment be among those of [`Platform::opened`] once more: what was to be done for it has failed.
-    pub fn not_taken_up(&self, env: EnvId) {
+    /// Has an environment be among those of [`Platform::opened`] when it can be used: what was to run of it does not.
+    pub fn look_again(&self, env: EnvId) {
         self.lives.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(env);
     }
 

@@ -220,7 +220,11 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get" | "delete", "/v1/budgets/{budget}") => plain(&format!("/v1/budgets/{}", t.budget)),
         ("put", "/v1/budgets/{budget}") => with(&format!("/v1/budgets/{}", t.budget), json!({ "most": 0 })),
         // Of nobody's.
-        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/audit/key") => plain(route),
+        ("get", "/v1/audit/key") => plain(route),
+        // What it says of the caller's own tenant grows with each question; an export is of no one environment.
+        ("get", "/v1/audit" | "/v1/audit/export") => {
+            [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
+        }
         ("get", "/v1/prices") => plain(route),
         ("put", "/v1/prices") => with(route, json!({ "model": t.slug, "input": 1, "output": 1 })),
         ("post", "/v1/keys/{key}/rotate") => with(&format!("/v1/keys/{}/rotate", t.key_id), json!({})),

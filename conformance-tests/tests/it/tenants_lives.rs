@@ -251,20 +251,21 @@ fn what_always_runs_at_another_gateway_ends_with_its_tenant_and_begins_again() {
     let service = json!({ "name": "beat", "files": { "index.html": "ok" }, "access": "public", "always": true,
         "command": format!("sleep {word} & exec python3 -m http.server $PORT") });
     there.output("service_deploy", &service).unwrap();
-    let runs = |wanted: bool| {
+    let runs = |wanted: bool, when: &str| {
         let seen = eventually(PATIENCE, || ((running(&word) > 0) == wanted).then_some(()));
-        assert!(seen.is_some(), "{wanted} is wanted, and {} run", running(&word));
+        let logged = || there.output("logs_query", &json!({ "limit": 20 }));
+        assert!(seen.is_some(), "{when}: {} run; {:?}", running(&word), logged());
     };
-    runs(true);
+    runs(true, "deployed");
     for _ in 0..2 {
         done(&operator, "POST", &format!("/v1/tenants/{tenant}/suspend"), &json!({}));
-        runs(false);
+        runs(false, "suspended");
         done(&operator, "POST", &format!("/v1/tenants/{tenant}/resume"), &json!({}));
-        runs(true);
+        runs(true, "resumed");
     }
     let path = format!("/v1/tenants/{tenant}?confirm={}&purge=true", slug.as_str().unwrap());
     done(&operator, "DELETE", &path, &json!({}));
-    runs(false);
+    runs(false, "removed");
     assert_eq!(call(&operator, "GET", &format!("/v1/tenants/{tenant}"), &json!({})).0, 404);
 }
 

@@ -142,7 +142,9 @@ impl AuditLog<'_> {
         }
         let (path, lines) = (self.0.checkpoints.clone(), made.iter().map(mark_line).collect::<Vec<_>>());
         let kept = tokio::task::spawn_blocking(move || keep(&path, &lines)).await.map_err(Error::internal)?;
-        kept.map_err(|error| Error::internal(format!("the checkpoints of audit logs cannot be written: {error}")))
+        kept.map_err(|error| {
+            Error::internal(format!("the checkpoints of audit logs cannot be written: {error}"))
+        })
     }
 }
 

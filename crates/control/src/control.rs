@@ -20,8 +20,8 @@ use crate::ring::{Before, Ring, SLACK};
 use crate::tokens::TURNS;
 use crate::vault::{Master, Vault};
 use crate::{
-    AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits, NewEnvironment,
-    OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
+    AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits,
+    NewEnvironment, OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);

@@ -48,8 +48,8 @@ pub use ring::Before;
 pub use sealing::Sealing;
 pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
 pub use store::{
-    AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant, TenantFilter,
-    TenantState, Usage,
+    AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant,
+    TenantFilter, TenantState, Usage,
 };
 pub use tenants::{NewTenant, TenantChange, Tenants};
 pub use tokens::{Minted, NewToken, Standing, Tokens};

@@ -219,7 +219,9 @@ impl Tenants {
         let hint = match found.state {
             TenantState::Active => "it was changed meanwhile: try again",
             TenantState::Suspended => "resume it",
-            TenantState::Deleted if is_over => "it is being removed for good, and cannot be restored any more",
+            TenantState::Deleted if is_over => {
+                "it is being removed for good, and cannot be restored any more"
+            }
             TenantState::Deleted => "restore it",
         };
         Err(Error::new(Code::Conflict, format!("the tenant is {}", found.state.as_str())).hint(hint))

@@ -352,13 +352,12 @@ async fn end(
     .fetch_one(&mut *connection)
     .await?;
     let head = signed(&row, MarkKind::Head)?;
-    let last =
-        sqlx::query("SELECT seq, body, hash FROM audit WHERE tenant = $1 ORDER BY seq DESC LIMIT 1")
-            .bind(tenant.to_string())
-            .fetch_optional(&mut *connection)
-            .await?
-            .map(|row| entry(&row))
-            .transpose()?;
+    let last = sqlx::query("SELECT seq, body, hash FROM audit WHERE tenant = $1 ORDER BY seq DESC LIMIT 1")
+        .bind(tenant.to_string())
+        .fetch_optional(&mut *connection)
+        .await?
+        .map(|row| entry(&row))
+        .transpose()?;
     let fresh = head.mark.seq == 0 && head.signature.is_empty() && head.mark.hash == beginning(tenant);
     let fits = match &last {
         None => fresh,

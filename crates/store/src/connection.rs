@@ -15,9 +15,9 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls, News,
-    OAuth, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys, Spent, Tenants,
-    Workspaces, migrations,
+    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls,
+    News, OAuth, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys, Spent,
+    Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.

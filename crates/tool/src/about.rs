@@ -47,7 +47,10 @@ const MOST: usize = 24;
 #[must_use]
 pub fn about(input: &Value) -> Map<String, Value> {
     let fields = input.as_object().into_iter().flatten().take(MOST);
-    fields.filter(|(name, _)| name.len() <= LONGEST).map(|(name, value)| (name.clone(), kept(name, value))).collect()
+    fields
+        .filter(|(name, _)| name.len() <= LONGEST)
+        .map(|(name, value)| (name.clone(), kept(name, value)))
+        .collect()
 }
 
 fn kept(name: &str, value: &Value) -> Value {

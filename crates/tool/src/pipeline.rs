@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::registry::{Entry, Passed};
-use crate::{
-    Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, about, budget, ended,
-};
+use crate::{Attempt, Effect, Host, Progress, Record, Registry, ReplayKey, Selection, about, budget, ended};
 
 /// The longest deadline a caller may set.
 const MAX_DEADLINE: Duration = Duration::from_secs(600);

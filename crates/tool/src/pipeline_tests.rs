@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
-use kernel::{Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, TenantId};
+use kernel::{Env, EnvId, KeyId, Principal, Proof as _, Scope, Scopes, TenantId, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;

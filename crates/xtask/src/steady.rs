@@ -76,7 +76,8 @@ fn watched(limit: Duration, mut tests: Command, out: Out) -> anyhow::Result<(any
     let result = run_within(limit, &mut tests);
     // It holds the pipe's other end.
     drop(tests);
-    let hung = |_| Read { unknown: vec!["something left behind holds the output".to_owned()], ..Read::default() };
+    let hung =
+        |_| Read { unknown: vec!["something left behind holds the output".to_owned()], ..Read::default() };
     Ok((result, told.recv_timeout(REST).unwrap_or_else(hung)))
 }
 

@@ -56,18 +56,21 @@ pub async fn list(
     Ok(page("entries", shown, cursor))
 }
 
-pub async fn key(
-    State(api): State<Api>,
-    Authenticated(caller): Authenticated,
-) -> Result<Response, Problem> {
+pub async fn key(State(api): State<Api>, Authenticated(caller): Authenticated) -> Result<Response, Problem> {
     let work = async { api.platform().control.audit().key(&caller) };
     let key = api.act(&caller, "audit.key", Effect::Read, work).await?;
     Ok(answer(StatusCode::OK, &json!({ "alg": "Ed25519", "key": key })))
 }
 
+/// An export is whole.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 pub async fn export(
     State(api): State<Api>,
     Authenticated(caller): Authenticated,
+    Query(Nothing {}): Query<Nothing>,
 ) -> Result<Response, Problem> {
     let work = async { api.platform().control.audit().export(&caller).await };
     let export = api.act(&caller, "audit.export", Effect::Read, work).await?;

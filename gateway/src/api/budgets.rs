@@ -114,7 +114,8 @@ pub async fn change(
             let Changed { most } = wanted(input, "most", "send {\"most\": 1000000}")?;
             api.platform().models.budgets().change(&caller, budget(&id)?, most).await
         };
-        let set = api.act(&caller, Action::on("budgets.set", "budget", &id), Effect::Idempotent, work).await?;
+        let set =
+            api.act(&caller, Action::on("budgets.set", "budget", &id), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &shown(&set)))
     })
     .await

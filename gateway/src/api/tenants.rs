@@ -137,7 +137,9 @@ pub async fn change(
             }
             api.platform().control.tenants().change(&proof, &tenant, TenantChange { name, tags }).await
         };
-        let found = api.act(&caller, Action::on("tenants.change", "tenant", &tenant), Effect::Idempotent, work).await?;
+        let found = api
+            .act(&caller, Action::on("tenants.change", "tenant", &tenant), Effect::Idempotent, work)
+            .await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await
@@ -223,18 +225,25 @@ pub async fn delete(
             api.platform().close_what_is_not_ready().await;
             if deletion.purge {
                 let left = |cause: Error| {
-                    Error::new(Code::Unavailable, "the tenant is deleted, and not all of it could be removed yet")
-                        .hint("it is tried again each minute")
-                        .source(cause)
+                    Error::new(
+                        Code::Unavailable,
+                        "the tenant is deleted, and not all of it could be removed yet",
+                    )
+                    .hint("it is tried again each minute")
+                    .source(cause)
                 };
                 if !api.platform().purge_tenant(found.id).await.map_err(left)? {
-                    return Err(Error::new(Code::Conflict, "the tenant was changed meanwhile: it is not removed")
-                        .hint("look at it, and try again where that is meant"));
+                    return Err(Error::new(
+                        Code::Conflict,
+                        "the tenant was changed meanwhile: it is not removed",
+                    )
+                    .hint("look at it, and try again where that is meant"));
                 }
             }
             Ok(found)
         };
-        let found = api.act(&caller, Action::on("tenants.delete", "tenant", &tenant), Effect::Destroy, work).await?;
+        let found =
+            api.act(&caller, Action::on("tenants.delete", "tenant", &tenant), Effect::Destroy, work).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await

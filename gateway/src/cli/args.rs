@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login, logs, mcp,
-    plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, version,
+    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login,
+    logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
 use crate::groundwork::Groundwork;

@@ -104,7 +104,9 @@ impl Audit {
 
 async fn listed(context: &Context, client: &mut Client, limit: usize) -> Result<Value, Failure> {
     let env = context.surroundings.env.as_deref();
-    let env = env.map(|env| format!("env={}&", url::form_urlencoded::byte_serialize(env.as_bytes()).collect::<String>()));
+    let env = env.map(|env| {
+        format!("env={}&", url::form_urlencoded::byte_serialize(env.as_bytes()).collect::<String>())
+    });
     let (mut entries, mut cursor) = (Vec::new(), String::new());
     while entries.len() < limit {
         let path = format!("/v1/audit?{}{cursor}", env.as_deref().unwrap_or_default());
@@ -124,13 +126,24 @@ fn shown(found: &Value) -> String {
         .flatten()
         .map(|it| {
             let about = it["about"].as_object().map(|about| {
-                about.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(" ")
+                about
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", cell(value)))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             });
             let who = format!("{} {}", cell(&it["who"]), cell(&it["credential"]));
-            [cell(&it["seq"]), cell(&it["at"]), who, cell(&it["from"]), cell(&it["act"]), cell(&it["outcome"])]
-                .into_iter()
-                .chain([about.unwrap_or_default()])
-                .collect()
+            [
+                cell(&it["seq"]),
+                cell(&it["at"]),
+                who,
+                cell(&it["from"]),
+                cell(&it["act"]),
+                cell(&it["outcome"]),
+            ]
+            .into_iter()
+            .chain([about.unwrap_or_default()])
+            .collect()
         })
         .collect();
     table(&["SEQ", "AT", "WHO", "FROM", "ACT", "OUTCOME", "ABOUT"], &rows)
@@ -169,7 +182,11 @@ async fn export(client: &Client, file: &Path) -> Result<usize, Failure> {
 }
 
 /// A verification that knows the checkpoints which were kept.
-fn begun(context: &Context, key: Option<String>, checkpoints: Option<&Path>) -> Result<Verification, Failure> {
+fn begun(
+    context: &Context,
+    key: Option<String>,
+    checkpoints: Option<&Path>,
+) -> Result<Verification, Failure> {
     let mut verification = Verification::new(key);
     let own = context.config.data_dir.join(AUDIT_CHECKPOINTS);
     let path = match checkpoints {
@@ -181,8 +198,9 @@ fn begun(context: &Context, key: Option<String>, checkpoints: Option<&Path>) -> 
     let text = std::fs::read_to_string(path).map_err(|e| unusable(path, e))?;
     for line in text.lines() {
         let wrong = |_| {
-            Error::new(Code::InvalidInput, format!("{} holds what is no checkpoint", path.display()))
-                .hint("a crash may have cut its last line off; keep the others in another file, and name that")
+            Error::new(Code::InvalidInput, format!("{} holds what is no checkpoint", path.display())).hint(
+                "a crash may have cut its last line off; keep the others in another file, and name that",
+            )
         };
         verification.checkpoint(line).map_err(wrong)?;
     }
@@ -221,10 +239,14 @@ fn told(context: &Context, end: Result<Verified, Tampered>, pinned: bool) -> Res
         "checkpoints": checkpoints, "key": key, "key_expected": pinned,
     });
     context.output.result(&found, |_| {
-        let entries = if last < first { "no entries".to_owned() } else { format!("entries {first} to {last}") };
-        let mut words = format!("whole: {entries} of {tenant}, held against {checkpoints} checkpoints, signed with {key}");
+        let entries =
+            if last < first { "no entries".to_owned() } else { format!("entries {first} to {last}") };
+        let mut words = format!(
+            "whole: {entries} of {tenant}, held against {checkpoints} checkpoints, signed with {key}"
+        );
         if !pinned {
-            words.push_str("\nthe key is what the log itself says: keep it elsewhere, and give it with --key");
+            words
+                .push_str("\nthe key is what the log itself says: keep it elsewhere, and give it with --key");
         }
         words
     });

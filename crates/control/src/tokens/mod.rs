@@ -297,7 +297,8 @@ impl Tokens {
         let Some((key, chain)) = self.chain(id).await? else { return Ok(false) };
         let Some(env) = chain.last().map(|run| run.env) else { return Ok(false) };
         // That of a tenant which is not active is none, also where the operator's key has minted it.
-        Ok(Standing::of_chain(&key, &chain, now).is_none() || self.names.find(&env.to_string()).await?.is_none())
+        Ok(Standing::of_chain(&key, &chain, now).is_none()
+            || self.names.find(&env.to_string()).await?.is_none())
     }
 
     async fn at(&self, id: KeyId, now: Timestamp) -> Result<Option<Standing>> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use control::{NewEnvironment, RateLimit};
-use kernel::{CallId, Surface, Timestamp};
+use kernel::{CallId, Surface};
 use tool::{Effect, Ledger, Limiter, Record};
 
 use crate::platform::{Platform, tenant};
@@ -22,11 +22,7 @@ async fn a_known_credential_passes_without_the_database() {
         let caller = control.authenticate(platform.operator_key.expose(), Surface::Mcp, None).await.unwrap();
         let caller = control.select_env(&caller, Some("default"), None).await.unwrap();
         control.limiter().admit(&caller).unwrap();
-        control
-            .ledger()
-            .record(Record::of(CallId::new(), &caller, "db_query", Effect::Read))
-            .await
-            .unwrap();
+        control.ledger().record(Record::of(CallId::new(), &caller, "db_query", Effect::Read)).await.unwrap();
     }
     let each = began.elapsed() / CALLS;
     // Far above what it takes, also unoptimised on a busy machine; a query and its commit would be above it.

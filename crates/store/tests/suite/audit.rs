@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kernel::{BlobHash, TenantId};
 use store::{
-    AuditEntry, AuditMark, AuditSigner, MarkKind, NewAuditEntry, SignedMark, Store, audit_beginning, audit_link,
+    AuditEntry, AuditMark, AuditSigner, MarkKind, NewAuditEntry, SignedMark, Store, audit_beginning,
+    audit_link,
 };
 
 use crate::place::{Place, now, tenant};
