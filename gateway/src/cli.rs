@@ -32,6 +32,7 @@ mod setup;
 mod site;
 mod tenant;
 mod tools;
+mod usage;
 mod version;
 
 pub use args::{Args, parse};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capabilities::releases::Served;
-use kernel::{Env, EnvId, Error, Result, TenantId};
+use kernel::{Env, EnvId, Error, Result, TenantId, Timestamp};
 
 use crate::platform::Platform;
 
@@ -17,7 +17,28 @@ pub struct Lives {
     removing: tokio::sync::Mutex<()>,
 }
 
+/// What a tenant, or one of its environments, has used.
+#[derive(Debug)]
+pub struct Used {
+    /// Calls of tools and routes, from the hour on in which the time is.
+    pub calls: Vec<control::Usage>,
+    /// Requests to models.
+    pub model: store::Statement,
+}
+
 impl Platform {
+    /// What was used since then.
+    ///
+    /// # Errors
+    /// Where the control plane fails.
+    pub async fn used(&self, tenant: TenantId, env: Option<EnvId>, since: Timestamp) -> Result<Used> {
+        self.control.ledger().flush().await?;
+        let store = self.control.store();
+        let calls = store.records().usage(tenant, env, since).await?;
+        let model = store.model_calls().statement(tenant, env, since, Timestamp::now()).await?;
+        Ok(Used { calls, model })
+    }
+
     /// Has what always runs of an environment's live release do so from here on; gives that release.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ mod storage_get;
 mod storage_list;
 mod storage_put;
 mod storage_sign;
+mod usage_query;
 mod whole_text;
 mod workspace_restore;
 mod workspace_snapshot;
@@ -96,6 +97,7 @@ pub fn registry() -> Registry<Platform> {
         secret_set::SecretSet,
         resource_delete::ResourceDelete,
         logs_query::LogsQuery,
+        usage_query::UsageQuery,
         client_code::ClientCode,
         skill_read::SkillRead,
         shell_run::ShellRun,

@@ -124,6 +124,7 @@ fn inputs(tool: &str, t: &Things) -> Option<Vec<Value>> {
         "storage_sign" => vec![json!({ "bucket": t.slug, "path": "a", "method": "get" })],
         "domain_set" => vec![json!({ "domain": format!("{}.localhost", t.slug) })],
         "domain_check" => vec![json!({ "domain": format!("{}.example.com", t.slug) })],
+        "usage_query" => vec![json!({ "since": "a while" })],
         "logs_query" => vec![
             json!({ "request_id": t.request }),
             json!({ "text": t.tenant }),
@@ -223,6 +224,9 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get", "/v1/audit/key") => plain(route),
         // What it says of the caller's own tenant grows with each question; an export is of no one environment.
         ("get", "/v1/audit" | "/v1/audit/export") => {
+            [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
+        }
+        ("get", "/v1/usage") => {
             [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
         }
         ("get", "/v1/prices") => plain(route),

@@ -81,6 +81,64 @@ fn each_act_says_who_with_what_from_where_about_what_and_how_it_ended() {
 }
 
 #[test]
+fn what_was_used_is_told_to_agents_and_by_route_and_command() {
+    let server = require(Steading::start());
+    let client = server.client();
+    for at in 0..3 {
+        client.output("db_query", &json!({ "sql": format!("SELECT {at}") })).unwrap();
+    }
+    let wrong = json!({ "sql": "SELECT FROM" });
+    assert_eq!(client.request("POST", "/v1/tools/db_query").json(&wrong).send().unwrap().status, 400);
+    let of = |used: &Value| {
+        let calls = used["calls"].as_array().unwrap();
+        let found = calls.iter().find(|it| it["tool"] == "db_query").unwrap_or_else(|| panic!("{used}"));
+        (found["calls"].as_u64().unwrap(), found["errors"].as_u64().unwrap())
+    };
+    let told = client.output("usage_query", &json!({ "since": "2h" })).unwrap();
+    assert_eq!(of(&told), (4, 1));
+    assert_eq!(told["limits"][0]["of"], "key");
+    let wide = client.clone().without_env();
+    for path in ["/v1/usage", "/v1/usage?env=default&since=1h"] {
+        assert_eq!(of(&wide.request("GET", path).send().unwrap().json().unwrap()), (4, 1), "{path}");
+    }
+    assert_eq!(wide.request("GET", "/v1/usage?since=never").send().unwrap().status, 400);
+    let later = wide.request("GET", "/v1/usage?since=2999-01-01T00:00:00Z").send().unwrap().json().unwrap();
+    assert_eq!(later["calls"], json!([]));
+    let words = text(&run(&server, &["usage"]));
+    assert!(words.lines().any(|line| line.starts_with("db_query ") && line.contains(" 4 ")), "{words}");
+}
+
+#[test]
+fn the_operators_key_is_replaced_and_what_stood_on_it_ends() {
+    let server = require(Steading::start());
+    let wide = server.client().without_env();
+    let minted = done(
+        &wide,
+        "POST",
+        "/v1/credentials",
+        &json!({ "env": "default", "scopes": ["app:read"], "expires_in": 600 }),
+    );
+    let minted = server.client().with_key(minted["token"].as_str().unwrap());
+    let key = done(&wide, "POST", "/v1/keys", &json!({ "name": "ci" }));
+    let tenants = server.client().with_key(key["key"].as_str().unwrap());
+    let ask = |client: &Client| {
+        client.request("POST", "/v1/tools/app_describe").json(&json!({})).send().unwrap().status
+    };
+    assert_eq!([ask(&minted), ask(&tenants), ask(&server.client())], [200, 200, 200]);
+    let path = "/v1/keys/operator/rotate";
+    let refused =
+        |client: &Client, body: &Value| client.request("POST", path).json(body).send().unwrap().status;
+    assert_eq!(refused(&tenants.clone().without_env(), &json!({})), 403);
+    assert_eq!(refused(&wide, &json!({ "overlap_s": 60 })), 400);
+    let new = done(&wide, "POST", path, &json!({}));
+    let new = new["key"].as_str().unwrap();
+    assert_eq!([ask(&minted), ask(&tenants), ask(&server.client())], [401, 200, 401]);
+    assert_eq!(ask(&server.client().with_key(new)), 200);
+    let file = std::fs::read_to_string(server.ready().data_dir.join("operator.key")).unwrap();
+    assert_eq!(file.trim(), new);
+}
+
+#[test]
 fn a_log_is_its_tenants_and_for_whoever_manages_its_keys() {
     let server = require(Steading::start());
     let wide = server.client().without_env();

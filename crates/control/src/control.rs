@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Caller, Code, Error, Proof as _, Result, Scope, Secret, Slug, TenantId, Timestamp};
+use kernel::{Caller, Code, Error, Principal, Proof as _, Result, Scope, Secret, Slug, TenantId, Timestamp};
 use store::{KeptSigningKey, Location, Store, Tenant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ use crate::tokens::TURNS;
 use crate::vault::{Master, Vault};
 use crate::{
     AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits,
-    NewEnvironment, OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
+    NewEnvironment, NewKeyMade, OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);
@@ -268,12 +268,21 @@ impl Control {
         self.default_tenant
     }
 
-    /// Makes another operator key in place of the old one and writes it to `<data>/operator.key`.
+    /// Makes another operator key in place of the old one, which ends at once with all that was minted by it, and writes it
+    /// to `<data>/operator.key`.
     ///
     /// # Errors
-    /// Where the file or the database cannot be written.
-    pub async fn reset_operator(&self) -> Result<Secret, OpenError> {
-        self.keys.reset_operator(self.default_tenant).await
+    /// `forbidden` for all but the operator's key itself; where the file or the database cannot be written.
+    pub async fn replace_operator(&self, caller: &Caller) -> Result<NewKeyMade> {
+        operator(caller)?;
+        if caller.principal != Principal::Operator || !caller.above.is_empty() {
+            return Err(Error::new(Code::Forbidden, "only the operator's key replaces itself"));
+        }
+        self.keys.reset_operator(self.default_tenant).await.map_err(|error| {
+            Error::new(Code::Unavailable, "the operator's key could not be replaced")
+                .hint("the old one is good as before; look at the space on the server's disk, and try again")
+                .source(error)
+        })
     }
 
     /// The keys that sign tokens: each with where it is in its life.

@@ -207,10 +207,10 @@ impl Keys {
     ///
     /// # Errors
     /// Where the file or the database cannot be written.
-    pub(crate) async fn reset_operator(&self, tenant: TenantId) -> Result<Secret, OpenError> {
+    pub(crate) async fn reset_operator(&self, tenant: TenantId) -> Result<NewKeyMade, OpenError> {
         let secret = credentials::generate(credentials::OPERATOR).map_err(OpenError::Random)?;
-        self.install_operator(tenant, &secret).await?;
-        Ok(secret)
+        let key = self.install_operator(tenant, &secret).await?;
+        Ok(NewKeyMade { key, secret })
     }
 
     /// Makes the operator key where the platform has none. One that lies in its file is taken: the program may
@@ -234,13 +234,18 @@ impl Keys {
         Ok(Some(secret))
     }
 
-    async fn install_operator(&self, tenant: TenantId, secret: &Secret) -> Result<(), OpenError> {
+    async fn install_operator(&self, tenant: TenantId, secret: &Secret) -> Result<Key, OpenError> {
+        let before = private::read(&self.operator_file)?;
         private::write(&self.operator_file, format!("{}\n", secret.expose()).as_bytes())?;
         let key = row(KeyKind::Operator, tenant, None, "operator".to_owned(), Scopes::all());
-        let done = self.store.keys().replace_operator(&key, &hash(secret.expose())).await;
-        done.map_err(|source| self.failed(source))?;
+        if let Err(source) = self.store.keys().replace_operator(&key, &hash(secret.expose())).await {
+            if let Some(before) = before {
+                private::write(&self.operator_file, &before)?;
+            }
+            return Err(self.failed(source));
+        }
         self.credentials.forget_all();
-        Ok(())
+        Ok(key)
     }
 
     fn failed(&self, source: store::Error) -> OpenError {

@@ -37,6 +37,16 @@ impl Limits {
         }
     }
 
+    /// How many calls pass of one key, of one minted token and of one tenant.
+    #[must_use]
+    pub fn rates(&self) -> [(LimitScope, RateLimit); 3] {
+        [
+            (self.keys.scope, self.keys.limit),
+            (self.tokens.scope, self.tokens.limit),
+            (self.tenants.scope, self.tenants.limit),
+        ]
+    }
+
     /// Forgets who has not called for a while.
     pub(crate) fn tidy(&self) {
         self.keys.tidy();

@@ -56,6 +56,26 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// A time as [`Timestamp::parse`] reads it, or an age: a number and `s`, `m`, `h` or `d`, before now.
+    #[must_use]
+    pub fn parse_or_ago(text: &str) -> Option<Self> {
+        let ago = || {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3_600,
+                "d" => 86_400,
+                _ => return None,
+            };
+            let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+            Some(Self::now().minus(Duration::from_secs(seconds)))
+        };
+        Self::parse(text).or_else(ago)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)

@@ -113,7 +113,8 @@ fn slim_object(object: &Map<String, Value>) -> Map<String, Value> {
 fn drops(key: &str, value: &Value) -> bool {
     match key {
         "minimum" => value == 0,
-        "default" => value.is_null(),
+        // What is left out is empty anyhow.
+        "default" => value.is_null() || *value == serde_json::json!({}) || *value == serde_json::json!([]),
         // That unknown fields are refused is said once, in the server's instructions.
         "additionalProperties" => value == false || value == true,
         _ => true,

@@ -118,13 +118,14 @@ pub async fn revoke(
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// Seconds for which the old one is good yet.
-    #[serde(default = "hour")]
-    overlap_s: u64,
+    overlap_s: Option<u64>,
 }
 
-const fn hour() -> u64 {
-    60 * 60
-}
+/// For how long the old one is good where nothing is said.
+const OVERLAP: u64 = 60 * 60;
+
+/// What the operator's key is called, of which there is one.
+const OPERATOR: &str = "operator";
 
 /// Makes a key in place of another.
 pub async fn rotate(
@@ -138,9 +139,18 @@ pub async fn rotate(
         let wanted: Rotation = tool::decode(input.clone())?;
         let once = json!({ "credential": id, "input": input });
         let work = async {
-            let id: KeyId = id.parse().map_err(|_| missing(&id))?;
-            let overlap = Duration::from_secs(wanted.overlap_s);
-            let made = api.platform().control.keys().rotate(&caller, id, overlap).await?;
+            let control = &api.platform().control;
+            let made = if id == OPERATOR {
+                if wanted.overlap_s.is_some_and(|seconds| seconds > 0) {
+                    return Err(Error::invalid("/overlap_s", "the operator's key ends at once")
+                        .hint("leave it out, or send 0"));
+                }
+                control.replace_operator(&caller).await?
+            } else {
+                let id: KeyId = id.parse().map_err(|_| missing(&id))?;
+                let overlap = Duration::from_secs(wanted.overlap_s.unwrap_or(OVERLAP));
+                control.keys().rotate(&caller, id, overlap).await?
+            };
             let mut body = shown(&made.key);
             body["key"] = made.secret.expose().into();
             Ok(body)

@@ -18,6 +18,7 @@ mod runner;
 mod sandboxes;
 mod signing_keys;
 mod tenants;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,6 +101,7 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/tenants/{tenant}/suspend", post(tenants::suspend))
         .route("/v1/tenants/{tenant}/resume", post(tenants::resume))
         .route("/v1/tenants/{tenant}/restore", post(tenants::restore))
+        .route("/v1/usage", get(usage::show))
         .route("/v1/schemas/manifest", get(openapi::manifest))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/oauth/jwks.json", get(keys::jwks))

@@ -206,6 +206,10 @@ fn routes() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/v1/usage",
+            json!({ "get": operation("showUsage", "What the tenant, or with env one environment, has used since a time: calls by tool, tokens and money of models", "200") }),
+        ),
+        (
             "/v1/prices",
             json!({
                 "get": operation("listPrices", "What models cost, by date", "200"),

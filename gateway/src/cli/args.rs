@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use super::{Context, Failure, Form, Output};
 use super::{
     apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login,
-    logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, version,
+    logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage, version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
 use crate::groundwork::Groundwork;
@@ -83,6 +83,7 @@ enum Command {
     Budget(budget::Budget),
     Price(price::Price),
     Audit(audit::Audit),
+    Usage(usage::Usage),
     Credential(credential::Credential),
     Secret(secret::Secret),
     Site(site::Site),
@@ -192,6 +193,7 @@ impl Args {
             Command::Budget(command) => command.run(context).await,
             Command::Price(command) => command.run(context).await,
             Command::Audit(command) => command.run(context).await,
+            Command::Usage(command) => command.run(context).await,
             Command::Credential(command) => command.run(context).await,
             Command::Secret(command) => command.run(context).await,
             Command::Site(command) => command.run(context).await,

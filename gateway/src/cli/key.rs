@@ -38,11 +38,11 @@ enum Command {
     },
     /// Make a key in place of another and show it, once
     Rotate {
-        /// Its id, key_…
+        /// Its id, key_…; or `operator`, whose key ends at once
         id: String,
-        /// Seconds for which the old one is good yet
-        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-        overlap: u64,
+        /// Seconds for which the old one is good yet [default: 3600]
+        #[arg(long, value_name = "SECONDS")]
+        overlap: Option<u64>,
     },
     /// Show what signs minted credentials, for the operator
     Signing {
@@ -99,7 +99,7 @@ impl Command {
             }
             Command::Rotate { id, overlap } => {
                 let path = format!("/v1/keys/{}/rotate", segment(&id));
-                let body = json!({ "overlap_s": overlap });
+                let body = overlap.map_or_else(|| json!({}), |overlap| json!({ "overlap_s": overlap }));
                 Ok((client.call(Method::POST, &path, Some(&body)).await?, kept))
             }
             Command::Signing { rotate: true, forget } => {

@@ -99,7 +99,7 @@ pub struct Left {
 
 impl Left {
     /// Of all that bounds an environment, what has been set for it.
-    fn of(bounds: &[Standing]) -> Vec<Self> {
+    pub fn of(bounds: &[Standing]) -> Vec<Self> {
         let set = bounds.iter().filter(|it| matches!(it.limit, Limit::Set(_)));
         let left = |it: &Standing| Self {
             of: if it.limit.env().is_some() { "environment" } else { "tenant" },

@@ -26,7 +26,6 @@ pub struct Input {
     since: Option<String>,
     /// This or higher.
     level: Option<Floor>,
-    /// Text within.
     text: Option<String>,
     request_id: Option<String>,
     /// Default 50.
@@ -125,20 +124,9 @@ fn narrow(entry: &mut Entry) {
 }
 
 /// A point in time, or how long ago it is.
-fn since(text: &str) -> Result<Timestamp> {
-    let ago = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
-        Some(Timestamp::now().minus(std::time::Duration::from_secs(seconds)))
-    };
-    Timestamp::parse(text).or_else(ago).ok_or_else(|| {
+/// A time, or how long ago it was.
+pub fn since(text: &str) -> Result<Timestamp> {
+    Timestamp::parse_or_ago(text).ok_or_else(|| {
         Error::invalid(
             "/since",
             "expected a time such as 2026-01-31T12:00:00Z, or an age such as 15m, 2h, 1d",

@@ -23,7 +23,7 @@ pub struct Input {
     confirm: Option<String>,
 }
 
-/// What can be deleted.
+// What can be deleted, which models are told by the names.
 #[derive(Deserialize, JsonSchema, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {

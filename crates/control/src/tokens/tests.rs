@@ -157,7 +157,7 @@ async fn a_token_ends_when_it_is_revoked_and_when_its_key_is() {
     let nobodys = platform.control.tokens().revoke(&platform.operator, KeyId::new()).await;
     assert_eq!(nobodys.unwrap_err().code(), Code::NotFound);
     assert!(platform.opens(two.token.expose()).await);
-    platform.control.reset_operator().await.unwrap();
+    platform.control.replace_operator(&platform.operator).await.unwrap();
     assert!(!platform.opens(two.token.expose()).await);
 }
 
@@ -227,7 +227,7 @@ async fn tokens_stand_on_each_other_four_deep_and_end_with_any_below_them() {
     tokens.revoke(&platform.operator, ids[0]).await.unwrap();
     assert!(!platform.opens(line[1].token.expose()).await);
     assert_eq!(seen(&platform.operator).await, [beside.row.id]);
-    platform.control.reset_operator().await.unwrap();
+    platform.control.replace_operator(&platform.operator).await.unwrap();
     assert!(!platform.opens(beside.token.expose()).await);
 }
 

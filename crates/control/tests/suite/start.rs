@@ -100,7 +100,8 @@ async fn a_lost_operator_key_file_does_not_stop_the_start_and_the_key_can_be_res
     assert!(bootstrap.operator_key.is_none());
     let old = platform.operator_key.expose();
     assert!(control.authenticate(old, Surface::Http, None).await.is_ok(), "who still has it can use it");
-    let new = control.reset_operator().await.unwrap();
+    let caller = control.authenticate(old, Surface::Http, None).await.unwrap();
+    let new = control.replace_operator(&caller).await.unwrap().secret;
     assert!(control.authenticate(old, Surface::Http, None).await.is_err());
     assert!(control.authenticate(new.expose(), Surface::Http, None).await.is_ok());
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), new.expose());
