@@ -2,11 +2,16 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use capabilities::releases::Served;
+use control::{EnvState, Tenant};
 use kernel::{Env, EnvId, Error, Result, TenantId, Timestamp};
 
 use crate::platform::Platform;
+
+/// How long files are left to the gateway that has them, until they are nobody's.
+const NOBODYS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is known here of tenants that are not active.
 #[derive(Debug, Default)]
@@ -105,26 +110,32 @@ impl Platform {
     /// Where the control plane fails.
     pub async fn purge_tenants(&self) -> Result<()> {
         for tenant in self.control.tenants().due().await? {
-            if let Err(error) = self.purge_tenant(tenant.id).await {
+            if let Err(error) = self.purge_tenant(&tenant).await {
                 tracing::error!(tenant.id = %tenant.id, error = error.chain(), "a deleted tenant could not be removed");
             }
         }
         Ok(())
     }
 
-    /// Removes one of them; `false` where it is not to be removed, or not all of it could be.
+    /// Removes one of them; `false` where it is not to be removed any more, or has something that is another gateway's to
+    /// remove, which has its files.
     ///
     /// # Errors
     /// The first that kept something from being removed.
-    pub async fn purge_tenant(&self, tenant: TenantId) -> Result<bool> {
+    pub async fn purge_tenant(&self, tenant: &Tenant) -> Result<bool> {
         let _turn = self.lives.removing.lock().await;
         let (tenants, mut after, mut failed) = (self.control.tenants(), None, None);
+        let is_old = tenant.purge.is_some_and(|purge| purge.plus(NOBODYS) <= Timestamp::now());
         loop {
-            let page = tenants.environments(tenant, after).await?;
+            let page = tenants.environments(tenant.id, after).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id);
             for environment in page {
                 let id = environment.id;
+                let is_here = self.environments_dir.join(id.to_string()).is_dir();
+                if !is_here && !is_old && matches!(environment.state, EnvState::Ready | EnvState::Suspended) {
+                    continue;
+                }
                 let Some(doomed) = self.control.environments().doom(environment).await? else {
                     return Ok(false);
                 };
@@ -137,9 +148,9 @@ impl Platform {
         if let Some(error) = failed {
             return Err(error);
         }
-        let removed = tenants.remove(tenant).await?;
+        let removed = tenants.remove(tenant.id).await?;
         if removed {
-            tracing::info!(tenant.id = %tenant, "a deleted tenant is removed for good");
+            tracing::info!(tenant.id = %tenant.id, "a deleted tenant is removed for good");
         }
         Ok(removed)
     }

@@ -176,6 +176,18 @@ fn what_a_builder_provisions_is_there_once_and_found_again() {
         let (status, refused) = call(&operator, "POST", "/v1/provision", &json!({ "items": items }));
         assert_eq!((status, &refused["field"]), (400, &json!(field)));
     }
+    // A repeat with the same idempotency key makes nothing, and is not shown the token again.
+    let wanted =
+        json!({ "env": { "name": "Twice" }, "credential": { "scopes": ["db:read"], "expires_in": 60 } });
+    let keyed = |body: &Value| {
+        let request = operator.request("POST", "/v1/provision").header("idempotency-key", "once");
+        let answer = request.json(body).send().unwrap();
+        (answer.status, answer.json().unwrap())
+    };
+    let (first, again) = (keyed(&wanted).1, keyed(&wanted).1);
+    assert!(first["credential"]["token"].is_string() && again["credential"]["token"].is_null(), "{again}");
+    assert_eq!((&first["env"], &first["credential"]["id"]), (&again["env"], &again["credential"]["id"]));
+    assert_eq!(keyed(&json!({ "env": { "name": "Another" } })).0, 422);
     // Found by what the builder knows.
     let one = done(&operator, "GET", "/v1/tenants?external_id=bulk-3", &Value::Null);
     assert_eq!(one["tenants"].as_array().unwrap().len(), 1);

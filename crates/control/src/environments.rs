@@ -216,6 +216,8 @@ impl Environments {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Error::invalid("/limit", format!("the limit must be 1 to {MAX_PAGE}")));
         }
+        check_tags(&filter.tags, "a filter")?;
+        check_text("/external_id", "external id", filter.external_id.as_deref(), MAX_EXTERNAL_ID)?;
         Ok(self.store.environments().list(tenant.id(), filter, after, limit).await?)
     }
 

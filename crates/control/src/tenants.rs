@@ -115,6 +115,8 @@ impl Tenants {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Error::invalid("/limit", format!("the limit must be 1 to {MAX_PAGE}")));
         }
+        check_tags(&filter.tags, "a filter")?;
+        check_text("/external_id", "external id", filter.external_id.as_deref(), MAX_EXTERNAL_ID)?;
         Ok(self.store.tenants().list(filter, after, limit).await?)
     }
 

@@ -147,38 +147,46 @@ impl Api {
         lasting: fn(&Value) -> Value,
         work: impl Future<Output = Result<Value>>,
     ) -> Result<Value> {
-        let Some(key) = idempotency_key(headers)? else {
-            return self.acted(caller, Action::of(action, input), Effect::Write, work, made).await;
-        };
+        let once = self.once(caller, headers, action, input, lasting, work);
+        self.acted(caller, Action::of(action, input), Effect::Write, once, made).await
+    }
+
+    /// Does `work` once for each idempotency key, as [`Api::act_once`] does, without a record.
+    async fn once(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        action: &'static str,
+        input: &Value,
+        lasting: fn(&Value) -> Value,
+        work: impl Future<Output = Result<Value>>,
+    ) -> Result<Value> {
+        let Some(key) = idempotency_key(headers)? else { return work.await };
         let (tenant, credential) = (caller.tenant, caller.owner);
         let env = caller.env.map(|env| env.to_string()).unwrap_or_default();
-        let (secret, shown) = (self.platform().digest_key(), input);
-        let input = input.to_string();
+        let (secret, input) = (self.platform().digest_key(), input.to_string());
         let keyed = [secret, action.as_bytes(), b"\0", env.as_bytes(), b"\0", input.as_bytes()].concat();
         let digest = BlobHash::of(&keyed).to_bytes();
         let key = ReplayKey { tenant, credential, key, digest };
         let replays = self.platform().replays();
-        let work = async {
-            match replays.begin(&key).await? {
-                Attempt::Done(answer) => return Ok(answer),
-                Attempt::Unknown => {
-                    return Err(Error::new(
-                        Code::Conflict,
-                        "the outcome of the first call with this idempotency key is not known",
-                    )
-                    .hint("look at what is there, then repeat with another key if it is needed"));
-                }
-                Attempt::First => {}
+        match replays.begin(&key).await? {
+            Attempt::Done(answer) => return Ok(answer),
+            Attempt::Unknown => {
+                return Err(Error::new(
+                    Code::Conflict,
+                    "the outcome of the first call with this idempotency key is not known",
+                )
+                .hint("look at what is there, then repeat with another key if it is needed"));
             }
-            let outcome = work.await;
-            // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
-            if !outcome.as_ref().is_err_and(|error| error.code() == Code::Internal) {
-                let remembered = outcome.as_ref().ok().map(lasting);
-                replays.finish(&key, remembered.as_ref()).await?;
-            }
-            outcome
-        };
-        self.acted(caller, Action::of(action, shown), Effect::Write, work, made).await
+            Attempt::First => {}
+        }
+        let outcome = work.await;
+        // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
+        if !outcome.as_ref().is_err_and(|error| error.code() == Code::Internal) {
+            let remembered = outcome.as_ref().ok().map(lasting);
+            replays.finish(&key, remembered.as_ref()).await?;
+        }
+        outcome
     }
 
     /// Does what is no tool the way tools are done: counted against the limits before, recorded after.

@@ -48,33 +48,47 @@ pub async fn provision(
     request: Request,
 ) -> Result<Response, Problem> {
     unbroken(async move {
-        let (caller, _, mut input) = read(&api, caller, request).await?;
-        let items = input.get_mut("items").map(Value::take);
-        let request_id = CallId::new().to_string();
-        let told = match items {
-            None => one(&api, &caller, input).await?,
-            Some(_) if input.as_object().is_some_and(|fields| fields.len() > 1) => {
-                let error = Error::invalid("/items", "there is something beside it");
-                return Err(error.hint("send one, or items alone").into());
-            }
-            Some(items) => {
-                let items = items.as_array().filter(|items| (1..=ITEMS).contains(&items.len())).cloned();
-                let items =
-                    items.ok_or_else(|| Error::invalid("/items", format!("list 1 to {ITEMS} items")))?;
-                let mut results = Vec::with_capacity(items.len());
-                // One after the other: each is whole or not made, whatever becomes of the others.
-                for item in items {
-                    results.push(match one(&api, &caller, item).await {
-                        Ok(made) => made,
-                        Err(error) => json!({ "error": error.problem(&request_id) }),
-                    });
-                }
-                json!({ "results": results })
-            }
-        };
+        let (caller, headers, input) = read(&api, caller, request).await?;
+        let work = all(&api, &caller, input.clone());
+        let told = api.once(&caller, &headers, "provision", &input, without_tokens, work).await?;
         Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::OK, &told)).into_response())
     })
     .await
+}
+
+/// A token is shown once, and so not to a repeat of the call that made it.
+fn without_tokens(told: &Value) -> Value {
+    let mut told = told.clone();
+    let take = |one: &mut Value| {
+        one.get_mut("credential").and_then(Value::as_object_mut).map(|credential| credential.remove("token"))
+    };
+    take(&mut told);
+    told.get_mut("results")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .for_each(|one| drop(take(one)));
+    told
+}
+
+async fn all(api: &Api, caller: &Arc<Caller>, mut input: Value) -> Result<Value> {
+    let Some(items) = input.get_mut("items").map(Value::take) else { return one(api, caller, input).await };
+    if input.as_object().is_some_and(|fields| fields.len() > 1) {
+        let error = Error::invalid("/items", "there is something beside it");
+        return Err(error.hint("send one, or items alone"));
+    }
+    let items = items.as_array().filter(|items| (1..=ITEMS).contains(&items.len())).cloned();
+    let items = items.ok_or_else(|| Error::invalid("/items", format!("list 1 to {ITEMS} items")))?;
+    let request_id = CallId::new().to_string();
+    let mut results = Vec::with_capacity(items.len());
+    // One after the other: each is whole or not made, whatever becomes of the others.
+    for item in items {
+        results.push(match one(api, caller, item).await {
+            Ok(made) => made,
+            Err(error) => json!({ "error": error.problem(&request_id) }),
+        });
+    }
+    Ok(json!({ "results": results }))
 }
 
 async fn one(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {

@@ -232,12 +232,10 @@ pub async fn delete(
                     .hint("it is tried again each minute")
                     .source(cause)
                 };
-                if !api.platform().purge_tenant(found.id).await.map_err(left)? {
-                    return Err(Error::new(
-                        Code::Conflict,
-                        "the tenant was changed meanwhile: it is not removed",
-                    )
-                    .hint("look at it, and try again where that is meant"));
+                if !api.platform().purge_tenant(&found).await.map_err(left)? {
+                    let message = "the tenant is deleted, and not removed yet: it was changed meanwhile, or another gateway has files of it";
+                    return Err(Error::new(Code::Unavailable, message)
+                        .hint("each gateway removes what it has within a minute; look again then"));
                 }
             }
             Ok(found)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kernel::{Env, EnvId, Error, Result, Timestamp};
 use quick_cache::sync::Cache;
 use rustls::sign::CertifiedKey;
-use store::{CertificateRow, CertificateSource, NewCertificate, Store};
+use store::{CertificateRow, CertificateSource, EnvState, NewCertificate, Store};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -393,6 +393,14 @@ impl Certificates {
         let Some(row) = rows.lease(host, now, now.plus(LEASE)).await? else { return Ok(()) };
         let owner = self.owners.owner(host).await?;
         let Some(owner) = owner.filter(|owner| owner.env().map(Env::id) == row.env) else {
+            if let Some(env) = row.env
+                && let Some(environment) = self.store.environments().find(&env.to_string()).await?
+                && environment.state == EnvState::Suspended
+            {
+                // What it has is needed when its tenant is active again.
+                rows.failed(host, "the tenant is not active", now.plus(LONGEST_RETRY)).await?;
+                return Ok(());
+            }
             // It is not served any more, or is another's by now.
             rows.remove(host, CertificateSource::Acme).await?;
             self.forget(host);
