@@ -239,7 +239,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             .collect(),
         ("delete", "/v1/credentials/{credential}") => plain(&format!("/v1/credentials/{}", t.key_id)),
         // The operator's alone.
-        ("get", "/v1/signing-keys") | ("post", "/v1/signing-keys/rotate") => plain(route),
+        ("get", "/v1/signing-keys" | "/metrics") | ("post", "/v1/signing-keys/rotate") => plain(route),
         ("get", "/v1/sandboxes") => plain(route),
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
