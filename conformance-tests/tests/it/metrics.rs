@@ -1,16 +1,23 @@
 //! What the platform counts: exactly what was done, for its operator alone, in few words however many there are who ask.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance_tests::{App, Metrics, Place, Reply};
+use conformance_tests::{App, Metrics, Place, Reply, Socket};
 use serde_json::{Value, json};
 use testkit::http::{Request, Response};
 use testkit::{Client, Provider, Steading, Turn, eventually, require};
 
 const TOKEN: &str = "planted-token-of-prometheus";
 const PLANTED: &str = "planted-in-all-that-is-said";
+
+/// A server that echoes over a WebSocket.
+const NODE: &str = include_str!("services.mjs");
+
+/// What is said to be there.
+const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
 /// Says what it was told of the trace, throws, and asks the model.
 const FUNCTION: &str = r#"
@@ -80,6 +87,14 @@ fn what_is_done_is_counted_and_nothing_else() {
             (r#"steading_tool_calls_total{outcome="ok",tool="db_query"}"#, 3.0),
         ])
     );
+    // What is there is what the document says, with its types and labels.
+    let said: BTreeMap<&str, &str> = DOCUMENT
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| (name, rest.split(' ').next().unwrap()))
+        .collect();
+    let there: BTreeMap<&str, &str> = after.families.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(there, said);
     // Of the machine, what this process is known to have.
     assert_eq!(after.get(r#"steading_ready{part="control_database"}"#), 1.0);
     assert!(after.get("steading_environments_open") >= 1.0);
@@ -181,16 +196,28 @@ fn who_is_connected_and_held_up_is_counted() {
     let series = r#"steading_tool_calls_total{outcome="rate_limited",tool="db_query"}"#;
     assert_eq!(now().get(series), refused as f64);
 
-    let realtime = r#"steading_sockets_open{kind="realtime"}"#;
-    assert_eq!(now().get(realtime), 0.0);
-    let ada = App::new(&place.url).stranger().unwrap();
-    let stream = ada.subscribed(&[json!({ "table": "notes" })], None).unwrap();
-    let socket = ada.socket().unwrap();
-    let reaches =
-        |wanted: f64| eventually(Duration::from_secs(10), || (now().get(realtime) == wanted).then_some(()));
-    reaches(2.0).unwrap_or_else(|| panic!("{}", now().get(realtime)));
-    drop((stream, socket));
-    reaches(0.0).unwrap_or_else(|| panic!("{}", now().get(realtime)));
+    let open = |kind: &str| now().get(&format!("steading_sockets_open{{kind=\"{kind}\"}}"));
+    let reaches = |kind: &str, wanted: f64| {
+        eventually(Duration::from_secs(10), || (open(kind) == wanted).then_some(()))
+            .unwrap_or_else(|| panic!("{kind}: {}", open(kind)));
+    };
+    assert_eq!((open("realtime"), open("function")), (0.0, 0.0));
+    let app = App::new(&place.url);
+    let ada = app.stranger().unwrap();
+    let (stream, socket) =
+        (ada.subscribed(&[json!({ "table": "notes" })], None).unwrap(), ada.socket().unwrap());
+    reaches("realtime", 2.0);
+    let live =
+        json!({ "files": { "server.mjs": NODE }, "command": "exec node server.mjs", "access": "public" });
+    place.output("app_apply", &json!({ "manifest": { "services": { "live": live } } })).unwrap();
+    let spoken = Socket::open_at(&app, "/_/svc/live/socket", &[]).unwrap().ok().unwrap();
+    reaches("function", 1.0);
+    assert_eq!(now().get(r#"steading_http_requests_total{door="functions",status="1xx"}"#), 1.0);
+    // The closing frame of a client without anything in it (RFC 6455 §5.5.1), which the server ends at.
+    spoken.stream().write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap();
+    drop((stream, socket, spoken));
+    reaches("realtime", 0.0);
+    reaches("function", 0.0);
 }
 
 #[test]

@@ -24,7 +24,8 @@ const AFTER: &str = "
 The doors: `mcp` and `tools` are tools over MCP and JSON; `sandboxes` and `control` the rest of `/v1`; `oauth`; `health` is
 `/healthz`, `/readyz` and `/metrics`; `platform` the platform's pages, and paths that it does not have. Of apps: `rows`,
 `users`, `files`, `realtime`, `functions` and `data` (whatever else there is below `/_/`), and `apps`, which is sites and routes.
-`previews` are servers in sandboxes, `nobody` is for hosts that are not the platform's and not a domain.
+`previews` are servers in sandboxes, `nobody` is for hosts that are not the platform's and not a domain. The listener that
+sends plain HTTP on to HTTPS is not counted, nor is what the platform does by itself.
 ";
 
 /// The document.
