@@ -383,6 +383,8 @@ mod tests {
         drop((of_one_subscriber, others));
         let proxied: Vec<_> = (0..3).map(|_| admit("10.0.0.9").unwrap()).collect();
         assert!(admit("10.0.0.9").is_none());
+        let Census { connections, refused_connections, .. } = traffic.census();
+        assert_eq!((connections, refused_connections), (5, 4));
         drop((first, proxied));
         let counts = traffic.counts();
         assert_eq!((counts.all.connections, counts.peers.len()), (0, 0));
@@ -404,6 +406,7 @@ mod tests {
         let body = axum::body::to_bytes(other.into_body(), 1_000).await.unwrap();
         assert_eq!(body.len(), 90);
         assert!(answer(&slow, 1_000).is_some(), "one alone is as large as it is");
+        assert_eq!((traffic.census().answers, traffic.census().refused_answers), (0, 1));
         let counts = traffic.counts();
         assert_eq!((counts.all.waiting, counts.all.answers), (0, 0));
     }
@@ -443,6 +446,7 @@ mod tests {
         let counted = traffic.accept(from(1), &own).unwrap();
         let first = [counted.begin().unwrap(), counted.begin().unwrap()];
         assert!(counted.begin().is_none());
+        assert_eq!(traffic.census().refused_requests, 1);
         let _second = traffic.accept(from(2), &own).unwrap();
         assert!(traffic.accept(from(3), &own).is_none(), "two connections are all it may have");
         let ours = own.is(from(3));
