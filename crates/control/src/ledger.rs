@@ -221,12 +221,7 @@ async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
 }
 
 /// Whether it was written.
-async fn commit(
-    store: &Store,
-    key: &AuditKey,
-    batch: Waiting,
-    uses: &mut HashMap<KeyId, Timestamp>,
-) -> bool {
+async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) -> bool {
     let mut calls = batch.changes;
     calls.extend(batch.reads);
     let mut written = true;
