@@ -4,6 +4,7 @@ mod allowed;
 mod demanded;
 mod error;
 mod file;
+mod metrics;
 mod model;
 mod oauth;
 mod settings;
@@ -21,6 +22,7 @@ use sandbox::workspace::templates::Template;
 use url::Url;
 
 pub use error::{Error, Source};
+pub use metrics::Metrics;
 pub use model::Model;
 pub use oauth::OAuth;
 pub use settings::example;
@@ -82,6 +84,8 @@ pub struct Config {
     pub outbound: OutboundReach,
     /// Where files are.
     pub storage: Storage,
+    /// Who reads what the platform counts.
+    pub metrics: Metrics,
     /// The log.
     pub log: Log,
 }

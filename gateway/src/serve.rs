@@ -143,8 +143,7 @@ pub async fn start(config: &Config, groundwork: Groundwork) -> Result<Running, E
             info!(address = %addr, "sending HTTP on to HTTPS");
         }
     }
-    let traffic = Traffic::new(TrafficLimits::new(open_files(), config.trusted_proxies.clone()));
-    let server = Server::start(doors, &listening, &traffic, HEAD);
+    let server = Server::start(doors, &listening, HEAD);
     info!(url = listening.url, data_dir = %config.data_dir.display(), "listening");
     let grace = Duration::from_secs(config.shutdown_grace_s);
     Ok(Running { listening, ready: app.ready.clone(), app, server, grace, _lock: lock })
@@ -174,6 +173,7 @@ fn listening(config: &Config, addr: SocketAddr, tls: Option<SocketAddr>) -> List
         apps_domain: config.apps_domain.clone().unwrap_or_else(|| format!("localhost:{port}")),
         preview_domain: config.preview_domain.clone().unwrap_or_else(|| format!("preview.localhost:{port}")),
         own: Own::default(),
+        traffic: Traffic::new(TrafficLimits::new(open_files(), config.trusted_proxies.clone())),
         stopping: CancellationToken::new(),
         cancelled: CancellationToken::new(),
     }
@@ -202,10 +202,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(doors: Vec<Door>, listening: &Listening, traffic: &Traffic, head: Duration) -> Self {
+    fn start(doors: Vec<Door>, listening: &Listening, head: Duration) -> Self {
         let connections = TaskTracker::new();
-        let begin =
-            |door| tokio::spawn(accept(door, connections.clone(), listening.clone(), traffic.clone(), head));
+        let begin = |door| tokio::spawn(accept(door, connections.clone(), listening.clone(), head));
         Self { accepting: doors.into_iter().map(begin).collect(), connections }
     }
 
@@ -228,13 +227,7 @@ impl Server {
     }
 }
 
-async fn accept(
-    door: Door,
-    connections: TaskTracker,
-    listening: Listening,
-    traffic: Traffic,
-    head: Duration,
-) {
+async fn accept(door: Door, connections: TaskTracker, listening: Listening, head: Duration) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -243,7 +236,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(counted) = traffic.accept(peer, &listening.own) else {
+                let Some(counted) = listening.traffic.accept(peer, &listening.own) else {
                     tracing::debug!(%peer, "there are too many connections");
                     continue;
                 };

@@ -33,8 +33,7 @@ async fn slow_with(head: Duration) -> Slow {
     let listener = TcpListener::from_std(listener).unwrap();
     let listening = listening(&Config::default(), addr, None);
     let door = Door { listener, answering: Arc::new(move |_| Box::pin(handler())), tls: None };
-    let traffic = Traffic::new(TrafficLimits::new(1_024, kernel::Networks::default()));
-    let server = Server::start(vec![door], &listening, &traffic, head);
+    let server = Server::start(vec![door], &listening, head);
     Slow { server, listening, entered, release }
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod pace;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,6 +69,13 @@ impl TrafficLimits {
 #[derive(Clone)]
 pub struct Traffic(Arc<Inner>);
 
+impl fmt::Debug for Traffic {
+    /// Nothing of who is connected.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Traffic")
+    }
+}
+
 struct Inner {
     limits: TrafficLimits,
     counts: Mutex<Counts>,
@@ -77,6 +85,30 @@ struct Inner {
 struct Counts {
     all: Count,
     peers: HashMap<IpAddr, Count>,
+    refused: Refused,
+}
+
+/// What there was no room for.
+#[derive(Debug, Default, Clone, Copy)]
+struct Refused {
+    connections: u64,
+    requests: u64,
+    answers: u64,
+}
+
+/// How much traffic there is, for whoever runs the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Connections that are open.
+    pub connections: u64,
+    /// Answers that are not read to their end.
+    pub answers: u64,
+    /// Connections that were not taken in.
+    pub refused_connections: u64,
+    /// Requests that were not begun.
+    pub refused_requests: u64,
+    /// Answers that were not given.
+    pub refused_answers: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -149,6 +181,19 @@ impl Traffic {
         self.admit(from.ip())
     }
 
+    /// Counts all of it.
+    pub fn census(&self) -> Census {
+        let counts = self.counts();
+        let Counts { all, refused, .. } = &*counts;
+        Census {
+            connections: all.connections as u64,
+            answers: all.answers as u64,
+            refused_connections: refused.connections,
+            refused_requests: refused.requests,
+            refused_answers: refused.answers,
+        }
+    }
+
     fn counted(&self, peer: IpAddr) -> Counted {
         Counted(Arc::new(One { traffic: self.clone(), peer, readers: Arc::default() }))
     }
@@ -159,6 +204,7 @@ impl Traffic {
         let of_peer = counts.peers.get(&peer).copied().unwrap_or_default().connections;
         let is_free = of_peer < limits.connections_of_peer || limits.proxies.have(peer);
         if counts.all.connections >= limits.connections || !is_free {
+            counts.refused.connections += 1;
             return None;
         }
         counts.all.connections += 1;
@@ -191,6 +237,7 @@ impl Counted {
         let mut counts = self.0.traffic.counts();
         let count = counts.peers.get_mut(&self.0.peer)?;
         if count.requests >= inner.limits.requests_of_peer && !inner.limits.proxies.have(self.0.peer) {
+            counts.refused.requests += 1;
             return None;
         }
         count.requests += 1;
@@ -217,7 +264,10 @@ impl Counted {
         }
         // A stream has little in memory at once, and may have a file open.
         let bytes = HttpBody::size_hint(response.body()).exact().unwrap_or_default();
-        let held = self.hold(bytes, 1)?;
+        let Some(held) = self.hold(bytes, 1) else {
+            self.0.traffic.counts().refused.answers += 1;
+            return None;
+        };
         let readers = Arc::clone(&self.0.readers);
         Some(response.map(|body| Body::new(Answering::new(body, held, readers))))
     }
@@ -333,6 +383,8 @@ mod tests {
         drop((of_one_subscriber, others));
         let proxied: Vec<_> = (0..3).map(|_| admit("10.0.0.9").unwrap()).collect();
         assert!(admit("10.0.0.9").is_none());
+        let Census { connections, refused_connections, .. } = traffic.census();
+        assert_eq!((connections, refused_connections), (5, 4));
         drop((first, proxied));
         let counts = traffic.counts();
         assert_eq!((counts.all.connections, counts.peers.len()), (0, 0));
@@ -354,6 +406,7 @@ mod tests {
         let body = axum::body::to_bytes(other.into_body(), 1_000).await.unwrap();
         assert_eq!(body.len(), 90);
         assert!(answer(&slow, 1_000).is_some(), "one alone is as large as it is");
+        assert_eq!((traffic.census().answers, traffic.census().refused_answers), (0, 1));
         let counts = traffic.counts();
         assert_eq!((counts.all.waiting, counts.all.answers), (0, 0));
     }
@@ -393,6 +446,7 @@ mod tests {
         let counted = traffic.accept(from(1), &own).unwrap();
         let first = [counted.begin().unwrap(), counted.begin().unwrap()];
         assert!(counted.begin().is_none());
+        assert_eq!(traffic.census().refused_requests, 1);
         let _second = traffic.accept(from(2), &own).unwrap();
         assert!(traffic.accept(from(3), &own).is_none(), "two connections are all it may have");
         let ours = own.is(from(3));

@@ -2,8 +2,8 @@
 
 mod https;
 mod models;
+mod opening;
 
-use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -22,11 +22,11 @@ use capabilities::releases::Releases;
 use capabilities::rows::{LiveApps, Rows};
 use capabilities::snapshots::{Attic, Backups, SnapshotLimits, Snapshots};
 use capabilities::storage::{Contents, LinkKeys, S3, Storage, StorageLimits};
-use control::{Control, ControlConfig, OpenError, RateLimit, RateLimits};
+use control::{Control, ControlConfig, RateLimit, RateLimits};
 use edge::{Data, Edge, FunctionDoor, Hosts};
 use functions::{Artifacts, Functions, Host};
 use hands::Journal;
-use kernel::{Code, EnvId, Error, Result, Secret};
+use kernel::{Code, Error, Result, Secret};
 use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
 use mcp_server::bridge::Bridge;
@@ -48,15 +48,18 @@ use crate::apps::Residents;
 use crate::clock::{Bell, Clock};
 use crate::config::Config;
 use crate::events::Messenger;
+use crate::health::Health;
 use crate::live_check::Dialer;
+use crate::metrics::{Meters, Shown};
 use crate::oauth::{self, Door};
 use crate::proxies::Proxies;
 use crate::serve::Answering;
-use crate::traffic::Own;
-use crate::{sandboxes, upkeep};
+use crate::traffic::{Own, Traffic};
+use crate::{health, metrics, sandboxes, upkeep};
 
 use https::Dispatch;
 pub use https::Https;
+use opening::{closed, known_to_a_control_plane, unusable};
 
 /// How long realtime connections get to say that they end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -74,6 +77,8 @@ pub struct Listening {
     pub apps_domain: String,
     /// The connections that the platform makes to itself.
     pub own: Own,
+    /// The connections, and what is on them.
+    pub traffic: Traffic,
     /// The domain that previews of sandboxes stand before.
     pub preview_domain: String,
     /// Cancelled when the program is told to stop: streams that wait for news end.
@@ -133,6 +138,7 @@ impl App {
 /// # Errors
 /// Whatever an engine refuses.
 pub async fn build(config: &Config, listening: &Listening, starter: Option<Starter>) -> Result<App> {
+    let meters = Arc::new(Meters::new().map_err(Error::internal)?);
     let environments_dir = config.data_dir.join("envs");
     known_to_a_control_plane(config, &environments_dir)?;
     let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;
@@ -230,6 +236,10 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
         urls,
         lives: Lives::default(),
         environments_dir,
+        called: {
+            let meters = Arc::clone(&meters);
+            Arc::new(move |tool, error, took| meters.called(tool, error, took))
+        },
     });
     platform.recover().await?;
     let every = Duration::from_secs(config.environments.upkeep_s.max(1));
@@ -245,8 +255,9 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     let dispatch = Dispatch {
         hosts,
         proxies: Proxies(config.trusted_proxies.clone()),
+        platform: platform_router(config, listening, &platform, (&meters, &edge))?,
         edge,
-        platform: platform_router(config, listening, &platform)?,
+        meters,
         url: listening.url.clone(),
         services: Arc::clone(&platform),
         challenges: challenges.unwrap_or_default(),
@@ -267,7 +278,12 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     })
 }
 
-fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platform>) -> Result<Router> {
+fn platform_router(
+    config: &Config,
+    listening: &Listening,
+    platform: &Arc<Platform>,
+    (meters, edge): (&Arc<Meters>, &Edge),
+) -> Result<Router> {
     let gate = platform.control.clone();
     let mut doors = Doors::new(Arc::new(tools::registry()), Arc::clone(platform), gate);
     doors.guard = Guard::loopback().with_url(&listening.url.parse().map_err(Error::internal)?);
@@ -282,8 +298,26 @@ fn platform_router(config: &Config, listening: &Listening, platform: &Arc<Platfo
     };
     let (control, outbound) =
         (Arc::clone(&platform.control), Outbound::new(config.outbound.private.clone())?);
+    let health = Health {
+        platform: Arc::clone(platform),
+        data_dir: config.data_dir.clone(),
+        control_file: config.database.url.is_none().then(|| config.data_dir.join("control.db")),
+        stopping: listening.stopping.clone(),
+    };
+    let api = Api::new(Arc::clone(&doors));
+    let shown = Shown {
+        meters: Arc::clone(meters),
+        platform: Arc::clone(platform),
+        edge: edge.clone(),
+        traffic: listening.traffic.clone(),
+        health: health.clone(),
+        api: api.clone(),
+        token: config.metrics.token.0.clone(),
+    };
     Ok(mcp_server::router(Arc::clone(&doors), options)
-        .merge(oauth::router(Door::new(Api::new(Arc::clone(&doors)), control, &config.oauth, outbound)))
+        .merge(oauth::router(Door::new(api, control, &config.oauth, outbound)))
+        .merge(health::router(health))
+        .merge(metrics::router(shown))
         .merge(api::router(doors))
         .fallback(problem::unknown_route))
 }
@@ -450,49 +484,4 @@ pub fn local(addr: SocketAddr) -> SocketAddr {
         std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
     };
     SocketAddr::new(ip, addr.port())
-}
-
-/// That a control database which is gone is not made anew over the environments it knew: nobody would reach them.
-fn known_to_a_control_plane(config: &Config, environments_dir: &Path) -> Result<()> {
-    let file = config.data_dir.join("control.db");
-    if config.database.url.is_some() || std::fs::metadata(&file).is_ok_and(|found| found.len() > 0) {
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(environments_dir).into_iter().flatten().flatten();
-    let is_environment = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<EnvId>().is_ok());
-    match entries.filter(|entry| is_environment(&entry.file_name())).count() {
-        0 => Ok(()),
-        known => Err(Error::new(
-            Code::Unavailable,
-            format!(
-                "the control database {} is missing or empty, and {} holds {known} environments that it knew",
-                file.display(),
-                environments_dir.display()
-            ),
-        )
-        .hint("restore it from a backup, or start anew in another directory with --data-dir")),
-    }
-}
-
-fn closed(error: OpenError) -> Error {
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some errors say their cause themselves.
-        if !message.ends_with(&words) {
-            message.push_str(&format!(": {words}"));
-        }
-        cause = error.source();
-    }
-    let closed = Error::new(Code::Unavailable, message);
-    match error.hint() {
-        Some(hint) => closed.hint(hint),
-        None => closed,
-    }
-}
-
-fn unusable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(Code::Unavailable, format!("the data directory cannot be used: {}: {error}", path.display()))
-        .hint("check its owner and the space on its disk")
 }

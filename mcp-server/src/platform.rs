@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use capabilities::auth::Auth;
 use capabilities::database::{self, Databases};
@@ -16,7 +17,7 @@ use control::{Control, EnvState, Environment, Environments, NewEnvironment, Secr
 use functions::Functions;
 use futures::future::BoxFuture;
 use hands::{Full, Hand, Hands, Visibility};
-use kernel::{Caller, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
+use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use models::Models;
 use sandbox::preview::Labels;
 use store::Workspace;
@@ -68,7 +69,12 @@ pub struct Platform {
     pub lives: Lives,
     /// Below it, each environment has its directory.
     pub environments_dir: PathBuf,
+    /// Is told of each call of a tool.
+    pub called: Called,
 }
+
+/// Is told which tool was called, what it was refused with where it was, and how long that took. It must not block.
+pub type Called = Arc<dyn Fn(&'static str, Option<Code>, Duration) + Send + Sync>;
 
 /// Where a port of a sandbox is shown.
 pub struct Shown {
@@ -424,6 +430,10 @@ impl Host for Platform {
 
     fn digest_key(&self) -> &[u8; 32] {
         self.control.digest_key()
+    }
+
+    fn called(&self, tool: &'static str, error: Option<Code>, took: Duration) {
+        (self.called)(tool, error, took);
     }
 
     fn revoked<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, ()> {

@@ -124,6 +124,12 @@ fn state(steading: &Steading) -> Value {
     })
 }
 
+/// Whether it is ready, and what is not.
+fn readiness(steading: &Steading) -> (u16, Value) {
+    let answer = Request::get(&format!("{}/readyz", steading.ready().url)).send().unwrap();
+    (answer.status, answer.json().unwrap()["not_ready"].clone())
+}
+
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
     let mut small = Small::start();
@@ -135,9 +141,17 @@ fn a_full_disk_is_said_and_loses_nothing() {
     client.output("app_apply", &json!({ "manifest": manifest })).unwrap();
     client.output("db_execute", &json!({ "sql": "INSERT INTO notes (title) VALUES ('kept')" })).unwrap();
     let before = state(small.steading());
+    assert_eq!(readiness(small.steading()), (200, Value::Null));
     small.fill();
     let client = small.steading().client();
     assert_eq!(state(small.steading()), before);
+    if let Limit::Disk(_) = small.limit {
+        let (status, lacking) = readiness(small.steading());
+        assert_eq!(
+            (status, &lacking[0]["part"], lacking.as_array().map(Vec::len)),
+            (503, &json!("disk"), Some(1))
+        );
+    }
 
     let large = "x".repeat(LARGE);
     let next = json!({
@@ -200,6 +214,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     small.make_room();
     let client = small.steading().client();
     assert_eq!(state(small.steading()), before);
+    assert_eq!(readiness(small.steading()), (200, Value::Null));
     if let Limit::Disk(_) = small.limit {
         // More often than there are connections, so that each has its turn.
         for n in 0..20 {

@@ -141,9 +141,8 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
     Some(match (method, route) {
         // Each tool has its own row in `inputs`.
         ("post", tool) if tool.starts_with("/v1/tools/") => vec![],
-        ("get", "/v1/tools" | "/v1/schemas/manifest" | "/oauth/jwks.json" | "/healthz" | "/readyz") => {
-            plain(route)
-        }
+        ("get", "/v1/tools" | "/v1/schemas/manifest" | "/oauth/jwks.json") => plain(route),
+        ("get", "/healthz" | "/readyz") => plain(route),
         // They ask for no credential and look nobody up; the page has another tag each time.
         (_, "/.well-known/oauth-protected-resource/mcp/{env}") => plain(&route.replace("{env}", "a")),
         ("get", "/oauth/device") => vec![],
@@ -220,16 +219,12 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             .collect(),
         ("get" | "delete", "/v1/budgets/{budget}") => plain(&format!("/v1/budgets/{}", t.budget)),
         ("put", "/v1/budgets/{budget}") => with(&format!("/v1/budgets/{}", t.budget), json!({ "most": 0 })),
-        // Of nobody's.
-        ("get", "/v1/audit/key") => plain(route),
+        // Of nobody's, or the caller's own.
+        ("get", "/v1/audit/key" | "/v1/prices" | "/v1/sandboxes") => plain(route),
         // What it says of the caller's own tenant grows with each question; an export is of no one environment.
-        ("get", "/v1/audit" | "/v1/audit/export") => {
+        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/usage") => {
             [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
         }
-        ("get", "/v1/usage") => {
-            [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
-        }
-        ("get", "/v1/prices") => plain(route),
         ("put", "/v1/prices") => with(route, json!({ "model": t.slug, "input": 1, "output": 1 })),
         ("post", "/v1/keys/{key}/rotate") => with(&format!("/v1/keys/{}/rotate", t.key_id), json!({})),
         ("get", "/v1/credentials") => plain(&format!("/v1/credentials?cursor={}", t.key_id)),
@@ -238,9 +233,9 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             .flat_map(|env| with(route, json!({ "env": env, "scopes": ["db:read"], "expires_in": 60 })))
             .collect(),
         ("delete", "/v1/credentials/{credential}") => plain(&format!("/v1/credentials/{}", t.key_id)),
-        // The operator's alone.
-        ("get", "/v1/signing-keys") | ("post", "/v1/signing-keys/rotate") => plain(route),
-        ("get", "/v1/sandboxes") => plain(route),
+        // The operator's alone: nobody's programs name anybody.
+        ("get", "/v1/signing-keys" | "/metrics") | ("post", "/v1/signing-keys/rotate") => plain(route),
+        ("get" | "put", "/v1/runner") => plain(route),
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
         (_, route) if route.starts_with("/v1/sandboxes/{sandbox}") => {
@@ -279,8 +274,6 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
                 _ => return None,
             }
         }
-        // The operator's alone: nobody's programs name anybody.
-        ("get" | "put", "/v1/runner") => plain(route),
         ("get", "/v1/tenants") => plain(&format!("/v1/tenants?cursor={}", t.tenant_id)),
         ("post", "/v1/tenants") => with(route, json!({ "slug": t.tenant })),
         ("get" | "delete", "/v1/tenants/{tenant}") => plain(&format!("/v1/tenants/{}", t.tenant_id)),

@@ -362,12 +362,9 @@ impl Control {
     /// # Errors
     /// `unavailable` where it does not.
     pub async fn ping(&self) -> Result<()> {
-        match self.store.settings().get(FINGERPRINT).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(Error::new(Code::Unavailable, "the control database does not answer").source(error))
-            }
-        }
+        self.store.ping().await.map_err(|error| {
+            Error::new(Code::Unavailable, "the control database does not answer").source(error)
+        })
     }
 
     /// Writes what is still to be written and closes the database. Calls that come later fail.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,20 @@ struct Desk {
     arrived: Notify,
     /// It should be written now.
     urgent: Notify,
+    /// Records of reads that had no room, and commits that failed, since the start.
+    dropped: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// How the records of calls fare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Records that are not written yet.
+    pub waiting: u64,
+    /// Records of reads that were dropped, since the start: they came faster than the disk takes them.
+    pub dropped: u64,
+    /// How often records could not be written, since the start.
+    pub failures: u64,
 }
 
 #[derive(Default)]
@@ -62,9 +77,21 @@ impl Ledger {
             waiting: Mutex::new(Waiting::default()),
             arrived: Notify::new(),
             urgent: Notify::new(),
+            dropped: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
         });
         let writer = tokio::spawn(write(store, key, Arc::clone(&desk)));
         Self { desk, writer: Mutex::new(Some(writer)) }
+    }
+
+    /// How the records fare.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let desk = &self.desk;
+        let waiting = desk.lock();
+        let waiting = (waiting.reads.len() + waiting.changes.len()) as u64;
+        let [dropped, failures] = [&desk.dropped, &desk.failures].map(|it| it.load(Ordering::Relaxed));
+        Backlog { waiting, dropped, failures }
     }
 
     /// Writes everything that was recorded before.
@@ -128,6 +155,7 @@ impl Desk {
         if waiting.reads.len() == MAX_READS || waiting.closing {
             waiting.reads.pop_front();
             waiting.dropped += 1;
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         waiting.reads.push_back(call);
         let length = waiting.reads.len();
@@ -183,14 +211,17 @@ async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
             let closing = waiting.closing;
             (std::mem::replace(&mut *waiting, Waiting { closing, ..Waiting::default() }), closing)
         };
-        commit(&store, &key, batch, &mut uses).await;
+        if !commit(&store, &key, batch, &mut uses).await {
+            desk.failures.fetch_add(1, Ordering::Relaxed);
+        }
         if closing {
             return;
         }
     }
 }
 
-async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) {
+/// Whether it was written.
+async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) -> bool {
     let mut calls = batch.changes;
     calls.extend(batch.reads);
     let mut written = true;
@@ -225,6 +256,7 @@ async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMa
         // Who waited may have gone.
         let _ = promise.send(written);
     }
+    written
 }
 
 /// The keys whose last noted use is a while ago.

@@ -40,7 +40,7 @@ pub use credentials::Revocations;
 pub use environments::{Created, Environments, Making, NewEnvironment};
 pub use error::OpenError;
 pub use keys::{Keys, NewKey, NewKeyMade};
-pub use ledger::Ledger;
+pub use ledger::{Backlog, Ledger};
 pub use limits::Limits;
 pub use names::{DomainPlace, Place};
 pub use replays::Replays;

@@ -1,6 +1,7 @@
 //! How many calls pass.
 
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock};
@@ -26,6 +27,8 @@ struct Policy<K: Clone + Eq + Hash> {
     scope: LimitScope,
     limit: RateLimit,
     cells: Cells<K>,
+    /// How many calls did not pass.
+    refused: AtomicU64,
 }
 
 impl Limits {
@@ -45,6 +48,12 @@ impl Limits {
             (self.tokens.scope, self.tokens.limit),
             (self.tenants.scope, self.tenants.limit),
         ]
+    }
+
+    /// How many calls did not pass, by the limit that held them up.
+    #[must_use]
+    pub fn refused(&self) -> [(LimitScope, u64); 3] {
+        [self.keys.refused(), self.tokens.refused(), self.tenants.refused()]
     }
 
     /// Forgets who has not called for a while.
@@ -74,11 +83,17 @@ impl tool::Limiter for Limits {
 impl<K: Clone + Eq + Hash> Policy<K> {
     fn new(scope: LimitScope, limit: RateLimit) -> Self {
         let quota = Quota::per_second(limit.per_second).allow_burst(limit.burst);
-        Self { scope, limit, cells: RateLimiter::dashmap_with_clock(quota, MonotonicClock) }
+        let cells = RateLimiter::dashmap_with_clock(quota, MonotonicClock);
+        Self { scope, limit, cells, refused: AtomicU64::new(0) }
+    }
+
+    fn refused(&self) -> (LimitScope, u64) {
+        (self.scope, self.refused.load(Ordering::Relaxed))
     }
 
     fn admit(&self, who: K) -> Result<()> {
         let Err(until) = self.cells.check_key(&who) else { return Ok(()) };
+        self.refused.fetch_add(1, Ordering::Relaxed);
         let wait = until.wait_time_from(MonotonicClock.now()).max(Duration::from_millis(1));
         let burst = u64::from(self.limit.burst.get());
         let name = self.scope.as_str();

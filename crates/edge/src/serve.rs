@@ -1,6 +1,7 @@
 //! Answering a request for an app: which release, which file, which part of it, in which form.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody as _};
@@ -50,6 +51,8 @@ pub struct Edge {
     pub(crate) logs: Logs,
     pub(crate) gate: Arc<Gate>,
     pub(crate) functions: Option<Arc<FunctionDoor>>,
+    /// How many sockets are open to functions.
+    pub(crate) sockets: Arc<AtomicUsize>,
 }
 
 /// The release that a host shows.
@@ -87,7 +90,13 @@ impl Edge {
     #[must_use]
     pub fn new(apps: Arc<dyn Apps>, blobs: Blobs, data: Data, logs: Logs) -> Self {
         let (contents, gate) = (Arc::new(Contents::new(blobs)), Arc::new(Gate::new()));
-        Self { apps, contents, data, logs, gate, functions: None }
+        Self { apps, contents, data, logs, gate, functions: None, sockets: Arc::default() }
+    }
+
+    /// How many sockets are open to functions.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
     }
 
     /// The same with the functions of all apps.

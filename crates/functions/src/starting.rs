@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capabilities::functions::Runs;
 use kernel::{Env, Secret};
@@ -32,7 +32,9 @@ impl Inner {
     pub async fn start(self: &Arc<Self>, beginning: Beginning, room: Room) {
         let flights = Arc::new(Flights::default());
         let fleet = Arc::clone(beginning.fleet());
+        let since = Instant::now();
         let begun = timeout(LONGEST, self.instance(&fleet, &flights)).await.unwrap_or(Err(Error::Silent));
+        self.counts.start(&begun, since.elapsed());
         if let Err(error) = &begun {
             let called = &fleet.called;
             let line = crate::Line::said(crate::Level::Error, error.said_of(called.function.kind()));

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::answered::Answered;
 use crate::artifacts::Artifacts;
 use crate::build::Registry;
+use crate::census::Counts;
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Lease, Place};
 use crate::host::{Asking, Called, Flight, Host};
@@ -93,7 +94,7 @@ pub(crate) struct Inner {
     pub limits: FunctionsLimits,
     fleets: Mutex<HashMap<Key, Arc<Fleet>>>,
     pub known: Known,
-    rooms: Arc<Rooms>,
+    pub rooms: Arc<Rooms>,
     /// How fast the functions of an environment ask the platform.
     pub paces: Mutex<HashMap<EnvId, Arc<Mutex<Pace>>>>,
     pub workshops: Workshops,
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     pub kept: Mutex<HashMap<EnvId, Vec<Called>>>,
     /// How often something has changed that processes of an environment were given.
     changes: Mutex<HashMap<EnvId, u64>>,
+    pub counts: Counts,
 }
 
 /// What runs as one: the same files with the same variables, secrets and limits.
@@ -168,17 +170,14 @@ impl Functions {
             registry,
             kept: Mutex::default(),
             changes,
+            counts: Counts::default(),
         });
         tokio::spawn(crate::upkeep::look_after(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
 
-    /// Asks a function. A process is started where none has room; the answer is there when it begins.
-    ///
-    /// # Errors
-    /// [`Error::Failed`] and the like where it does not start, [`Error::Busy`], [`Error::Crashes`], [`Error::Late`];
-    /// [`Error::Gone`] where its process ends meanwhile.
-    pub async fn ask(&self, called: &Called, mut asking: Asking) -> Result<Reply> {
+    /// What [`Functions::ask`] comes to.
+    pub(crate) async fn asked(&self, called: &Called, mut asking: Asking) -> Result<Reply> {
         let own = called.function.limits().timeout;
         let within = asking.within.map_or(own, |within| within.min(own));
         strip(asking.request.headers_mut());
@@ -368,12 +367,6 @@ impl Functions {
         self.0.paces.lock().unwrap_or_else(PoisonError::into_inner).remove(&env);
         self.0.forget_workshop(env).await;
         outcome.and(self.0.artifacts.forget_all(env).await)
-    }
-
-    /// Processes that there are or are being started, of all environments.
-    #[must_use]
-    pub fn processes(&self) -> usize {
-        self.0.rooms.taken()
     }
 }
 

@@ -219,6 +219,11 @@ impl Awake {
         self.ending.load(Ordering::SeqCst)
     }
 
+    /// How many connections visitors have into it.
+    pub fn visits(&self) -> usize {
+        self.visits.load(Ordering::SeqCst)
+    }
+
     /// Whether nothing runs in it.
     pub async fn is_empty(&self) -> bool {
         self.processes().await.is_some_and(|there| there <= OWN)

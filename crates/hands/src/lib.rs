@@ -8,6 +8,7 @@
 mod allowed;
 mod archiving;
 mod awake;
+mod census;
 mod crowd;
 mod demands;
 mod freezing;
@@ -41,6 +42,7 @@ use tracing::Instrument as _;
 
 pub use allowed::Allowed;
 pub use awake::{Hand, Visit};
+pub use census::Census;
 pub use demands::Demands;
 pub use keeping::{Keeping, place_of};
 pub use limits::HandsLimits;
@@ -52,6 +54,7 @@ pub use showing::Visibility;
 pub use status::{AwakeStatus, State, Status, Wanted};
 
 use awake::Slot;
+use census::Starts;
 use turns::Turns;
 
 /// How many workspaces are weighed at once.
@@ -108,6 +111,7 @@ struct Inner {
     tokens: Arc<Tokens>,
     /// Whose tools runs call.
     platform: RwLock<Option<Arc<dyn Platform>>>,
+    starts: Starts,
 }
 
 impl Hands {
@@ -141,6 +145,7 @@ impl Hands {
             has_gvisor: OnceCell::new(),
             tokens,
             platform,
+            starts: Starts::default(),
         })))
     }
 

@@ -104,10 +104,12 @@ impl Hands {
             }
             None => None,
         };
-        inner.take_place(&slot, workspace.tenant).await?;
+        let placed = inner.take_place(&slot, workspace.tenant).await;
+        placed.inspect_err(|_| inner.starts.without_place())?;
         let version = inner.local.newest();
         match inner.make(workspace, isolation).await {
             Ok(awake) => {
+                inner.starts.made();
                 let hand = Hand::new(&awake);
                 if workspace.frozen.is_some() {
                     slot.begins_with(begins_with);
@@ -124,6 +126,7 @@ impl Hands {
                 Ok(hand)
             }
             Err(error) => {
+                inner.starts.failed();
                 slot.note(None);
                 // Whatever there is of it is nobody's.
                 if let Err(error) = inner.local.destroy(workspace.sandbox).await {

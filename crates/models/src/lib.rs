@@ -24,6 +24,7 @@
 mod answers;
 mod asking;
 mod budgets;
+mod census;
 mod cover;
 mod prices;
 mod provider;
@@ -53,6 +54,7 @@ use crate::provider::Provider;
 use crate::purse::Purse;
 
 pub use budgets::{Budgets, NewBudget, PAGE as BUDGETS};
+pub use census::Census;
 pub use prices::{NewPrice, PAGE as PRICES, Prices};
 
 /// The largest request to a model, in bytes.

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 
+use crate::census::Counts;
 use crate::{Spent, Tokens, prices, refusal};
 
 /// For how long a process is taken to be alive that does not say so again.
@@ -54,6 +55,7 @@ pub(crate) struct Purse {
     under_way: Mutex<HashMap<ModelCallId, EnvId>>,
     writing: Arc<Semaphore>,
     turns: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    pub counts: Counts,
 }
 
 /// What hears of a call that is over.
@@ -106,6 +108,7 @@ impl Purse {
             under_way: Mutex::default(),
             writing: Arc::new(Semaphore::new(WRITING)),
             turns: Mutex::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -139,8 +142,14 @@ impl Purse {
                     let ended = Some(Under { call, at, tokens, price, told });
                     Ok(Reserved { begun: false, ended })
                 }
-                Ok(store::Reserved::Refused(lacking)) => Err(refusal::refusal(&lacking, &aside, at)),
-                Ok(store::Reserved::Unpriced(limit)) => Err(refusal::unpriced(&limit, &wanted.model)),
+                Ok(store::Reserved::Refused(lacking)) => {
+                    purse.counts.refused();
+                    Err(refusal::refusal(&lacking, &aside, at))
+                }
+                Ok(store::Reserved::Unpriced(limit)) => {
+                    purse.counts.refused();
+                    Err(refusal::unpriced(&limit, &wanted.model))
+                }
                 Err(error) => {
                     // Perhaps it is written, and this process has not heard so.
                     purse.tasks.spawn(async move { call.noted(Ended::Unused).await });
@@ -318,6 +327,7 @@ impl Under {
         let said = match end {
             End::Unused => {
                 self.call.noted(Ended::Unused).await;
+                self.call.purse.counts.unused();
                 return;
             }
             End::Used(said) => said,
@@ -343,7 +353,9 @@ impl Under {
             }
         };
         let (tokens, micro) = (said.unwrap_or(self.tokens), settled.and_then(|it| it.micro));
-        (self.told)(Spent { tokens, said: said.is_some(), micro, warnings });
+        let spent = Spent { tokens, said: said.is_some(), micro, warnings };
+        purse.counts.used(&spent);
+        (self.told)(spent);
     }
 }
 

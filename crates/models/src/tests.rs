@@ -152,6 +152,7 @@ async fn an_answer_counts_as_the_provider_says() {
     assert_eq!(value["choices"][0]["message"]["content"], "hello");
     assert_eq!(ground.today().await, Spending { calls: 1, tokens: 12, ..Spending::default() });
     assert_eq!(ground.spent(), [(7, 5, true)]);
+    assert_eq!(ground.models.census(), Census { said: 1, prompt: 7, completion: 5, ..Census::default() });
     let [asked] = &provider.questions()[..] else { panic!("not one") };
     assert!(asked.head.starts_with("POST /v1/chat/completions "), "{}", asked.head);
     assert!(asked.head.contains(&format!("authorization: Bearer {KEY}")), "{}", asked.head);
@@ -218,6 +219,7 @@ async fn nobody_is_sent_elsewhere_with_the_key() {
     let ground = Ground::new(&provider, 1_000).await;
     assert_eq!(ground.refused(json!({})).await.status(), 502);
     assert_eq!((provider.questions().len(), other.questions().len()), (1, 0));
+    assert_eq!(ground.models.census(), Census { unused: 1, ..Census::default() });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,6 +228,8 @@ async fn who_waits_in_vain_or_goes_has_used_what_was_set_aside() {
     let ground = Ground::new(&provider, 1_000).await;
     assert_eq!(ground.refused(json!({})).await.code(), Code::Timeout);
     assert!(matches!(ground.spent()[..], [(_, 100, false)]));
+    let census = ground.models.census();
+    assert_eq!((census.estimated, census.said, census.completion), (1, 0, 100));
     let asked = tokio::time::timeout(Duration::from_millis(100), ground.ask(json!({}))).await;
     assert!(asked.is_err(), "it is not answered");
     let gone = || (provider.left() == 2 && ground.spent().len() == 2).then_some(());
@@ -312,6 +316,8 @@ async fn of_many_at_once_on_a_small_rest_nobody_uses_more_than_there_is() {
     assert!(made >= 5 && made == provider.questions().len(), "{made}");
     let error = ground.refused(json!({ "max_tokens": 2_000 })).await;
     assert_eq!((error.code(), error.pointer()), (Code::BudgetExceeded, Some("/max_tokens")));
+    let census = ground.models.census();
+    assert_eq!((census.said, census.refused), (made as u64, 64 - made as u64 + 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

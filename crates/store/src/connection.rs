@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kernel::Secret;
@@ -58,6 +59,33 @@ pub struct Store {
     engine: Engine,
     /// SQLite has one writer and waits for it by polling; waiting here is fair and wakes at once.
     writer: Arc<Semaphore>,
+    failures: Failures,
+}
+
+/// How often the database did not take a change, or did not answer whether it is there.
+#[derive(Debug, Clone, Default)]
+struct Failures(Arc<AtomicU64>);
+
+impl Failures {
+    fn count<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_err() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+/// The connections to the control database, and how it has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Those that are open and lie idle.
+    pub idle: u64,
+    /// Those that somebody uses.
+    pub used: u64,
+    /// As many as there may be.
+    pub most: u64,
+    /// Changes that could not begin or be committed, and times that it did not answer whether it is there.
+    pub failures: u64,
 }
 
 impl Store {
@@ -102,7 +130,8 @@ impl Store {
             }
         };
         let pool = pool.acquire_timeout(ACQUIRE_LIMIT).connect_lazy_with(options);
-        let store = Self { pool, engine, writer: Arc::new(Semaphore::new(1)) };
+        let (writer, failures) = (Arc::new(Semaphore::new(1)), Failures::default());
+        let store = Self { pool, engine, writer, failures };
         migrations::apply(&store).await?;
         Ok(store)
     }
@@ -110,6 +139,25 @@ impl Store {
     /// Ends every connection; on SQLite the log is folded into the file.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// Its connections.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let idle = self.pool.num_idle() as u64;
+        let failures = self.failures.0.load(Ordering::Relaxed);
+        // Asked for one after the other, while others take and give back.
+        let used = u64::from(self.pool.size()).saturating_sub(idle);
+        Connections { idle, used, most: self.pool.options().get_max_connections().into(), failures }
+    }
+
+    /// Whether the database answers, with something of its own.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn ping(&self) -> Result<()> {
+        let asked = sqlx::query("SELECT name FROM settings LIMIT 1").fetch_optional(&self.pool).await;
+        Ok(self.failures.count(asked).map(drop)?)
     }
 
     /// The tenants.
@@ -261,15 +309,16 @@ impl Store {
     /// Begins a transaction that may write. On SQLite it takes the write lock at once, for one that reads first
     /// cannot be upgraded when another has written meanwhile.
     pub(crate) async fn begin_write(&self) -> Result<Write> {
-        match self.engine {
+        let begun = match self.engine {
             Engine::Sqlite => {
                 let turn = Arc::clone(&self.writer).acquire_owned().await;
                 let turn = turn.map_err(|_| Error::Unreachable(sqlx::Error::PoolClosed))?;
-                let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Write { transaction, _turn: Some(turn) })
+                self.pool.begin_with("BEGIN IMMEDIATE").await.map(|transaction| (transaction, Some(turn)))
             }
-            Engine::Postgres => Ok(Write { transaction: self.pool.begin().await?, _turn: None }),
-        }
+            Engine::Postgres => self.pool.begin().await.map(|transaction| (transaction, None)),
+        };
+        let (transaction, turn) = self.failures.count(begun)?;
+        Ok(Write { transaction, failures: self.failures.clone(), _turn: turn })
     }
 }
 
@@ -277,6 +326,7 @@ impl Store {
 pub(crate) struct Write {
     // Dropped in this order: the next writer's turn comes when this one's connection is rolling back.
     transaction: Transaction<'static, Any>,
+    failures: Failures,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -286,7 +336,7 @@ impl Write {
     }
 
     pub(crate) async fn commit(self) -> Result<()> {
-        Ok(self.transaction.commit().await?)
+        Ok(self.failures.count(self.transaction.commit().await)?)
     }
 }
 

@@ -42,7 +42,7 @@ pub use audit::{
 };
 pub use budgets::{Budget, Budgets, Limit, Setter, Spending, Standing, Unit};
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
-pub use connection::{Location, Store};
+pub use connection::{Connections, Location, Store};
 pub use demands::Demands;
 pub use domains::{Claimed, DomainClaim, Domains, ProvenFor};
 pub use egress::Egress;

@@ -108,6 +108,7 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
     let outcome = admitted(entry, platform, call, input_digest).await;
     record.error = outcome.as_ref().err().map(Error::code);
     record.took = began.elapsed();
+    platform.called(record.tool, record.error, record.took);
     match &outcome {
         Err(error) if error.code() == Code::Internal => tracing::error!(error = error.chain(), "call failed"),
         Err(error) => tracing::debug!(code = error.code().as_str(), error = error.chain(), "call refused"),

@@ -19,6 +19,8 @@ pub trait Host: Send + Sync + 'static {
     fn replays(&self) -> &dyn Replays;
     /// Keys the digests of inputs: without it, a short secret in an input could be guessed from its record.
     fn digest_key(&self) -> &[u8; 32];
+    /// Is told of each call when it ends, also of those that were refused. It must not block.
+    fn called(&self, _tool: &'static str, _error: Option<Code>, _took: Duration) {}
     /// Comes when the caller's credential is revoked, or anything that it stands on; never, where nobody revokes any.
     fn revoked<'a>(&'a self, _caller: &'a Caller) -> BoxFuture<'a, ()> {
         Box::pin(std::future::pending())

@@ -127,6 +127,8 @@ fn write(status: StatusCode, error: &Error, problem: Value, request_id: &str) ->
     }
     if let Some(limit) = error.limit_info() {
         add_limit(headers, limit);
+        let scope = limit.scope;
+        response.extensions_mut().insert(scope);
     }
     response
 }

@@ -19,10 +19,11 @@ const LAYERS: [&[&str]; 6] = [
 const TOOLING: [&str; 3] = ["testkit", "xtask", "conformance-tests"];
 
 /// A library, and the only crates that may name it.
-const FENCES: [(&str, &[&str]); 4] = [
+const FENCES: [(&str, &[&str]); 5] = [
     ("rmcp", &["mcp-server", "agent"]),
     ("axum", &["web", "mcp-server", "edge", "gateway"]),
     ("sqlx", &["store", "capabilities"]),
+    ("prometheus", &["gateway"]),
     ("anyhow", &["hand", "gateway", "testkit", "xtask", "conformance-tests"]),
 ];
 

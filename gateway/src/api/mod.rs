@@ -1,4 +1,4 @@
-//! The platform's routes beside the tools: audit, blobs, budgets, environments, keys, prices, tenants, health, documents.
+//! The platform's routes beside the tools: audit, blobs, budgets, environments, keys, prices, tenants, documents.
 
 mod archives;
 mod audit;
@@ -8,7 +8,6 @@ mod credentials;
 mod demands;
 mod egress;
 mod environments;
-mod health;
 mod home;
 mod keys;
 mod openapi;
@@ -70,7 +69,7 @@ impl FromRef<Api> for Arc<dyn Gate> {
 /// The routes.
 pub fn router(doors: Arc<Doors<Platform>>) -> Router {
     let api = Api(doors);
-    let guarded = Router::new()
+    Router::new()
         .route("/", get(home::page))
         .route("/v1/blobs/{sha256}", put(blobs::put).head(blobs::head))
         .route("/v1/envs", get(environments::list).post(environments::create))
@@ -107,8 +106,8 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/oauth/jwks.json", get(keys::jwks))
         .merge(sandboxes::routes())
         .method_not_allowed_fallback(unknown_method)
-        .route_layer(middleware::from_fn_with_state(api.clone(), guard));
-    guarded.route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(api)
+        .route_layer(middleware::from_fn_with_state(api.clone(), guard))
+        .with_state(api)
 }
 
 async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -305,7 +304,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+/// JSON.
+pub fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 

@@ -341,6 +341,10 @@ fn routes() -> Vec<(&'static str, Value)> {
         ),
         ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
         ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),
+        (
+            "/metrics",
+            json!({ "get": operation("metrics", "What the platform counts, for Prometheus: the operator's", "200") }),
+        ),
     ]
 }
 

@@ -8,7 +8,7 @@ use tool::Doc;
 
 use super::output::pretty;
 use super::{Args, Failure, Output};
-use crate::{api, config};
+use crate::{api, config, metrics};
 
 /// Write the generated files of the repository
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ fn files() -> Vec<(String, String)> {
         ("docs/errors.md".to_owned(), errors()),
         ("docs/tools.md".to_owned(), tools(&docs)),
         ("docs/command-line.md".to_owned(), command_line()),
+        ("docs/metrics.md".to_owned(), metrics::document()),
         ("docs/openapi.json".to_owned(), format!("{}\n", pretty(&api::openapi(docs.iter())))),
     ];
     for doc in &docs {

@@ -242,6 +242,10 @@ const SETTINGS: &[Setting] = settings! {
     /// Its secret, which belongs into the variable STEADING_STORAGE_S3_SECRET_KEY.
     "storage.s3_secret_key" => storage.s3_secret_key;
 
+    /// What Prometheus shows to read /metrics, as a bearer token; it opens nothing else, has 16 characters at least, and
+    /// belongs into the variable STEADING_METRICS_TOKEN. Empty: only the operator's key opens it.
+    "metrics.token" => metrics.token;
+
     /// The least severe lines that are written: "error", "warn", "info", "debug" or "trace".
     "log.level" => log.level;
     /// "text" for people, "json" for machines; to stderr either way.

@@ -97,6 +97,7 @@ impl Default for Config {
                 idle_s: 300,
             },
             model: Model::default(),
+            metrics: Metrics::default(),
             log: Log { level: Level::Info, format: Format::Text },
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
@@ -19,15 +20,18 @@ use mcp_server::auth::Unnamed;
 use mcp_server::platform::Platform;
 use mcp_server::seal::Keeper;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 use super::Listening;
 use crate::config::{AcmeChallenge, Config, TlsMode};
 use crate::hosts::HostOwners;
+use crate::metrics::{Door, Meters};
 use crate::oauth::{self, Bearer};
 use crate::previews;
 use crate::proxies::Proxies;
 use crate::redirect::{self, Redirect};
 use crate::serve::Answering;
+use crate::trace;
 
 /// What HTTPS needs beside the routes.
 pub struct Https {
@@ -151,6 +155,8 @@ pub(super) struct Dispatch {
     /// Whose sandboxes are shown.
     pub services: Arc<Platform>,
     pub challenges: Arc<Challenges>,
+    /// What is counted of requests.
+    pub meters: Arc<Meters>,
     /// Whether browsers are told to come by HTTPS only, except to domains of apps' own.
     pub hsts: bool,
 }
@@ -171,7 +177,17 @@ impl Dispatch {
         })
     }
 
-    async fn answer(&self, mut request: Request) -> Response {
+    async fn answer(&self, request: Request) -> Response {
+        let begun = Instant::now();
+        let host = self.hosts.of(request.uri(), request.headers());
+        let door = Door::of(&host, request.uri().path());
+        let span = trace::span(request.headers());
+        let response = self.answer_at(host, request).instrument(span).await;
+        self.meters.answered(door, &response, begun.elapsed());
+        response
+    }
+
+    async fn answer_at(&self, host: HostKind, mut request: Request) -> Response {
         let mut is_from_proxy = false;
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() {
             let client = SocketAddr::new(self.proxies.client(peer.ip(), request.headers()), peer.port());
@@ -190,7 +206,6 @@ impl Dispatch {
         {
             return answer;
         }
-        let host = self.hosts.of(request.uri(), request.headers());
         // A browser would keep it for every port of this machine, those of other programs too.
         let is_told_to_come_by_https = self.hsts
             && secured.is_some()

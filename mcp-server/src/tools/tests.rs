@@ -149,6 +149,7 @@ impl Ground {
             urls,
             lives: Lives::default(),
             environments_dir,
+            called: Arc::new(|_, _, _| {}),
         };
         platform.recover().await.unwrap();
         Self { platform: Arc::new(platform), _dir: dir }

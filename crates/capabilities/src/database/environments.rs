@@ -132,6 +132,11 @@ impl Environments {
         Arc::clone(&self.limits)
     }
 
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Where the database of `env` is.
     pub fn path(&self, env: EnvId) -> PathBuf {
         self.root.join(env.to_string()).join("main.db")

@@ -133,6 +133,12 @@ impl Databases {
         Ok(())
     }
 
+    /// How many environments' databases are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.environments.count()
+    }
+
     /// Closes every database that is open; for the end of the process.
     pub async fn close(&self) {
         self.environments.close_all().await;

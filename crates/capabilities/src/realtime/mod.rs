@@ -200,6 +200,13 @@ impl Realtime {
         Ok(hub.channels(|channels| channels.broadcast(&message.channel, None, &said)))
     }
 
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.values().map(|taken| taken.connections).sum()
+    }
+
     /// The environments that somebody is connected to.
     #[must_use]
     pub fn environments(&self) -> Vec<EnvId> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Control, ControlConfig, NewToken, RateLimit};
+use control::{Backlog, Control, ControlConfig, NewToken, RateLimit};
 use kernel::{
     CallId, Caller, Code, KeyId, LimitInfo, LimitScope, Principal, RunId, Scopes, TenantId, Timestamp,
 };
@@ -51,6 +51,10 @@ async fn each_key_token_and_tenant_has_its_own_limit() {
     let refused = platform.control.limiter().admit(&with(Principal::Key, acme)).unwrap_err();
     assert_eq!(refused.limit_info().unwrap().name, "tenant");
     assert_eq!(passes(&with(Principal::Key, zeta), 9), 3, "another tenant is not held up");
+    // Those of the tenant are the one call of its second key that this key still had, and the one of the third.
+    let refused = platform.control.limiter().refused();
+    let (key, token, tenant) = (LimitScope::Key, LimitScope::Token, LimitScope::Tenant);
+    assert_eq!(refused, [(key, 6 + 1 + 6 + 6), (token, 7), (tenant, 1 + 1)]);
 }
 
 #[tokio::test]
@@ -106,7 +110,10 @@ async fn reads_that_come_faster_than_the_disk_are_dropped_oldest_first() {
         // Not awaited by the writer: this task does not yield.
         futures::executor::block_on(platform.control.ledger().record(record)).unwrap();
     }
+    let backlog = Backlog { waiting: 8_192, dropped: 10, failures: 0 };
+    assert_eq!(platform.control.ledger().backlog(), backlog);
     platform.control.ledger().flush().await.unwrap();
+    assert_eq!(platform.control.ledger().backlog(), Backlog { waiting: 0, ..backlog });
     let owner = tenant(&platform.operator);
     let usage = platform.control.usage(&owner, None, Timestamp::from_micros(0)).await.unwrap();
     assert_eq!(usage[0].calls, 8_192);

@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -63,6 +64,22 @@ where
     }
 }
 
+/// One of the sockets that are counted, until it is dropped.
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Both ends of a connection that is no HTTP any more.
 pub(super) struct Socket {
     pub asker: OnUpgrade,
@@ -71,12 +88,14 @@ pub(super) struct Socket {
     pub lease: Option<Arc<Lease>>,
     /// Comes when whoever asked may not have it any more.
     pub refused: Option<BoxFuture<'static, ()>>,
+    /// It counts for as long.
+    pub open: Open,
 }
 
 impl Socket {
     /// Carries bytes both ways until one side ends, or nothing moves for too long.
     pub async fn carry(self) {
-        let Self { asker, function, lease, refused } = self;
+        let Self { asker, function, lease, refused, open } = self;
         let (Ok(asker), Ok(function)) = futures::join!(asker, function) else { return };
         let mut asker = TokioIo::new(asker);
         let mut function = Watched { stream: TokioIo::new(function), idle: Box::pin(sleep(IDLE)) };
@@ -92,7 +111,7 @@ impl Socket {
             _ = carried => {}
             () = refused => {}
         }
-        drop(lease);
+        drop((lease, open));
     }
 }
 

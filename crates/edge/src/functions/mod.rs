@@ -33,7 +33,7 @@ use sandbox::relay;
 use self::caller::Caller;
 pub(crate) use self::caller::{Inside, SCOPES};
 use self::headers::Way;
-use self::lasting::{Lasting, Socket};
+use self::lasting::{Lasting, Open, Socket};
 use crate::Which;
 use crate::data::{self, Ask, Road, refused};
 use crate::serve::{Edge, OwnDomain, Visit};
@@ -295,7 +295,8 @@ impl Edge {
             let unasked = || broken("the function changed the protocol, which nobody asked it to");
             let (asker, protocol) = asker.zip(protocol).ok_or_else(unasked)?;
             relay::ask_for(shown.headers_mut(), protocol);
-            tokio::spawn(Socket { asker, function, lease, refused }.carry());
+            let open = Open::new(&self.sockets);
+            tokio::spawn(Socket { asker, function, lease, refused, open }.carry());
             return Ok(shown);
         }
         let kind = shown.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);

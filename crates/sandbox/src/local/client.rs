@@ -221,6 +221,14 @@ impl Local {
         }
     }
 
+    /// Whether there is a process that makes sandboxes, or one that would start it.
+    pub fn can_begin(&self) -> bool {
+        match &self.origin {
+            Whence::Here(..) => true,
+            Whence::Starter(starter) => starter.is_there(),
+        }
+    }
+
     /// Ends every sandbox and the process, and returns when both are gone. Whoever started it ends too.
     pub async fn close(&self) {
         let mut host = self.host.lock().await;

@@ -150,6 +150,12 @@ impl Asked {
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
     }
 
+    /// Whether it has not ended.
+    pub fn is_there(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(child.try_wait(), Ok(None))
+    }
+
     /// Ends it.
     pub async fn close(&self) {
         let _ = shutdown(self.socket.get_ref().as_fd(), Shutdown::Both);

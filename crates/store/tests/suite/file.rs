@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kernel::{Code, Secret};
 use sqlx::{Connection, Executor};
-use store::{Error, Location, Store};
+use store::{Connections, Error, Location, Store};
 use tempfile::TempDir;
 
 use crate::place::{environment, tenant};
@@ -116,4 +116,19 @@ async fn a_full_disk_is_told_from_other_failures() {
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     let error = kernel::Error::from(error);
     assert_eq!((error.code(), error.message()), (Code::Unavailable, "the platform's disk is full"));
+}
+
+#[tokio::test]
+async fn what_the_database_does_not_do_is_counted() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory.path().join("control.db")).await.unwrap();
+    store.ping().await.unwrap();
+    store.settings().get_or_set("a", "1").await.unwrap();
+    let Connections { used, idle, most, failures } = store.connections();
+    assert!(used + idle > 0 && used + idle <= most, "{used} and {idle} of {most}");
+    assert_eq!((most, failures), (3, 0));
+    store.close().await;
+    assert!(store.ping().await.is_err());
+    assert!(store.settings().get_or_set("b", "1").await.is_err());
+    assert_eq!(store.connections(), Connections { used: 0, idle: 0, most, failures: 2 });
 }
