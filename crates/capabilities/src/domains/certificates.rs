@@ -1,5 +1,7 @@
 //! The certificate that a host is served with: given, from files, ordered, or of the local authority.
 
+mod times;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use super::certificate_files::CertificateFiles;
 use super::challenges::Challenges;
 use super::local_ca::LocalCa;
 use super::ports::{Clock, Owner, Owners, Seal};
+use times::{LONGEST_RETRY, renewal, retry, share};
 
 /// How many certificates stay in memory.
 const KEPT: usize = 1_024;
@@ -33,8 +36,6 @@ const ROUND: Duration = Duration::from_secs(30);
 /// How many orders run at once.
 const AT_ONCE: usize = 4;
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-const FIRST_RETRY: Duration = Duration::from_secs(60);
-const LONGEST_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where certificates come from that nobody gave.
 pub enum Authority {
@@ -454,36 +455,6 @@ impl Certificates {
         }
         Ok(())
     }
-}
-
-/// How many orders of a tenant leave room for one more of `owner`. Whoever knows the address of an app makes the first
-/// order for it; what somebody has proven, and what is renewed, has the other half to itself.
-fn share(most: u32, owner: &Owner, renewed: bool) -> i64 {
-    let most = i64::from(most);
-    match owner {
-        Owner::App(_) | Owner::Preview(_) if !renewed => most - most / 2,
-        _ => most,
-    }
-}
-
-/// After two thirds of its life, and up to a twentieth earlier: not all at once.
-fn renewal(chain: &Chain) -> Result<Timestamp> {
-    let life = (chain.ends.as_micros() - chain.begins.as_micros()).unsigned_abs();
-    let early = life / 20 * u64::from(chance()?) / 256;
-    Ok(chain.begins.plus(Duration::from_micros(life / 3 * 2 - early)))
-}
-
-/// A minute, doubled by each failure up to a day, with up to a quarter more.
-fn retry(failures: i64) -> Result<Duration> {
-    let doubled = FIRST_RETRY.saturating_mul(1 << failures.clamp(0, 12));
-    let after = doubled.min(LONGEST_RETRY);
-    Ok(after + after / 4 * u32::from(chance()?) / 256)
-}
-
-fn chance() -> Result<u8> {
-    let mut byte = [0];
-    getrandom::fill(&mut byte).map_err(Error::internal)?;
-    Ok(byte[0])
 }
 
 /// What a sealed key is bound to: it opens for no other host or environment.
