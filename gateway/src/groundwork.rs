@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::Code;
 use rustix::fs::{Access, access};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use sandbox::local::{Starter, privileges, reach};
 
 use crate::config::Config;
@@ -43,6 +44,7 @@ impl Groundwork {
                 .hint("start it with all of them or with none")
                 .source(error)
         })?;
+        leave_no_core().map_err(kernel::Error::internal)?;
         usable(&config.data_dir)?;
         stay_in(config).map_err(kernel::Error::internal)?;
         Ok(Self { ports, starter: Some(starter) })
@@ -58,6 +60,12 @@ impl Groundwork {
         }
         Ok(Self { ports: Ports::bind(config, if_taken)?, starter: None })
     }
+}
+
+/// Has no core of this process be written: it holds every key. Nobody of the same user traces it from now on, either.
+fn leave_no_core() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Leaves the data directory, templates and temporary files to write to, where this is root: who owns the machine's files

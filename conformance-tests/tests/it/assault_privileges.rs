@@ -133,6 +133,10 @@ fn no_thread_of_the_gateway_has_a_privilege_or_a_way_to_one() {
         }
         assert_eq!(field(&status, "NoNewPrivs").as_deref(), Some("1"));
     }
+    // It has every key in memory, and leaves none of it on a disk.
+    let limits = fs::read_to_string(format!("/proc/{}/limits", steading.id())).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
 }
 
 #[test]

@@ -16,10 +16,14 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a socket may carry nothing.
 const IDLE: Duration = Duration::from_secs(600);
+
+/// How long one side of a socket may go on when the other says no more.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A function's answer on its way. Dropped before its end it is broken off, and the function told so.
 pub(super) struct Lasting<B = Answer> {
@@ -97,21 +101,36 @@ impl Socket {
     pub async fn carry(self) {
         let Self { asker, function, lease, refused, open } = self;
         let (Ok(asker), Ok(function)) = futures::join!(asker, function) else { return };
-        let mut asker = TokioIo::new(asker);
-        let mut function = Watched { stream: TokioIo::new(function), idle: Box::pin(sleep(IDLE)) };
-        let carried = tokio::io::copy_bidirectional(&mut asker, &mut function);
         let refused = async {
             match refused {
                 Some(refused) => refused.await,
                 None => futures::future::pending().await,
             }
         };
-        // Whichever side breaks off, both are closed.
         tokio::select! {
-            _ = carried => {}
+            () = carried(TokioIo::new(asker), TokioIo::new(function)) => {}
             () = refused => {}
         }
         drop((lease, open));
+    }
+}
+
+/// Carries bytes both ways. Where one side says no more, the other has a moment to say its last; then both are closed.
+async fn carried<A, F>(asker: A, function: F)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    F: AsyncRead + AsyncWrite + Unpin,
+{
+    let silent = Arc::new(Notify::new());
+    let mut asker = Watched::new(asker, &silent);
+    let mut function = Watched::new(function, &silent);
+    let last_words = async {
+        silent.notified().await;
+        sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut asker, &mut function) => {}
+        () = last_words => {}
     }
 }
 
@@ -119,9 +138,15 @@ impl Socket {
 struct Watched<S> {
     stream: S,
     idle: Pin<Box<Sleep>>,
+    /// Rung when it says no more.
+    silent: Arc<Notify>,
 }
 
 impl<S> Watched<S> {
+    fn new(stream: S, silent: &Arc<Notify>) -> Self {
+        Self { stream, idle: Box::pin(sleep(IDLE)), silent: Arc::clone(silent) }
+    }
+
     fn moved<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.idle.as_mut().reset(Instant::now() + IDLE);
@@ -138,7 +163,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) && room > 0 && buffer.filled().len() == before {
+            self.silent.notify_one();
+        }
         self.moved(read, cx)
     }
 }
@@ -163,9 +192,35 @@ mod tests {
     use axum::body;
     use futures::FutureExt as _;
     use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_says_no_more_hears_the_last_of_the_other_and_keeps_no_place() {
+        let ends = async |asker_ends: bool| {
+            let (mut asker, theirs) = tokio::io::duplex(64);
+            let (mut function, ours) = tokio::io::duplex(64);
+            let begun = Instant::now();
+            let carrying = tokio::spawn(carried(theirs, ours));
+            let (one, other) =
+                if asker_ends { (&mut asker, &mut function) } else { (&mut function, &mut asker) };
+            one.write_all(b"the last").await.unwrap();
+            one.shutdown().await.unwrap();
+            let mut heard = [0; 8];
+            other.read_exact(&mut heard).await.unwrap();
+            assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+            sleep(Duration::from_secs(1)).await;
+            other.write_all(b"and mine").await.unwrap();
+            one.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"and mine");
+            // It does not end by itself.
+            carrying.await.unwrap();
+            assert!(begun.elapsed() < IDLE / 2, "{:?}", begun.elapsed());
+        };
+        futures::join!(ends(true), ends(false));
+    }
 
     #[tokio::test]
     async fn what_always_has_more_ends_when_its_reader_may_not_have_it_and_at_the_end() {
