@@ -139,6 +139,7 @@ impl App {
 /// Whatever an engine refuses.
 pub async fn build(config: &Config, listening: &Listening, starter: Option<Starter>) -> Result<App> {
     let meters = Arc::new(Meters::new().map_err(Error::internal)?);
+    meters.tools(tools::registry().docs().map(|doc| doc.name));
     let environments_dir = config.data_dir.join("envs");
     known_to_a_control_plane(config, &environments_dir)?;
     let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;

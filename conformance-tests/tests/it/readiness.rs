@@ -88,7 +88,12 @@ fn whoever_asks_while_it_stops_is_told_so() {
     assert_eq!(lacking(&ready(&steading)), [""; 0]);
     let id = steading.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    eventually(LIMIT, || TcpStream::connect(&authority).is_err().then_some(())).unwrap();
+    // Another server may get the port by then.
+    eventually(LIMIT, || {
+        let asked = Request::new("GET", &format!("http://{authority}/readyz")).send();
+        asked.map_or(true, |answer| answer.status != 200).then_some(())
+    })
+    .unwrap();
     half.write_all(b"\r\n").unwrap();
     let mut answer = String::new();
     half.read_to_string(&mut answer).unwrap();

@@ -163,8 +163,8 @@ pub struct Verified {
     pub first: i64,
     /// The last entry's number; smaller than the first where there is none.
     pub last: i64,
-    /// When its end was signed; `None` where nothing was ever done.
-    pub at: Option<Timestamp>,
+    /// When its end was signed.
+    pub at: Timestamp,
     /// Checkpoints that it was held against, those kept elsewhere among them.
     pub checkpoints: usize,
 }
@@ -255,15 +255,13 @@ impl Verification {
         if let Some(beyond) = log.next {
             return Err(Tampered::Shortened { checkpoint: beyond.mark.seq, last: log.seq });
         }
-        if log.head.is_none() && log.seq > 0 {
-            return Err(Tampered::CutOff(log.seq));
-        }
+        let Some(head) = log.head else { return Err(Tampered::CutOff(log.seq)) };
         Ok(Verified {
             tenant: log.title.tenant,
             key: log.title.key,
             first: log.first,
             last: log.seq,
-            at: log.head.map(|head| head.mark.at),
+            at: head.mark.at,
             checkpoints: log.checkpoints,
         })
     }

@@ -1,19 +1,16 @@
 //! The audit logs of tenants: read, given away, and checked from time to time.
 
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kernel::{Caller, EnvId, Error, Proof as _, Result, Scope, Tenant, TenantId, Timestamp};
-use serde_json::Value;
-use store::{AuditEntry, MarkKind, SignedMark};
+use kernel::{Caller, Code, EnvId, Error, Proof as _, Result, Scope, Tenant, TenantId, Timestamp};
+use store::{AuditEntry, AuditMark, AuditSigner as _, MarkKind, SignedMark};
 
 use crate::Control;
 use crate::audit::{mark_line, title};
-use crate::control::PURGE;
 
 /// How often a checkpoint is made of a log that grows.
 const EVERY: Duration = Duration::from_secs(60 * 60);
@@ -21,8 +18,12 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// Entries that are read at once when a log is given away.
 const PAGE: u32 = 1_000;
 
-/// The file of checkpoints is made anew, with the last one of each log, when it is larger than this.
+/// How large the file of checkpoints becomes.
 const FILE: u64 = 16 << 20;
+
+/// Logs of which old entries are removed in one round, and how long that and checkpoints at the end may take.
+const OLD: u32 = 100;
+const WORK: Duration = Duration::from_secs(5);
 
 /// The audit logs.
 pub struct AuditLog<'a>(pub(crate) &'a Control);
@@ -31,7 +32,7 @@ pub struct AuditLog<'a>(pub(crate) &'a Control);
 #[derive(Debug)]
 pub struct AuditExport {
     tenant: TenantId,
-    head: Option<SignedMark>,
+    head: SignedMark,
     checkpoints: std::vec::IntoIter<SignedMark>,
     next: Option<SignedMark>,
     seq: i64,
@@ -73,7 +74,8 @@ impl AuditLog<'_> {
         let tenant = Tenant::authorize(caller, &[Scope::KeyAdmin])?.id();
         self.0.ledger().flush().await?;
         let audit = self.0.store.audit();
-        let head = audit.head(tenant).await?.filter(|head| head.mark.seq > 0);
+        let head =
+            audit.head(tenant).await?.filter(|head| head.mark.seq > 0).unwrap_or_else(|| self.none(tenant));
         let mut checkpoints = audit.marks(tenant, MarkKind::Checkpoint, 0).await?.into_iter();
         let next = checkpoints.next();
         Ok(AuditExport { tenant, head, checkpoints, next, seq: 0, begun: false, over: false })
@@ -88,9 +90,16 @@ impl AuditLog<'_> {
         if export.over { Ok(None) } else { self.piece(export).await.map(Some) }
     }
 
+    /// The end of a log without entries.
+    fn none(&self, tenant: TenantId) -> SignedMark {
+        let hash = store::audit_beginning(tenant);
+        let mark = AuditMark { kind: MarkKind::Head, tenant, seq: 0, hash, at: Timestamp::now() };
+        SignedMark { signature: self.0.audit_key.sign(&mark), mark }
+    }
+
     async fn piece(&self, reading: &mut AuditExport) -> Result<String> {
         let (audit, mut text) = (self.0.store.audit(), String::new());
-        let last = reading.head.as_ref().map_or(0, |head| head.mark.seq);
+        let last = reading.head.mark.seq;
         let entries = audit.after(reading.tenant, reading.seq, PAGE).await?;
         if !reading.begun {
             reading.begun = true;
@@ -101,6 +110,10 @@ impl AuditLog<'_> {
                 reading.seq = start.mark.seq;
                 push(&mut text, &mark_line(&start));
             }
+        }
+        if entries.first().is_some_and(|entry| entry.seq != reading.seq + 1) && reading.seq > 0 {
+            let message = "old entries were removed while the log was read";
+            return Err(Error::new(Code::Conflict, message).hint("export it again"));
         }
         for entry in entries.iter().take_while(|entry| entry.seq <= last) {
             reading.seq = entry.seq;
@@ -114,37 +127,78 @@ impl AuditLog<'_> {
         }
         if entries.len() < PAGE as usize || reading.seq >= last {
             reading.over = true;
-            if let Some(head) = reading.head.take() {
-                push(&mut text, &mark_line(&head));
-            }
+            push(&mut text, &mark_line(&reading.head));
         }
         Ok(text)
     }
 
     /// Old entries go, and logs that have grown get a checkpoint.
     pub(crate) async fn upkeep(&self, now: Timestamp) -> Result<()> {
-        let audit = self.0.store.audit();
-        audit.purge(&*self.0.audit_key, now.minus(self.0.config.keep_changes), PURGE).await?;
-        self.checkpoint(now.minus(EVERY)).await
+        let removed = self.remove_old(now.minus(self.0.config.keep_changes)).await;
+        self.checkpoint(now.minus(EVERY)).await?;
+        removed
+    }
+
+    async fn remove_old(&self, before: Timestamp) -> Result<()> {
+        let (audit, began) = (self.0.store.audit(), Instant::now());
+        for tenant in audit.old(before, OLD).await? {
+            loop {
+                match audit.purge(&*self.0.audit_key, tenant, before, PAGE).await {
+                    Ok(Some(0)) => break,
+                    Ok(Some(_)) if began.elapsed() < WORK => {}
+                    Ok(Some(_)) => return Ok(()),
+                    Ok(None) => {
+                        tracing::error!(%tenant, "the audit log was changed by somebody else: its old entries stay");
+                        break;
+                    }
+                    // One that cannot be looked at stands in no other's way.
+                    Err(error) => {
+                        let error = Error::from(error).chain();
+                        tracing::error!(%tenant, error, "old entries of the audit log cannot be removed");
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The last checkpoints of this gateway's life.
     pub(crate) async fn close(&self) {
-        if let Err(error) = self.checkpoint(Timestamp::now()).await {
-            tracing::warn!(error = error.chain(), "no checkpoint could be made of the audit logs");
+        let began = Instant::now();
+        loop {
+            match self.checkpoint(Timestamp::now()).await {
+                Ok(made) if made > 0 && began.elapsed() < WORK => {}
+                Ok(_) => return,
+                Err(error) => {
+                    return tracing::warn!(
+                        error = error.chain(),
+                        "no checkpoint could be made of the audit logs"
+                    );
+                }
+            }
         }
     }
 
-    async fn checkpoint(&self, since: Timestamp) -> Result<()> {
-        let made = self.0.store.audit().checkpoint(&*self.0.audit_key, since).await?;
-        if made.is_empty() {
-            return Ok(());
+    /// Makes checkpoints, and says how many.
+    async fn checkpoint(&self, since: Timestamp) -> Result<usize> {
+        let (made, changed) = self.0.store.audit().checkpoint(&*self.0.audit_key, since).await?;
+        if changed > 0 {
+            tracing::error!(
+                logs = changed,
+                "the ends of audit logs were changed by somebody else: they get no checkpoint"
+            );
         }
+        if made.is_empty() {
+            return Ok(0);
+        }
+        let count = made.len();
         let (path, lines) = (self.0.checkpoints.clone(), made.iter().map(mark_line).collect::<Vec<_>>());
         let kept = tokio::task::spawn_blocking(move || keep(&path, &lines)).await.map_err(Error::internal)?;
         kept.map_err(|error| {
             Error::internal(format!("the checkpoints of audit logs cannot be written: {error}"))
-        })
+        })?;
+        Ok(count)
     }
 }
 
@@ -153,32 +207,22 @@ fn push(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// Adds lines to the file of checkpoints.
+/// Adds lines to the file of checkpoints. One that has become large is kept beside it, and the next begins.
 fn keep(path: &Path, lines: &[String]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.len() > FILE {
-        file = shortened(path)?;
+    let open = || OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
+    let mut file = open()?;
+    let length = file.metadata()?.len();
+    if length > FILE {
+        std::fs::rename(path, path.with_extension("ndjson.1"))?;
+        file = open()?;
+    } else if length > 0 {
+        let mut last = [0];
+        file.read_exact_at(&mut last, length - 1)?;
+        // Whoever wrote it last may have died in the middle.
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
     }
     file.write_all((lines.join("\n") + "\n").as_bytes())?;
     file.sync_data()
-}
-
-/// The same file with the last line of each log alone.
-fn shortened(path: &Path) -> io::Result<File> {
-    let mut last = BTreeMap::new();
-    for line in BufReader::new(File::open(path)?).lines() {
-        let line = line?;
-        let tenant = serde_json::from_str::<Value>(&line).ok();
-        let tenant = tenant.and_then(|value| Some(value.get("tenant")?.as_str()?.to_owned()));
-        // What is no line of ours is kept for whoever looks.
-        last.insert(tenant.unwrap_or_else(|| line.clone()), line);
-    }
-    let half = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-    for line in last.values() {
-        writeln!(file, "{line}")?;
-    }
-    file.sync_all()?;
-    std::fs::rename(&half, path)?;
-    OpenOptions::new().append(true).open(path)
 }

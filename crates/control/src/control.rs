@@ -29,7 +29,7 @@ const DEFAULT: &str = "default";
 const FINGERPRINT: &str = "master_key";
 const BOOTSTRAPPED: &str = "default_environment";
 /// Audit rows removed by one statement, so that no write waits long for it.
-pub(crate) const PURGE: u32 = 5_000;
+const PURGE: u32 = 5_000;
 /// The file of checkpoints of audit logs, below the data directory.
 pub const CHECKPOINTS: &str = "audit-checkpoints.ndjson";
 
@@ -137,6 +137,7 @@ impl Control {
                 store: store.clone(),
                 credentials: Arc::clone(&credentials),
                 operator_file: config.data_dir.join("operator.key"),
+                replacing: tokio::sync::Mutex::default(),
             },
             sealing: Sealing { vault: Arc::clone(&vault) },
             secrets: Secrets { store: store.clone(), vault },
@@ -278,11 +279,12 @@ impl Control {
         if caller.principal != Principal::Operator || !caller.above.is_empty() {
             return Err(Error::new(Code::Forbidden, "only the operator's key replaces itself"));
         }
-        self.keys.reset_operator(self.default_tenant).await.map_err(|error| {
+        let made = self.keys.reset_operator(self.default_tenant, caller.credential).await.map_err(|error| {
             Error::new(Code::Unavailable, "the operator's key could not be replaced")
-                .hint("the old one is good as before; look at the space on the server's disk, and try again")
+                .hint("operator.key, or operator.key.next beside it, has the one that is good; look at the server's disk")
                 .source(error)
-        })
+        })?;
+        made.ok_or_else(|| Error::new(Code::Conflict, "another one has just replaced the operator's key"))
     }
 
     /// The keys that sign tokens: each with where it is in its life.

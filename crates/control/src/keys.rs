@@ -49,6 +49,8 @@ pub struct Keys {
     pub(crate) store: Store,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) operator_file: PathBuf,
+    /// The operator's key is replaced by one at a time.
+    pub(crate) replacing: tokio::sync::Mutex<()>,
 }
 
 impl Keys {
@@ -203,19 +205,57 @@ impl Keys {
         Ok(both)
     }
 
-    /// Makes another operator key in place of all there were, and writes it to its file. For who has lost it.
+    /// Makes another operator key in place of `old`, and writes it to its file; `None` where `old` is the operator's no more.
+    /// Whatever happens, the file or the one beside it has the key that is good.
     ///
     /// # Errors
     /// Where the file or the database cannot be written.
-    pub(crate) async fn reset_operator(&self, tenant: TenantId) -> Result<NewKeyMade, OpenError> {
+    pub(crate) async fn reset_operator(
+        &self,
+        tenant: TenantId,
+        old: KeyId,
+    ) -> Result<Option<NewKeyMade>, OpenError> {
+        let _turn = self.replacing.lock().await;
+        let still = self.store.keys().get(old).await.map_err(|source| self.failed(source))?;
+        if !still.is_some_and(|key| key.kind == KeyKind::Operator && key.is_live(Timestamp::now())) {
+            return Ok(None);
+        }
         let secret = credentials::generate(credentials::OPERATOR).map_err(OpenError::Random)?;
-        let key = self.install_operator(tenant, &secret).await?;
-        Ok(NewKeyMade { key, secret })
+        let next = self.next_file();
+        private::write(&next, format!("{}\n", secret.expose()).as_bytes())?;
+        let key = row(KeyKind::Operator, tenant, None, "operator".to_owned(), Scopes::all());
+        let outcome = self.store.keys().replace_operator(&key, &hash(secret.expose())).await;
+        self.credentials.forget_all();
+        // The answer of a commit may be lost: what is there counts.
+        let is_good = self.settle_operator().await?;
+        match outcome {
+            Err(source) if !is_good => Err(self.failed(source)),
+            _ => Ok(Some(NewKeyMade { key, secret })),
+        }
+    }
+
+    /// Where a key is until it is known whether it is the operator's.
+    fn next_file(&self) -> PathBuf {
+        self.operator_file.with_file_name("operator.key.next")
+    }
+
+    /// Puts what lies beside the file in its place where that is the operator's key, else removes it; says which.
+    async fn settle_operator(&self) -> Result<bool, OpenError> {
+        let next = self.next_file();
+        let Some(bytes) = private::read(&next)? else { return Ok(false) };
+        let found = self.store.keys().by_hash(&hash(String::from_utf8_lossy(&bytes).trim())).await;
+        let found = found.map_err(|source| self.failed(source))?;
+        let is_good = found.is_some_and(|key| key.kind == KeyKind::Operator && key.is_live(Timestamp::now()));
+        let settled =
+            if is_good { std::fs::rename(&next, &self.operator_file) } else { std::fs::remove_file(&next) };
+        settled.map_err(|source| OpenError::File { path: next, source })?;
+        Ok(is_good)
     }
 
     /// Makes the operator key where the platform has none. One that lies in its file is taken: the program may
     /// have died between the file and the database, or the database is new and the file is not.
     pub(crate) async fn first_operator(&self, tenant: TenantId) -> Result<Option<Secret>, OpenError> {
+        self.settle_operator().await?;
         // Read on every start, for that takes everyone else's rights to it.
         let kept = private::read(&self.operator_file)?;
         if self.store.keys().has_operator().await.map_err(|source| self.failed(source))? {
@@ -234,18 +274,13 @@ impl Keys {
         Ok(Some(secret))
     }
 
-    async fn install_operator(&self, tenant: TenantId, secret: &Secret) -> Result<Key, OpenError> {
-        let before = private::read(&self.operator_file)?;
+    async fn install_operator(&self, tenant: TenantId, secret: &Secret) -> Result<(), OpenError> {
         private::write(&self.operator_file, format!("{}\n", secret.expose()).as_bytes())?;
         let key = row(KeyKind::Operator, tenant, None, "operator".to_owned(), Scopes::all());
-        if let Err(source) = self.store.keys().replace_operator(&key, &hash(secret.expose())).await {
-            if let Some(before) = before {
-                private::write(&self.operator_file, &before)?;
-            }
-            return Err(self.failed(source));
-        }
+        let done = self.store.keys().replace_operator(&key, &hash(secret.expose())).await;
+        done.map_err(|source| self.failed(source))?;
         self.credentials.forget_all();
-        Ok(key)
+        Ok(())
     }
 
     fn failed(&self, source: store::Error) -> OpenError {

@@ -1,6 +1,6 @@
 //! Rows of calls, usage and audit on their way to disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,10 @@ const DELAY: Duration = Duration::from_millis(250);
 /// A key's last use is noted at most this often.
 const USE_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_USES: usize = 4_096;
+/// Acts that are kept until they can be written.
+const MAX_HELD: usize = 8_192;
+/// How soon that is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps the record of each call. Changes that end at the same time share one commit, and each waits for it;
 /// reads are written within a quarter of a second, behind the answer.
@@ -60,14 +64,19 @@ pub struct Backlog {
 #[derive(Default)]
 struct Waiting {
     reads: VecDeque<Call>,
-    changes: Vec<Call>,
-    /// The changes, for the audit log.
-    acts: Vec<NewAuditEntry>,
+    changes: Vec<Change>,
     /// When the keys were used that calls stand on.
     uses: HashMap<KeyId, Timestamp>,
-    promises: Vec<oneshot::Sender<bool>>,
+    /// Who waits, and for which tenant's records; for all where none is named.
+    promises: Vec<(Option<TenantId>, oneshot::Sender<bool>)>,
     dropped: u64,
     closing: bool,
+}
+
+/// A call that changes something, for usage and for the audit log.
+struct Change {
+    call: Call,
+    act: NewAuditEntry,
 }
 
 impl Ledger {
@@ -133,7 +142,7 @@ impl tool::Ledger for Ledger {
             return Box::pin(std::future::ready(Ok(())));
         }
         let act = act(&record);
-        let promise = self.desk.promise(Some((row(record), act)));
+        let promise = self.desk.promise(Some(Change { call: row(record), act }));
         Box::pin(async move { kept(promise?).await })
     }
 }
@@ -168,17 +177,14 @@ impl Desk {
     }
 
     /// Puts a change down, and gives what tells when it is on disk with everything before it.
-    fn promise(&self, change: Option<(Call, NewAuditEntry)>) -> Result<oneshot::Receiver<bool>> {
+    fn promise(&self, change: Option<Change>) -> Result<oneshot::Receiver<bool>> {
         let (promise, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.closing {
             return Err(Error::new(Code::Unavailable, "the platform is stopping"));
         }
-        if let Some((call, act)) = change {
-            waiting.changes.push(call);
-            waiting.acts.push(act);
-        }
-        waiting.promises.push(promise);
+        waiting.promises.push((change.as_ref().map(|change| change.call.tenant), promise));
+        waiting.changes.extend(change);
         drop(waiting);
         self.wake();
         Ok(receiver)
@@ -202,16 +208,25 @@ async fn kept(promise: oneshot::Receiver<bool>) -> Result<()> {
 
 async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
     let mut uses = HashMap::new();
+    let mut held = Vec::new();
     loop {
-        desk.arrived.notified().await;
-        // A timeout is the common case: reads alone, that have waited long enough.
-        let _ = tokio::time::timeout(DELAY, desk.urgent.notified()).await;
-        let (batch, closing) = {
+        if held.is_empty() {
+            desk.arrived.notified().await;
+            // A timeout is the common case: reads alone, that have waited long enough.
+            let _ = tokio::time::timeout(DELAY, desk.urgent.notified()).await;
+        } else {
+            // What could not be written is tried again, with or without anything new.
+            let _ = tokio::time::timeout(AGAIN, desk.arrived.notified()).await;
+        }
+        let (mut batch, closing) = {
             let mut waiting = desk.lock();
             let closing = waiting.closing;
             (std::mem::replace(&mut *waiting, Waiting { closing, ..Waiting::default() }), closing)
         };
-        if !commit(&store, &key, batch, &mut uses).await {
+        held.append(&mut batch.changes);
+        batch.changes = held;
+        held = commit(&store, &key, batch, &mut uses).await;
+        if !held.is_empty() {
             desk.failures.fetch_add(1, Ordering::Relaxed);
         }
         if closing {
@@ -220,43 +235,81 @@ async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
     }
 }
 
-/// Whether it was written.
-async fn commit(store: &Store, key: &AuditKey, batch: Waiting, uses: &mut HashMap<KeyId, Timestamp>) -> bool {
-    let mut calls = batch.changes;
-    calls.extend(batch.reads);
-    let mut written = true;
-    if !calls.is_empty() {
-        match store.records().append(&calls, &batch.acts, key).await {
-            Ok(changed) => {
-                for tenant in changed {
-                    tracing::error!(%tenant, "the audit log was changed by somebody else; an entry says so");
-                }
-            }
-            Err(error) => {
-                let error = Error::from(error).chain();
-                tracing::error!(calls = calls.len(), error, "records of calls cannot be written");
-                written = false;
-            }
-        }
-    }
-    let used = newly_used(batch.uses, uses);
-    if written
+/// Writes what is there, and gives the changes that could not be written: they were done, and are to be on record.
+async fn commit(
+    store: &Store,
+    key: &AuditKey,
+    batch: Waiting,
+    uses: &mut HashMap<KeyId, Timestamp>,
+) -> Vec<Change> {
+    let Waiting { reads, changes, uses: used, promises, dropped, .. } = batch;
+    let reads: Vec<Call> = reads.into();
+    let left = match append(store, key, &changes, &reads).await {
+        Ok(()) => Vec::new(),
+        // Nothing can be written now.
+        Err(store::Error::Unreachable(_)) => changes,
+        Err(_) => one_by_one(store, key, changes, &reads).await,
+    };
+    let used = newly_used(used, uses);
+    if left.is_empty()
         && !used.is_empty()
         && let Err(error) = store.keys().used(&used).await
     {
         tracing::warn!(error = Error::from(error).chain(), "the last use of keys cannot be noted");
     }
-    if batch.dropped > 0 {
+    if dropped > 0 {
         tracing::warn!(
-            calls = batch.dropped,
+            calls = dropped,
             "records of reads were dropped: they came faster than the disk takes them"
         );
     }
-    for promise in batch.promises {
+    let missing: BTreeSet<TenantId> = left.iter().map(|change| change.call.tenant).collect();
+    for (tenant, promise) in promises {
         // Who waited may have gone.
-        let _ = promise.send(written);
+        let _ = promise.send(tenant.map_or(missing.is_empty(), |tenant| !missing.contains(&tenant)));
     }
-    written
+    let surplus = left.len().saturating_sub(MAX_HELD);
+    if surplus > 0 {
+        tracing::error!(acts = surplus, "acts were done that are on no record: too many wait to be written");
+    }
+    left.into_iter().skip(surplus).collect()
+}
+
+/// The records of each tenant by themselves: one whose log cannot be written keeps nobody else's from it.
+async fn one_by_one(store: &Store, key: &AuditKey, changes: Vec<Change>, reads: &[Call]) -> Vec<Change> {
+    let mut tenants = BTreeMap::<TenantId, Vec<Change>>::new();
+    for change in changes {
+        tenants.entry(change.call.tenant).or_default().push(change);
+    }
+    let mut left = Vec::new();
+    for changes in tenants.into_values() {
+        if append(store, key, &changes, &[]).await.is_err() {
+            left.extend(changes);
+        }
+    }
+    // It has said why. Reads are no acts, and are not waited for.
+    let _ = append(store, key, &[], reads).await;
+    left
+}
+
+async fn append(store: &Store, key: &AuditKey, changes: &[Change], reads: &[Call]) -> store::Result<()> {
+    let calls: Vec<Call> = changes.iter().map(|change| &change.call).chain(reads).cloned().collect();
+    let acts: Vec<NewAuditEntry> = changes.iter().map(|change| change.act.clone()).collect();
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let outcome = store.records().append(&calls, &acts, key).await;
+    match &outcome {
+        Ok(changed) => {
+            for tenant in changed {
+                tracing::error!(%tenant, "the audit log was changed by somebody else; an entry says so");
+            }
+        }
+        Err(error) => {
+            tracing::error!(calls = calls.len(), %error, "records of calls cannot be written");
+        }
+    }
+    outcome.map(drop)
 }
 
 /// The keys whose last noted use is a while ago.

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use kernel::{BlobHash, EnvId, TenantId, Timestamp};
+use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
 
 use crate::rows::{number, parsed, text, time};
-use crate::{Result, Store};
+use crate::{Error, Result, Store};
 
-/// Chains that get a checkpoint at once.
+/// Chains that get a checkpoint in one round, and in one transaction.
 const CHAINS: i64 = 1_000;
+const AT_ONCE: usize = 20;
+
+/// The act that is noted where a chain was found to be changed.
+const BROKEN: &str = "audit.broken";
 
 /// An act on its way into its tenant's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,94 +189,124 @@ impl Audit<'_> {
     }
 
     /// Makes a checkpoint of chains that have grown since their last one, where that was made before `since`, of so many
-    /// chains at most, and gives them. Of several gateways one makes it.
+    /// chains at most, and gives them, with how many could not be had: they were changed by somebody else. Of several gateways
+    /// one makes it.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn checkpoint(&self, signer: &dyn Signer, since: Timestamp) -> Result<Vec<Signed>> {
+    pub async fn checkpoint(&self, signer: &dyn Signer, since: Timestamp) -> Result<(Vec<Signed>, usize)> {
+        let at = Timestamp::now();
         let grown = sqlx::query(
-            "SELECT tenant, seq, hash, at, signature FROM audit_heads WHERE seq > checked AND checked_at < $1 \
-             ORDER BY tenant LIMIT $2",
+            "SELECT tenant, seq, hash, at, signature FROM audit_heads \
+             WHERE seq <> checked AND (checked_at < $1 OR checked_at > $2) ORDER BY tenant LIMIT $3",
         )
         .bind(since.as_micros())
+        .bind(at.as_micros())
         .bind(CHAINS)
         .fetch_all(self.0.reader())
         .await?;
-        let mut made = Vec::new();
-        if grown.is_empty() {
-            return Ok(made);
-        }
-        let (mut write, at) = (self.0.begin_write().await?, Timestamp::now());
-        for row in &grown {
-            let head = signed(row, MarkKind::Head)?;
-            let moved = sqlx::query(
-                "UPDATE audit_heads SET checked = $2, checked_at = $3 WHERE tenant = $1 AND checked < $2",
-            )
-            .bind(head.mark.tenant.to_string())
-            .bind(head.mark.seq)
-            .bind(at.as_micros())
-            .execute(write.connection())
-            .await?;
-            // What is not ours is not made so.
-            if moved.rows_affected() == 1 && signer.holds(&head) {
-                let mark = Mark { kind: MarkKind::Checkpoint, at, ..head.mark };
+        let heads: Vec<Signed> = grown.iter().filter_map(|row| signed(row, MarkKind::Head).ok()).collect();
+        let (mut made, mut changed) = (Vec::new(), grown.len() - heads.len());
+        for heads in heads.chunks(AT_ONCE) {
+            let mut write = self.0.begin_write().await?;
+            for head in heads {
+                let moved = sqlx::query(
+                    "UPDATE audit_heads SET checked = seq, checked_at = $3 WHERE tenant = $1 AND seq = $2 AND checked <> $2",
+                )
+                .bind(head.mark.tenant.to_string())
+                .bind(head.mark.seq)
+                .bind(at.as_micros())
+                .execute(write.connection())
+                .await?;
+                if moved.rows_affected() != 1 {
+                    // It has grown meanwhile, or another gateway was first.
+                    continue;
+                }
+                // What is not ours is not made so.
+                if !signer.holds(head) {
+                    changed += 1;
+                    continue;
+                }
+                let mark = Mark { kind: MarkKind::Checkpoint, at, ..head.mark.clone() };
                 let checkpoint = Signed { signature: signer.sign(&mark), mark };
                 keep(write.connection(), &checkpoint).await?;
                 made.push(checkpoint);
             }
+            write.commit().await?;
         }
-        write.commit().await?;
-        Ok(made)
+        Ok((made, changed))
     }
 
-    /// Removes at most `limit` entries of one chain from before `before`, and signs where it starts now. A chain's last
-    /// entry stays. Gives how many are gone.
+    /// The tenants whose chains begin with entries from before `before`, at most so many, the oldest first.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn purge(&self, signer: &dyn Signer, before: Timestamp, limit: u32) -> Result<u64> {
-        let oldest = sqlx::query(
-            "SELECT audit.tenant FROM audit JOIN audit_heads ON audit_heads.tenant = audit.tenant \
-             WHERE audit.at < $1 AND audit.seq < audit_heads.seq ORDER BY audit.at LIMIT 1",
+    pub async fn old(&self, before: Timestamp, most: u32) -> Result<Vec<TenantId>> {
+        let rows = sqlx::query(
+            "SELECT audit.tenant AS tenant FROM audit JOIN audit_heads ON audit_heads.tenant = audit.tenant \
+             WHERE audit.at < $1 AND audit.seq < audit_heads.seq \
+             GROUP BY audit.tenant ORDER BY MIN(audit.at) LIMIT $2",
         )
         .bind(before.as_micros())
-        .fetch_optional(self.0.reader())
+        .bind(i64::from(most))
+        .fetch_all(self.0.reader())
         .await?;
-        let Some(oldest) = oldest else { return Ok(0) };
-        let tenant: TenantId = parsed(&oldest, "tenant")?;
+        // What is no tenant's is nobody's to remove.
+        Ok(rows.iter().filter_map(|row| parsed(row, "tenant").ok()).collect())
+    }
+
+    /// Removes at most `limit` entries of a chain from before `before`, and signs where it starts now. Its last entry stays,
+    /// and so does what says that it was changed, with all behind that. Gives how many are gone; `None` where the chain is
+    /// not what was written: nothing of it is signed away.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn purge(
+        &self,
+        signer: &dyn Signer,
+        tenant: TenantId,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Option<u64>> {
         let mut write = self.0.begin_write().await?;
-        // Entries of an act that took long are in order of its end; what is kept begins with the first that is young.
-        let found = sqlx::query(
-            "SELECT MIN(seq) AS first, (SELECT MAX(seq) FROM audit WHERE tenant = $1) AS last, \
-             (SELECT MIN(seq) FROM audit WHERE tenant = $1 AND at >= $2) AS young FROM audit WHERE tenant = $1",
+        let (_, _, broken) = end(write.connection(), tenant, signer).await?;
+        let start = sqlx::query(
+            "SELECT tenant, seq, hash, at, signature FROM audit_marks \
+             WHERE tenant = $1 AND kind = 'start' ORDER BY seq DESC LIMIT 1",
         )
         .bind(tenant.to_string())
-        .bind(before.as_micros())
-        .fetch_one(write.connection())
+        .fetch_optional(write.connection())
         .await?;
-        let (Some(first), Some(last)): (Option<i64>, Option<i64>) =
-            (found.try_get("first")?, found.try_get("last")?)
-        else {
-            return Ok(0);
-        };
-        let young: Option<i64> = found.try_get("young")?;
-        let until = young.unwrap_or(last).min(last).min(first + i64::from(limit)) - 1;
-        if until < first {
-            // What is old lies behind what is not: an act that took long. Both are old soon.
-            return Ok(0);
+        let start = start.map(|row| signed(&row, MarkKind::Start)).transpose()?;
+        if broken.is_some() || start.as_ref().is_some_and(|start| !signer.holds(start)) {
+            return Ok(None);
         }
-        let row = sqlx::query("SELECT hash FROM audit WHERE tenant = $1 AND seq = $2")
-            .bind(tenant.to_string())
-            .bind(until)
-            .fetch_one(write.connection())
-            .await?;
-        let mark = Mark {
-            kind: MarkKind::Start,
-            tenant,
-            seq: until,
-            hash: text(&row, "hash")?,
-            at: Timestamp::now(),
-        };
+        let (first, mut hash) =
+            start.map_or_else(|| (0, beginning(tenant)), |start| (start.mark.seq, start.mark.hash));
+        let rows = sqlx::query(
+            "SELECT seq, body, hash FROM audit WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(tenant.to_string())
+        .bind(first)
+        .bind(i64::from(limit) + 1)
+        .fetch_all(write.connection())
+        .await?;
+        // One goes when the one behind it was seen to stand on it.
+        let (mut until, mut old) = (None, None);
+        for (row, seq) in rows.iter().zip(first + 1..) {
+            let entry = entry(row)?;
+            if entry.seq != seq || entry.hash != link(&hash, &entry.body) {
+                return Ok(None);
+            }
+            until = old.take().or(until);
+            if !is_old(&entry.body, before) {
+                break;
+            }
+            hash.clone_from(&entry.hash);
+            old = Some((seq, entry.hash));
+        }
+        let Some((until, hash)) = until else { return Ok(Some(0)) };
+        let mark = Mark { kind: MarkKind::Start, tenant, seq: until, hash, at: Timestamp::now() };
         let start = Signed { signature: signer.sign(&mark), mark };
         for sql in [
             "DELETE FROM audit_marks WHERE tenant = $1 AND seq <= $2",
@@ -282,8 +316,15 @@ impl Audit<'_> {
         }
         keep(write.connection(), &start).await?;
         write.commit().await?;
-        Ok((until - first + 1).unsigned_abs())
+        Ok(Some((until - first).unsigned_abs()))
     }
+}
+
+/// Whether an entry says itself that it is from before that time, and does not say that somebody has changed the chain.
+fn is_old(body: &str, before: Timestamp) -> bool {
+    let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return false };
+    let at = body.get("at").and_then(serde_json::Value::as_str).and_then(Timestamp::parse);
+    at.is_some_and(|at| at < before) && body.get("act").is_none_or(|act| act != BROKEN)
 }
 
 /// Adds acts to their chains, within a transaction. Chains are locked in one order, each until the transaction's end.
@@ -305,10 +346,13 @@ pub(crate) async fn append(
             tenant,
             at: Timestamp::now(),
             env: None,
-            body: format!(r#"{{"tenant":"{tenant}","act":"audit.broken","about":{found}}}"#),
+            body: format!(
+                r#"{{"tenant":"{tenant}","at":"{}","act":"{BROKEN}","about":{found}}}"#,
+                Timestamp::now()
+            ),
         });
         for entry in notice.iter().chain(entries) {
-            seq += 1;
+            seq = next(seq)?;
             let body = format!(r#"{{"seq":{seq},{}"#, entry.body.strip_prefix('{').unwrap_or(&entry.body));
             hash = link(&hash, &body);
             sqlx::query(
@@ -334,6 +378,12 @@ pub(crate) async fn append(
             .await?;
     }
     Ok(changed)
+}
+
+/// The number behind this one.
+fn next(seq: i64) -> Result<i64> {
+    let full = || Error::Unreadable { what: "seq", source: "there is no number behind it".into() };
+    seq.checked_add(1).ok_or_else(full)
 }
 
 /// Where a chain ends, which is locked from here on: its number and hash, and what does not fit where somebody has

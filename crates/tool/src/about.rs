@@ -40,17 +40,21 @@ const NAMES: [&str; 31] = [
 /// The longest value that is kept, in bytes.
 const LONGEST: usize = 128;
 
+/// The longest name of a field that is kept: what somebody else has thought up is no name of ours.
+const NAME: usize = 32;
+
 /// Fields of an input that are looked at.
-const MOST: usize = 24;
+const MOST: usize = 16;
 
 /// What `input` is about: names and switches as they are, and of all else how much there is.
 #[must_use]
 pub fn about(input: &Value) -> Map<String, Value> {
     let fields = input.as_object().into_iter().flatten().take(MOST);
-    fields
-        .filter(|(name, _)| name.len() <= LONGEST)
-        .map(|(name, value)| (name.clone(), kept(name, value)))
-        .collect()
+    let is_name = |name: &str| {
+        name.len() <= NAME
+            && name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_')
+    };
+    fields.filter(|(name, _)| is_name(name)).map(|(name, value)| (name.clone(), kept(name, value))).collect()
 }
 
 fn kept(name: &str, value: &Value) -> Value {
@@ -60,8 +64,12 @@ fn kept(name: &str, value: &Value) -> Value {
         Value::Number(number) if named && number.is_i64() => value.clone(),
         Value::String(text) if named => {
             // What follows the path of an address may be a token.
-            let text = text.split(['?', '#']).next().unwrap_or_default();
-            if text.len() <= LONGEST { text.into() } else { size(text.len(), "bytes") }
+            let end = if text.starts_with('/') { text.find(['?', '#']) } else { None };
+            let text = &text[..end.unwrap_or(text.len())];
+            // A user may be named by an address, which is not ours to keep.
+            let is_id = name != "user" || text.parse::<kernel::UserId>().is_ok();
+            let is_plain = text.len() <= LONGEST && !text.chars().any(char::is_control);
+            if is_id && is_plain { text.into() } else { size(text.len(), "bytes") }
         }
         Value::Number(_) => "<number>".into(),
         Value::String(text) => size(text.len(), "bytes"),
@@ -84,12 +92,13 @@ mod tests {
         let input = json!({
             "name": "API_KEY", "value": "hunter2", "path": "/pay?token=hunter2", "dry_run": true, "release": 3,
             "limit": 50, "manifest": { "a": "hunter2" }, "params": ["hunter2"], "kind": { "hunter2": 1 },
-            "table": "t".repeat(129),
+            "table": "t".repeat(129), "Any": 1, "a field of somebody": 1, "user": "ada@example.org",
+            "from": "a#b?c", "slug": "\u{7}",
         });
         let expected = json!({
             "name": "API_KEY", "value": "<7 bytes>", "path": "/pay", "dry_run": true, "release": 3,
             "limit": "<number>", "manifest": "<1 fields>", "params": "<1 entries>", "kind": "<1 fields>",
-            "table": "<129 bytes>",
+            "table": "<129 bytes>", "user": "<15 bytes>", "from": "a#b?c", "slug": "<1 bytes>",
         });
         assert_eq!(Value::Object(about(&input)), expected);
         assert!(about(&json!(["hunter2"])).is_empty());

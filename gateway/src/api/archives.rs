@@ -240,7 +240,7 @@ pub async fn import(
             });
             Ok((made, imported, unclaimed))
         };
-        let (made, imported, unclaimed) = api.act(&caller, "envs.import", Effect::Write, work).await?;
+        let (made, imported, unclaimed) = api.act(&caller, Action::on("envs.import", "slug", &slug), Effect::Write, work).await?;
         let url = platform.urls.app(&made.slug);
         let effects = unclaimed
             .iter()

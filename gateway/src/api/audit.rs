@@ -12,7 +12,7 @@ use kernel::{Error, Result};
 use mcp_server::auth::Authenticated;
 use mcp_server::extract::Query;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
@@ -85,7 +85,7 @@ pub async fn export(
 
 /// An entry as it was written, with its hash beside it.
 fn shown(entry: &AuditEntry) -> Result<Value> {
-    let mut body: Value = serde_json::from_str(&entry.body).map_err(Error::internal)?;
-    body["hash"] = entry.hash.as_str().into();
-    Ok(body)
+    let mut body: Map<String, Value> = serde_json::from_str(&entry.body).map_err(Error::internal)?;
+    body.insert("hash".to_owned(), entry.hash.as_str().into());
+    Ok(Value::Object(body))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read, sandboxes, unbroken, wanted};
+use super::{Action, Api, answer, read, sandboxes, unbroken, wanted};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +58,8 @@ pub async fn set(
             ended?;
             Ok(wanted.isolation)
         };
-        let isolation = api.act(&caller, "demands.set", Effect::Idempotent, work).await?;
+        let isolation =
+            api.act(&caller, Action::on("demands.set", "env", &env), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &json!({ "isolation": isolation })))
     })
     .await

@@ -12,7 +12,7 @@ use serde_json::json;
 use tool::Effect;
 use web::problem::Problem;
 
-use super::{Api, answer, read, unbroken, wanted};
+use super::{Action, Api, answer, read, unbroken, wanted};
 
 /// How many hosts a list has at most.
 const MOST: usize = 200;
@@ -65,7 +65,7 @@ pub async fn set(
             platform.reach_changed(&Env::for_upkeep(found.tenant, found.id)).await;
             Ok(wanted.allow)
         };
-        let allow = api.act(&caller, "egress.set", Effect::Idempotent, work).await?;
+        let allow = api.act(&caller, Action::on("egress.set", "env", &env), Effect::Idempotent, work).await?;
         Ok(answer(StatusCode::OK, &json!({ "allow": allow })))
     })
     .await

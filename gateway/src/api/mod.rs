@@ -30,7 +30,7 @@ use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use kernel::{BlobHash, CallId, Caller, Code, Error, Result};
+use kernel::{BlobHash, CallId, Caller, Code, Error, Result, TenantId};
 use mcp_server::gate::Gate;
 use mcp_server::platform::Platform;
 use mcp_server::{Doors, Guard, auth};
@@ -200,25 +200,41 @@ impl Api {
     }
 
     /// As [`Api::act`]; what was made is named in the record.
-    async fn acted<T>(
+    pub async fn acted<T>(
         &self,
         caller: &Caller,
         Action { name, about }: Action,
         effect: Effect,
         work: impl Future<Output = Result<T>>,
-        made: fn(&T) -> Option<&Value>,
+        made: fn(&T) -> Option<Value>,
     ) -> Result<T> {
         self.platform().limiter().admit(caller)?;
         let began = Instant::now();
         let mut record = Record { about, ..Record::of(CallId::new(), caller, name, effect) };
         let outcome = work.await;
         if let Some(made) = outcome.as_ref().ok().and_then(made) {
-            record.about.insert("made".to_owned(), made.clone());
+            record.about.insert("made".to_owned(), made);
         }
         record.error = outcome.as_ref().err().map(Error::code);
         record.took = began.elapsed();
         let kept = self.platform().ledger().record(record).await;
         outcome.and_then(|done| kept.map(|()| done))
+    }
+
+    /// Records in a tenant's own log, too, what was done with it by somebody of another.
+    pub async fn tell(
+        &self,
+        caller: &Caller,
+        tenant: TenantId,
+        action: Action,
+        effect: Effect,
+    ) -> Result<()> {
+        if tenant == caller.tenant {
+            return Ok(());
+        }
+        let Action { name, about } = action;
+        let record = Record::of(CallId::new(), caller, name, effect);
+        self.platform().ledger().record(Record { tenant, about, ..record }).await
     }
 
     /// Records what was done for a client that no limit holds up.
@@ -228,8 +244,8 @@ impl Api {
 }
 
 /// The id of what was made, where the answer names one.
-fn made(answer: &Value) -> Option<&Value> {
-    answer.get("id").filter(|id| id.is_string())
+fn made(answer: &Value) -> Option<Value> {
+    answer.get("id").filter(|id| id.is_string()).cloned()
 }
 
 /// What a route does, and about what, as the record of it says.

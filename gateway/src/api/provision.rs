@@ -92,8 +92,21 @@ async fn all(api: &Api, caller: &Arc<Caller>, mut input: Value) -> Result<Value>
 }
 
 async fn one(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {
-    let action = Action::of("provision", &input);
-    api.act(caller, action, Effect::Write, made(api, caller, input)).await
+    let work = async {
+        let told = made(api, caller, input).await?;
+        if let Some(tenant) = told["tenant"]["tenant"].as_str().and_then(|id| id.parse().ok()) {
+            let action = Action::of("provision", &names(&told).unwrap_or_default());
+            api.tell(caller, tenant, action, Effect::Write).await?;
+        }
+        Ok(told)
+    };
+    api.acted(caller, "provision".into(), Effect::Write, work, names).await
+}
+
+/// The ids of what an item has come to.
+fn names(told: &Value) -> Option<Value> {
+    let (tenant, env, credential) = (&told["tenant"]["tenant"], &told["env"], &told["credential"]["id"]);
+    Some(json!({ "tenant": tenant, "env": env, "credential": credential }))
 }
 
 async fn made(api: &Api, caller: &Arc<Caller>, input: Value) -> Result<Value> {

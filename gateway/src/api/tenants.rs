@@ -201,6 +201,7 @@ async fn turned(
             Ok(found)
         };
         let found = api.act(&caller, Action::on(action, "tenant", &tenant), Effect::Idempotent, work).await?;
+        api.tell(&caller, found.id, action.into(), Effect::Idempotent).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await

@@ -80,6 +80,16 @@ impl Meters {
         })
     }
 
+    /// These tools are there: what they come to is shown from the beginning, so that the first failure is seen as one.
+    pub fn tools(&self, names: impl Iterator<Item = &'static str>) {
+        for name in names {
+            for outcome in ["ok", Code::Internal.as_str()] {
+                // As in `called`.
+                let _ = self.calls.get_metric_with_label_values(&[name, outcome]);
+            }
+        }
+    }
+
     /// A call of a tool has ended.
     pub fn called(&self, tool: &'static str, error: Option<Code>, took: Duration) {
         let outcome = error.map_or("ok", Code::as_str);

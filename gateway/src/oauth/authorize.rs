@@ -229,6 +229,13 @@ impl Door {
 
 /// Takes the decision, and sends the user back.
 pub async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response {
+    // It comes to its end, and on record, also when whoever has asked goes away.
+    tokio::spawn(answered(door, request))
+        .await
+        .unwrap_or_else(|error| pages::failed(&Error::internal(format!("a page panicked: {error}"))))
+}
+
+async fn answered(door: Arc<Door>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let source = auth::source(&parts);
     let outcome = async {

@@ -113,6 +113,13 @@ pub async fn show(State(door): State<Arc<Door>>, request: Request) -> Response {
 
 /// Takes the decision.
 pub async fn answer(State(door): State<Arc<Door>>, request: Request) -> Response {
+    // It comes to its end, and on record, also when whoever has asked goes away.
+    tokio::spawn(answered(door, request))
+        .await
+        .unwrap_or_else(|error| pages::failed(&Error::internal(format!("a page panicked: {error}"))))
+}
+
+async fn answered(door: Arc<Door>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let source = auth::source(&parts);
     let outcome = async {

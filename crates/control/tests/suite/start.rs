@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use control::{Control, ControlConfig, EnvState, OpenError};
-use kernel::{Principal, Scopes, Secret, Surface};
+use kernel::{Code, Principal, Scopes, Secret, Surface};
 use tempfile::TempDir;
 
 use crate::platform::{Platform, tenant};
@@ -106,6 +106,21 @@ async fn a_lost_operator_key_file_does_not_stop_the_start_and_the_key_can_be_res
     assert!(control.authenticate(new.expose(), Surface::Http, None).await.is_ok());
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), new.expose());
     assert_eq!(mode(&file), 0o600);
+    let gone = control.replace_operator(&caller).await.unwrap_err();
+    assert_eq!(gone.code(), Code::Conflict, "who has lost the key to another replaces it no more");
+    // Who dies over it leaves both beside each other, and the next start knows which one is good.
+    let next = platform.path().join("operator.key.next");
+    for (lies_beside, stays) in [(new.expose(), new.expose()), (old, new.expose()), ("junk", new.expose())] {
+        control.close().await;
+        fs::write(&next, lies_beside).unwrap();
+        if lies_beside == new.expose() {
+            fs::write(&file, old).unwrap();
+        }
+        let (control, _) = Control::open(ControlConfig::new(platform.path())).await.unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap().trim(), stays);
+        assert!(!next.exists(), "{lies_beside}");
+        control.close().await;
+    }
 }
 
 #[tokio::test]

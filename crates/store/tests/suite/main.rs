@@ -21,6 +21,8 @@ macro_rules! store_suite {
             audit: a_chain_is_whole_however_many_write,
             audit: a_chain_that_somebody_has_changed_says_so_and_goes_on,
             audit: old_entries_go_and_what_is_left_says_where_it_starts,
+            audit: nothing_is_signed_away_that_was_not_written,
+            audit: a_chain_that_cannot_be_read_gets_no_checkpoint_and_keeps_no_other_from_it,
             races: one_of_many_creators_of_a_slug_wins,
             races: one_external_id_is_one_environment,
             races: one_of_many_claims_of_an_idempotency_key_is_first,

@@ -194,7 +194,11 @@ struct Port {
 
 /// The address that a port is shown at, whether something listens there already or not, and to whom. Where a command is
 /// to serve it that begins, and is waited for.
-async fn preview(mut asked: Asked, request: Request) -> Answer {
+async fn preview(asked: Asked, request: Request) -> Answer {
+    unbroken(previewed(asked, request)).await
+}
+
+async fn previewed(mut asked: Asked, request: Request) -> Answer {
     let (_, input) = asked.input(request).await?;
     let work = async {
         let Port { port, public, command, cwd } = tool::decode(input)?;
