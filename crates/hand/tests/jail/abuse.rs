@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hand::jail::Protection::{self, Core, Landlock, Network, Seccomp};
 
 use super::attempts::{CAPABLE, TABLE, beyond_root, denied};
-use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, without};
+use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, copy_program, without};
 
 /// Protections, by their names.
 fn protections(names: &[&str]) -> Vec<Protection> {
@@ -20,10 +20,10 @@ fn protections(names: &[&str]) -> Vec<Protection> {
 /// Puts this program into the workspace, and programs that would make their user root or give it a privilege.
 fn armed(mut cell: Cell) -> Cell {
     let workspace = cell.directory.path().join("workspace");
-    fs::copy(std::env::current_exe().unwrap(), workspace.join("attempt.program")).unwrap();
-    fs::copy("/usr/bin/id", workspace.join("suid")).unwrap();
+    copy_program(std::env::current_exe().unwrap(), workspace.join("attempt.program"));
+    copy_program("/usr/bin/id", workspace.join("suid"));
     fs::set_permissions(workspace.join("suid"), fs::Permissions::from_mode(0o4755)).unwrap();
-    fs::copy("/usr/bin/cat", workspace.join("capable")).unwrap();
+    copy_program("/usr/bin/cat", workspace.join("capable"));
     let capable = "security.capability";
     rustix::fs::setxattr(workspace.join("capable"), capable, &CAPABLE, rustix::fs::XattrFlags::empty())
         .unwrap();

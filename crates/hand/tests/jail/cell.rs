@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
@@ -96,7 +97,7 @@ fn make(maker: Option<u32>, change: impl FnOnce(&mut JailSpec)) -> Result<Cell, 
     let (stream, inside) = UnixStream::pair().unwrap();
     let program = program();
     if let Some(nobody) = maker {
-        fs::copy(env!("CARGO_BIN_EXE_hand"), at("hand")).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_hand"), at("hand"));
         spec.hand = at("hand");
         for name in ["", "workspace", "scratch", "egress", "bridge"] {
             chown(at(name), Some(nobody), Some(nobody)).unwrap();
@@ -235,4 +236,11 @@ impl Cell {
 pub fn reap(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap());
     rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+}
+
+/// Copies a program by another process: one that another test starts in this moment would inherit what this one writes
+/// with, and a program that somebody writes is not run.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let copied = Command::new("cp").arg("-p").arg(from.as_ref()).arg(to.as_ref()).status().unwrap();
+    assert!(copied.success(), "{}", to.as_ref().display());
 }

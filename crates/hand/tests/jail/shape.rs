@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use hand::jail::{JailSpec, Report, Step, Told, Tree};
 
-use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, try_cell};
+use super::cell::{Cell, FIRST, cell, cell_of_nobody, cell_with, copy_program, try_cell};
 
 /// Held by whoever mounts something on the host, or looks at what is mounted there.
 static HOST_MOUNTS: Mutex<()> = Mutex::new(());
@@ -145,8 +145,10 @@ fn layers_lie_over_usr_local_and_are_only_read() {
                 let layer = spec.scratch.with_file_name(format!("layer{number}"));
                 fs::create_dir_all(layer.join("bin")).unwrap();
                 let tool = layer.join(format!("bin/tool{number}"));
-                fs::write(&tool, format!("#!/bin/sh\necho tool {number}\n")).unwrap();
-                fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+                let text = tool.with_extension("text");
+                fs::write(&text, format!("#!/bin/sh\necho tool {number}\n")).unwrap();
+                fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+                copy_program(&text, &tool);
                 spec.layers.push(layer);
             }
         });
