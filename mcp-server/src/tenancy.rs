@@ -37,7 +37,7 @@ impl Platform {
     /// # Errors
     /// Where the control plane fails.
     pub async fn used(&self, tenant: TenantId, env: Option<EnvId>, since: Timestamp) -> Result<Used> {
-        self.control.ledger().flush().await?;
+        self.control.ledger().flush(tenant).await?;
         let store = self.control.store();
         let calls = store.records().usage(tenant, env, since).await?;
         let model = store.model_calls().statement(tenant, env, since, Timestamp::now()).await?;
@@ -89,10 +89,17 @@ impl Platform {
         };
         let mut opened = Vec::new();
         for env in before.difference(&suspended) {
-            if self.environments_dir.join(env.to_string()).is_dir()
-                && let Some(place) = self.control.environments().find(&env.to_string()).await?
-            {
-                opened.push(Env::for_upkeep(place.tenant, place.env));
+            if !self.environments_dir.join(env.to_string()).is_dir() {
+                continue;
+            }
+            match self.control.environments().find(&env.to_string()).await {
+                Ok(Some(place)) => opened.push(Env::for_upkeep(place.tenant, place.env)),
+                // It was closed again meanwhile, or is not known now: it is looked at the next time.
+                Ok(None) => self.look_again(*env),
+                Err(error) => {
+                    self.look_again(*env);
+                    tracing::warn!(env.id = %env, error = error.chain(), "it is not known whether an environment is open");
+                }
             }
         }
         Ok(opened)

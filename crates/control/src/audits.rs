@@ -62,7 +62,7 @@ impl AuditLog<'_> {
         limit: u32,
     ) -> Result<Vec<AuditEntry>> {
         let proof = Tenant::authorize(caller, &[Scope::KeyAdmin])?;
-        self.0.ledger().flush().await?;
+        self.0.ledger().flush(proof.id()).await?;
         Ok(self.0.store.audit().before(proof.id(), env, before, limit).await?)
     }
 
@@ -72,10 +72,17 @@ impl AuditLog<'_> {
     /// `forbidden` without the scope, and where the database fails.
     pub async fn export(&self, caller: &Caller) -> Result<AuditExport> {
         let tenant = Tenant::authorize(caller, &[Scope::KeyAdmin])?.id();
-        self.0.ledger().flush().await?;
+        self.0.ledger().flush(tenant).await?;
         let audit = self.0.store.audit();
-        let head =
-            audit.head(tenant).await?.filter(|head| head.mark.seq > 0).unwrap_or_else(|| self.none(tenant));
+        let head = match audit.head(tenant).await? {
+            // One that somebody has changed is given as it is, and fits nothing.
+            Some(head) => head,
+            None if audit.after(tenant, 0, 1).await?.is_empty() => self.none(tenant),
+            None => {
+                return Err(Error::new(Code::Conflict, "the signed end of the audit log is gone")
+                    .hint("somebody has changed the control database: find out who can write to it"));
+            }
+        };
         let mut checkpoints = audit.marks(tenant, MarkKind::Checkpoint, 0).await?.into_iter();
         let next = checkpoints.next();
         Ok(AuditExport { tenant, head, checkpoints, next, seq: 0, begun: false, over: false })
@@ -111,9 +118,10 @@ impl AuditLog<'_> {
                 push(&mut text, &mark_line(&start));
             }
         }
-        if entries.first().is_some_and(|entry| entry.seq != reading.seq + 1) && reading.seq > 0 {
+        if entries.first().is_some_and(|entry| entry.seq != reading.seq + 1) {
             let message = "old entries were removed while the log was read";
-            return Err(Error::new(Code::Conflict, message).hint("export it again"));
+            return Err(Error::new(Code::Conflict, message)
+                .hint("export it again; where it is always so, somebody has changed the log"));
         }
         for entry in entries.iter().take_while(|entry| entry.seq <= last) {
             reading.seq = entry.seq;

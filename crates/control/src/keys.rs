@@ -216,21 +216,27 @@ impl Keys {
         old: KeyId,
     ) -> Result<Option<NewKeyMade>, OpenError> {
         let _turn = self.replacing.lock().await;
-        let still = self.store.keys().get(old).await.map_err(|source| self.failed(source))?;
-        if !still.is_some_and(|key| key.kind == KeyKind::Operator && key.is_live(Timestamp::now())) {
-            return Ok(None);
-        }
+        // What somebody has died over may be the only copy of the key.
+        self.settle_operator().await?;
         let secret = credentials::generate(credentials::OPERATOR).map_err(OpenError::Random)?;
         let next = self.next_file();
         private::write(&next, format!("{}\n", secret.expose()).as_bytes())?;
         let key = row(KeyKind::Operator, tenant, None, "operator".to_owned(), Scopes::all());
-        let outcome = self.store.keys().replace_operator(&key, &hash(secret.expose())).await;
+        let outcome = self.store.keys().replace_operator(Some(old), &key, &hash(secret.expose())).await;
         self.credentials.forget_all();
-        // The answer of a commit may be lost: what is there counts.
-        let is_good = self.settle_operator().await?;
-        match outcome {
-            Err(source) if !is_good => Err(self.failed(source)),
-            _ => Ok(Some(NewKeyMade { key, secret })),
+        let settled = self.settle_operator().await;
+        match (outcome, settled) {
+            (Ok(true), settled) => {
+                // It is in the answer, and the next start knows the file beside.
+                if let Err(error) = settled {
+                    tracing::error!(%error, "the operator's new key is in operator.key.next alone");
+                }
+                Ok(Some(NewKeyMade { key, secret }))
+            }
+            // The answer of a commit may be lost: what is there counts.
+            (Err(_), Ok(true)) => Ok(Some(NewKeyMade { key, secret })),
+            (Err(source), _) => Err(self.failed(source)),
+            (Ok(false), _) => Ok(None),
         }
     }
 
@@ -277,7 +283,7 @@ impl Keys {
     async fn install_operator(&self, tenant: TenantId, secret: &Secret) -> Result<(), OpenError> {
         private::write(&self.operator_file, format!("{}\n", secret.expose()).as_bytes())?;
         let key = row(KeyKind::Operator, tenant, None, "operator".to_owned(), Scopes::all());
-        let done = self.store.keys().replace_operator(&key, &hash(secret.expose())).await;
+        let done = self.store.keys().replace_operator(None, &key, &hash(secret.expose())).await;
         done.map_err(|source| self.failed(source))?;
         self.credentials.forget_all();
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use kernel::{BlobHash, CallId, Code, EnvId, Error, KeyId, Result, TenantId, Timestamp};
@@ -30,6 +30,8 @@ const MAX_USES: usize = 4_096;
 const MAX_HELD: usize = 8_192;
 /// How soon that is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For how long it is tried when the platform stops.
+const LAST_TRIES: Duration = Duration::from_secs(5);
 
 /// Keeps the record of each call. Changes that end at the same time share one commit, and each waits for it;
 /// reads are written within a quarter of a second, behind the answer.
@@ -48,6 +50,8 @@ struct Desk {
     /// Records of reads that had no room, and commits that failed, since the start.
     dropped: AtomicU64,
     failures: AtomicU64,
+    /// Changes that could not be written yet.
+    held: AtomicU64,
 }
 
 /// How the records of calls fare.
@@ -67,8 +71,8 @@ struct Waiting {
     changes: Vec<Change>,
     /// When the keys were used that calls stand on.
     uses: HashMap<KeyId, Timestamp>,
-    /// Who waits, and for which tenant's records; for all where none is named.
-    promises: Vec<(Option<TenantId>, oneshot::Sender<bool>)>,
+    /// Who waits, and for which tenant's records.
+    promises: Vec<(TenantId, oneshot::Sender<bool>)>,
     dropped: u64,
     closing: bool,
 }
@@ -88,6 +92,7 @@ impl Ledger {
             urgent: Notify::new(),
             dropped: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         });
         let writer = tokio::spawn(write(store, key, Arc::clone(&desk)));
         Self { desk, writer: Mutex::new(Some(writer)) }
@@ -98,7 +103,8 @@ impl Ledger {
     pub fn backlog(&self) -> Backlog {
         let desk = &self.desk;
         let waiting = desk.lock();
-        let waiting = (waiting.reads.len() + waiting.changes.len()) as u64;
+        let held = desk.held.load(Ordering::Relaxed);
+        let waiting = (waiting.reads.len() + waiting.changes.len()) as u64 + held;
         let [dropped, failures] = [&desk.dropped, &desk.failures].map(|it| it.load(Ordering::Relaxed));
         Backlog { waiting, dropped, failures }
     }
@@ -106,9 +112,9 @@ impl Ledger {
     /// Writes everything that was recorded before.
     ///
     /// # Errors
-    /// `unavailable` where it cannot be written.
-    pub async fn flush(&self) -> Result<()> {
-        let promise = self.desk.promise(None)?;
+    /// `unavailable` where what is this tenant's cannot be written.
+    pub async fn flush(&self, tenant: TenantId) -> Result<()> {
+        let promise = self.desk.promise(tenant, None)?;
         kept(promise).await
     }
 
@@ -142,7 +148,7 @@ impl tool::Ledger for Ledger {
             return Box::pin(std::future::ready(Ok(())));
         }
         let act = act(&record);
-        let promise = self.desk.promise(Some(Change { call: row(record), act }));
+        let promise = self.desk.promise(record.tenant, Some(Change { call: row(record), act }));
         Box::pin(async move { kept(promise?).await })
     }
 }
@@ -177,13 +183,13 @@ impl Desk {
     }
 
     /// Puts a change down, and gives what tells when it is on disk with everything before it.
-    fn promise(&self, change: Option<Change>) -> Result<oneshot::Receiver<bool>> {
+    fn promise(&self, tenant: TenantId, change: Option<Change>) -> Result<oneshot::Receiver<bool>> {
         let (promise, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.closing {
             return Err(Error::new(Code::Unavailable, "the platform is stopping"));
         }
-        waiting.promises.push((change.as_ref().map(|change| change.call.tenant), promise));
+        waiting.promises.push((tenant, promise));
         waiting.changes.extend(change);
         drop(waiting);
         self.wake();
@@ -218,33 +224,44 @@ async fn write(store: Store, key: Arc<AuditKey>, desk: Arc<Desk>) {
             // What could not be written is tried again, with or without anything new.
             let _ = tokio::time::timeout(AGAIN, desk.arrived.notified()).await;
         }
-        let (mut batch, closing) = {
+        let (batch, closing) = {
             let mut waiting = desk.lock();
             let closing = waiting.closing;
             (std::mem::replace(&mut *waiting, Waiting { closing, ..Waiting::default() }), closing)
         };
-        held.append(&mut batch.changes);
-        batch.changes = held;
-        held = commit(&store, &key, batch, &mut uses).await;
+        held = commit(&store, &key, batch, held, &mut uses).await;
+        desk.held.store(held.len() as u64, Ordering::Relaxed);
         if !held.is_empty() {
             desk.failures.fetch_add(1, Ordering::Relaxed);
         }
         if closing {
-            return;
+            break;
         }
+    }
+    let began = Instant::now();
+    while !held.is_empty() && began.elapsed() < LAST_TRIES {
+        tokio::time::sleep(DELAY).await;
+        held = commit(&store, &key, Waiting::default(), held, &mut uses).await;
+    }
+    if !held.is_empty() {
+        tracing::error!(acts = held.len(), "acts were done that are on no record: they could not be written");
     }
 }
 
-/// Writes what is there, and gives the changes that could not be written: they were done, and are to be on record.
+/// Writes what is there, and gives the changes that could not be written: they were done, and are to be on record. `held` are
+/// those of which that was so before.
 async fn commit(
     store: &Store,
     key: &AuditKey,
     batch: Waiting,
+    held: Vec<Change>,
     uses: &mut HashMap<KeyId, Timestamp>,
 ) -> Vec<Change> {
-    let Waiting { reads, changes, uses: used, promises, dropped, .. } = batch;
+    let Waiting { reads, changes: new, uses: used, promises, dropped, .. } = batch;
     let reads: Vec<Call> = reads.into();
-    let left = match append(store, key, &changes, &reads).await {
+    let mut changes = unwritten(store, held).await;
+    changes.extend(new);
+    let mut left = match append(store, key, &changes, &reads).await {
         Ok(()) => Vec::new(),
         // Nothing can be written now.
         Err(store::Error::Unreachable(_)) => changes,
@@ -266,13 +283,28 @@ async fn commit(
     let missing: BTreeSet<TenantId> = left.iter().map(|change| change.call.tenant).collect();
     for (tenant, promise) in promises {
         // Who waited may have gone.
-        let _ = promise.send(tenant.map_or(missing.is_empty(), |tenant| !missing.contains(&tenant)));
+        let _ = promise.send(!missing.contains(&tenant));
     }
     let surplus = left.len().saturating_sub(MAX_HELD);
     if surplus > 0 {
+        left.sort_by_key(|change| change.call.at);
         tracing::error!(acts = surplus, "acts were done that are on no record: too many wait to be written");
     }
     left.into_iter().skip(surplus).collect()
+}
+
+/// Those that are not on record: a commit may have been made though nobody was told so. A call's row and its entry in the
+/// audit log are there both, or neither.
+async fn unwritten(store: &Store, held: Vec<Change>) -> Vec<Change> {
+    if held.is_empty() {
+        return held;
+    }
+    let ids: Vec<CallId> = held.iter().map(|change| change.call.id).collect();
+    match store.records().known(&ids).await {
+        Ok(known) => held.into_iter().filter(|change| !known.contains(&change.call.id)).collect(),
+        // Then nothing can be written, either.
+        Err(_) => held,
+    }
 }
 
 /// The records of each tenant by themselves: one whose log cannot be written keeps nobody else's from it.

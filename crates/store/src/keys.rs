@@ -247,13 +247,26 @@ impl Keys<'_> {
         Ok(found.await?.is_some())
     }
 
-    /// Revokes every operator's key and adds this one, in one step.
+    /// Revokes every operator's key and adds this one, in one step. With `old`, only where that is the operator's and live;
+    /// `false` where it is not.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn replace_operator(&self, key: &Key, hash: &[u8; 32]) -> Result<()> {
+    pub async fn replace_operator(&self, old: Option<KeyId>, key: &Key, hash: &[u8; 32]) -> Result<bool> {
         let mut write = self.0.begin_write().await?;
         write.tell(OPERATOR_KEYS).await?;
+        if let Some(old) = old {
+            let still = sqlx::query(
+                "UPDATE keys SET revoked = $2 WHERE id = $1 AND kind = 'operator' AND revoked IS NULL",
+            )
+            .bind(old.to_string())
+            .bind(key.created.as_micros())
+            .execute(write.connection())
+            .await?;
+            if still.rows_affected() != 1 {
+                return Ok(false);
+            }
+        }
         for ends in [
             "UPDATE runs SET revoked = $1 WHERE revoked IS NULL \
              AND root IN (SELECT id FROM keys WHERE kind = 'operator')",
@@ -274,7 +287,8 @@ impl Keys<'_> {
         .bind(key.created.as_micros())
         .execute(write.connection())
         .await?;
-        write.commit().await
+        write.commit().await?;
+        Ok(true)
     }
 
     /// Notes when keys were last used.

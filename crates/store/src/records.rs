@@ -1,7 +1,7 @@
 //! Rows of calls, and usage, summed by hour.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -108,6 +108,26 @@ impl Records<'_> {
         }
         write.commit().await?;
         Ok(changed)
+    }
+
+    /// Those of these calls that are on record.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn known(&self, ids: &[CallId]) -> Result<BTreeSet<CallId>> {
+        let mut known = BTreeSet::new();
+        for ids in ids.chunks(50) {
+            let places: Vec<String> = (1..=ids.len()).map(|at| format!("${at}")).collect();
+            let sql = format!("SELECT id FROM calls WHERE id IN ({})", places.join(", "));
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for id in ids {
+                query = query.bind(id.to_string());
+            }
+            for row in query.fetch_all(self.0.reader()).await? {
+                known.insert(parsed(&row, "id")?);
+            }
+        }
+        Ok(known)
     }
 
     /// At most `limit` of the tenant's calls made before `before`, latest first.

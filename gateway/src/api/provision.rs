@@ -49,6 +49,9 @@ pub async fn provision(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let (caller, headers, input) = read(&api, caller, request).await?;
+        // Who may make nothing here leaves nothing behind, not even a remembered request.
+        api.platform().limiter().admit(&caller)?;
+        Tenant::authorize(&caller, &[Scope::EnvWrite])?;
         let work = all(&api, &caller, input.clone());
         let told = api.once(&caller, &headers, "provision", &input, without_tokens, work).await?;
         Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::OK, &told)).into_response())

@@ -94,7 +94,7 @@ async fn no_record_is_lost_among_many_at_once() {
     for caller in callers {
         caller.await.unwrap();
     }
-    platform.control.ledger().flush().await.unwrap();
+    platform.control.ledger().flush(platform.operator.tenant).await.unwrap();
     let hour = Timestamp::now().minus(Duration::from_secs(3600));
     let usage = platform.control.usage(&tenant(&platform.operator), None, hour).await.unwrap();
     assert_eq!(usage.iter().map(|u| (u.calls, u.took_us)).collect::<Vec<_>>(), [(800, 5600)]);
@@ -112,7 +112,7 @@ async fn reads_that_come_faster_than_the_disk_are_dropped_oldest_first() {
     }
     let backlog = Backlog { waiting: 8_192, dropped: 10, failures: 0 };
     assert_eq!(platform.control.ledger().backlog(), backlog);
-    platform.control.ledger().flush().await.unwrap();
+    platform.control.ledger().flush(platform.operator.tenant).await.unwrap();
     assert_eq!(platform.control.ledger().backlog(), Backlog { waiting: 0, ..backlog });
     let owner = tenant(&platform.operator);
     let usage = platform.control.usage(&owner, None, Timestamp::from_micros(0)).await.unwrap();
@@ -126,7 +126,7 @@ async fn the_last_use_of_a_key_is_noted() {
     let (_, caller) = platform.key(&platform.operator, None).await;
     let used = record(&caller, Effect::Read);
     platform.control.ledger().record(used.clone()).await.unwrap();
-    platform.control.ledger().flush().await.unwrap();
+    platform.control.ledger().flush(platform.operator.tenant).await.unwrap();
     let keys = platform.control.keys().list(&platform.operator, None, 10).await.unwrap();
     assert_eq!(keys[0].last_used, Some(used.at));
     // Also where it is what it has minted that calls.
@@ -135,7 +135,7 @@ async fn the_last_use_of_a_key_is_noted() {
     let minted = Caller { credential: KeyId::new(), principal: Principal::Run(RunId::new()), ..minted };
     let used = record(&minted, Effect::Write);
     platform.control.ledger().record(used.clone()).await.unwrap();
-    platform.control.ledger().flush().await.unwrap();
+    platform.control.ledger().flush(platform.operator.tenant).await.unwrap();
     let row = platform.control.store().keys().get(other.credential).await.unwrap().unwrap();
     assert_eq!(row.last_used, Some(used.at));
 }
@@ -195,4 +195,28 @@ async fn upkeep_removes_what_has_expired_and_nothing_else() {
     assert!(control.replays().begin(&key).await.is_err(), "it is still running");
     let tried = control.authenticate(minted.token.expose(), kernel::Surface::Http, None).await;
     assert_eq!(said(tried), "unauthenticated the credential is not valid");
+}
+
+#[tokio::test]
+async fn what_was_written_though_nobody_was_told_so_is_written_once_and_stops_nothing() {
+    let platform = Platform::new().await;
+    let (control, operator) = (&platform.control, &platform.operator);
+    let first = record(operator, Effect::Write);
+    control.ledger().record(first.clone()).await.unwrap();
+    // As after a commit whose answer was lost: it cannot be written again.
+    assert_eq!(control.ledger().record(first.clone()).await.unwrap_err().code(), Code::Unavailable);
+    let waits = control.ledger().backlog();
+    assert_eq!((waits.waiting, waits.failures), (1, 1));
+    // Others are not kept from being on record by it, and it is known for what it is.
+    let later = record(operator, Effect::Write);
+    let other = Record { tenant: TenantId::new(), ..record(operator, Effect::Write) };
+    control.ledger().record(other.clone()).await.unwrap();
+    control.ledger().record(later.clone()).await.unwrap();
+    control.ledger().flush(operator.tenant).await.unwrap();
+    assert_eq!(control.ledger().backlog().waiting, 0);
+    let entries = control.audit().list(operator, None, None, 10).await.unwrap();
+    let calls: Vec<bool> = [&later, &first]
+        .map(|it| entries.iter().filter(|entry| entry.body.contains(&it.call.to_string())).count() == 1)
+        .into();
+    assert_eq!((entries.len(), calls), (2, vec![true, true]));
 }

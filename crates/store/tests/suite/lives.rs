@@ -156,16 +156,16 @@ pub async fn there_is_one_live_operator_key(place: &Place) {
     };
     assert!(!store.keys().has_operator().await.unwrap());
     let (first, second) = (operator("first"), operator("second"));
-    store.keys().replace_operator(&first, &[1; 32]).await.unwrap();
+    store.keys().replace_operator(None, &first, &[1; 32]).await.unwrap();
     assert!(store.keys().has_operator().await.unwrap());
-    store.keys().replace_operator(&second, &[2; 32]).await.unwrap();
+    store.keys().replace_operator(None, &second, &[2; 32]).await.unwrap();
     assert!(!store.keys().get(first.id).await.unwrap().unwrap().is_live(now()));
     assert_eq!(store.keys().by_hash(&[2; 32]).await.unwrap().as_ref(), Some(&second));
     assert_eq!(store.keys().list(tenant, None, None, 9).await.unwrap(), []);
     assert!(!store.keys().revoke(tenant, None, second.id, now()).await.unwrap());
     // One that was made when there was less to do can do everything there is.
     let older = Key { scopes: [Scope::AppRead].into_iter().collect(), ..operator("older") };
-    store.keys().replace_operator(&older, &[3; 32]).await.unwrap();
+    store.keys().replace_operator(None, &older, &[3; 32]).await.unwrap();
     assert_eq!(store.keys().by_hash(&[3; 32]).await.unwrap().unwrap().scopes, Scopes::all());
 }
 

@@ -127,9 +127,9 @@ pub async fn what_was_revoked_makes_room_at_once_and_is_told_once(place: &Place)
     assert_eq!(store.news().between(known, number().await).await.unwrap(), Some(vec![later.id.to_string()]));
     // And those of the operator's key go with it.
     let operator = Key { kind: store::KeyKind::Operator, ..key(tenant, None) };
-    store.keys().replace_operator(&operator, &[4; 32]).await.unwrap();
+    store.keys().replace_operator(None, &operator, &[4; 32]).await.unwrap();
     fill(operator.id).await;
-    store.keys().replace_operator(&Key { id: KeyId::new(), ..operator }, &[5; 32]).await.unwrap();
+    store.keys().replace_operator(None, &Key { id: KeyId::new(), ..operator }, &[5; 32]).await.unwrap();
     assert_eq!(runs.insert(&run(tenant, env, new.id, &[]), few).await.unwrap(), Minting::Made);
     // Who was away for too long is not told one by one.
     assert_eq!(store.news().between(0, number().await + 1).await.unwrap(), None);
