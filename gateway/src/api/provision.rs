@@ -13,7 +13,7 @@ use kernel::{CallId, Caller, Code, EnvId, Error, Proof as _, Result, Scope, Slug
 use mcp_server::auth::Authenticated;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tool::Effect;
+use tool::{Effect, Host as _};
 use web::problem::Problem;
 
 use super::{Action, Api, answer, credentials, read, tenants, unbroken};
