@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use conformance_tests::{CLAUDE_CODE, Place, Visitor, encoded, hidden};
 use serde_json::json;
 use testkit::eventually;
@@ -175,7 +175,7 @@ fn a_user_with_a_browser_signs_in_decides_and_is_sent_back() {
         }
     });
     let flow = Flow { back: format!("http://127.0.0.1:{port}/callback"), ..Flow::new(&place) };
-    conformance_tests::browser(|browser| {
+    let back = conformance_tests::browser(|browser| {
         browser.goto(&flow.url(&[("scope", "read sandbox")]))?;
         assert_eq!(browser.evaluate(WIDE)?, json!(false));
         browser.type_into("#key", &flow.key)?;
@@ -186,10 +186,11 @@ fn a_user_with_a_browser_signs_in_decides_and_is_sent_back() {
         browser.click("button[value=allow]")?;
         let console = browser.console()?;
         ensure!(console.is_empty(), "{console:?}");
-        Ok(())
+        // The browser ends with this: it has to be sent back before.
+        eventually(LIMIT, || came.try_iter().find(|line| line.contains("/callback?")))
+            .context("nobody came back")
     })
     .unwrap();
-    let back = eventually(LIMIT, || came.try_iter().find(|line| line.contains("/callback?"))).unwrap();
     let code = conformance_tests::field(back.split(' ').nth(1).unwrap(), "code");
     let code = code.unwrap_or_else(|| panic!("{back}"));
     let tokens = flow.redeem(&code, &[]).json().unwrap();
