@@ -158,6 +158,10 @@ impl Platform {
     /// # Errors
     /// `full` where there is none.
     pub(crate) async fn make_room(&self, env: &Env, full: Error) -> Result<()> {
+        // The keys of a tenant that is not active live no more until it is: what is theirs stays.
+        if self.control.environments().find(&env.id().to_string()).await?.is_none() {
+            return Err(full);
+        }
         let mut there = self.hands.workspaces(env).await?;
         there.sort_by_key(|workspace| workspace.used);
         for left in &there {

@@ -208,32 +208,52 @@ impl Audit<'_> {
         let heads: Vec<Signed> = grown.iter().filter_map(|row| signed(row, MarkKind::Head).ok()).collect();
         let (mut made, mut changed) = (Vec::new(), grown.len() - heads.len());
         for heads in heads.chunks(AT_ONCE) {
-            let mut write = self.0.begin_write().await?;
-            for head in heads {
-                let moved = sqlx::query(
-                    "UPDATE audit_heads SET checked = seq, checked_at = $3 WHERE tenant = $1 AND seq = $2 AND checked <> $2",
-                )
-                .bind(head.mark.tenant.to_string())
-                .bind(head.mark.seq)
-                .bind(at.as_micros())
-                .execute(write.connection())
-                .await?;
-                if moved.rows_affected() != 1 {
-                    // It has grown meanwhile, or another gateway was first.
-                    continue;
+            match self.check(heads, signer, at).await {
+                Ok((checked, wrong)) => {
+                    made.extend(checked);
+                    changed += wrong;
                 }
-                // What is not ours is not made so.
-                if !signer.holds(head) {
-                    changed += 1;
-                    continue;
-                }
-                let mark = Mark { kind: MarkKind::Checkpoint, at, ..head.mark.clone() };
-                let checkpoint = Signed { signature: signer.sign(&mark), mark };
-                keep(write.connection(), &checkpoint).await?;
-                made.push(checkpoint);
+                Err(error) if made.is_empty() => return Err(error),
+                // What was made is to be kept elsewhere, too; the others have grown still the next time.
+                Err(_) => break,
             }
-            write.commit().await?;
         }
+        Ok((made, changed))
+    }
+
+    /// Makes checkpoints of chains that end so, in one transaction.
+    async fn check(
+        &self,
+        heads: &[Signed],
+        signer: &dyn Signer,
+        at: Timestamp,
+    ) -> Result<(Vec<Signed>, usize)> {
+        let (mut made, mut changed) = (Vec::new(), 0);
+        let mut write = self.0.begin_write().await?;
+        for head in heads {
+            let moved = sqlx::query(
+                "UPDATE audit_heads SET checked = seq, checked_at = $3 WHERE tenant = $1 AND seq = $2 AND checked <> $2",
+            )
+            .bind(head.mark.tenant.to_string())
+            .bind(head.mark.seq)
+            .bind(at.as_micros())
+            .execute(write.connection())
+            .await?;
+            if moved.rows_affected() != 1 {
+                // It has grown meanwhile, or another gateway was first.
+                continue;
+            }
+            // What is not ours is not made so.
+            if !signer.holds(head) {
+                changed += 1;
+                continue;
+            }
+            let mark = Mark { kind: MarkKind::Checkpoint, at, ..head.mark.clone() };
+            let checkpoint = Signed { signature: signer.sign(&mark), mark };
+            keep(write.connection(), &checkpoint).await?;
+            made.push(checkpoint);
+        }
+        write.commit().await?;
         Ok((made, changed))
     }
 

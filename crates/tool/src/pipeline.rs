@@ -104,6 +104,8 @@ async fn travel<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Res
     record.input_digest = input_digest;
     if record.effect != Effect::Read {
         record.about = about(&call.input);
+        // What the tool does not have it refuses, and it is not kept, either.
+        record.about.retain(|name, _| !entry.doc.input_schema["properties"][name].is_null());
     }
     let outcome = admitted(entry, platform, call, input_digest).await;
     record.error = outcome.as_ref().err().map(Error::code);

@@ -79,6 +79,7 @@ pub async fn create(
                 return Err(Error::invalid("/slug", "it is missing").hint("give a slug, or an external_id"));
             }
             let (made, _) = api.platform().control.tenants().create(&proof, new).await?;
+            api.tell(&caller, made.id, "tenants.create".into(), Effect::Write).await?;
             Ok(shown(&made))
         };
         let made = api.act_once(&caller, &headers, "tenants.create", &input, Value::clone, work).await?;
@@ -140,6 +141,7 @@ pub async fn change(
         let found = api
             .act(&caller, Action::on("tenants.change", "tenant", &tenant), Effect::Idempotent, work)
             .await?;
+        api.tell(&caller, found.id, "tenants.change".into(), Effect::Idempotent).await?;
         Ok(answer(StatusCode::OK, &shown(&found)))
     })
     .await
@@ -223,6 +225,7 @@ pub async fn delete(
                 return Err(Error::invalid("/confirm", "the slug of the tenant confirms it").hint(hint));
             }
             let found = tenants.delete(&proof, &found.id.to_string(), deletion.purge).await?;
+            api.tell(&caller, found.id, "tenants.delete".into(), Effect::Destroy).await?;
             api.platform().close_what_is_not_ready().await;
             if deletion.purge {
                 let left = |cause: Error| {

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use capabilities::auth::is_of_a_way;
 use http::header::{
-    ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, SET_COOKIE,
+    ALT_SVC, AUTHORIZATION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderMap, HeaderValue};
-use sandbox::preview::{PLATFORM_COOKIES, holds_a_key};
+use sandbox::preview::{PLATFORM_COOKIES, holds_a_key, strip_cookies};
 use sandbox::relay;
 
 /// What names of headers begin with that are between the platform and whoever asks.
@@ -53,7 +53,7 @@ pub(super) fn to_function(headers: &mut HeaderMap, way: &Way<'_>) -> Option<Head
     if headers.get_all(&X_API_KEY).iter().any(holds_a_key) {
         headers.remove(&X_API_KEY);
     }
-    strip_cookies(headers);
+    strip_cookies(headers, is_platforms);
     let (scheme, host) = way.base.split_once("://").unwrap_or(("http", way.base));
     let address = way.address.map(|address| address.to_canonical().to_string());
     let told = [
@@ -123,23 +123,6 @@ pub(super) fn from_function(headers: &mut HeaderMap) {
 /// Takes out what says how long a body is that is not sent.
 pub(super) fn without_body(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
-}
-
-fn strip_cookies(headers: &mut HeaderMap) {
-    let others: Vec<Vec<u8>> = headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .map(<[u8]>::trim_ascii)
-        .filter(|pair| !pair.is_empty() && !is_platforms(pair))
-        .map(<[u8]>::to_vec)
-        .collect();
-    headers.remove(COOKIE);
-    if let Some(line) = Some(others.join(&b"; "[..])).filter(|line| !line.is_empty())
-        && let Ok(line) = HeaderValue::from_bytes(&line)
-    {
-        headers.insert(COOKIE, line);
-    }
 }
 
 /// Whether a cookie has one of the platform's names. Browsers compare the prefix without case (RFC 6265bis §4.1.3).

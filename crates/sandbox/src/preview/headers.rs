@@ -55,7 +55,7 @@ pub(super) fn to_server(parts: &mut Parts, visitor: Visitor) -> Option<Option<He
             headers.remove(name);
         }
     }
-    strip_cookies(headers);
+    strip_cookies(headers, is_platforms);
     if let Some(referer) = headers.remove(REFERER)
         && let Some(referer) = referer.to_str().ok().map(without_pass)
         && let Ok(referer) = HeaderValue::from_str(&referer)
@@ -102,7 +102,8 @@ pub fn holds_a_key(value: &HeaderValue) -> bool {
     has(value) || basic && STANDARD.decode(value[6..].trim_ascii()).is_ok_and(|decoded| has(&decoded))
 }
 
-fn strip_cookies(headers: &mut HeaderMap) {
+/// Takes out the cookies that `is_platforms` knows, each a pair of name and value, and leaves the others in one line.
+pub fn strip_cookies(headers: &mut HeaderMap, is_platforms: impl Fn(&[u8]) -> bool) {
     let others: Vec<Vec<u8>> = headers
         .get_all(COOKIE)
         .iter()

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 pub use crate::relay::{Body, BodyError};
-pub use headers::{PLATFORM_COOKIES, holds_a_key};
+pub use headers::{PLATFORM_COOKIES, holds_a_key, strip_cookies};
 pub use labels::Labels;
 pub use pages::{anothers, failed, moved, private, waking};
 pub use passes::{Entry, onwards};
