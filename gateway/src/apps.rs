@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capabilities::releases::Releases;
 use control::Control;
-use edge::{Apps, AtDomain, Served, Which};
+use edge::{Admitted, Apps, AtDomain, Served, Which};
 use futures::future::BoxFuture;
 use kernel::{Code, Env, Error, Result, Slug};
 
@@ -36,6 +36,10 @@ impl Apps for Residents {
                 hsts: found.hsts,
             }))
         })
+    }
+
+    fn admit(&self, env: &Env) -> Result<Admitted> {
+        Ok(Admitted::of(self.control.limiter().visit(env.tenant(), env.id())?))
     }
 
     fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {

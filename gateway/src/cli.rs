@@ -17,6 +17,7 @@ mod env;
 mod failure;
 mod generate;
 mod key;
+mod limit;
 mod login;
 mod logs;
 mod manifest;

@@ -104,8 +104,14 @@ impl Shown {
 
     fn of_traffic(&self, sheet: &Sheet) -> prometheus::Result<()> {
         let own = self.platform.control.limiter().refused();
-        let held_up = own.into_iter().chain(self.meters.held_up());
-        let held_up: Vec<_> = held_up.map(|(limit, count)| (limit.as_str(), number(count))).collect();
+        let mut held_up: Vec<_> = self.meters.held_up().collect();
+        for (limit, count) in own {
+            match held_up.iter_mut().find(|(of, _)| *of == limit) {
+                Some((_, counted)) => *counted += count,
+                None => held_up.push((limit, count)),
+            }
+        }
+        let held_up: Vec<_> = held_up.iter().map(|(limit, count)| (limit.as_str(), number(*count))).collect();
         sheet.by(&metric::RATE_LIMITED, &held_up)?;
         let traffic = self.traffic.census();
         sheet.by(

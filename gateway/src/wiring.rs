@@ -32,6 +32,7 @@ use mcp_server::app_keys::AppKeys;
 use mcp_server::bridge::Bridge;
 use mcp_server::masks::Masks;
 use mcp_server::mcp::{McpOptions, Sessions};
+use mcp_server::planned::PlannedQuotas;
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::tenancy::Lives;
 use mcp_server::{Doors, Guard, tools};
@@ -145,7 +146,11 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     let (control, bootstrap) = Control::open(control_config(config)?).await.map_err(closed)?;
     let control = Arc::new(control);
     std::fs::create_dir_all(&environments_dir).map_err(|e| unusable(&environments_dir, e))?;
-    let databases = Arc::new(Databases::new(environments_dir.clone(), database_limits(config)));
+    let databases = Arc::new(Databases::with_quotas(
+        environments_dir.clone(),
+        database_limits(config),
+        Arc::new(PlannedQuotas(Arc::clone(&control))),
+    ));
     let blobs = Blobs::bounded(&environments_dir, config.environments.max_files_bytes)?;
     let logs = logs(config, &environments_dir);
     let hosts = Arc::new(hosts(listening)?);

@@ -11,6 +11,7 @@ mod guard;
 pub mod http;
 pub mod masks;
 pub mod mcp;
+pub mod planned;
 pub mod platform;
 pub mod sandboxes;
 pub mod seal;

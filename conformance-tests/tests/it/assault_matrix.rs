@@ -142,13 +142,12 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         // Each tool has its own row in `inputs`.
         ("post", tool) if tool.starts_with("/v1/tools/") => vec![],
         ("get", "/v1/tools" | "/v1/schemas/manifest" | "/oauth/jwks.json") => plain(route),
-        ("get", "/healthz" | "/readyz") => plain(route),
+        ("get", "/healthz" | "/readyz" | "/v1/openapi.json") => plain(route),
         // They ask for no credential and look nobody up; the page has another tag each time.
         (_, "/.well-known/oauth-protected-resource/mcp/{env}") => plain(&route.replace("{env}", "a")),
         ("get", "/oauth/device") => vec![],
         (_, route) if route.starts_with("/oauth/") || route.starts_with("/.well-known/") => plain(route),
         ("get", "/v1/tools/{tool}") => plain("/v1/tools/db_query"),
-        ("get", "/v1/openapi.json") => plain(route),
         ("head", "/v1/blobs/{sha256}") => plain(&format!("/v1/blobs/{}", t.blob)),
         ("put", "/v1/blobs/{sha256}") => plain(&format!("/v1/blobs/{}", t.blob))
             .into_iter()
@@ -220,9 +219,9 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get" | "delete", "/v1/budgets/{budget}") => plain(&format!("/v1/budgets/{}", t.budget)),
         ("put", "/v1/budgets/{budget}") => with(&format!("/v1/budgets/{}", t.budget), json!({ "most": 0 })),
         // Of nobody's, or the caller's own.
-        ("get", "/v1/audit/key" | "/v1/prices" | "/v1/sandboxes") => plain(route),
+        ("get", "/v1/audit/key" | "/v1/prices" | "/v1/sandboxes" | "/v1/plans") => plain(route),
         // What it says of the caller's own tenant grows with each question; an export is of no one environment.
-        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/usage") => {
+        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/usage" | "/v1/limits") => {
             [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
         }
         ("put", "/v1/prices") => with(route, json!({ "model": t.slug, "input": 1, "output": 1 })),
@@ -236,6 +235,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         // The operator's alone: nobody's programs name anybody.
         ("get", "/v1/signing-keys" | "/metrics") | ("post", "/v1/signing-keys/rotate") => plain(route),
         ("get" | "put", "/v1/runner") => plain(route),
+        ("put" | "delete", "/v1/plans/{plan}") => plain(&format!("/v1/plans/{}", t.slug)),
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
         (_, route) if route.starts_with("/v1/sandboxes/{sandbox}") => {

@@ -147,7 +147,10 @@ fn a_log_is_its_tenants_and_for_whoever_manages_its_keys() {
     let key = key.json(&json!({ "name": "admin", "scopes": ["key:admin"] })).send().unwrap().json().unwrap();
     let admin = wide.clone().with_key(key["key"].as_str().unwrap());
     let theirs = entries(&admin);
-    assert_eq!(theirs.iter().map(|it| it["act"].clone()).collect::<Vec<_>>(), [json!("keys.create")]);
+    assert_eq!(
+        theirs.iter().map(|it| it["act"].clone()).collect::<Vec<_>>(),
+        [json!("tenants.create"), json!("keys.create")]
+    );
     assert_eq!(theirs[0]["tenant"], other["tenant"], "{theirs:#?}");
     assert!(entries(&wide).iter().all(|it| it["tenant"] != other["tenant"]));
     for input in [json!({ "name": "n", "scopes": ["app:read"] }), json!({ "name": "n", "env": "default" })] {

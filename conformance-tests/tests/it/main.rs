@@ -98,6 +98,7 @@ mod functions_turns;
 mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
+mod limits;
 mod metrics;
 mod oauth_claude;
 mod oauth_clients;

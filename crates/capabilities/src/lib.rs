@@ -12,6 +12,7 @@ pub mod logs;
 pub mod mail;
 pub mod outbound;
 mod places;
+pub mod quotas;
 pub mod realtime;
 pub mod releases;
 pub mod routes;

@@ -57,7 +57,7 @@ pub struct RateLimits {
 }
 
 /// A number of calls per second, and how many may come at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RateLimit {
     /// Calls per second in the long run.
     pub per_second: NonZeroU32,

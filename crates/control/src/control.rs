@@ -15,6 +15,7 @@ use crate::credentials::Credentials;
 use crate::names::Names;
 use crate::news::{Memories, News};
 use crate::oauth::{DeviceTurns, OAuth};
+use crate::plans::Plans;
 use crate::remembered::Remembered;
 use crate::ring::{Before, Ring, SLACK};
 use crate::tokens::TURNS;
@@ -52,6 +53,7 @@ pub struct Control {
     sealing: Sealing,
     confirmations: Arc<Confirmations>,
     limits: Limits,
+    plans: Arc<Plans>,
     ledger: Ledger,
     pub(crate) audit_key: Arc<AuditKey>,
     pub(crate) checkpoints: PathBuf,
@@ -95,6 +97,7 @@ impl Control {
         let names = Arc::new(Names::new(store.clone()));
         let credentials = Arc::new(Credentials::new());
         let news = Arc::new(News::new(&store));
+        let plans = Arc::new(Plans::open(store.clone()).await.map_err(OpenError::Plans)?);
         let tenant_names = Arc::new(Remembered::new(1_024, TENANT_NAMES));
         let following = news.follow(
             &store,
@@ -103,6 +106,7 @@ impl Control {
                 names: Arc::clone(&names),
                 ring: Arc::clone(&ring),
                 tenants: Arc::clone(&tenant_names),
+                plans: Arc::clone(&plans),
             },
         );
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
@@ -124,6 +128,7 @@ impl Control {
                 slugs: Arc::clone(&tenant_names),
                 grace: config.keep_tenants,
                 default: default_tenant,
+                plans: Arc::clone(&plans),
             },
             environments: Environments {
                 store: store.clone(),
@@ -132,6 +137,7 @@ impl Control {
                 confirmations: Arc::clone(&confirmations),
                 app_keys: Arc::clone(&app_keys),
                 templates: config.templates.clone(),
+                plans: Arc::clone(&plans),
             },
             keys: Keys {
                 store: store.clone(),
@@ -143,7 +149,8 @@ impl Control {
             secrets: Secrets { store: store.clone(), vault },
             app_keys,
             confirmations,
-            limits: Limits::new(config.limits),
+            limits: Limits::new(config.limits, Arc::clone(&plans)),
+            plans,
             ledger: Ledger::start(store.clone(), Arc::clone(&audit_key)),
             audit_key,
             checkpoints: config.data_dir.join(CHECKPOINTS),
@@ -231,6 +238,12 @@ impl Control {
     #[must_use]
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
+    }
+
+    /// The plans.
+    #[must_use]
+    pub fn plans(&self) -> &Arc<Plans> {
+        &self.plans
     }
 
     /// How many calls pass.
@@ -427,7 +440,7 @@ async fn master(
 }
 
 /// That this is who runs the platform, and not who was given a part of it.
-fn operator(caller: &Caller) -> Result<()> {
+pub(crate) fn operator(caller: &Caller) -> Result<()> {
     kernel::Tenant::authorize(caller, &[Scope::TenantAdmin]).map(drop)
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::{Code, EnvId, Error, Result, Slug, Tenant, TenantId, Timestamp};
-use store::{EnvState, Environment, EnvironmentFilter, Insertion, Store, TenantState};
+use kernel::{Code, EnvId, Error, LimitInfo, LimitScope, Result, Slug, Tenant, TenantId, Timestamp};
+use store::{DEFAULT_PLAN, EnvState, Environment, EnvironmentFilter, Insertion, Store, TenantState};
 
 use crate::credentials::Credentials;
 use crate::names::{DomainPlace, Names, Place, canonical};
+use crate::plans::Plans;
 use crate::{AppKeys, Confirmation, Confirmations};
 
 pub(crate) const MAX_NAME: usize = 100;
@@ -67,6 +68,7 @@ pub struct Environments {
     pub(crate) confirmations: Arc<Confirmations>,
     pub(crate) app_keys: Arc<AppKeys>,
     pub(crate) templates: Vec<String>,
+    pub(crate) plans: Arc<Plans>,
 }
 
 impl Environments {
@@ -146,6 +148,7 @@ impl Environments {
             return Err(Error::new(Code::Forbidden, format!("the tenant is {}", owner.state.as_str()))
                 .hint("whoever runs the platform resumes or restores it"));
         }
+        let most = self.plans.of(tenant, None).tenant.tenant.environments;
         let given = new.slug.is_some();
         let base = new.slug.clone().or_else(|| new.name.as_deref().and_then(Slug::from_name));
         let mut slug = match &base {
@@ -160,13 +163,20 @@ impl Environments {
                 slug: slug.clone(),
                 state: EnvState::Creating,
                 template: template.clone(),
-                plan: new.plan.clone().unwrap_or_else(|| "default".to_owned()),
+                plan: new.plan.clone().unwrap_or_else(|| DEFAULT_PLAN.to_owned()),
                 tags: new.tags.clone(),
                 external_id: new.external_id.clone(),
                 created: Timestamp::now(),
             };
-            match self.store.environments().insert(&environment).await? {
-                Insertion::Made => return Ok(Created { environment, making: Making::New }),
+            match self.store.environments().insert_within(&environment, most).await? {
+                Insertion::Made => {
+                    if environment.plan != DEFAULT_PLAN {
+                        self.plans.learn_environment(environment.id).await?;
+                    }
+                    return Ok(Created { environment, making: Making::New });
+                }
+                Insertion::NoPlan => return Err(self.plans.gone(&environment.plan)),
+                Insertion::Full => return Err(full(most.unwrap_or_default())),
                 Insertion::Same(environment) => {
                     return Ok(Created { environment: *environment, making: Making::Existing });
                 }
@@ -338,7 +348,9 @@ impl Environments {
     pub fn check(&self, new: &NewEnvironment) -> Result<()> {
         self.template(new.template.as_deref())?;
         check_text("/name", "name", new.name.as_deref(), MAX_NAME)?;
-        check_text("/plan", "plan", new.plan.as_deref(), MAX_TAG_NAME)?;
+        if let Some(plan) = &new.plan {
+            self.plans.check(plan)?;
+        }
         check_text("/external_id", "external id", new.external_id.as_deref(), MAX_EXTERNAL_ID)?;
         check_tags(&new.tags, "an environment")
     }
@@ -381,6 +393,15 @@ pub(crate) fn suffixed(base: Option<&Slug>, or: &str) -> Result<Slug> {
         random.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect();
     let base: String = base.map_or(or, Slug::as_str).chars().take(40 - SUFFIX - 1).collect();
     format!("{}-{suffix}", base.trim_end_matches('-')).parse().map_err(Error::internal)
+}
+
+/// The refusal of one environment more.
+fn full(most: u64) -> Error {
+    let info = LimitInfo::new("environments", LimitScope::Tenant, most, "environments")
+        .raised("ask who runs the platform for a plan with more");
+    Error::new(Code::QuotaExceeded, format!("the tenant has {most} environments, the most its plan allows"))
+        .limit(info)
+        .hint("delete one that is not needed (env_delete), or have the limit raised")
 }
 
 /// That a tenant is suspended.

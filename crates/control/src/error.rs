@@ -56,6 +56,9 @@ pub enum OpenError {
     /// The stored signing key does not open, or is not the one it says.
     #[error("the stored signing key has been changed: restore the control database from a backup")]
     SigningKey,
+    /// The plans cannot be read.
+    #[error("the plans cannot be read")]
+    Plans(#[source] kernel::Error),
     /// The environment that is there from the start cannot be recorded.
     #[error("the default environment cannot be recorded")]
     DefaultEnvironment(#[source] kernel::Error),
@@ -79,7 +82,7 @@ impl OpenError {
                 store::Error::Newer { .. } => None,
                 _ => Some("check that it is there, that it may be written, and the space on its disk"),
             },
-            OpenError::DefaultEnvironment(_) => Some("check the space on the disk"),
+            OpenError::Plans(_) | OpenError::DefaultEnvironment(_) => Some("check the space on the disk"),
             OpenError::MasterMalformed { .. }
             | OpenError::MasterMissing { .. }
             | OpenError::MasterForeign { .. }

@@ -4,9 +4,11 @@
 //! call meets on its way (credentials, names of environments, limits, records of reads) is answered from memory.
 
 mod app_keys;
+mod at_once;
 pub mod audit;
 mod audits;
 mod authentication;
+mod bounds;
 mod config;
 mod confirmations;
 mod control;
@@ -19,6 +21,7 @@ mod limits;
 mod names;
 mod news;
 pub mod oauth;
+mod plans;
 mod private;
 mod remembered;
 mod replays;
@@ -33,6 +36,7 @@ mod vault;
 pub use app_keys::AppKeys;
 pub use audit::AuditKey;
 pub use audits::{AuditExport, AuditLog};
+pub use bounds::{Bounds, EnvironmentBounds, TenantBounds};
 pub use config::{ControlConfig, RateLimit, RateLimits};
 pub use confirmations::{Confirmation, Confirmations};
 pub use control::{Bootstrap, CHECKPOINTS as AUDIT_CHECKPOINTS, Control};
@@ -41,8 +45,9 @@ pub use environments::{Created, Environments, Making, NewEnvironment};
 pub use error::OpenError;
 pub use keys::{Keys, NewKey, NewKeyMade};
 pub use ledger::{Backlog, Ledger};
-pub use limits::Limits;
+pub use limits::{Limits, Underway, Visit};
 pub use names::{DomainPlace, Place};
+pub use plans::{Allowed, Plans};
 pub use replays::Replays;
 pub use ring::Before;
 pub use sealing::Sealing;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kernel::{Result, TenantId};
-use store::Store;
+use store::{PLAN_OF, PLANS, Store};
 use tokio::task::JoinHandle;
 
 use crate::credentials::Credentials;
 use crate::names::Names;
+use crate::plans::Plans;
 use crate::remembered::Remembered;
 use crate::ring::Ring;
 
@@ -40,6 +41,7 @@ pub(crate) struct Memories {
     pub(crate) names: Arc<Names>,
     pub(crate) ring: Arc<Ring>,
     pub(crate) tenants: Arc<Remembered<String, TenantId>>,
+    pub(crate) plans: Arc<Plans>,
 }
 
 impl News {
@@ -112,7 +114,11 @@ async fn heard(store: &Store, memories: &Memories, known: Option<i64>) -> Result
 impl Memories {
     /// What stands on a credential or is in an environment; all, for what is neither.
     async fn forget(&self, ended: &str) -> Result<()> {
-        if let Ok(credential) = ended.parse() {
+        if let Some(of) = ended.strip_prefix(PLAN_OF) {
+            self.plans.learn(of).await?;
+        } else if ended == PLANS {
+            self.plans.reload().await?;
+        } else if let Ok(credential) = ended.parse() {
             self.credentials.revoked(credential);
         } else if let Ok(env) = ended.parse() {
             self.names.env_gone(env);
@@ -127,6 +133,7 @@ impl Memories {
         self.names.forget_all();
         self.tenants.forget(|_, _| true);
         self.credentials.forget_all();
+        self.plans.reload().await?;
         self.ring.reload().await
     }
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{Code, EnvId, Error, Result, Slug, TenantId, Timestamp};
+use serde_json::Value;
 use store::{Environment, Settling, Store, Tenant, TenantFilter, TenantState};
 
+use crate::bounds::Bounds;
 use crate::credentials::Credentials;
 use crate::environments::{MAX_EXTERNAL_ID, MAX_NAME, check_tags, check_text, suffixed};
 use crate::names::Names;
+use crate::plans::Plans;
 use crate::remembered::Remembered;
 
 const MAX_PAGE: u32 = 100;
@@ -29,6 +32,10 @@ pub struct NewTenant {
     pub external_id: Option<String>,
     /// Its tags, at most 20.
     pub tags: BTreeMap<String, String>,
+    /// The name of its plan; `default` where it is not given.
+    pub plan: Option<String>,
+    /// What is its own of its limits, as [`crate::Bounds`] are written.
+    pub limits: Option<Value>,
 }
 
 /// What is to be different of a tenant.
@@ -38,6 +45,10 @@ pub struct TenantChange {
     pub name: Option<String>,
     /// Its tags, all of them.
     pub tags: Option<BTreeMap<String, String>>,
+    /// The name of its plan.
+    pub plan: Option<String>,
+    /// What is its own of its limits, all of it, as [`crate::Bounds`] are written.
+    pub limits: Option<Value>,
 }
 
 /// The tenants. Whatever is done with them needs `tenant:admin`, shown by a proof of the tenant level.
@@ -50,6 +61,7 @@ pub struct Tenants {
     pub(crate) grace: Duration,
     /// The operator's key is in it.
     pub(crate) default: TenantId,
+    pub(crate) plans: Arc<Plans>,
 }
 
 impl Tenants {
@@ -61,6 +73,11 @@ impl Tenants {
         check_text("/name", "name", new.name.as_deref(), MAX_NAME)?;
         check_text("/external_id", "external id", new.external_id.as_deref(), MAX_EXTERNAL_ID)?;
         check_tags(&new.tags, "a tenant")?;
+        if let Some(plan) = &new.plan {
+            self.plans.check(plan)?;
+        }
+        let own = new.limits.as_ref().map(|limits| Bounds::read(limits, "/limits")).transpose()?;
+        let own = own.unwrap_or_default().to_json().to_string();
         let base = new.slug.clone().or_else(|| new.name.as_deref().and_then(Slug::from_name));
         let mut slug = match &base {
             Some(base) => base.clone(),
@@ -69,9 +86,15 @@ impl Tenants {
         for _ in 0..TRIES {
             let name = new.name.clone().unwrap_or_else(|| slug.to_string());
             let row = Tenant::new(slug.clone(), name, TenantId::new(), Timestamp::now());
-            let row = Tenant { external_id: new.external_id.clone(), tags: new.tags.clone(), ..row };
+            let (external_id, tags) = (new.external_id.clone(), new.tags.clone());
+            let plan = new.plan.clone().unwrap_or_else(|| row.plan.clone());
+            let row = Tenant { external_id, tags, plan, limits: own.clone(), ..row };
             match self.store.tenants().insert(&row).await? {
-                Settling::Made => return Ok((row, true)),
+                Settling::Made => {
+                    self.plans.learn_tenant(row.id).await?;
+                    return Ok((row, true));
+                }
+                Settling::NoPlan => return Err(self.plans.gone(&row.plan)),
                 Settling::Same(found) if found.state == TenantState::Deleted => {
                     let message =
                         format!("the tenant {:?} with this external id is deleted", found.slug.as_str());
@@ -134,8 +157,16 @@ impl Tenants {
         if let Some(tags) = &change.tags {
             check_tags(tags, "a tenant")?;
         }
+        if let Some(plan) = &change.plan {
+            self.plans.check(plan)?;
+        }
         let found = self.get(proof, slug_or_id).await?;
-        self.store.tenants().change(found.id, change.name.as_deref(), change.tags.as_ref()).await?;
+        if change.plan.is_some() || change.limits.is_some() {
+            self.plans.give(found.id, change.plan.as_deref(), change.limits.as_ref()).await?;
+        }
+        if change.name.is_some() || change.tags.is_some() {
+            self.store.tenants().change(found.id, change.name.as_deref(), change.tags.as_ref()).await?;
+        }
         self.get(proof, &found.id.to_string()).await
     }
 

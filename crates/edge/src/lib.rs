@@ -14,7 +14,7 @@ mod serve;
 mod ticket;
 mod tls;
 
-pub use apps::{Apps, AtDomain, Which};
+pub use apps::{Admitted, Apps, AtDomain, Which};
 pub use capabilities::releases::Served;
 pub use data::{Data, Hangup, ROUTES};
 pub use functions::FunctionDoor;

@@ -117,10 +117,11 @@ impl Edge {
         let mut response = match self.find(host).await {
             Ok(Some(found)) => {
                 let Found { env, served, which, hsts } = found;
+                let admitted = self.apps.admit(&env);
                 let redeemed = ticket::redeem(&self.data, &env, &mut request);
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
-                let mut response = match redeemed {
-                    Ok(()) => self.answer(&visit, body).await,
+                let mut response = match redeemed.and(admitted) {
+                    Ok(_admitted) => self.answer(&visit, body).await,
                     Err(refusal) => data::refused(&refusal, &env, id),
                 };
                 self.log(&visit, &response, started.elapsed());

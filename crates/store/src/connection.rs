@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls,
-    News, OAuth, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys, Spent,
-    Tenants, Workspaces, migrations,
+    News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys,
+    Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -266,6 +266,12 @@ impl Store {
     #[must_use]
     pub fn budgets(&self) -> Budgets<'_> {
         Budgets(self)
+    }
+
+    /// What models cost.
+    #[must_use]
+    pub fn plans(&self) -> Plans<'_> {
+        Plans(self)
     }
 
     /// What models cost.

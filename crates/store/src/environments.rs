@@ -9,8 +9,8 @@ use sqlx::AnyConnection;
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use crate::rows::{parsed, text, text_or_null, time};
-use crate::{Error, Result, Store};
+use crate::rows::{number, parsed, text, text_or_null, time};
+use crate::{DEFAULT_PLAN, Error, Result, Store, plans};
 
 /// Where an environment is in its life. Its row is written before its files are made, and goes after they went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,10 @@ pub enum Insertion {
     Same(Box<Environment>),
     /// Another environment has that slug.
     SlugTaken,
+    /// There is no plan of that name.
+    NoPlan,
+    /// The tenant has as many as it may have.
+    Full,
 }
 
 /// Which environments to list.
@@ -106,7 +110,28 @@ impl Environments<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn insert(&self, env: &Environment) -> Result<Insertion> {
+        self.insert_within(env, None).await
+    }
+
+    /// As [`Environments::insert`], where its tenant has at most `most` then, those that are being deleted left out.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn insert_within(&self, env: &Environment, most: Option<u64>) -> Result<Insertion> {
         let mut write = self.0.begin_write().await?;
+        if env.plan != DEFAULT_PLAN {
+            write.tell(&plans::of_environment(env.id)).await?;
+            if !plans::hold(write.connection(), &env.plan).await? {
+                return Ok(Insertion::NoPlan);
+            }
+        }
+        if most.is_some() {
+            // Who makes another one of this tenant waits here.
+            sqlx::query("UPDATE tenants SET state = state WHERE id = $1")
+                .bind(env.tenant.to_string())
+                .execute(write.connection())
+                .await?;
+        }
         let tags = serde_json::to_string(&env.tags)
             .map_err(|e| Error::Unreadable { what: "tags", source: e.into() })?;
         let done = sqlx::query(
@@ -131,6 +156,17 @@ impl Environments<'_> {
                 Some(external_id) => same(write.connection(), env.tenant, external_id).await,
                 None => Ok(Insertion::SlugTaken),
             };
+        }
+        if let Some(most) = most {
+            let there = sqlx::query(
+                "SELECT COUNT(*) AS n FROM environments WHERE tenant = $1 AND state <> 'deleting'",
+            )
+            .bind(env.tenant.to_string())
+            .fetch_one(write.connection())
+            .await?;
+            if u64::try_from(number(&there, "n")?).unwrap_or_default() > most {
+                return Ok(Insertion::Full);
+            }
         }
         for (name, value) in &env.tags {
             sqlx::query("INSERT INTO environment_tags (env, name, value) VALUES ($1, $2, $3)")

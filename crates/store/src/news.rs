@@ -12,6 +12,10 @@ const MOST: i64 = 200;
 
 /// What has ended, where it is no credential and no environment.
 pub(crate) const OPERATOR_KEYS: &str = "operator keys";
+/// All plans.
+pub const PLANS: &str = "plans";
+/// The plan of one tenant or environment, whose id follows.
+pub const PLAN_OF: &str = "plan of ";
 pub(crate) const SIGNING_KEYS: &str = "signing keys";
 
 /// The count of what has ended, and for a while what it was.
@@ -29,7 +33,7 @@ impl News<'_> {
         Ok(row.try_get(0)?)
     }
 
-    /// What has ended after one number up to another: ids of credentials and of environments, or a word for what is
+    /// What has ended after one number up to another: ids of credentials and of environments, or words for what is
     /// neither. `None` where that is too much, or not known any more.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe};
 
 use crate::rows::{parsed, text, text_or_null, time, time_or_null};
-use crate::{Error, Result, Store};
+use crate::{DEFAULT_PLAN, Error, Result, Store, plans};
 
 /// Where a tenant is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,10 @@ pub struct Tenant {
     pub changed: Option<Timestamp>,
     /// From when on it may be removed for good, where it is deleted.
     pub purge: Option<Timestamp>,
+    /// The name of its plan.
+    pub plan: String,
+    /// What is its own of its limits, as JSON.
+    pub limits: String,
 }
 
 impl Tenant {
@@ -73,7 +77,9 @@ impl Tenant {
     #[must_use]
     pub fn new(slug: Slug, name: String, id: TenantId, created: Timestamp) -> Self {
         let (external_id, tags, changed, purge) = (None, BTreeMap::new(), None, None);
-        Self { id, slug, name, state: TenantState::Active, external_id, tags, created, changed, purge }
+        let (plan, limits) = (DEFAULT_PLAN.to_owned(), NO_LIMITS.to_owned());
+        let state = TenantState::Active;
+        Self { id, slug, name, state, external_id, tags, created, changed, purge, plan, limits }
     }
 }
 
@@ -86,6 +92,8 @@ pub enum Settling {
     Same(Box<Tenant>),
     /// Another tenant has that slug.
     SlugTaken,
+    /// There is no plan of that name.
+    NoPlan,
 }
 
 impl Settling {
@@ -105,8 +113,10 @@ pub struct TenantFilter {
     pub external_id: Option<String>,
 }
 
-const COLUMNS: &str =
-    "SELECT id, slug, name, state, external_id, tags, created, changed, purge FROM tenants WHERE ";
+const COLUMNS: &str = "SELECT id, slug, name, state, external_id, tags, created, changed, purge, plan, limits FROM tenants WHERE ";
+
+/// None but those of the plan.
+const NO_LIMITS: &str = "{}";
 
 /// The tenants.
 pub struct Tenants<'a>(pub(crate) &'a Store);
@@ -118,9 +128,15 @@ impl Tenants<'_> {
     /// Where the database fails.
     pub async fn insert(&self, tenant: &Tenant) -> Result<Settling> {
         let mut write = self.0.begin_write().await?;
+        if tenant.plan != DEFAULT_PLAN || tenant.limits != NO_LIMITS {
+            write.tell(&plans::of_tenant(tenant.id)).await?;
+            if !plans::hold(write.connection(), &tenant.plan).await? {
+                return Ok(Settling::NoPlan);
+            }
+        }
         let done = sqlx::query(
-            "INSERT INTO tenants (id, slug, name, state, external_id, tags, created) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            "INSERT INTO tenants (id, slug, name, state, external_id, tags, created, plan, limits) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
         )
         .bind(tenant.id.to_string())
         .bind(tenant.slug.as_str())
@@ -129,6 +145,8 @@ impl Tenants<'_> {
         .bind(tenant.external_id.as_deref())
         .bind(written(&tenant.tags)?)
         .bind(tenant.created.as_micros())
+        .bind(tenant.plan.as_str())
+        .bind(tenant.limits.as_str())
         .execute(write.connection())
         .await?;
         if done.rows_affected() == 0 {
@@ -334,5 +352,7 @@ fn read(row: &AnyRow) -> Result<Tenant> {
         created: time(row, "created")?,
         changed: time_or_null(row, "changed")?,
         purge: time_or_null(row, "purge")?,
+        plan: text(row, "plan")?,
+        limits: text(row, "limits")?,
     })
 }

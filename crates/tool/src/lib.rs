@@ -21,7 +21,7 @@ pub use about::about;
 pub use cx::{Cx, Progress, Step};
 pub use decode::decode;
 pub use pipeline::Call;
-pub use ports::{Attempt, Host, Ledger, Limiter, Record, ReplayKey, Replays, ended};
+pub use ports::{Attempt, Host, Ledger, Limiter, Record, ReplayKey, Replays, Underway, ended};
 pub use registry::{Doc, Registry};
 
 /// One declared capability. Its name is the name of the file that holds it.

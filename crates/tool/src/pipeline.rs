@@ -135,6 +135,8 @@ async fn admitted<P: Host>(
     input_digest: [u8; 32],
 ) -> Result<Value> {
     platform.limiter().admit(&call.caller)?;
+    let caller = Arc::clone(&call.caller);
+    let _underway = platform.limiter().enter(&caller).await?;
     (entry.authorize)(&call.caller, entry.doc.spec.scopes, entry.doc.name)?;
     if !call.selection.admits(entry.doc.spec.effect) {
         let message =

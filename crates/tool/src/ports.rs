@@ -47,6 +47,29 @@ pub trait Limiter: Send + Sync {
     /// # Errors
     /// `rate_limited` with the limit, its value and when the next call passes.
     fn admit(&self, caller: &Caller) -> Result<()>;
+
+    /// Counts a call that was admitted as one that is under way, for as long as what comes back is there. Who comes when there
+    /// are enough waits for a moment.
+    ///
+    /// # Errors
+    /// `rate_limited` with the limit and its value.
+    fn enter<'a>(&'a self, _caller: &'a Caller) -> BoxFuture<'a, Result<Underway>> {
+        Box::pin(std::future::ready(Ok(Underway::default())))
+    }
+}
+
+/// A call that is under way: whatever counts it.
+#[derive(Default)]
+pub struct Underway(
+    #[expect(dead_code, reason = "it counts until it is dropped")] Option<Box<dyn Send + Sync>>,
+);
+
+impl Underway {
+    /// One that `counted` counts until it is dropped.
+    #[must_use]
+    pub fn of(counted: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(counted)))
+    }
 }
 
 /// One call, for audit and usage. Of its arguments it holds what they were about, of its results nothing.

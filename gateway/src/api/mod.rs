@@ -11,6 +11,7 @@ mod environments;
 mod home;
 mod keys;
 mod openapi;
+mod plans;
 mod prices;
 mod provision;
 mod runner;
@@ -85,6 +86,9 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/audit/key", get(audit::key))
         .route("/v1/budgets", get(budgets::list).put(budgets::set))
         .route("/v1/budgets/{budget}", get(budgets::show).put(budgets::change).delete(budgets::remove))
+        .route("/v1/limits", get(plans::limits))
+        .route("/v1/plans", get(plans::list))
+        .route("/v1/plans/{plan}", put(plans::set).delete(plans::remove))
         .route("/v1/prices", get(prices::list).put(prices::set))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
@@ -209,6 +213,7 @@ impl Api {
         made: fn(&T) -> Option<Value>,
     ) -> Result<T> {
         self.platform().limiter().admit(caller)?;
+        let _underway = self.platform().limiter().enter(caller).await?;
         let began = Instant::now();
         let mut record = Record { about, ..Record::of(CallId::new(), caller, name, effect) };
         let outcome = work.await;

@@ -210,6 +210,18 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "get": operation("showUsage", "What the tenant, or with env one environment, has used since a time: calls by tool, tokens and money of models", "200") }),
         ),
         (
+            "/v1/limits",
+            json!({ "get": operation("showLimits", "What holds for the tenant and, with env, for an environment, and what is left of it", "200") }),
+        ),
+        ("/v1/plans", json!({ "get": operation("listPlans", "The plans, for the operator", "200") })),
+        (
+            "/v1/plans/{plan}",
+            json!({
+                "put": operation("setPlan", "Set {\"tenant\": {limits}, \"environment\": {limits}}, for all that have the plan at once, for the operator", "200"),
+                "delete": operation("removePlan", "Remove a plan that nobody has, for the operator", "200"),
+            }),
+        ),
+        (
             "/v1/prices",
             json!({
                 "get": operation("listPrices", "What models cost, by date", "200"),
@@ -267,7 +279,7 @@ fn routes() -> Vec<(&'static str, Value)> {
             "/v1/tenants/{tenant}",
             json!({
                 "get": operation("showTenant", "A tenant, for the operator", "200"),
-                "patch": operation("changeTenant", "Change what a tenant is called, for the operator", "200"),
+                "patch": operation("changeTenant", "Change what a tenant is called, its plan, or limits of its own, for the operator", "200"),
                 "delete": operation("deleteTenant", "Delete a tenant, which can be restored for a time, for the operator", "200"),
             }),
         ),

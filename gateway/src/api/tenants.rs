@@ -28,6 +28,8 @@ pub struct Wanted {
     external_id: Option<String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
+    plan: Option<String>,
+    limits: Option<Value>,
 }
 
 impl Wanted {
@@ -35,7 +37,8 @@ impl Wanted {
     pub fn read(self, at: &str) -> Result<NewTenant> {
         let slug = self.slug.map(|slug| slug.parse::<Slug>()).transpose();
         let slug = slug.map_err(|e| Error::invalid(format!("{at}/slug"), format!("{e}")))?;
-        Ok(NewTenant { slug, name: self.name, external_id: self.external_id, tags: self.tags })
+        let Self { name, external_id, tags, plan, limits, .. } = self;
+        Ok(NewTenant { slug, name, external_id, tags, plan, limits })
     }
 }
 
@@ -44,6 +47,8 @@ impl Wanted {
 struct Changed {
     name: Option<String>,
     tags: Option<BTreeMap<String, String>>,
+    plan: Option<String>,
+    limits: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -130,13 +135,15 @@ pub async fn change(
 ) -> Result<Response, Problem> {
     unbroken(async move {
         let (caller, _, input) = read(&api, caller, request).await?;
-        let Changed { name, tags } = tool::decode(input)?;
+        let Changed { name, tags, plan, limits } = tool::decode(input)?;
         let work = async {
             let proof = Tenant::authorize(&caller, &[Scope::TenantAdmin])?;
-            if name.is_none() && tags.is_none() {
-                return Err(Error::invalid("", "nothing is to be changed").hint("send name, tags or both"));
+            if name.is_none() && tags.is_none() && plan.is_none() && limits.is_none() {
+                let hint = "send name, tags, plan or limits";
+                return Err(Error::invalid("", "nothing is to be changed").hint(hint));
             }
-            api.platform().control.tenants().change(&proof, &tenant, TenantChange { name, tags }).await
+            let change = TenantChange { name, tags, plan, limits };
+            api.platform().control.tenants().change(&proof, &tenant, change).await
         };
         let found = api
             .act(&caller, Action::on("tenants.change", "tenant", &tenant), Effect::Idempotent, work)
@@ -266,8 +273,12 @@ pub fn tags(text: Option<&str>) -> Result<BTreeMap<String, String>> {
 pub fn shown(tenant: &control::Tenant) -> Value {
     let mut shown = json!({
         "tenant": tenant.id, "slug": tenant.slug.to_string(), "name": tenant.name,
-        "state": tenant.state.as_str(), "tags": tenant.tags, "created_at": tenant.created.to_string(),
+        "state": tenant.state.as_str(), "plan": tenant.plan, "tags": tenant.tags,
+        "created_at": tenant.created.to_string(),
     });
+    if let Some(own) = serde_json::from_str(&tenant.limits).ok().filter(|own| *own != json!({})) {
+        shown["limits"] = own;
+    }
     if let Some(external_id) = &tenant.external_id {
         shown["external_id"] = external_id.as_str().into();
     }

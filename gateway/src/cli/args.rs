@@ -8,8 +8,9 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, login,
-    logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage, version,
+    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, limit,
+    login, logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage,
+    version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
 use crate::groundwork::Groundwork;
@@ -81,6 +82,7 @@ enum Command {
     Logout(login::Logout),
     Key(key::Key),
     Budget(budget::Budget),
+    Limit(limit::Limit),
     Price(price::Price),
     Audit(audit::Audit),
     Usage(usage::Usage),
@@ -191,6 +193,7 @@ impl Args {
             Command::Logout(command) => command.run(context).await,
             Command::Key(command) => command.run(context).await,
             Command::Budget(command) => command.run(context).await,
+            Command::Limit(command) => command.run(context).await,
             Command::Price(command) => command.run(context).await,
             Command::Audit(command) => command.run(context).await,
             Command::Usage(command) => command.run(context).await,

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, segment};
+use super::limit::bounds;
 use super::output::{cell, table};
 use super::{Context, Failure};
 
@@ -44,6 +45,26 @@ enum Command {
         /// A tag, as name=value; more than one may be given
         #[arg(long = "tag")]
         tags: Vec<String>,
+        /// Its plan [default: default]
+        #[arg(long)]
+        plan: Option<String>,
+    },
+    /// Change what a tenant is called, or what it may
+    Change {
+        /// Its slug or id
+        tenant: String,
+        /// Its name for people
+        #[arg(long)]
+        name: Option<String>,
+        /// Its plan
+        #[arg(long)]
+        plan: Option<String>,
+        /// Limits of its own, beside those of its plan, as tenant.environments=50 or environment.database_bytes=1073741824
+        #[arg(long = "limit", value_name = "NAME=NUMBER", conflicts_with = "no_limits")]
+        limits: Vec<String>,
+        /// No limits of its own
+        #[arg(long)]
+        no_limits: bool,
     },
     /// Refuse all credentials of a tenant and close its apps
     Suspend {
@@ -103,14 +124,26 @@ impl Command {
             Command::Show { tenant } => {
                 (client.call(Method::GET, &path(&tenant, ""), None).await?, |it| table_of(&[it]))
             }
-            Command::Create { slug, name, external_id, tags } => {
+            Command::Change { tenant, name, plan, limits, no_limits } => {
+                let mut body = json!({});
+                for (field, value) in [("name", name), ("plan", plan)] {
+                    if let Some(value) = value {
+                        body[field] = value.into();
+                    }
+                }
+                if no_limits || !limits.is_empty() {
+                    body["limits"] = bounds(&limits)?;
+                }
+                (client.call(Method::PATCH, &path(&tenant, ""), Some(&body)).await?, |it| table_of(&[it]))
+            }
+            Command::Create { slug, name, external_id, tags, plan } => {
                 let tags: serde_json::Map<_, _> = tags
                     .iter()
                     .map(|tag| tag.split_once('=').unwrap_or((tag, "")))
                     .map(|(name, value)| (name.to_owned(), value.into()))
                     .collect();
                 let mut body = json!({ "slug": slug, "tags": tags });
-                for (field, value) in [("name", name), ("external_id", external_id)] {
+                for (field, value) in [("name", name), ("external_id", external_id), ("plan", plan)] {
                     if let Some(value) = value {
                         body[field] = value.into();
                     }
@@ -153,6 +186,7 @@ fn listed(answer: &Value) -> String {
 }
 
 fn table_of(tenants: &[&Value]) -> String {
-    let row = |tenant: &&Value| ["slug", "tenant", "state", "name"].map(|name| cell(&tenant[name])).to_vec();
-    table(&["SLUG", "ID", "STATE", "NAME"], &tenants.iter().map(row).collect::<Vec<_>>())
+    let columns = ["slug", "tenant", "state", "plan", "name"];
+    let row = |tenant: &&Value| columns.map(|name| cell(&tenant[name])).to_vec();
+    table(&["SLUG", "ID", "STATE", "PLAN", "NAME"], &tenants.iter().map(row).collect::<Vec<_>>())
 }

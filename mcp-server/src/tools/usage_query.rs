@@ -37,6 +37,7 @@ pub struct Output {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     budgets: Vec<Left>,
     limits: Vec<Rate>,
+    quotas: Vec<Quota>,
 }
 
 /// Calls of one tool or route.
@@ -64,11 +65,20 @@ pub struct Model {
 /// How many calls pass.
 #[derive(Serialize, JsonSchema)]
 pub struct Rate {
-    /// `key`, `token` (a minted credential) or `tenant`: of each one of them.
+    /// `key`, `token` (a minted credential), `tenant` or `environment`: of each one of them.
     of: &'static str,
     per_second: u32,
     /// At once, after a rest.
     burst: u32,
+}
+
+/// What the environment has of what it may have.
+#[derive(Serialize, JsonSchema)]
+pub struct Quota {
+    /// `database_bytes`, `files_bytes`, or `environments` of the tenant.
+    of: &'static str,
+    most: u64,
+    used: u64,
 }
 
 impl Tool<Platform> for UsageQuery {
@@ -100,7 +110,8 @@ impl Tool<Platform> for UsageQuery {
             micro: it.micro,
         });
         let today = platform.models.today(env).await?;
-        let limits = platform.control.limiter().rates().into_iter().map(|(of, rate)| Rate {
+        let rates = platform.control.limiter().rates(env.tenant(), Some(env.id()));
+        let limits = rates.into_iter().map(|(of, rate)| Rate {
             of: of.as_str(),
             per_second: rate.per_second.get(),
             burst: rate.burst.get(),
@@ -111,8 +122,23 @@ impl Tool<Platform> for UsageQuery {
             model,
             budgets: today.map(|it| Left::of(&it.bounds)).unwrap_or_default(),
             limits: limits.collect(),
+            quotas: quotas(platform, env).await?,
         })
     }
+}
+
+async fn quotas(platform: &Platform, env: &Env) -> Result<Vec<Quota>> {
+    let (database, files) = (platform.databases.used(env).await?, platform.storage.used(env).await?);
+    let mut quotas = vec![
+        Quota { of: "database_bytes", most: platform.databases.most(env.id()).await, used: database },
+        Quota { of: "files_bytes", most: platform.storage.most(env.id()).await, used: files },
+    ];
+    let control = &platform.control;
+    if let Some(most) = control.plans().of(env.tenant(), None).tenant.tenant.environments {
+        let used = control.store().plans().environments(env.tenant()).await?;
+        quotas.push(Quota { of: "environments", most, used });
+    }
+    Ok(quotas)
 }
 
 impl Called {

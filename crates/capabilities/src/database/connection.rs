@@ -282,7 +282,7 @@ impl Connection {
             guard::assume(&mut handle, role, &self.limits);
             match full {
                 Ok(false) => {}
-                Ok(true) => return Err(Error::Quota),
+                Ok(true) => return Err(Error::Quota { bytes: self.limits.database_bytes() }),
                 Err(code) => return Err(engine_error::of_code(self.env, Told::nothing(), code, "", None)),
             }
         }
@@ -325,7 +325,7 @@ impl Connection {
         let result = kept.run(sql, params, how).await.map_err(|failed| match failed {
             Failed::Engine { code, message, stop } => {
                 let told = Told { sql: "", stop, limit };
-                full_disk(&self.path, engine_error::of_code(self.env, told, code, &message, None))
+                full(&self.path, &self.limits, engine_error::of_code(self.env, told, code, &message, None))
             }
             Failed::Statement(error) => error,
             Failed::Slow => Error::TooSlow(limit),
@@ -336,6 +336,11 @@ impl Connection {
             kept.spoil();
         }
         result
+    }
+
+    /// Whether it was opened for a database as large as it may be by these.
+    pub fn is_within(&self, limits: &Limits) -> bool {
+        self.limits.pages == limits.pages
     }
 
     /// Whether the next caller may use it.
@@ -353,9 +358,10 @@ impl Connection {
         mut each: impl FnMut(&SqliteRow) -> Result<ControlFlow<()>, Error>,
     ) -> Result<u64, Error> {
         let (env, path, watch) = (self.env, self.path.as_path(), Arc::clone(&self.watch));
+        let limits = Arc::clone(&self.limits);
         let told = |error| {
             let told = Told { sql, stop: watch.stopped(), limit: watch.limit() };
-            full_disk(path, engine_error::of_engine(env, told, error))
+            full(path, &limits, engine_error::of_engine(env, told, error))
         };
         let query = sqlx::query_with(AssertSqlSafe(sql).into_sql_str(), arguments);
         let mut stream = self.engine.driver()?.fetch_many(query.persistent(false));
@@ -416,7 +422,7 @@ impl Connection {
             Broken::File(error) => Error::File(error),
             Broken::Engine(code) => {
                 let error = engine_error::of_code(self.env, Told::nothing(), code, "", None);
-                full_disk(&self.path, error)
+                full(&self.path, &self.limits, error)
             }
         })
     }
@@ -453,13 +459,14 @@ fn apart<T>(sql: &str, work: impl FnOnce() -> T) -> T {
     if many && sql.len() > SHORT { tokio::task::block_in_place(work) } else { work() }
 }
 
-/// The engine says the same of a full disk and of a full database.
-fn full_disk(path: &Path, error: Error) -> Error {
+/// The engine says the same of a full disk and of a full database, and not how large that may be.
+fn full(path: &Path, limits: &Limits, error: Error) -> Error {
     const NEXT_TO_NOTHING: u64 = 16 << 20;
     match (&error, rustix::fs::statvfs(path)) {
-        (Error::Quota, Ok(disk)) if disk.f_bavail.saturating_mul(disk.f_frsize) < NEXT_TO_NOTHING => {
+        (Error::Quota { .. }, Ok(disk)) if disk.f_bavail.saturating_mul(disk.f_frsize) < NEXT_TO_NOTHING => {
             Error::DiskFull
         }
+        (Error::Quota { .. }, _) => Error::Quota { bytes: limits.database_bytes() },
         _ => error,
     }
 }

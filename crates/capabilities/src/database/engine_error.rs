@@ -53,7 +53,7 @@ pub(super) fn of_code(env: EnvId, told: Told<'_>, code: c_int, message: &str, at
         sys::SQLITE_TOOBIG => Error::ValueTooBig,
         sys::SQLITE_NOMEM => Error::TooMuchMemory,
         sys::SQLITE_BUSY | sys::SQLITE_LOCKED | sys::SQLITE_SCHEMA => Error::Busy,
-        sys::SQLITE_FULL => Error::Quota,
+        sys::SQLITE_FULL => Error::Quota { bytes: 0 },
         sys::SQLITE_IOERR | sys::SQLITE_CANTOPEN | sys::SQLITE_PERM => {
             Error::Disk(format!("result code {code}").into())
         }

@@ -12,6 +12,7 @@ use tokio::sync::{
 };
 use tokio::time::timeout_at;
 
+use super::allowances::{Allowances, Allowed};
 use super::connection::{Connection, Kind};
 use super::error::Error;
 use super::events::Noted;
@@ -20,11 +21,12 @@ use super::feeds::Feeds;
 use super::limits::Limits;
 use super::list_turns::{Client, ListTurn, ListTurns};
 use super::watch::Stop;
+use crate::quotas::{Quota, Quotas};
 
 /// The open environments of one process.
 pub(super) struct Environments {
     root: PathBuf,
-    limits: Arc<Limits>,
+    allowances: Allowances,
     open: Mutex<HashMap<EnvId, Arc<Slot>>>,
     /// Those that are removed and not opened again.
     removed: Mutex<HashSet<EnvId>>,
@@ -44,6 +46,7 @@ struct Slot {
     lists: ListTurns,
     spare: Mutex<Spare>,
     used: Mutex<Instant>,
+    allowed: Allowed,
     _room: OwnedSemaphorePermit,
     // Dropped after the room is free again.
     _wake: Wake,
@@ -111,11 +114,11 @@ pub(super) struct SharedTurn {
 }
 
 impl Environments {
-    pub fn new(root: PathBuf, limits: Limits) -> Self {
+    pub fn new(root: PathBuf, limits: Limits, quotas: Option<Arc<dyn Quotas>>) -> Self {
         Self {
             root,
             room: Arc::new(Semaphore::new(limits.open.max(1))),
-            limits: Arc::new(limits),
+            allowances: Allowances::new(limits, quotas),
             open: Mutex::default(),
             removed: Mutex::default(),
             feeds: Feeds::default(),
@@ -124,12 +127,17 @@ impl Environments {
         }
     }
 
+    /// What an environment may have beside what is configured.
+    pub async fn quota(&self, env: EnvId) -> Quota {
+        self.allowances.quota(env).await
+    }
+
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        self.allowances.usual()
     }
 
     pub fn shared_limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.limits)
+        Arc::clone(self.allowances.usual())
     }
 
     /// How many are open.
@@ -154,7 +162,7 @@ impl Environments {
 
     /// A connection of `env` that reads; `kind` says for whom.
     pub async fn reader(self: &Arc<Self>, env: EnvId, kind: Kind) -> Result<Lease, Error> {
-        let until = tokio::time::Instant::now() + self.limits.turn;
+        let until = tokio::time::Instant::now() + self.limits().turn;
         let slot = self.slot(env, until).await?;
         let permit = match Arc::clone(&slot.readers).try_acquire_owned() {
             Ok(permit) => permit,
@@ -163,7 +171,7 @@ impl Environments {
                 .map_err(|_| Error::Busy)?
                 .map_err(|_| Error::Unknown(env))?,
         };
-        let (spare, surplus) = slot.spare_reader(kind, self.limits.readers);
+        let (spare, surplus) = slot.spare_reader(kind, self.limits().readers);
         if let Some(surplus) = surplus {
             Box::pin(surplus.close()).await;
         }
@@ -172,7 +180,7 @@ impl Environments {
 
     /// The right to have one of the readers of `env` for long, when it is the turn of all these clients.
     pub async fn list_turn(self: &Arc<Self>, env: EnvId, clients: &[Client]) -> Result<ListTurn, Error> {
-        let until = tokio::time::Instant::now() + self.limits.turn;
+        let until = tokio::time::Instant::now() + self.limits().turn;
         let slot = self.slot(env, until).await?;
         let turn = timeout_at(until, slot.lists.take(clients)).await;
         turn.map_err(|_| Error::Busy)?.map_err(|_| Error::Unknown(env))
@@ -180,7 +188,7 @@ impl Environments {
 
     /// A connection of `env` that writes, when it is this caller's turn; `kind` says for whom.
     pub async fn writer(self: &Arc<Self>, env: EnvId, kind: Kind) -> Result<Lease, Error> {
-        let until = tokio::time::Instant::now() + self.limits.turn;
+        let until = tokio::time::Instant::now() + self.limits().turn;
         loop {
             let slot = self.slot(env, until).await?;
             let mut guard = match Arc::clone(&slot.writers).try_write_owned() {
@@ -190,7 +198,8 @@ impl Environments {
                     .map_err(|_| Error::Busy)?,
             };
             let spare = guard.of(kind).take();
-            let is_sound = spare.as_ref().is_none_or(Connection::is_sound);
+            let limits = self.allowances.of(env, &slot.allowed).await;
+            let is_sound = spare.as_ref().is_none_or(|it| it.is_sound() && it.is_within(&limits));
             let lease = self.lend(env, slot, Place::Writer(guard), kind, spare).await?;
             if is_sound {
                 return Ok(lease);
@@ -201,7 +210,7 @@ impl Environments {
 
     /// The right to make changes of the data plane in `env` by themselves, when no one else has the turn.
     pub async fn shared_turn(self: &Arc<Self>, env: EnvId) -> Result<SharedTurn, Error> {
-        let until = tokio::time::Instant::now() + self.limits.turn;
+        let until = tokio::time::Instant::now() + self.limits().turn;
         loop {
             let slot = self.slot(env, until).await?;
             let writers = match Arc::clone(&slot.writers).try_read_owned() {
@@ -210,7 +219,8 @@ impl Environments {
                     .await
                     .map_err(|_| Error::Busy)?,
             };
-            if writers.rows.as_ref().is_some_and(Connection::is_sound) {
+            let limits = self.allowances.of(env, &slot.allowed).await;
+            if writers.rows.as_ref().is_some_and(|it| it.is_sound() && it.is_within(&limits)) {
                 let returned = Arc::clone(&self.returned);
                 return Ok(SharedTurn { writers: Some(writers), slot: Some(slot), returned });
             }
@@ -230,11 +240,12 @@ impl Environments {
         spare: Option<Connection>,
     ) -> Result<Lease, Error> {
         let returned = Arc::clone(&self.returned);
+        let limits = slot.allowed.limits();
         let mut lease = Lease { kind, connection: spare, place: Some(place), slot: Some(slot), returned };
         if lease.connection.is_none() {
             // Each request has a place for this, and hardly one needs it.
             let path = self.path(env);
-            let opened = Box::pin(Connection::open(env, &path, kind, &self.limits, self.feed(env))).await;
+            let opened = Box::pin(Connection::open(env, &path, kind, &limits, self.feed(env))).await;
             lease.connection = Some(opened.map_err(|error| self.without_file(env, error))?);
         }
         Ok(lease)
@@ -276,16 +287,17 @@ impl Environments {
     fn insert(self: &Arc<Self>, env: EnvId, room: OwnedSemaphorePermit) -> Arc<Slot> {
         let slot = Arc::new(Slot {
             writers: Arc::default(),
-            readers: Arc::new(Semaphore::new(self.limits.readers.max(1) as usize)),
-            lists: ListTurns::new(self.limits.readers.saturating_sub(1) as usize),
+            readers: Arc::new(Semaphore::new(self.limits().readers.max(1) as usize)),
+            lists: ListTurns::new(self.limits().readers.saturating_sub(1) as usize),
             spare: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            allowed: self.allowances.unasked(),
             _room: room,
             _wake: Wake(Arc::clone(&self.returned)),
         });
         // Two callers may get here for the same environment; the second takes what the first has put in.
         let slot = Arc::clone(lock(&self.open).entry(env).or_insert(slot));
-        if self.room.available_permits() < self.limits.open / 16
+        if self.room.available_permits() < self.limits().open / 16
             && let Some(idlest) = self.take_idle(Instant::now())
         {
             // Closing takes its time on the disk; done ahead, the next environment does not wait for it.
@@ -320,9 +332,9 @@ impl Environments {
     /// Closes the database of `env`, after what runs on it has ended or the time for a statement is over.
     pub async fn close(&self, env: EnvId) {
         let Some(slot) = lock(&self.open).remove(&env) else { return };
-        let until = tokio::time::Instant::now() + self.limits.statement;
+        let until = tokio::time::Instant::now() + self.limits().statement;
         let writer = timeout_at(until, Arc::clone(&slot.writers).write_owned()).await;
-        let readers = timeout_at(until, slot.readers.acquire_many(self.limits.readers.max(1))).await;
+        let readers = timeout_at(until, slot.readers.acquire_many(self.limits().readers.max(1))).await;
         drop((writer, readers));
         slot.close().await;
     }
@@ -385,7 +397,9 @@ impl Slot {
 /// Closes environments that nobody uses, until none is open.
 async fn sweep(environments: Weak<Environments>) {
     loop {
-        let Some(idle) = environments.upgrade().map(|environments| environments.limits.idle) else { return };
+        let Some(idle) = environments.upgrade().map(|environments| environments.limits().idle) else {
+            return;
+        };
         tokio::time::sleep(idle / 2).await;
         let Some(environments) = environments.upgrade() else { return };
         while let Some(before) = Instant::now().checked_sub(idle)

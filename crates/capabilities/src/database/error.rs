@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernel::{Code, EnvId};
+use kernel::{Code, EnvId, LimitInfo, LimitScope};
 
 use super::policy::Refusal;
 
@@ -104,7 +104,10 @@ pub enum Error {
     Busy,
     /// The database is at its largest.
     #[error("the database has reached its size quota")]
-    Quota,
+    Quota {
+        /// That of rows, in bytes.
+        bytes: u64,
+    },
     /// The disk is full.
     #[error("the disk is full")]
     DiskFull,
@@ -234,8 +237,12 @@ impl From<Error> for kernel::Error {
             Error::TooMuchMemory => sql(Code::TooLarge)
                 .hint("read or change fewer rows at once, or add an index for the ORDER BY"),
             Error::Busy | Error::Crowded => new(Code::Unavailable).retry_after(Duration::from_secs(1)),
-            Error::Quota => {
-                new(Code::QuotaExceeded).hint("delete rows that are not needed, or ask for a larger quota")
+            Error::Quota { bytes } => {
+                let info = LimitInfo::new("database_bytes", LimitScope::Environment, bytes, "bytes")
+                    .raised("ask who runs the platform for a plan with more");
+                new(Code::QuotaExceeded)
+                    .limit(info)
+                    .hint("delete rows that are not needed, or ask for a larger quota")
             }
             Error::DiskFull => {
                 new(Code::Unavailable).hint("the operator has to free space on the disk; nothing was changed")

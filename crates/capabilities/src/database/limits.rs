@@ -32,6 +32,13 @@ pub struct Limits {
     pub memory_bytes: u64,
 }
 
+impl Limits {
+    /// The largest database that still takes rows, in bytes.
+    pub(super) fn database_bytes(&self) -> u64 {
+        u64::from(self.pages) * PAGE
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -48,6 +55,14 @@ impl Default for Limits {
         }
     }
 }
+
+/// How many pages so many bytes are.
+pub(super) fn pages(bytes: u64) -> u32 {
+    u32::try_from(bytes / PAGE).unwrap_or(u32::MAX - 1)
+}
+
+/// The bytes of a page.
+const PAGE: u64 = 4_096;
 
 /// How many pages a database has, and how many of them hold nothing.
 pub(super) const PAGES: &str = "PRAGMA page_count";

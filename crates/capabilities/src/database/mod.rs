@@ -1,5 +1,6 @@
 //! The database of an environment: one SQLite file each, guarded, bounded, one writer at a time.
 
+mod allowances;
 mod connection;
 mod copy;
 mod effects;
@@ -69,6 +70,7 @@ use self::connection::Kind;
 use self::environments::Environments;
 use self::schema::Counting;
 use self::watch::{Stop, Watch};
+use crate::quotas::{Quota, Quotas};
 
 /// The databases of all environments of this process. Clones share everything.
 #[derive(Clone)]
@@ -84,7 +86,35 @@ impl Databases {
     /// The databases below `root`, one directory for each environment.
     #[must_use]
     pub fn new(root: PathBuf, limits: Limits) -> Self {
-        Self { environments: Arc::new(Environments::new(root, limits)), template: Arc::default() }
+        Self { environments: Arc::new(Environments::new(root, limits, None)), template: Arc::default() }
+    }
+
+    /// The same with `quotas` to say what each environment may have.
+    #[must_use]
+    pub fn with_quotas(root: PathBuf, limits: Limits, quotas: Arc<dyn Quotas>) -> Self {
+        let environments = Environments::new(root, limits, Some(quotas));
+        Self { environments: Arc::new(environments), template: Arc::default() }
+    }
+
+    /// What an environment may have, where that is not as configured.
+    pub(crate) async fn quota(&self, env: EnvId) -> Quota {
+        self.environments.quota(env).await
+    }
+
+    /// The largest database of an environment, in bytes.
+    pub async fn most(&self, env: EnvId) -> u64 {
+        self.quota(env).await.database_bytes.unwrap_or_else(|| self.environments.limits().database_bytes())
+    }
+
+    /// How much of that is taken, in bytes; what was removed takes nothing.
+    ///
+    /// # Errors
+    /// Of the engine; `Unknown` where there is no such environment.
+    pub async fn used(&self, env: &Env) -> Result<u64, Error> {
+        let sql = "SELECT (SELECT page_count FROM pragma_page_count()) * page_size \
+             - (SELECT freelist_count FROM pragma_freelist_count()) * page_size FROM pragma_page_size()";
+        let rows = self.platform_query(env, sql, &[]).await?;
+        Ok(rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or_default())
     }
 
     /// Makes the empty database of a new environment, and its directory where there is none.

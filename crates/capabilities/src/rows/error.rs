@@ -29,7 +29,7 @@ pub(super) fn told(error: database::Error, table: &TableModel) -> Error {
         E::Cancelled
         | E::Busy
         | E::Crowded
-        | E::Quota
+        | E::Quota { .. }
         | E::DiskFull
         | E::Disk(_)
         | E::Unknown(_)

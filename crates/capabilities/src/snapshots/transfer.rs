@@ -338,7 +338,7 @@ fn take(from: Receiver, to: &Path, most: Most, form: Form) -> Result<Index> {
 fn foreign(error: database::Error) -> Error {
     use database::Error as Of;
     let why = match error {
-        Of::Busy | Of::DiskFull | Of::Disk(_) | Of::Quota | Of::File(_) | Of::Engine(_) => {
+        Of::Busy | Of::DiskFull | Of::Disk(_) | Of::Quota { .. } | Of::File(_) | Of::Engine(_) => {
             return error.into();
         }
         Of::Damaged(_) => "it is damaged, or no environment's".to_owned(),

@@ -85,6 +85,19 @@ impl Storage {
         Self(Arc::new(Inner { databases, live, contents, staging, pictures, keys, limits, coming, networks }))
     }
 
+    /// What the files of an environment may have together, in bytes.
+    pub async fn most(&self, env: EnvId) -> u64 {
+        self.0.most(env).await
+    }
+
+    /// What they have, in bytes, those of unfinished uploads among them.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn used(&self, env: &Env) -> Result<u64> {
+        put::used(&mut Desk::Reader(&self.0.databases, env)).await
+    }
+
     /// Removes the files of an environment that is removed; to be called after its database is closed for good.
     ///
     /// # Errors
@@ -95,6 +108,11 @@ impl Storage {
 }
 
 impl Inner {
+    /// What the files of an environment may have together, in bytes.
+    async fn most(&self, env: EnvId) -> u64 {
+        self.databases.quota(env).await.files_bytes.unwrap_or(self.limits.bytes)
+    }
+
     /// The bucket of that name in the live release.
     async fn bucket(&self, env: &Env, name: &str) -> Result<Arc<Bucket>> {
         known(&*self.live.app(env).await?, name)

@@ -115,8 +115,9 @@ impl Inner {
         let made = made.first().map(|row| Object::read(row));
         let made = made.ok_or_else(|| refused(&bucket, Operation::Create))?;
         let used = used(&mut desk).await?;
-        if used > self.limits.bytes {
-            return Err(quota::used_up(used.saturating_sub(made.size), self.limits.bytes));
+        let most = self.most(guest.env().id()).await;
+        if used > most {
+            return Err(quota::used_up(used.saturating_sub(made.size), most));
         }
         Ok(made)
     }

@@ -85,7 +85,7 @@ impl Storage {
         let (checked, bucket) = self.0.check(guest, put).await?;
         let room = self.0.ask_first(&checked, &bucket, length).await?;
         let env = guest.env().id();
-        let mut flight = Flight::new(&self.0.coming, env, room.bytes, self.0.limits.bytes);
+        let mut flight = Flight::new(&self.0.coming, env, room.bytes, self.0.most(env).await);
         let largest = bucket.max_size.min(most);
         let most = if largest <= room.bytes {
             Most { bytes: largest, beyond: quota::too_large(&bucket.name, largest) }
@@ -172,8 +172,8 @@ impl Inner {
         }
         checked.hold(standing.object.as_ref().filter(|_| standing.visible))?;
         let used = used(&mut desk).await?.saturating_sub(replaced);
-        let bytes = self.limits.bytes.saturating_sub(used);
-        Ok(Most { bytes, beyond: quota::used_up(used, self.limits.bytes) })
+        let most = self.most(checked.guest.env().id()).await;
+        Ok(Most { bytes: most.saturating_sub(used), beyond: quota::used_up(used, most) })
     }
 
     /// Makes the row; the object as it is, and as it was.
@@ -226,8 +226,9 @@ impl Inner {
             }
         }
         let used = used(&mut Desk::Turn(db)).await?;
-        if used > self.limits.bytes {
-            return Err(quota::used_up(used.saturating_sub(written.size), self.limits.bytes));
+        let most = self.most(checked.guest.env().id()).await;
+        if used > most {
+            return Err(quota::used_up(used.saturating_sub(written.size), most));
         }
         Ok((Placed { object, created: standing.object.is_none() }, standing.object))
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use kernel::{Code, EnvId, Error, Result};
+use kernel::{Code, EnvId, Error, LimitInfo, LimitScope, Result};
 
 /// What everybody's files may come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,10 @@ pub(super) fn too_large(bucket: &str, most: u64) -> Error {
 
 /// More than the environment may have.
 pub(super) fn used_up(used: u64, most: u64) -> Error {
+    let info = LimitInfo::new("files_bytes", LimitScope::Environment, most, "bytes")
+        .left(most.saturating_sub(used))
+        .raised("ask who runs the platform for a plan with more");
     Error::new(Code::QuotaExceeded, format!("the app's files have {used} of {most} bytes, and this is more"))
-        .hint("remove files that are not needed, or have environments.max_files_bytes raised")
+        .limit(info)
+        .hint("remove files that are not needed, or have environments.max_files_bytes or the plan's files_bytes raised")
 }

@@ -174,9 +174,10 @@ impl Storage {
             }
             let most = row.upload.length - offset;
             let used = put::used(&mut Desk::Reader(&storage.0.databases, guest.env())).await?;
-            quota::room(used, most, storage.0.limits.bytes)?;
-            let left = storage.0.limits.bytes.saturating_sub(used);
-            let mut flight = Flight::new(&storage.0.coming, guest.env().id(), left, storage.0.limits.bytes);
+            let all = storage.0.most(guest.env().id()).await;
+            quota::room(used, most, all)?;
+            let left = all.saturating_sub(used);
+            let mut flight = Flight::new(&storage.0.coming, guest.env().id(), left, all);
             let body = body.map(move |chunk| flight.add(chunk?)).boxed();
             let received = storage.0.receive(&turn, offset, most, checksum, body).await;
             // What has come takes room, also where it broke off.
@@ -295,7 +296,7 @@ impl Inner {
             let gone = self.enter(&mut db, guest, row).await?;
             let used = put::used(&mut Desk::Turn(&mut db)).await?;
             let length = row.get(4).and_then(Value::as_u64).unwrap_or_default();
-            quota::room(used, length, self.limits.bytes)?;
+            quota::room(used, length, self.most(guest.env().id()).await)?;
             Ok(gone)
         }
         .await;

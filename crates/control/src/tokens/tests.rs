@@ -252,7 +252,7 @@ async fn a_call_of_a_minted_token_counts_as_one_of_each_that_it_stands_on() {
     assert_eq!(below[0].above[..], [made.key.id, first.credential]);
     assert_eq!((below[0].root(), first.root(), maker.root()), (made.key.id, made.key.id, made.key.id));
     let passed = |limits: crate::RateLimits| {
-        let limits = crate::limits::Limits::new(limits);
+        let limits = crate::limits::Limits::new(limits, std::sync::Arc::clone(platform.control.plans()));
         let calls = (0..10).flat_map(|_| &below).filter(|caller| limits.admit(caller).is_ok()).count();
         (calls, limits.admit(&maker).is_ok())
     };

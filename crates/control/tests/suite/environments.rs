@@ -61,7 +61,7 @@ async fn what_is_wrong_with_a_new_environment_is_named() {
         invalid_input /template: there is no template of that name; there are: empty
         invalid_input /name: the name must have 1 to 100 characters, none of them a control character
         invalid_input /name: the name must have 1 to 100 characters, none of them a control character
-        invalid_input /plan: the plan must have 1 to 64 characters, none of them a control character
+        invalid_input /plan: there is no plan ""; there are: default, free, pro
         invalid_input /external_id: the external id must have 1 to 255 characters, none of them a control character
         invalid_input /tags: an environment has at most 20 tags
         invalid_input /tags: the name of a tag must have 1 to 64 characters, none of them a control character

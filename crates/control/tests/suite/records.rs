@@ -54,7 +54,8 @@ async fn each_key_token_and_tenant_has_its_own_limit() {
     // Those of the tenant are the one call of its second key that this key still had, and the one of the third.
     let refused = platform.control.limiter().refused();
     let (key, token, tenant) = (LimitScope::Key, LimitScope::Token, LimitScope::Tenant);
-    assert_eq!(refused, [(key, 6 + 1 + 6 + 6), (token, 7), (tenant, 1 + 1)]);
+    let environment = (LimitScope::Environment, 0);
+    assert_eq!(refused, [(key, 6 + 1 + 6 + 6), (token, 7), (tenant, 1 + 1), environment]);
 }
 
 #[tokio::test]

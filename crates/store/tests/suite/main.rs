@@ -10,6 +10,7 @@ mod listeners;
 mod lives;
 mod oauth;
 mod place;
+mod plans;
 mod races;
 mod runs;
 mod schedules;
@@ -69,6 +70,9 @@ macro_rules! store_suite {
             schedules: a_run_that_is_not_over_holds_up_the_next_where_that_is_wanted,
             schedules: what_somebody_died_over_is_taken_by_one_other,
             schedules: schedules_are_those_of_the_release_and_go_with_the_environment,
+            plans: a_tenant_has_no_more_environments_than_it_may_however_many_are_made_at_once,
+            plans: a_plan_is_had_or_removed_and_never_both,
+            plans: who_has_which_plan_is_told_and_read_back,
             budgets: of_many_at_once_no_more_is_set_aside_than_there_is,
             budgets: a_request_is_counted_once_whoever_ends_it,
             budgets: what_was_not_set_aside_is_charged_to_nobody,

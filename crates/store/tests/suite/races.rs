@@ -57,7 +57,7 @@ pub async fn one_external_id_is_one_environment(place: &Place) {
             match store.environments().insert(&env).await.unwrap() {
                 Insertion::Made => (env.id, true),
                 Insertion::Same(same) => (same.id, false),
-                Insertion::SlugTaken => panic!("no two have the same slug"),
+                outcome => panic!("{outcome:?}"),
             }
         }
     })
