@@ -6,7 +6,7 @@ use capabilities::releases::Releases;
 use control::Control;
 use edge::{Admitted, Apps, AtDomain, Served, Which};
 use futures::future::BoxFuture;
-use kernel::{Code, Env, Error, Result, Slug};
+use kernel::{Code, Env, Error, Meter, Metering as _, Result, Slug};
 
 /// The environments and their releases.
 pub struct Residents {
@@ -39,7 +39,9 @@ impl Apps for Residents {
     }
 
     fn admit(&self, env: &Env) -> Result<Admitted> {
-        Ok(Admitted::of(self.control.limiter().visit(env.tenant(), env.id())?))
+        let visit = self.control.limiter().visit(env.tenant(), env.id())?;
+        self.control.metering().count(env.tenant(), env.id(), Meter::Visits, 1);
+        Ok(Admitted::of(visit))
     }
 
     fn release<'a>(&'a self, env: &'a Env, which: Which) -> BoxFuture<'a, Result<Option<Arc<Served>>>> {

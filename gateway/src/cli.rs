@@ -11,6 +11,7 @@ mod call;
 mod client;
 mod completions;
 mod connect;
+mod cost;
 mod credential;
 mod doctor;
 mod env;

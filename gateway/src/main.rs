@@ -12,6 +12,7 @@ mod health;
 mod hosts;
 mod live_check;
 mod lockfile;
+mod metering;
 mod metrics;
 mod oauth;
 mod ports;

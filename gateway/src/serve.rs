@@ -269,6 +269,9 @@ impl Peer {
     /// What is answered, unless the peer leaves too many unread.
     async fn answer(self, answering: Answering, mut request: Request<Body>) -> Result<Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(self.at));
+        if self.counted.is_own() {
+            request.extensions_mut().insert(edge::Unmetered);
+        }
         let Some(under_way) = self.counted.begin() else {
             return Ok(busy("too many requests of this address are under way"));
         };

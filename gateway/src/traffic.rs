@@ -2,20 +2,22 @@
 //! all of it, and who does not read is not waited for.
 
 mod bodies;
+mod own;
 mod pace;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use http::Request;
-use kernel::Networks;
+use kernel::{Metering, Networks};
 
-use bodies::{Answering, Arriving, Held, Kept};
+use bodies::{Answering, Arriving, Held, Kept, Read};
+pub use own::Own;
 use pace::Readers;
 
 pub use pace::Pace;
@@ -79,6 +81,7 @@ impl fmt::Debug for Traffic {
 struct Inner {
     limits: TrafficLimits,
     counts: Mutex<Counts>,
+    meters: OnceLock<Arc<dyn Metering>>,
 }
 
 #[derive(Default)]
@@ -119,34 +122,6 @@ struct Count {
     waiting: u64,
 }
 
-/// Where connections come from that the platform makes to itself. Clones know the same ones.
-#[derive(Debug, Clone, Default)]
-pub struct Own(Arc<Mutex<HashSet<SocketAddr>>>);
-
-/// One of them, until it is dropped.
-pub struct OwnConnection {
-    all: Own,
-    from: SocketAddr,
-}
-
-impl Own {
-    /// From here on a connection from there is the platform's own.
-    pub fn is(&self, from: SocketAddr) -> OwnConnection {
-        self.known().insert(from);
-        OwnConnection { all: self.clone(), from }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for OwnConnection {
-    fn drop(&mut self) {
-        self.all.known().remove(&self.from);
-    }
-}
-
 /// What the platform's own connections are counted under: an address that nobody has.
 const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
@@ -167,7 +142,12 @@ struct One {
 impl Traffic {
     /// Nothing is counted yet.
     pub fn new(limits: TrafficLimits) -> Self {
-        Self(Arc::new(Inner { limits, counts: Mutex::default() }))
+        Self(Arc::new(Inner { limits, counts: Mutex::default(), meters: OnceLock::new() }))
+    }
+
+    /// From here on `meters` are told how much of apps' answers is read; the first ones stay.
+    pub fn metered_by(&self, meters: Arc<dyn Metering>) {
+        let _ = self.0.meters.set(meters);
     }
 
     /// Takes in a connection from `from`; none where there are too many. The platform's own are counted for nobody.
@@ -257,6 +237,11 @@ impl Counted {
         (Request::from_parts(head, Body::new(body)), kept)
     }
 
+    /// Whether the platform itself has made the connection.
+    pub fn is_own(&self) -> bool {
+        self.0.peer == NOBODY
+    }
+
     /// The answer, counted until it is read; none where there are too many, or too much waits already.
     pub fn answer(&self, response: Response) -> Option<Response> {
         if response.body().is_end_stream() {
@@ -269,7 +254,10 @@ impl Counted {
             return None;
         };
         let readers = Arc::clone(&self.0.readers);
-        Some(response.map(|body| Body::new(Answering::new(body, held, readers))))
+        let of = response.extensions().get::<edge::Of>().filter(|_| !self.is_own());
+        let meters = self.0.traffic.0.meters.get().map(Arc::clone);
+        let read = of.zip(meters).map(|(of, meters)| Read { env: of.0.clone(), meters, bytes: 0 });
+        Some(response.map(|body| Body::new(Answering::new(body, held, readers, read))))
     }
 
     /// Counts so many bytes and answers until what is given is dropped; none where there is no room.
@@ -279,7 +267,7 @@ impl Counted {
         let mut counts = self.0.traffic.counts();
         let all = counts.all;
         let count = counts.peers.get_mut(&self.0.peer)?;
-        let alone = limits.proxies.have(self.0.peer) || self.0.peer == NOBODY;
+        let alone = limits.proxies.have(self.0.peer) || self.is_own();
         let (mine, every) = (count.answers + answers, all.answers + answers);
         if answers > 0 && (!alone && mine > limits.answers_of_peer || mine > FEW && every > limits.answers) {
             return None;

@@ -177,7 +177,7 @@ async fn make_backups(platform: Arc<Platform>, every: Duration, left: Duration, 
 }
 
 /// Every environment that is there.
-async fn all(platform: &Platform) -> Vec<(Env, Slug)> {
+pub async fn all(platform: &Platform) -> Vec<(Env, Slug)> {
     let mut all = Vec::new();
     let Ok(mut directories) = tokio::fs::read_dir(&platform.environments_dir).await else { return all };
     while let Ok(Some(entry)) = directories.next_entry().await {

@@ -56,7 +56,7 @@ use crate::oauth::{self, Door};
 use crate::proxies::Proxies;
 use crate::serve::Answering;
 use crate::traffic::{Own, Traffic};
-use crate::{health, metrics, sandboxes, upkeep};
+use crate::{health, metering, metrics, sandboxes, upkeep};
 
 use https::Dispatch;
 pub use https::Https;
@@ -168,6 +168,7 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     };
     let local = sandboxes::makers(config, starter)?;
     let (store, journal) = (control.store().clone(), egress_journal(&logs));
+    let jails = Arc::clone(&local);
     let hands = sandboxes::hands(config, Arc::clone(&local), store, journal, checkpoints(config)?)?;
     let urls = Urls {
         scheme: if listening.url.starts_with("https://") { "https" } else { "http" },
@@ -251,6 +252,7 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     let every = Duration::from_secs(config.environments.upkeep_s.max(1));
     let left = Duration::from_secs(config.environments.keep_deleted_s);
     upkeep::start(Arc::clone(&platform), bell.clone(), every, left, listening.stopping.clone());
+    metering::start(&platform, jails, listening, every, s3(config).is_some());
     let challenges = certificates.as_ref().map(|certificates| Arc::clone(certificates.challenges()));
     let https = match certificates {
         Some(certificates) => Some(https::start(certificates, listening, &hosts, &platform.control)?),

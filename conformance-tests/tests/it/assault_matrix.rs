@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use testkit::Client;
 use testkit::http::{Request, Response};
 
+use crate::assault_routes::of_sandbox;
 use crate::assault_tenants::{Things, Told, Village, mcp};
 
 /// Inputs of each tool that name things of `t`. A tool without names in its input has its plain one, which is tried
@@ -219,9 +220,15 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ("get" | "delete", "/v1/budgets/{budget}") => plain(&format!("/v1/budgets/{}", t.budget)),
         ("put", "/v1/budgets/{budget}") => with(&format!("/v1/budgets/{}", t.budget), json!({ "most": 0 })),
         // Of nobody's, or the caller's own.
-        ("get", "/v1/audit/key" | "/v1/prices" | "/v1/sandboxes" | "/v1/plans") => plain(route),
+        (
+            "get",
+            "/v1/audit/key" | "/v1/prices" | "/v1/sandboxes" | "/v1/plans" | "/v1/meters"
+            | "/v1/usage/export",
+        ) => plain(route),
+        ("get", "/v1/costs/estimate") => plain("/v1/costs/estimate?envs=1"),
+        ("put", "/v1/meters") => with(route, json!({ "meter": "calls", "micro": 1 })),
         // What it says of the caller's own tenant grows with each question; an export is of no one environment.
-        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/usage" | "/v1/limits") => {
+        ("get", "/v1/audit" | "/v1/audit/export" | "/v1/usage" | "/v1/limits" | "/v1/statements") => {
             [plain(&format!("{route}?env={}", t.slug)), plain(&format!("{route}?env={}", t.env))].concat()
         }
         ("put", "/v1/prices") => with(route, json!({ "model": t.slug, "input": 1, "output": 1 })),
@@ -239,40 +246,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),
         (_, route) if route.starts_with("/v1/sandboxes/{sandbox}") => {
-            let rest = route.trim_start_matches("/v1/sandboxes/{sandbox}");
-            let rest =
-                rest.replace("{process}", "1").replace("{snapshot}", &t.snapshot).replace("{server}", "a");
-            let path = format!("/v1/sandboxes/{}{rest}", t.sandbox);
-            match (method, rest.as_str()) {
-                ("post", "/exec" | "/processes") => with(&path, json!({ "command": "true" })),
-                ("post", "/mcp/a") => {
-                    with(&path, json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }))
-                }
-                ("post", "/previews") => [
-                    with(&path, json!({ "port": 1 })),
-                    with(&path, json!({ "port": 1, "command": "true", "cwd": "." })),
-                ]
-                .concat(),
-                ("post", "/processes/1/signal") => with(&path, json!({ "signal": 9 })),
-                ("post", "/files/mkdir") => with(&path, json!({ "path": "a" })),
-                ("post", "/files/move") => with(&path, json!({ "from": "a", "to": "b" })),
-                ("post", "/files/search") => with(&path, json!({ "name": "*" })),
-                ("post", "/snapshots" | "/freeze") => with(&path, json!({})),
-                ("post", "/fork") => with(&path, json!({ "name": "b", "snapshot": t.snapshot })),
-                ("post", "/restore") => with(&path, json!({ "snapshot": t.snapshot })),
-                ("post", "/pause" | "/resume" | "/thaw") => plain(&path),
-                ("put", "/files") => {
-                    plain(&format!("{path}?path=a")).into_iter().map(|request| request.body("a")).collect()
-                }
-                ("get" | "delete", "/files") => plain(&format!("{path}?path=a")),
-                ("get", "/files/stat" | "/files/watch" | "/files/list") => plain(&path),
-                (
-                    "get" | "delete",
-                    "" | "/ports" | "/mcp" | "/exec" | "/processes" | "/processes/1" | "/snapshots",
-                ) => plain(&path),
-                ("delete", rest) if rest.starts_with("/snapshots/") => plain(&path),
-                _ => return None,
-            }
+            return of_sandbox(method, route, client, t);
         }
         ("get", "/v1/tenants") => plain(&format!("/v1/tenants?cursor={}", t.tenant_id)),
         ("post", "/v1/tenants") => with(route, json!({ "slug": t.tenant })),

@@ -12,6 +12,7 @@ use tool::Effect;
 use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
+use crate::metering::Metering;
 use crate::names::Names;
 use crate::news::{Memories, News};
 use crate::oauth::{DeviceTurns, OAuth};
@@ -54,6 +55,8 @@ pub struct Control {
     confirmations: Arc<Confirmations>,
     limits: Limits,
     plans: Arc<Plans>,
+    metering: Metering,
+    metered: JoinHandle<()>,
     ledger: Ledger,
     pub(crate) audit_key: Arc<AuditKey>,
     pub(crate) checkpoints: PathBuf,
@@ -112,6 +115,7 @@ impl Control {
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
         let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&vault)));
         let default_tenant = default_tenant(&store).await.map_err(failed)?;
+        let metering = Metering::new(store.clone());
         let audit_key = Arc::new(AuditKey::new(&master.derive("steading audit")));
         let control = Self {
             tokens: Tokens {
@@ -151,6 +155,8 @@ impl Control {
             confirmations,
             limits: Limits::new(config.limits, Arc::clone(&plans)),
             plans,
+            metered: metering.start(),
+            metering,
             ledger: Ledger::start(store.clone(), Arc::clone(&audit_key)),
             audit_key,
             checkpoints: config.data_dir.join(CHECKPOINTS),
@@ -244,6 +250,12 @@ impl Control {
     #[must_use]
     pub fn plans(&self) -> &Arc<Plans> {
         &self.plans
+    }
+
+    /// The meters.
+    #[must_use]
+    pub fn metering(&self) -> &Metering {
+        &self.metering
     }
 
     /// How many calls pass.
@@ -365,6 +377,7 @@ impl Control {
         self.store.news().purge(long_ago).await?;
         self.oauth().upkeep(now).await?;
         self.ring.upkeep(now).await?;
+        self.metering.upkeep(now).await?;
         for effect in [Effect::Read, Effect::Idempotent, Effect::Write, Effect::Destroy] {
             let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
             self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;
@@ -386,6 +399,10 @@ impl Control {
     pub async fn close(&self) {
         if let Some(following) = &self.following {
             following.abort();
+        }
+        self.metered.abort();
+        if let Err(error) = self.metering.flush().await {
+            tracing::error!(error = error.chain(), "what was used of late could not be written");
         }
         self.ledger.close().await;
         self.audit().close().await;

@@ -19,5 +19,5 @@ pub use capabilities::releases::Served;
 pub use data::{Data, Hangup, ROUTES};
 pub use functions::FunctionDoor;
 pub use host::{HostKind, Hosts, NotAHost};
-pub use serve::{Edge, empty};
+pub use serve::{Edge, Of, Unmetered, empty};
 pub use tls::{HSTS, Secured, Tls, misdirected};

@@ -27,7 +27,7 @@ use crate::contents::Contents;
 use crate::data;
 use crate::functions::{self, FunctionDoor};
 use crate::routes::{self, Gate, Shown, Taken};
-use crate::{Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, ticket, tls};
+use crate::{Admitted, Apps, AtDomain, Data, HostKind, Secured, Served, Which, page, ticket, tls};
 
 const X_RELEASE: HeaderName = HeaderName::from_static("x-release");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -71,6 +71,14 @@ pub(crate) struct Visit<'a> {
     pub request: &'a Parts,
     pub id: CallId,
 }
+
+/// In the extensions of a request that is the platform's own, and nobody's visit.
+#[derive(Debug, Clone, Copy)]
+pub struct Unmetered;
+
+/// The app that a response is of.
+#[derive(Debug, Clone)]
+pub struct Of(pub Env);
 
 /// The domain of an app's own that a request is for. It is looked at only where that was found to be proven.
 #[derive(Clone)]
@@ -117,7 +125,8 @@ impl Edge {
         let mut response = match self.find(host).await {
             Ok(Some(found)) => {
                 let Found { env, served, which, hsts } = found;
-                let admitted = self.apps.admit(&env);
+                let is_own = request.extensions.get::<Unmetered>().is_some();
+                let admitted = if is_own { Ok(Admitted::default()) } else { self.apps.admit(&env) };
                 let redeemed = ticket::redeem(&self.data, &env, &mut request);
                 let visit = Visit { env: &env, served: &served, which, request: &request, id };
                 let mut response = match redeemed.and(admitted) {
@@ -125,6 +134,7 @@ impl Edge {
                     Err(refusal) => data::refused(&refusal, &env, id),
                 };
                 self.log(&visit, &response, started.elapsed());
+                response.extensions_mut().insert(Of(env.clone()));
                 if hsts && request.extensions.get::<Secured>().is_some() {
                     response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, tls::HSTS);
                 }

@@ -212,6 +212,7 @@ impl Build {
         let workspace: Tree = self.inner.local.tree(workspace).await?;
         let spec = Spec { id: SandboxId::new(), workspace, layers: vec![bun.clone()], limits: LIMITS };
         let started = self.inner.local.create(&spec).await?;
+        self.inner.local.count_for(spec.id, self.env.tenant(), self.env.id());
         let mut serving = JoinSet::new();
         let built = async {
             let session = Session::open(started.hand).await?;

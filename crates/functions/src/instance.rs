@@ -370,6 +370,11 @@ impl Instance {
         *self.ended.borrow()
     }
 
+    /// Its sandbox.
+    pub(crate) const fn sandbox(&self) -> SandboxId {
+        self.id
+    }
+
     /// Whether its process has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {

@@ -74,6 +74,7 @@ impl Build {
         let workspace: Tree = self.inner.local.tree(id).await?;
         let spec = Spec { id: SandboxId::new(), workspace, layers, limits: LIMITS };
         let started = self.inner.local.create(&spec).await?;
+        self.inner.local.count_for(spec.id, self.env.tenant(), self.env.id());
         let mut serving = JoinSet::new();
         let built = async {
             let session = Session::open(started.hand).await?;

@@ -143,6 +143,7 @@ impl Inner {
 
     /// The same one, where it may still run.
     async fn admitted(&self, env: &Env, instance: Instance) -> Result<Instance> {
+        self.local.count_for(instance.sandbox(), env.tenant(), env.id());
         // More may be demanded since.
         if let Err(refusal) = self.host.admits(env, self.local.isolation()).await {
             instance.kill().await?;

@@ -369,6 +369,7 @@ impl Inner {
         let gvisor = self.local.gvisor();
         let runner: &dyn Runner = if isolation == Isolation::Gvisor { &gvisor } else { &*self.local };
         let started = runner.create(&spec).await?;
+        self.local.count_for(workspace.sandbox, workspace.tenant, workspace.env);
         let session = Session::open(started.hand).await?;
         let env = Env::for_upkeep(workspace.tenant, workspace.env);
         let told = Arc::new(Told(Arc::clone(&self.journal), env));

@@ -5,6 +5,7 @@ mod error;
 mod held;
 mod id;
 mod limit;
+mod meter;
 mod network;
 mod proof;
 mod reach;
@@ -21,6 +22,7 @@ pub use id::{
     SandboxId, SessionId, SnapshotId, TenantId, UserId, WorkspaceId, WorkspaceSnapshotId,
 };
 pub use limit::{LimitInfo, LimitScope};
+pub use meter::{Meter, Metering};
 pub use network::Networks;
 pub use proof::{Env, Proof, Tenant};
 pub use reach::is_public;

@@ -37,12 +37,13 @@ impl Ground {
             name: String::new(),
             state: EnvState::Ready,
             template: String::new(),
-            plan: String::new(),
+            plan: store::DEFAULT_PLAN.to_owned(),
             tags: BTreeMap::new(),
             external_id: None,
             created,
         };
-        store.environments().insert(&row).await.unwrap();
+        let made = store.environments().insert(&row).await.unwrap();
+        assert!(matches!(made, store::Insertion::Made), "{made:?}");
         let patience = Patience { pause: Duration::from_millis(400), ..Patience::default() };
         let config = ModelConfig {
             base_url: provider.base_url.parse().unwrap(),

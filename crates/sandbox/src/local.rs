@@ -15,6 +15,7 @@ mod gvisor;
 mod host;
 mod jail;
 mod message;
+mod metering;
 mod packets;
 mod pieces;
 pub mod privileges;

@@ -16,9 +16,9 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, ModelCalls,
-    News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings, SigningKeys,
-    Spent, Tenants, Workspaces, migrations,
+    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, Meters,
+    ModelCalls, News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings,
+    SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -268,7 +268,7 @@ impl Store {
         Budgets(self)
     }
 
-    /// What models cost.
+    /// Bundles of limits, and who has which.
     #[must_use]
     pub fn plans(&self) -> Plans<'_> {
         Plans(self)
@@ -278,6 +278,12 @@ impl Store {
     #[must_use]
     pub fn prices(&self) -> Prices<'_> {
         Prices(self)
+    }
+
+    /// What environments use by the hour.
+    #[must_use]
+    pub fn meters(&self) -> Meters<'_> {
+        Meters(self)
     }
 
     /// What environments ask of models.

@@ -15,6 +15,7 @@ mod environments;
 mod error;
 mod keys;
 mod listeners;
+mod metered;
 mod migrations;
 mod model_calls;
 mod news;
@@ -51,6 +52,7 @@ pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, I
 pub use error::{Error, Result};
 pub use keys::{Key, KeyKind, Keys};
 pub use listeners::Listeners;
+pub use metered::{MeterPrice, Metered, Meters, ModelSum, Sum, hour_of};
 pub use model_calls::{Aside, ModelCalls, Reservation, Reserved, Statement};
 pub use news::{News, PLAN_OF, PLANS};
 pub use oauth::{DeviceState, OAuth, OAuthCode, OAuthDevice, OAuthFamily, OAuthGrant};

@@ -2,6 +2,7 @@
 
 mod archives;
 mod audit;
+mod billing;
 mod blobs;
 mod budgets;
 mod credentials;
@@ -86,6 +87,10 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/audit/key", get(audit::key))
         .route("/v1/budgets", get(budgets::list).put(budgets::set))
         .route("/v1/budgets/{budget}", get(budgets::show).put(budgets::change).delete(budgets::remove))
+        .route("/v1/meters", get(billing::meters).put(billing::set_price))
+        .route("/v1/statements", get(billing::statement))
+        .route("/v1/costs/estimate", get(billing::estimate))
+        .route("/v1/usage/export", get(billing::export))
         .route("/v1/limits", get(plans::limits))
         .route("/v1/plans", get(plans::list))
         .route("/v1/plans/{plan}", put(plans::set).delete(plans::remove))

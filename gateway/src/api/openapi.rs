@@ -210,6 +210,25 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "get": operation("showUsage", "What the tenant, or with env one environment, has used since a time: calls by tool, tokens and money of models", "200") }),
         ),
         (
+            "/v1/usage/export",
+            json!({ "get": operation("exportUsage", "What the tenant has used hour by hour, of hours that are over, as JSON, CSV or CloudEvents", "200") }),
+        ),
+        (
+            "/v1/meters",
+            json!({
+                "get": operation("listMeters", "What is counted and what it costs, by date", "200"),
+                "put": operation("setMeterPrice", "Set {\"meter\", \"since\"?, \"micro\"}, in millionths, for the operator", "200"),
+            }),
+        ),
+        (
+            "/v1/statements",
+            json!({ "get": operation("showStatement", "What the tenant, or with env one environment, has used in a month and what it comes to", "200") }),
+        ),
+        (
+            "/v1/costs/estimate",
+            json!({ "get": operation("estimateCosts", "What so many environments would cost in a month", "200") }),
+        ),
+        (
             "/v1/limits",
             json!({ "get": operation("showLimits", "What holds for the tenant and, with env, for an environment, and what is left of it", "200") }),
         ),

@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 use super::{Context, Failure, Form, Output};
 use super::{
-    apply, audit, budget, ca, call, completions, connect, credential, doctor, env, generate, key, limit,
-    login, logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage,
+    apply, audit, budget, ca, call, completions, connect, cost, credential, doctor, env, generate, key,
+    limit, login, logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage,
     version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
@@ -86,6 +86,7 @@ enum Command {
     Price(price::Price),
     Audit(audit::Audit),
     Usage(usage::Usage),
+    Cost(cost::Cost),
     Credential(credential::Credential),
     Secret(secret::Secret),
     Site(site::Site),
@@ -196,6 +197,7 @@ impl Args {
             Command::Limit(command) => command.run(context).await,
             Command::Price(command) => command.run(context).await,
             Command::Audit(command) => command.run(context).await,
+            Command::Cost(command) => command.run(context).await,
             Command::Usage(command) => command.run(context).await,
             Command::Credential(command) => command.run(context).await,
             Command::Secret(command) => command.run(context).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use kernel::{Code, Error};
+use kernel::{Code, Env, Error, Meter, Metering};
 
 use super::Counted;
 use super::pace::{Reader, Readers};
@@ -37,12 +37,26 @@ pub(super) struct Answering {
     /// What the body has given and the reader has not.
     rest: Bytes,
     reader: Reader,
+    read: Option<Read>,
     _held: Held,
 }
 
+/// Whose answer it is, and how much of it was read.
+pub(super) struct Read {
+    pub env: Env,
+    pub meters: Arc<dyn Metering>,
+    pub bytes: u64,
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.meters.count(self.env.tenant(), self.env.id(), Meter::Egress, self.bytes);
+    }
+}
+
 impl Answering {
-    pub fn new(body: Body, held: Held, readers: Arc<Readers>) -> Self {
-        Self { body, rest: Bytes::new(), reader: Reader::new(readers), _held: held }
+    pub fn new(body: Body, held: Held, readers: Arc<Readers>, read: Option<Read>) -> Self {
+        Self { body, rest: Bytes::new(), reader: Reader::new(readers), read, _held: held }
     }
 }
 
@@ -67,6 +81,9 @@ impl HttpBody for Answering {
         let piece = self.rest.len().min(PIECE);
         let piece = self.rest.split_to(piece);
         self.reader.gets(piece.len());
+        if let Some(read) = &mut self.read {
+            read.bytes += piece.len() as u64;
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

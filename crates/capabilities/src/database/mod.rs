@@ -106,6 +106,14 @@ impl Databases {
         self.quota(env).await.database_bytes.unwrap_or_else(|| self.environments.limits().database_bytes())
     }
 
+    /// How large the database of an environment is in which nothing is, in bytes.
+    ///
+    /// # Errors
+    /// Where the first one cannot be made.
+    pub async fn empty(&self) -> Result<u64, Error> {
+        Ok(self.template.get_or_try_init(template::prepare).await?.len() as u64)
+    }
+
     /// How much of that is taken, in bytes; what was removed takes nothing.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 mod app_keys;
 mod environments;
 mod keys;
+mod metering;
 mod plans;
 mod platform;
 mod records;

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use super::error::Error;
 use super::gvisor::Gvisor;
 use super::message::{Answer, Call, Request, Response, Settings, WorkspaceCall};
+use super::metering::Counted;
 use super::packets::{self, Packet};
 use super::probe::Finding;
 use super::programs::Programs;
@@ -40,6 +41,7 @@ pub struct Local {
     pub(super) own: &'static [(&'static str, &'static [u8])],
     /// The version of both that sandboxes are made with, as far as is known.
     pub(super) newest: Mutex<Option<BlobHash>>,
+    pub(super) counted: Counted,
 }
 
 /// Where the process comes from.
@@ -106,7 +108,8 @@ impl Local {
     }
 
     fn of(origin: Whence) -> Self {
-        Self { origin, host: AsyncMutex::new(None), programs: None, own: &[], newest: Mutex::new(None) }
+        let (host, newest, counted) = (AsyncMutex::new(None), Mutex::new(None), Counted::default());
+        Self { origin, host, programs: None, own: &[], newest, counted }
     }
 
     /// The same with the programs that are kept there, in all sandboxes.
@@ -360,7 +363,10 @@ impl Runner for Local {
     }
 
     fn destroy(&self, id: SandboxId) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.done(Call::Destroy(id)))
+        Box::pin(async move {
+            self.last_look(id).await;
+            self.done(Call::Destroy(id)).await
+        })
     }
 
     fn usage(&self, id: SandboxId) -> BoxFuture<'_, Result<Usage>> {

@@ -8,6 +8,7 @@ mod domains;
 mod file;
 mod listeners;
 mod lives;
+mod metered;
 mod oauth;
 mod place;
 mod plans;
@@ -70,6 +71,9 @@ macro_rules! store_suite {
             schedules: a_run_that_is_not_over_holds_up_the_next_where_that_is_wanted,
             schedules: what_somebody_died_over_is_taken_by_one_other,
             schedules: schedules_are_those_of_the_release_and_go_with_the_environment,
+            metered: what_is_written_again_is_counted_once_and_what_many_write_adds_up,
+            metered: hours_are_listed_page_by_page_with_the_calls_of_their_tenant_alone,
+            metered: a_meters_price_counts_from_its_hour_on,
             plans: a_tenant_has_no_more_environments_than_it_may_however_many_are_made_at_once,
             plans: a_plan_is_had_or_removed_and_never_both,
             plans: who_has_which_plan_is_told_and_read_back,

@@ -59,7 +59,7 @@ async fn neither_an_authority_that_is_away_nor_strangers_use_up_the_orders_of_pr
         external_id: None,
         created: start,
     };
-    store.environments().insert(&environment).await.unwrap();
+    assert!(matches!(store.environments().insert(&environment).await.unwrap(), store::Insertion::Made));
     // Nobody listens there any more.
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let acme = AcmeSettings {
