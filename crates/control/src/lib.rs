@@ -29,6 +29,7 @@ mod signing;
 mod tenants;
 mod tokens;
 mod vault;
+mod visits;
 
 pub use app_keys::AppKeys;
 pub use audit::AuditKey;
