@@ -69,6 +69,13 @@ export async function send(method, path, body, options = {}) {
 /** A tool, in an environment. */
 export const tool = (name, input, env) => send("POST", `/v1/tools/${name}`, input, { env });
 
+/** Slugs of environments by their ids, of the first page; none where they cannot be listed. */
+export async function env_names() {
+  if (here.session.env || !may("env:read")) return new Map();
+  const { environments } = await get("/v1/envs");
+  return new Map(environments.map(({ env, slug }) => [env, slug]));
+}
+
 /** A file of a route, saved by the browser. */
 export async function download(path, name) {
   const content = await (await ask("GET", path)).blob();

@@ -1,10 +1,10 @@
 // What may be spent on models, and what they cost.
 
-import { get, is_operator, may, send } from "./api.js";
+import { env_names, get, is_operator, may, send } from "./api.js";
 import { asked, field } from "./dialogs.js";
 import { code, el, said } from "./dom.js";
 import { exactly, micro, number, when } from "./format.js";
-import { badge, button, card, empty, heading, lacking, listed, share, toast } from "./parts.js";
+import { badge, button, card, empty, heading, lacking, listed, place, share, toast } from "./parts.js";
 import { choices } from "./keys.js";
 
 const shown = (unit, value) => (unit === "micro" ? micro(value) : number(value));
@@ -70,12 +70,13 @@ export default {
   id: "budgets",
   title: "Budgets & prices",
   icon: "budgets",
-  page({ again }) {
+  async page({ again }) {
+    const names = await env_names();
     const title = (...actions) => heading("Budgets & prices", "What functions may spend on models, and what those cost.", ...actions);
     if (!may("env:read")) return [title(), lacking("env:read", "see budgets of the tenant")];
     const actions = (it) => (it.id && may("key:admin") ? el("div", { class: "row-actions" }, button("Change", () => change(it, again), "small"), button("Remove", () => remove(it, again), "small danger-text")) : null);
     const budgets = [
-      { label: "Of", kind: "first", cell: (it) => (it.env ? code(it.env) : "The whole tenant") },
+      { label: "Of", kind: "first", cell: (it) => (it.env ? place(names, it.env) : "The whole tenant") },
       { label: "Counts", cell: (it) => `${it.unit === "micro" ? "money" : "tokens"} a ${it.period}` },
       { label: "Spent", kind: "grow", cell: (it) => [el("span", {}, `${shown(it.unit, it.spent)} of ${shown(it.unit, it.most)}`), share(it.spent, it.most, "Spent")] },
       { label: "Set by", cell: (it) => badge(it.set_by) },

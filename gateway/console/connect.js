@@ -25,7 +25,7 @@ export default {
     const chosen = later(async () => {
       if (here.session.env || !may("env:read")) return shown(here.session.env);
       const { environments } = await get("/v1/envs");
-      const place = el("div", {}, shown(environments[0]?.slug));
+      const place = el("div", { class: "later" }, shown(environments[0]?.slug));
       const choose = el("select", { "aria-label": "Environment", on: { change: (event) => place.replaceChildren(...shown(event.target.value)) } },
         environments.map((env) => el("option", { value: env.slug }, env.slug)), el("option", { value: "" }, "None: the client chooses"));
       return [el("div", { class: "filters" }, el("span", { class: "faint" }, "Environment"), choose), place];

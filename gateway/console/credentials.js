@@ -2,9 +2,9 @@
 
 import { get, here, send } from "./api.js";
 import { asked, boxes, field, once } from "./dialogs.js";
-import { code, el, said } from "./dom.js";
+import { el, said } from "./dom.js";
 import { when } from "./format.js";
-import { badge, button, card, empty, listed, toast } from "./parts.js";
+import { badge, brief, button, card, empty, listed, place, toast } from "./parts.js";
 import { choices, listed_texts, scopes } from "./keys.js";
 
 const USUAL = ["app:read", "db:read", "logs:read", "storage:read"];
@@ -40,10 +40,10 @@ async function revoke(it, again) {
   }
 }
 
-export function credentials(cx) {
+export function credentials(cx, names) {
   const columns = [
-    { label: "Credential", kind: "first", cell: (it) => code(it.id) },
-    { label: "Environment", cell: (it) => code(it.env) },
+    { label: "Credential", kind: "first", cell: (it) => brief(it.id) },
+    { label: "Environment", cell: (it) => place(names, it.env) },
     { label: "May", cell: (it) => (it.tools ? [badge(`${it.tools.length} tools`), said(` ${it.tools.join(" ")}`, 120)] : el("details", {}, el("summary", {}, `${it.scopes.length} scopes`), el("p", { class: "small" }, said(it.scopes.join(" "), 600)))) },
     { label: "Made", cell: (it) => when(it.created_at) },
     { label: "Ends", cell: (it) => when(it.expires_at) },

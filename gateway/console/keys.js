@@ -1,11 +1,11 @@
 // Keys of the tenant, and the short-lived credentials that stand on them.
 
-import { get, here, is_operator, may, send } from "./api.js";
+import { env_names, get, here, is_operator, may, send } from "./api.js";
 import { credentials } from "./credentials.js";
 import { asked, boxes, field, once } from "./dialogs.js";
 import { code, el, said } from "./dom.js";
 import { when } from "./format.js";
-import { badge, button, card, empty, heading, lacking, listed, tags, toast } from "./parts.js";
+import { badge, brief, button, card, empty, heading, lacking, listed, place, toast } from "./parts.js";
 import { filled } from "./tenants.js";
 
 /** What can be given: what whoever is signed in has. */
@@ -83,9 +83,10 @@ export default {
   id: "keys",
   title: "Keys & credentials",
   icon: "keys",
-  page(cx) {
+  async page(cx) {
+    const names = await env_names();
     const title = (...actions) => heading("Keys & credentials", "Who may call the platform, and what they may do.", ...actions);
-    if (!may("key:admin")) return [title(), lacking("key:admin", "see keys"), credentials(cx)];
+    if (!may("key:admin")) return [title(), lacking("key:admin", "see keys"), credentials(cx, names)];
     const actions = (key) => {
       if (key.revoked) return null;
       const act = (label, work, kind) => {
@@ -96,9 +97,9 @@ export default {
       return el("div", { class: "row-actions" }, key.rotated_to ? null : act("Rotate", rotate, "small"), act("Revoke", revoke, "small danger-text"));
     };
     const columns = [
-      { label: "Key", kind: "first", cell: (it) => [el("strong", {}, said(it.name, 80)), it.id === here.session.key.id ? badge("yours") : null, code(it.id)] },
+      { label: "Key", kind: "first", cell: (it) => [el("strong", {}, said(it.name, 80)), it.id === here.session.key.id ? badge("yours") : null, brief(it.id)] },
       { label: "State", cell: state },
-      { label: "Good in", cell: (it) => [it.env ? code(it.env) : "the tenant", it.cidrs ? el("span", { class: "faint small" }, " from ", said(it.cidrs.join(", "), 60)) : null] },
+      { label: "Good in", cell: (it) => [it.env ? place(names, it.env) : "the tenant", it.cidrs ? el("span", { class: "faint small" }, " from ", said(it.cidrs.join(", "), 60)) : null] },
       { label: "Scopes", cell: (it) => el("details", {}, el("summary", {}, `${it.scopes.length} scopes`), el("p", { class: "small" }, said(it.scopes.join(" "), 600))) },
       { label: "Used", cell: (it) => when(it.last_used_at) },
       { label: "Ends", cell: (it) => (it.expires_at ? when(it.expires_at) : el("span", { class: "faint" }, "never")) },
@@ -108,7 +109,7 @@ export default {
       const page = await get("/v1/keys", { cursor });
       return { rows: page.keys, cursor: page.cursor };
     };
-    const note = is_operator() ? "The operator’s own key is replaced on the command line: steading key rotate operator." : null;
-    return [title(button("New key", () => make(cx.again), "primary", "plus")), card("Keys", note ? el("p", { class: "faint small" }, note) : null, listed("Keys", columns, load, empty("There is no key yet", "Make one for whoever is to work in this tenant."))), credentials(cx)];
+    const note = is_operator() ? ["The operator’s own key is replaced on the command line: ", code("steading key rotate operator"), "."] : null;
+    return [title(button("New key", () => make(cx.again), "primary", "plus")), card("Keys", note ? el("p", { class: "faint small" }, note) : null, listed("Keys", columns, load, empty("There is no key yet", "Make one for whoever is to work in this tenant."))), credentials(cx, names)];
   },
 };

@@ -3,14 +3,19 @@
 import { get, here, is_operator, may, tenant } from "./api.js";
 import { code, el, link, outward, said } from "./dom.js";
 import { micro, number, short, when } from "./format.js";
-import { badge, card, columns, empty, heading, later, lacking, share } from "./parts.js";
+import { card, columns, empty, heading, later, lacking, share } from "./parts.js";
 
 const DAYS = 7;
 
 /** Calls and failures of each of the last days: what was counted since then, less what was counted since a day later. */
 export async function days(env) {
-  const since = Array.from({ length: DAYS }, (_, n) => get("/v1/usage", { since: `${DAYS - n}d`, env }));
-  const sums = (await Promise.all(since)).map(({ calls }) => ({ value: sum(calls, "calls"), bad: sum(calls, "errors") }));
+  const sums = [];
+  // One after the other, the longest time first, and without what is counted of these questions themselves.
+  for (let n = DAYS; n > 0; n -= 1) {
+    const { calls } = await get("/v1/usage", { since: `${n}d`, env });
+    const others = calls.filter(({ tool }) => tool !== "usage.show");
+    sums.push({ value: sum(others, "calls"), bad: sum(others, "errors") });
+  }
   return sums.map((one, n) => {
     const next = sums[n + 1] ?? { value: 0, bad: 0 };
     const day = new Date(Date.now() - (DAYS - 1 - n) * 864e5);
@@ -49,7 +54,7 @@ async function figures() {
 
 async function budgets() {
   const { budgets: all } = await get("/v1/budgets");
-  if (!all.length) return empty("No budget is set", "Without one, only what the platform grants every environment bounds models.", link("/budgets", "Set a budget"));
+  if (!all.length) return empty("No budget is set", "Then each environment has the tokens a day that the platform grants.", link("/budgets", "Set a budget"));
   return el("ul", { class: "plain" }, all.slice(0, 5).map((one) => {
     const said_of = one.unit === "micro" ? micro : short;
     return el("li", {}, el("div", { class: "pair" }, el("span", {}, one.unit === "micro" ? "Money" : "Tokens", " a ", one.period), el("span", { class: "faint" }, `${said_of(one.spent)} of ${said_of(one.most)}`)), share(one.spent, one.most, "Spent"));
@@ -78,7 +83,7 @@ export default {
       const all = await days();
       return all.some((day) => day.value) ? columns("Calls by day", all) : empty("No calls yet", "Connect an agent, and it begins.", link("/connect", "How to connect"));
     });
-    return [title, later(figures), card(["Calls in the last week ", badge("tools and routes")], chart),
+    return [title, later(figures), card("Calls in the last week", chart),
       el("div", { class: "two" }, card("Newest environments", later(newest)), card("Budgets", later(budgets)))];
   },
 };

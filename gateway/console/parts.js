@@ -1,6 +1,6 @@
 // What pages are made of: headings, tables that become cards, lists with pages, notes, bars.
 
-import { code, el, icon, said, seen, svg } from "./dom.js";
+import { code, el, icon, link, said, seen, svg } from "./dom.js";
 import { number, short } from "./format.js";
 
 export function heading(title, lead, ...actions) {
@@ -51,6 +51,20 @@ export function trouble(problem, again = null) {
 /** Says honestly why there is nothing to see. */
 export function lacking(scope, what) {
   return empty(`Your key may not ${what}`, ["That takes the scope ", code(scope), ". Sign in with a key that has it, or ask who made yours."]);
+}
+
+export const nothing = () => el("span", { class: "faint" }, "–");
+
+/** An id, of which the end tells it apart. */
+export function brief(id) {
+  const [kind, rest = ""] = String(id).split("_");
+  return rest.length < 12 ? code(id) : el("code", { title: seen(id), class: "faint" }, seen(`${kind}_…${rest.slice(-8)}`));
+}
+
+/** An environment by its id: its slug where `names` has it, and the way to it. */
+export function place(names, id) {
+  if (!id) return nothing();
+  return link(`/environments/${encodeURIComponent(names.get(id) ?? id)}`, names.has(id) ? said(names.get(id), 60) : brief(id));
 }
 
 export const waiting = () => el("div", { class: "waiting", role: "status" }, el("span", { class: "visually-hidden" }, "Loading"), el("i"), el("i"), el("i"));
@@ -107,13 +121,14 @@ export function facts(pairs) {
 
 export function tags(all) {
   const pairs = Object.entries(all ?? {});
+  if (!pairs.length) return nothing();
   return el("span", { class: "tags" }, pairs.slice(0, 8).map(([name, value]) => el("span", { class: "tag" }, said(`${name}=${value}`, 60))), pairs.length > 8 ? el("span", { class: "faint" }, `and ${pairs.length - 8} more`) : null);
 }
 
 /** Columns over time, of `{ label, value, bad }`. */
 export function columns(about, points) {
   const most = Math.max(1, ...points.map((point) => point.value));
-  const [width, height, gap] = [100 / points.length, 100, 100 / points.length / 5];
+  const [width, height, gap] = [100 / points.length, 100, 100 / points.length / 3];
   const bars = points.map(({ label, value, bad }, n) => {
     const tall = value === 0 ? 0.8 : Math.max(2, (value / most) * height);
     const wrong = value ? tall * ((bad ?? 0) / value) : 0;
@@ -130,9 +145,9 @@ export function columns(about, points) {
 }
 
 /** How much of a whole. */
-export function share(part, whole, about) {
+export function share(part, whole, about, plain = null) {
   const of = whole > 0 ? Math.min(100, (part / whole) * 100) : part > 0 ? 100 : 0;
-  const kind = of >= 90 ? "share-bad" : of >= 75 ? "share-near" : "share-good";
+  const kind = plain ?? (of >= 90 ? "share-bad" : of >= 75 ? "share-near" : "share-good");
   return svg("svg", { class: `share ${kind}`, viewBox: "0 0 100 4", preserveAspectRatio: "none", role: "img", "aria-label": `${about}: ${Math.round(of)} %` },
     svg("rect", { width: 100, height: 4, class: "share-ground" }), svg("rect", { width: of, height: 4, class: "share-part" }));
 }

@@ -1,10 +1,10 @@
 // Tenants, for the operator: made, found, opened, closed, removed.
 
-import { choose, get, is_operator, send } from "./api.js";
+import { choose, get, here, is_operator, send } from "./api.js";
 import { code, el, said } from "./dom.js";
 import { asked, field } from "./dialogs.js";
 import { when } from "./format.js";
-import { badge, button, empty, heading, listed, tags, toast } from "./parts.js";
+import { badge, button, empty, heading, listed, nothing, tags, toast } from "./parts.js";
 
 /** `a=b, c=d` as an object. */
 export function pairs(text) {
@@ -71,6 +71,8 @@ function actions(tenant, { go, again }) {
   const resume = act("Resume", () => turn(tenant, "resume", "All is as it was before.", again));
   const restore = act("Restore", () => turn(tenant, "restore", "It is active again.", again));
   const doomed = act("Delete", () => remove(tenant, again), "small danger-text");
+  // The operator’s own key is in this one.
+  if (name === here.session.tenant.slug) return el("div", { class: "row-actions" }, open);
   const of = { active: [open, suspend, doomed], suspended: [resume, doomed], deleted: [restore] };
   return el("div", { class: "row-actions" }, of[tenant.state] ?? [open]);
 }
@@ -97,7 +99,7 @@ export default {
     const columns = [
       { label: "Tenant", kind: "first", cell: (it) => [el("strong", {}, said(it.name || it.slug, 80)), code(it.slug)] },
       { label: "State", cell: (it) => [badge(it.state, KINDS[it.state]), it.purge_after ? el("span", { class: "faint small" }, " removed ", when(it.purge_after)) : null] },
-      { label: "External id", cell: (it) => (it.external_id ? code(it.external_id, 60) : el("span", { class: "faint" }, "–")) },
+      { label: "External id", cell: (it) => (it.external_id ? code(it.external_id, 60) : nothing()) },
       { label: "Tags", cell: (it) => tags(it.tags) },
       { label: "Made", cell: (it) => when(it.created_at) },
       { label: "", kind: "end", cell: (it) => actions(it, cx) },

@@ -14,18 +14,18 @@ function calls(all) {
   const most = Math.max(...all.map((one) => one.calls));
   const { node, add } = table("Calls", [
     { label: "Tool or route", kind: "first", cell: (it) => code(it.tool) },
-    { label: "Calls", kind: "grow", cell: (it) => [el("span", {}, number(it.calls)), share(it.calls / 2, most, "Of the most called")] },
+    { label: "Calls", kind: "grow", cell: (it) => [el("span", {}, number(it.calls)), share(it.calls, most, "Of the most called", "share-plain")] },
     { label: "Failed", kind: "amount", cell: (it) => (it.errors ? el("span", { class: "unwell" }, number(it.errors)) : el("span", { class: "faint" }, "0")) },
     { label: "On average", kind: "amount", cell: (it) => `${number(Math.round(it.ms / Math.max(1, it.calls)))} ms` },
   ]);
-  all.forEach(add);
+  all.toSorted((one, other) => other.calls - one.calls).forEach(add);
   return node;
 }
 
 /** Usage of an environment; of the whole tenant, where none is named. */
 export function usage_of(env) {
   if (!may("env:read")) return lacking("env:read", "see usage");
-  const place = el("div");
+  const place = el("div", { class: "later" });
   const load = () => place.replaceChildren(later(async () => {
     const used = await get("/v1/usage", { since, env });
     const failed = sum(used.calls, "errors");

@@ -21,8 +21,8 @@ use web::problem::{Problem, unknown_method};
 
 use crate::oauth::{self, Door};
 
-pub use session::let_in;
 use session::Console;
+pub use session::let_in;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
