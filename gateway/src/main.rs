@@ -6,6 +6,7 @@ mod apps;
 mod cli;
 mod clock;
 mod config;
+mod console;
 mod events;
 mod groundwork;
 mod health;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
@@ -56,7 +56,7 @@ use crate::oauth::{self, Door};
 use crate::proxies::Proxies;
 use crate::serve::Answering;
 use crate::traffic::{Own, Traffic};
-use crate::{health, metering, metrics, sandboxes, upkeep};
+use crate::{console, health, metering, metrics, sandboxes, upkeep};
 
 use https::Dispatch;
 pub use https::Https;
@@ -322,12 +322,16 @@ fn platform_router(
         api: api.clone(),
         token: config.metrics.token.0.clone(),
     };
+    let door = Arc::new(Door::new(api, control, &config.oauth, outbound));
+    let (pages, visits) = console::console(&door);
     Ok(mcp_server::router(Arc::clone(&doors), options)
-        .merge(oauth::router(Door::new(api, control, &config.oauth, outbound)))
+        .merge(oauth::router(door))
+        .merge(pages)
         .merge(health::router(health))
         .merge(metrics::router(shown))
         .merge(api::router(doors))
-        .fallback(problem::unknown_route))
+        .fallback(problem::unknown_route)
+        .layer(middleware::from_fn_with_state(visits, console::let_in)))
 }
 
 fn edge(platform: &Arc<Platform>) -> Edge {

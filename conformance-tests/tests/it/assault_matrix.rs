@@ -147,7 +147,7 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         // They ask for no credential and look nobody up; the page has another tag each time.
         (_, "/.well-known/oauth-protected-resource/mcp/{env}") => plain(&route.replace("{env}", "a")),
         ("get", "/oauth/device") => vec![],
-        (_, route) if route.starts_with("/oauth/") || route.starts_with("/.well-known/") => plain(route),
+        (_, it) if ["/oauth/", "/.well-known/", "/console/"].iter().any(|at| it.starts_with(at)) => plain(it),
         ("get", "/v1/tools/{tool}") => plain("/v1/tools/db_query"),
         ("head", "/v1/blobs/{sha256}") => plain(&format!("/v1/blobs/{}", t.blob)),
         ("put", "/v1/blobs/{sha256}") => plain(&format!("/v1/blobs/{}", t.blob))

@@ -87,6 +87,8 @@ mod clients_python;
 mod clients_todo;
 mod clients_typescript;
 mod clients_whole_app;
+mod console;
+mod console_pages;
 mod credentials;
 mod credentials_two_gateways;
 mod events;

@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::credentials::{self, Ended, Revocations, Verified, hash};
 use crate::environments::suspended;
-use crate::{Control, Place, tokens};
+use crate::{Control, Place, tokens, visits};
 
 /// A longer text is no credential of ours and is not worth hashing.
 const MAX_BEARER: usize = 4_096;
@@ -20,7 +20,7 @@ const MAX_BEARER: usize = 4_096;
 const MAX_SLUGS: u32 = 50;
 
 impl Control {
-    /// The caller behind a bearer text (a key, or a minted token), who comes from `source` by a door.
+    /// The caller behind a bearer text (a key, a minted token, or what stands for a key in a visit of the console), who comes from `source` by a door.
     ///
     /// # Errors
     /// `unauthenticated` for anything else, and for what has expired, was revoked, or is not good from there.
@@ -45,7 +45,7 @@ impl Control {
         source: Option<IpAddr>,
         at: Option<&Arc<str>>,
     ) -> Result<Arc<Caller>> {
-        if bearer.len() > MAX_BEARER {
+        if bearer.len() > MAX_BEARER || (visits::is_one(bearer) && self.visited(bearer).is_none()) {
             return Err(unknown());
         }
         let hash = hash(bearer);
@@ -203,8 +203,14 @@ impl Control {
         let is_key = [credentials::OPERATOR, credentials::TENANT]
             .iter()
             .any(|prefix| credentials::is_well_formed(prefix, bearer));
-        if is_key {
-            let key = self.store.keys().by_hash(hash).await?.ok_or_else(unknown)?;
+        let visited = self.visited(bearer);
+        if is_key || visited.is_some() {
+            let keys = self.store.keys();
+            let found = match visited {
+                Some(key) => keys.get(key).await?,
+                None => keys.by_hash(hash).await?,
+            };
+            let key = found.ok_or_else(unknown)?;
             return if key.suspended && key.revoked.is_none() {
                 Err(suspended())
             } else if key.revoked.is_none() {

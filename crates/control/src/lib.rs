@@ -33,6 +33,7 @@ mod signing;
 mod tenants;
 mod tokens;
 mod vault;
+mod visits;
 
 pub use app_keys::AppKeys;
 pub use audit::AuditKey;

@@ -182,6 +182,27 @@ impl Chromium {
         Ok(STANDARD.decode(text(self.get("/screenshot")?)?)?)
     }
 
+    /// Shows pages as a telephone of this width does, until [`Chromium::as_usual`].
+    ///
+    /// # Errors
+    /// Where the browser is gone.
+    pub fn as_narrow_as(&self, width: u32) -> anyhow::Result<()> {
+        let screen = json!({ "width": width, "height": 740, "deviceScaleFactor": 1, "mobile": true });
+        self.devtools("Emulation.setDeviceMetricsOverride", &screen)
+    }
+
+    /// Shows pages in the window again.
+    ///
+    /// # Errors
+    /// Where the browser is gone.
+    pub fn as_usual(&self) -> anyhow::Result<()> {
+        self.devtools("Emulation.clearDeviceMetricsOverride", &json!({}))
+    }
+
+    fn devtools(&self, command: &str, params: &Value) -> anyhow::Result<()> {
+        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": params })).map(drop)
+    }
+
     /// Gives the browser an authenticator of its own until the result is dropped (WebAuthn Level 3 §11.3). Whoever is asked
     /// for a finger or a PIN gives it, where `user` is verified.
     ///

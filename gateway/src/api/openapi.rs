@@ -370,6 +370,14 @@ fn routes() -> Vec<(&'static str, Value)> {
             "/oauth/device/answer",
             json!({ "post": open(operation("deviceAnswer", "The user's decision, by that page's form", "200")) }),
         ),
+        (
+            "/console/session",
+            json!({
+                "get": open(operation("consoleVisit", "Who is signed in at the console, for its pages", "200")),
+                "post": open(operation("consoleSignIn", "The visitor's key, by the console's page", "201")),
+                "delete": open(operation("consoleSignOut", "End the visit", "200")),
+            }),
+        ),
         ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
         ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),
         (

@@ -35,6 +35,7 @@ use clients::Documents;
 use pace::Pace;
 
 pub use dialled::{Bearer, challenged, dialled};
+pub use session::{cookie, takes_keys};
 
 /// The largest form.
 const FORM: usize = 64 << 10;
@@ -52,6 +53,16 @@ pub struct Door {
 }
 
 impl Door {
+    /// The platform's routes beside it.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Who knows the keys.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
     /// The door for these settings.
     pub fn new(api: Api, control: Arc<Control>, settings: &crate::config::OAuth, outbound: Outbound) -> Self {
         Self {
@@ -65,14 +76,14 @@ impl Door {
         }
     }
 
-    fn oauth(&self) -> OAuth<'_> {
+    /// The authorization server behind it.
+    pub fn oauth(&self) -> OAuth<'_> {
         self.control.oauth()
     }
 }
 
 /// The routes.
-pub fn router(door: Door) -> Router {
-    let door = Arc::new(door);
+pub fn router(door: Arc<Door>) -> Router {
     Router::new()
         .route("/.well-known/oauth-protected-resource", get(metadata::resource))
         .route("/.well-known/oauth-protected-resource/mcp", get(metadata::resource))
@@ -90,7 +101,8 @@ pub fn router(door: Door) -> Router {
         .with_state(door)
 }
 
-async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+/// Lets in what was sent to this platform, and by no page from elsewhere.
+pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     match door.api.guard().check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => Problem::from(error).into_response(),
@@ -103,7 +115,7 @@ const MAX_NAME: usize = 64;
 const MAX_FIELDS: usize = 64;
 
 /// The address that was dialled.
-fn base(parts: &Parts) -> Result<Arc<str>> {
+pub fn base(parts: &Parts) -> Result<Arc<str>> {
     let dialled = parts.extensions.get::<Dialled>();
     dialled
         .map(|dialled| Arc::clone(&dialled.0))

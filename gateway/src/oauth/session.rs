@@ -11,7 +11,7 @@ use control::oauth::User;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use kernel::{Code, Error, KeyId, Principal, Result, Surface, Timestamp};
+use kernel::{Caller, Code, Error, KeyId, Principal, Result, Surface, Timestamp};
 use mcp_server::auth;
 
 use super::dialled::is_loopback;
@@ -40,14 +40,30 @@ fn named(base: &str) -> (&'static str, &'static str) {
     }
 }
 
+/// A cookie of a request.
+pub fn cookie<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
+    let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut cookies = lines.flat_map(|line| line.split(';')).filter_map(|one| one.trim().split_once('='));
+    cookies.find(|(other, _)| *other == name).map(|(_, value)| value).filter(|value| value.len() <= LONGEST)
+}
+
+/// Whether keys may be shown to a page at this address: from another machine by HTTPS alone.
+///
+/// # Errors
+/// `forbidden`.
+pub fn takes_keys(base: &str) -> Result<()> {
+    let url = url::Url::parse(base).ok();
+    if url.is_some_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback)) {
+        return Ok(());
+    }
+    Err(Error::new(Code::Forbidden, "a key is not shown over plain HTTP from another machine")
+        .hint("serve HTTPS, or give the program a key"))
+}
+
 impl Door {
     /// The visit that a request belongs to.
     pub(super) fn session(&self, parts: &Parts, base: &str) -> Option<Session> {
-        let (name, _) = named(base);
-        let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-        let mut cookies = lines.flat_map(|line| line.split(';')).filter_map(|one| one.trim().split_once('='));
-        let (_, cookie) =
-            cookies.find(|(other, _)| *other == name).filter(|(_, value)| value.len() <= LONGEST)?;
+        let cookie = cookie(parts, named(base).0)?;
         let mut fields = cookie.split('.');
         let (nonce, key, until, tag) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let parts = [base, nonce, key, until].map(str::as_bytes);
@@ -60,22 +76,36 @@ impl Door {
 
     /// A new one.
     pub(super) fn begin(&self, base: &str, key: Option<KeyId>) -> Result<Session> {
-        let is_here = |base: &str| {
-            let url = url::Url::parse(base).ok();
-            url.is_some_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback))
-        };
-        if !is_here(base) {
-            return Err(Error::new(
-                Code::Forbidden,
-                "a key is not shown over plain HTTP from another machine",
-            )
-            .hint("serve HTTPS, or give the program a key"));
-        }
+        takes_keys(base)?;
         let nonce = self.oauth().nonce()?;
         let key_name = key.map(|key| key.to_string()).unwrap_or_default();
         let until = Timestamp::now().plus(LIFETIME).as_secs().to_string();
         let tag = self.oauth().tag("session", &[base, &nonce, &key_name, &until].map(str::as_bytes));
         Ok(Session { cookie: format!("{nonce}.{key_name}.{until}.{tag}"), key })
+    }
+
+    /// Who shows a key at a page, or what is told them where it opens nothing. Whoever has shown many wrong ones waits.
+    ///
+    /// # Errors
+    /// `rate_limited` after wrong ones, and what is wrong with the platform.
+    pub async fn shown(&self, key: &str, source: Option<IpAddr>) -> Result<Result<Arc<Caller>, String>> {
+        if self.wrong_keys.is_over(source) {
+            return Err(too_often());
+        }
+        let found = self.control.authenticate(key.trim(), Surface::Http, source).await;
+        let why = match found {
+            Ok(caller) if matches!(caller.principal, Principal::Operator | Principal::Key) => {
+                return Ok(Ok(caller));
+            }
+            Ok(_) => "This is a short-lived credential. Paste a key.".to_owned(),
+            Err(error) if error.code() == Code::Unauthenticated => {
+                tracing::warn!(from = ?source, "a key that is not good was shown at the sign-in page");
+                format!("This does not open anything: {}.", error.message())
+            }
+            Err(error) => return Err(error),
+        };
+        self.wrong_keys.count(source);
+        Ok(Err(why))
     }
 
     /// What its forms carry.
@@ -136,25 +166,15 @@ pub async fn sign_in(State(door): State<Arc<Door>>, request: Request) -> Respons
         let session = door.session(&parts, &base).filter(|session| door.is_its_form(session, &form));
         let next = form.get("next").filter(|next| PAGES.iter().any(|page| next.starts_with(page)));
         let (Some(session), Some(next)) = (session, next) else { return Ok(pages::stale()) };
-        if door.wrong_keys.is_over(source) {
-            return Err(too_often());
-        }
-        let key = form.get("key").unwrap_or_default().trim();
-        let found = door.control.authenticate(key, Surface::Http, source).await;
-        let why = match found {
-            Ok(caller) if matches!(caller.principal, Principal::Operator | Principal::Key) => {
+        match door.shown(form.get("key").unwrap_or_default(), source).await? {
+            Ok(caller) => {
                 let signed_in = door.begin(&base, Some(caller.credential))?;
-                return Ok(kept(onward(next), &base, &signed_in));
+                Ok(kept(onward(next), &base, &signed_in))
             }
-            Ok(_) => "This is a short-lived credential. Paste a key.".to_owned(),
-            Err(error) if error.code() == Code::Unauthenticated => {
-                tracing::warn!(from = ?source, "a key that is not good was shown at the sign-in page");
-                format!("This does not open anything: {}.", error.message())
+            Err(why) => {
+                Ok(pages::sign_in(StatusCode::UNAUTHORIZED, next, &door.form_tag(&session), Some(&why)))
             }
-            Err(error) => return Err(error),
-        };
-        door.wrong_keys.count(source);
-        Ok(pages::sign_in(StatusCode::UNAUTHORIZED, next, &door.form_tag(&session), Some(&why)))
+        }
     };
     outcome.await.unwrap_or_else(|error: Error| pages::failed(&error))
 }
