@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0016_tenants.sql"),
     include_str!("migrations/0017_oauth.sql"),
     include_str!("migrations/0018_audit.sql"),
+    include_str!("migrations/0019_data_keys.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.
