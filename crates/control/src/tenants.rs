@@ -8,6 +8,7 @@ use kernel::{Code, EnvId, Error, Result, Slug, TenantId, Timestamp};
 use store::{Environment, Settling, Store, Tenant, TenantFilter, TenantState};
 
 use crate::credentials::Credentials;
+use crate::data_keys::DataKeys;
 use crate::environments::{MAX_EXTERNAL_ID, MAX_NAME, check_tags, check_text, suffixed};
 use crate::names::Names;
 use crate::remembered::Remembered;
@@ -46,6 +47,7 @@ pub struct Tenants {
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) slugs: Arc<Remembered<String, TenantId>>,
+    pub(crate) data_keys: Arc<DataKeys>,
     /// How long a deleted one can be restored.
     pub(crate) grace: Duration,
     /// The operator's key is in it.
@@ -257,6 +259,7 @@ impl Tenants {
             self.credentials.forget_all();
             self.names.forget_all();
             self.slugs.forget(|_, id| *id == tenant);
+            self.data_keys.drop_tenant(tenant);
         }
         Ok(removed)
     }
