@@ -367,6 +367,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
     let limits = &config.limits;
     Ok(ControlConfig {
         database_url: config.database.url.clone(),
+        key_command: Some(config.keys.command.0.clone()).filter(|words| !words.is_empty()),
         limits: RateLimits {
             key: limit("key", limits.key_per_second, limits.key_burst)?,
             token: limit("token", limits.token_per_second, limits.token_burst)?,
