@@ -87,6 +87,7 @@ mod clients_typescript;
 mod clients_whole_app;
 mod credentials;
 mod credentials_two_gateways;
+mod encryption_keys;
 mod events;
 mod events_delivery;
 mod functions;
