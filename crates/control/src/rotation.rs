@@ -14,6 +14,8 @@ use crate::{OpenError, SecretKind};
 const BATCH: u32 = 100;
 /// Batches in one round of upkeep.
 const BATCHES: usize = 20;
+/// Batches that whoever rotates waits for.
+const BATCHES_AT_ONCE: usize = 5;
 /// How often a rewrap begins again that a new data key has come between.
 const ATTEMPTS: usize = 10;
 
@@ -79,6 +81,12 @@ impl DataKeys {
         if from.is_command() {
             self.rewrap(&from, &from, Some(Timestamp::now())).await?;
         } else {
+            // Where the file beside it is the only one that has the key in force, it takes its place before there is another.
+            if self.file.find(from.id()).map_err(unwritten)?.is_none() {
+                let message = "the file of the key-encryption key does not have the one in force";
+                return Err(Error::new(Code::Unavailable, message)
+                    .hint("bring keys/master back to the server's disk before anything else: only its memory has it"));
+            }
             let next = self.file.prepare().map_err(unwritten)?;
             let to = Kek::of(&next);
             if let Err(error) = self.rewrap(&from, &to, Some(Timestamp::now())).await {
@@ -92,7 +100,7 @@ impl DataKeys {
             self.file.follow().map_err(unwritten)?;
         }
         self.forget_all_current();
-        self.reseal(&mut places).await?;
+        self.reseal(&mut places, BATCHES_AT_ONCE).await?;
         drop(places);
         self.shown().await
     }
@@ -133,7 +141,14 @@ impl DataKeys {
                 let key = match from.unwrap(&row).await {
                     Ok(key) => key,
                     Err(Unwrappable::Other(_)) => return Err(Failed::Other),
-                    Err(why) => return Err(Failed::Key(why)),
+                    Err(why) => {
+                        tracing::error!(
+                            data_key = row.id,
+                            owner = row.owner,
+                            "a data key cannot be wrapped anew"
+                        );
+                        return Err(Failed::Key(why));
+                    }
                 };
                 wrapped.push((row.id, to.wrap(&key).await.map_err(Failed::Key)?));
             }
@@ -149,14 +164,14 @@ impl DataKeys {
     /// Seals anew some of what older keys have sealed, and drops the keys that nothing needs any more.
     pub(crate) async fn upkeep(&self) -> Result<()> {
         let Ok(mut places) = self.turns.try_lock() else { return Ok(()) };
-        self.reseal(&mut places).await
+        self.reseal(&mut places, BATCHES).await
     }
 
-    async fn reseal(&self, places: &mut Places) -> Result<()> {
+    async fn reseal(&self, places: &mut Places, batches: usize) -> Result<()> {
         for (table, place) in
             [(SealedIn::Secrets, &mut places.secrets), (SealedIn::SigningKeys, &mut places.signing_keys)]
         {
-            for _ in 0..BATCHES {
+            for _ in 0..batches {
                 let some = self.store.data_keys().older(table, (&place.0, &place.1), BATCH).await?;
                 for value in &some {
                     match self.reseal_one(table, value).await {

@@ -192,6 +192,39 @@ async fn who_dies_over_a_rotation_leaves_all_readable() {
 }
 
 #[tokio::test]
+async fn no_rotation_begins_over_a_key_that_is_nowhere_else() {
+    let platform = Platform::new().await;
+    let (control, env) = (&platform.control, proof(&platform.default));
+    keep(control, &env, "A").await;
+    let keys = platform.path().join("keys");
+    let old = master(platform.path());
+    rotate(control, &platform.operator).await;
+    // The disk was full when the new one should have taken the old one's place.
+    let new = master(platform.path());
+    fs::rename(keys.join("master"), keys.join("master.next")).unwrap();
+    fs::write(keys.join("master"), &old).unwrap();
+    rotate(control, &platform.operator).await;
+    assert!(![old, new].contains(&master(platform.path())) && !keys.join("master.next").exists());
+
+    let newest = master(platform.path());
+    let before = control.encryption_keys(&platform.operator).await.unwrap();
+    for there in [None, Some([3; 32])] {
+        fs::remove_file(keys.join("master")).unwrap();
+        if let Some(bytes) = there {
+            fs::write(keys.join("master"), bytes).unwrap();
+        }
+        let refused = control.rotate_encryption_keys(&platform.operator).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(refused.advice().unwrap().contains("keys/master"));
+        assert!(!keys.join("master.next").exists());
+        fs::write(keys.join("master"), &newest).unwrap();
+    }
+    assert_eq!(control.encryption_keys(&platform.operator).await.unwrap(), before);
+    control.close().await;
+    opens(&reopen(platform.path()).await.unwrap(), &env, "A").await;
+}
+
+#[tokio::test]
 async fn a_value_that_does_not_open_holds_up_no_other() {
     let platform = Platform::new().await;
     let env = proof(&platform.default);
