@@ -4,6 +4,7 @@ mod allowed;
 mod demanded;
 mod error;
 mod file;
+mod keys;
 mod metrics;
 mod model;
 mod oauth;
@@ -22,6 +23,7 @@ use sandbox::workspace::templates::Template;
 use url::Url;
 
 pub use error::{Error, Source};
+pub use keys::Keys;
 pub use metrics::Metrics;
 pub use model::Model;
 pub use oauth::OAuth;
@@ -80,6 +82,8 @@ pub struct Config {
     pub auth: Auth,
     /// Clients that act for users.
     pub oauth: OAuth,
+    /// What data keys are wrapped by.
+    pub keys: Keys,
     /// Requests that apps cause.
     pub outbound: OutboundReach,
     /// Where files are.

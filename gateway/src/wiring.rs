@@ -1,5 +1,6 @@
 //! The composition root: this file, and those below it, are the ones that name engines.
 
+mod doors;
 mod https;
 mod models;
 mod opening;
@@ -10,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Router, middleware};
 use capabilities::auth::{Auth, AuthLimits, Outside};
 use capabilities::database::{self, Databases};
 use capabilities::hosting::Blobs;
@@ -29,35 +29,29 @@ use hands::Journal;
 use kernel::{Code, Error, Result, Secret};
 use mcp_server::app_addresses::AppAddresses;
 use mcp_server::app_keys::AppKeys;
-use mcp_server::bridge::Bridge;
 use mcp_server::masks::Masks;
-use mcp_server::mcp::{McpOptions, Sessions};
 use mcp_server::planned::PlannedQuotas;
 use mcp_server::platform::{Platform, Urls};
 use mcp_server::tenancy::Lives;
-use mcp_server::{Doors, Guard, tools};
+use mcp_server::tools;
 use sandbox::local::Starter;
 use sandbox::preview::Labels;
 use sandbox::workspace::checkpoints::Checkpoints;
 use tokio_util::sync::CancellationToken;
-use web::problem;
-
-use crate::api::{self, Api};
 
 use crate::app_functions::{Around, Workshop, noted};
 use crate::apps::Residents;
 use crate::clock::{Bell, Clock};
 use crate::config::Config;
 use crate::events::Messenger;
-use crate::health::Health;
 use crate::live_check::Dialer;
-use crate::metrics::{Meters, Shown};
-use crate::oauth::{self, Door};
+use crate::metrics::Meters;
 use crate::proxies::Proxies;
 use crate::serve::Answering;
 use crate::traffic::{Own, Traffic};
-use crate::{console, health, metering, metrics, sandboxes, upkeep};
+use crate::{metering, sandboxes, upkeep};
 
+use doors::platform_router;
 use https::Dispatch;
 pub use https::Https;
 use opening::{closed, known_to_a_control_plane, unusable};
@@ -286,54 +280,6 @@ pub async fn build(config: &Config, listening: &Listening, starter: Option<Start
     })
 }
 
-fn platform_router(
-    config: &Config,
-    listening: &Listening,
-    platform: &Arc<Platform>,
-    (meters, edge): (&Arc<Meters>, &Edge),
-) -> Result<Router> {
-    let gate = platform.control.clone();
-    let mut doors = Doors::new(Arc::new(tools::registry()), Arc::clone(platform), gate);
-    doors.guard = Guard::loopback().with_url(&listening.url.parse().map_err(Error::internal)?);
-    doors.body_limit = config.mcp.body_limit;
-    let doors = Arc::new(doors);
-    platform.hands.connect(Arc::new(Bridge::new(Arc::clone(&doors))));
-    let options = McpOptions {
-        sessions: if config.mcp.legacy_sessions { Sessions::Legacy } else { Sessions::None },
-        stop: listening.stopping.clone(),
-        grace: Duration::from_secs(config.shutdown_grace_s),
-        ..McpOptions::default()
-    };
-    let (control, outbound) =
-        (Arc::clone(&platform.control), Outbound::new(config.outbound.private.clone())?);
-    let health = Health {
-        platform: Arc::clone(platform),
-        data_dir: config.data_dir.clone(),
-        control_file: config.database.url.is_none().then(|| config.data_dir.join("control.db")),
-        stopping: listening.stopping.clone(),
-    };
-    let api = Api::new(Arc::clone(&doors));
-    let shown = Shown {
-        meters: Arc::clone(meters),
-        platform: Arc::clone(platform),
-        edge: edge.clone(),
-        traffic: listening.traffic.clone(),
-        health: health.clone(),
-        api: api.clone(),
-        token: config.metrics.token.0.clone(),
-    };
-    let door = Arc::new(Door::new(api, control, &config.oauth, outbound));
-    let (pages, visits) = console::console(&door);
-    Ok(mcp_server::router(Arc::clone(&doors), options)
-        .merge(oauth::router(door))
-        .merge(pages)
-        .merge(health::router(health))
-        .merge(metrics::router(shown))
-        .merge(api::router(doors))
-        .fallback(problem::unknown_route)
-        .layer(middleware::from_fn_with_state(visits, console::let_in)))
-}
-
 fn edge(platform: &Arc<Platform>) -> Edge {
     let residents =
         Residents { control: Arc::clone(&platform.control), releases: Arc::clone(&platform.releases) };
@@ -378,6 +324,7 @@ fn control_config(config: &Config) -> Result<ControlConfig> {
     let limits = &config.limits;
     Ok(ControlConfig {
         database_url: config.database.url.clone(),
+        key_command: Some(config.keys.command.0.clone()).filter(|words| !words.is_empty()),
         limits: RateLimits {
             key: limit("key", limits.key_per_second, limits.key_burst)?,
             token: limit("token", limits.token_per_second, limits.token_burst)?,

@@ -114,8 +114,10 @@ impl hands::Platform for Bridge {
                 let EgressSecret { name, hosts, value } = secret;
                 Ok(Lent { name, hosts: patterns(&hosts)?, value })
             };
-            let secrets =
-                control.secrets().egress(env).await?.into_iter().map(lent).collect::<Result<_>>()?;
+            let secrets = control.secrets().egress(env).await?;
+            // What is sent to its hosts may come back in an answer, and be shown.
+            self.platform.masks.add(env.id(), secrets.iter().map(|secret| &secret.value));
+            let secrets = secrets.into_iter().map(lent).collect::<Result<_>>()?;
             Ok(Reach { within, secrets })
         })
     }

@@ -4,6 +4,8 @@ pub mod app_addresses;
 pub mod app_keys;
 pub mod auth;
 pub mod bridge;
+mod covering;
+mod disguises;
 mod doors;
 pub mod extract;
 pub mod gate;

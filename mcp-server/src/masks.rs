@@ -1,10 +1,14 @@
-//! Values that functions were given in secret, covered in what is shown of what they say.
+//! Values that an environment was given in secret, covered in what is shown of what is said there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use kernel::{EnvId, Error, Secret};
+use serde_json::{Map, Value};
+
+use crate::disguises::disguises;
 
 /// What stands in place of a value.
 const COVER: &str = "***";
@@ -15,12 +19,26 @@ const SHORTEST: usize = 4;
 /// A line of a value that has several is covered by itself where it is as long as this.
 const LINE: usize = 12;
 
+/// What is shorter is not covered in results: their fields hold words that a short value could be, and what it covers there
+/// is lost to whoever needs it.
+const SHORTEST_IN_RESULTS: usize = 8;
+
 /// The values of one environment that are known at once; single lines of some go first, then those given longest ago.
 const MOST: usize = 512;
 
 /// The values, by the environment that has given them. Also those that hold no more: whoever was given one may say it.
 #[derive(Debug, Default)]
-pub struct Masks(RwLock<HashMap<EnvId, Known>>);
+pub struct Masks {
+    known: RwLock<HashMap<EnvId, Known>>,
+    read: RwLock<HashMap<EnvId, Read>>,
+}
+
+/// Which of an environment's secrets are in the masks, by when they were set, and when that was looked at.
+#[derive(Debug)]
+struct Read {
+    at: Instant,
+    versions: HashMap<String, i64>,
+}
 
 /// Those of an environment.
 #[derive(Debug, Default)]
@@ -33,6 +51,8 @@ struct Known {
 #[derive(Debug)]
 struct Part {
     text: Secret,
+    /// The same in other spellings.
+    disguises: Vec<Secret>,
     piece: Piece,
     /// When it was given last, in the order in which all were.
     given: u64,
@@ -47,7 +67,7 @@ enum Piece {
 impl Masks {
     /// From here on these are covered.
     pub fn add<'a>(&self, env: EnvId, values: impl Iterator<Item = &'a Secret>) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(env).or_default();
         for value in values {
             let lines = value.expose().lines().map(str::trim).filter(|line| line.len() >= LINE);
@@ -68,14 +88,41 @@ impl Masks {
     /// The text without them.
     #[must_use]
     pub fn cover<'a>(&self, env: EnvId, text: &'a str) -> Cow<'a, str> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut shown = Cow::Borrowed(text);
-        for part in all.get(&env).into_iter().flat_map(|known| &known.all) {
-            if shown.contains(part.text.expose()) {
-                shown = Cow::Owned(shown.replace(part.text.expose(), COVER));
-            }
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&env).map_or(Cow::Borrowed(text), |known| known.cover(text, SHORTEST))
+    }
+
+    /// A result without them: what is in its texts is covered, and it keeps its form.
+    #[must_use]
+    pub fn cover_all(&self, env: EnvId, value: Value) -> Value {
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        match all.get(&env) {
+            Some(known) if !known.all.is_empty() => known.cover_all(value),
+            _ => value,
         }
-        shown
+    }
+
+    /// Whether it was looked at an environment's secrets at most `lately` ago.
+    #[must_use]
+    pub fn were_read(&self, env: EnvId, lately: Duration) -> bool {
+        let read = self.read.read().unwrap_or_else(PoisonError::into_inner);
+        read.get(&env).is_some_and(|read| read.at.elapsed() < lately)
+    }
+
+    /// Those of these secrets, by name and when they were set, whose values are not in here.
+    #[must_use]
+    pub fn unknown<'a>(&self, env: EnvId, secrets: impl Iterator<Item = (&'a str, i64)>) -> Vec<&'a str> {
+        let read = self.read.read().unwrap_or_else(PoisonError::into_inner);
+        let versions = read.get(&env).map(|read| &read.versions);
+        let unknown =
+            |(name, version): &(&str, i64)| versions.and_then(|all| all.get(*name)) != Some(version);
+        secrets.filter(unknown).map(|(name, _)| name).collect()
+    }
+
+    /// From here on these versions are known to be in here.
+    pub fn were_added(&self, env: EnvId, versions: HashMap<String, i64>) {
+        let mut read = self.read.write().unwrap_or_else(PoisonError::into_inner);
+        read.insert(env, Read { at: Instant::now(), versions });
     }
 
     /// An error without them: what a function says that does not start is in it.
@@ -86,7 +133,8 @@ impl Masks {
 
     /// Forgets an environment that is gone.
     pub fn forget(&self, env: EnvId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&env);
+        self.read.write().unwrap_or_else(PoisonError::into_inner).remove(&env);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&env);
     }
 }
 
@@ -98,7 +146,44 @@ impl Known {
                 part.given = self.given;
                 part.piece = part.piece.max(piece);
             }
-            None => self.all.push(Part { text: Secret::new(text), piece, given: self.given }),
+            None => {
+                let disguises = if piece == Piece::Whole { disguises(text) } else { Vec::new() };
+                self.all.push(Part { text: Secret::new(text), disguises, piece, given: self.given });
+            }
+        }
+    }
+
+    fn cover<'a>(&self, text: &'a str, shortest: usize) -> Cow<'a, str> {
+        let mut shown = Cow::Borrowed(text);
+        for part in &self.all {
+            for hidden in std::iter::once(&part.text).chain(&part.disguises).map(Secret::expose) {
+                if hidden.len() >= shortest && shown.contains(hidden) {
+                    shown = Cow::Owned(shown.replace(hidden, COVER));
+                }
+            }
+        }
+        shown
+    }
+
+    fn cover_all(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => match self.cover(&text, SHORTEST_IN_RESULTS) {
+                Cow::Borrowed(_) => Value::String(text),
+                Cow::Owned(covered) => Value::String(covered),
+            },
+            Value::Array(items) => items.into_iter().map(|item| self.cover_all(item)).collect(),
+            Value::Object(fields) => {
+                let covered = |(name, value): (String, Value)| {
+                    let name = match self.cover(&name, SHORTEST_IN_RESULTS) {
+                        Cow::Borrowed(_) => name,
+                        Cow::Owned(covered) => covered,
+                    };
+                    (name, self.cover_all(value))
+                };
+                Value::Object(fields.into_iter().map(covered).collect::<Map<_, _>>())
+            }
+            // A number, a truth or nothing: a value is a text.
+            other => other,
         }
     }
 }
@@ -138,6 +223,35 @@ mod tests {
         let covered = masks.covered(env, error);
         assert_eq!((covered.message(), covered.advice()), ("it throws ***", Some("look at ***")));
         assert_eq!(covered.pointer(), Some("/files"));
+    }
+
+    #[test]
+    fn a_result_keeps_its_form() {
+        let (masks, env) = (Masks::default(), EnvId::new());
+        masks.add(env, ["hidden-value", "short", "12345678"].map(Secret::new).iter());
+        let result = serde_json::json!({
+            "rows": [["a hidden-value", 12345678, null, true], { "hidden-value": "short" }],
+            "of": "Bearer aGlkZGVuLXZhbHVl, user:pw aDpoaWRkZW4tdmFsdWU=",
+        });
+        let shown = serde_json::json!({
+            "rows": [["a ***", 12345678, null, true], { "***": "short" }],
+            "of": "Bearer ***, user:pw aDp***U=",
+        });
+        assert_eq!(masks.cover_all(env, result.clone()), shown);
+        assert_eq!(masks.cover_all(EnvId::new(), result.clone()), result);
+    }
+
+    #[test]
+    fn what_was_read_is_not_read_again_until_it_is_another() {
+        let (masks, env) = (Masks::default(), EnvId::new());
+        let secrets = [("A", 1), ("B", 2)];
+        assert!(!masks.were_read(env, Duration::from_secs(60)));
+        assert_eq!(masks.unknown(env, secrets.into_iter()), ["A", "B"]);
+        masks.were_added(env, [("A".to_owned(), 1), ("B".to_owned(), 1)].into());
+        assert_eq!(masks.unknown(env, secrets.into_iter()), ["B"]);
+        assert!(masks.were_read(env, Duration::from_secs(60)) && !masks.were_read(env, Duration::ZERO));
+        masks.forget(env);
+        assert_eq!(masks.unknown(env, secrets.into_iter()), ["A", "B"]);
     }
 
     #[test]

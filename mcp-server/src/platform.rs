@@ -20,8 +20,9 @@ use hands::{Full, Hand, Hands, Visibility};
 use kernel::{Caller, Code, Env, EnvId, Error, KeyId, Principal, Result, Slug, Tenant, Timestamp};
 use models::Models;
 use sandbox::preview::Labels;
+use serde_json::Value;
 use store::Workspace;
-use tool::{Host, Ledger, Limiter, Replays};
+use tool::{Effect, Host, Ledger, Limiter, Replays};
 
 use crate::masks::Masks;
 use crate::tenancy::Lives;
@@ -59,7 +60,7 @@ pub struct Platform {
     pub functions: Functions,
     /// The model that those ask.
     pub models: Models,
-    /// What functions were given in secret.
+    /// What is known of values that were given in secret.
     pub masks: Arc<Masks>,
     /// The hosts that servers in them are shown at.
     pub previews: Labels,
@@ -438,6 +439,15 @@ impl Host for Platform {
 
     fn called(&self, tool: &'static str, error: Option<Code>, took: Duration) {
         (self.called)(tool, error, took);
+    }
+
+    fn cover<'a>(
+        &'a self,
+        caller: &'a Caller,
+        effect: Effect,
+        outcome: Result<Value>,
+    ) -> BoxFuture<'a, Result<Value>> {
+        Box::pin(self.without_secrets(caller, effect, outcome))
     }
 
     fn revoked<'a>(&'a self, caller: &'a Caller) -> BoxFuture<'a, ()> {

@@ -240,8 +240,10 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
             .collect(),
         ("delete", "/v1/credentials/{credential}") => plain(&format!("/v1/credentials/{}", t.key_id)),
         // The operator's alone: nobody's programs name anybody.
-        ("get", "/v1/signing-keys" | "/metrics") | ("post", "/v1/signing-keys/rotate") => plain(route),
-        ("get" | "put", "/v1/runner") => plain(route),
+        ("post", "/v1/signing-keys/rotate" | "/v1/encryption-keys/rotate") => plain(route),
+        ("get" | "put", "/v1/runner" | "/v1/signing-keys" | "/v1/encryption-keys" | "/metrics") => {
+            plain(route)
+        }
         ("put" | "delete", "/v1/plans/{plan}") => plain(&format!("/v1/plans/{}", t.slug)),
         // No sandbox is made by a name that is none.
         ("post", "/v1/sandboxes") => with(route, json!({ "name": format!("{}!", t.slug) })),

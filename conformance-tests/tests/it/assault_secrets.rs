@@ -15,7 +15,7 @@ const CLI_VALUE: &str = "nR4-value-from-a-command-line-5vX";
 const WRONG_KEY: &str = "stead_key_dGhpcyBpcyBub3QgYSBrZXkgb2YgYW55Ym9keTE";
 
 /// Every file below `directory`.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -31,7 +31,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn holds(bytes: &[u8], needle: &str) -> bool {
+pub fn holds(bytes: &[u8], needle: &str) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 

@@ -82,6 +82,8 @@ fn a_credential_does_what_it_is_for_and_nothing_else() {
         ("GET", "/v1/tenants"),
         ("GET", "/v1/signing-keys"),
         ("POST", "/v1/signing-keys/rotate"),
+        ("GET", "/v1/encryption-keys"),
+        ("POST", "/v1/encryption-keys/rotate"),
         ("PUT", blob.as_str()),
         ("GET", "/v1/sandboxes"),
     ] {

@@ -8,22 +8,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{SigningKeyRow, Store};
 
-use crate::signing::Signing;
-use crate::vault::Vault;
+use crate::data_keys::DataKeys;
+use crate::signing::{Signing, place};
 
 /// How many opened keys stay in memory.
 const OPENED: usize = 1_024;
+/// How often it is tried to seal a new one.
+const ATTEMPTS: usize = 2;
 
 /// The environments' signing keys. They go with their environments.
 pub struct AppKeys {
     store: Store,
-    vault: Arc<Vault>,
+    keys: Arc<DataKeys>,
     opened: Cache<EnvId, Arc<Signing>>,
 }
 
 impl AppKeys {
-    pub(crate) fn new(store: Store, vault: Arc<Vault>) -> Self {
-        Self { store, vault, opened: Cache::new(OPENED) }
+    pub(crate) fn new(store: Store, keys: Arc<DataKeys>) -> Self {
+        Self { store, keys, opened: Cache::new(OPENED) }
     }
 
     /// Signs claims with the environment's key, as a compact JWS of type `at+jwt` (RFC 7515, RFC 9068).
@@ -83,22 +85,30 @@ impl AppKeys {
             Some(row) => row,
             None => self.make(env, &purpose).await?,
         };
-        let signing = Signing::open(&self.vault, &purpose, &row.id, &row.sealed).map_err(Error::internal)?;
-        let signing = Arc::new(signing);
+        let seed = self.keys.open_value(env.tenant(), &place(&purpose, &row.id), &row.sealed).await?;
+        let signing = Arc::new(Signing::opened(&row.id, &seed).map_err(Error::internal)?);
         self.opened.insert(env.id(), Arc::clone(&signing));
         Ok(signing)
     }
 
     async fn make(&self, env: &Env, purpose: &str) -> Result<SigningKeyRow> {
         let new = Signing::generate().map_err(Error::internal)?;
-        let row = SigningKeyRow {
-            id: new.kid().to_owned(),
-            purpose: purpose.to_owned(),
-            public: new.public(),
-            sealed: new.seal(&self.vault, purpose)?,
-            created: Timestamp::now(),
-        };
-        let current = self.store.signing_keys().get_or_insert_of(env.id(), &row).await?;
-        current.ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))
+        // The data key may have been followed by another since it was remembered.
+        for _ in 0..ATTEMPTS {
+            let key = self.keys.current(env.tenant()).await?;
+            let row = SigningKeyRow {
+                id: new.kid().to_owned(),
+                purpose: purpose.to_owned(),
+                public: new.public(),
+                sealed: new.seal(&key, purpose)?,
+                created: Timestamp::now(),
+                data_key: Some(key.id().to_owned()),
+            };
+            if let Some(row) = self.store.signing_keys().get_or_insert_of(env.id(), &row).await? {
+                return Ok(row);
+            }
+            self.keys.forget(env.tenant());
+        }
+        Err(Error::not_found(format!("environment \"{}\"", env.id())))
     }
 }

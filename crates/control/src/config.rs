@@ -13,6 +13,8 @@ pub struct ControlConfig {
     pub data_dir: PathBuf,
     /// The address of a Postgres database; `<data_dir>/control.db` where there is none.
     pub database_url: Option<Secret>,
+    /// The program, with its arguments, that wraps and unwraps data keys; a key in `<data_dir>/keys` where there is none.
+    pub key_command: Option<Vec<String>>,
     /// How many calls pass.
     pub limits: RateLimits,
     /// The names of the templates an environment can be made from; the first is the default.
@@ -35,6 +37,7 @@ impl ControlConfig {
         Self {
             data_dir: data_dir.into(),
             database_url: None,
+            key_command: None,
             limits: RateLimits::default(),
             templates: vec!["empty".to_owned()],
             keep_reads: DAY * 7,

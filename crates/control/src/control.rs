@@ -1,6 +1,6 @@
 //! The open control plane: what it makes on first start, its parts, its upkeep and its end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use tool::Effect;
 use zeroize::Zeroizing;
 
 use crate::credentials::Credentials;
+use crate::data_keys::DataKeys;
+use crate::key_encryption::KekFile;
 use crate::metering::Metering;
 use crate::names::Names;
 use crate::news::{Memories, News};
@@ -20,15 +22,14 @@ use crate::plans::Plans;
 use crate::remembered::Remembered;
 use crate::ring::{Before, Ring, SLACK};
 use crate::tokens::TURNS;
-use crate::vault::{Master, Vault};
 use crate::{
-    AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, Environments, Keys, Ledger, Limits,
-    NewEnvironment, NewKeyMade, OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage, private,
+    AppKeys, AuditKey, AuditLog, Call, Confirmations, ControlConfig, EncryptionKeys, Environments, Keys,
+    Ledger, Limits, NewEnvironment, NewKeyMade, OpenError, Replays, Sealing, Secrets, Tenants, Tokens, Usage,
+    private,
 };
 
 const TENANT_NAMES: Duration = Duration::from_secs(60);
 const DEFAULT: &str = "default";
-const FINGERPRINT: &str = "master_key";
 const BOOTSTRAPPED: &str = "default_environment";
 /// Audit rows removed by one statement, so that no write waits long for it.
 const PURGE: u32 = 5_000;
@@ -51,6 +52,7 @@ pub struct Control {
     keys: Keys,
     secrets: Secrets,
     app_keys: Arc<AppKeys>,
+    data_keys: Arc<DataKeys>,
     sealing: Sealing,
     confirmations: Arc<Confirmations>,
     limits: Limits,
@@ -93,9 +95,10 @@ impl Control {
         let (location, place) = location(&config);
         let failed = |source| OpenError::Store { place: place.clone(), source };
         let store = Store::open(&location).await.map_err(failed)?;
-        let master = master(&store, &keys_dir.join("master"), &failed).await?;
-        let vault = Arc::new(Vault::new(&master));
-        let ring = Arc::new(Ring::open(store.clone(), Arc::clone(&vault), &failed).await?);
+        let file = KekFile::new(keys_dir.join("master"));
+        let (data_keys, master) = DataKeys::open(store.clone(), &config, file, &failed).await?;
+        let data_keys = Arc::new(data_keys);
+        let ring = Arc::new(Ring::open(store.clone(), Arc::clone(&data_keys), &failed).await?);
 
         let names = Arc::new(Names::new(store.clone()));
         let credentials = Arc::new(Credentials::new());
@@ -113,7 +116,7 @@ impl Control {
             },
         );
         let confirmations = Arc::new(Confirmations::new(&master, store.clone()));
-        let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&vault)));
+        let app_keys = Arc::new(AppKeys::new(store.clone(), Arc::clone(&data_keys)));
         let default_tenant = default_tenant(&store).await.map_err(failed)?;
         let metering = Metering::new(store.clone());
         let audit_key = Arc::new(AuditKey::new(&master.derive("steading audit")));
@@ -130,6 +133,7 @@ impl Control {
                 names: Arc::clone(&names),
                 credentials: Arc::clone(&credentials),
                 slugs: Arc::clone(&tenant_names),
+                data_keys: Arc::clone(&data_keys),
                 grace: config.keep_tenants,
                 default: default_tenant,
                 plans: Arc::clone(&plans),
@@ -149,8 +153,9 @@ impl Control {
                 operator_file: config.data_dir.join("operator.key"),
                 replacing: tokio::sync::Mutex::default(),
             },
-            sealing: Sealing { vault: Arc::clone(&vault) },
-            secrets: Secrets { store: store.clone(), vault },
+            data_keys: Arc::clone(&data_keys),
+            sealing: Sealing { keys: Arc::clone(&data_keys) },
+            secrets: Secrets { store: store.clone(), keys: Arc::clone(&data_keys) },
             app_keys,
             confirmations,
             limits: Limits::new(config.limits, Arc::clone(&plans)),
@@ -335,6 +340,26 @@ impl Control {
         Ok(keys)
     }
 
+    /// What values are sealed with: names and ages, no keys.
+    ///
+    /// # Errors
+    /// `forbidden` for all but the operator.
+    pub async fn encryption_keys(&self, caller: &Caller) -> Result<EncryptionKeys> {
+        operator(caller)?;
+        self.data_keys.shown().await
+    }
+
+    /// Puts another key-encryption key in force and has other data keys seal. What older ones have sealed is sealed anew by
+    /// upkeep.
+    ///
+    /// # Errors
+    /// `forbidden` for all but the operator; `unavailable` where a file cannot be written, this gateway does not have the key
+    /// in force, or the command gives none; `conflict` where another gateway was quicker.
+    pub async fn rotate_encryption_keys(&self, caller: &Caller) -> Result<EncryptionKeys> {
+        operator(caller)?;
+        self.data_keys.rotate().await
+    }
+
     /// At most `limit` of a tenant's calls made before `before`, latest first.
     ///
     /// # Errors
@@ -378,6 +403,7 @@ impl Control {
         self.oauth().upkeep(now).await?;
         self.ring.upkeep(now).await?;
         self.metering.upkeep(now).await?;
+        self.data_keys.upkeep().await?;
         for effect in [Effect::Read, Effect::Idempotent, Effect::Write, Effect::Destroy] {
             let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
             self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;
@@ -435,25 +461,6 @@ fn location(config: &ControlConfig) -> (Location, String) {
             (Location::Sqlite(path), place)
         }
     }
-}
-
-/// The master key that the database was sealed with; on the first start a new one.
-async fn master(
-    store: &Store,
-    path: &Path,
-    failed: &impl Fn(store::Error) -> OpenError,
-) -> Result<Master, OpenError> {
-    let sealed_with = store.settings().get(FINGERPRINT).await.map_err(failed)?;
-    let master = match (Master::read(path)?, &sealed_with) {
-        (Some(master), _) => master,
-        (None, None) => Master::make(path)?,
-        (None, Some(_)) => return Err(OpenError::MasterMissing { path: path.to_owned() }),
-    };
-    let fingerprint = master.fingerprint();
-    if store.settings().get_or_set(FINGERPRINT, &fingerprint).await.map_err(failed)? != fingerprint {
-        return Err(OpenError::MasterForeign { path: path.to_owned() });
-    }
-    Ok(master)
 }
 
 /// That this is who runs the platform, and not who was given a part of it.

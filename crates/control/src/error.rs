@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::key_command::CommandFailed;
+use crate::key_encryption::Unwrappable;
+
 /// Why [`crate::Control::open`] failed. The text is for who runs the platform and names paths.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -47,6 +50,15 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The data keys are wrapped by a command, and none is set.
+    #[error("the data keys of this control database are wrapped by a command, and keys.command names none")]
+    KeyCommandMissing,
+    /// The command that wraps data keys gave none.
+    #[error("the command that keys.command names gave no key")]
+    KeyCommand(#[source] CommandFailed),
+    /// The platform's own data key does not open.
+    #[error("the platform's own data key cannot be had: {0}")]
+    DataKey(String),
     /// The operator's key file holds something else.
     #[error("{} does not hold an operator key: remove it, and another is made", .path.display())]
     OperatorKey {
@@ -70,6 +82,15 @@ pub enum OpenError {
     NoTemplate,
 }
 
+impl From<Unwrappable> for OpenError {
+    fn from(why: Unwrappable) -> Self {
+        match why {
+            Unwrappable::Command(failed) => OpenError::KeyCommand(failed),
+            why => OpenError::DataKey(why.to_string()),
+        }
+    }
+}
+
 impl OpenError {
     /// The next action, where the message does not end with it.
     #[must_use]
@@ -83,6 +104,13 @@ impl OpenError {
                 _ => Some("check that it is there, that it may be written, and the space on its disk"),
             },
             OpenError::Plans(_) | OpenError::DefaultEnvironment(_) => Some("check the space on the disk"),
+            OpenError::KeyCommandMissing => Some("set keys.command as it was"),
+            OpenError::KeyCommand(_) => Some(
+                "run it by hand: it gets `wrap` or `unwrap` as its last argument, and the key on its standard input",
+            ),
+            OpenError::DataKey(_) => {
+                Some("restore the control database from a backup, with the key that belongs to it")
+            }
             OpenError::MasterMalformed { .. }
             | OpenError::MasterMissing { .. }
             | OpenError::MasterForeign { .. }

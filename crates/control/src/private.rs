@@ -40,6 +40,15 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {
     write().map_err(|source| OpenError::File { path: path.to_owned(), source })
 }
 
+/// Puts a file in place of another, on disk when this returns.
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let replace = || {
+        std::fs::rename(from, to)?;
+        to.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    };
+    replace().map_err(|source| OpenError::File { path: to.to_owned(), source })
+}
+
 fn tighten(path: &Path) -> io::Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use store::{KeptSigningKey, SigningKeyRow, SigningState, Store};
 
 use crate::OpenError;
-use crate::signing::{Forged, Public, Signing};
+use crate::data_keys::DataKeys;
+use crate::signing::{Forged, Public, Signing, place};
 use crate::tokens::MAX_LIFETIME;
-use crate::vault::{Unsealable, Vault};
+use crate::vault::Unsealable;
 
 const PURPOSE: &str = "platform";
 /// After how long another key signs.
@@ -31,7 +32,7 @@ pub enum Before {
 /// The keys that this gateway knows.
 pub(crate) struct Ring {
     store: Store,
-    vault: Arc<Vault>,
+    sealing: Arc<DataKeys>,
     keys: RwLock<Arc<Keys>>,
 }
 
@@ -45,26 +46,26 @@ impl Ring {
     /// The ring as the database has it; on the first start a new one.
     pub(crate) async fn open(
         store: Store,
-        vault: Arc<Vault>,
+        sealing: Arc<DataKeys>,
         failed: &impl Fn(store::Error) -> OpenError,
     ) -> Result<Self, OpenError> {
         let keys = store.signing_keys();
         if keys.current(PURPOSE).await.map_err(failed)?.is_none() {
-            keys.get_or_insert(&made(&vault)?).await.map_err(failed)?;
+            keys.get_or_insert(&made(&sealing)?).await.map_err(failed)?;
         }
         let all = keys.all(PURPOSE).await.map_err(failed)?;
         if !all.iter().any(|kept| kept.state == SigningState::Next) {
-            keys.prepare(&made(&vault)?).await.map_err(failed)?;
+            keys.prepare(&made(&sealing)?).await.map_err(failed)?;
         }
         let all = keys.all(PURPOSE).await.map_err(failed)?;
-        let keys = read(&vault, &all).map_err(|_| OpenError::SigningKey)?;
-        Ok(Self { store, vault, keys: RwLock::new(Arc::new(keys)) })
+        let keys = read(&sealing, &all).map_err(|_| OpenError::SigningKey)?;
+        Ok(Self { store, sealing, keys: RwLock::new(Arc::new(keys)) })
     }
 
     /// Reads it anew, after another gateway may have changed it.
     pub(crate) async fn reload(&self) -> Result<()> {
         let all = self.store.signing_keys().all(PURPOSE).await?;
-        let keys = read(&self.vault, &all).map_err(Error::internal)?;
+        let keys = read(&self.sealing, &all).map_err(Error::internal)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         Ok(())
     }
@@ -72,7 +73,7 @@ impl Ring {
     /// Has the next key sign.
     pub(crate) async fn rotate(&self, before: Before) -> Result<Vec<KeptSigningKey>> {
         let active = self.keys().active.kid().to_owned();
-        let after = made(&self.vault).map_err(Error::internal)?;
+        let after = made(&self.sealing).map_err(Error::internal)?;
         // Where another gateway was quicker, there is another key: that is all that was wanted.
         let now = Timestamp::now();
         self.store.signing_keys().rotate(&active, &after, now).await?;
@@ -131,20 +132,22 @@ impl Ring {
     }
 }
 
-fn made(vault: &Vault) -> Result<SigningKeyRow, OpenError> {
+fn made(sealing: &DataKeys) -> Result<SigningKeyRow, OpenError> {
     let new = Signing::generate().map_err(OpenError::Random)?;
     Ok(SigningKeyRow {
         id: new.kid().to_owned(),
         purpose: PURPOSE.to_owned(),
         public: new.public(),
-        sealed: new.seal(vault, PURPOSE).map_err(|_| OpenError::SigningKey)?,
+        sealed: new.seal(sealing.platform(), PURPOSE).map_err(|_| OpenError::SigningKey)?,
         created: Timestamp::now(),
+        data_key: Some(sealing.platform().id().to_owned()),
     })
 }
 
-fn read(vault: &Vault, all: &[KeptSigningKey]) -> Result<Keys, Unsealable> {
+fn read(sealing: &DataKeys, all: &[KeptSigningKey]) -> Result<Keys, Unsealable> {
     let active = all.iter().find(|kept| kept.state == SigningState::Active).ok_or(Unsealable)?;
-    let active = Signing::open(vault, PURPOSE, &active.key.id, &active.key.sealed)?;
+    let seed = sealing.open_platform(&place(PURPOSE, &active.key.id), &active.key.sealed)?;
+    let active = Signing::opened(&active.key.id, &seed)?;
     let others = all.iter().filter(|kept| kept.state != SigningState::Active);
     let others = others.map(|kept| Public::read(&kept.key.id, &kept.key.public).map_err(|_| Unsealable));
     Ok(Keys { active, others: others.collect::<Result<_, _>>()? })

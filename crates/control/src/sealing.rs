@@ -5,12 +5,12 @@ use std::sync::Arc;
 use kernel::{Error, Result};
 use zeroize::Zeroizing;
 
-use crate::vault::Vault;
+use crate::data_keys::DataKeys;
 
-/// Seals values with the platform's master key. Cheap to clone.
+/// Seals values with the platform's own data key. Cheap to clone.
 #[derive(Clone)]
 pub struct Sealing {
-    pub(crate) vault: Arc<Vault>,
+    pub(crate) keys: Arc<DataKeys>,
 }
 
 impl Sealing {
@@ -19,7 +19,7 @@ impl Sealing {
     /// # Errors
     /// `internal` where there is no randomness.
     pub fn seal(&self, place: &str, value: &[u8]) -> Result<String> {
-        self.vault.seal(&format!("part {place}"), value)
+        self.keys.platform().seal(&format!("part {place}"), value)
     }
 
     /// Opens what was sealed for `place`.
@@ -27,6 +27,6 @@ impl Sealing {
     /// # Errors
     /// `internal` where the value was changed, moved, or sealed with another key.
     pub fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
-        self.vault.open(&format!("part {place}"), sealed).map_err(Error::internal)
+        self.keys.open_platform(&format!("part {place}"), sealed).map_err(Error::internal)
     }
 }

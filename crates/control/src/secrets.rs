@@ -7,12 +7,14 @@ use kernel::{Code, Env, EnvId, Error, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{SealedSecret, SecretRow, Store};
 
-use crate::vault::Vault;
+use crate::data_keys::DataKeys;
 
 const MAX_NAME: usize = 64;
 const MAX_VALUE: usize = 64 * 1024;
 /// How many secrets of an environment may be bound to hosts.
 const MAX_EGRESS: usize = 64;
+/// How often it is tried to seal a value.
+const ATTEMPTS: usize = 2;
 
 /// What a secret is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ struct Bound<'a> {
 /// The secrets of all environments, sealed.
 pub struct Secrets {
     pub(crate) store: Store,
-    pub(crate) vault: Arc<Vault>,
+    pub(crate) keys: Arc<DataKeys>,
 }
 
 impl Secrets {
@@ -118,13 +120,21 @@ impl Secrets {
     }
 
     async fn put(&self, env: &Env, name: &str, kind: SecretKind, value: &str) -> Result<SecretInfo> {
-        let secret = SealedSecret {
-            name: name.to_owned(),
-            kind: kind.as_str().to_owned(),
-            sealed: self.vault.seal(&place(env.id(), name, kind), value.as_bytes())?,
-        };
-        let row = self.store.secrets().set(env.id(), &secret, Timestamp::now()).await?;
-        info(row.ok_or_else(|| Error::not_found(format!("environment \"{}\"", env.id())))?)
+        // The data key may have been followed by another since it was remembered.
+        for _ in 0..ATTEMPTS {
+            let key = self.keys.current(env.tenant()).await?;
+            let secret = SealedSecret {
+                name: name.to_owned(),
+                kind: kind.as_str().to_owned(),
+                sealed: key.seal(&place(env.id(), name, kind), value.as_bytes())?,
+                data_key: Some(key.id().to_owned()),
+            };
+            if let Some(row) = self.store.secrets().set(env.id(), &secret, Timestamp::now()).await? {
+                return info(row);
+            }
+            self.keys.forget(env.tenant());
+        }
+        Err(Error::not_found(format!("environment \"{}\"", env.id())))
     }
 
     /// What may be known of the environment's secrets, by name.
@@ -180,14 +190,15 @@ impl Secrets {
     async fn open(&self, env: &Env, name: &str, kind: SecretKind) -> Result<Option<Secret>> {
         let found = self.store.secrets().sealed(env.id(), name).await?;
         let Some(secret) = found.filter(|secret| secret.kind == kind.as_str()) else { return Ok(None) };
-        let value = self.vault.open(&place(env.id(), name, kind), &secret.sealed).map_err(Error::internal)?;
+        let place = place(env.id(), name, kind);
+        let value = self.keys.open_value(env.tenant(), &place, &secret.sealed).await?;
         let text = std::str::from_utf8(&value).map_err(|_| Error::internal("a secret is not text"))?;
         Ok(Some(Secret::new(text)))
     }
 }
 
 /// What a sealed value is bound to: it opens for no other environment, name or kind.
-fn place(env: EnvId, name: &str, kind: SecretKind) -> String {
+pub(crate) fn place(env: EnvId, name: &str, kind: SecretKind) -> String {
     format!("secret {env} {name} {}", kind.as_str())
 }
 

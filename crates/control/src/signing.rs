@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::vault::{self, Unsealable, Vault};
+use crate::data_key::DataKey;
+use crate::vault::{self, Unsealable};
 
 const ALGORITHM: &str = "EdDSA";
 /// Says what the token is for, so that no other kind of token passes for it (RFC 9068 §2.1).
@@ -97,7 +98,7 @@ impl Signing {
         Ok(Self::from_seed(&seed))
     }
 
-    fn from_seed(seed: &[u8; 32]) -> Self {
+    pub(crate) fn from_seed(seed: &[u8; 32]) -> Self {
         let key = SigningKey::from_bytes(seed);
         let public = Public::of(key.verifying_key());
         Self { key, public }
@@ -116,14 +117,13 @@ impl Signing {
     }
 
     /// Seals the private half for its row.
-    pub(crate) fn seal(&self, vault: &Vault, purpose: &str) -> kernel::Result<String> {
-        vault.seal(&place(purpose, self.kid()), self.key.as_bytes())
+    pub(crate) fn seal(&self, key: &DataKey, purpose: &str) -> kernel::Result<String> {
+        key.seal(&place(purpose, self.kid()), self.key.as_bytes())
     }
 
-    /// Opens the private half of the row with this purpose and kid.
-    pub(crate) fn open(vault: &Vault, purpose: &str, kid: &str, sealed: &str) -> Result<Self, Unsealable> {
-        let seed = vault.open(&place(purpose, kid), sealed)?;
-        let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| Unsealable)?;
+    /// The key of this kid, whose private half was opened.
+    pub(crate) fn opened(kid: &str, seed: &[u8]) -> Result<Self, Unsealable> {
+        let seed: &[u8; 32] = seed.try_into().map_err(|_| Unsealable)?;
         let signing = Self::from_seed(seed);
         if signing.kid() == kid { Ok(signing) } else { Err(Unsealable) }
     }
@@ -152,6 +152,7 @@ impl Signing {
     }
 }
 
-fn place(purpose: &str, kid: &str) -> String {
+/// What the private half of this purpose and kid is sealed for.
+pub(crate) fn place(purpose: &str, kid: &str) -> String {
     format!("signing key {purpose} {kid}")
 }

@@ -10,6 +10,7 @@ use store::{Environment, Settling, Store, Tenant, TenantFilter, TenantState};
 
 use crate::bounds::Bounds;
 use crate::credentials::Credentials;
+use crate::data_keys::DataKeys;
 use crate::environments::{MAX_EXTERNAL_ID, MAX_NAME, check_tags, check_text, suffixed};
 use crate::names::Names;
 use crate::plans::Plans;
@@ -57,6 +58,7 @@ pub struct Tenants {
     pub(crate) names: Arc<Names>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) slugs: Arc<Remembered<String, TenantId>>,
+    pub(crate) data_keys: Arc<DataKeys>,
     /// How long a deleted one can be restored.
     pub(crate) grace: Duration,
     /// The operator's key is in it.
@@ -288,6 +290,7 @@ impl Tenants {
             self.credentials.forget_all();
             self.names.forget_all();
             self.slugs.forget(|_, id| *id == tenant);
+            self.data_keys.drop_tenant(tenant);
         }
         Ok(removed)
     }

@@ -1,4 +1,4 @@
-//! The master key, and what is sealed with it.
+//! The keys of 32 bytes that others are derived from, and what was sealed before there were data keys.
 
 use std::path::Path;
 
@@ -21,10 +21,18 @@ const NONCE: usize = 12;
 #[error("a sealed value does not open: it was changed, or belongs elsewhere")]
 pub(crate) struct Unsealable;
 
-/// 32 random bytes in a file of mode 0600. Every key in use is derived from them.
+/// 32 random bytes: those of a key-encryption key in a file of mode 0600, or those that the platform's own keys are derived from.
 pub(crate) struct Master(Zeroizing<[u8; 32]>);
 
 impl Master {
+    pub(crate) fn of(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.0.clone()
+    }
+
     /// Reads the master key, `None` where there is none.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, OpenError> {
         let Some(bytes) = private::read(path)?.map(Zeroizing::new) else { return Ok(None) };
@@ -74,7 +82,7 @@ fn begun(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-/// Seals values for the place where they are kept (AES-256-GCM, NIST SP 800-38D).
+/// Opens what was sealed for the place where it is kept, before there were data keys (AES-256-GCM, NIST SP 800-38D).
 pub(crate) struct Vault(Aes256Gcm);
 
 impl Vault {
@@ -82,7 +90,8 @@ impl Vault {
         Self(Aes256Gcm::new((&*master.derive("steading seal")).into()))
     }
 
-    /// Seals `value` for `place`, which is not kept: it must be said again to open it.
+    /// Seals `value` as it was done then.
+    #[cfg(test)]
     pub(crate) fn seal(&self, place: &str, value: &[u8]) -> kernel::Result<String> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(kernel::Error::internal)?;

@@ -215,11 +215,32 @@ impl Error {
         self
     }
 
-    /// The same in other words, for the message and the hint.
+    /// The same in other words, wherever it says something: also to the log, and in the call that would mend it.
     #[must_use]
     pub fn reworded(mut self, worded: impl Fn(&str) -> String) -> Self {
-        self.0.message = worded(&self.0.message);
-        self.0.hint = self.0.hint.as_deref().map(worded);
+        let parts = &mut *self.0;
+        parts.message = worded(&parts.message);
+        for text in [&mut parts.hint, &mut parts.field].into_iter().flatten() {
+            *text = worded(text);
+        }
+        if let Some(next) = &mut parts.next {
+            let said = next.input.to_string();
+            let reworded = worded(&said);
+            if reworded != said {
+                next.input = serde_json::from_str(&reworded).unwrap_or_default();
+            }
+        }
+        let mut causes = Vec::new();
+        let mut cause = parts.source.as_deref().map(|source| source as &dyn StdError);
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        let said = causes.join(": ");
+        let reworded = worded(&said);
+        if reworded != said {
+            parts.source = Some(reworded.into());
+        }
         self
     }
 

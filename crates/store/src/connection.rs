@@ -16,9 +16,9 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Ro
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Audit, Budgets, Certificates, Demands, Domains, Egress, Environments, Error, Keys, Listeners, Meters,
-    ModelCalls, News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets, Settings,
-    SigningKeys, Spent, Tenants, Workspaces, migrations,
+    Audit, Budgets, Certificates, DataKeys, Demands, Domains, Egress, Environments, Error, Keys, Listeners,
+    Meters, ModelCalls, News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets,
+    Settings, SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -218,6 +218,12 @@ impl Store {
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         Keys(self)
+    }
+
+    /// The keys that values are sealed with.
+    #[must_use]
+    pub fn data_keys(&self) -> DataKeys<'_> {
+        DataKeys(self)
     }
 
     /// The keys that sign tokens.

@@ -8,6 +8,7 @@ mod audit;
 mod budgets;
 mod certificates;
 mod connection;
+mod data_keys;
 mod demands;
 mod domains;
 mod egress;
@@ -45,6 +46,7 @@ pub use audit::{
 pub use budgets::{Budget, Budgets, Limit, Setter, Spending, Standing, Unit};
 pub use certificates::{CertificateRow, CertificateSource, Certificates, NewCertificate};
 pub use connection::{Connections, Location, Store};
+pub use data_keys::{DataKeyRow, DataKeys, Rewrapped, SealedIn, SealedValue};
 pub use demands::Demands;
 pub use domains::{Claimed, DomainClaim, Domains, ProvenFor};
 pub use egress::Egress;

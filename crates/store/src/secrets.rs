@@ -29,24 +29,27 @@ pub struct SealedSecret {
     pub kind: String,
     /// Its value, sealed.
     pub sealed: String,
+    /// The data key that it is sealed with; `None` is the one from before there were any.
+    pub data_key: Option<String>,
 }
 
 /// The secrets.
 pub struct Secrets<'a>(pub(crate) &'a Store);
 
 impl Secrets<'_> {
-    /// Sets a secret; `None` where the environment is not a ready one. The version grows by one each time.
+    /// Sets a secret; `None` where the environment is not a ready one, or its data key seals no more. The version grows by one each time.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn set(&self, env: EnvId, secret: &SealedSecret, now: Timestamp) -> Result<Option<SecretRow>> {
         let mut write = self.0.begin_write().await?;
         let row = sqlx::query(
-            "INSERT INTO secrets (env, name, kind, sealed, version, updated) \
-             SELECT $1, $2, $3, $4, 1, $5 \
+            "INSERT INTO secrets (env, name, kind, sealed, version, updated, data_key) \
+             SELECT $1, $2, $3, $4, 1, $5, CAST($6 AS TEXT) \
              WHERE EXISTS (SELECT 1 FROM environments WHERE id = $1 AND state = 'ready') \
+             AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM data_keys WHERE id = CAST($6 AS TEXT) AND current = 1)) \
              ON CONFLICT (env, name) DO UPDATE SET kind = excluded.kind, sealed = excluded.sealed, \
-             version = secrets.version + 1, updated = excluded.updated \
+             data_key = excluded.data_key, version = secrets.version + 1, updated = excluded.updated \
              RETURNING name, kind, version, updated",
         )
         .bind(env.to_string())
@@ -54,6 +57,7 @@ impl Secrets<'_> {
         .bind(secret.kind.as_str())
         .bind(secret.sealed.as_str())
         .bind(now.as_micros())
+        .bind(secret.data_key.as_deref())
         .fetch_all(write.connection())
         .await?;
         write.commit().await?;
@@ -78,16 +82,18 @@ impl Secrets<'_> {
     /// # Errors
     /// Where the database fails.
     pub async fn sealed(&self, env: EnvId, name: &str) -> Result<Option<SealedSecret>> {
-        let row = sqlx::query("SELECT name, kind, sealed FROM secrets WHERE env = $1 AND name = $2")
-            .bind(env.to_string())
-            .bind(name)
-            .fetch_optional(self.0.reader())
-            .await?;
+        let row =
+            sqlx::query("SELECT name, kind, sealed, data_key FROM secrets WHERE env = $1 AND name = $2")
+                .bind(env.to_string())
+                .bind(name)
+                .fetch_optional(self.0.reader())
+                .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(SealedSecret {
             name: row.try_get("name")?,
             kind: row.try_get("kind")?,
             sealed: row.try_get("sealed")?,
+            data_key: row.try_get("data_key")?,
         }))
     }
 

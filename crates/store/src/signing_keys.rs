@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use crate::connection::Write;
 use crate::news::SIGNING_KEYS;
-use crate::rows::{parsed, text, time, time_or_null};
+use crate::rows::{parsed, text, text_or_null, time, time_or_null};
 use crate::{Result, Store};
 
 /// One signing key.
@@ -23,6 +23,8 @@ pub struct SigningKeyRow {
     pub sealed: String,
     /// When it was made.
     pub created: Timestamp,
+    /// The data key that it is sealed with; `None` is the one from before there were any.
+    pub data_key: Option<String>,
 }
 
 /// Where a signing key is in its life.
@@ -72,8 +74,7 @@ pub struct Kept {
     pub retired: Option<Timestamp>,
 }
 
-const CURRENT: &str =
-    "SELECT id, purpose, public, sealed, created FROM signing_keys WHERE purpose = $1 AND current = 1";
+const CURRENT: &str = "SELECT id, purpose, public, sealed, created, data_key FROM signing_keys WHERE purpose = $1 AND current = 1";
 
 /// The signing keys. One of each purpose is current.
 pub struct SigningKeys<'a>(pub(crate) &'a Store);
@@ -86,14 +87,15 @@ impl SigningKeys<'_> {
     pub async fn get_or_insert(&self, key: &SigningKeyRow) -> Result<SigningKeyRow> {
         let mut write = self.0.begin_write().await?;
         sqlx::query(
-            "INSERT INTO signing_keys (id, purpose, public, sealed, created, current) \
-             VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT DO NOTHING",
+            "INSERT INTO signing_keys (id, purpose, public, sealed, created, current, data_key) \
+             VALUES ($1, $2, $3, $4, $5, 1, CAST($6 AS TEXT)) ON CONFLICT DO NOTHING",
         )
         .bind(key.id.as_str())
         .bind(key.purpose.as_str())
         .bind(key.public.as_str())
         .bind(key.sealed.as_str())
         .bind(key.created.as_micros())
+        .bind(key.data_key.as_deref())
         .execute(write.connection())
         .await?;
         let row = sqlx::query(CURRENT).bind(key.purpose.as_str()).fetch_one(write.connection()).await?;
@@ -102,16 +104,17 @@ impl SigningKeys<'_> {
     }
 
     /// As [`SigningKeys::get_or_insert`], a key that goes with its environment; `None` where that is not a ready
-    /// one.
+    /// one, or its data key seals no more.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn get_or_insert_of(&self, env: EnvId, key: &SigningKeyRow) -> Result<Option<SigningKeyRow>> {
         let mut write = self.0.begin_write().await?;
         sqlx::query(
-            "INSERT INTO signing_keys (id, purpose, public, sealed, created, current, env) \
-             SELECT $1, $2, $3, $4, $5, 1, $6 \
+            "INSERT INTO signing_keys (id, purpose, public, sealed, created, current, env, data_key) \
+             SELECT $1, $2, $3, $4, $5, 1, $6, CAST($7 AS TEXT) \
              WHERE EXISTS (SELECT 1 FROM environments WHERE id = $6 AND state = 'ready') \
+             AND (CAST($7 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM data_keys WHERE id = CAST($7 AS TEXT) AND current = 1)) \
              ON CONFLICT DO NOTHING",
         )
         .bind(key.id.as_str())
@@ -120,6 +123,7 @@ impl SigningKeys<'_> {
         .bind(key.sealed.as_str())
         .bind(key.created.as_micros())
         .bind(env.to_string())
+        .bind(key.data_key.as_deref())
         .execute(write.connection())
         .await?;
         let row = sqlx::query(CURRENT).bind(key.purpose.as_str()).fetch_optional(write.connection()).await?;
@@ -133,7 +137,7 @@ impl SigningKeys<'_> {
     /// Where the database fails.
     pub async fn all(&self, purpose: &str) -> Result<Vec<Kept>> {
         let rows = sqlx::query(
-            "SELECT id, purpose, public, sealed, created, state, activated, retired FROM signing_keys \
+            "SELECT id, purpose, public, sealed, created, data_key, state, activated, retired FROM signing_keys \
              WHERE purpose = $1 ORDER BY state, retired DESC, id",
         )
         .bind(purpose)
@@ -229,14 +233,15 @@ impl SigningKeys<'_> {
 
 async fn add_next(write: &mut Write, key: &SigningKeyRow) -> Result<()> {
     sqlx::query(
-        "INSERT INTO signing_keys (id, purpose, public, sealed, created, state) \
-         VALUES ($1, $2, $3, $4, $5, 'next') ON CONFLICT DO NOTHING",
+        "INSERT INTO signing_keys (id, purpose, public, sealed, created, state, data_key) \
+         VALUES ($1, $2, $3, $4, $5, 'next', CAST($6 AS TEXT)) ON CONFLICT DO NOTHING",
     )
     .bind(key.id.as_str())
     .bind(key.purpose.as_str())
     .bind(key.public.as_str())
     .bind(key.sealed.as_str())
     .bind(key.created.as_micros())
+    .bind(key.data_key.as_deref())
     .execute(write.connection())
     .await?;
     Ok(())
@@ -249,5 +254,6 @@ fn signing_key(row: &AnyRow) -> Result<SigningKeyRow> {
         public: text(row, "public")?,
         sealed: text(row, "sealed")?,
         created: time(row, "created")?,
+        data_key: text_or_null(row, "data_key")?,
     })
 }

@@ -147,7 +147,9 @@ async fn admitted<P: Host>(
     if let Some(held) = &call.caller.held {
         held.admits(entry.doc.name, &call.input)?;
     }
-    let Some(key) = replay_key(entry, &call, input_digest)? else { return run(entry, platform, call).await };
+    let Some(key) = replay_key(entry, &call, input_digest)? else {
+        return covered(entry, platform, call).await;
+    };
     match platform.replays().begin(&key).await? {
         Attempt::Done(output) => Ok(output),
         Attempt::Unknown if entry.doc.spec.effect != Effect::Idempotent => Err(Error::new(
@@ -156,7 +158,7 @@ async fn admitted<P: Host>(
         )
         .hint("look at the state, then repeat with another key if it is needed")),
         Attempt::First | Attempt::Unknown => {
-            let outcome = run(entry, platform, call).await;
+            let outcome = covered(entry, platform, call).await;
             // After a failure of ours nobody knows what was done: the key stays claimed, and nothing is done twice.
             if !outcome.as_ref().is_err_and(|e| e.code() == Code::Internal) {
                 platform.replays().finish(&key, outcome.as_ref().ok()).await?;
@@ -164,6 +166,13 @@ async fn admitted<P: Host>(
             outcome
         }
     }
+}
+
+/// What may be shown of it. Before it is remembered, logged or handed to a door: none of them sees more.
+async fn covered<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {
+    let caller = Arc::clone(&call.caller);
+    let outcome = run(entry, platform, call).await;
+    platform.cover(&caller, entry.doc.spec.effect, outcome).await
 }
 
 async fn run<P: Host>(entry: &Entry<P>, platform: &Arc<P>, call: Call) -> Result<Value> {

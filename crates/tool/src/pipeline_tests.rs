@@ -86,6 +86,15 @@ impl Host for Memory {
         &[7; 32]
     }
 
+    fn cover<'a>(&'a self, _: &'a Caller, _: Effect, outcome: Result<Value>) -> BoxFuture<'a, Result<Value>> {
+        let covered = |text: &str| text.replace("hidden", "***");
+        let outcome = match outcome {
+            Ok(output) => Ok(serde_json::from_str(&covered(&output.to_string())).unwrap()),
+            Err(error) => Err(error.reworded(covered)),
+        };
+        Box::pin(async { outcome })
+    }
+
     fn revoked<'a>(&'a self, _: &'a Caller) -> BoxFuture<'a, ()> {
         Box::pin(self.revoked.notified())
     }
@@ -144,9 +153,13 @@ tool!(Build, Effect::Write, cx, input, {
     Ok(Output { said: input.text })
 });
 
+tool!(Fail, Effect::Read, _cx, _input, {
+    Err(Error::new(Code::Conflict, "it says hidden").source("because of hidden"))
+});
+
 fn registry() -> Arc<Registry<Memory>> {
     let registry = Registry::new().with::<Look>("look").with::<Stare>("stare");
-    Arc::new(registry.with::<Write>("write").with::<Build>("build"))
+    Arc::new(registry.with::<Write>("write").with::<Build>("build").with::<Fail>("fail"))
 }
 
 fn call(tool: &str) -> Call {
@@ -298,4 +311,23 @@ async fn a_change_whose_caller_goes_away_is_told_and_recorded() {
     platform.recorded.notified().await;
     assert_eq!(*platform.written.lock().unwrap(), ["hi"]);
     assert_eq!(*platform.records.lock().unwrap(), [("build", None)]);
+}
+
+#[tokio::test]
+async fn what_is_covered_is_covered_before_anybody_remembers_it() {
+    let platform = Arc::new(Memory::default());
+    let said = |tool: &str| {
+        let mut call = call(tool);
+        call.input = json!({ "text": "it is hidden" });
+        call
+    };
+    let shown = json!({ "said": "it is ***" });
+    assert_eq!(registry().call(&platform, said("look")).await.unwrap(), shown);
+    let mut write = said("write");
+    write.idempotency_key = Some("k".to_owned());
+    assert_eq!(registry().call(&platform, write).await.unwrap(), shown);
+    assert_eq!(platform.replays.lock().unwrap()["k"].1, Some(shown));
+    let refused = registry().call(&platform, said("fail")).await.unwrap_err();
+    assert_eq!(refused.message(), "it says ***");
+    assert!(refused.chain().contains("because of ***") && !refused.chain().contains("hidden"), "{refused:?}");
 }

@@ -21,6 +21,16 @@ pub trait Host: Send + Sync + 'static {
     fn digest_key(&self) -> &[u8; 32];
     /// Is told of each call when it ends, also of those that were refused. It must not block.
     fn called(&self, _tool: &'static str, _error: Option<Code>, _took: Duration) {}
+    /// What may be shown of how a call came out: values that its environment was given in secret are covered in results and in
+    /// errors. Also what a repeated call is given is this.
+    fn cover<'a>(
+        &'a self,
+        _caller: &'a Caller,
+        _effect: Effect,
+        outcome: Result<Value>,
+    ) -> BoxFuture<'a, Result<Value>> {
+        Box::pin(std::future::ready(outcome))
+    }
     /// Comes when the caller's credential is revoked, or anything that it stands on; never, where nobody revokes any.
     fn revoked<'a>(&'a self, _caller: &'a Caller) -> BoxFuture<'a, ()> {
         Box::pin(std::future::pending())

@@ -8,6 +8,7 @@ mod budgets;
 mod credentials;
 mod demands;
 mod egress;
+mod encryption_keys;
 mod environments;
 mod home;
 mod keys;
@@ -100,6 +101,8 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/keys/{key}/rotate", post(keys::rotate))
         .route("/v1/credentials", get(credentials::list).post(credentials::mint))
         .route("/v1/credentials/{credential}", axum::routing::delete(credentials::revoke))
+        .route("/v1/encryption-keys", get(encryption_keys::show))
+        .route("/v1/encryption-keys/rotate", post(encryption_keys::rotate))
         .route("/v1/signing-keys", get(signing_keys::list))
         .route("/v1/signing-keys/rotate", post(signing_keys::rotate))
         .route("/v1/runner", get(runner::show).put(runner::put))

@@ -271,6 +271,14 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "delete": operation("revokeCredential", "Revoke one with all that stand on it", "200") }),
         ),
         (
+            "/v1/encryption-keys",
+            json!({ "get": operation("showEncryptionKeys", "What values are sealed with, and how many by older keys, for the operator", "200") }),
+        ),
+        (
+            "/v1/encryption-keys/rotate",
+            json!({ "post": operation("rotateEncryptionKeys", "Put another key-encryption key in force, and have other data keys seal, for the operator", "200") }),
+        ),
+        (
             "/v1/signing-keys",
             json!({ "get": operation("listSigningKeys", "What signs minted credentials, for the operator", "200") }),
         ),

@@ -53,6 +53,12 @@ enum Command {
         #[arg(long, requires = "rotate")]
         forget: bool,
     },
+    /// Show what values are sealed with, for the operator
+    Encryption {
+        /// Put another key-encryption key in force, and have other data keys seal from now on
+        #[arg(long)]
+        rotate: bool,
+    },
     /// Revoke a key, at once
     Revoke {
         /// Its id, key_…
@@ -109,6 +115,13 @@ impl Command {
             Command::Signing { rotate: false, .. } => {
                 Ok((client.call(Method::GET, "/v1/signing-keys", None).await?, signing))
             }
+            Command::Encryption { rotate: true } => {
+                let path = "/v1/encryption-keys/rotate";
+                Ok((client.call(Method::POST, path, Some(&json!({}))).await?, encryption))
+            }
+            Command::Encryption { rotate: false } => {
+                Ok((client.call(Method::GET, "/v1/encryption-keys", None).await?, encryption))
+            }
             Command::Revoke { id } => {
                 let path = format!("/v1/keys/{}", segment(&id));
                 Ok((client.call(Method::DELETE, &path, None).await?, |_| "Revoked.".to_owned()))
@@ -129,6 +142,21 @@ fn signing(answer: &Value) -> String {
         .map(|key| ["kid", "state", "activated_at", "retired_at"].map(|name| cell(&key[name])).to_vec())
         .collect();
     table(&["KEY", "STATE", "SIGNS SINCE", "RETIRED"], &rows)
+}
+
+fn encryption(answer: &Value) -> String {
+    let rows: Vec<_> = answer["data_keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|key| ["id", "owner", "created_at", "retired_at"].map(|name| cell(&key[name])).to_vec())
+        .collect();
+    let kek = cell(&answer["key_encryption_key"]["id"]);
+    let here =
+        if answer["key_encryption_key"]["here"] == true { "" } else { ", which this gateway does not have" };
+    let older = cell(&answer["older_values"]);
+    let table = table(&["DATA KEY", "OWNER", "MADE", "RETIRED"], &rows);
+    format!("Wrapped under {kek}{here}; {older} values are sealed by older keys.\n\n{table}")
 }
 
 fn listed(answer: &Value) -> String {

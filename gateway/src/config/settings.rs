@@ -226,6 +226,11 @@ const SETTINGS: &[Setting] = settings! {
     /// Seconds that a user's consent to a client lasts.
     "oauth.consent_s" => oauth.consent_s;
 
+    /// A program with its arguments, such as ["/usr/local/bin/kms"], that wraps data keys in place of the key in
+    /// "keys/master". It gets "wrap" or "unwrap" as one more argument and the key on its standard input, as docs/secrets.md
+    /// says, and it is never left out where it has been used.
+    "keys.command" => keys.command;
+
     /// Networks around the platform that requests may reach which apps cause: a provider of sign-in, or a service that
     /// sends texts, which stands beside it: ["10.1.0.0/16"]. There plain HTTP is allowed too. All other private, local
     /// and special addresses are out of their reach.

@@ -25,7 +25,7 @@ async fn each_environment_has_its_own_key_and_keeps_it() {
     let store = Store::open(&Location::Sqlite(platform.path().join("control.db"))).await.unwrap();
     let row = store.signing_keys().current(&env.id().to_string()).await.unwrap().unwrap();
     assert_eq!(row.id, mine);
-    assert!(row.sealed.starts_with("v1."));
+    assert!(row.sealed.starts_with("v2.") && row.data_key.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod app_keys;
+mod encryption;
 mod environments;
 mod keys;
 mod metering;

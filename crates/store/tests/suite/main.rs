@@ -4,6 +4,7 @@
 
 mod audit;
 mod budgets;
+mod data_keys;
 mod domains;
 mod file;
 mod listeners;
@@ -57,6 +58,10 @@ macro_rules! store_suite {
             domains: a_domain_is_claimed_by_many_and_proven_for_one,
             domains: a_proof_that_is_gone_counts_for_a_while,
             domains: a_certificate_is_ordered_by_one_at_a_time,
+            data_keys: of_many_first_data_keys_of_a_tenant_one_seals,
+            data_keys: one_of_many_puts_another_key_encryption_key_in_force,
+            data_keys: no_data_key_slips_past_a_rewrap,
+            data_keys: a_key_that_has_sealed_something_stays_and_a_tenants_go_with_it,
             runs: a_minted_credential_reads_back_whole_and_ends_with_all_that_stand_on_it,
             runs: a_tenant_has_no_more_credentials_than_it_may_however_many_are_minted_at_once,
             runs: what_was_revoked_makes_room_at_once_and_is_told_once,

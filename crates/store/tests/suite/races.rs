@@ -125,8 +125,8 @@ pub async fn each_setting_of_a_secret_counts(place: &Place) {
     let mut versions = race(|number| {
         let store = store.clone();
         async move {
-            let secret =
-                SealedSecret { name: "A".into(), kind: "function".into(), sealed: format!("v{number}") };
+            let (name, kind) = ("A".into(), "function".into());
+            let secret = SealedSecret { name, kind, sealed: format!("v{number}"), data_key: None };
             store.secrets().set(env, &secret, now()).await.unwrap().unwrap().version
         }
     })
@@ -188,6 +188,7 @@ pub async fn of_many_first_signing_keys_one_is_current(place: &Place) {
                 public: "p".into(),
                 sealed: "s".into(),
                 created: Timestamp::from_micros(1),
+                data_key: None,
             };
             store.signing_keys().get_or_insert(&key).await.unwrap()
         }
@@ -208,6 +209,7 @@ pub async fn of_many_first_keys_of_an_environment_one_is_current(place: &Place) 
         public: "p".into(),
         sealed: "s".into(),
         created: Timestamp::from_micros(1),
+        data_key: None,
     };
     assert_eq!(store.signing_keys().get_or_insert_of(env.id, &key(0)).await.unwrap(), None, "not ready yet");
     store.environments().ready(env.id).await.unwrap();

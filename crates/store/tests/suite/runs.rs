@@ -209,6 +209,7 @@ pub async fn a_signing_key_is_followed_by_one_other(place: &Place) {
         public: "p".into(),
         sealed: "s".into(),
         created: Timestamp::from_micros(1),
+        data_key: None,
     };
     let keys = store.signing_keys();
     keys.get_or_insert(&row("first".into())).await.unwrap();
