@@ -57,10 +57,20 @@ impl Visitor {
     /// # Errors
     /// Where another page comes.
     pub fn sign_in(&mut self, path: &str, key: &str) -> anyhow::Result<Response> {
+        self.sign_in_as(path, &[("key", key)])
+    }
+
+    /// The same with what somebody else types there.
+    ///
+    /// # Errors
+    /// Where another page comes.
+    pub fn sign_in_as(&mut self, path: &str, who: &[(&str, &str)]) -> anyhow::Result<Response> {
         let page = self.get(path)?;
         let html = page.text()?.to_owned();
         let (tag, next) = (hidden(&html, "form")?, hidden(&html, "next")?);
-        let sent = self.post("/oauth/sign-in", &[("form", &tag), ("next", &next), ("key", key)])?;
+        let fields: Vec<(&str, &str)> =
+            [("form", &*tag), ("next", &*next)].into_iter().chain(who.iter().copied()).collect();
+        let sent = self.post("/oauth/sign-in", &fields)?;
         ensure!(sent.status == 303, "{} {}", sent.status, sent.text()?);
         self.get(sent.header("location").context("no way on")?)
     }
@@ -105,7 +115,15 @@ impl Visitor {
     /// # Errors
     /// Where anything else comes.
     pub fn allow(&mut self, url: &str, key: &str, env: Option<&str>) -> anyhow::Result<String> {
-        let page = self.sign_in(url, key)?;
+        self.allow_as(url, &[("key", key)], env)
+    }
+
+    /// The same of whoever types something else.
+    ///
+    /// # Errors
+    /// Where anything else comes.
+    pub fn allow_as(&mut self, url: &str, who: &[(&str, &str)], env: Option<&str>) -> anyhow::Result<String> {
+        let page = self.sign_in_as(url, who)?;
         ensure!(page.status == 200, "{} {}", page.status, page.text()?);
         let sent = self.decide(&page, "allow", env, None)?;
         ensure!(sent.status == 303, "{} {}", sent.status, sent.text()?);

@@ -86,8 +86,20 @@ export async function download(path, name) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
-export async function sign_in(key) {
-  const told = await send("POST", "/console/session", { key });
+/** Signs in by `{ key }`, or by `{ tenant, email, password }`. */
+export async function sign_in(shown) {
+  begun(await send("POST", "/console/session", shown));
+}
+
+/** Whom an invitation is for. */
+export const invited = (invitation) => send("POST", "/console/invitation", { invitation });
+
+/** Takes an invitation up, and signs in. */
+export async function join(wanted) {
+  begun(await send("POST", "/console/join", wanted));
+}
+
+function begun(told) {
   ({ proof } = told);
   keep(PROOF, proof);
   entered(told);

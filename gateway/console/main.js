@@ -2,6 +2,7 @@
 
 import { choose, forget, here, is_operator, resume, sign_out, tenant } from "./api.js";
 import { el, icon, link, said } from "./dom.js";
+import { join_page, taken } from "./join.js";
 import { button, empty, trouble } from "./parts.js";
 import { sections } from "./sections.js";
 import { sign_in_page } from "./sign-in.js";
@@ -52,7 +53,7 @@ function frame() {
   }, "quiet", "leave");
   leave.setAttribute("aria-label", "Sign out");
   const { key } = here.session;
-  const foot = el("div", { class: "who" }, el("p", { class: "faint small" }, is_operator() ? "Operator" : "Signed in with"), el("p", {}, said(key.name, 60)));
+  const foot = el("div", { class: "who" }, el("p", { class: "faint small" }, is_operator() ? "Operator" : here.session.member ? `Member, ${here.session.member.role}` : "Signed in with"), el("p", {}, said(key.name, 60)));
   const nav = el("nav", { id: "sections", "aria-label": "Sections" }, el("ul", {}, sections.filter((section) => !section.hidden?.()).map((section) => el("li", {}, link(section.id ? `/${section.id}` : "", icon(section.icon), section.title)))), foot);
   const bar = el("header", { class: "bar" }, menu, link("", logo(), el("span", { class: "name" }, "Steading")), el("div", { id: "where" }), el("div", { class: "bar-end" }, themed(), leave));
   app.replaceChildren(bar, nav, el("div", { class: "shade", on: { click: () => close_menu() } }), el("main", { id: "main", tabindex: "-1" }), el("div", { id: "toast", role: "status" }));
@@ -104,11 +105,17 @@ async function show(how) {
 async function begin(why) {
   document.body.classList.remove("menu-open", "in-other");
   leaving.abort();
+  if (location.pathname === "/console/join" && location.hash) {
+    app.replaceChildren(join_page(logo, themed, taken(), () => { history.replaceState(null, "", "/console"); frame(); show("moved"); }));
+    document.title = "Join · Steading";
+    return;
+  }
   try {
     if (!(await resume())) {
-      app.replaceChildren(sign_in_page(logo, themed, why, () => { frame(); show("moved"); }));
+      const { page, focus } = sign_in_page(logo, themed, why, () => { frame(); show("moved"); });
+      app.replaceChildren(page);
       document.title = "Sign in · Steading";
-      document.querySelector("#key").focus();
+      focus();
       return;
     }
   } catch (problem) {

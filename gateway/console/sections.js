@@ -6,8 +6,9 @@ import budgets from "./budgets.js";
 import connect from "./connect.js";
 import environments from "./environments.js";
 import keys from "./keys.js";
+import members from "./members.js";
 import overview from "./overview.js";
 import tenants from "./tenants.js";
 import usage from "./usage.js";
 
-export const sections = [overview, tenants, environments, keys, budgets, usage, audit, connect];
+export const sections = [overview, tenants, environments, members, keys, budgets, usage, audit, connect];

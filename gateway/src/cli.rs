@@ -23,6 +23,7 @@ mod login;
 mod logs;
 mod manifest;
 mod mcp;
+mod member;
 mod output;
 mod plan;
 mod price;

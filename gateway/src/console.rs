@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -65,6 +65,8 @@ const ASSETS: &[Asset] = assets![
     SCRIPT "sign-in.js",
     SCRIPT "overview.js",
     SCRIPT "tenants.js",
+    SCRIPT "members.js",
+    SCRIPT "join.js",
     SCRIPT "environments.js",
     SCRIPT "environment.js",
     SCRIPT "logs.js",
@@ -93,6 +95,8 @@ pub fn console(door: &Arc<Door>) -> (Router, Arc<Console>) {
     let console = Arc::new(Console::new(Arc::clone(door)));
     let router = Router::new()
         .route("/console/session", get(session::show).post(session::begin).delete(session::end))
+        .route("/console/invitation", post(session::invitation))
+        .route("/console/join", get(page).post(session::join))
         .with_state(Arc::clone(&console))
         .route("/console", get(page))
         .route("/console/", get(page))

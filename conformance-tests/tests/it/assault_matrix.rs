@@ -207,6 +207,14 @@ fn requests(method: &str, route: &str, client: &Client, t: &Things) -> Option<Ve
         ]
         .concat(),
         ("delete", "/v1/keys/{key}") => plain(&format!("/v1/keys/{}", t.key_id)),
+        ("get", "/v1/members") => plain(&format!("/v1/members?cursor={}", t.member)),
+        // Of a role that is none, so that nobody is invited.
+        ("post", "/v1/members") => with(route, json!({ "email": t.email, "role": t.slug })),
+        ("patch", "/v1/members/{member}") => {
+            with(&format!("/v1/members/{}", t.member), json!({ "role": "owner" }))
+        }
+        ("delete", "/v1/members/{member}") => plain(&format!("/v1/members/{}", t.member)),
+        ("post", "/v1/members/{member}/invitation") => plain(&format!("/v1/members/{}/invitation", t.member)),
         ("get", "/v1/budgets") => [
             plain(&format!("{route}?env={}", t.slug)),
             plain(&format!("{route}?env={}", t.env)),

@@ -24,6 +24,7 @@ pub struct Things {
     pub external_id: String,
     pub request: String,
     pub key_id: String,
+    pub member: String,
     pub release: String,
     pub user: String,
     pub email: String,
@@ -170,6 +171,8 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
     let budget = json!({ "env": slug, "unit": "tokens", "period": "day", "most": 1_000 });
     let wide_key = Client::new(&steading.ready().url).with_key(&keys.wide);
     let budget = wide_key.request("PUT", "/v1/budgets").json(&budget).send().unwrap().json().unwrap();
+    let member = json!({ "email": email, "role": "viewer" });
+    let member = wide_key.request("POST", "/v1/members").json(&member).send().unwrap().json().unwrap();
     let things = Things {
         tenant: name.to_owned(),
         tenant_id: text(&tenant["tenant"]),
@@ -191,6 +194,7 @@ fn settle(steading: &Steading, name: &str, releases: u64) -> (Things, Keys) {
         email,
         sandbox: text(&sandbox["id"]),
         budget: text(&budget["id"]),
+        member: text(&member["id"]),
     };
     (things, keys)
 }
@@ -241,13 +245,14 @@ impl Things {
             email: "fletcher@example.org".to_owned(),
             sandbox: other(&self.sandbox),
             budget: other(&self.budget),
+            member: other(&self.member),
         }
     }
 
     fn names(&self) -> Vec<&str> {
         let Self { tenant, tenant_id, slug, env, plan, snapshot, confirm, blob, .. } = self;
         let Self { content, secret, table, migration, external_id, request, key_id, release, .. } = self;
-        let Self { user, email, sandbox, budget, .. } = self;
+        let Self { user, email, sandbox, budget, member, .. } = self;
         let mut names = vec![
             tenant_id.as_str(),
             slug,
@@ -267,6 +272,7 @@ impl Things {
             email,
             sandbox,
             budget,
+            member,
             tenant,
             release,
         ];

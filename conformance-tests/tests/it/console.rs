@@ -7,24 +7,29 @@ use testkit::http::{Request, Response};
 use crate::oauth_flow::text;
 
 /// Somebody who has signed in: what a browser sends.
-struct Visit {
+pub struct Visit {
     base: String,
     cookie: String,
     proof: String,
-    told: Value,
+    pub told: Value,
+}
+
+/// What a page of the console sends before anybody is signed in.
+pub fn sent(base: &str, path: &str, body: &Value) -> Response {
+    Request::post(&format!("{base}{path}")).header("origin", base).json(body).send().unwrap()
 }
 
 fn shown(base: &str, key: &str) -> Response {
-    Request::post(&format!("{base}/console/session"))
-        .header("origin", base)
-        .json(&json!({ "key": key }))
-        .send()
-        .unwrap()
+    sent(base, "/console/session", &json!({ "key": key }))
 }
 
 impl Visit {
     fn begin(base: &str, key: &str) -> Self {
-        let answer = shown(base, key);
+        Self::of(base, &shown(base, key), key)
+    }
+
+    /// The visit that an answer begins, which says nothing of the secret that was shown for it.
+    pub fn of(base: &str, answer: &Response, key: &str) -> Self {
         assert_eq!(answer.status, 201, "{:?}", answer.text());
         let cookie = answer.header("set-cookie").unwrap();
         assert!(cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"), "{cookie}");
@@ -36,7 +41,7 @@ impl Visit {
     }
 
     /// A request as a page of the console sends it.
-    fn of_page(&self, method: &str, path: &str) -> Request {
+    pub fn of_page(&self, method: &str, path: &str) -> Request {
         self.halves(method, path).header("sec-fetch-site", "same-origin")
     }
 
@@ -46,7 +51,7 @@ impl Visit {
         request.header("cookie", &self.cookie).header("steading-console", &self.proof)
     }
 
-    fn status(&self, path: &str) -> u16 {
+    pub fn status(&self, path: &str) -> u16 {
         self.of_page("GET", path).send().unwrap().status
     }
 }

@@ -13,32 +13,32 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PHONE: u32 = 360;
 /// Whether the page is wider than its window.
 const WIDE: &str = "return document.documentElement.scrollWidth > innerWidth";
-const PAGES: [&str; 8] =
-    ["", "/tenants", "/environments", "/keys", "/budgets", "/usage", "/audit", "/connect"];
+const PAGES: [&str; 9] =
+    ["", "/tenants", "/environments", "/members", "/keys", "/budgets", "/usage", "/audit", "/connect"];
 const MARKUP: &str = "<img src=x onerror=\"globalThis.caught=1\">";
 /// It would turn the text around that follows.
 const TURNED: &str = "exe.\u{202e}txt";
 
 /// Waits until a script gives something that is true.
-fn until(browser: &Chromium, script: &str) -> anyhow::Result<Value> {
+pub fn until(browser: &Chromium, script: &str) -> anyhow::Result<Value> {
     eventually(LIMIT, || browser.evaluate(script).ok().filter(|it| it.as_bool().unwrap_or(!it.is_null())))
         .with_context(|| format!("{script} does not come true: {:?}", browser.text("body")))
 }
 
 /// Until the page, and all that it asks for, is there.
-fn settled(browser: &Chromium) -> anyhow::Result<Value> {
+pub fn settled(browser: &Chromium) -> anyhow::Result<Value> {
     until(
         browser,
         "return Boolean(document.querySelector('#sections') && document.querySelector('main h1')) && !document.querySelector('.waiting')",
     )
 }
 
-fn says(browser: &Chromium, text: &str) -> anyhow::Result<Value> {
+pub fn says(browser: &Chromium, text: &str) -> anyhow::Result<Value> {
     until(browser, &format!("return document.body.innerText.includes({})", json!(text)))
 }
 
 /// Presses the button that says this.
-fn press(browser: &Chromium, label: &str) -> anyhow::Result<()> {
+pub fn press(browser: &Chromium, label: &str) -> anyhow::Result<()> {
     let script = format!(
         "const made = [...document.querySelectorAll('dialog[open] button, main button')].find((it) => it.textContent.trim() === {}); \
          if (!made || made.disabled) return false; made.click(); return true",

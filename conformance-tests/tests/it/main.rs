@@ -104,6 +104,7 @@ mod golden_authorization;
 mod golden_errors;
 mod golden_tools;
 mod limits;
+mod members;
 mod metrics;
 mod oauth_claude;
 mod oauth_clients;

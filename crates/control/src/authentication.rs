@@ -235,6 +235,7 @@ pub(crate) fn of_key(key: &Key) -> Caller {
     let principal = match key.kind {
         KeyKind::Operator => Principal::Operator,
         KeyKind::Tenant => Principal::Key,
+        KeyKind::Member => Principal::Member,
     };
     let caller = Caller::new(principal, key.tenant, key.id, key.scopes);
     caller.in_env(key.env).until(key.expires).in_place_of(key.lineage)

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::credentials::Credentials;
 use crate::data_keys::DataKeys;
 use crate::key_encryption::KekFile;
+use crate::members::Members;
 use crate::metering::Metering;
 use crate::names::Names;
 use crate::news::{Memories, News};
@@ -48,6 +49,7 @@ pub struct Control {
     /// Tenants that calls have named; one is never renamed, and may be removed.
     pub(crate) tenant_names: Arc<Remembered<String, TenantId>>,
     tenants: Tenants,
+    members: Members,
     environments: Environments,
     keys: Keys,
     secrets: Secrets,
@@ -153,6 +155,7 @@ impl Control {
                 operator_file: config.data_dir.join("operator.key"),
                 replacing: tokio::sync::Mutex::default(),
             },
+            members: Members { store: store.clone(), credentials: Arc::clone(&credentials) },
             data_keys: Arc::clone(&data_keys),
             sealing: Sealing { keys: Arc::clone(&data_keys) },
             secrets: Secrets { store: store.clone(), keys: Arc::clone(&data_keys) },
@@ -183,6 +186,12 @@ impl Control {
         control.default_environment().await.map_err(OpenError::DefaultEnvironment)?;
         let operator_key = control.keys.first_operator(default_tenant).await?;
         Ok((control, Bootstrap { operator_key }))
+    }
+
+    /// The people of tenants.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// The tenants.

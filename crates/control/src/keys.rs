@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::{
-    Caller, Code, EnvId, Error, KeyId, Networks, Principal, Result, Scope, Scopes, Secret, TenantId,
-    Timestamp,
+    Caller, Code, EnvId, Error, KeyId, Networks, Result, Scope, Scopes, Secret, TenantId, Timestamp,
 };
 use store::{Key, KeyKind, Store};
 
@@ -65,7 +64,7 @@ impl Keys {
         if !caller.scopes.contains(Scope::KeyAdmin) {
             return Err(lacks(Scope::KeyAdmin));
         }
-        if !matches!(caller.principal, Principal::Operator | Principal::Key) {
+        if !caller.principal.is_root() {
             return Err(minted());
         }
         let no_env = |env: EnvId| Error::not_found(format!("environment \"{env}\"")).field("/env");
@@ -148,7 +147,7 @@ impl Keys {
         if !caller.scopes.contains(Scope::KeyAdmin) {
             return Err(lacks(Scope::KeyAdmin));
         }
-        if !matches!(caller.principal, Principal::Operator | Principal::Key) {
+        if !caller.principal.is_root() {
             return Err(minted());
         }
         if overlap > MAX_OVERLAP {
@@ -294,7 +293,7 @@ impl Keys {
     }
 }
 
-fn row(kind: KeyKind, tenant: TenantId, env: Option<EnvId>, name: String, scopes: Scopes) -> Key {
+pub(crate) fn row(kind: KeyKind, tenant: TenantId, env: Option<EnvId>, name: String, scopes: Scopes) -> Key {
     let id = KeyId::new();
     Key {
         id,

@@ -22,6 +22,7 @@ mod key_encryption;
 mod keys;
 mod ledger;
 mod limits;
+mod members;
 pub mod metering;
 mod names;
 mod news;
@@ -54,6 +55,7 @@ pub use key_command::CommandFailed as KeyCommandFailed;
 pub use keys::{Keys, NewKey, NewKeyMade};
 pub use ledger::{Backlog, Ledger};
 pub use limits::{Limits, Underway, Visit};
+pub use members::{Arrival, Invited, Members, NewMember};
 pub use metering::Metering;
 pub use names::{DomainPlace, Place};
 pub use plans::{Allowed, Plans};
@@ -63,8 +65,8 @@ pub use rotation::{DataKeyInfo, EncryptionKeys};
 pub use sealing::Sealing;
 pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
 pub use store::{
-    AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Run, Tenant,
-    TenantFilter, TenantState, Usage,
+    AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Member, Run,
+    Tenant, TenantFilter, TenantState, Usage,
 };
 pub use tenants::{NewTenant, TenantChange, Tenants};
 pub use tokens::{Minted, NewToken, Standing, Tokens};

@@ -12,6 +12,8 @@ pub enum Principal {
     Operator,
     /// A tenant's key.
     Key,
+    /// A member of a tenant, who has signed in.
+    Member,
     /// A run of an agent or a function, by its short-lived token.
     Run(RunId),
     /// An app's end user. Of the data plane only: the tool registry refuses it.
@@ -25,9 +27,15 @@ impl Principal {
     #[must_use]
     pub const fn may_call_tools(&self) -> bool {
         match self {
-            Principal::Operator | Principal::Key | Principal::Run(_) => true,
+            Principal::Operator | Principal::Key | Principal::Member | Principal::Run(_) => true,
             Principal::EndUser(_) | Principal::Visitor => false,
         }
+    }
+
+    /// Whether what this party shows stands on nothing else: it was not minted.
+    #[must_use]
+    pub const fn is_root(&self) -> bool {
+        matches!(self, Principal::Operator | Principal::Key | Principal::Member)
     }
 
     /// The kind, for logs and audit rows.
@@ -36,6 +44,7 @@ impl Principal {
         match self {
             Principal::Operator => "operator",
             Principal::Key => "key",
+            Principal::Member => "member",
             Principal::Run(_) => "run",
             Principal::EndUser(_) => "end_user",
             Principal::Visitor => "visitor",

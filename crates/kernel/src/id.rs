@@ -84,6 +84,9 @@ typed_id!(
     /// A stored credential; names it without being it.
     KeyId, "key", "a key id");
 typed_id!(
+    /// One person of a tenant.
+    MemberId, "mem", "a member's id");
+typed_id!(
     /// One call of one tool; the `request_id` of its errors.
     CallId, "req", "a request id");
 typed_id!(

@@ -1,8 +1,6 @@
 //! Budgets: who sets which, and how much of each is left.
 
-use kernel::{
-    BudgetId, Caller, Code, Env, EnvId, Error, Principal, Proof, Result, Scope, Tenant, TenantId, Timestamp,
-};
+use kernel::{BudgetId, Caller, Code, Env, EnvId, Error, Proof, Result, Scope, Tenant, TenantId, Timestamp};
 use store::{Budget, Limit, Period, Setter, Standing, Store, Unit};
 
 /// The largest amount, which every JSON reader keeps whole.
@@ -159,7 +157,7 @@ pub(crate) async fn of_env(store: &Store, env: &Env, usual: u64, at: Timestamp) 
 
 /// For which tenant a caller may set budgets, and as whom.
 fn setter(caller: &Caller) -> Result<(TenantId, Setter)> {
-    if !matches!(caller.principal, Principal::Operator | Principal::Key) {
+    if !caller.principal.is_root() {
         return Err(Error::new(Code::Forbidden, "a minted token cannot set budgets"));
     }
     if let Ok(tenant) = Tenant::authorize(caller, &[Scope::TenantAdmin]) {

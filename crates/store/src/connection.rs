@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Audit, Budgets, Certificates, DataKeys, Demands, Domains, Egress, Environments, Error, Keys, Listeners,
-    Meters, ModelCalls, News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules, Secrets,
-    Settings, SigningKeys, Spent, Tenants, Workspaces, migrations,
+    Members, Meters, ModelCalls, News, OAuth, Plans, Prices, Records, Replays, Result, Runs, Schedules,
+    Secrets, Settings, SigningKeys, Spent, Tenants, Workspaces, migrations,
 };
 
 /// One writer and two readers. Each idle connection costs memory that an idle platform does not have.
@@ -272,6 +272,12 @@ impl Store {
     #[must_use]
     pub fn budgets(&self) -> Budgets<'_> {
         Budgets(self)
+    }
+
+    /// People of tenants.
+    #[must_use]
+    pub fn members(&self) -> Members<'_> {
+        Members(self)
     }
 
     /// Bundles of limits, and who has which.

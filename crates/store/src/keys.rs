@@ -18,15 +18,18 @@ pub enum KeyKind {
     Operator,
     /// A tenant.
     Tenant,
+    /// A member of a tenant, who is told of no key: they sign in.
+    Member,
 }
 
 impl KeyKind {
-    const ALL: [KeyKind; 2] = [KeyKind::Operator, KeyKind::Tenant];
+    const ALL: [KeyKind; 3] = [KeyKind::Operator, KeyKind::Tenant, KeyKind::Member];
 
     const fn as_str(self) -> &'static str {
         match self {
             KeyKind::Operator => "operator",
             KeyKind::Tenant => "tenant",
+            KeyKind::Member => "member",
         }
     }
 }
@@ -310,7 +313,7 @@ impl Keys<'_> {
     }
 }
 
-async fn insert(write: &mut Write, key: &Key, hash: &[u8; 32]) -> Result<bool> {
+pub(crate) async fn insert(write: &mut Write, key: &Key, hash: &[u8; 32]) -> Result<bool> {
     let scopes: Vec<&str> = key.scopes.iter().map(Scope::as_str).collect();
     let done = sqlx::query(
         "INSERT INTO keys (id, tenant, env, kind, name, hash, scopes, created, expires, cidrs, lineage) \
@@ -339,13 +342,13 @@ fn key(row: &AnyRow) -> Result<Key> {
         // Whatever there was to do when it was made.
         KeyKind::Operator => Scopes::all(),
         // A scope that this program does not know (any more) gives nothing: the set gets smaller, never larger.
-        KeyKind::Tenant => {
+        KeyKind::Tenant | KeyKind::Member => {
             let known = |scope: &str| scope.parse::<Scope>().ok();
             text(row, "scopes")?.split_whitespace().filter_map(known).collect()
         }
     };
     // The operator's are of no one tenant.
-    let suspended = kind == KeyKind::Tenant && text(row, "tenant_state")? != TenantState::Active.as_str();
+    let suspended = kind != KeyKind::Operator && text(row, "tenant_state")? != TenantState::Active.as_str();
     Ok(Key {
         suspended,
         id: parsed(row, "id")?,

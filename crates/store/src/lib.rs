@@ -16,6 +16,7 @@ mod environments;
 mod error;
 mod keys;
 mod listeners;
+mod members;
 mod metered;
 mod migrations;
 mod model_calls;
@@ -54,6 +55,7 @@ pub use environments::{EnvState, Environment, EnvironmentFilter, Environments, I
 pub use error::{Error, Result};
 pub use keys::{Key, KeyKind, Keys};
 pub use listeners::Listeners;
+pub use members::{Joining, Member, MemberKey, Members, Renewal, Renewed, Vouched};
 pub use metered::{MeterPrice, Metered, Meters, ModelSum, Sum, hour_of};
 pub use model_calls::{Aside, ModelCalls, Reservation, Reserved, Statement};
 pub use news::{News, PLAN_OF, PLANS};

@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0019_plans.sql"),
     include_str!("migrations/0020_metering.sql"),
     include_str!("migrations/0021_data_keys.sql"),
+    include_str!("migrations/0022_members.sql"),
 ];
 
 /// Two programs that start at once on one Postgres take turns by this lock; any constant would do.

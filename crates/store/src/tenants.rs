@@ -313,6 +313,7 @@ impl Tenants<'_> {
         }
         for sql in [
             "DELETE FROM runs WHERE tenant = $1",
+            "DELETE FROM members WHERE tenant = $1",
             "DELETE FROM keys WHERE tenant = $1",
             "DELETE FROM tenants WHERE id = $1",
         ] {

@@ -1,4 +1,4 @@
-//! The platform's routes beside the tools: audit, blobs, budgets, environments, keys, prices, tenants, documents.
+//! The platform's routes beside the tools: audit, blobs, budgets, environments, keys, members, prices, tenants, documents.
 
 mod archives;
 mod audit;
@@ -12,6 +12,7 @@ mod encryption_keys;
 mod environments;
 mod home;
 mod keys;
+pub mod members;
 mod openapi;
 mod plans;
 mod prices;
@@ -99,6 +100,9 @@ pub fn router(doors: Arc<Doors<Platform>>) -> Router {
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{key}", axum::routing::delete(keys::revoke))
         .route("/v1/keys/{key}/rotate", post(keys::rotate))
+        .route("/v1/members", get(members::list).post(members::invite))
+        .route("/v1/members/{member}", axum::routing::patch(members::change).delete(members::remove))
+        .route("/v1/members/{member}/invitation", post(members::invite_again))
         .route("/v1/credentials", get(credentials::list).post(credentials::mint))
         .route("/v1/credentials/{credential}", axum::routing::delete(credentials::revoke))
         .route("/v1/encryption-keys", get(encryption_keys::show))

@@ -260,6 +260,24 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "post": operation("rotateKey", "Make a key in its place, shown once; the old one is good for {\"overlap_s\": seconds} yet", "201") }),
         ),
         (
+            "/v1/members",
+            json!({
+                "get": operation("listMembers", "The people of the tenant", "200"),
+                "post": operation("inviteMember", "Invite somebody: {email, role, name}; the invitation's address is shown once", "201"),
+            }),
+        ),
+        (
+            "/v1/members/{member}",
+            json!({
+                "patch": operation("changeMember", "Give a member another {role}: owner, developer or viewer", "200"),
+                "delete": operation("removeMember", "Remove a member, with all that stands on them", "200"),
+            }),
+        ),
+        (
+            "/v1/members/{member}/invitation",
+            json!({ "post": operation("inviteMemberAgain", "Another invitation, which sets another password", "201") }),
+        ),
+        (
             "/v1/credentials",
             json!({
                 "get": operation("listCredentials", "The minted credentials that live", "200"),
@@ -385,6 +403,14 @@ fn routes() -> Vec<(&'static str, Value)> {
                 "post": open(operation("consoleSignIn", "The visitor's key, by the console's page", "201")),
                 "delete": open(operation("consoleSignOut", "End the visit", "200")),
             }),
+        ),
+        (
+            "/console/invitation",
+            json!({ "post": open(operation("consoleInvitation", "Whom an invitation is for", "200")) }),
+        ),
+        (
+            "/console/join",
+            json!({ "post": open(operation("consoleJoin", "Take an invitation up, and sign in", "201")) }),
         ),
         ("/healthz", json!({ "get": open(operation("healthz", "The process answers", "200")) })),
         ("/readyz", json!({ "get": open(operation("readyz", "So does what it stands on", "200")) })),

@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use super::{Context, Failure, Form, Output};
 use super::{
     apply, audit, budget, ca, call, completions, connect, cost, credential, doctor, env, generate, key,
-    limit, login, logs, mcp, plan, price, rollback, runner, secret, serve, setup, site, tenant, tools, usage,
-    version,
+    limit, login, logs, mcp, member, plan, price, rollback, runner, secret, serve, setup, site, tenant,
+    tools, usage, version,
 };
 use crate::config::{Config, Given, Level, Log, Surroundings};
 use crate::groundwork::Groundwork;
@@ -81,6 +81,7 @@ enum Command {
     Login(login::Login),
     Logout(login::Logout),
     Key(key::Key),
+    Member(member::Member),
     Budget(budget::Budget),
     Limit(limit::Limit),
     Price(price::Price),
@@ -193,6 +194,7 @@ impl Args {
             Command::Login(command) => command.run(context).await,
             Command::Logout(command) => command.run(context).await,
             Command::Key(command) => command.run(context).await,
+            Command::Member(command) => command.run(context).await,
             Command::Budget(command) => command.run(context).await,
             Command::Limit(command) => command.run(context).await,
             Command::Price(command) => command.run(context).await,

@@ -13,15 +13,16 @@ use control::oauth::User;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, ORIGIN, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use kernel::{Caller, Code, Error, KeyId, Principal, Result, Surface, Timestamp};
+use kernel::{Caller, Code, Error, KeyId, Principal, Result, Secret, Surface, Timestamp};
 use mcp_server::auth;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tool::Effect;
 use web::problem::Problem;
 
-use crate::api::answer;
-use crate::oauth::{Door, base, cookie, takes_keys};
+use crate::api::{answer, members};
+use crate::oauth::{Door, Typed, base, cookie, takes_keys};
 
 /// Has the proof.
 const PROOF: HeaderName = HeaderName::from_static("steading-console");
@@ -35,7 +36,7 @@ const IDLE: Duration = Duration::from_secs(60 * 60);
 const RENEWED: Duration = Duration::from_secs(5 * 60);
 /// As many visits that have ended are remembered, each for an hour at most.
 const ENDED: usize = 16_384;
-/// The largest form of a key.
+/// The largest form.
 const FORM: usize = 4 << 10;
 
 /// What the console's routes share.
@@ -139,17 +140,24 @@ impl Console {
     }
 
     /// What pages are told of who is there, and from when on no more.
-    fn told(&self, base: &str, visit: &Visit, user: &User) -> Value {
-        let is_operator = user.caller.principal == Principal::Operator;
-        json!({
-            "who": if is_operator { "operator" } else { "key" },
+    async fn told(&self, base: &str, visit: &Visit, user: &User) -> Result<Value> {
+        let member = match user.caller.principal {
+            Principal::Member => self.door.control().members().of_key(user.key.id).await?,
+            _ => None,
+        };
+        let mut told = json!({
+            "who": user.caller.principal.kind(),
             "key": { "id": user.key.id, "name": user.key.name, "scopes": user.key.scopes },
             "tenant": { "id": user.tenant.id, "slug": user.tenant.slug.to_string(), "name": user.tenant.name },
             "env": user.key.env,
             "url": base,
             "ends_at": time(visit.began + secs(LIFETIME)),
             "idle_s": IDLE.as_secs(),
-        })
+        });
+        if let Some(member) = member {
+            told["member"] = members::shown(&member);
+        }
+        Ok(told)
     }
 }
 
@@ -214,30 +222,97 @@ pub async fn let_in(State(console): State<Arc<Console>>, request: Request, next:
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shown {
-    key: String,
+    key: Option<String>,
+    tenant: Option<String>,
+    email: Option<String>,
+    password: Option<Secret>,
 }
 
-/// Takes a key, once.
+/// Takes a key, once; or a member's address and password.
 pub async fn begin(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let base = base(&parts)?;
     is_from(&parts.headers, &base)?;
     takes_keys(&base)?;
-    let Shown { key } = read(&parts, body).await?;
     let (source, door) = (auth::source(&parts), &console.door);
-    let caller = door.shown(&key, source).await?.map_err(|why| {
-        let why = why.trim_end_matches('.');
-        Error::new(Code::Unauthenticated, why).hint("paste a key that is good, without spaces around it")
-    })?;
+    let refused =
+        |why: String, hint: &str| Error::new(Code::Unauthenticated, why.trim_end_matches('.')).hint(hint);
+    let key = match read(&parts, body).await? {
+        Shown { key: Some(key), tenant: None, email: None, password: None } => {
+            let hint = "paste a key that is good, without spaces around it";
+            door.shown(&key, source).await?.map_err(|why| refused(why, hint))?.credential
+        }
+        Shown { key: None, tenant: Some(tenant), email: Some(email), password: Some(password) } => {
+            let hint = "look at all three; an owner of the tenant can send another invitation, which sets another password";
+            let typed = Typed { tenant: &tenant, email: &email, password };
+            door.signed_in(typed, source).await?.map_err(|why| refused(why, hint))?
+        }
+        _ => {
+            return Err(Error::invalid("", "a key is to be shown, or who a member is")
+                .hint("send {key}, or {tenant, email, password}")
+                .into());
+        }
+    };
+    entered(&console, &parts, &base, key, "console.sign_in").await
+}
+
+/// Begins a visit that stands on a key.
+async fn entered(
+    console: &Console,
+    parts: &Parts,
+    base: &str,
+    key: KeyId,
+    action: &'static str,
+) -> Result<Response, Problem> {
     let began = Timestamp::now().as_secs();
-    let nonce = door.oauth().nonce()?;
-    let visit = Visit { nonce, key: caller.credential, began, seen: began };
-    let user = console.user(&parts, &visit).await?;
-    acted(&console, &caller, "console.sign_in").await?;
-    let mut told = console.told(&base, &visit, &user);
-    told["proof"] = console.proof(&base, &visit.nonce).into();
-    let cookie = console.kept(&base, &visit).ok_or_else(|| Error::internal("a visit is no cookie"))?;
+    let nonce = console.door.oauth().nonce()?;
+    let visit = Visit { nonce, key, began, seen: began };
+    let user = console.user(parts, &visit).await?;
+    let caller = user.caller.clone().by(Surface::Http, auth::source(parts));
+    acted(console, &caller, action).await?;
+    let mut told = console.told(base, &visit, &user).await?;
+    told["proof"] = console.proof(base, &visit.nonce).into();
+    let cookie = console.kept(base, &visit).ok_or_else(|| Error::internal("a visit is no cookie"))?;
     Ok(private(StatusCode::CREATED, &told, cookie))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invitation {
+    invitation: Secret,
+}
+
+/// Says whom an invitation is for, and to which tenant.
+pub async fn invitation(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    is_from(&parts.headers, &*base(&parts)?)?;
+    let Invitation { invitation } = read(&parts, body).await?;
+    let (member, tenant) = console.door.invited(&invitation, auth::source(&parts)).await?;
+    let told = json!({
+        "tenant": { "slug": tenant.slug.as_str(), "name": tenant.name },
+        "email": member.email, "name": member.name, "role": member.role.as_str(),
+        "is_new": member.joined.is_none(),
+    });
+    Ok(([(CACHE_CONTROL, "no-store")], answer(StatusCode::OK, &told)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Joining {
+    invitation: Secret,
+    name: Option<String>,
+    password: Secret,
+}
+
+/// Takes an invitation up, and signs in who has.
+pub async fn join(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let base = base(&parts)?;
+    is_from(&parts.headers, &base)?;
+    takes_keys(&base)?;
+    let Joining { invitation, name, password } = read(&parts, body).await?;
+    let key = console.door.joined(&invitation, name.as_deref(), &password, auth::source(&parts)).await?;
+    entered(&console, &parts, &base, key, "members.join").await
 }
 
 /// Says who is signed in.
@@ -247,7 +322,7 @@ pub async fn show(State(console): State<Arc<Console>>, request: Request) -> Resu
     let visit = console.visit(&parts, &base)?;
     let user = console.user(&parts, &visit).await?;
     let cookie = console.kept(&base, &visit).ok_or_else(|| Error::internal("a visit is no cookie"))?;
-    Ok(private(StatusCode::OK, &console.told(&base, &visit, &user), cookie))
+    Ok(private(StatusCode::OK, &console.told(&base, &visit, &user).await?, cookie))
 }
 
 /// Ends the visit here, whoever else has its cookie.
@@ -265,7 +340,7 @@ pub async fn end(State(console): State<Arc<Console>>, request: Request) -> Resul
     Ok(private(StatusCode::OK, &json!({ "signed_out": true }), cookie.map_err(Error::internal)?))
 }
 
-async fn read(parts: &Parts, body: Body) -> Result<Shown> {
+async fn read<T: DeserializeOwned>(parts: &Parts, body: Body) -> Result<T> {
     let bytes = web::body::read(&parts.headers, body, FORM).await?;
     tool::decode(web::body::json(&parts.headers, &bytes)?)
 }

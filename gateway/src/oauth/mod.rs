@@ -7,6 +7,7 @@ mod dialled;
 mod metadata;
 mod pace;
 mod pages;
+mod people;
 mod session;
 mod token;
 
@@ -19,13 +20,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use capabilities::auth::Passwords;
 use capabilities::outbound::Outbound;
 use control::Control;
 use control::oauth::{OAuth, Refused};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use kernel::{Code, Error, Result};
+use kernel::{Code, EnvId, Error, Result};
 use mcp_server::auth::Dialled;
 use serde_json::{Value, json};
 use web::problem::{Problem, unknown_method};
@@ -35,6 +37,7 @@ use clients::Documents;
 use pace::Pace;
 
 pub use dialled::{Bearer, challenged, dialled};
+pub use people::Typed;
 pub use session::{cookie, takes_keys};
 
 /// The largest form.
@@ -48,6 +51,11 @@ pub struct Door {
     documents: Option<Documents>,
     registers: bool,
     wrong_keys: Pace,
+    /// Of each tenant and address.
+    guesses: Pace<(String, String)>,
+    passwords: Passwords,
+    /// Where all members stand in line who type a password.
+    lane: EnvId,
     fetches: Pace,
     devices: Pace,
 }
@@ -71,6 +79,9 @@ impl Door {
             documents: settings.documents.then(|| Documents::new(outbound)),
             registers: settings.registration,
             wrong_keys: Pace::new(10, MINUTE),
+            guesses: Pace::new(20, MINUTE * 15),
+            passwords: Passwords::new(1, Duration::from_secs(10)),
+            lane: EnvId::new(),
             fetches: Pace::new(20, MINUTE),
             devices: Pace::new(30, MINUTE * 10),
         }

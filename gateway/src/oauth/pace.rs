@@ -1,6 +1,7 @@
-//! How often one address may do what costs something or guesses, in a table of bounded size.
+//! How often one address, or whoever else is told apart, may do what costs something or guesses, in a table of bounded size.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,27 +9,39 @@ use std::time::{Duration, Instant};
 const ADDRESSES: usize = 4_096;
 
 /// So many times in a window.
-pub struct Pace {
+pub struct Pace<K = IpAddr> {
     most: u32,
     window: Duration,
-    seen: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    seen: Mutex<HashMap<K, (u32, Instant)>>,
 }
 
 impl Pace {
+    /// Whether an address has done it as often as it may.
+    pub fn is_over(&self, source: Option<IpAddr>) -> bool {
+        self.is_over_for(&network(source))
+    }
+
+    /// Counts once more.
+    pub fn count(&self, source: Option<IpAddr>) {
+        self.count_for(network(source));
+    }
+}
+
+impl<K: Eq + Hash> Pace<K> {
     /// At most so many times in each window.
     pub fn new(most: u32, window: Duration) -> Self {
         Self { most, window, seen: Mutex::default() }
     }
 
-    /// Whether an address has done it as often as it may.
-    pub fn is_over(&self, source: Option<IpAddr>) -> bool {
+    /// Whether this one has done it as often as it may.
+    pub fn is_over_for(&self, who: &K) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = seen.get(&network(source));
+        let found = seen.get(who);
         found.is_some_and(|(times, since)| *times >= self.most && since.elapsed() < self.window)
     }
 
     /// Counts once more.
-    pub fn count(&self, source: Option<IpAddr>) {
+    pub fn count_for(&self, who: K) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= ADDRESSES {
             seen.retain(|_, (_, since)| since.elapsed() < self.window);
@@ -36,7 +49,7 @@ impl Pace {
         if seen.len() >= ADDRESSES {
             seen.clear();
         }
-        let (times, since) = seen.entry(network(source)).or_insert((0, Instant::now()));
+        let (times, since) = seen.entry(who).or_insert((0, Instant::now()));
         if since.elapsed() >= self.window {
             (*times, *since) = (0, Instant::now());
         }

@@ -106,12 +106,21 @@ pub fn sign_in(status: StatusCode, next: &str, form: &str, why: Option<&str>) ->
     let body = format!(
         "<h1>Sign in</h1>\n<p>A program wants to act for you. To decide on that, show who you are.</p>\n{why}\
          <form method=\"post\" action=\"/oauth/sign-in\">\n\
-         <input type=\"hidden\" name=\"form\" value=\"{form}\">\n<input type=\"hidden\" name=\"next\" value=\"{}\">\n\
+         <input type=\"hidden\" name=\"form\" value=\"{form}\">\n<input type=\"hidden\" name=\"next\" value=\"{0}\">\n\
          <label for=\"key\">Your key</label>\n\
          <input id=\"key\" name=\"key\" type=\"password\" autocomplete=\"off\" spellcheck=\"false\" required autofocus>\n\
          <p class=\"note\">Where Steading runs, <code>operator.key</code> in its data directory has the operator's; \
          <code>steading key create</code> makes others. It stays here: the program does not see it.</p>\n\
-         <button type=\"submit\">Sign in</button>\n</form>\n",
+         <button type=\"submit\">Sign in</button>\n</form>\n\
+         <details>\n<summary>You are a member of a tenant</summary>\n<form method=\"post\" action=\"/oauth/sign-in\">\n\
+         <input type=\"hidden\" name=\"form\" value=\"{form}\">\n<input type=\"hidden\" name=\"next\" value=\"{0}\">\n\
+         <label for=\"tenant\">Tenant</label>\n\
+         <input id=\"tenant\" name=\"tenant\" autocomplete=\"organization\" autocapitalize=\"none\" spellcheck=\"false\" required>\n\
+         <label for=\"email\">Address</label>\n\
+         <input id=\"email\" name=\"email\" type=\"email\" autocomplete=\"username\" required>\n\
+         <label for=\"password\">Password</label>\n\
+         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\n\
+         <button type=\"submit\">Sign in</button>\n</form>\n</details>\n",
         escaped(next)
     );
     page(status, "Sign in", &body, None)

@@ -11,11 +11,11 @@ use control::oauth::User;
 use http::header::{COOKIE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use kernel::{Caller, Code, Error, KeyId, Principal, Result, Surface, Timestamp};
+use kernel::{Caller, Code, Error, KeyId, Result, Secret, Surface, Timestamp};
 use mcp_server::auth;
 
 use super::dialled::is_loopback;
-use super::{Door, Fields, base, pages, too_often};
+use super::{Door, Fields, Typed, base, pages, too_often};
 
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// The most that is read of a cookie.
@@ -94,7 +94,7 @@ impl Door {
         }
         let found = self.control.authenticate(key.trim(), Surface::Http, source).await;
         let why = match found {
-            Ok(caller) if matches!(caller.principal, Principal::Operator | Principal::Key) => {
+            Ok(caller) if caller.principal.is_root() => {
                 return Ok(Ok(caller));
             }
             Ok(_) => "This is a short-lived credential. Paste a key.".to_owned(),
@@ -166,9 +166,20 @@ pub async fn sign_in(State(door): State<Arc<Door>>, request: Request) -> Respons
         let session = door.session(&parts, &base).filter(|session| door.is_its_form(session, &form));
         let next = form.get("next").filter(|next| PAGES.iter().any(|page| next.starts_with(page)));
         let (Some(session), Some(next)) = (session, next) else { return Ok(pages::stale()) };
-        match door.shown(form.get("key").unwrap_or_default(), source).await? {
-            Ok(caller) => {
-                let signed_in = door.begin(&base, Some(caller.credential))?;
+        let shown = match form.get("email") {
+            Some(email) => {
+                let password = Secret::new(form.get("password").unwrap_or_default());
+                let tenant = form.get("tenant").unwrap_or_default();
+                door.signed_in(Typed { tenant, email, password }, source).await?
+            }
+            None => {
+                let caller = door.shown(form.get("key").unwrap_or_default(), source).await?;
+                caller.map(|caller| caller.credential)
+            }
+        };
+        match shown {
+            Ok(key) => {
+                let signed_in = door.begin(&base, Some(key))?;
                 Ok(kept(onward(next), &base, &signed_in))
             }
             Err(why) => {

@@ -86,7 +86,7 @@ use account::{Stored, columns, settle};
 use address::Address;
 use guesses::{Familiar, Guesses};
 use others::Issuers;
-use password::Passwords;
+pub use password::{Password, Passwords, Tried};
 use recognized::{Known, Recognized};
 use sign_in::How;
 pub use turns::{Turn, Turns};

@@ -27,14 +27,22 @@ const LONGEST: usize = 128;
 /// A password in the one form in which it is hashed: compatibility-composed (NIST SP 800-63B §5.1.1.2), so that every
 /// keyboard's way to write it is the same.
 #[derive(Clone)]
-pub(super) struct Password(Secret);
+pub struct Password(Secret);
 
 impl Password {
     /// Reads a password that is to be set.
     ///
     /// # Errors
     /// `invalid_input` at `/password` for its length, where it is the address, or where everybody would try it.
-    pub fn new(typed: &Secret, address: Option<&Address>) -> Result<Self> {
+    pub(super) fn new(typed: &Secret, address: Option<&Address>) -> Result<Self> {
+        Self::chosen(typed, address.map(Address::as_str))
+    }
+
+    /// The same, by whoever has an address in lower case.
+    ///
+    /// # Errors
+    /// `invalid_input` at `/password` for its length, where it is the address, or where everybody would try it.
+    pub fn chosen(typed: &Secret, address: Option<&str>) -> Result<Self> {
         let password = Self::typed(typed)?;
         let text = password.0.expose();
         let refuse = |message: String| Err(Error::invalid("/password", message));
@@ -44,7 +52,7 @@ impl Password {
         if COMMON.lines().any(|common| common == text.to_lowercase()) {
             return refuse("this password is one of those that are tried first".to_owned());
         }
-        if address.is_some_and(|address| text.trim().to_lowercase() == address.as_str()) {
+        if address.is_some_and(|address| text.trim().to_lowercase() == address) {
             return refuse("the password must not be the address".to_owned());
         }
         Ok(password)
@@ -66,20 +74,24 @@ impl Password {
 
 /// What trying a password has shown.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Tried {
+pub enum Tried {
+    /// It is another one, or none is stored.
     Wrong,
+    /// It is the one.
     Right,
     /// Right, and to be hashed again: what is stored was made with other parameters.
     Outdated,
 }
 
 /// Hashes passwords, a bounded number at once.
-pub(super) struct Passwords {
+pub struct Passwords {
     turns: Turns,
     wait: Duration,
 }
 
 impl Passwords {
+    /// Hashes at most so many at once; who has waited that long for a turn is told to come again.
+    #[must_use]
     pub fn new(at_once: usize, wait: Duration) -> Self {
         Self { turns: Turns::new(at_once), wait }
     }

@@ -262,7 +262,9 @@ impl Tokens {
     /// What the caller's credential may at this moment.
     async fn standing_of(&self, caller: &Caller, now: Timestamp) -> Result<Option<Standing>> {
         match caller.principal {
-            Principal::Operator | Principal::Key | Principal::Run(_) => self.at(caller.credential, now).await,
+            Principal::Operator | Principal::Key | Principal::Member | Principal::Run(_) => {
+                self.at(caller.credential, now).await
+            }
             Principal::EndUser(_) | Principal::Visitor => Ok(None),
         }
     }

@@ -9,6 +9,7 @@ mod domains;
 mod file;
 mod listeners;
 mod lives;
+mod members;
 mod metered;
 mod oauth;
 mod place;
@@ -55,6 +56,10 @@ macro_rules! store_suite {
             lives: an_idempotency_key_tells_what_became_of_its_call,
             lives: audit_rows_read_back_whole_and_old_ones_go,
             lives: a_database_of_a_later_program_is_refused,
+            members: an_invitation_is_taken_up_once_and_in_time,
+            members: members_are_one_for_each_address_and_as_many_as_may_be,
+            members: the_last_owner_stays_one,
+            members: what_stands_on_a_member_ends_with_each_change,
             domains: a_domain_is_claimed_by_many_and_proven_for_one,
             domains: a_proof_that_is_gone_counts_for_a_while,
             domains: a_certificate_is_ordered_by_one_at_a_time,
