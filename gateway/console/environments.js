@@ -13,7 +13,7 @@ async function make({ go }) {
     title: "New environment", submit: "Make it",
     fields: [
       field({ name: "name", label: "Name", autofocus: true }),
-      field({ name: "slug", label: "Slug", pattern: "[a-z0-9-]+", hint: "The first part of its address; made up where it is left out." }),
+      field({ name: "slug", label: "Slug", pattern: "[a-z0-9\\-]+", hint: "The first part of its address; made up where it is left out." }),
       field({ name: "external_id", label: "External id", hint: "What your own system calls it; the same again gives the same environment." }),
       field({ name: "tags", label: "Tags", placeholder: "stage=test" }),
     ],

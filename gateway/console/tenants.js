@@ -25,7 +25,7 @@ async function make(again) {
     lead: "A customer of the platform, with environments, keys and budgets of its own.",
     fields: [
       field({ name: "name", label: "Name", autofocus: true, hint: "How people call it." }),
-      field({ name: "slug", label: "Slug", pattern: "[a-z0-9-]+", hint: "Small letters, digits and hyphens; made up where there is an external id." }),
+      field({ name: "slug", label: "Slug", pattern: "[a-z0-9\\-]+", hint: "Small letters, digits and hyphens; made up where there is an external id." }),
       field({ name: "external_id", label: "External id", hint: "What your own system calls it; the same again gives the same tenant." }),
       field({ name: "tags", label: "Tags", placeholder: "tier=gold, region=eu" }),
     ],
