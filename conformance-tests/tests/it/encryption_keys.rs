@@ -162,15 +162,13 @@ fn killed(mut steading: Steading, rounds: u32) -> u32 {
 
 #[test]
 fn a_rotation_that_is_killed_leaves_every_value_readable() {
-    let others = killed(require(Steading::start()), 12);
-    eprintln!("the key was another one after {others} of 12");
+    killed(require(Steading::start()), 12);
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn soak_many_rotations_that_are_killed_leave_every_value_readable() {
     let others = killed(require(Steading::start()), 300);
-    eprintln!("the key was another one after {others} of 300");
     assert!(others > 20 && others < 290, "the moments are not spread: {others}");
 }
 
