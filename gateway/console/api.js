@@ -32,13 +32,24 @@ function keep(name, value) {
   }
 }
 
+/** The tenant that is worked in is this tab's alone. */
+function of_this_page(chosen) {
+  try {
+    if (chosen === null) sessionStorage.removeItem(TENANT);
+    else sessionStorage.setItem(TENANT, chosen);
+  } catch {
+    // Without storage it lasts as long as this page.
+  }
+}
+
 let proof = kept(PROOF);
 
 async function ask(method, path, { body, env, elsewhere } = {}) {
   const headers = { accept: "application/json" };
   if (proof) headers["steading-console"] = proof;
   if (env) headers["steading-env"] = env;
-  if (here.tenant && here.session?.who === "operator" && !env && !elsewhere) headers["steading-tenant"] = here.tenant.slug;
+  // An operator acts in the tenant that the bar names, and in no other one by the name of an environment.
+  if (here.session?.who === "operator" && !elsewhere && path.startsWith("/v1/")) headers["steading-tenant"] = tenant().slug;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {
@@ -63,7 +74,8 @@ export async function get(path, query = {}, options = {}) {
 }
 
 export async function send(method, path, body, options = {}) {
-  return (await ask(method, path, { ...options, body })).json();
+  const response = await ask(method, path, { ...options, body });
+  return response.status === 204 ? {} : response.json();
 }
 
 /** A tool, in an environment. */
@@ -124,16 +136,17 @@ export async function sign_out() {
 }
 
 export function forget() {
+  // Another tab may have signed in anew.
+  if (kept(PROOF) === proof) keep(PROOF, null);
   proof = null;
-  keep(PROOF, null);
-  keep(TENANT, null);
+  of_this_page(null);
   Object.assign(here, { session: null, tenant: null });
 }
 
 function entered({ proof: _, ...told }) {
   here.session = told;
   try {
-    here.tenant = JSON.parse(kept(TENANT) ?? "null");
+    here.tenant = is_operator() ? JSON.parse(sessionStorage.getItem(TENANT) ?? "null") : null;
   } catch {
     here.tenant = null;
   }
@@ -142,7 +155,7 @@ function entered({ proof: _, ...told }) {
 /** Works in a tenant from now on; in the key's own, where there is none. */
 export function choose(tenant) {
   here.tenant = tenant && tenant.slug !== here.session.tenant.slug ? { slug: tenant.slug, name: tenant.name } : null;
-  keep(TENANT, here.tenant ? JSON.stringify(here.tenant) : null);
+  of_this_page(here.tenant ? JSON.stringify(here.tenant) : null);
 }
 
 export const may = (scope) => here.session?.key.scopes.includes(scope) ?? false;

@@ -6,12 +6,13 @@ import { button, copied, trouble } from "./parts.js";
 let named = 0;
 
 /** Opens a dialog; Escape closes it. `close` is given to whoever makes the content. */
-function opened(title, content, on_close = () => {}) {
+function opened(title, content, on_close = () => {}, stays = () => false) {
   const before = document.activeElement;
   const id = `dialog-${(named += 1)}`;
   const dialog = el("dialog", { "aria-labelledby": id });
   const close = () => dialog.close();
   dialog.append(el("h2", { id }, title), ...[content(close)].flat());
+  dialog.addEventListener("cancel", (event) => { if (stays()) event.preventDefault(); });
   dialog.addEventListener("close", () => {
     dialog.remove();
     before?.focus?.();
@@ -47,29 +48,37 @@ export function boxes({ name, label, hint, choices }) {
 export function asked({ title, lead, fields = [], submit, danger, word, work }) {
   return new Promise((resolve) => {
     let outcome;
+    let stay = false;
     opened(title, (close) => {
+      const cancel = button("Cancel", close);
       const problems = el("div");
       const send = el("button", { type: "submit", class: `button ${danger ? "danger" : "primary"}`, disabled: Boolean(word) }, submit);
       const typed = word ? field({ name: "word", label: ["Type ", el("code", {}, seen(word)), " to confirm"], autofocus: true }) : null;
       typed?.querySelector("input").addEventListener("input", (event) => { send.disabled = event.target.value !== word; });
       const form = el("form", { method: "dialog" }, lead ? el("div", { class: "dialog-lead" }, lead) : null, fields, typed, problems,
-        el("div", { class: "dialog-actions" }, button("Cancel", close), send));
+        el("div", { class: "dialog-actions" }, cancel, send));
       form.addEventListener("submit", async (event) => {
         event.preventDefault();
         if (send.disabled) return;
         send.disabled = true;
         send.setAttribute("aria-busy", "true");
+        // What is under way cannot be called back: nobody is told that it was.
+        stay = true;
+        cancel.disabled = true;
         try {
           outcome = await work(new FormData(form));
+          stay = false;
           close();
         } catch (problem) {
           problems.replaceChildren(trouble(problem));
+          stay = false;
+          cancel.disabled = false;
           send.disabled = false;
           send.removeAttribute("aria-busy");
         }
       });
       return form;
-    }, () => resolve(outcome));
+    }, () => resolve(outcome), () => stay);
   });
 }
 
@@ -82,7 +91,7 @@ export function once({ title, about, secret, extra = [] }) {
       el("p", { class: "note" }, "It is shown this once. Nobody can read it again, the operator neither."),
       ...extra,
       el("div", { class: "dialog-actions" }, button("I have kept it", close, "primary")),
-    ], resolve);
+    ], resolve, () => true);
   });
 }
 

@@ -131,7 +131,8 @@ document.addEventListener("click", (event) => {
   if (!anchor || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   if (anchor.href !== location.href) history.pushState(null, "", anchor.href);
-  show("moved");
+  if (here.session) show("moved");
+  else begin();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.body.classList.contains("menu-open")) {

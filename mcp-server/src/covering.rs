@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use control::SecretKind;
-use kernel::{Caller, Env, Proof as _, Result};
+use kernel::{Caller, Code, Env, Proof as _, Result};
 use serde_json::Value;
 use tool::Effect;
 
@@ -49,13 +49,23 @@ impl Platform {
             there.iter().map(|info| (info.name.clone(), info.updated_at.as_micros())).collect();
         let mut failed = None;
         let egress = |name: &str| there.iter().any(|it| it.name == name && it.kind == SecretKind::Egress);
-        for name in unknown.iter().filter(|name| !egress(name)) {
+        for (n, name) in unknown.iter().enumerate().filter(|(_, name)| !egress(name)) {
             match secrets.reveal(env, name).await {
                 Ok(value) => values.push(value),
                 // What nobody can open, nobody can say. It is tried again.
                 Err(error) => {
                     versions.remove(*name);
+                    let is_away = error.code() == Code::Unavailable;
                     failed = Some(error);
+                    if is_away {
+                        // Nor are the others opened now, and nobody waits for each of them.
+                        for name in unknown.get(n..).unwrap_or_default() {
+                            versions.remove(*name);
+                        }
+                        self.masks.add(env.id(), values.iter());
+                        self.masks.were_added(env.id(), versions);
+                        return failed.map_or(Ok(()), Err);
+                    }
                 }
             }
         }

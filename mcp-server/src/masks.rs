@@ -25,6 +25,8 @@ const SHORTEST_IN_RESULTS: usize = 8;
 
 /// The values of one environment that are known at once; single lines of some go first, then those given longest ago.
 const MOST: usize = 512;
+/// As many lines of one value are known.
+const LINES: usize = MOST;
 
 /// The values, by the environment that has given them. Also those that hold no more: whoever was given one may say it.
 #[derive(Debug, Default)]
@@ -73,15 +75,16 @@ impl Masks {
             let lines = value.expose().lines().map(str::trim).filter(|line| line.len() >= LINE);
             let lines = lines.filter(|line| *line != value.expose()).map(|line| (line, Piece::Line));
             let whole = std::iter::once((value.expose(), Piece::Whole));
-            for (text, piece) in whole.chain(lines).filter(|(text, _)| text.len() >= SHORTEST) {
+            let parts = whole.chain(lines.take(LINES));
+            for (text, piece) in parts.filter(|(text, _)| text.len() >= SHORTEST) {
                 known.add(text, piece);
             }
+            // As often as it takes, so that many values together cost no more than each of them.
+            if known.all.len() > 2 * MOST {
+                known.trim();
+            }
         }
-        let surplus = known.all.len().saturating_sub(MOST);
-        if surplus > 0 {
-            known.all.sort_unstable_by_key(|part| (part.piece, part.given));
-            known.all.drain(..surplus);
-        }
+        known.trim();
         known.all.sort_by_key(|part| std::cmp::Reverse(part.text.expose().len()));
     }
 
@@ -139,6 +142,15 @@ impl Masks {
 }
 
 impl Known {
+    /// Lets lines go first, and then what was given longest ago.
+    fn trim(&mut self) {
+        let surplus = self.all.len().saturating_sub(MOST);
+        if surplus > 0 {
+            self.all.sort_unstable_by_key(|part| (part.piece, part.given));
+            self.all.drain(..surplus);
+        }
+    }
+
     fn add(&mut self, text: &str, piece: Piece) {
         self.given += 1;
         match self.all.iter_mut().find(|part| part.text.expose() == text) {

@@ -412,7 +412,9 @@ impl Control {
         self.oauth().upkeep(now).await?;
         self.ring.upkeep(now).await?;
         self.metering.upkeep(now).await?;
-        self.data_keys.upkeep().await?;
+        if let Err(error) = self.data_keys.upkeep().await {
+            tracing::warn!(error = error.chain(), "older values are not sealed anew");
+        }
         for effect in [Effect::Read, Effect::Idempotent, Effect::Write, Effect::Destroy] {
             let keep = if effect == Effect::Read { self.config.keep_reads } else { self.config.keep_changes };
             self.store.records().purge(effect.as_str(), now.minus(keep), PURGE).await?;

@@ -143,9 +143,13 @@ impl KekFile {
         }
     }
 
-    /// Makes the key that follows, beside the one there is.
+    /// The key that follows, beside the one there is: the one that lies there from an attempt of which nobody knows how it came
+    /// out, else a new one.
     pub(crate) fn prepare(&self) -> Result<Master, OpenError> {
-        Master::make(&self.next)
+        match Master::read(&self.next)? {
+            Some(next) => Ok(next),
+            None => Master::make(&self.next),
+        }
     }
 
     /// Puts the key that follows in place of the one there is, once nothing is wrapped under that.

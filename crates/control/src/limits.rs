@@ -175,11 +175,12 @@ impl tool::Limiter for Limits {
         }
         async move {
             let mut underway = Underway::default();
-            if let Some(most) = tenant {
-                underway._tenant = Some(self.of_tenant.take(caller.tenant, most).await?);
-            }
+            // Who waits for a place of their environment holds none that others of the tenant could have.
             if let (Some(most), Some(env)) = (environment, caller.env) {
                 underway._environment = Some(self.of_environment.take(env, most).await?);
+            }
+            if let Some(most) = tenant {
+                underway._tenant = Some(self.of_tenant.take(caller.tenant, most).await?);
             }
             Ok(tool::Underway::of(underway))
         }

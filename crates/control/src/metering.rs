@@ -1,6 +1,6 @@
 //! What environments use: counted in memory, written every few seconds, priced by date.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -147,24 +147,20 @@ impl Metering {
         cuts.sort_unstable();
         cuts.dedup();
         // Of each, how much there was, and what it costs in parts of a price.
-        let mut all: Vec<(Option<EnvId>, Meter, u64, Option<u128>)> = Vec::new();
+        let mut all: BTreeMap<(Option<EnvId>, Meter), (u64, Option<u128>)> = BTreeMap::new();
         for span in cuts.windows(2) {
             for sum in meters.sums(tenant, env, span[0], span[1]).await? {
                 let parts = price(&prices, sum.meter, span[0])
                     .map(|micro| u128::from(micro) * u128::from(sum.amount));
-                match all.iter_mut().find(|it| (it.0, it.1) == (sum.env, sum.meter)) {
-                    Some(it) => {
-                        it.2 = it.2.saturating_add(sum.amount);
-                        it.3 = match (it.3, parts) {
-                            (Some(one), Some(other)) => Some(one.saturating_add(other)),
-                            (one, other) => one.or(other),
-                        };
-                    }
-                    None => all.push((sum.env, sum.meter, sum.amount, parts)),
-                }
+                let (amount, costs) = all.entry((sum.env, sum.meter)).or_default();
+                *amount = amount.saturating_add(sum.amount);
+                *costs = match (*costs, parts) {
+                    (Some(one), Some(other)) => Some(one.saturating_add(other)),
+                    (one, other) => one.or(other),
+                };
             }
         }
-        let of_meters = all.into_iter().map(|(env, meter, amount, parts)| Line {
+        let of_meters = all.into_iter().map(|((env, meter), (amount, parts))| Line {
             env,
             of: Used::Meter(meter),
             amount,

@@ -16,6 +16,8 @@ const BATCH: u32 = 100;
 const BATCHES: usize = 20;
 /// Batches that whoever rotates waits for.
 const BATCHES_AT_ONCE: usize = 5;
+/// Tenants whose data keys cannot be had, after which a round ends: nobody has them, it seems.
+const LACKING: usize = 3;
 /// How often a rewrap begins again that a new data key has come between.
 const ATTEMPTS: usize = 10;
 
@@ -89,15 +91,24 @@ impl DataKeys {
             }
             let next = self.file.prepare().map_err(unwritten)?;
             let to = Kek::of(&next);
-            if let Err(error) = self.rewrap(&from, &to, Some(Timestamp::now())).await {
-                // It is in force where the database has done it and could not say so.
-                if self.store.data_keys().in_force().await.is_ok_and(|id| id.as_deref() == Some(from.id())) {
+            if let Err(failed) = self.rewrap_all(&from, &to, Some(Timestamp::now())).await {
+                // What the database has done, or does yet, without saying so needs the key: it stays beside the file, and the
+                // next attempt is made with it.
+                let is_unknown = matches!(failed, Failed::Store(_));
+                let in_force = self.store.data_keys().in_force().await;
+                if !is_unknown && in_force.is_ok_and(|id| id.as_deref() != Some(to.id())) {
                     self.file.forget_next();
                 }
-                return Err(error);
+                return Err(failed.into());
             }
+            let id = to.id().to_owned();
             self.set_kek(to);
-            self.file.follow().map_err(unwritten)?;
+            if let Err(error) = self.file.follow() {
+                // Whoever asked for the key a moment ago has put it there.
+                if !self.file.read().is_ok_and(|there| there.is_some_and(|key| key.fingerprint() == id)) {
+                    return Err(unwritten(error));
+                }
+            }
         }
         self.forget_all_current();
         self.reseal(&mut places, BATCHES_AT_ONCE).await?;
@@ -118,19 +129,14 @@ impl DataKeys {
         })?;
         tracing::warn!(
             path = %self.file.path().display(),
-            "the command of keys.command has wrapped every data key: this file opens older backups alone; keep it elsewhere"
+            "the command of keys.command has wrapped every data key: data keys are not opened by this file any more; older backups are: keep it elsewhere"
         );
         self.set_kek(to);
         Ok(())
     }
 
     async fn rewrap(&self, from: &Kek, to: &Kek, retire: Option<Timestamp>) -> Result<()> {
-        self.rewrap_all(from, to, retire).await.map_err(|failed| match failed {
-            Failed::Key(why) => refused(why),
-            Failed::Store(error) => error.into(),
-            Failed::Other => Error::new(Code::Conflict, "another gateway has just rotated the keys"),
-            Failed::Moved => Error::new(Code::Unavailable, "new data keys come too fast").hint("try again"),
-        })
+        self.rewrap_all(from, to, retire).await.map_err(Error::from)
     }
 
     async fn rewrap_all(&self, from: &Kek, to: &Kek, retire: Option<Timestamp>) -> Result<(), Failed> {
@@ -168,12 +174,16 @@ impl DataKeys {
     }
 
     async fn reseal(&self, places: &mut Places, batches: usize) -> Result<()> {
+        let mut lacking = Vec::new();
         for (table, place) in
             [(SealedIn::Secrets, &mut places.secrets), (SealedIn::SigningKeys, &mut places.signing_keys)]
         {
             for _ in 0..batches {
                 let some = self.store.data_keys().older(table, (&place.0, &place.1), BATCH).await?;
                 for value in &some {
+                    if lacking.contains(&value.tenant) {
+                        continue;
+                    }
                     match self.reseal_one(table, value).await {
                         Ok(()) => {}
                         Err(error) if error.code() == Code::Internal => {
@@ -184,7 +194,18 @@ impl DataKeys {
                                 "a sealed value does not open"
                             );
                         }
-                        Err(error) => return Err(error),
+                        // Its data key cannot be had: that holds up no other tenant's.
+                        Err(error) => {
+                            tracing::warn!(
+                                tenant.id = %value.tenant,
+                                error = error.chain(),
+                                "a tenant's values are not sealed anew"
+                            );
+                            lacking.push(value.tenant);
+                        }
+                    }
+                    if lacking.len() >= LACKING {
+                        break;
                     }
                 }
                 match some.last() {
@@ -193,6 +214,9 @@ impl DataKeys {
                         *place = Default::default();
                         break;
                     }
+                }
+                if lacking.len() >= LACKING {
+                    return Ok(());
                 }
             }
         }
@@ -228,6 +252,17 @@ enum Failed {
     Store(store::Error),
     Other,
     Moved,
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Key(why) => refused(why),
+            Failed::Store(error) => error.into(),
+            Failed::Other => Error::new(Code::Conflict, "another gateway has just rotated the keys"),
+            Failed::Moved => Error::new(Code::Unavailable, "new data keys come too fast").hint("try again"),
+        }
+    }
 }
 
 fn unwritten(error: OpenError) -> Error {

@@ -311,8 +311,18 @@ pub async fn join(State(console): State<Arc<Console>>, request: Request) -> Resu
     is_from(&parts.headers, &base)?;
     takes_keys(&base)?;
     let Joining { invitation, name, password } = read(&parts, body).await?;
-    let key = console.door.joined(&invitation, name.as_deref(), &password, auth::source(&parts)).await?;
-    entered(&console, &parts, &base, key, "members.join").await
+    let source = auth::source(&parts);
+    // To its end, and on record, also where whoever joins goes away.
+    let joining = tokio::spawn(async move {
+        let door = &console.door;
+        let (member, _) = door.invited(&invitation, source).await?;
+        let user = door.oauth().user(member.key, source).await?.ok_or_else(over)?;
+        let caller = user.caller.by(Surface::Http, source);
+        let work = door.joined(&invitation, name.as_deref(), &password, source);
+        let key = door.api().act(&caller, "members.join", Effect::Write, work).await?;
+        entered(&console, &parts, &base, key, "console.sign_in").await
+    });
+    joining.await.unwrap_or_else(|error| Err(Error::internal(error).into()))
 }
 
 /// Says who is signed in.

@@ -21,6 +21,11 @@ impl Pace {
         self.is_over_for(&network(source))
     }
 
+    /// Takes one back that was counted before it was known to be good.
+    pub fn forgive_from(&self, source: Option<IpAddr>) {
+        self.forgive(&network(source));
+    }
+
     /// Counts once more.
     pub fn count(&self, source: Option<IpAddr>) {
         self.count_for(network(source));
@@ -38,6 +43,14 @@ impl<K: Eq + Hash> Pace<K> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let found = seen.get(who);
         found.is_some_and(|(times, since)| *times >= self.most && since.elapsed() < self.window)
+    }
+
+    /// Takes one back that was counted before it was known to be good.
+    pub fn forgive(&self, who: &K) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((times, _)) = seen.get_mut(who) {
+            *times = times.saturating_sub(1);
+        }
     }
 
     /// Counts once more.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use capabilities::auth::{Password, Tried};
-use kernel::{KeyId, Result, Secret};
+use kernel::{Code, Error, KeyId, Result, Secret};
 
 use super::{Door, too_often};
 
@@ -33,13 +33,20 @@ impl Door {
         let password = Password::typed(&typed.password)?;
         let known = self.control.members().known(&account.0, &account.1).await?;
         let (key, stored) = known.unzip();
+        // Counted before it is tried, so that many at once are no more than one after the other.
+        self.wrong_keys.count(source);
+        self.guesses.count_for(account.clone());
         let tried = self.passwords.try_out(self.lane, password, stored).await?;
-        if let (Tried::Right | Tried::Outdated, Some(key)) = (tried, key) {
-            return Ok(Ok(key));
+        let user = match (tried, key) {
+            (Tried::Right | Tried::Outdated, Some(key)) => self.oauth().user(key, source).await?,
+            _ => None,
+        };
+        if let Some(user) = user {
+            self.wrong_keys.forgive_from(source);
+            self.guesses.forgive(&account);
+            return Ok(Ok(user.key.id));
         }
         tracing::warn!(from = ?source, tenant = account.0, "a password that is not good was typed at the sign-in page");
-        self.wrong_keys.count(source);
-        self.guesses.count_for(account);
         Ok(Err("There is no member with this address and this password in that tenant.".to_owned()))
     }
 
@@ -73,8 +80,15 @@ impl Door {
         if self.wrong_keys.is_over(source) {
             return Err(too_often());
         }
-        let found = self.control.members().invited(invitation).await;
-        if found.as_ref().is_err_and(|error| error.code() == kernel::Code::Unauthenticated) {
+        let found = match self.control.members().invited(invitation).await {
+            // Before anything changes: who may not come from here takes nothing up.
+            Ok((member, _)) if self.oauth().user(member.key, source).await?.is_none() => {
+                Err(Error::new(Code::Unauthenticated, "the invitation is not good from this address")
+                    .hint("open it in the network that the member is to work in"))
+            }
+            found => found,
+        };
+        if found.as_ref().is_err_and(|error| error.code() == Code::Unauthenticated) {
             self.wrong_keys.count(source);
         }
         found

@@ -138,7 +138,10 @@ pub(super) fn give_room(
     assume(handle, Role::Platform, limits);
     let db = handle.as_raw_handle();
     // SAFETY: the handle is locked, so no other thread uses it.
-    unsafe { number(db, &room.pragma(limits)) }.map(drop)
+    unsafe {
+        let there = if room == Room::Reserve { number(db, PAGES)? } else { 0 };
+        number(db, &room.pragma(limits, there)).map(drop)
+    }
 }
 
 /// Whether rows have all the pages that are theirs: those of the reserve that are free again are not. The connection

@@ -87,9 +87,17 @@ impl Room {
         if removes { Self::Reserve } else { Self::Quota }
     }
 
-    /// The engine's setting for it.
-    pub fn pragma(self, limits: &Limits) -> String {
-        format!("PRAGMA max_page_count = {}", self.pages(limits))
+    /// The engine's setting for it, of a database that has so many pages: also one that was made smaller than it is has a
+    /// reserve.
+    pub fn pragma(self, limits: &Limits, there: i64) -> String {
+        let most = match self {
+            Self::Quota => limits.pages,
+            Self::Reserve => {
+                let more = self.pages(limits) - limits.pages;
+                limits.pages.max(u32::try_from(there).unwrap_or(0)).saturating_add(more)
+            }
+        };
+        format!("PRAGMA max_page_count = {most}")
     }
 
     /// The largest database with it, in pages.

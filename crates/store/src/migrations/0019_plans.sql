@@ -12,5 +12,7 @@ INSERT INTO plans (name, limits, updated) VALUES
 -- What a tenant has: its plan, and what is its own of it.
 ALTER TABLE tenants ADD COLUMN plan TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE tenants ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+-- What environments were labelled with before bounds nobody.
+UPDATE environments SET plan = 'default';
 CREATE INDEX tenants_by_plan ON tenants (plan);
 CREATE INDEX environments_by_plan ON environments (plan);

@@ -7,6 +7,8 @@ CREATE TABLE metered (
     amount BIGINT NOT NULL,
     PRIMARY KEY (tenant, env, hour, meter)
 );
+CREATE INDEX metered_by_hour ON metered (tenant, hour, env, meter);
+CREATE INDEX usage_by_hour ON usage (tenant, hour, env);
 
 -- What was counted together, so that what is written again is not counted again.
 CREATE TABLE metered_batches (

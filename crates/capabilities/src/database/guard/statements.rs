@@ -85,7 +85,8 @@ impl Statements {
     fn give_room(&mut self, sql: &str) -> Result<(), Failed> {
         let room = Room::of(sql);
         if self.room.is_some_and(|told| told != room) {
-            self.number(&room.pragma(&self.limits))?;
+            let there = if room == Room::Reserve { self.number(PAGES)? } else { 0 };
+            self.number(&room.pragma(&self.limits, there))?;
             self.room = Some(room);
         }
         Ok(())
