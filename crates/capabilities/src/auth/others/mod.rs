@@ -5,6 +5,7 @@
 //! ever sees what the provider gives to us, and no address holds what opens anything.
 
 mod custom;
+mod directory;
 mod flow;
 mod issuers;
 mod jose;
@@ -14,6 +15,7 @@ mod providers;
 mod vouching;
 
 pub use custom::CustomToken;
+pub use directory::{Directory, DirectorySettings, Entry, Return};
 pub use flow::{Arrival, CALLBACK, Cookie, Departure, Handover, Landing, Taken, Wish, is_of_a_way};
 pub(super) use issuers::Issuers;
 pub(super) use links::Vouched;
