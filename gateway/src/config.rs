@@ -2,6 +2,7 @@
 
 mod allowed;
 mod demanded;
+mod directory;
 mod error;
 mod file;
 mod keys;
@@ -22,6 +23,7 @@ use sandbox::workspace::LEAST_QUOTA;
 use sandbox::workspace::templates::Template;
 use url::Url;
 
+pub use directory::Directory;
 pub use error::{Error, Source};
 pub use keys::Keys;
 pub use metrics::Metrics;
@@ -82,6 +84,8 @@ pub struct Config {
     pub auth: Auth,
     /// Clients that act for users.
     pub oauth: OAuth,
+    /// The directory that vouches for members of tenants.
+    pub directory: Directory,
     /// What data keys are wrapped by.
     pub keys: Keys,
     /// Requests that apps cause.
@@ -373,6 +377,7 @@ impl Config {
         self.storage.check()?;
         self.model.check()?;
         self.oauth.check()?;
+        self.directory.check()?;
         let sandbox = &self.sandbox;
         if sandbox.workspace_bytes < LEAST_QUOTA {
             return Err(Error::Least { key: "sandbox.workspace_bytes", least: LEAST_QUOTA, of: "" });

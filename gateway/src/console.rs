@@ -95,6 +95,7 @@ pub fn console(door: &Arc<Door>) -> (Router, Arc<Console>) {
     let console = Arc::new(Console::new(Arc::clone(door)));
     let router = Router::new()
         .route("/console/session", get(session::show).post(session::begin).delete(session::end))
+        .route("/console/ways", get(session::ways))
         .route("/console/invitation", post(session::invitation))
         .route("/console/join", get(page).post(session::join))
         .with_state(Arc::clone(&console))

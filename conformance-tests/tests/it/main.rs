@@ -91,6 +91,7 @@ mod console;
 mod console_pages;
 mod credentials;
 mod credentials_two_gateways;
+mod directory;
 mod encryption_keys;
 mod events;
 mod events_delivery;

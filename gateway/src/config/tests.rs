@@ -211,6 +211,25 @@ fn a_bucket_without_its_service_is_refused_and_no_secret_is_shown() {
 }
 
 #[test]
+fn a_directory_is_whole_and_says_who_may_what() {
+    check("[directory]\nclient_id = 'x'", expect![]);
+    check("[directory]\nissuer = 'https://id.example.com'", expect![]);
+    let half = "[directory]\nissuer = 'https://id.example.com'\nclient_id = 'x'\n";
+    check(half, expect![]);
+    let whole = format!("{half}roles = ['admins=owner', '*=viewer']\n");
+    let config = parse(&format!("{whole}client_secret = 'very secret'\nname = 'Acme'\n")).unwrap();
+    assert_eq!((config.directory.shown().as_str(), config.directory.roles.0.len()), ("Acme", 2));
+    assert!(!format!("{config:?}").contains("very secret"));
+    assert_eq!(parse(&whole).unwrap().directory.shown(), "id.example.com");
+    check(&format!("{whole}tenant = 'acme'\ntenant_claim = 'org'\n"), expect![]);
+    check(&format!("{whole}tenant = 'A b'\n"), expect![]);
+    check(&format!("{whole}role_claim = ''\n"), expect![]);
+    check(&format!("{half}roles = ['admins=root']\n"), expect![]);
+    check("[directory]\nissuer = 'http://id.example.com'", expect![]);
+    check("[directory]\nname = 'Acme'", expect![]);
+}
+
+#[test]
 fn a_model_is_set_by_three_variables_and_a_half_of_it_is_refused() {
     let surroundings = Surroundings::of(&[
         ("STEADING_MODEL_BASE_URL", "http://127.0.0.1:8080/v1"),

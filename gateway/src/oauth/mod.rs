@@ -4,7 +4,9 @@ mod authorize;
 mod clients;
 mod device;
 mod dialled;
+mod directory;
 mod metadata;
+mod once;
 mod pace;
 mod pages;
 mod people;
@@ -37,6 +39,7 @@ use clients::Documents;
 use pace::Pace;
 
 pub use dialled::{Bearer, challenged, dialled};
+pub use directory::Entrance;
 pub use people::Typed;
 pub use session::{cookie, takes_keys};
 
@@ -50,6 +53,8 @@ pub struct Door {
     control: Arc<Control>,
     documents: Option<Documents>,
     registers: bool,
+    /// What lets people in for whom a directory vouches.
+    directory: Option<Entrance>,
     wrong_keys: Pace,
     /// Of each tenant and address.
     guesses: Pace<(String, String)>,
@@ -72,12 +77,19 @@ impl Door {
     }
 
     /// The door for these settings.
-    pub fn new(api: Api, control: Arc<Control>, settings: &crate::config::OAuth, outbound: Outbound) -> Self {
+    pub fn new(
+        api: Api,
+        control: Arc<Control>,
+        settings: &crate::config::OAuth,
+        outbound: Outbound,
+        directory: Option<Entrance>,
+    ) -> Self {
         Self {
             api,
             control,
             documents: settings.documents.then(|| Documents::new(outbound)),
             registers: settings.registration,
+            directory,
             wrong_keys: Pace::new(10, MINUTE),
             guesses: Pace::new(20, MINUTE * 15),
             passwords: Passwords::new(1, Duration::from_secs(10)),
@@ -102,6 +114,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/.well-known/oauth-authorization-server", get(metadata::server))
         .route("/oauth/authorize", get(authorize::show).post(authorize::answer))
         .route("/oauth/sign-in", post(session::sign_in))
+        .route("/oauth/directory", get(directory::depart))
+        .route("/oauth/directory/callback", get(directory::arrive))
         .route("/oauth/device", get(device::show).post(device::begin))
         .route("/oauth/device/answer", post(device::answer))
         .route("/oauth/token", post(token::token))
