@@ -90,7 +90,7 @@ export function sign_in_page(logo, themed, why, then) {
   others().then(({ directory: found }) => {
     if (!found) return;
     const next = encodeURIComponent(location.pathname + location.search);
-    directory.replaceChildren(el("a", { class: "button primary wide", href: `/oauth/directory?next=${next}` }, "Sign in with ", said(found.name, 60)));
+    directory.replaceChildren(el("a", { class: "button primary wide", href: `/oauth/directory?next=${next}` }, el("span", {}, "Sign in with ", said(found.name, 60))));
   }).catch(() => {});
   const ways = [["key", "With a key", by_key], ["member", "As a member", by_password]];
   const show = (chosen) => {

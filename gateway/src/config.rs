@@ -4,6 +4,7 @@ mod allowed;
 mod demanded;
 mod directory;
 mod error;
+mod exchange;
 mod file;
 mod keys;
 mod metrics;
@@ -25,6 +26,7 @@ use url::Url;
 
 pub use directory::Directory;
 pub use error::{Error, Source};
+pub use exchange::Exchange;
 pub use keys::Keys;
 pub use metrics::Metrics;
 pub use model::Model;
@@ -86,6 +88,8 @@ pub struct Config {
     pub oauth: OAuth,
     /// The directory that vouches for members of tenants.
     pub directory: Directory,
+    /// The issuer whose signed tokens are exchanged for tokens of the platform.
+    pub exchange: Exchange,
     /// What data keys are wrapped by.
     pub keys: Keys,
     /// Requests that apps cause.
@@ -378,6 +382,7 @@ impl Config {
         self.model.check()?;
         self.oauth.check()?;
         self.directory.check()?;
+        self.exchange.check()?;
         let sandbox = &self.sandbox;
         if sandbox.workspace_bytes < LEAST_QUOTA {
             return Err(Error::Least { key: "sandbox.workspace_bytes", least: LEAST_QUOTA, of: "" });

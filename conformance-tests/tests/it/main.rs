@@ -95,6 +95,7 @@ mod directory;
 mod encryption_keys;
 mod events;
 mod events_delivery;
+mod exchange;
 mod functions;
 mod functions_attacks;
 mod functions_long;

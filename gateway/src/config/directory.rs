@@ -115,6 +115,16 @@ impl Directory {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Issuer(pub Option<String>);
 
+/// Whether a host is this machine, or stands beside it: plain HTTP is for these alone.
+pub(super) fn is_near(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback() || address.is_private(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unique_local(),
+        None => false,
+    }
+}
+
 impl Value for Issuer {
     const KIND: Kind = Kind::Text;
 
@@ -122,13 +132,6 @@ impl Value for Issuer {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        // Plain HTTP is for this machine and what stands beside it.
-        let is_near = |url: &Url| match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback() || address.is_private(),
-            Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unique_local(),
-            None => false,
-        };
         let is_good = Url::parse(text).is_ok_and(|url| {
             (url.scheme() == "https" || url.scheme() == "http" && is_near(&url))
                 && url.username().is_empty()

@@ -251,6 +251,14 @@ const SETTINGS: &[Setting] = settings! {
     /// Networks around the platform in which the directory may be: ["10.1.0.0/16"]. There plain HTTP is allowed too.
     "directory.private" => directory.private;
 
+    /// Whose signed tokens (JWT) are exchanged for tokens of the platform at /oauth/token (RFC 8693), by what they say in
+    /// "iss"; docs/members.md says how. Whoever signs them decides who is who. Empty: nobody's.
+    "exchange.issuer" => exchange.issuer;
+    /// Where the keys are that verify them: "https://id.example.com/jwks.json".
+    "exchange.jwks_url" => exchange.jwks_url;
+    /// Networks around the platform in which that may be: ["10.1.0.0/16"].
+    "exchange.private" => exchange.private;
+
     /// A program with its arguments, such as ["/usr/local/bin/kms"], that wraps data keys in place of the key in
     /// "keys/master". It gets "wrap" or "unwrap" as one more argument and the key on its standard input, as docs/secrets.md
     /// says, and it is never left out where it has been used.

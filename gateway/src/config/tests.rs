@@ -227,6 +227,9 @@ fn a_directory_is_whole_and_says_who_may_what() {
     check(&format!("{half}roles = ['admins=root']\n"), expect![]);
     check("[directory]\nissuer = 'http://id.example.com'", expect![]);
     check("[directory]\nname = 'Acme'", expect![]);
+    check("[exchange]\nissuer = 'https://id.example.com'", expect![]);
+    check("[exchange]\njwks_url = 'https://id.example.com/jwks.json'", expect![]);
+    check("[exchange]\njwks_url = 'http://id.example.com/jwks.json'", expect![]);
 }
 
 #[test]

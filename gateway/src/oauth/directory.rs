@@ -10,7 +10,7 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capabilities::auth::{Directory, DirectorySettings, Entry, Return};
-use control::oauth::OAuth;
+use control::oauth::{OAuth, User};
 use control::{Arrival, Tenant, TenantFilter, Vouched};
 use http::header::SET_COOKIE;
 use http::request::Parts;
@@ -85,19 +85,24 @@ impl Entrance {
 
     /// The tenant that somebody enters.
     async fn tenant(&self, door: &Door, entry: &Entry) -> Result<Option<Tenant>> {
-        let tenants = door.control.store().tenants();
         let named = match &self.tenant {
-            Whither::Tenant(slug) => return Ok(tenants.find(slug).await?),
+            Whither::Tenant(slug) => return Ok(door.control.store().tenants().find(slug).await?),
             Whither::Claim(claim) => entry.texts(claim),
         };
         // Of two nobody knows which is meant.
         let [named] = named[..] else { return Ok(None) };
-        let filter = TenantFilter { external_id: Some(named.to_owned()), ..TenantFilter::default() };
-        if let Some(found) = tenants.list(&filter, None, 1).await?.pop() {
-            return Ok(Some(found));
-        }
-        Ok(tenants.find(named).await?.filter(|tenant| tenant.slug.as_str() == named))
+        tenant_named(door, named).await
     }
+}
+
+/// The tenant with this external id, else the one with this slug.
+pub(super) async fn tenant_named(door: &Door, named: &str) -> Result<Option<Tenant>> {
+    let tenants = door.control.store().tenants();
+    let filter = TenantFilter { external_id: Some(named.to_owned()), ..TenantFilter::default() };
+    if let Some(found) = tenants.list(&filter, None, 1).await?.pop() {
+        return Ok(Some(found));
+    }
+    Ok(tenants.find(named).await?.filter(|tenant| tenant.slug.as_str() == named))
 }
 
 /// Somebody who is away, as the cookie says.
@@ -251,14 +256,26 @@ impl Door {
             email: entry.email.clone(),
             role,
         };
-        let key = self.control.members().arrive(&tenant, &arrival).await?;
-        let Some(user) = self.oauth().user(key, source).await? else {
+        let user = self.arrived(&tenant, &arrival, source).await?;
+        let user = user.ok_or_else(|| {
             let message = "you are a member, and may not come from this network".to_owned();
-            return Err(refused("another network", message, "ask an owner of the tenant"));
-        };
-        let caller = user.caller.by(Surface::Http, source);
+            refused("another network", message, "ask an owner of the tenant")
+        })?;
+        Ok(user.key.id)
+    }
+
+    /// Makes somebody a member, or what they are since; none where their key is good in other networks alone.
+    pub(super) async fn arrived(
+        &self,
+        tenant: &Tenant,
+        arrival: &Arrival,
+        source: Option<IpAddr>,
+    ) -> Result<Option<User>> {
+        let key = self.control.members().arrive(tenant, arrival).await?;
+        let Some(user) = self.oauth().user(key, source).await? else { return Ok(None) };
+        let caller = user.caller.clone().by(Surface::Http, source);
         self.api.act(&caller, "members.arrive", Effect::Write, async { Ok(()) }).await?;
-        Ok(key)
+        Ok(Some(user))
     }
 }
 

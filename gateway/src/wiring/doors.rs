@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::console;
 use crate::health::{self, Health};
 use crate::metrics::{self, Meters, Shown};
-use crate::oauth::{self, Door, Entrance};
+use crate::oauth::{self, Door};
 
 use super::Listening;
 
@@ -62,7 +62,7 @@ pub(super) fn platform_router(
         api: api.clone(),
         token: config.metrics.token.0.clone(),
     };
-    let door = Arc::new(Door::new(api, control, &config.oauth, outbound, Entrance::new(&config.directory)?));
+    let door = Arc::new(Door::new(api, control, config, outbound)?);
     let (pages, visits) = console::console(&door);
     Ok(mcp_server::router(Arc::clone(&doors), options)
         .merge(oauth::router(door))

@@ -12,6 +12,7 @@ mod jose;
 pub(super) mod links;
 mod pending;
 mod providers;
+mod trusted;
 mod vouching;
 
 pub use custom::CustomToken;
@@ -21,6 +22,7 @@ pub(super) use issuers::Issuers;
 pub(super) use links::Vouched;
 pub(crate) use providers::check;
 pub use providers::{Custom, Provider};
+pub use trusted::TrustedIssuer;
 
 use crate::outbound;
 use jose::Bad;

@@ -20,13 +20,13 @@ use crate::auth::address::Address;
 use crate::outbound::{Answer, Outbound};
 
 /// How far clocks may differ, in seconds.
-const SKEW: i64 = 60;
+pub(super) const SKEW: i64 = 60;
 
 /// How long a client secret that is signed for one exchange holds, in seconds.
 const SIGNED_SECRET: i64 = 5 * 60;
 
 /// The longest subject (OpenID Connect Core 1.0 §2).
-const SUBJECT: usize = 255;
+pub(super) const SUBJECT: usize = 255;
 
 /// What a provider says of who has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -458,7 +458,7 @@ fn reason(answer: &Answer) -> String {
     word.map(|word| format!(": {word}")).unwrap_or_default()
 }
 
-fn text<'a>(said: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(said: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     said.get(name).and_then(Value::as_str)
 }
 
