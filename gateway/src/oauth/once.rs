@@ -19,10 +19,10 @@ impl Once {
         if used.len() >= MOST {
             let now = Timestamp::now().as_secs();
             used.retain(|_, until| *until > now);
-        }
-        let first = used.iter().min_by_key(|(_, until)| **until).map(|(what, _)| what.clone());
-        if let Some(first) = first.filter(|_| used.len() >= MOST) {
-            used.remove(&first);
+            let first = used.iter().min_by_key(|(_, until)| **until).map(|(what, _)| what.clone());
+            if let Some(first) = first.filter(|_| used.len() >= MOST) {
+                used.remove(&first);
+            }
         }
         used.insert(what.to_owned(), until).is_none()
     }
