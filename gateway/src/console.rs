@@ -121,7 +121,7 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn served(asset: &Asset, asked: &HeaderMap) -> Response {
-    let is_known = asked.get_all(IF_NONE_MATCH).iter().any(|known| known == &*BUILD);
+    let is_known = asked.get_all(IF_NONE_MATCH).iter().any(|known| known == *BUILD);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),

@@ -17,7 +17,7 @@ impl Control {
     #[must_use]
     pub fn visit(&self, key: KeyId, until: Timestamp) -> Secret {
         let (key, until) = (key.to_string(), until.as_secs().to_string());
-        let tag = mac(&*self.oauth_key, &[PURPOSE, key.as_bytes(), until.as_bytes()]);
+        let tag = mac(&self.oauth_key, &[PURPOSE, key.as_bytes(), until.as_bytes()]);
         Secret::new(format!("{PREFIX}{key}.{until}.{}", URL_SAFE_NO_PAD.encode(tag)))
     }
 
@@ -26,7 +26,7 @@ impl Control {
         let (key, rest) = text.strip_prefix(PREFIX)?.split_once('.')?;
         let (until, tag) = rest.split_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok().filter(|tag| tag.len() == 32)?;
-        let is_ours = mac_begins_with(&*self.oauth_key, &[PURPOSE, key.as_bytes(), until.as_bytes()], &tag);
+        let is_ours = mac_begins_with(&self.oauth_key, &[PURPOSE, key.as_bytes(), until.as_bytes()], &tag);
         let lives = until.parse::<i64>().is_ok_and(|until| until > Timestamp::now().as_secs());
         key.parse().ok().filter(|_| is_ours && lives)
     }

@@ -307,7 +307,7 @@ struct Invitation {
 /// Says whom an invitation is for, and to which tenant.
 pub async fn invitation(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    is_from(&parts.headers, &*base(&parts)?)?;
+    is_from(&parts.headers, &base(&parts)?)?;
     let Invitation { invitation } = read(&parts, body).await?;
     let (member, tenant) = console.door.invited(&invitation, auth::source(&parts)).await?;
     let told = json!({
