@@ -103,8 +103,15 @@ async fn given(
     let role: Option<Role> = said("role").and_then(|role| role.parse().ok());
     let role = role.ok_or_else(|| wrong("role is not owner, developer or viewer"))?;
     let mut scopes = role.scopes().intersection(Scopes::of_environment());
-    let claimed = said("scope").map(|scope| Words::read(scope).map_err(|e| wrong(&format!("scope: {e}"))));
-    for words in [claimed.transpose()?, scope.map(Words::read).transpose()?].into_iter().flatten() {
+    // One that is there and says nothing is not one that allows everything.
+    let claimed = match entry.claims.get("scope") {
+        None => None,
+        Some(Value::String(scope)) if !scope.trim().is_empty() => {
+            Some(Words::read(scope).map_err(|e| wrong(&format!("scope: {e}")))?)
+        }
+        Some(_) => return Err(wrong("scope is not a text with scopes in it")),
+    };
+    for words in [claimed, scope.map(Words::read).transpose()?].into_iter().flatten() {
         scopes = scopes.intersection(words.scopes());
     }
     if scopes == Scopes::NONE {
