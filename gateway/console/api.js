@@ -103,6 +103,16 @@ export async function sign_in(shown) {
   begun(await send("POST", "/console/session", shown));
 }
 
+/** How people sign in beside by a key and a password. */
+export const ways = () => get("/console/ways");
+
+/** Signs in who comes from the directory; says which page they were on their way to. */
+export async function arrive(ticket) {
+  const { next, ...told } = await send("POST", "/console/session", { ticket });
+  begun(told);
+  return next;
+}
+
 /** Whom an invitation is for. */
 export const invited = (invitation) => send("POST", "/console/invitation", { invitation });
 

@@ -1,6 +1,6 @@
 // The console's frame: who is signed in, which page is shown, and the way between pages.
 
-import { choose, forget, here, is_operator, resume, sign_out, tenant } from "./api.js";
+import { arrive, choose, forget, here, is_operator, resume, sign_out, tenant } from "./api.js";
 import { el, icon, link, said } from "./dom.js";
 import { join_page, taken } from "./join.js";
 import { button, empty, trouble } from "./parts.js";
@@ -109,6 +109,20 @@ async function begin(why) {
     app.replaceChildren(join_page(logo, themed, taken(), () => { history.replaceState(null, "", "/console"); frame(); show("moved"); }));
     document.title = "Join · Steading";
     return;
+  }
+  if (location.pathname === "/console/arrived") {
+    const ticket = taken();
+    history.replaceState(null, "", "/console");
+    try {
+      if (ticket) {
+        history.replaceState(null, "", await arrive(ticket));
+        frame();
+        show("first");
+        return;
+      }
+    } catch (problem) {
+      why = `You are not signed in: ${problem.message}.`;
+    }
   }
   try {
     if (!(await resume())) {

@@ -1,8 +1,8 @@
 // Takes a key, or a member's address and password, once. They go to the platform and stay nowhere: what the browser keeps of
 // them cannot be read by any script.
 
-import { sign_in } from "./api.js";
-import { el } from "./dom.js";
+import { sign_in, ways as others } from "./api.js";
+import { el, said } from "./dom.js";
 import { trouble } from "./parts.js";
 
 const TENANT = "steading-console-sign-in";
@@ -85,6 +85,13 @@ function by_password(problems, then) {
 export function sign_in_page(logo, themed, why, then) {
   const problems = el("div", { "aria-live": "polite" }, why ? el("p", { class: "note" }, why) : null);
   const place = el("div", { class: "ways" });
+  const directory = el("div", { class: "directory" });
+  // Without an answer the other ways are there.
+  others().then(({ directory: found }) => {
+    if (!found) return;
+    const next = encodeURIComponent(location.pathname + location.search);
+    directory.replaceChildren(el("a", { class: "button primary wide", href: `/oauth/directory?next=${next}` }, el("span", {}, "Sign in with ", said(found.name, 60))));
+  }).catch(() => {});
   const ways = [["key", "With a key", by_key], ["member", "As a member", by_password]];
   const show = (chosen) => {
     const [, , make] = ways.find(([name]) => name === chosen);
@@ -94,7 +101,7 @@ export function sign_in_page(logo, themed, why, then) {
     ([...place.querySelectorAll("input")].find((input) => !input.value) ?? place.querySelector("input")).focus();
   };
   const choice = el("div", { class: "choice", role: "group", "aria-label": "How" }, ways.map(([name, label]) => el("button", { type: "button", "data-way": name, on: { click: () => { problems.replaceChildren(); show(name); } } }, label)));
-  const page = alone(logo, themed, "Sign in to the console", choice, place,
+  const page = alone(logo, themed, "Sign in to the console", directory, choice, place,
     el("p", { class: "faint small" }, "What you type is not kept in this browser. A visit ends after an hour without use, after eight hours, and with what it stands on."));
   return { page, focus: () => show(last_tenant() ? "member" : "key") };
 }

@@ -2,7 +2,9 @@
 
 mod allowed;
 mod demanded;
+mod directory;
 mod error;
+mod exchange;
 mod file;
 mod keys;
 mod metrics;
@@ -22,7 +24,9 @@ use sandbox::workspace::LEAST_QUOTA;
 use sandbox::workspace::templates::Template;
 use url::Url;
 
+pub use directory::Directory;
 pub use error::{Error, Source};
+pub use exchange::Exchange;
 pub use keys::Keys;
 pub use metrics::Metrics;
 pub use model::Model;
@@ -82,6 +86,10 @@ pub struct Config {
     pub auth: Auth,
     /// Clients that act for users.
     pub oauth: OAuth,
+    /// The directory that vouches for members of tenants.
+    pub directory: Directory,
+    /// The issuer whose signed tokens are exchanged for tokens of the platform.
+    pub exchange: Exchange,
     /// What data keys are wrapped by.
     pub keys: Keys,
     /// Requests that apps cause.
@@ -373,6 +381,8 @@ impl Config {
         self.storage.check()?;
         self.model.check()?;
         self.oauth.check()?;
+        self.directory.check()?;
+        self.exchange.check()?;
         let sandbox = &self.sandbox;
         if sandbox.workspace_bytes < LEAST_QUOTA {
             return Err(Error::Least { key: "sandbox.workspace_bytes", least: LEAST_QUOTA, of: "" });

@@ -95,6 +95,7 @@ pub fn console(door: &Arc<Door>) -> (Router, Arc<Console>) {
     let console = Arc::new(Console::new(Arc::clone(door)));
     let router = Router::new()
         .route("/console/session", get(session::show).post(session::begin).delete(session::end))
+        .route("/console/ways", get(session::ways))
         .route("/console/invitation", post(session::invitation))
         .route("/console/join", get(page).post(session::join))
         .with_state(Arc::clone(&console))
@@ -120,7 +121,7 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn served(asset: &Asset, asked: &HeaderMap) -> Response {
-    let is_known = asked.get_all(IF_NONE_MATCH).iter().any(|known| known == &*BUILD);
+    let is_known = asked.get_all(IF_NONE_MATCH).iter().any(|known| known == *BUILD);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),

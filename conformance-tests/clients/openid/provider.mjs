@@ -23,7 +23,7 @@ function make(redirects) {
     clients: [{ client_id: clientId, client_secret: clientSecret, redirect_uris: redirects }],
     jwks: { keys: [key("rsa", { modulusLength: 2048 }, { alg: "RS256" })] },
     cookies: { keys: ["one", "two"] },
-    claims: { openid: ["sub"], email: ["email", "email_verified"] },
+    claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["name", "groups", "org"] },
     features: { devInteractions: { enabled: false } },
     findAccount: (_, id) => accounts[id] && { accountId: id, claims: () => ({ sub: id, ...accounts[id] }) },
     interactions: { url: (_, { uid }) => `/interaction/${uid}` },
@@ -31,7 +31,7 @@ function make(redirects) {
     async loadExistingGrant(ctx) {
       const { session, client } = ctx.oidc;
       const grant = new ctx.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
-      grant.addOIDCScope("openid email");
+      grant.addOIDCScope("openid email profile");
       await grant.save();
       return grant;
     },

@@ -188,6 +188,14 @@ impl Control {
         Ok(ready.map(|env| env.slug.to_string()).collect())
     }
 
+    /// The ready environment of a tenant with this slug or id.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn place_of(&self, tenant: &store::Tenant, env: &str) -> Result<Option<Place>> {
+        Ok(self.names.find(env).await?.filter(|place| place.tenant == tenant.id))
+    }
+
     async fn tenant(&self, name: &str) -> Result<Option<TenantId>> {
         let name = name.to_owned();
         if let Some(tenant) = self.tenant_names.get(&name) {

@@ -66,7 +66,7 @@ pub use sealing::Sealing;
 pub use secrets::{EgressSecret, SecretInfo, SecretKind, Secrets};
 pub use store::{
     AuditEntry, Call, EnvState, Environment, EnvironmentFilter, KeptSigningKey, Key, Location, Member, Run,
-    Tenant, TenantFilter, TenantState, Usage,
+    Tenant, TenantFilter, TenantState, Usage, Vouched,
 };
 pub use tenants::{NewTenant, TenantChange, Tenants};
 pub use tokens::{Minted, NewToken, Standing, Tokens};

@@ -377,6 +377,14 @@ fn routes() -> Vec<(&'static str, Value)> {
             json!({ "post": open(operation("signIn", "The user's key, by the page's form", "303")) }),
         ),
         (
+            "/oauth/directory",
+            json!({ "get": open(operation("directory", "Send a browser to the directory that vouches for people", "303")) }),
+        ),
+        (
+            "/oauth/directory/callback",
+            json!({ "get": open(operation("directoryCallback", "Take a browser that comes back from it", "303")) }),
+        ),
+        (
             "/oauth/token",
             json!({ "post": open(operation("token", "Tokens for a code, a refresh token or a device code", "200")) }),
         ),
@@ -403,6 +411,10 @@ fn routes() -> Vec<(&'static str, Value)> {
                 "post": open(operation("consoleSignIn", "The visitor's key, by the console's page", "201")),
                 "delete": open(operation("consoleSignOut", "End the visit", "200")),
             }),
+        ),
+        (
+            "/console/ways",
+            json!({ "get": open(operation("consoleWays", "How people sign in beside by a key and a password", "200")) }),
         ),
         (
             "/console/invitation",

@@ -98,6 +98,22 @@ pub enum Error {
         /// How much it may be.
         most: u64,
     },
+    /// Two settings of which one would hold.
+    #[error("{one} and {other} are both set")]
+    Both {
+        /// One.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// A setting that cannot be beside the others.
+    #[error("{key} {reason}")]
+    Wrong {
+        /// Which.
+        key: &'static str,
+        /// What it must be.
+        reason: &'static str,
+    },
     /// A bucket whose service is not said.
     #[error("storage.s3_bucket is set, and {0} is not")]
     Bucket(&'static str),
@@ -122,12 +138,14 @@ impl Error {
                     .to_owned(),
             ),
             Error::Alone { needs, .. } => Some(format!("set {needs} too, or neither")),
+            Error::Both { one, other } => Some(format!("set {one} or {other}")),
             Error::Bucket(missing) => Some(format!(
                 "set {missing}, or take storage.s3_bucket out to keep files in the data directory"
             )),
             Error::Unreadable { .. }
             | Error::Syntax { .. }
             | Error::Value { .. }
+            | Error::Wrong { .. }
             | Error::Least { .. }
             | Error::Most { .. } => None,
         }

@@ -226,6 +226,39 @@ const SETTINGS: &[Setting] = settings! {
     /// Seconds that a user's consent to a client lasts.
     "oauth.consent_s" => oauth.consent_s;
 
+    /// The directory that vouches for members of tenants, by OpenID Connect: its issuer, "https://id.example.com/realms/main".
+    /// docs/members.md says how. Empty: none.
+    "directory.issuer" => directory.issuer;
+    /// What the platform is called there. The directory sends people back to <public_url>/oauth/directory/callback.
+    "directory.client_id" => directory.client_id;
+    /// What proves that it is the platform, which belongs into the variable STEADING_DIRECTORY_CLIENT_SECRET. Empty: the
+    /// client is a public one.
+    "directory.client_secret" => directory.client_secret;
+    /// What people call the directory; the button says "Sign in with <name>". Its variable is STEADING_DIRECTORY. Empty: the
+    /// issuer's host.
+    "directory.name" => directory.name;
+    /// Scopes that are asked for besides openid, email and profile: ["groups"].
+    "directory.scopes" => directory.scopes;
+    /// The slug of the tenant that people enter.
+    "directory.tenant" => directory.tenant;
+    /// The claim that names the tenant instead, by its external id or its slug.
+    "directory.tenant_claim" => directory.tenant_claim;
+    /// The claim that says what people are: a text, or a list of texts. Dots lead into objects: "realm_access.roles".
+    "directory.role_claim" => directory.role_claim;
+    /// What that makes them: ["platform-admins=owner", "developers=developer", "*=viewer"]. The highest that matches counts,
+    /// "*" matches everybody, and nobody is let in without a match.
+    "directory.roles" => directory.roles;
+    /// Networks around the platform in which the directory may be: ["10.1.0.0/16"]. There plain HTTP is allowed too.
+    "directory.private" => directory.private;
+
+    /// Whose signed tokens (JWT) are exchanged for tokens of the platform at /oauth/token (RFC 8693), by what they say in
+    /// "iss"; docs/members.md says how. Whoever signs them decides who is who. Empty: nobody's.
+    "exchange.issuer" => exchange.issuer;
+    /// Where the keys are that verify them: "https://id.example.com/jwks.json".
+    "exchange.jwks_url" => exchange.jwks_url;
+    /// Networks around the platform in which that may be: ["10.1.0.0/16"].
+    "exchange.private" => exchange.private;
+
     /// A program with its arguments, such as ["/usr/local/bin/kms"], that wraps data keys in place of the key in
     /// "keys/master". It gets "wrap" or "unwrap" as one more argument and the key on its standard input, as docs/secrets.md
     /// says, and it is never left out where it has been used.

@@ -211,6 +211,77 @@ fn a_bucket_without_its_service_is_refused_and_no_secret_is_shown() {
 }
 
 #[test]
+fn a_directory_is_whole_and_says_who_may_what() {
+    check(
+        "[directory]\nclient_id = 'x'",
+        expect![
+            "directory.client_id is set and directory.issuer is not (set directory.issuer too, or neither)"
+        ],
+    );
+    check(
+        "[directory]\nissuer = 'https://id.example.com'",
+        expect![
+            "directory.issuer is set and directory.client_id is not (set directory.client_id too, or neither)"
+        ],
+    );
+    let half = "[directory]\nissuer = 'https://id.example.com'\nclient_id = 'x'\n";
+    check(
+        half,
+        expect!["directory.issuer is set and directory.roles is not (set directory.roles too, or neither)"],
+    );
+    let whole = format!("{half}roles = ['admins=owner', '*=viewer']\n");
+    let config = parse(&format!("{whole}client_secret = 'very secret'\nname = 'Acme'\n")).unwrap();
+    assert_eq!((config.directory.shown().as_str(), config.directory.roles.0.len()), ("Acme", 2));
+    assert!(!format!("{config:?}").contains("very secret"));
+    assert_eq!(parse(&whole).unwrap().directory.shown(), "id.example.com");
+    check(
+        &format!("{whole}tenant = 'acme'\ntenant_claim = 'org'\n"),
+        expect![
+            "directory.tenant and directory.tenant_claim are both set (set directory.tenant or directory.tenant_claim)"
+        ],
+    );
+    check(&format!("{whole}tenant = 'A b'\n"), expect!["directory.tenant must be the slug of a tenant"]);
+    check(
+        &format!("{whole}role_claim = ''\n"),
+        expect!["directory.role_claim must name a claim, since directory.roles has names"],
+    );
+    check(
+        &format!("{half}roles = ['admins=root']\n"),
+        expect![[
+            r#"steading.toml, line 4: directory.roles must be a list such as "admins=owner" with owner, developer or viewer, and "admins=root" is none"#
+        ]],
+    );
+    check(
+        "[directory]\nissuer = 'http://id.example.com'",
+        expect![[
+            r#"steading.toml, line 2: directory.issuer must be an address such as "https://id.example.com/realms/main""#
+        ]],
+    );
+    check(
+        "[directory]\nname = 'Acme'",
+        expect![
+            "directory.name (STEADING_DIRECTORY) is set and directory.issuer is not (set directory.issuer too, or neither)"
+        ],
+    );
+    check(
+        "[exchange]\nissuer = 'https://id.example.com'",
+        expect![
+            "exchange.issuer is set and exchange.jwks_url is not (set exchange.jwks_url too, or neither)"
+        ],
+    );
+    check(
+        "[exchange]\njwks_url = 'https://id.example.com/jwks.json'",
+        expect!["exchange.jwks_url is set and exchange.issuer is not (set exchange.issuer too, or neither)"],
+    );
+    check(
+        "[exchange]\njwks_url = 'http://id.example.com/jwks.json'",
+        expect![[
+            r#"steading.toml, line 2: exchange.jwks_url must be an address such as "https://id.example.com/jwks.json""#
+        ]],
+    );
+}
+
+#[test]
 fn a_model_is_set_by_three_variables_and_a_half_of_it_is_refused() {
     let surroundings = Surroundings::of(&[
         ("STEADING_MODEL_BASE_URL", "http://127.0.0.1:8080/v1"),

@@ -81,6 +81,8 @@ impl Default for Config {
             },
             auth: Auth { code_s: 600, access_s: 900, session_s: 30 * 24 * 60 * 60 },
             oauth: OAuth::default(),
+            directory: Directory::default(),
+            exchange: Exchange::default(),
             keys: Keys::default(),
             outbound: OutboundReach { private: Networks::default() },
             storage: Storage {

@@ -37,7 +37,7 @@ const RENEWED: Duration = Duration::from_secs(5 * 60);
 /// As many visits that have ended are remembered, each for an hour at most.
 const ENDED: usize = 16_384;
 /// The largest form.
-const FORM: usize = 4 << 10;
+const FORM: usize = 8 << 10;
 
 /// What the console's routes share.
 pub struct Console {
@@ -226,9 +226,17 @@ struct Shown {
     tenant: Option<String>,
     email: Option<String>,
     password: Option<Secret>,
+    ticket: Option<Secret>,
 }
 
-/// Takes a key, once; or a member's address and password.
+/// Says how somebody may sign in, beside by a key and by a password.
+pub async fn ways(State(console): State<Arc<Console>>) -> Response {
+    let directory = console.door.directory_name().map(|name| json!({ "name": name }));
+    let told = answer(StatusCode::OK, &json!({ "directory": directory }));
+    ([(CACHE_CONTROL, "no-store")], told).into_response()
+}
+
+/// Takes a key, once; or a member's address and password; or the ticket of somebody for whom a directory vouches.
 pub async fn begin(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let base = base(&parts)?;
@@ -238,31 +246,42 @@ pub async fn begin(State(console): State<Arc<Console>>, request: Request) -> Res
     let refused =
         |why: String, hint: &str| Error::new(Code::Unauthenticated, why.trim_end_matches('.')).hint(hint);
     let key = match read(&parts, body).await? {
-        Shown { key: Some(key), tenant: None, email: None, password: None } => {
+        Shown { key: None, tenant: None, email: None, password: None, ticket: Some(ticket) } => {
+            let (key, next) = door.ticketed(&parts, &base, ticket.expose())?;
+            let response = entered(&console, &parts, &base, key, ("console.sign_in", Some(&next))).await?;
+            return Ok(Door::without_ticket(response, &base));
+        }
+        Shown { key: Some(key), tenant: None, email: None, password: None, ticket: None } => {
             let hint = "paste a key that is good, without spaces around it";
             door.shown(&key, source).await?.map_err(|why| refused(why, hint))?.credential
         }
-        Shown { key: None, tenant: Some(tenant), email: Some(email), password: Some(password) } => {
+        Shown {
+            key: None,
+            tenant: Some(tenant),
+            email: Some(email),
+            password: Some(password),
+            ticket: None,
+        } => {
             let hint = "look at all three; an owner of the tenant can send another invitation, which sets another password";
             let typed = Typed { tenant: &tenant, email: &email, password };
             door.signed_in(typed, source).await?.map_err(|why| refused(why, hint))?
         }
         _ => {
             return Err(Error::invalid("", "a key is to be shown, or who a member is")
-                .hint("send {key}, or {tenant, email, password}")
+                .hint("send {key}, {tenant, email, password} or {ticket}")
                 .into());
         }
     };
-    entered(&console, &parts, &base, key, "console.sign_in").await
+    entered(&console, &parts, &base, key, ("console.sign_in", None)).await
 }
 
-/// Begins a visit that stands on a key.
+/// Begins a visit that stands on a key, and says which page it is for, where one is.
 async fn entered(
     console: &Console,
     parts: &Parts,
     base: &str,
     key: KeyId,
-    action: &'static str,
+    (action, next): (&'static str, Option<&str>),
 ) -> Result<Response, Problem> {
     let began = Timestamp::now().as_secs();
     let nonce = console.door.oauth().nonce()?;
@@ -272,6 +291,9 @@ async fn entered(
     acted(console, &caller, action).await?;
     let mut told = console.told(base, &visit, &user).await?;
     told["proof"] = console.proof(base, &visit.nonce).into();
+    if let Some(next) = next {
+        told["next"] = next.into();
+    }
     let cookie = console.kept(base, &visit).ok_or_else(|| Error::internal("a visit is no cookie"))?;
     Ok(private(StatusCode::CREATED, &told, cookie))
 }
@@ -285,7 +307,7 @@ struct Invitation {
 /// Says whom an invitation is for, and to which tenant.
 pub async fn invitation(State(console): State<Arc<Console>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    is_from(&parts.headers, &*base(&parts)?)?;
+    is_from(&parts.headers, &base(&parts)?)?;
     let Invitation { invitation } = read(&parts, body).await?;
     let (member, tenant) = console.door.invited(&invitation, auth::source(&parts)).await?;
     let told = json!({
@@ -320,7 +342,7 @@ pub async fn join(State(console): State<Arc<Console>>, request: Request) -> Resu
         let caller = user.caller.by(Surface::Http, source);
         let work = door.joined(&invitation, name.as_deref(), &password, source);
         let key = door.api().act(&caller, "members.join", Effect::Write, work).await?;
-        entered(&console, &parts, &base, key, "console.sign_in").await
+        entered(&console, &parts, &base, key, ("console.sign_in", None)).await
     });
     joining.await.unwrap_or_else(|error| Err(Error::internal(error).into()))
 }

@@ -141,8 +141,8 @@ pub async fn show(State(door): State<Arc<Door>>, request: Request) -> Response {
         };
         let Some((session, user)) = session.zip(user) else {
             let session = door.begin(&base, None)?;
-            let (next, form) = (format!("/oauth/authorize?{query}"), door.form_tag(&session));
-            let page = pages::sign_in(StatusCode::OK, &next, &form, None);
+            let next = format!("/oauth/authorize?{query}");
+            let page = door.sign_in_page(StatusCode::OK, &next, &session, None);
             return Ok(kept(page, &base, &session));
         };
         consent(&door, &user, &asked, query, &door.form_tag(&session)).await

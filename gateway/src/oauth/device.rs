@@ -70,7 +70,7 @@ pub async fn show(State(door): State<Arc<Door>>, request: Request) -> Response {
             let session = door.begin(&base, None)?;
             let code: String = url::form_urlencoded::byte_serialize(code.as_bytes()).collect();
             let next = format!("/oauth/device?user_code={code}");
-            let page = pages::sign_in(StatusCode::OK, &next, &door.form_tag(&session), None);
+            let page = door.sign_in_page(StatusCode::OK, &next, &session, None);
             return Ok(kept(page, &base, &session));
         };
         if code.is_empty() {

@@ -10,6 +10,7 @@ use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use serde_json::{Value, json};
 use web::problem::Problem;
 
+use super::exchange::TOKEN_EXCHANGE;
 use super::{Door, base, json_answer};
 
 /// How a client's device asks (RFC 8628 §3.4).
@@ -36,6 +37,8 @@ pub async fn server(State(door): State<Arc<Door>>, request: Request) -> Result<R
     let at = |path: &str| format!("{base}/oauth/{path}");
     let words = Words::all();
     let scopes: Vec<&str> = words.split(' ').collect();
+    let mut grants = vec!["authorization_code", "refresh_token", DEVICE_CODE];
+    grants.extend(door.exchange.as_ref().map(|_| TOKEN_EXCHANGE));
     let mut server = json!({
         "issuer": &*base,
         "authorization_endpoint": at("authorize"),
@@ -46,7 +49,7 @@ pub async fn server(State(door): State<Arc<Door>>, request: Request) -> Result<R
         "scopes_supported": scopes,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token", DEVICE_CODE],
+        "grant_types_supported": grants,
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
         "code_challenge_methods_supported": ["S256"],

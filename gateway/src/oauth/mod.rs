@@ -4,7 +4,10 @@ mod authorize;
 mod clients;
 mod device;
 mod dialled;
+mod directory;
+mod exchange;
 mod metadata;
+mod once;
 mod pace;
 mod pages;
 mod people;
@@ -20,7 +23,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use capabilities::auth::Passwords;
+use capabilities::auth::{Passwords, TrustedIssuer};
 use capabilities::outbound::Outbound;
 use control::Control;
 use control::oauth::{OAuth, Refused};
@@ -33,7 +36,9 @@ use serde_json::{Value, json};
 use web::problem::{Problem, unknown_method};
 
 use crate::api::Api;
+use crate::config::Config;
 use clients::Documents;
+use directory::Entrance;
 use pace::Pace;
 
 pub use dialled::{Bearer, challenged, dialled};
@@ -50,6 +55,10 @@ pub struct Door {
     control: Arc<Control>,
     documents: Option<Documents>,
     registers: bool,
+    /// What lets people in for whom a directory vouches.
+    directory: Option<Entrance>,
+    /// Whose signed tokens are exchanged.
+    exchange: Option<TrustedIssuer>,
     wrong_keys: Pace,
     /// Of each tenant and address.
     guesses: Pace<(String, String)>,
@@ -72,19 +81,25 @@ impl Door {
     }
 
     /// The door for these settings.
-    pub fn new(api: Api, control: Arc<Control>, settings: &crate::config::OAuth, outbound: Outbound) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Where what calls out cannot be made.
+    pub fn new(api: Api, control: Arc<Control>, config: &Config, outbound: Outbound) -> Result<Self> {
+        let settings = &config.oauth;
+        Ok(Self {
             api,
             control,
             documents: settings.documents.then(|| Documents::new(outbound)),
             registers: settings.registration,
+            directory: Entrance::new(&config.directory)?,
+            exchange: exchange::trusted(&config.exchange)?,
             wrong_keys: Pace::new(10, MINUTE),
             guesses: Pace::new(20, MINUTE * 15),
             passwords: Passwords::new(1, Duration::from_secs(10)),
             lane: EnvId::new(),
             fetches: Pace::new(20, MINUTE),
             devices: Pace::new(30, MINUTE * 10),
-        }
+        })
     }
 
     /// The authorization server behind it.
@@ -102,6 +117,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/.well-known/oauth-authorization-server", get(metadata::server))
         .route("/oauth/authorize", get(authorize::show).post(authorize::answer))
         .route("/oauth/sign-in", post(session::sign_in))
+        .route("/oauth/directory", get(directory::depart))
+        .route("/oauth/directory/callback", get(directory::arrive))
         .route("/oauth/device", get(device::show).post(device::begin))
         .route("/oauth/device/answer", post(device::answer))
         .route("/oauth/token", post(token::token))

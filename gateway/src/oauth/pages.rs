@@ -98,13 +98,26 @@ pub fn failed(error: &Error) -> Response {
     response
 }
 
-/// Asks for a key, and goes on to `next`.
-pub fn sign_in(status: StatusCode, next: &str, form: &str, why: Option<&str>) -> Response {
+/// Asks for a key, or sends to a directory, and goes on to `next`. Says what was wrong before, where something was.
+pub fn sign_in(
+    status: StatusCode,
+    next: &str,
+    form: &str,
+    (directory, why): (Option<&str>, Option<&str>),
+) -> Response {
+    let directory = directory.map(|name| {
+        let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        format!(
+            "<p><a class=\"button\" href=\"/oauth/directory?next={next}\">Sign in with {}</a></p>\n",
+            escaped(name)
+        )
+    });
+    let directory = directory.unwrap_or_default();
     let why = why
         .map(|why| format!("<p class=\"wrong\" role=\"alert\">{}</p>\n", escaped(why)))
         .unwrap_or_default();
     let body = format!(
-        "<h1>Sign in</h1>\n<p>A program wants to act for you. To decide on that, show who you are.</p>\n{why}\
+        "<h1>Sign in</h1>\n<p>A program wants to act for you. To decide on that, show who you are.</p>\n{why}{directory}\
          <form method=\"post\" action=\"/oauth/sign-in\">\n\
          <input type=\"hidden\" name=\"form\" value=\"{form}\">\n<input type=\"hidden\" name=\"next\" value=\"{0}\">\n\
          <label for=\"key\">Your key</label>\n\

@@ -42,9 +42,19 @@ fn named(base: &str) -> (&'static str, &'static str) {
 
 /// A cookie of a request.
 pub fn cookie<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
+    cookie_of(parts, name, LONGEST)
+}
+
+/// A cookie of a request that has at most so many bytes.
+pub(super) fn cookie_of<'a>(parts: &'a Parts, name: &str, longest: usize) -> Option<&'a str> {
     let lines = parts.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut cookies = lines.flat_map(|line| line.split(';')).filter_map(|one| one.trim().split_once('='));
-    cookies.find(|(other, _)| *other == name).map(|(_, value)| value).filter(|value| value.len() <= LONGEST)
+    cookies.find(|(other, _)| *other == name).map(|(_, value)| value).filter(|value| value.len() <= longest)
+}
+
+/// Whether an address is of a page that a visitor may be sent on to after signing in.
+pub(super) fn is_page(next: &str) -> bool {
+    PAGES.iter().any(|page| next.starts_with(page))
 }
 
 /// Whether keys may be shown to a page at this address: from another machine by HTTPS alone.
@@ -108,6 +118,17 @@ impl Door {
         Ok(Err(why))
     }
 
+    /// The page on which somebody signs in, to go on to `next`.
+    pub(super) fn sign_in_page(
+        &self,
+        status: StatusCode,
+        next: &str,
+        session: &Session,
+        why: Option<&str>,
+    ) -> Response {
+        pages::sign_in(status, next, &self.form_tag(session), (self.directory_name(), why))
+    }
+
     /// What its forms carry.
     pub(super) fn form_tag(&self, session: &Session) -> String {
         self.oauth().tag("form", &[session.cookie.as_bytes()])
@@ -164,7 +185,7 @@ pub async fn sign_in(State(door): State<Arc<Door>>, request: Request) -> Respons
         let base = base(&parts)?;
         let form = Fields::of(&parts, body, &[]).await.map_err(|e| Error::invalid("", e.to_string()))?;
         let session = door.session(&parts, &base).filter(|session| door.is_its_form(session, &form));
-        let next = form.get("next").filter(|next| PAGES.iter().any(|page| next.starts_with(page)));
+        let next = form.get("next").filter(|next| is_page(next));
         let (Some(session), Some(next)) = (session, next) else { return Ok(pages::stale()) };
         let shown = match form.get("email") {
             Some(email) => {
@@ -182,9 +203,7 @@ pub async fn sign_in(State(door): State<Arc<Door>>, request: Request) -> Respons
                 let signed_in = door.begin(&base, Some(key))?;
                 Ok(kept(onward(next), &base, &signed_in))
             }
-            Err(why) => {
-                Ok(pages::sign_in(StatusCode::UNAUTHORIZED, next, &door.form_tag(&session), Some(&why)))
-            }
+            Err(why) => Ok(door.sign_in_page(StatusCode::UNAUTHORIZED, next, &session, Some(&why))),
         }
     };
     outcome.await.unwrap_or_else(|error: Error| pages::failed(&error))

@@ -13,10 +13,11 @@ use mcp_server::auth;
 use serde_json::{Value, json};
 use tool::Effect;
 
+use super::exchange::{TOKEN_EXCHANGE, exchange};
 use super::metadata::DEVICE_CODE;
 use super::{Door, Fields, base, json_answer, refused, resource_of};
 
-/// Changes a code, a refresh token or a device code into tokens.
+/// Changes a code, a refresh token, a device code or a signed token of a trusted issuer into tokens.
 pub async fn token(State(door): State<Arc<Door>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let source = auth::source(&parts);
@@ -24,11 +25,16 @@ pub async fn token(State(door): State<Arc<Door>>, request: Request) -> Response 
         let fields = Fields::of(&parts, body, &[]).await?;
         // To its end, also when the client goes away: what is used up is not given back.
         let door = Arc::clone(&door);
-        let issuing = tokio::spawn(async move { issue(&door, &parts, &fields, source).await });
+        let issuing = tokio::spawn(async move {
+            match fields.get("grant_type") {
+                Some(TOKEN_EXCHANGE) => exchange(&door, &parts, &fields, source).await,
+                _ => issue(&door, &parts, &fields, source).await.map(|issued| shown(&issued)),
+            }
+        });
         issuing.await.unwrap_or_else(|e| Err(kernel::Error::internal(e).into()))
     };
     match outcome.await {
-        Ok(issued) => json_answer(StatusCode::OK, &shown(&issued)),
+        Ok(given) => json_answer(StatusCode::OK, &given),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn platform_router(
         api: api.clone(),
         token: config.metrics.token.0.clone(),
     };
-    let door = Arc::new(Door::new(api, control, &config.oauth, outbound));
+    let door = Arc::new(Door::new(api, control, config, outbound)?);
     let (pages, visits) = console::console(&door);
     Ok(mcp_server::router(Arc::clone(&doors), options)
         .merge(oauth::router(door))

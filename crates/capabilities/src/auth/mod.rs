@@ -63,8 +63,8 @@ pub use limits::{AuthLimits, Rate};
 pub use origin::origin;
 pub(crate) use others::check as check_providers;
 pub use others::{
-    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Handover, Landing, Provider, Taken, Wish,
-    is_of_a_way,
+    Arrival, CALLBACK, Cookie, Custom, CustomToken, Departure, Directory, DirectorySettings, Entry, Handover,
+    Landing, Provider, Return, Taken, TrustedIssuer, Wish, is_of_a_way,
 };
 pub use passkeys::{NewPasskey, Passkey, ShownPasskey};
 pub use proofs::{Entered, Shown};

@@ -5,20 +5,24 @@
 //! ever sees what the provider gives to us, and no address holds what opens anything.
 
 mod custom;
+mod directory;
 mod flow;
 mod issuers;
 mod jose;
 pub(super) mod links;
 mod pending;
 mod providers;
+mod trusted;
 mod vouching;
 
 pub use custom::CustomToken;
+pub use directory::{Directory, DirectorySettings, Entry, Return};
 pub use flow::{Arrival, CALLBACK, Cookie, Departure, Handover, Landing, Taken, Wish, is_of_a_way};
 pub(super) use issuers::Issuers;
 pub(super) use links::Vouched;
 pub(crate) use providers::check;
 pub use providers::{Custom, Provider};
+pub use trusted::TrustedIssuer;
 
 use crate::outbound;
 use jose::Bad;

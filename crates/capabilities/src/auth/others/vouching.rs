@@ -20,13 +20,13 @@ use crate::auth::address::Address;
 use crate::outbound::{Answer, Outbound};
 
 /// How far clocks may differ, in seconds.
-const SKEW: i64 = 60;
+pub(super) const SKEW: i64 = 60;
 
 /// How long a client secret that is signed for one exchange holds, in seconds.
 const SIGNED_SECRET: i64 = 5 * 60;
 
 /// The longest subject (OpenID Connect Core 1.0 §2).
-const SUBJECT: usize = 255;
+pub(super) const SUBJECT: usize = 255;
 
 /// What a provider says of who has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +35,19 @@ pub(super) struct Word {
     pub subjects: Vec<String>,
     /// The address, where the provider has confirmed it and is believed.
     pub email: Option<(Address, Surety)>,
+}
+
+/// What an ID token says that holds.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Whose it is.
+    pub issuer: String,
+    /// Who it is of.
+    pub subject: String,
+    /// All that it says.
+    pub claims: Map<String, Value>,
+    /// What asks for more.
+    access_token: Option<Secret>,
 }
 
 /// Where a provider is asked what.
@@ -206,7 +219,7 @@ impl Vouching<'_> {
     }
 
     /// That an answer is from this provider, and not another one's that was sent on to it.
-    fn is_from(&self, endpoints: &Endpoints, iss: Option<&str>) -> Result<(), Failed> {
+    pub(super) fn is_from(&self, endpoints: &Endpoints, iss: Option<&str>) -> Result<(), Failed> {
         let good = match iss {
             Some(iss) if endpoints.keys.is_some() => {
                 let of_tenant = |id: &str| endpoints.issuer.replacen(TENANT, id, 1) == iss;
@@ -224,6 +237,23 @@ impl Vouching<'_> {
     }
 
     async fn by_id_token(&self, endpoints: &Endpoints, brought: &Brought<'_>) -> Result<Word, Failed> {
+        let told = self.told(endpoints, brought).await?;
+        let mut email = confirmed(&told.claims);
+        if !told.claims.contains_key("email")
+            && Kind::of(self.name) == Kind::OpenId
+            && let Some(more) = self.more(endpoints, &told).await?
+        {
+            email = confirmed(&more);
+        }
+        let email = email.and_then(|email| {
+            let surety = self.provider.speaks_for(self.name, &email, text(&told.claims, "hd"))?;
+            Some((email, surety))
+        });
+        Ok(Word { subjects: vec![format!("{} {}", told.issuer, told.subject)], email })
+    }
+
+    /// Exchanges a code for an ID token, and holds what that says against what was asked.
+    pub(super) async fn told(&self, endpoints: &Endpoints, brought: &Brought<'_>) -> Result<Told, Failed> {
         #[derive(Deserialize)]
         struct Tokens {
             id_token: String,
@@ -231,26 +261,25 @@ impl Vouching<'_> {
         }
         let tokens: Tokens = self.exchange(endpoints, brought).await?;
         let keys = endpoints.keys.as_ref().ok_or(Failed::Said("the issuer publishes no keys"))?;
-        let said = self.issuers.verified(self.env, keys, &Token::read(&tokens.id_token)?).await?;
-        let issuer = self.holds(&said, endpoints, brought.nonce)?;
-        let sub =
-            text(&said, "sub").filter(|sub| (1..=SUBJECT).contains(&sub.len())).ok_or(Bad::Claim("sub"))?;
-        let mut email = confirmed(&said);
-        if let (false, Some(url), Some(token)) =
-            (said.contains_key("email"), &endpoints.userinfo, &tokens.access_token)
-            && Kind::of(self.name) == Kind::OpenId
-        {
-            let more: Map<String, Value> = self.ask("the userinfo endpoint", self.get(url, token)?).await?;
-            if text(&more, "sub") != Some(sub) {
-                return Err(Failed::Said("the userinfo endpoint tells of somebody else"));
-            }
-            email = confirmed(&more);
+        let claims = self.issuers.verified(self.env, keys, &Token::read(&tokens.id_token)?).await?;
+        let issuer = self.holds(&claims, endpoints, brought.nonce)?;
+        let sub = text(&claims, "sub").filter(|sub| (1..=SUBJECT).contains(&sub.len()));
+        let subject = sub.ok_or(Bad::Claim("sub"))?.to_owned();
+        Ok(Told { issuer, subject, claims, access_token: tokens.access_token })
+    }
+
+    /// What the userinfo endpoint says besides, where there is one (OpenID Connect Core 1.0 §5.3).
+    pub(super) async fn more(
+        &self,
+        endpoints: &Endpoints,
+        told: &Told,
+    ) -> Result<Option<Map<String, Value>>, Failed> {
+        let (Some(url), Some(token)) = (&endpoints.userinfo, &told.access_token) else { return Ok(None) };
+        let more: Map<String, Value> = self.ask("the userinfo endpoint", self.get(url, token)?).await?;
+        if text(&more, "sub") != Some(&told.subject) {
+            return Err(Failed::Said("the userinfo endpoint tells of somebody else"));
         }
-        let email = email.and_then(|email| {
-            let surety = self.provider.speaks_for(self.name, &email, text(&said, "hd"))?;
-            Some((email, surety))
-        });
-        Ok(Word { subjects: vec![format!("{issuer} {sub}")], email })
+        Ok(Some(more))
     }
 
     /// That what an ID token says holds here and now (OpenID Connect Core 1.0 §3.1.3.7); whose it is.
@@ -429,12 +458,12 @@ fn reason(answer: &Answer) -> String {
     word.map(|word| format!(": {word}")).unwrap_or_default()
 }
 
-fn text<'a>(said: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(said: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     said.get(name).and_then(Value::as_str)
 }
 
 /// The address, where it is said to be confirmed; Apple says so in a text.
-fn confirmed(said: &Map<String, Value>) -> Option<Address> {
+pub(super) fn confirmed(said: &Map<String, Value>) -> Option<Address> {
     let is = said.get("email_verified").is_some_and(|it| *it == json!(true) || *it == json!("true"));
     text(said, "email").filter(|_| is).and_then(|email| Address::parse("", email).ok())
 }
